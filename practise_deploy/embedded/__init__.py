@@ -1,0 +1,1 @@
+"""The digits network and its tiny set, shipped with the package."""

@@ -1,0 +1,57 @@
+"""The errors of practise-deploy, each with what happened, a remedy and the exit code of the command line.
+
+PractiseError
+├── PromiseBroken (1)        the result does not keep what was asked
+│   └── TargetOutOfReach     no choice of blocks meets the latency target
+├── InputError (2)           a file, an option or a network is not usable as given
+│   └── NoDroppableBlock     the network has nothing this method can remove
+├── EnvironmentProblem (3)   a backend, a package, a device or a place to write is missing
+└── VerificationFailed (4)   the shipped network does not compute what the student computes
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PractiseError(Exception):
+    """What happened, and (`remedy`) what to do about it."""
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class PromiseBroken(PractiseError):
+    """The result does not keep what was asked."""
+
+    exit_code = 1
+
+
+class TargetOutOfReach(PromiseBroken):
+    """No choice of blocks meets the latency target."""
+
+
+class InputError(PractiseError):
+    """A file, an option or a network is not usable as given."""
+
+    exit_code = 2
+
+
+class NoDroppableBlock(InputError):
+    """The network has nothing this method can remove."""
+
+
+class EnvironmentProblem(PractiseError):
+    """A backend, a package, a device or a place to write is missing."""
+
+    exit_code = 3
+
+
+class VerificationFailed(PractiseError):
+    """The shipped network does not compute what the student computes."""
+
+    exit_code = 4

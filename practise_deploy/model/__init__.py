@@ -1,0 +1,1 @@
+"""Networks, images, blocks, surgery: what a network is and what can be done to it."""

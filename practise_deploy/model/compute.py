@@ -1,0 +1,65 @@
+"""Where and how torch computes: device, precision, threads, seeds. The only place that sets torch's globals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from practise_deploy.errors import EnvironmentProblem
+
+
+def pick_device(asked: str) -> torch.device:
+    """The device for planning and finetuning.
+
+    Raises: EnvironmentProblem where CUDA was asked for and is not there.
+    """
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentProblem("--compute cuda was asked for, and torch finds no CUDA device", remedy="use --compute cpu")
+    return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the processor multiplies bf16 natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def pick_precision(asked: str | None, side: int, device: torch.device) -> torch.dtype:
+    """The precision of finetuning steps: as asked, else bf16 for large inputs where it is fast."""
+    if asked is not None:
+        return torch.bfloat16 if asked == "bf16" else torch.float32
+    return torch.bfloat16 if side > 64 and has_fast_bf16(device) else torch.float32
+
+
+@contextlib.contextmanager
+def exact(seed: int) -> Iterator[None]:
+    """Repeatable arithmetic in full fp32: fixed seed, TF32 off, all usable cores."""
+    threads, matmul, cudnn = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.manual_seed(seed)
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Compute convolutions and products in `dtype`, sums in fp32."""
+    if dtype == torch.float32:
+        yield
+    else:
+        with torch.autocast(device.type, dtype=dtype):
+            yield

@@ -1,0 +1,53 @@
+"""Dropping blocks, and moving weights in and out of networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+
+from practise_deploy.terms import Arrays, Block
+
+
+def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block]) -> fx.GraphModule:
+    """A copy of the network in which every dropped block's exit is its entry; the copy owns its weights."""
+    student = copy.deepcopy(teacher)
+    by_name = {node.name: node for node in student.graph.nodes}
+    now: dict[str, fx.Node] = {}
+    for block in sorted(dropped, key=lambda b: list(by_name).index(b.exit)):
+        entry = now.get(block.entry, by_name[block.entry])
+        by_name[block.exit].replace_all_uses_with(entry)
+        now[block.exit] = entry
+    student.graph.eliminate_dead_code()
+    student.delete_all_unused_submodules()
+    student.recompile()
+    return student
+
+
+def junctions(student: fx.GraphModule, dropped: Sequence[Block]) -> dict[str, str]:
+    """For every cut, the value that stays (the first dropped block's entry) and the exit it stands for (the last one's)."""
+    stands_for: dict[str, str] = {}
+    came_from: dict[str, str] = {}
+    for block in dropped:
+        root = came_from.get(block.entry, block.entry)
+        came_from[block.exit] = root
+        stands_for[root] = block.exit
+    alive = {node.name for node in student.graph.nodes}
+    return {entry: exit_ for entry, exit_ in stands_for.items() if entry in alive}
+
+
+def weights_of(network: torch.nn.Module) -> Arrays:
+    """A network's state dict as arrays."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}
+
+
+def load_weights(network: torch.nn.Module, weights: Arrays) -> None:
+    """Put arrays that `weights_of` gave back into a network of the same shape."""
+    for path in weights:
+        owner, _, name = path.rpartition(".")
+        module = network.get_submodule(owner)
+        if name == "bias" and getattr(module, "bias", "") is None:  # a refit may have given a convolution its bias
+            module.bias = torch.nn.Parameter(torch.empty(weights[path].shape))
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()}, strict=True)

@@ -1,0 +1,148 @@
+"""Values of a traced network: computing them, all or some of them, from any known ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from practise_deploy.model.trace import is_computed, module_of, shape_of
+
+Env = dict[str, Tensor]
+
+_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
+
+
+def execute(traced: fx.GraphModule, node: fx.Node, env: Env) -> Tensor:
+    """One value from those it is computed of."""
+    if node.op == "get_attr":
+        value: object = traced
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        return value  # type: ignore[return-value]
+    args = fx.node.map_arg(node.args, lambda n: env[n.name])
+    kwargs = fx.node.map_arg(node.kwargs, lambda n: env[n.name])
+    if node.op == "call_module":
+        return traced.get_submodule(str(node.target))(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def compute(traced: fx.GraphModule, nodes: Sequence[fx.Node], env: Env, keep: frozenset[str]) -> Env:
+    """Compute `nodes` in order on top of the known values; returns `keep`, frees the rest after their last use."""
+    env = dict(env)
+    last_use = {user.name: node for node in nodes for user in node.all_input_nodes}
+    for node in nodes:
+        env[node.name] = execute(traced, node, env)
+        for used in node.all_input_nodes:
+            if last_use[used.name] is node and used.name not in keep:
+                env.pop(used.name, None)
+    return {name: value for name, value in env.items() if name in keep}
+
+
+def order_of(wanted: Iterable[fx.Node], known: Iterable[str]) -> list[fx.Node]:
+    """The nodes to compute, in order, to get from the known values to the wanted ones."""
+    known = set(known)
+    needed: set[fx.Node] = set()
+    stack = [node for node in wanted if node.name not in known]
+    while stack:
+        node = stack.pop()
+        if node in needed:
+            continue
+        needed.add(node)
+        stack.extend(n for n in node.all_input_nodes if n.name not in known)
+    graph = next(iter(needed)).graph if needed else None
+    return [node for node in graph.nodes if node in needed] if graph else []
+
+
+def input_of(traced: fx.GraphModule) -> fx.Node:
+    """The network's input."""
+    return next(node for node in traced.graph.nodes if node.op == "placeholder")
+
+
+def logits_of(traced: fx.GraphModule) -> fx.Node:
+    """The network's output."""
+    output = next(node for node in reversed(traced.graph.nodes) if node.op == "output").args[0]
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    assert isinstance(output, fx.Node)
+    return output
+
+
+def named(traced: fx.GraphModule, name: str) -> fx.Node:
+    """The node of this name."""
+    return next(node for node in traced.graph.nodes if node.name == name)
+
+
+def downstream(node: fx.Node) -> set[str]:
+    """A node and all that depends on it."""
+    seen, stack = {node.name}, [node]
+    while stack:
+        for user in stack.pop().users:
+            if user.name not in seen:
+                seen.add(user.name)
+                stack.append(user)
+    return seen
+
+
+def forward(traced: fx.GraphModule, images: Tensor, wanted: Sequence[fx.Node]) -> tuple[Tensor, ...]:
+    """The wanted values for a batch of images, nothing computed that they do not need."""
+    start = input_of(traced)
+    keep = frozenset(node.name for node in wanted)
+    found = compute(traced, order_of(wanted, {start.name}), {start.name: images}, keep | {start.name})
+    return tuple(found[node.name] for node in wanted)
+
+
+def find_feature(traced: fx.GraphModule) -> fx.Node:
+    """The feature map before global average pooling, f in the paper (section 3.1).
+
+    Where nothing pools, the input of the last linear layer; where there is none, the output itself.
+    """
+    logits = logits_of(traced)
+    for node in _upstream(logits):
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        if source is not None and _pools_everything(traced, node, source):
+            return source
+    for node in _upstream(logits):
+        if isinstance(module_of(traced, node), nn.Linear):
+            return node.all_input_nodes[0]
+    return logits
+
+
+def _upstream(node: fx.Node) -> Iterator[fx.Node]:
+    """From a node back to the input along the first tensor argument."""
+    while True:
+        yield node
+        sources = [n for n in node.all_input_nodes if is_computed(n)]
+        if not sources:
+            return
+        node = sources[0]
+
+
+def _pools_everything(traced: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
+    before, after = shape_of(source), shape_of(node)
+    if before is None or after is None or len(before) != 4 or before[2] * before[3] == 1:
+        return isinstance(module_of(traced, node), _POOLS)
+    gone = len(after) == 2 and after[1] == before[1]
+    return gone or (len(after) == 4 and after[1] == before[1] and after[2] * after[3] == 1)
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size`."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
+    """Multiply-accumulates of every value (half of torch's floating-point operation count)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    found: dict[str, int] = {}
+    env: Env = {input_of(traced).name: images}
+    with torch.no_grad():
+        for node in order_of([logits_of(traced)], env):
+            with FlopCounterMode(display=False) as counter:
+                env[node.name] = execute(traced, node, env)
+            found[node.name] = counter.get_total_flops() // 2
+    return found

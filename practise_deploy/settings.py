@@ -1,0 +1,143 @@
+"""A recipe in: the one list of settings. A flag, its key in a settings file and its field share one name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from practise_deploy.errors import InputError
+from practise_deploy.terms import Budget
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+EMBEDDED = "digits"
+
+
+class Settings(BaseModel):
+    """All that a build depends on besides the contents of the files it names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    network: str = Field(EMBEDDED, description="torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, or digits (embedded)")
+    weights: Path | None = Field(None, description="state dict (.pt, .pth, .safetensors)")
+    data: Path | None = Field(None, description="the tiny set: a folder, a list file or an .npz")
+    eval: Path | None = Field(None, description="labelled images, used for verification alone")
+    classes: Path | None = Field(None, description="class names, one a line, in the order of the network's outputs")
+    out: Path | None = Field(None, description="run folder (default: runs/NETWORK)")
+
+    backend: str = Field("ort", description="where the network will run: ort")
+    threads: int = Field(1, ge=1, description="threads of the deployed engine")
+    batch: int = Field(1, ge=1, description="images a run of the deployed engine")
+    measure_budget_s: float = Field(60.0, gt=0, description="seconds for each latency measurement")
+
+    reduce: float | None = Field(None, description="target: cut latency by this many percent (default 20%)")
+    target_ms: float | None = Field(None, gt=0, description="target: latency of one run in ms")
+    drop: int | None = Field(None, ge=1, description="target: drop this many blocks")
+
+    input_size: int | None = Field(None, ge=8, description="side of the input in pixels (default: the network's own)")
+    resize: int | None = Field(None, ge=8, description="shorter side before the centre crop")
+    mean: tuple[float, ...] | None = Field(None, description="per-channel mean of pixels in [0, 1]")
+    std: tuple[float, ...] | None = Field(None, description="per-channel standard deviation of pixels in [0, 1]")
+    interpolation: Literal["bilinear", "bicubic", "nearest"] | None = Field(None, description="how images are resized")
+    augment: Literal["crop-flip", "crop", "none"] | None = Field(None, description="augmentation while finetuning")
+
+    fit_images: int | None = Field(None, ge=8, description="use at most this many images to fit (default: all)")
+    held_out_percent: float = Field(25.0, gt=0, lt=100, description="share of --data kept for verification where there is no --eval")
+    skip_bad_images: bool = Field(False, description="skip and count unreadable images instead of stopping")
+    seed: int = Field(0, ge=0, description="seed of every random draw")
+
+    recipe: Literal["refit", "paper"] = Field("refit", description="refit: closed form, then mimicking; paper: PRACTISE as published")
+    score_iterations: int = Field(1000, ge=1, description="SGD steps for each block's adaptors (recipe paper)")
+    iterations: int | None = Field(None, ge=0, description="finetuning steps (default: 2000 in recipe paper; in recipe refit 300, or 100 for inputs over 64 pixels)")
+    batch_size: int = Field(64, ge=2, description="images a finetuning step")
+    learning_rate: float | None = Field(None, gt=0, description="finetuning rate (default 0.02 in recipe paper, 0.01 in recipe refit)")
+    compute: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch computes (planning, finetuning)")
+    compute_precision: Literal["fp32", "bf16"] | None = Field(None, description="precision of finetuning steps (default: bf16 for inputs over 64 pixels where the processor has it)")
+
+    dynamic_batch: bool = Field(False, description="export with a dynamic batch dimension")
+
+    @field_validator("reduce", mode="before")
+    @classmethod
+    def _percent(cls, value: Any) -> Any:
+        return value.strip().removesuffix("%") if isinstance(value, str) else value
+
+    @field_validator("reduce")
+    @classmethod
+    def _sensible(cls, value: float | None) -> float | None:
+        if value is not None and not 0 < value < 100:
+            raise ValueError("must be above 0% and below 100%")
+        return value
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return tuple(float(part) for part in value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Settings:
+        targets = [name for name in ("reduce", "target_ms", "drop") if getattr(self, name) is not None]
+        if len(targets) > 1:
+            raise ValueError(f"give one target, not {' and '.join('--' + t.replace('_', '-') for t in targets)}")
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        """The target that was asked, or the default of 20%."""
+        asked = self.reduce if self.reduce or self.target_ms or self.drop else 20.0
+        return Budget(reduce_percent=asked, target_ms=self.target_ms, drop=self.drop)
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the results go."""
+        if self.out is not None:
+            return self.out
+        name = self.network.replace(":", "-").replace("/", "-").strip(".-")
+        return Path("runs") / name
+
+    def pick(self, *names: str) -> dict[str, Any]:
+        """Some settings by name, as JSON values: the part of a step's key that they are."""
+        return {name: self.model_dump(mode="json")[name] for name in names}
+
+
+def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict[str, Any] | None = None) -> Settings:
+    """Settings from a run's earlier settings, a TOML or JSON file and the command line; the later ones win."""
+    merged = {**(base or {}), **(_read_file(file) if file else {}), **given}
+    if any(given.get(target) is not None for target in ("reduce", "target_ms", "drop")):
+        merged |= {target: given.get(target) for target in ("reduce", "target_ms", "drop")}
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise InputError(_explain(error), remedy="practise-deploy build --help lists the settings") from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise InputError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"the settings file {path} is not valid: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"the settings file {path} must hold a table of settings")
+    return {key.replace("-", "_"): value for key, value in found.items()}
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+            lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+        else:
+            reason = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"setting '{key}' = {problem['input']!r}: {reason}" if key else reason)
+    return "; ".join(lines)

@@ -1,0 +1,189 @@
+"""A run folder out: results are written whole or not at all, and a step is computed once for the same inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.terms import Arrays
+
+Record = TypeVar("Record")
+Key = dict[str, Any]
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="choose another --out") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="is the disk full?") from None
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Write arrays as one .npz, atomically."""
+    with tempfile.SpooledTemporaryFile(max_size=1 << 28) as buffer:
+        np.savez(buffer, **cast(Any, arrays))
+        buffer.seek(0)
+        write_atomically(path, buffer.read())
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Read an .npz that `write_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def to_json(record: object) -> str:
+    """A record as JSON; its arrays stay out."""
+    bare = dataclasses.replace(cast(Any, record), **{name: {} for name in _array_fields(record)})
+    loose = TypeAdapter(type(bare)).dump_python(bare, mode="json")
+    for name in _array_fields(record):
+        loose.pop(name, None)
+    return json.dumps(loose, indent=1, allow_nan=True)
+
+
+def digest(*parts: object) -> str:
+    """sha256 of values, in a form that does not depend on the order of keys."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def arrays_digest(arrays: Arrays) -> str:
+    """sha256 of named arrays."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def _array_fields(record: object) -> list[str]:
+    return [f.name for f in dataclasses.fields(cast(Any, record)) if f.type in (Arrays, "Arrays")]
+
+
+class Run:
+    """A folder that remembers its steps. `step` returns the kept result when every part of its key is equal."""
+
+    def __init__(self, folder: Path, *, fresh: frozenset[str] = frozenset(), tell: Callable[[str], None] = lambda _: None) -> None:
+        self.folder = folder
+        self.fresh = fresh
+        self.seconds: dict[str, float] = {}
+        self.decisions: dict[str, str] = {}
+        self._tell = tell
+        self._steps = folder / "steps"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, so that two builds do not write into one."""
+        try:
+            self._steps.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"another build is writing into {self.folder}", remedy="wait for it, or choose another --out") from None
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot write into {self.folder}: {error.strerror}", remedy="choose another --out") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def step(self, name: str, result: type[Record], key: Key, compute: Callable[[], Record]) -> Record:
+        """The step's kept result, or a newly computed one, kept."""
+        reason = self._why_compute(name, key)
+        if not reason:
+            kept = self._load(name, result)
+            if kept is not None:
+                self.decisions[name] = "kept"
+                self.seconds[name] = self._note(name)["seconds"]
+                self._tell(f"{name}: kept from the earlier run (same inputs)")
+                return kept
+            reason = "its kept result cannot be read"
+        self.decisions[name] = f"computed: {reason}"
+        self._tell(f"{name}: computing, because {reason}")
+        began = time.monotonic()
+        record = compute()
+        self.seconds[name] = time.monotonic() - began
+        self._keep(name, key, record)
+        return record
+
+    def partial(self, name: str) -> Path:
+        """Where a long step may keep what it has so far."""
+        return self._steps / f"{name}.partial.npz"
+
+    def write(self, name: str, content: bytes | str) -> Path:
+        """Write a file of the result, atomically."""
+        path = self.folder / name
+        write_atomically(path, content)
+        return path
+
+    def _why_compute(self, name: str, key: Key) -> str:
+        if name in self.fresh:
+            return "a fresh one was asked for"
+        note = self._note(name)
+        if not note:
+            return "there is no earlier result"
+        kept = note["key"]
+        wanted = json.loads(json.dumps(key, default=str))
+        changed = [part for part in sorted({*kept, *wanted}) if kept.get(part) != wanted.get(part)]
+        return f"{_listed(changed)} changed" if changed else ""
+
+    def _note(self, name: str) -> dict[str, Any]:
+        try:
+            note = json.loads((self._steps / f"{name}.key.json").read_text(encoding="utf-8"))
+            return note if {"key", "seconds"} <= set(note) else {}
+        except (OSError, ValueError):
+            return {}
+
+    def _load(self, name: str, result: type[Record]) -> Record | None:
+        try:
+            text = (self._steps / f"{name}.json").read_text(encoding="utf-8")
+            record = TypeAdapter(result).validate_json(text)
+            if _array_fields(record):
+                arrays = read_arrays(self._steps / f"{name}.npz")
+                record = dataclasses.replace(cast(Any, record), **{_array_fields(record)[0]: arrays})
+            return record
+        except (OSError, ValueError, ValidationError):
+            return None
+
+    def _keep(self, name: str, key: Key, record: object) -> None:
+        (self._steps / f"{name}.key.json").unlink(missing_ok=True)  # the key vouches for the rest: last in, first out
+        for array_field in _array_fields(record):
+            write_arrays(self._steps / f"{name}.npz", getattr(record, array_field))
+        write_atomically(self._steps / f"{name}.json", to_json(record))
+        note = {"key": key, "seconds": self.seconds[name]}
+        write_atomically(self._steps / f"{name}.key.json", json.dumps(note, indent=1, default=str))
+        self.partial(name).unlink(missing_ok=True)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -1,0 +1,196 @@
+"""The networks that the tests use: CIFAR ResNets, and small ones that run in milliseconds.
+
+The small ones come seeded, in eval mode, with BatchNorm statistics measured on noise, so that folding and
+refitting have something to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import BasicBlock
+
+CLASSES = 10
+SEED = 2021
+
+
+class LambdaLayer(nn.Module):
+    """A module without parameters around a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class CifarBlock(nn.Module):
+    """A basic block with an option-A shortcut: subsampled and zero-padded, without parameters.
+
+    Source: He et al. (CVPR 2016), section 4.2.
+    """
+
+    def __init__(self, in_width: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_width, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut: nn.Module = nn.Sequential()
+        if stride != 1 or in_width != width:
+            self.shortcut = LambdaLayer(_subsample_and_pad((width - in_width) // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out = out + self.shortcut(x)
+        return F.relu(out)
+
+
+class CifarResNet(nn.Module):
+    """Shapes: float[n, 3, 32, 32] in, float[n, 10] logits out."""
+
+    def __init__(self, blocks_per_stage: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(CifarBlock, 16, 16, 1, blocks_per_stage)
+        self.layer2 = _stage(CifarBlock, 16, 32, 2, blocks_per_stage)
+        self.layer3 = _stage(CifarBlock, 32, 64, 2, blocks_per_stage)
+        self.linear = nn.Linear(64, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.layer3(self.layer2(self.layer1(out)))
+        out = F.avg_pool2d(out, out.size()[3])
+        return self.linear(out.view(out.size(0), -1))
+
+
+class TinyResNet(nn.Module):
+    """Named as torchvision names its ResNets. Shapes: float[n, 3, 16, 16] in, float[n, 10] logits out."""
+
+    def __init__(self, blocks_per_stage: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = _stage(_projected_block, 8, 8, 1, blocks_per_stage)
+        self.layer2 = _stage(_projected_block, 8, 16, 2, blocks_per_stage)
+        self.layer3 = _stage(_projected_block, 16, 32, 2, blocks_per_stage)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+class TinyMobileNet(nn.Module):
+    """Inverted residuals on a linear stream. Shapes: float[n, 3, 32, 32] in, float[n, 10] logits out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            _convolution(3, 16, 3, 2, nn.ReLU6),
+            InvertedResidual(16, 16, stride=1, expand_ratio=1),
+            InvertedResidual(16, 24, stride=2, expand_ratio=4),
+            InvertedResidual(24, 24, stride=1, expand_ratio=4),
+            InvertedResidual(24, 24, stride=1, expand_ratio=4),
+            InvertedResidual(24, 32, stride=2, expand_ratio=4),
+            InvertedResidual(32, 32, stride=1, expand_ratio=4),
+            InvertedResidual(32, 32, stride=1, expand_ratio=4),
+            _convolution(32, 64, 1, 1, nn.ReLU6),
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(64, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+
+
+def cifar_resnet(depth: int) -> nn.Module:
+    """A CIFAR ResNet of 6n + 2 layers with fresh weights; `cifar10/resnet20.pt` and `resnet56.pt` fit it."""
+    blocks_per_stage, rest = divmod(depth - 2, 6)
+    if rest or blocks_per_stage < 1:
+        raise ValueError(f"a CIFAR ResNet has 6n + 2 layers, not {depth}")
+    return CifarResNet(blocks_per_stage)
+
+
+def make_resnet20() -> nn.Module:
+    return cifar_resnet(20)
+
+
+def make_resnet56() -> nn.Module:
+    return cifar_resnet(56)
+
+
+def plain_network() -> nn.Module:
+    """No residual anywhere. Shapes: float[n, 3, 16, 16] in, float[n, 10] logits out."""
+    return _seeded(_make_plain, (3, 16, 16))
+
+
+def tiny_resnet() -> nn.Module:
+    """Three stages of three basic blocks; a projection begins the second and the third."""
+    return _seeded(lambda: TinyResNet(blocks_per_stage=3), (3, 16, 16))
+
+
+def tiny_mobilenet() -> nn.Module:
+    """Seven inverted residuals; `features.1`, `.3`, `.4`, `.6` and `.7` have an identity shortcut."""
+    return _seeded(TinyMobileNet, (3, 32, 32))
+
+
+def _make_plain() -> nn.Module:
+    return nn.Sequential(
+        _convolution(3, 8, 3, 1, nn.ReLU),
+        _convolution(8, 16, 3, 2, nn.ReLU),
+        _convolution(16, 32, 3, 2, nn.ReLU),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, CLASSES),
+    )
+
+
+def _seeded(make: Callable[[], nn.Module], shape: tuple[int, int, int]) -> nn.Module:
+    """Make it the same each time, without touching torch's generator; noise fills the running statistics."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(SEED)
+        network = make().train()
+        for norm in [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.1)
+        for _ in range(20):
+            network(torch.randn(32, *shape))
+    return network.eval()
+
+
+def _stage(
+    block: Callable[[int, int, int], nn.Module], in_width: int, width: int, stride: int, blocks: int
+) -> nn.Sequential:
+    return nn.Sequential(block(in_width, width, stride), *(block(width, width, 1) for _ in range(blocks - 1)))
+
+
+def _projected_block(in_width: int, width: int, stride: int) -> nn.Module:
+    if stride == 1 and in_width == width:
+        return BasicBlock(in_width, width)
+    projection = nn.Sequential(nn.Conv2d(in_width, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+    return BasicBlock(in_width, width, stride, projection)
+
+
+def _convolution(
+    in_width: int, width: int, kernel: int, stride: int, activation: type[nn.Module]
+) -> nn.Sequential:
+    convolution = nn.Conv2d(in_width, width, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), activation())
+
+
+def _subsample_and_pad(channels_each_side: int) -> Callable[[Tensor], Tensor]:
+    def shortcut(x: Tensor) -> Tensor:
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, channels_each_side, channels_each_side))
+
+    return shortcut
