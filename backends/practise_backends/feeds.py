@@ -1,0 +1,75 @@
+"""Random tensors for an engine's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from practise_backends.errors import MeasureError
+from practise_backends.terms import TensorSpec
+
+Shapes = Mapping[str, tuple[int, ...]]
+Array = npt.NDArray[np.generic]
+
+
+def random_feeds(
+    inputs: Sequence[TensorSpec], batch: int = 1, seed: int = 0, shapes: Shapes | None = None
+) -> dict[str, Array]:
+    """One random tensor an input: floats are standard normal, uint8 is 0 to 255, other integers are 0 or 1.
+
+    Shapes: a dynamic first dimension becomes `batch`; `shapes` names the other dynamic dimensions.
+    Raises: MeasureError where a shape cannot be settled, or no input can hold the batch.
+    """
+    settled = {spec.name: _settle(spec, batch, (shapes or {}).get(spec.name)) for spec in inputs}
+    _check_names(inputs, shapes or {})
+    if settled and all(not shape or shape[0] != batch for shape in settled.values()):
+        raise MeasureError(
+            f"no input of the network takes a batch of {batch}: {settled}",
+            remedy="ask for the batch that the network was exported with, or export it with a dynamic batch",
+        )
+    rng = np.random.default_rng(seed)
+    return {spec.name: _random(spec, settled[spec.name], rng) for spec in inputs}
+
+
+def _settle(spec: TensorSpec, batch: int, asked: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape to feed: the fixed dimensions as they are, the dynamic ones as asked."""
+    wanted = asked or tuple(batch if at == 0 and dim == -1 else dim for at, dim in enumerate(spec.shape))
+    fits = len(wanted) == len(spec.shape) and all(
+        dim in (-1, want) for dim, want in zip(spec.shape, wanted, strict=True)
+    )
+    if not fits:
+        raise MeasureError(
+            f"shape {wanted} does not fit input '{spec.name}' of shape {spec.shape}",
+            remedy="change only dynamic dimensions (-1), or export the network with that shape",
+        )
+    if any(dim < 1 for dim in wanted):
+        example = "x".join(str(dim) if dim > 0 else "224" for dim in wanted)
+        raise MeasureError(
+            f"input '{spec.name}' has dynamic dimensions: {spec.shape}",
+            remedy=f"name its shape, for instance --shape {spec.name}={example}",
+        )
+    return wanted
+
+
+def _check_names(inputs: Sequence[TensorSpec], shapes: Shapes) -> None:
+    """Refuse a shape for an input that does not exist."""
+    names = [spec.name for spec in inputs]
+    strangers = [name for name in shapes if name not in names]
+    if strangers:
+        raise MeasureError(f"the network has no input '{strangers[0]}'", remedy=f"its inputs are {names}")
+
+
+def _random(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """One random tensor."""
+    if spec.dtype in ("float16", "float32", "float64"):
+        return rng.standard_normal(shape).astype(spec.dtype)
+    if spec.dtype == "uint8":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if spec.dtype == "bool" or spec.dtype.lstrip("u").startswith("int"):
+        return rng.integers(0, 2, shape).astype(spec.dtype)
+    raise MeasureError(
+        f"input '{spec.name}' is of type {spec.dtype}, for which no random values are defined",
+        remedy="pass your own tensors to measure_rounds",
+    )

@@ -1,0 +1,237 @@
+"""What an ONNX file says of itself, read from its protobuf bytes without the `onnx` package.
+
+Source: the protobuf encoding guide, and the field numbers of onnx/onnx.proto3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from practise_backends.errors import CompileError
+from practise_backends.terms import TensorSpec
+
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    8: "string",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    16: "bfloat16",
+}
+_FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_QUANTISED_LAYERS = frozenset(
+    {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulNBits", "QGemm"}
+)
+
+Value = int | memoryview
+Field = tuple[int, Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One operator of the main graph; `cast_to` is the target of a Cast, or empty."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    cast_to: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """A constant tensor; `file` is where its data lies when it is not in the network's own file."""
+
+    name: str
+    dtype: str
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The main graph of an ONNX file: subgraphs and local functions are not read."""
+
+    nodes: tuple[Node, ...]
+    weights: tuple[Weight, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The files beside the network's own that hold its weights, sorted."""
+        return tuple(sorted({weight.file for weight in self.weights if weight.file}))
+
+
+def read_network(content: bytes) -> Network:
+    """Read the main graph of an ONNX file.
+
+    Raises: CompileError where the bytes are not an ONNX network.
+    """
+    try:
+        graphs = [value for number, value in _fields(memoryview(content)) if number == 7]
+        if not graphs:
+            raise ValueError("it holds no graph")
+        return _network(list(_fields(_message(graphs[0]))))
+    except (ValueError, IndexError, UnicodeDecodeError) as error:
+        raise CompileError(
+            f"these {len(content)} bytes are not an ONNX network: {error}",
+            remedy="give a file that an ONNX exporter wrote",
+        ) from error
+
+
+def share_of_fp32(network: Network) -> float:
+    """The share of the arithmetic layers (Conv, ConvTranspose, Gemm, MatMul) that compute in float32.
+
+    A layer counts when its constant operands are float32 and none comes from DequantizeLinear; a layer
+    without constant operands counts when the file names no other floating type at all.
+    """
+    weights = {weight.name: weight.dtype for weight in network.weights}
+    dequantised = {out for node in network.nodes if node.op == "DequantizeLinear" for out in node.outputs}
+    pure = _floating_types(network) == {"float32"}
+    layers = [node for node in network.nodes if node.op in _LAYERS | _QUANTISED_LAYERS]
+    if not layers:
+        return float(pure)
+    return sum(_is_fp32(layer, weights, dequantised, pure) for layer in layers) / len(layers)
+
+
+def _is_fp32(layer: Node, weights: dict[str, str], dequantised: set[str], pure: bool) -> bool:
+    """Whether one arithmetic layer is proved to compute in float32."""
+    if layer.op in _QUANTISED_LAYERS or dequantised.intersection(layer.inputs):
+        return False
+    known = {weights[name] for name in layer.inputs if name in weights}
+    return known == {"float32"} if known else pure
+
+
+def _floating_types(network: Network) -> set[str]:
+    """Every floating type that the file names: inputs, outputs, weights and casts."""
+    named = {spec.dtype for spec in (*network.inputs, *network.outputs)}
+    named |= {weight.dtype for weight in network.weights} | {node.cast_to for node in network.nodes}
+    return named & _FLOATS
+
+
+def _network(graph: Sequence[Field]) -> Network:
+    """The records of one GraphProto."""
+    weights = [_weight(_message(value)) for number, value in graph if number == 5]
+    nodes = []
+    for number, value in graph:
+        if number == 1:
+            node, constant = _node(_message(value))
+            nodes.append(node)
+            weights.extend(constant)
+    constants = {weight.name for weight in weights}
+    inputs = [_spec(_message(value)) for number, value in graph if number == 11]
+    return Network(
+        nodes=tuple(nodes),
+        weights=tuple(weights),
+        inputs=tuple(spec for spec in inputs if spec.name not in constants),
+        outputs=tuple(_spec(_message(value)) for number, value in graph if number == 12),
+    )
+
+
+def _node(message: memoryview) -> tuple[Node, list[Weight]]:
+    """One NodeProto, and the weight that it is when it is a Constant."""
+    fields = list(_fields(message))
+    op = "".join(_texts(fields, 4))
+    outputs = _texts(fields, 2)
+    attributes = [dict(_fields(_message(value))) for number, value in fields if number == 5]
+    tensors = [_weight(_message(each[5])) for each in attributes if 5 in each]
+    weights = [dataclasses.replace(each, name=outputs[0]) for each in tensors if op == "Constant"]
+    targets = [each.get(3) for each in attributes if op == "Cast" and _text(each.get(1)) == "to"]
+    cast_to = _DTYPES.get(targets[0], "") if targets and isinstance(targets[0], int) else ""
+    return Node(op=op, inputs=_texts(fields, 1), outputs=outputs, cast_to=cast_to), weights
+
+
+def _weight(message: memoryview) -> Weight:
+    """One TensorProto, without its data."""
+    name, dtype, file = "", "", ""
+    for number, value in _fields(message):
+        if number == 2 and isinstance(value, int):
+            dtype = _DTYPES.get(value, f"type {value}")
+        elif number == 8:
+            name = _text(value)
+        elif number == 13:
+            entry = dict(_fields(_message(value)))
+            file = _text(entry.get(2)) if _text(entry.get(1)) == "location" else file
+    return Weight(name=name, dtype=dtype, file=file)
+
+
+def _spec(message: memoryview) -> TensorSpec:
+    """One ValueInfoProto that holds a tensor."""
+    fields = dict(_fields(message))
+    holder = dict(_fields(_message(fields.get(2, memoryview(b"")))))
+    tensor = dict(_fields(_message(holder.get(1, memoryview(b"")))))
+    element = tensor.get(1, 0)
+    dtype = _DTYPES.get(element, f"type {element}") if isinstance(element, int) else ""
+    dims = _fields(_message(tensor.get(2, memoryview(b""))))
+    shape = tuple(_dimension(_message(value)) for number, value in dims if number == 1)
+    return TensorSpec(name=_text(fields.get(1)), shape=shape, dtype=dtype)
+
+
+def _dimension(message: memoryview) -> int:
+    """One dimension; -1 where it is dynamic."""
+    value = dict(_fields(message)).get(1, -1)
+    return value if isinstance(value, int) and value < 2**63 else -1
+
+
+def _texts(fields: Sequence[Field], wanted: int) -> tuple[str, ...]:
+    """The strings of a repeated field."""
+    return tuple(_text(value) for number, value in fields if number == wanted)
+
+
+def _text(value: Value | None) -> str:
+    """A string field; absent is empty."""
+    return str(value, "utf-8") if isinstance(value, memoryview) else ""
+
+
+def _message(value: Value) -> memoryview:
+    """A field that must hold a message."""
+    if isinstance(value, int):
+        raise ValueError("a number stands where a message belongs")
+    return value
+
+
+def _fields(message: memoryview) -> Iterator[Field]:
+    """The fields of one protobuf message, in order."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = _varint(message, at)
+            yield number, value
+            continue
+        size, at = _size(message, at, wire)
+        if at + size > len(message):
+            raise ValueError("it is cut short")
+        yield number, message[at : at + size]
+        at += size
+
+
+def _size(message: memoryview, at: int, wire: int) -> tuple[int, int]:
+    """The bytes that a field's value takes, and where it begins."""
+    if wire == 2:
+        return _varint(message, at)
+    if wire in (1, 5):
+        return (8 if wire == 1 else 4), at
+    raise ValueError("it is not in protobuf's encoding")
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A variable-length number, and where the next byte lies."""
+    value, shift = 0, 0
+    while message[at] & 0x80:
+        value |= (message[at] & 0x7F) << shift
+        shift, at = shift + 7, at + 1
+        if shift > 63:
+            raise ValueError("it is not in protobuf's encoding")
+    return value | message[at] << shift, at + 1

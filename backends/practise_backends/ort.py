@@ -1,0 +1,241 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from practise_backends.device import describe_cpu
+from practise_backends.errors import (
+    BackendMissing,
+    CompileError,
+    DeviceUnavailable,
+    MeasureError,
+)
+from practise_backends.network import Network, read_network, share_of_fp32
+from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
+
+PROVIDERS = ("CPUExecutionProvider",)
+_ELEMENTS = {"float": "float32", "double": "float64"}
+_FATAL_ONLY = 4
+
+
+class OrtBackend:
+    """Networks run by ONNX Runtime's CPU provider.
+
+    Raises: BackendMissing where onnxruntime is not installed.
+    """
+
+    name = "ort"
+
+    def __init__(self) -> None:
+        self._runtime = import_onnxruntime()
+
+    def device(self) -> Device:
+        """The CPU as it is now."""
+        return describe_cpu({"onnxruntime": str(self._runtime.__version__)})
+
+    def compile(self, model: bytes | Path, conditions: Conditions) -> Artifact:
+        """Check that the network loads; ONNX Runtime compiles anew whenever it is opened.
+
+        `sha256` covers the file and, after it, its external weight files in the order of their names.
+        `precision_share` is read from the file: see `network.share_of_fp32`.
+        Raises: CompileError where the network or the conditions cannot be run.
+        """
+        _refuse_unsupported(conditions)
+        network, sha256 = _read(model)
+        engine = OrtEngine(model, conditions)
+        engine.close()
+        return Artifact(
+            content=model,
+            sha256=sha256,
+            format="onnx",
+            precision=conditions.precision,
+            precision_share=share_of_fp32(network),
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            device_fingerprint=self.device().fingerprint,
+        )
+
+    def open(self, artifact: Artifact, conditions: Conditions, *, optimise: bool = True) -> OrtEngine:
+        """Load a network; `optimise=False` turns all graph optimisations off."""
+        _refuse_unsupported(conditions)
+        return OrtEngine(artifact.content, conditions, optimise=optimise)
+
+
+class OrtEngine:
+    """A network loaded by ONNX Runtime; timed by the CPU's counter around one whole run.
+
+    Raises: CompileError where the network does not load; DeviceUnavailable where it would run elsewhere.
+    """
+
+    def __init__(self, model: bytes | Path, conditions: Conditions, *, optimise: bool = True) -> None:
+        self._session: Any = _load(model, conditions, optimise)
+        _check_providers(self._session.get_providers())
+        self.inputs = tuple(_spec(found) for found in self._session.get_inputs())
+        self.outputs = tuple(_spec(found) for found in self._session.get_outputs())
+        self._output_names = [spec.name for spec in self.outputs]
+
+    def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.generic]]:
+        """Compute all outputs, by name.
+
+        Raises: MeasureError where the tensors do not fit the inputs, or the engine is closed.
+        """
+        found = _call(self._loaded(), self._output_names, dict(tensors))
+        return dict(zip(self._output_names, found, strict=True))
+
+    def time_once(self, tensors: Tensors) -> float:
+        """Milliseconds of one run."""
+        session, feeds = self._loaded(), dict(tensors)
+        began = time.perf_counter_ns()
+        _call(session, self._output_names, feeds)
+        return (time.perf_counter_ns() - began) / 1e6
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+    def _loaded(self) -> Any:
+        """The session; an error once it is closed."""
+        if self._session is None:
+            raise MeasureError("this engine is closed", remedy="open the artefact again")
+        return self._session
+
+
+def import_onnxruntime() -> Any:
+    """The runtime, imported when it is first needed."""
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise BackendMissing(
+            f"backend 'ort' needs onnxruntime: {error}", remedy='pip install "practise-backends[ort]"'
+        ) from error
+
+
+def _refuse_unsupported(conditions: Conditions) -> None:
+    """Refuse conditions that this backend would silently not meet."""
+    asked = {
+        "precision": (conditions.precision, "fp32"),
+        "clock": (conditions.clock, "end_to_end"),
+        "cuda_graph": (conditions.cuda_graph, False),
+    }
+    for name, (wanted, only) in asked.items():
+        if wanted != only:
+            raise CompileError(
+                f"backend 'ort' cannot run with {name} {wanted!r}", remedy=f"use {name} {only!r}"
+            )
+    if conditions.threads < 1:
+        raise CompileError(f"{conditions.threads} threads cannot run", remedy="ask for 1 or more")
+
+
+def _read(model: bytes | Path) -> tuple[Network, str]:
+    """What the network says of itself, and the sha256 of its content."""
+    content = _content(model)
+    try:
+        network = read_network(content)
+    except CompileError as error:
+        raise CompileError(f"{_label(model)}: {error.message}", remedy=error.remedy) from error
+    digest = hashlib.sha256(content)
+    for file in network.weight_files:
+        if not isinstance(model, Path):
+            raise CompileError(
+                f"the network's weights lie beside it, in '{file}', and bytes have no place",
+                remedy="pass the path of the file instead of its bytes",
+            )
+        digest.update(_content(model.parent / file))
+    return network, digest.hexdigest()
+
+
+def _content(model: bytes | Path) -> bytes:
+    """The bytes of a file."""
+    if isinstance(model, bytes):
+        return model
+    try:
+        return model.read_bytes()
+    except OSError as error:
+        raise CompileError(f"{model} cannot be read: {error.strerror}", remedy="check the path") from error
+
+
+def _label(model: bytes | Path) -> str:
+    """What to call a network in a message."""
+    return str(model) if isinstance(model, Path) else "the network given as bytes"
+
+
+def _options(conditions: Conditions, optimise: bool) -> Any:
+    """The session's options: `threads` for one operator, operators one after another.
+
+    With several threads spinning stops with each run, so that an idle session does not burn the cores of
+    the next one.
+    """
+    runtime = import_onnxruntime()
+    level = runtime.GraphOptimizationLevel
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = conditions.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    options.log_severity_level = _FATAL_ONLY
+    if conditions.threads > 1:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _load(model: bytes | Path, conditions: Conditions, optimise: bool) -> Any:
+    """A session, or a CompileError that names the file, the cause and the remedy."""
+    runtime = import_onnxruntime()
+    source = str(model) if isinstance(model, Path) else model
+    options = _options(conditions, optimise)
+    try:
+        return runtime.InferenceSession(source, sess_options=options, providers=list(PROVIDERS))
+    except Exception as error:  # the runtime raises a dozen classes without a common public base
+        raise _compile_error(_label(model), str(error), str(runtime.__version__)) from error
+
+
+def _compile_error(label: str, said: str, version: str) -> CompileError:
+    """The runtime's words, with what to do about them."""
+    operator = re.search(r"(?:implementation|registered) for (\w+)", said)
+    cause = " ".join(said.split())
+    remedy = "check the file with onnx.checker, and export it again"
+    if operator or "NOT_IMPLEMENTED" in said or "not a registered" in said:
+        remedy = f"export with an opset and operators that onnxruntime {version} supports"
+    elif "opset" in said.lower() or "IR version" in said:
+        remedy = f"export with an older opset, or install a newer onnxruntime than {version}"
+    where = f" (operator {operator[1]})" if operator else ""
+    return CompileError(f"{label} does not load in onnxruntime{where}: {cause}", remedy=remedy)
+
+
+def _check_providers(found: Sequence[str]) -> None:
+    """No silent fallback: the session must run where it was asked to."""
+    if tuple(found) != PROVIDERS:
+        raise DeviceUnavailable(
+            f"asked for {list(PROVIDERS)}, but the session runs on {list(found)}",
+            remedy="install an onnxruntime that has the provider",
+        )
+
+
+def _spec(found: Any) -> TensorSpec:
+    """An input or output as the session describes it, with numpy's name of the type."""
+    match = re.fullmatch(r"tensor\((\w+)\)", found.type)
+    if match is None:
+        raise CompileError(f"'{found.name}' is a {found.type}", remedy="export with tensors alone")
+    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in found.shape)
+    return TensorSpec(name=found.name, shape=shape, dtype=_ELEMENTS.get(match[1], match[1]))
+
+
+def _call(session: Any, outputs: list[str], feeds: dict[str, Any]) -> list[npt.NDArray[np.generic]]:
+    """One run; the runtime's refusal becomes a MeasureError."""
+    try:
+        return session.run(outputs, feeds)  # type: ignore[no-any-return]
+    except Exception as error:  # the runtime raises a dozen classes without a common public base
+        raise MeasureError(
+            f"the engine refused to run: {' '.join(str(error).split())}",
+            remedy="feed every input, with its type and shape",
+        ) from error

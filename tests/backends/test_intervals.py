@@ -1,0 +1,160 @@
+"""Intervals: coverage, refusals and known values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from practise_backends.errors import MeasureError
+from practise_backends.intervals import (
+    ORIGINAL,
+    REPEAT,
+    bootstrap,
+    log_ratios,
+    noise_floor,
+    paired_ratio,
+    percentile_ms,
+    samples_ms,
+    speedup,
+    trimmed_half_width,
+    trimmed_mean,
+    typical_ms,
+    wilson,
+)
+from practise_backends.terms import Conditions, Timings
+
+
+def timings_of(rounds_ms: np.ndarray, engines: tuple[str, ...] = (ORIGINAL, REPEAT, "other")) -> Timings:
+    return Timings(
+        engines=engines, rounds_ms=rounds_ms, conditions=Conditions(), warmup_s=0.0, stopped_because="test"
+    )
+
+
+def heavy_tailed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.standard_normal(shape) * np.where(rng.random(shape) < 0.1, 10, 1)
+
+
+def test_interval_of_the_ratio_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        logs = np.log([10.0, 10.0, 9.5]) + 0.02 * heavy_tailed(rng, (60, 3)) + rng.normal(0, 0.1, (60, 1))
+        found = paired_ratio(timings_of(np.exp(logs)), "other")
+        covered += found.low <= 0.95 <= found.high
+    assert 178 <= covered <= 199
+
+
+def test_trimmed_mean_varies_less_than_the_median_under_heavy_tails() -> None:
+    samples = heavy_tailed(np.random.default_rng(2), (4000, 60))
+    assert trimmed_mean(samples).var() < 0.9 * np.median(samples, axis=1).var()
+    assert trimmed_mean(samples).var() < 0.3 * samples.mean(axis=1).var()
+
+
+def test_normal_approximation_agrees_with_the_bootstrap() -> None:
+    samples = np.random.default_rng(3).normal(0, 1, 200)
+    found = bootstrap(samples, trimmed_mean)
+    assert trimmed_half_width(samples[:, None], 0.95)[0] == pytest.approx(
+        (found.high - found.low) / 2, rel=0.15
+    )
+
+
+def test_speedup_is_the_inverse_of_the_ratio() -> None:
+    rounds = np.exp(np.random.default_rng(4).normal(0, 0.1, (50, 3))) * [10, 10, 8]
+    ratio, faster = paired_ratio(timings_of(rounds), "other"), speedup(timings_of(rounds), "other")
+    assert faster.estimate == pytest.approx(1 / ratio.estimate)
+    assert faster.low == pytest.approx(1 / ratio.high, rel=0.01)
+
+
+def test_discarded_rounds_are_left_out() -> None:
+    rounds = np.tile([10.0, 10.0, 5.0], (12, 1))
+    rounds[3] = np.nan
+    assert log_ratios(timings_of(rounds), ["other"]) == pytest.approx(np.full(11, math.log(0.5)))
+    assert len(samples_ms(timings_of(rounds), ORIGINAL)) == 11
+
+
+def test_twins_are_pooled_by_their_mean_log_time() -> None:
+    rounds = np.tile([10.0, 10.0, 4.0, 16.0], (10, 1))
+    timings = timings_of(rounds, (ORIGINAL, REPEAT, "a", "b"))
+    assert log_ratios(timings, ["a", "b"], [ORIGINAL]) == pytest.approx(np.full(10, math.log(0.8)))
+
+
+def test_constant_samples_give_an_interval_of_no_width() -> None:
+    timings = timings_of(np.tile([10.0, 10.0, 5.0], (10, 1)))
+    ratio = paired_ratio(timings, "other")
+    assert (ratio.low, ratio.estimate, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert noise_floor(timings).estimate == pytest.approx(1.0)
+    assert typical_ms(timings, "other").high == 5.0
+
+
+def test_fewer_than_ten_rounds_carry_no_interval() -> None:
+    rounds = np.ones((12, 3))
+    rounds[:3] = np.nan
+    with pytest.raises(MeasureError, match="9 valid rounds"):
+        paired_ratio(timings_of(rounds), "other")
+
+
+def test_engine_that_was_not_measured_is_named() -> None:
+    with pytest.raises(MeasureError, match="'nobody'"):
+        paired_ratio(timings_of(np.ones((10, 3))), "nobody")
+
+
+def test_the_same_samples_give_the_same_interval() -> None:
+    timings = timings_of(np.exp(np.random.default_rng(5).normal(0, 0.1, (30, 3))))
+    assert paired_ratio(timings, "other") == paired_ratio(timings, "other")
+
+
+def test_percentile_without_enough_samples_is_refused() -> None:
+    samples = np.random.default_rng(6).exponential(1, 1000)
+    assert percentile_ms(samples[:367], 99) is None
+    assert percentile_ms(samples[:368], 99) is not None
+    assert percentile_ms(samples[:5], 50) is None
+    assert percentile_ms(samples[:6], 50) is not None
+    assert percentile_ms([], 50) is None
+
+
+def test_order_statistics_of_the_median_of_100_are_the_tabled_ones() -> None:
+    found = percentile_ms(np.arange(1, 101), 50)
+    assert found is not None
+    assert (found.low, found.high) == (40, 61)
+
+
+def test_percentile_interval_covers_the_truth() -> None:
+    rng, truth, covered = np.random.default_rng(7), -math.log(0.1), 0
+    for _ in range(300):
+        found = percentile_ms(rng.exponential(1, 150), 90)
+        assert found is not None
+        covered += found.low <= truth <= found.high
+    assert covered >= 0.93 * 300
+
+
+def test_a_fraction_is_not_taken_for_a_percentile() -> None:
+    with pytest.raises(MeasureError, match=r"0\.99"):
+        percentile_ms(np.arange(1000), 0.99)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilson_gives_the_known_values(successes: int, n: int, low: float, high: float) -> None:
+    found = wilson(successes, n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_refuses_what_is_no_proportion() -> None:
+    for successes, n in ((0, 0), (3, 2), (-1, 5)):
+        with pytest.raises(MeasureError):
+            wilson(successes, n)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.01, 1e4), min_size=10, max_size=60))
+def test_every_interval_holds_its_estimate(samples: list[float]) -> None:
+    rounds = np.array([[1.0, 1.0, sample] for sample in samples])
+    for found in (paired_ratio(timings_of(rounds), "other"), typical_ms(timings_of(rounds), "other")):
+        assert 0 < found.low <= found.estimate * (1 + 1e-12)
+        assert found.estimate <= found.high * (1 + 1e-12)
