@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from practise_deploy.errors import InputError
-from practise_deploy.terms import Budget
 
-try:
+if TYPE_CHECKING:
+    from practise_deploy.terms import Budget
+
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 EMBEDDED = "digits"
+TARGETS = ("reduce", "target_ms", "drop")
 
 
 class Settings(BaseModel):
@@ -82,7 +86,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _one_target(self) -> Settings:
-        targets = [name for name in ("reduce", "target_ms", "drop") if getattr(self, name) is not None]
+        targets = [name for name in TARGETS if getattr(self, name) is not None]
         if len(targets) > 1:
             raise ValueError(f"give one target, not {' and '.join('--' + t.replace('_', '-') for t in targets)}")
         return self
@@ -90,6 +94,8 @@ class Settings(BaseModel):
     @property
     def budget(self) -> Budget:
         """The target that was asked, or the default of 20%."""
+        from practise_deploy.terms import Budget  # brings numpy, which --help can do without
+
         asked = self.reduce if self.reduce or self.target_ms or self.drop else 20.0
         return Budget(reduce_percent=asked, target_ms=self.target_ms, drop=self.drop)
 
@@ -108,9 +114,11 @@ class Settings(BaseModel):
 
 def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict[str, Any] | None = None) -> Settings:
     """Settings from a run's earlier settings, a TOML or JSON file and the command line; the later ones win."""
-    merged = {**(base or {}), **(_read_file(file) if file else {}), **given}
-    if any(given.get(target) is not None for target in ("reduce", "target_ms", "drop")):
-        merged |= {target: given.get(target) for target in ("reduce", "target_ms", "drop")}
+    merged: dict[str, Any] = {}
+    for layer in (base or {}, _read_file(file) if file else {}, given):
+        if any(layer.get(target) is not None for target in TARGETS):
+            merged |= dict.fromkeys(TARGETS)  # a new target replaces the earlier one, whatever its kind
+        merged |= layer
     try:
         return Settings(**merged)
     except ValidationError as error:

@@ -8,10 +8,12 @@ import json
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -62,12 +64,19 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def to_json(record: object) -> str:
-    """A record as JSON; its arrays stay out."""
-    bare = dataclasses.replace(cast(Any, record), **{name: {} for name in _array_fields(record)})
-    loose = TypeAdapter(type(bare)).dump_python(bare, mode="json")
-    for name in _array_fields(record):
-        loose.pop(name, None)
-    return json.dumps(loose, indent=1, allow_nan=True)
+    """A record as JSON; arrays, its own and those of records inside it, stay out."""
+    return json.dumps(_plain(record), indent=1, allow_nan=True)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        skip = _array_fields(value)
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in skip}
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def digest(*parts: object) -> str:
@@ -136,6 +145,11 @@ class Run:
         self._keep(name, key, record)
         return record
 
+    def forget(self, name: str, reason: str) -> None:
+        """Compute the step again at its next call."""
+        (self._steps / f"{name}.key.json").unlink(missing_ok=True)
+        self._tell(f"{name}: {reason}")
+
     def partial(self, name: str) -> Path:
         """Where a long step may keep what it has so far."""
         return self._steps / f"{name}.partial.npz"
@@ -160,7 +174,7 @@ class Run:
     def _note(self, name: str) -> dict[str, Any]:
         try:
             note = json.loads((self._steps / f"{name}.key.json").read_text(encoding="utf-8"))
-            return note if {"key", "seconds"} <= set(note) else {}
+            return note if isinstance(note, dict) and isinstance(note.get("key"), dict) and "seconds" in note else {}
         except (OSError, ValueError):
             return {}
 
@@ -172,7 +186,7 @@ class Run:
                 arrays = read_arrays(self._steps / f"{name}.npz")
                 record = dataclasses.replace(cast(Any, record), **{_array_fields(record)[0]: arrays})
             return record
-        except (OSError, ValueError, ValidationError):
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error, ValidationError):
             return None
 
     def _keep(self, name: str, key: Key, record: object) -> None:

@@ -103,6 +103,14 @@ class Recoverability:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recoverabilities:
+    """R of every block that was judged."""
+
+    schema: int = SCHEMA
+    of: tuple[Recoverability, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """A block that stays, and why."""
 
@@ -192,7 +200,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """teacher -> student -> ONNX -> engine, on held-out images. faithful: the last two links hold."""
+    """teacher -> student -> ONNX -> engine on held-out images, then teacher -> engine directly.
+
+    faithful: the links student -> ONNX -> engine hold.
+    """
 
     links: tuple[Link, ...]
     accuracy: dict[str, Accuracy]
@@ -285,12 +296,13 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """Everything that a build found out."""
+    """Everything that a build found out. speedup: the original's latency over the release's."""
 
     schema: int = SCHEMA
     network: NetworkFacts
     images: DataFacts
     recipe: str
+    blocks: tuple[Block, ...]
     latency: LatencyTable
     recoverability: tuple[Recoverability, ...]
     plan: Plan
@@ -299,11 +311,7 @@ class Release:
     shipped: Shipped
     verification: Verification
     bench: Speedup
+    speedup: Interval
     verdict: Verdict
     seconds: dict[str, float]
     command: str
-
-    @property
-    def speedup(self) -> Interval:
-        """Latency of the original over latency of the release."""
-        return self.bench.speedup

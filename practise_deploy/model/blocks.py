@@ -86,7 +86,12 @@ def is_addition(node: fx.Node) -> bool:
 
 def _units(traced: fx.GraphModule) -> list[_Unit]:
     dominator = _dominators(traced)
-    return [_unit(traced, node, dominator[node]) for node in traced.graph.nodes if is_addition(node) and node in dominator]
+    additions = [node for node in traced.graph.nodes if node in dominator and is_addition(node)]
+    return [
+        _unit(traced, node, dominator[node])
+        for node in additions
+        if all(source in dominator or source.op == "placeholder" for source in node.all_input_nodes)  # no mere bias
+    ]
 
 
 def _dominators(traced: fx.GraphModule) -> dict[fx.Node, fx.Node]:
@@ -139,12 +144,20 @@ def _why_not(unit: _Unit, units: list[_Unit]) -> str:
         return f"it changes the shape: {_written(before)} in, {_written(after)} out"
     inside = set(unit.nodes)
     for node in unit.nodes:
-        if node is not unit.exit and any(user not in inside for user in node.users):
+        if node is not unit.exit and _escapes(node, inside):
             return f"its inner value {node.name} is also used outside of it"
     for other in units:
         if other is not unit and other.addition in inside and shape_of(other.entry) == shape_of(other.exit):
             return "it holds a smaller residual unit, which is offered instead"
     return ""
+
+
+def _escapes(node: fx.Node, inside: set[fx.Node]) -> bool:
+    """Whether a value is used outside; sizes are followed to where they are used."""
+    for user in node.users:
+        if user not in inside and (user.op == "output" or is_computed(user) or _escapes(user, inside)):
+            return True
+    return False
 
 
 def _written(shape: tuple[int, ...] | None) -> str:

@@ -40,7 +40,7 @@ class Images:
 
     def batch(self, which: slice | Tensor) -> Tensor:
         """Network inputs: float32[k, channels, height, width], normalised."""
-        return normalise(self.pixels[which], self.preprocessing)
+        return normalise(self.pixels[which], self.preprocessing).contiguous(memory_format=torch.channels_last)
 
     def digest(self) -> str:
         """sha256 of pixels and labels."""
@@ -189,10 +189,17 @@ def _list_file(path: Path) -> _Listing:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the list file {path}: {error}") from None
     rows = [line.split("\t") if "\t" in line else [line] if (path.parent / line).is_file() else line.rsplit(" ", 1) for line in lines]
-    labelled = bool(rows) and all(len(row) == 2 for row in rows)
+    labelled = bool(rows) and len(rows[0]) == 2
+    seen: set[Path] = set()
     for number, row in enumerate(rows, 1):
-        if not (path.parent / row[0]).is_file():
+        file = path.parent / row[0]
+        if not file.is_file():
             raise InputError(f"{path}, line {number}: no such image: {row[0]}")
+        if len(row) != len(rows[0]) or len(row) > 2:
+            raise InputError(f"{path}, line {number}: a label on every line or on none", remedy="IMAGE, a tab, LABEL")
+        if file in seen:
+            raise InputError(f"{path}, line {number}: {row[0]} is listed twice", remedy="it could be fitted and held out at once")
+        seen.add(file)
     if not rows:
         raise InputError(f"{path} lists no images")
     return _Listing(
@@ -216,9 +223,11 @@ def _read_npz(path: Path, images: str = "images") -> dict[str, np.ndarray]:
 def _list_npz(path: Path) -> _Listing:
     arrays = _read_npz(path)
     images, labels = arrays["images"], arrays.get("labels")
-    if images.ndim not in (3, 4) or not len(images) or images.dtype.kind not in "uf":
+    if images.ndim not in (3, 4) or not len(images) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
         raise InputError(f"{path}: 'images' is {images.dtype}{list(images.shape)}; expected uint8[n, height, width, channels] "
                          "or float32[n, channels, height, width]")
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "ui"):
+        raise InputError(f"{path}: 'labels' is {labels.dtype}{list(labels.shape)}; expected one whole number for each image")
     if labels is not None and len(labels) != len(images):
         raise InputError(f"{path}: {len(images)} images but {len(labels)} labels")
     return _Listing(array=images, classes=None if labels is None else tuple(int(label) for label in labels))
@@ -249,8 +258,8 @@ def _class_index(names: list[str], settings: Settings, network: NetworkFacts) ->
     if settings.classes is not None:
         try:
             known = settings.classes.read_text(encoding="utf-8").split("\n")
-        except OSError as error:
-            raise InputError(f"cannot read {settings.classes}: {error.strerror}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {settings.classes}: {error}") from None
         known = [line.strip() for line in known if line.strip()]
     elif all(name.isdigit() and int(name) < outputs for name in names):
         return {name: int(name) for name in names}
@@ -286,7 +295,7 @@ class _Reader:
     def _file(self, path: Path) -> Tensor | None:
         try:
             with Image.open(path) as opened:
-                image = ImageOps.exif_transpose(opened)
+                image = _eight_bits(ImageOps.exif_transpose(opened))
                 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
                 image = image.convert("L" if self.preprocessing.channels == 1 else "RGB")
@@ -318,6 +327,14 @@ class _Reader:
         if tuple(image.shape[-2:]) == self.preprocessing.size:
             return image
         return self.crop(self.resize(image))  # type: ignore[no-any-return]
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey images scaled to bytes; PIL's own conversion would clip them at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    wide = np.asarray(image).astype(np.float64)
+    return Image.fromarray(np.clip(wide / 257, 0, 255).round().astype(np.uint8) if wide.max(initial=0) > 255 else wide.astype(np.uint8))
 
 
 def augmenter(preprocessing: Preprocessing) -> v2.Transform:

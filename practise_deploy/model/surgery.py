@@ -11,19 +11,31 @@ from torch import fx
 from practise_deploy.terms import Arrays, Block
 
 
-def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block]) -> fx.GraphModule:
-    """A copy of the network in which every dropped block's exit is its entry; the copy owns its weights."""
-    student = copy.deepcopy(teacher)
+def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block], *, share_weights: bool = False) -> fx.GraphModule:
+    """A copy of the network in which every dropped block's exit is its entry.
+
+    share_weights: the copy uses the teacher's own modules, for looking only.
+    """
+    student = _same_modules(teacher) if share_weights else copy.deepcopy(teacher)
     by_name = {node.name: node for node in student.graph.nodes}
+    order = list(by_name)
     now: dict[str, fx.Node] = {}
-    for block in sorted(dropped, key=lambda b: list(by_name).index(b.exit)):
+    for block in sorted(dropped, key=lambda b: order.index(b.exit)):
         entry = now.get(block.entry, by_name[block.entry])
         by_name[block.exit].replace_all_uses_with(entry)
         now[block.exit] = entry
     student.graph.eliminate_dead_code()
-    student.delete_all_unused_submodules()
+    if not share_weights:
+        student.delete_all_unused_submodules()
     student.recompile()
     return student
+
+
+def _same_modules(network: fx.GraphModule) -> fx.GraphModule:
+    graph = fx.Graph()
+    output = graph.graph_copy(network.graph, {})
+    graph.output(output)
+    return fx.GraphModule(network, graph)
 
 
 def junctions(student: fx.GraphModule, dropped: Sequence[Block]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, fx, nn
 
+from practise_deploy.errors import InputError
 from practise_deploy.model.trace import is_computed, module_of, shape_of
 
 Env = dict[str, Tensor]
@@ -67,7 +68,11 @@ def logits_of(traced: fx.GraphModule) -> fx.Node:
     output = next(node for node in reversed(traced.graph.nodes) if node.op == "output").args[0]
     while isinstance(output, (tuple, list)):
         output = output[0]
-    assert isinstance(output, fx.Node)
+    if not isinstance(output, fx.Node):
+        raise InputError(
+            f"the network returns a {type(output).__name__}, not a tensor",
+            remedy="wrap it in a function of a file that returns the logits: FILE.py:FUNCTION",
+        )
     return output
 
 
@@ -140,9 +145,14 @@ def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
 
     found: dict[str, int] = {}
     env: Env = {input_of(traced).name: images}
-    with torch.no_grad():
-        for node in order_of([logits_of(traced)], env):
-            with FlopCounterMode(display=False) as counter:
-                env[node.name] = execute(traced, node, env)
-            found[node.name] = counter.get_total_flops() // 2
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into the fused attention
+    try:
+        with torch.no_grad():
+            for node in order_of([logits_of(traced)], env):
+                with FlopCounterMode(display=False) as counter:
+                    env[node.name] = execute(traced, node, env)
+                found[node.name] = counter.get_total_flops() // 2
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return found

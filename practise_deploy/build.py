@@ -1,0 +1,440 @@
+"""The story: start reading here.
+
+`Build.release` tells it in the paper's order. Every chapter is a step of the run folder: computed once for
+the same inputs, kept, and pulled in by whatever needs it, so that a single stage can be asked for alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import torch
+from practise_backends.catalog import load_backend
+from practise_backends.errors import BackendError
+from practise_backends.ort import OrtBackend
+from practise_backends.terms import Backend, Conditions, Interval, Patience, Progress
+
+from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach, VerificationFailed
+from practise_deploy.finetune import drop_only, finetune, recover
+from practise_deploy.model.blocks import droppable, find_blocks
+from practise_deploy.model.compute import exact, pick_device, pick_precision
+from practise_deploy.model.images import TinySet, image_size_of, load_images
+from practise_deploy.model.mimic import Schedule, feature_in
+from practise_deploy.model.networks import Network, load_network
+from practise_deploy.model.onnx_graph import with_cuts
+from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
+from practise_deploy.planning.adaptors import measure_by_adaptors
+from practise_deploy.planning.choose import choose_blocks
+from practise_deploy.planning.latency import Bench, measure_block_latency, measure_reduction
+from practise_deploy.planning.recoverability import measure_recoverability
+from practise_deploy.report.page import render_html, render_markdown
+from practise_deploy.settings import Settings
+from practise_deploy.shipping.bench import measure_speedup
+from practise_deploy.shipping.export import export_onnx
+from practise_deploy.shipping.verdict import judge
+from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
+from practise_deploy.store import Key, Run, arrays_digest, digest, to_json
+from practise_deploy.terms import (
+    Block,
+    LatencyTable,
+    Plan,
+    Recoverabilities,
+    Release,
+    Shipped,
+    Speedup,
+    Student,
+    Verification,
+)
+
+Screen = Callable[[str], AbstractContextManager[Progress]]
+MODEL = "model.onnx"
+ORIGINAL_MODEL = "original.onnx"
+
+
+class Build:
+    """One build over one run folder; each property is a stage, computed when it is first asked for."""
+
+    def __init__(self, settings: Settings, run: Run, screen: Screen, *, command: str = "", structure_only: bool = False) -> None:
+        self.settings = settings
+        self.run = run
+        self.screen = screen
+        self.command = command
+        self.structure_only = structure_only
+
+    # What there is.
+
+    @cached_property
+    def network(self) -> Network:
+        """The teacher."""
+        with self.screen("Loading the network"):
+            size = image_size_of(self.settings)
+            return load_network(self.settings, structure_only=self.structure_only, image_size=size)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Every residual unit, droppable or not."""
+        return find_blocks(self.network.traced, self.network.input_shape)
+
+    @cached_property
+    def images(self) -> TinySet:
+        """The tiny set and the held-out images."""
+        with self.screen("Reading the images"):
+            return load_images(self.settings, self.network.facts)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The device that the network is for."""
+        try:
+            return load_backend(self.settings.backend)
+        except BackendError as error:
+            raise EnvironmentProblem(error.message, remedy=error.remedy) from None
+
+    # What does each block cost on this device?
+
+    @cached_property
+    def latency(self) -> LatencyTable:
+        """Savings of all droppable blocks."""
+        candidates = droppable(self.blocks)
+        key = {**self._device_key, "blocks": [block.name for block in candidates], "measuring": self.settings.measure_budget_s}
+
+        def compute() -> LatencyTable:
+            with self.screen("Measuring what every block costs") as progress:
+                return measure_block_latency(self._cuttable, self.settings.network, candidates, self._bench, progress)
+
+        return self.run.step("latency", LatencyTable, key, compute)
+
+    # What would losing it cost?
+
+    @cached_property
+    def recoverability(self) -> Recoverabilities:
+        """R of every block whose saving can be told from none."""
+        sure = {saving.block for saving in self.latency.savings if saving.distinguishable}
+        candidates = [block for block in droppable(self.blocks) if block.name in sure]
+        steps = self.settings.score_iterations if self.settings.recipe == "paper" else None
+        key = {**self._learning_key, "candidates": sorted(sure), "score_iterations": steps}
+
+        def compute() -> Recoverabilities:
+            if not self.network.learns:
+                raise InputError(
+                    f"{self.settings.network} is a torch.export file: it can be inspected, measured and exported, not replanned",
+                    remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
+                )
+            teacher, feature, fit, seed = self.network.traced, self.network.facts.feature, self.images.fit, self.settings.seed
+            with self.screen("Measuring how well the network recovers from losing each block") as progress, exact(seed):
+                if steps is None:
+                    return Recoverabilities(of=measure_recoverability(teacher, feature, candidates, fit, seed, progress))
+                schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self._precision)
+                return Recoverabilities(of=measure_by_adaptors(teacher, feature, candidates, fit, schedule, progress))
+
+        return self.run.step("recoverability", Recoverabilities, key, compute)
+
+    # Take the best bargains until the budget is met, then recover.
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Which blocks go; the chosen network was measured."""
+        budget = self.settings.budget
+        key = {
+            **self._device_key,
+            "budget": digest(budget.reduce_percent, budget.target_ms, budget.drop),
+            "latency table": digest(to_json(self.latency)),
+            "recoverability": digest(to_json(self.recoverability)),
+        }
+
+        def measure(names: tuple[str, ...]) -> Interval:
+            with self.screen(f"Measuring the network without {', '.join(names)}") as progress:
+                return measure_reduction(self._cuttable, self._named(names), self._bench, progress)
+
+        return self.run.step("plan", Plan, key, lambda: choose_blocks(self.latency, self.recoverability.of, budget, measure))
+
+    @cached_property
+    def recovered(self) -> Student:
+        """The pruned network after the closed-form refit (recipe paper: after the plain drop)."""
+        plan = self._reached_plan
+        key = {**self._learning_key, "dropped blocks": plan.dropped}
+
+        def compute() -> Student:
+            teacher, feature, fit, seed = self.network.traced, self.network.facts.feature, self.images.fit, self.settings.seed
+            with self.screen("Refitting the network in closed form") as progress, exact(seed):
+                if self.settings.recipe == "paper":
+                    return drop_only(teacher, feature, self._dropped, fit, seed)
+                return recover(teacher, feature, self._dropped, fit, seed, progress)
+
+        return self.run.step("recover", Student, key, compute)
+
+    @cached_property
+    def finetuned(self) -> Student:
+        """The student after feature mimicking."""
+        schedule = self._schedule
+        key = {
+            **self._learning_key,
+            "starting weights": arrays_digest(self.recovered.weights),
+            "schedule": repr(schedule),
+            "compute": self.settings.compute,
+        }
+
+        def compute() -> Student:
+            student, feature = self._student(self.recovered), self.network.facts.feature
+            features = (feature_in(student, feature, junctions(student, self._dropped)), feature)
+            device = pick_device(self.settings.compute)
+            with self.screen("Finetuning by feature mimicking") as progress, exact(self.settings.seed):
+                return finetune(
+                    student, self.network.traced, self.recovered, features, self.images.fit, schedule, device, progress,
+                    self.run.partial(f"finetune-{digest(key)[:12]}"),
+                )  # fmt: skip
+
+        return self.run.step("finetune", Student, key, compute)
+
+    # Ship it, and prove it.
+
+    @cached_property
+    def shipped(self) -> Shipped:
+        """model.onnx, and original.onnx beside it."""
+        self._original()
+        return self._export("export", MODEL, arrays_digest(self.finetuned.weights), lambda: self._student(self.finetuned))
+
+    @cached_property
+    def verification(self) -> Verification:
+        """The chain teacher -> student -> ONNX -> engine on held-out images."""
+        key = {
+            **self._device_key,
+            "original weights": self.network.facts.sha256,
+            "model": self.shipped.sha256,
+            "held-out images": self.images.held_out.digest(),
+        }
+
+        def compute() -> Verification:
+            plain, path = OrtBackend(), self.run.folder / MODEL
+            artifact = self.backend.compile(path, self.conditions)
+            unoptimised = plain.open(plain.compile(path, self.conditions), self.conditions, optimise=False)
+            forms = Forms(
+                teacher=torch_form(self.network.traced),
+                student=torch_form(self._student(self.finetuned)),
+                onnx=engine_form(unoptimised, self.settings.batch),
+                engine=engine_form(self.backend.open(artifact, self.conditions), self.settings.batch),
+            )
+            with self.screen("Verifying on held-out images") as progress, exact(self.settings.seed):
+                return verify(forms, self.images.held_out, progress)
+
+        return self.run.step("verify", Verification, key, compute)
+
+    @cached_property
+    def bench(self) -> Speedup:
+        """The new model against the original one."""
+        key = {
+            **self._device_key,
+            "model": self.shipped.sha256,
+            "original": self._original().sha256,
+            "measuring": self.settings.measure_budget_s,
+        }
+
+        def compute() -> Speedup:
+            before, after = self.run.folder / ORIGINAL_MODEL, self.run.folder / MODEL
+            with self.screen("Measuring the new model against the original") as progress:
+                return measure_speedup(before, after, self.backend, self.conditions, self._patience, progress)
+
+        return self.run.step("bench", Speedup, key, compute)
+
+    @cached_property
+    def release(self) -> Release:
+        """Drop the blocks whose loss is cheapest to recover per millisecond saved; ship the rest, and prove it."""
+        assert self.backend and self.images  # missing ones are found before anything is computed
+        return self._write(
+            Release(
+                network=self.network.facts,
+                images=self.images.facts,
+                recipe=self.settings.recipe,
+                blocks=self.blocks,
+                latency=self.latency,
+                recoverability=self.recoverability.of,
+                plan=self.plan,
+                recovered=self.recovered,
+                finetuned=self.finetuned,
+                shipped=self.shipped,
+                verification=self.verification,
+                bench=self.bench,
+                speedup=self.bench.speedup,
+                verdict=judge(self.plan, self.verification, self.bench),
+                seconds=dict(self.run.seconds),
+                command=self.command,
+            )
+        )
+
+    # What the chapters share.
+
+    @property
+    def conditions(self) -> Conditions:
+        """The deployment's."""
+        return Conditions(batch=self.settings.batch, threads=self.settings.threads, seed=self.settings.seed)
+
+    @property
+    def _patience(self) -> Patience:
+        return Patience(budget_s=self.settings.measure_budget_s)
+
+    @property
+    def _bench(self) -> Bench:
+        return Bench(backend=self.backend, conditions=self.conditions, patience=self._patience)
+
+    @property
+    def _input_shape(self) -> tuple[int, ...]:
+        return (self.settings.batch, *self.network.input_shape[1:])
+
+    @cached_property
+    def _cuttable(self) -> onnx.ModelProto:
+        with self.screen("Exporting the network"):
+            return with_cuts(self.network.traced, droppable(self.blocks), self._input_shape)
+
+    @cached_property
+    def _device_key(self) -> Key:
+        structure = [(name, tuple(value.shape)) for name, value in self.network.traced.state_dict().items()]
+        macs = [(block.name, block.macs) for block in self.blocks]
+        return {
+            "network": digest(str(self.network.traced.code), structure, macs, self.network.input_shape),
+            "device": self.backend.device().fingerprint,
+            "backend": self.settings.backend,
+            "threads": self.settings.threads,
+            "batch": self.settings.batch,
+            "practise-deploy": version("practise-deploy"),
+        }
+
+    @cached_property
+    def _learning_key(self) -> Key:
+        return {
+            "weights": self.network.facts.sha256,
+            "images": self.images.fit.digest(),
+            "preprocessing": repr(self.network.facts.preprocessing),
+            "recipe": self.settings.recipe,
+            "seed": self.settings.seed,
+            "batch_size": self.settings.batch_size,
+            "torch": torch.__version__,
+            "practise-deploy": version("practise-deploy"),
+        }
+
+    @property
+    def _precision(self) -> torch.dtype:
+        return pick_precision(self.settings.compute_precision, self.network.input_shape[-1], pick_device(self.settings.compute))
+
+    @property
+    def _schedule(self) -> Schedule:
+        """The paper's own settings, or the gentler ones that start from the refit."""
+        asked, paper = self.settings, self.settings.recipe == "paper"
+        default = 2000 if paper else 300 if self.network.input_shape[-1] <= 64 else 100
+        return Schedule(
+            steps=default if asked.iterations is None else asked.iterations,
+            learning_rate=asked.learning_rate or (0.02 if paper else 0.01),
+            batch_size=asked.batch_size,
+            cosine=not paper,
+            train_norms=paper,
+            keep_best=not paper,
+            seed=asked.seed,
+            dtype=self._precision,
+        )
+
+    @property
+    def _reached_plan(self) -> Plan:
+        plan = self.plan
+        if plan.reached and plan.dropped:
+            return plan
+        if not plan.dropped:
+            raise TargetOutOfReach(
+                "no block's saving can be told from none on this device, so nothing is dropped",
+                remedy="measure for longer with --measure-budget-s, or on a quieter machine",
+            )
+        found = plan.measured_percent
+        best = f"dropping all {len(plan.dropped)} rankable blocks saves {found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}]"
+        ms = plan.baseline_ms * (1 - found.estimate / 100)
+        asked = plan.budget.target_ms
+        target = f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
+        raise TargetOutOfReach(
+            f"the target of {target} is out of reach: {best}, {ms:.3f} ms of {plan.baseline_ms:.3f} ms",
+            remedy=f"ask for at most --reduce {int(found.low)}%, or --target-ms {plan.baseline_ms * (1 - found.low / 100):.3g}",
+        )
+
+    @property
+    def _dropped(self) -> list[Block]:
+        return self._named(self.plan.dropped)
+
+    def _named(self, names: tuple[str, ...]) -> list[Block]:
+        return [block for block in self.blocks if block.name in names]
+
+    def _student(self, state: Student) -> torch.fx.GraphModule:
+        student = drop_blocks(self.network.traced, self._dropped)
+        load_weights(student, state.weights)
+        return student.eval()
+
+    def _original(self) -> Shipped:
+        return self._export("export-original", ORIGINAL_MODEL, self.network.facts.sha256, lambda: self.network.traced)
+
+    def _export(self, step: str, name: str, weights: str, network: Callable[[], torch.fx.GraphModule]) -> Shipped:
+        path = self.run.folder / name
+        key = {
+            "weights": weights,
+            "input shape": list(self._input_shape),
+            "dynamic batch": self.settings.dynamic_batch,
+            "torch": torch.__version__,
+            "practise-deploy": version("practise-deploy"),
+        }
+
+        def compute() -> Shipped:
+            with self.screen(f"Exporting {name}"):
+                return export_onnx(network(), self._input_shape, path, dynamic_batch=self.settings.dynamic_batch)
+
+        shipped = self.run.step(step, Shipped, key, compute)
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != shipped.sha256:
+            self.run.forget(step, f"{name} is missing or was changed")
+            shipped = self.run.step(step, Shipped, key, compute)
+        return shipped
+
+    def _write(self, release: Release) -> Release:
+        from practise_deploy.store import write_arrays
+
+        self.run.write("latency.json", to_json(release.latency))
+        self.run.write("plan.json", to_json(release.plan))
+        self.run.write("manifest.json", manifest(self, release))
+        write_arrays(self.run.folder / "samples.npz", {
+            **{f"latency/{name}": value for name, value in release.latency.samples.items()},
+            **{f"bench/{name}": value for name, value in release.bench.samples.items()},
+        })  # fmt: skip
+        self.run.write("release.json", to_json(release))
+        self.run.write("report.md", render_markdown(release))
+        self.run.write("report.html", render_html(release))
+        return release
+
+
+def manifest(build: Build, release: Release) -> str:
+    """What went into a run and came out of it: versions, device, seeds, settings, hashes."""
+    import json
+
+    device = release.bench.device
+    libraries = ("practise-deploy", "practise-backends", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
+    files = sorted(f for f in build.run.folder.iterdir() if f.is_file() and f.suffix in {".onnx", ".npz", ".json"})
+    content = {
+        "schema": 1,
+        "command": build.command,
+        "settings": build.settings.model_dump(mode="json"),
+        "seed": build.settings.seed,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+        "device": {"name": device.name, "fingerprint": device.fingerprint, "facts": device.facts, "versions": device.versions},
+        "weights_sha256": release.network.sha256,
+        "images_sha256": {"fit": build.images.fit.digest(), "held_out": build.images.held_out.digest()},
+        "files_sha256": {f.name: _sha256(f) for f in files if f.name not in ("manifest.json", "release.json")},
+        "seconds": release.seconds,
+    }
+    return json.dumps(content, indent=1)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def require_faithful(verification: Verification) -> None:
+    """Raises: VerificationFailed where the shipped network computes something else than the student."""
+    if not verification.faithful:
+        raise VerificationFailed("; ".join(verification.problems), remedy="report it with the run folder's manifest.json")

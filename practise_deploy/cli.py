@@ -1,0 +1,244 @@
+"""The command line. Verbs are stages; stdout is the result, progress and prose go to stderr.
+
+Exit codes: 0 kept the promise, 1 promise broken, 2 usage, 3 environment, 4 verification failed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from practise_deploy.errors import InputError, PractiseError
+from practise_deploy.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from practise_deploy.build import Build
+    from practise_deploy.console import Console
+
+app = typer.Typer(
+    name="practise-deploy",
+    help="Make a pretrained network faster on its device from a handful of images, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+NETWORK = "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing, to go on in --out"
+
+_OWN: dict[str, Any] = {
+    "network": Annotated[str | None, typer.Argument(help=NETWORK, show_default=False)],
+    "config": Annotated[Path | None, typer.Option(help="settings file (TOML or JSON); flags win over it", show_default=False)],
+    "json": Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="print errors alone")],
+    "explain": Annotated[bool, typer.Option("--explain", help="say which stages are computed, which are kept, and why")],
+    "fresh": Annotated[bool, typer.Option("--fresh", help="compute this stage again, whatever is kept")],
+}
+
+
+def main() -> None:
+    """Run the command line; every known error is one message and its exit code."""
+    from practise_deploy.console import Console
+
+    try:
+        code = app(standalone_mode=False)
+    except PractiseError as error:
+        Console().error(error.message, error.remedy)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        Console().error("interrupted", "the same command goes on where it was")
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    except Exception as error:
+        code = _of_a_library(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_a_library(error: Exception) -> int:
+    """Usage errors of the command line and errors of the device half; anything else is a bug of ours and raised."""
+    from practise_backends.errors import BackendError, MeasureError
+
+    from practise_deploy.console import Console
+
+    if hasattr(error, "format_message"):
+        Console().error(error.format_message(), "practise-deploy --help lists commands and options")
+        return 2
+    if isinstance(error, BackendError):
+        Console().error(error.message, error.remedy)
+        return 1 if isinstance(error, MeasureError) else 3
+    if type(error).__name__ in ("Exit", "Abort"):
+        return int(getattr(error, "exit_code", 130))
+    raise error
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A command: the record it ends with, how to show it, the steps that --fresh computes again."""
+
+    name: str
+    help: str
+    result: Callable[[Build], object]
+    show: Callable[[Console, Build], None]
+    steps: tuple[str, ...] = ()
+    code: Callable[[Build], int] = lambda _: 0
+    structure_only: bool = False
+
+
+def _add(stage: Stage) -> None:
+    """Register a stage; its flags are the settings, each under the name it has there."""
+
+    def command(**given: Any) -> int:
+        return _run(stage, {name: given.pop(name) for name in _OWN}, given)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [inspect.Parameter(n, keyword, default=None if n in ("network", "config") else False, annotation=a) for n, a in _OWN.items()]
+    flags = [inspect.Parameter(n, keyword, default=None, annotation=_option(n)) for n in Settings.model_fields if n != "network"]
+    command.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in (*own, *flags)}
+    app.command(stage.name, help=stage.help)(command)
+
+
+def _option(name: str) -> Any:
+    field = Settings.model_fields[name]
+    option = name.replace("_", "-")
+    text = field.description or ""
+    if field.default not in (None, False):
+        text += f" (default: {field.default})"
+    if field.annotation is bool:
+        return Annotated[bool | None, typer.Option(f"--{option}/--no-{option}", help=text, show_default=False)]
+    plain = next((kind for kind in (int, Path) if field.annotation in (kind, kind | None)), str)
+    shown = "PERCENT" if name == "reduce" else None
+    return Annotated[plain | None, typer.Option(f"--{option}", help=text, show_default=False, metavar=shown)]
+
+
+def _run(stage: Stage, own: dict[str, Any], given: dict[str, Any]) -> int:
+    from practise_deploy.console import Console
+
+    console = Console(quiet=own["quiet"])
+    settings = _settings(own["network"], own["config"], {name: value for name, value in given.items() if value is not None})
+    from practise_deploy.build import Build
+    from practise_deploy.store import Run
+
+    tell = console.note if own["explain"] else lambda _: None
+    run = Run(settings.run_folder, fresh=frozenset(stage.steps if own["fresh"] else ()), tell=tell)
+    build = Build(settings, run, console.progress, command=_command(), structure_only=stage.structure_only)
+    if stage.name == "inspect":
+        return _emit(stage, build, console, own)
+    with run.locked():
+        run.write("settings.json", settings.model_dump_json(indent=1))
+        return _emit(stage, build, console, own)
+
+
+def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> int:
+    found = stage.result(build)
+    for note in (*build.network.facts.notes, *(build.images.facts.notes if "images" in vars(build) else ())):
+        console.note(f"note: {note}")
+    if own["json"]:
+        from practise_deploy.store import to_json
+
+        print(to_json(found) if not isinstance(found, dict) else json.dumps(found, indent=1))
+    elif not own["quiet"]:
+        stage.show(console, build)
+    return stage.code(build)
+
+
+def _settings(network: str | None, config: Path | None, given: dict[str, Any]) -> Settings:
+    """Flags over the settings file over what the run folder was built with (where no network is named)."""
+    if network is not None:
+        return read_settings({**given, "network": network}, file=config)
+    earlier = Path(given["out"]) / "settings.json" if "out" in given else None
+    if earlier is not None and earlier.is_file():
+        try:
+            base = json.loads(earlier.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {earlier}: {error}", remedy="name the network and its settings again") from None
+        return read_settings(given, file=config, base=base)
+    return read_settings(given, file=config)
+
+
+def _command() -> str:
+    return shlex.join(["practise-deploy", *sys.argv[1:]])
+
+
+def _inspection(build: Build) -> dict[str, Any]:
+    from practise_deploy.store import _plain
+
+    kept = ("name", "kind", "shape", "parameters", "macs", "latency_class", "droppable", "reason")
+    rows = [{key: row[key] for key in kept} for row in _plain(list(build.blocks))]
+    return {"schema": 1, "network": _plain(build.network.facts), "blocks": rows}
+
+
+def _any_droppable(build: Build) -> int:
+    from practise_deploy.model.blocks import droppable
+
+    droppable(build.blocks)
+    return 0
+
+
+STAGES = (
+    Stage("inspect", "Show the network's blocks, and why the others cannot be dropped.", _inspection,
+          lambda c, b: c.show_blocks(b.blocks, b.network.facts), code=_any_droppable, structure_only=True),
+    Stage("latency", "Measure what every block costs on the device.", lambda b: b.latency,
+          lambda c, b: c.show_latency(b.latency), ("latency",), structure_only=True),
+    Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
+          lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.plan.reached else 1),
+    Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
+          lambda c, b: (c.show_student(b.recovered, "Refit"), c.show_student(b.finetuned, "Finetuned"))[0], ("recover", "finetune")),
+    Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,
+          lambda c, b: c.show_shipped(b.shipped), ("export",)),
+    Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
+          lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
+    Stage("bench", "Measure the new model against the original.", lambda b: b.bench,
+          lambda c, b: c.show_speedup(b.bench), ("bench",)),
+    Stage("build", "The whole job: measure, plan, recover, export, verify, bench, report.", lambda b: b.release,
+          lambda c, b: c.show_release(b.release, b.run.folder), (), lambda b: b.release.verdict.exit_code),
+)  # fmt: skip
+
+for _stage in STAGES:
+    _add(_stage)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="ONNX file")],
+    after: Annotated[Path, typer.Argument(help="ONNX file that should be faster")],
+    backend: Annotated[str, typer.Option(help="where to run them")] = "ort",
+    threads: Annotated[int, typer.Option(min=1, help="threads of the engine")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="images a run")] = 1,
+    measure_budget_s: Annotated[float, typer.Option(help="seconds")] = 30.0,
+    json_: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> int:
+    """Measure two ONNX files against each other in paired rounds. Exit code 1 where the second is not surely faster."""
+    from practise_backends.catalog import load_backend
+    from practise_backends.terms import Conditions, Patience
+
+    from practise_deploy.console import Console
+    from practise_deploy.shipping.bench import measure_speedup
+    from practise_deploy.store import to_json
+
+    for file in (before, after):
+        if not file.is_file():
+            raise InputError(f"no such file: {file}")
+    console = Console()
+    conditions = Conditions(threads=threads, batch=batch)
+    with console.progress("Measuring both") as progress:
+        patience = Patience(budget_s=measure_budget_s)
+        found = measure_speedup(before, after, load_backend(backend), conditions, patience, progress)
+    if json_:
+        print(to_json(found))
+    else:
+        console.show_speedup(found)
+    return 0 if found.verdict == "faster" else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What every block costs, what losing it costs, and which ones go."""

@@ -1,0 +1,183 @@
+"""The paper's recoverability: 1x1 adaptors trained by SGD (section 3.2), absorbed exactly afterwards.
+
+An adaptor stands behind every convolution that writes to the dropped block's stream before it, and in front of
+every convolution that reads that stream after it. Next to a convolution it is linear after linear: W' = A W
+behind it, W' = W A in front of it, so the network that is judged and kept has no adaptor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from practise_backends.terms import Progress
+from torch import fx, nn
+
+from practise_deploy.model.blocks import is_addition, is_relu
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.mimic import Pair, Schedule, feature_in, mimic
+from practise_deploy.model.surgery import drop_blocks, junctions
+from practise_deploy.model.trace import module_of, shape_of
+from practise_deploy.model.values import batches, forward, named
+from practise_deploy.planning.recoverability import batch_size, mean_interval, squared_errors
+from practise_deploy.planning.refit import before_activation, writer_of
+from practise_deploy.terms import Block, Recoverability
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptor:
+    """A 1x1 convolution in the graph, the convolution that takes it in, and on which side of it it stands."""
+
+    node: str
+    convolution: str
+    behind: bool
+
+
+def measure_by_adaptors(
+    teacher: fx.GraphModule,
+    feature: str,
+    blocks: Sequence[Block],
+    images: FitImages,
+    schedule: Schedule,
+    progress: Progress,
+) -> tuple[Recoverability, ...]:
+    """R of every block by the paper's SGD on adaptors alone, BatchNorm in eval mode; judged on images kept aside."""
+    learn, judge = images.split(schedule.seed)
+    found = []
+    for number, block in enumerate(blocks):
+        report = _Within(progress, number, len(blocks), block.name)
+        found.append(_measure_one(teacher, feature, block, (learn, judge), schedule, report))
+    return tuple(found)
+
+
+def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
+    """Put identity adaptors around a cut. cut: the value that stays where the block was."""
+    writers, readers = _around(student, named(student, cut))
+    return tuple([*(_insert(student, node, True) for node in writers), *(_insert(student, node, False) for node in readers)])
+
+
+def absorb_adaptors(student: fx.GraphModule, adaptors: Sequence[Adaptor]) -> None:
+    """Multiply the adaptors into their convolutions (in fp64) and take them out of the graph."""
+    for adaptor in adaptors:
+        node = named(student, adaptor.node)
+        convolution = student.get_submodule(adaptor.convolution)
+        matrix = student.get_submodule(str(node.target)).weight.detach().double()[:, :, 0, 0]  # type: ignore[union-attr, operator, index]
+        assert isinstance(convolution, nn.Conv2d)
+        weight = convolution.weight.detach().double()
+        merged = torch.einsum("ab,bcij->acij", matrix, weight) if adaptor.behind else torch.einsum("abij,bc->acij", weight, matrix)
+        with torch.no_grad():
+            if adaptor.behind and convolution.bias is not None:
+                convolution.bias.copy_(matrix @ convolution.bias.detach().double())
+            convolution.weight.copy_(merged)
+        node.replace_all_uses_with(node.all_input_nodes[0])
+        student.graph.erase_node(node)
+    student.delete_all_unused_submodules()
+    student.recompile()
+
+
+class _Within:
+    """One block's share of the progress of all."""
+
+    def __init__(self, whole: Progress, number: int, count: int, name: str) -> None:
+        self.whole, self.number, self.count, self.name = whole, number, count, name
+
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        """Say how far this block is."""
+        self.whole.advance(self.number + done / total, self.count, f"{self.name}: {note}")
+
+
+def _measure_one(
+    teacher: fx.GraphModule,
+    feature: str,
+    block: Block,
+    images: tuple[FitImages, FitImages],
+    schedule: Schedule,
+    progress: Progress,
+) -> Recoverability:
+    learn, judge = images
+    student = drop_blocks(teacher, [block]).requires_grad_(False)
+    cuts = junctions(student, [block])
+    pair = Pair(student, teacher, feature_in(student, feature, cuts), feature)
+    size = batch_size(learn)
+    dropped = pair.error(judge, size)
+    adaptors = insert_adaptors(student, block.entry)
+    trained = [w for a in adaptors for w in student.get_submodule(str(named(student, a.node).target)).parameters()]
+    if trained:
+        mimic(pair, trained, learn, judge, schedule, progress)
+        absorb_adaptors(student, adaptors)
+    errors, variance = [], []
+    with torch.no_grad():
+        for part in batches(len(judge), size):
+            wanted, found = pair.features(judge.batch(part))
+            errors.append(squared_errors(wanted, found))
+            variance.append(wanted.flatten(1).var(1))
+    judged = torch.cat(errors).double().numpy()
+    return Recoverability(
+        block=block.name,
+        mse=mean_interval(judged),
+        mse_dropped=dropped,
+        relative=float(judged.mean()) / float(torch.cat(variance).mean()),
+        fit_images=len(learn),
+        judged_images=len(judge),
+        method=f"{len(adaptors)} adaptors, {schedule.steps} SGD steps" if adaptors else "plain (no convolution takes an adaptor)",
+    )
+
+
+def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
+    """Convolutions that write to the cut's stream before it, and those that read it after it."""
+    writers: list[fx.Node] = []
+    seen: set[fx.Node] = set()
+    back = [cut]
+    while back:
+        value = before_activation(student, back.pop())
+        if value in seen or shape_of(value) != shape_of(cut):
+            continue
+        seen.add(value)
+        for term in value.all_input_nodes if is_addition(value) else [value]:
+            writer = writer_of(student, term)
+            if writer is not None:
+                writers.append(writer.convolution)
+            elif term is not value:
+                back.append(term)
+    return writers, _readers(student, cut)
+
+
+def _readers(student: fx.GraphModule, cut: fx.Node) -> list[fx.Node]:
+    readers: list[fx.Node] = []
+    stream = [cut]
+    seen: set[fx.Node] = set()
+    while stream:
+        value = stream.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        for user in value.users:
+            module = module_of(student, user)
+            if isinstance(module, nn.Conv2d) and module.groups == 1 and type(module).forward is nn.Conv2d.forward:
+                readers.append(user)
+            elif is_addition(user) or is_relu(student, user):
+                stream.append(user)
+    order = {node: place for place, node in enumerate(student.graph.nodes)}
+    return sorted(set(readers), key=order.__getitem__)
+
+
+def _insert(student: fx.GraphModule, convolution: fx.Node, behind: bool) -> Adaptor:
+    module = student.get_submodule(str(convolution.target))
+    assert isinstance(module, nn.Conv2d)
+    width = module.out_channels if behind else module.in_channels
+    adaptor = nn.Conv2d(width, width, 1, bias=False).to(module.weight)
+    with torch.no_grad():
+        adaptor.weight.copy_(torch.eye(width)[:, :, None, None])
+    name = f"adaptor_{'behind' if behind else 'before'}_{str(convolution.target).replace('.', '_')}"
+    student.add_submodule(name, adaptor)
+    anchor = convolution if behind else convolution.all_input_nodes[0]
+    with student.graph.inserting_after(anchor):
+        node = student.graph.call_module(name, (anchor,))
+    node.meta = dict(anchor.meta)
+    if behind:
+        anchor.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
+    else:
+        convolution.replace_input_with(anchor, node)
+    student.recompile()
+    return Adaptor(node.name, str(convolution.target), behind)

@@ -1,0 +1,158 @@
+"""Names and what they are: the parts of a release that are no table."""
+
+from __future__ import annotations
+
+from practise_backends.terms import Conditions
+from practise_deploy.report.words import (
+    ABSENT,
+    count,
+    interval,
+    listed,
+    missing,
+    number,
+    plural,
+    quantity,
+    size,
+    times,
+)
+from practise_deploy.terms import (
+    DataFacts,
+    LatencyTable,
+    NetworkFacts,
+    Plan,
+    Preprocessing,
+    Shipped,
+    Speedup,
+    Student,
+    Verification,
+)
+
+Facts = tuple[tuple[str, str], ...]
+
+
+def network_facts(found: NetworkFacts) -> Facts:
+    """Which network, and how its input is made."""
+    classes = str(found.output_classes) if found.output_classes else missing("the output is no classifier's")
+    return (
+        ("Network", found.name),
+        ("Weights", found.weights),
+        ("sha256", found.sha256),
+        ("Parameters", count(found.parameters)),
+        ("MACs", f"{count(found.macs)} an image"),
+        ("Classes", classes),
+        ("Features compared at", found.feature),
+        *preprocessing_facts(found.preprocessing),
+    )
+
+
+def preprocessing_facts(found: Preprocessing) -> Facts:
+    """From an image file to the input, in words."""
+    high, wide = found.size
+    side = f"shorter side to {found.resize}, centre crop {high} × {wide}, {found.interpolation}"
+    means, deviations = (", ".join(number(one) for one in many) for many in (found.mean, found.std))
+    return (
+        ("Input", f"{plural(found.channels, 'channel')}; {side}"),
+        ("Normalised", f"mean {means}; standard deviation {deviations}"),
+        ("Augmentation", found.augment),
+        ("Assumed, for nobody stated it", listed(found.assumed)),
+    )
+
+
+def images_facts(found: DataFacts) -> Facts:
+    """Which images, how many for what."""
+    return (
+        ("Source", found.source),
+        ("To fit", f"{found.fit:,}"),
+        ("Held out", f"{found.held_out:,}"),
+        ("Labels", "yes" if found.labelled else "no"),
+        ("Skipped", f"{len(found.skipped):,}"),
+    )
+
+
+def latency_facts(found: LatencyTable) -> Facts:
+    """The original on its device, and how finely that could be measured."""
+    return (
+        ("Latency of the original", interval(found.baseline_ms, " ms")),
+        ("Smallest saving told from none", quantity(found.resolution_ms, " ms", absent="unknown")),
+        ("Input", " × ".join(str(length) for length in found.input_shape)),
+        *rounds_facts(found),
+    )
+
+
+def rounds_facts(found: LatencyTable | Speedup) -> Facts:
+    """How a measurement went, and what it can tell from nothing."""
+    noise = 50 * (found.aa_ratio.high - found.aa_ratio.low)
+    return (
+        ("Original against itself (A/A)", times(found.aa_ratio)),
+        ("Noise floor", f"±{number(noise, 2)}% of the latency, half the width of the A/A interval"),
+        ("Rounds", f"{found.rounds:,} run, {len(found.discarded):,} discarded"),
+        ("Stopped because", found.stopped_because or ABSENT),
+        ("Conditions", conditions(found.conditions)),
+    )
+
+
+def conditions(found: Conditions) -> str:
+    """What the latency depends on, in words."""
+    graph = ", CUDA graph" if found.cuda_graph else ""
+    clock = found.clock.replace("_", " ")
+    threads = plural(found.threads, "thread")
+    return f"batch {found.batch}, {threads}, {found.precision}, {clock} time{graph}, seed {found.seed}"
+
+
+def target(plan: Plan) -> str:
+    """What was asked, in words."""
+    asked = plan.budget
+    if asked.reduce_percent is not None:
+        return f"cut latency by {asked.reduce_percent:g}%"
+    if asked.target_ms is not None:
+        cut = f", a cut of {number(plan.target_percent)}%" if plan.target_percent is not None else ""
+        return f"{asked.target_ms:g} ms a run{cut}"
+    return f"drop {plural(asked.drop, 'block')}" if asked.drop is not None else missing("none was given")
+
+
+def plan_facts(plan: Plan) -> Facts:
+    """The plan against its target."""
+    predicted = 100 * (1 - plan.predicted_ms / plan.baseline_ms) if plan.baseline_ms else None
+    return (
+        ("Target", target(plan)),
+        ("Target reached", "yes" if plan.reached else "no"),
+        ("Blocks dropped", listed(plan.dropped)),
+        ("Latency before", f"{number(plan.baseline_ms)} ms"),
+        ("Latency predicted", f"{number(plan.predicted_ms)} ms, a reduction of {number(predicted)}%"),
+        ("Reduction measured", interval(plan.measured_percent, "%")),
+    )
+
+
+def student_facts(student: Student) -> Facts:
+    """How the pruned network recovered."""
+    error = f"{number(student.mse_before)} → {number(student.mse)}, on fit images kept aside"
+    return (
+        ("Method", student.method),
+        ("Blocks dropped", listed(student.dropped)),
+        ("Feature mse", error),
+        ("Steps", f"{student.steps:,}"),
+        ("Seconds", number(student.seconds)),
+    )
+
+
+def verification_facts(found: Verification) -> Facts:
+    """The outcome of the verification; without labels, why the accuracy is unknown."""
+    no_labels = "no labels; see the agreement with the teacher"
+    reason = no_labels if not found.accuracy else "not computed"
+    return (
+        ("Shipped network is faithful to the student", "yes" if found.faithful else "no"),
+        ("Held-out images", f"{found.images:,}"),
+        ("Accuracy lost, points", interval(found.drop_points, absent=reason)),
+    )
+
+
+def shipped_facts(found: Shipped) -> Facts:
+    """The file that was exported."""
+    return (
+        ("File", found.path),
+        ("sha256", found.sha256),
+        ("Size", size(found.bytes)),
+        ("Opset", str(found.opset)),
+        ("Nodes", f"{found.nodes:,}"),
+        ("Batch", "dynamic" if found.dynamic_batch else "fixed"),
+    )

@@ -1,0 +1,231 @@
+"""The tables of a release: words and numbers in rows, which the page, the Markdown and the console print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from practise_backends.intervals import REPEAT
+from practise_deploy.report.words import ABSENT, count, interval, listed, missing, number, quantity
+from practise_deploy.terms import (
+    Accuracy,
+    Block,
+    EngineFigures,
+    LatencyTable,
+    Link,
+    Plan,
+    Recoverability,
+    Saving,
+    Speedup,
+    Student,
+    Verification,
+)
+
+_NOT_TOLD = "not measured here"
+_FEW = "too few samples"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of text. left: the columns that hold words. strong: the rows that matter most."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: tuple[int, ...] = (0,)
+    strong: tuple[int, ...] = ()
+    note: str = ""
+
+
+def inspected(blocks: Sequence[Block]) -> Table:
+    """The network's blocks, and which of them can go."""
+    return Table(
+        title="Blocks",
+        head=("Block", "Kind", "Output shape", "Parameters", "MACs", "Latency class", "Droppable"),
+        rows=tuple(_inspected_row(block) for block in blocks),
+        left=(0, 1, 6),
+        note="MACs of one image, convolutions and linear layers; blocks of one latency class are alike.",
+    )
+
+
+def savings(table: LatencyTable) -> Table:
+    """What the device saves without each block."""
+    return Table(
+        title=f"Saved without each block on {table.device.name}",
+        head=("Block", "Saving, ms", "Reduction, %", "Latency class", "Told from none"),
+        rows=tuple(_saving_row(saving) for saving in table.savings),
+        left=(0, 4),
+        note="Brackets hold the interval; blocks of one latency class are measured together.",
+    )
+
+
+def choices(
+    plan: Plan, recoverability: Sequence[Recoverability], latency: LatencyTable | None = None
+) -> Table:
+    """Every candidate, the best bargain first: what it saves, what its loss costs, and whether it went."""
+    saved = {saving.block: saving for saving in latency.savings} if latency else {}
+    judged = {found.block: found for found in recoverability}
+    names = _ranked(plan, [*saved, *judged])
+    errors = ("Recoverability, mse", "Relative, %", "Without recovery, mse")
+    savings_head = ("Saving, ms", "Reduction, %") if latency else ()
+    head = ("Block", "Outcome", *savings_head, *errors, "Score", "Method")
+    rows = []
+    for name in names:
+        costs = _saved(saved.get(name)) if latency else ()
+        score = quantity(plan.scores.get(name), "", absent="not scored")
+        *left, method = _judged(judged.get(name))
+        rows.append((name, _outcome(name, plan), *costs, *left, score, method))
+    return Table(
+        title="Candidates, the best bargain first",
+        head=head,
+        rows=tuple(rows),
+        left=(0, 1, len(head) - 1),
+        strong=tuple(at for at, name in enumerate(names) if name in plan.dropped),
+        note="Recoverability is the error that stays after recovery: lower is easier. "
+        "Score is recoverability per surely saved millisecond: the lowest goes first.",
+    )
+
+
+def attempts(plan: Plan) -> Table:
+    """The sets of blocks that were measured as a whole."""
+    rows = tuple(
+        (
+            listed(attempt.dropped),
+            f"{number(attempt.predicted_percent)}%",
+            interval(attempt.measured_percent, "%"),
+            "yes" if attempt.met else "no",
+        )
+        for attempt in plan.attempts
+    )
+    head = ("Dropped together", "Predicted reduction", "Measured reduction", "Meets the target")
+    return Table(title="Attempts", head=head, rows=rows, left=(0, 3))
+
+
+def students(stages: Mapping[str, Student]) -> Table:
+    """How the pruned network won back the teacher's features."""
+    rows = tuple(
+        (
+            title,
+            student.method,
+            number(student.mse_before),
+            number(student.mse),
+            f"{student.steps:,}",
+            number(student.seconds),
+            "; ".join(student.notes) or ABSENT,
+        )
+        for title, student in stages.items()
+    )
+    head = ("Stage", "Method", "mse before", "mse after", "Steps", "Seconds", "Notes")
+    note = "Mean squared error of the pre-pooling features, on fit images kept aside."
+    return Table(title="Recovery", head=head, rows=rows, left=(0, 1, 6), note=note)
+
+
+def links(verification: Verification) -> Table:
+    """The chain from the teacher to the engine, link by link."""
+    head = ("From", "To", "Max abs", "RMS", "Lowest cosine", "Same top-1 class", "Images")
+    return Table(
+        title="Outputs compared",
+        head=head,
+        rows=tuple(_link_row(link) for link in verification.links),
+        left=(0, 1),
+        note="Max abs and RMS are of the outputs' difference, on held-out images; brackets: Wilson interval.",
+    )
+
+
+def accuracies(verification: Verification) -> Table:
+    """Correct answers of each form of the network."""
+    rows = tuple(
+        (name, interval(found.percent, "%"), f"{found.correct:,}", f"{found.images:,}")
+        for name, found in verification.accuracy.items()
+    )
+    head = ("Network", "Top-1 accuracy", "Correct", "Images")
+    return Table(title="Accuracy", head=head, rows=rows, note="Brackets hold the Wilson interval.")
+
+
+def bench(speedup: Speedup) -> Table:
+    """The engines' figures side by side, one engine a column."""
+    figures = speedup.engines
+    rows = (
+        ("p50, ms", *(interval(one.p50_ms, absent=_FEW) for one in figures)),
+        ("p90, ms", *(interval(one.p90_ms, absent=_FEW) for one in figures)),
+        ("p99, ms", *(interval(one.p99_ms, absent=_FEW) for one in figures)),
+        ("Throughput, images/s", *(number(one.throughput_per_s) for one in figures)),
+        ("Load, ms", *(quantity(one.load_ms, "", absent=_NOT_TOLD) for one in figures)),
+        ("First run, ms", *(quantity(one.first_run_ms, "", absent=_NOT_TOLD) for one in figures)),
+        ("Peak memory, MB", *(quantity(one.peak_memory_mb, "", absent=_NOT_TOLD) for one in figures)),
+        ("File, MB", *(number(one.file_mb) for one in figures)),
+    )
+    head = ("Figure", *(one.name for one in figures))
+    note = "Percentiles of one run; brackets hold the interval."
+    return Table(title="Engines in paired rounds", head=head, rows=rows, note=note)
+
+
+def before_and_after(speedup: Speedup) -> tuple[EngineFigures, EngineFigures] | None:
+    """The original's figures and the release's."""
+    own = [figures for figures in speedup.engines if figures.name != REPEAT]
+    return (own[0], own[-1]) if len(own) > 1 else None
+
+
+def accuracy_change(verification: Verification) -> tuple[Accuracy, Accuracy] | None:
+    """The teacher's accuracy and the shipped network's; None without labels."""
+    found = list(verification.accuracy.values())
+    return (found[0], found[-1]) if len(found) > 1 else None
+
+
+def teacher_link(verification: Verification) -> Link | None:
+    """The comparison that says most about agreement with the teacher."""
+    if not verification.links:
+        return None
+    first, last = verification.links[0], verification.links[-1]
+    whole = [link for link in verification.links if (link.before, link.after) == (first.before, last.after)]
+    return (whole or [first])[0]
+
+
+def _inspected_row(block: Block) -> tuple[str, ...]:
+    shape = " × ".join(str(length) for length in block.shape)
+    can_go = "yes" if block.droppable else f"no: {block.reason or 'no reason given'}"
+    counts = (count(block.parameters), count(block.macs), str(block.latency_class))
+    return (block.name, block.kind, shape, *counts, can_go)
+
+
+def _saving_row(saving: Saving) -> tuple[str, ...]:
+    told = "yes" if saving.distinguishable else "no"
+    return (saving.block, *_saved(saving), str(saving.latency_class), told)
+
+
+def _saved(saving: Saving | None) -> tuple[str, str]:
+    if saving is None:
+        return missing("not measured"), missing("not measured")
+    return interval(saving.saving_ms), interval(saving.reduction_percent)
+
+
+def _ranked(plan: Plan, names: Sequence[str]) -> list[str]:
+    """All blocks once: scored ones by score, then the others as they come."""
+    kept = [one.block for one in plan.kept]
+    known = list(dict.fromkeys([*names, *plan.dropped, *kept, *plan.scores]))
+    return sorted(known, key=lambda name: plan.scores.get(name, float("inf")))
+
+
+def _judged(found: Recoverability | None) -> tuple[str, str, str, str]:
+    if found is None:
+        return missing("not judged"), ABSENT, ABSENT, ABSENT
+    return interval(found.mse), number(100 * found.relative), number(found.mse_dropped), found.method
+
+
+def _outcome(name: str, plan: Plan) -> str:
+    if name in plan.dropped:
+        return "dropped"
+    reasons = [one.reason for one in plan.kept if one.block == name]
+    return f"kept: {reasons[0]}" if reasons else "kept"
+
+
+def _link_row(link: Link) -> tuple[str, ...]:
+    agreement = interval(link.agreement_percent, "%")
+    differences = (number(link.max_abs), number(link.rms), _cosine(link.cosine))
+    return (link.before, link.after, *differences, agreement, f"{link.images:,}")
+
+
+def _cosine(value: float) -> str:
+    """Cosines near 1 differ in late digits; never rounded up to 1."""
+    return number(value, 4) if value < 0.999 else f"{math.floor(value * 1e7) / 1e7:.7f}"

@@ -1,0 +1,117 @@
+"""Numbers as people read them: the digits that the interval supports, a unit, a dash for what is absent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from practise_backends.terms import Interval
+
+ABSENT = "–"
+_MOST_DIGITS = 4
+_SIZES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    if value == 0:
+        return "0"
+    magnitude = _magnitude(value)
+    if not -4 <= magnitude < 9:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return _signed(f"{mantissa}e{int(power)}")
+    return _fixed(value, max(0, digits - 1 - magnitude))
+
+
+def quantity(value: float | None, unit: str, *, absent: str = "", digits: int = 3) -> str:
+    """A number with its unit, or a dash with the reason why it is absent."""
+    if value is None or not math.isfinite(value):
+        return missing(absent)
+    return f"{number(value, digits)}{unit}"
+
+
+def interval(found: Interval | None, unit: str = "", *, absent: str = "") -> str:
+    """An estimate and its interval, `1.24 ms (1.21 to 1.27)`, or a dash with the reason."""
+    if found is None or not math.isfinite(found.estimate):
+        return missing(absent)
+    decimals = _decimals(found)
+    if decimals > 5:
+        return f"{number(found.estimate)}{unit} ({number(found.low)} to {number(found.high)})"
+    low, high = (_fixed(end, decimals) for end in (found.low, found.high))
+    return f"{_fixed(found.estimate, decimals)}{unit} ({low} to {high})"
+
+
+def missing(reason: str) -> str:
+    """A dash, and why."""
+    return f"{ABSENT} ({reason})" if reason else ABSENT
+
+
+def times(found: Interval) -> str:
+    """A ratio of latencies, `1.24× (1.21 to 1.27)`."""
+    return interval(found, "×")
+
+
+def count(value: float) -> str:
+    """A large count in short: 25.6 M."""
+    for size, letter in _SIZES:
+        if abs(value) >= size:
+            return f"{number(value / size)} {letter}"
+    return number(value, 4)
+
+
+def size(many: float) -> str:
+    """Bytes in megabytes."""
+    return f"{number(many / 1e6)} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if not math.isfinite(seconds):
+        return ABSENT
+    if seconds < 60:
+        return f"{number(seconds, 2)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def listed(names: Sequence[str], *, none: str = "none") -> str:
+    """Names in one line."""
+    return ", ".join(names) if names else none
+
+
+def plural(many: int, one: str, several: str = "") -> str:
+    """A count with its noun."""
+    return f"{many:,} {one if many == 1 else several or one + 's'}"
+
+
+def confidence(found: Interval) -> str:
+    """The confidence of an interval, `95%`."""
+    return f"{100 * found.confidence:g}%"
+
+
+def _decimals(found: Interval) -> int:
+    """Decimals that show the interval's width with two digits, and the estimate with four at most."""
+    width = found.high - found.low
+    largest = max(abs(found.low), abs(found.high), abs(found.estimate))
+    if not math.isfinite(width + largest) or largest == 0:
+        return 2
+    wanted = 1 - _magnitude(width) if width > 0 else _MOST_DIGITS
+    return max(0, min(wanted, _MOST_DIGITS - 1 - _magnitude(largest)))
+
+
+def _magnitude(value: float) -> int:
+    """The power of ten."""
+    return math.floor(math.log10(abs(value)))
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """Fixed decimals, with a true minus sign and never minus zero."""
+    text = f"{value:,.{decimals}f}"
+    return _signed(text if float(text.replace(",", "")) else text.lstrip("-"))
+
+
+def _signed(text: str) -> str:
+    """With a true minus sign."""
+    return "−" + text[1:] if text.startswith("-") else text

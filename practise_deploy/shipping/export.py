@@ -1,0 +1,37 @@
+"""The student as an ONNX file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from torch import fx
+
+from practise_deploy.errors import InputError
+from practise_deploy.model.onnx_graph import to_onnx
+from practise_deploy.store import write_atomically
+from practise_deploy.terms import Shipped
+
+
+def export_onnx(network: fx.GraphModule, input_shape: Sequence[int], path: Path, *, dynamic_batch: bool) -> Shipped:
+    """Write the network as ONNX, checked, atomically.
+
+    Shapes: input_shape (batch, channels, height, width). Raises: InputError where it cannot be exported.
+    """
+    model = to_onnx(network, input_shape, dynamic_batch=dynamic_batch)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise InputError(f"the exported network is not valid ONNX: {str(error).splitlines()[0]}") from None
+    content = model.SerializeToString()
+    write_atomically(path, content)
+    return Shipped(
+        path=path.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        opset=max(each.version for each in model.opset_import if not each.domain),
+        nodes=len(model.graph.node),
+        dynamic_batch=dynamic_batch,
+    )

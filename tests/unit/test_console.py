@@ -1,0 +1,161 @@
+"""Tables go to stdout, prose and progress to stderr, and nothing but errors where quiet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from practise_deploy.console import Console
+from unit import releases
+
+Shown = Callable[[Console], None]
+
+SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
+    "blocks": (
+        lambda c: c.show_blocks(releases.blocks(), releases.network()),
+        (
+            "layer4.1",
+            "64 × 56 × 56",
+            "231 M",
+            "no: its skip has a convolution",
+            "14, of which 13 can be dropped",
+        ),
+    ),
+    "latency": (
+        lambda c: c.show_latency(releases.latency()),
+        ("1.92 (1.85 to 1.99)", "31.42 ms (31.31 to 31.53)", "640 run, 1 discarded", "95%"),
+    ),
+    "plan": (
+        lambda c: c.show_plan(releases.plan(), releases.recoverability()),
+        (
+            "layer2.2",
+            "kept: no measurable saving",
+            "0.00360",
+            "21.90% (21.59 to 22.21)",
+            "cut latency by 20%",
+        ),
+    ),
+    "student": (
+        lambda c: c.show_student(releases.student("feature mimicking", 0.0124), "Finetuned"),
+        ("Finetuned", "feature mimicking", "0.0931 → 0.0124", "stopped early"),
+    ),
+    "shipped": (lambda c: c.show_shipped(releases.shipped()), ("runs/resnet34/network.onnx", "85.9 MB")),
+    "verification": (
+        lambda c: c.show_verification(releases.verification()),
+        ("teacher", "0.9713", "0.9999999", "73.4% (69.5 to 77.3)", "0.6 (−0.2 to 1.4)"),
+    ),
+    "speedup": (
+        lambda c: c.show_speedup(releases.speedup()),
+        ("1.281× (1.275 to 1.287)", "– (too few samples)", "original (again)", "24.50 (24.42 to 24.58)"),
+    ),
+    "release": (
+        lambda c: c.show_release(releases.release(), Path("runs/resnet34")),
+        (releases.SENTENCE, "31.40 ms (31.32 to 31.48) → 24.50 ms", "73.4% (69.5 to 77.3)", "4: layer1.1"),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Ticking:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.time_s = 0.0
+
+    def __call__(self) -> float:
+        return self.time_s
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_results_go_to_stdout_in_plain_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show, expected = SHOWN[name]
+    show(Console())
+    out, err = capsys.readouterr()
+    for text in expected:
+        assert text in out
+    assert err == ""
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_quiet_shows_no_results(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    SHOWN[name][0](Console(quiet=True))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_absent_figures_are_shown_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    bare, console = releases.bare_release(), Console()
+    console.show_release(bare, Path("runs"))
+    console.show_verification(bare.verification)
+    console.show_speedup(bare.bench)
+    console.show_plan(bare.plan, bare.recoverability)
+    out = capsys.readouterr().out
+    assert "None" not in out
+    assert "Agreement with the teacher" in out
+    assert "– (no labels" in out
+
+
+def test_prose_goes_to_stderr_and_stops_where_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    for quiet in (False, True):
+        console = Console(quiet=quiet)
+        console.say("measuring [bold]blocks[/bold]")
+        console.note("kept from the earlier run")
+    assert capsys.readouterr() == ("", "measuring [bold]blocks[/bold]\nkept from the earlier run\n")
+
+
+def test_errors_are_said_even_where_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(quiet=True).error("cannot read [x]\x1b[31m", "give another --data")
+    assert capsys.readouterr() == ("", "error: cannot read [x][31m\nremedy: give another --data\n")
+
+
+def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Ticking()
+    with Console(now_s=clock).progress("measuring") as progress:
+        for second in range(31):
+            clock.time_s = float(second)
+            progress.advance(second, 40.0, f"{second} rounds")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "measuring ...",
+        "measuring: 25%, about 30 s left, 10 rounds",
+        "measuring: 50%, about 20 s left, 20 rounds",
+        "measuring: 75%, about 10 s left, 30 rounds",
+        "measuring: 30 s",
+    ]
+
+
+def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(quiet=True).progress("measuring") as progress:
+        progress.advance(1.0, 0.0)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_in_a_terminal_is_a_bar_and_may_be_nested(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console()
+    with console.progress("planning") as outer, console.progress("measuring [x]") as inner:
+        outer.advance(1.0, 2.0)
+        inner.advance(3.0, 4.0, "12 rounds")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "measuring [x]" in err and "planning" in err
+
+
+def test_console_imports_neither_torch_nor_rich() -> None:
+    code = (
+        "import sys, practise_deploy.console; sys.exit(bool({'torch', 'rich', 'jinja2'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,276 @@
+"""Tracing: any network becomes a graph that computes the same, or is refused with a reason."""
+
+import pytest
+import torch
+from networks import tiny_mobilenet, tiny_resnet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from practise_deploy.errors import InputError
+from practise_deploy.model.trace import module_of, scope_kinds, scope_of, shape_of, trace
+from practise_deploy.model.values import find_feature, forward, input_of, logits_of, macs_by_node, order_of
+
+SHAPE = (1, 3, 16, 16)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+class Branching(nn.Module):
+    """Decides on values: no symbolic tracer can follow it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(x) if x.sum() > 0 else x
+
+
+class WritesInPlace(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.convolution = nn.Conv2d(3, 3, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.convolution(x)
+        z = self.convolution(y)
+        if self.how == "iadd":
+            z += y
+        elif self.how == "method whose result is thrown away":
+            z.add_(y)
+        elif self.how == "module whose result is thrown away":
+            self.relu(z)
+        elif self.how == "module that writes into the skip":
+            z = self.convolution(self.relu(y)) + y
+        elif self.how == "function":
+            z = F.relu(z, inplace=True) + z
+        return z
+
+
+@pytest.mark.parametrize("make, side", [(tiny_resnet, 16), (tiny_mobilenet, 32)])
+def test_traced_network_computes_exactly_what_the_network_computes(make, side):
+    network, x = make(), noise(4, 3, side, side)
+    with torch.no_grad():
+        expected = network(x)
+        traced, opaque = trace(network, (1, 3, side, side))
+        assert torch.equal(traced(x), expected)
+    assert opaque == ()
+
+
+def test_shapes_are_those_of_the_asked_input():
+    traced, _ = trace(tiny_resnet(), (2, *SHAPE[1:]))
+    assert shape_of(input_of(traced)) == (2, 3, 16, 16)
+    assert shape_of(logits_of(traced)) == (2, 10)
+    assert shape_of(find_feature(traced)) == (2, 32, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "iadd",
+        "method whose result is thrown away",
+        "module whose result is thrown away",
+        "module that writes into the skip",
+        "function",
+    ],
+)
+def test_writing_in_place_becomes_a_new_value_and_changes_no_result(how):
+    network, x = WritesInPlace(how).eval(), noise(*SHAPE)
+    with torch.no_grad():
+        expected = network(x.clone())
+        traced, _ = trace(network, SHAPE)
+        found = traced(x.clone())
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert not any(getattr(module, "inplace", False) for module in traced.modules())
+    assert not any(str(node.target).endswith("_") and node.op == "call_method" for node in traced.graph.nodes)
+
+
+def test_writing_into_a_value_under_two_names_is_refused_rather_than_traced_wrongly():
+    class Alias(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x * 2
+            z = y
+            z += 1  # y too, which no tracer of Python sees
+            return y * z
+
+    with pytest.raises(InputError, match="does not compute what the network computes") as error:
+        trace(Alias().eval(), SHAPE)
+    assert "in place" in error.value.remedy
+
+
+def test_network_that_draws_random_numbers_is_refused():
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.rand(3, 16, 16)
+
+    with pytest.raises(InputError, match="does not compute"):
+        trace(Noisy().eval(), SHAPE)
+
+
+def test_module_with_control_flow_stays_whole_and_is_named():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.ReLU(), Branching()), nn.Conv2d(8, 4, 1)).eval()
+    traced, opaque = trace(network, SHAPE)
+    assert opaque == ("1.1",)
+    assert [str(node.target) for node in traced.graph.nodes if node.op == "call_module"] == ["0", "1.0", "1.1", "2"]
+    x = noise(*SHAPE)
+    with torch.no_grad():
+        assert torch.equal(traced(x), network(x))
+
+
+def test_two_untraceable_modules_are_both_named():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), Branching(), nn.ReLU(), Branching()).eval()
+    assert trace(network, SHAPE)[1] == ("1", "3")
+
+
+def test_untraceable_forward_of_the_network_itself_is_an_error_with_a_remedy():
+    class Outer(Branching):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 3, 3, padding=1)
+
+    with pytest.raises(InputError, match="cannot be traced") as error:
+        trace(Outer().eval(), SHAPE)
+    assert "decisions" in error.value.remedy
+
+
+def test_input_of_a_wrong_size_is_an_error_that_names_the_option():
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(-1, 3 * 8 * 8)
+
+    network = nn.Sequential(Fixed(), nn.Linear(192, 2), nn.BatchNorm2d(2)).eval()
+    with pytest.raises(InputError, match="does not run on an input of shape") as error:
+        trace(network, SHAPE)
+    assert "--input-size" in error.value.remedy
+
+
+def test_further_arguments_keep_their_defaults():
+    class Optional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor, mask: Tensor | None = None, double: bool = False) -> Tensor:
+            x = self.convolution(x)
+            x = x if mask is None else x * mask
+            return x * 2 if double else x
+
+    traced, _ = trace(Optional().eval(), SHAPE)
+    assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "output"]
+
+
+def test_assertions_on_shapes_are_forgotten():
+    class Careful(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            torch._assert(x.ndim == 4, f"expected 4 dimensions, found {x.ndim}")
+            return x * 2
+
+    traced, _ = trace(Careful().eval(), SHAPE)
+    assert [node.name for node in traced.graph.nodes] == ["x", "mul", "output"]
+
+
+def test_convolution_that_pads_by_a_child_becomes_a_plain_one():
+    class SamePadded(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(3, 4, 3, stride=2, bias=False)
+            self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(self.pad(x), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    network, x = nn.Sequential(SamePadded(), nn.ReLU()).eval(), noise(*SHAPE)
+    traced, _ = trace(network, SHAPE)
+    kinds = [type(module_of(traced, node)) for node in traced.graph.nodes if node.op == "call_module"]
+    assert kinds == [nn.ZeroPad2d, nn.Conv2d, nn.ReLU]
+    with torch.no_grad():
+        assert torch.equal(traced(x), network(x))
+    assert set(traced.state_dict()) == {"0.weight"}
+
+
+def test_normalisation_with_an_activation_of_its_own_becomes_a_plain_one():
+    layers = pytest.importorskip("timm.layers", reason="timm is not installed")
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), layers.BatchNormAct2d(4)).eval()
+    network[1].running_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.4]))
+    network[1].running_var.copy_(torch.tensor([0.5, 2.0, 1.5, 1.0]))
+    x = noise(*SHAPE)
+    with torch.no_grad():
+        expected = network(x)
+        traced, _ = trace(network, SHAPE)
+        assert torch.allclose(traced(x), expected, atol=1e-6)
+    norms = [m for n in traced.graph.nodes if type(m := module_of(traced, n)) is nn.BatchNorm2d]
+    assert len(norms) == 1 and not norms[0].training
+    assert torch.equal(norms[0].running_var, torch.tensor([0.5, 2.0, 1.5, 1.0]))
+
+
+def test_tracing_leaves_the_running_statistics_alone():
+    network = tiny_resnet()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trace(network, SHAPE)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_scopes_name_the_modules_around_a_value_and_their_classes():
+    traced, _ = trace(tiny_resnet(), SHAPE)
+    node = next(n for n in traced.graph.nodes if str(n.target) == "layer2.1.conv1")
+    assert scope_of(node)[-3:] == ("layer2", "layer2.1", "layer2.1.conv1")
+    assert scope_kinds(node)["layer2.1"] == "BasicBlock"
+
+
+def test_values_are_computed_from_the_nearest_known_ones_only():
+    traced, _ = trace(tiny_resnet(), SHAPE)
+    feature, logits = find_feature(traced), logits_of(traced)
+    assert [n.name for n in order_of([logits], {feature.name})] == ["avgpool", "flatten", "fc"]
+    x = noise(3, 3, 16, 16)
+    with torch.no_grad():
+        values = forward(traced, x, [feature, logits])
+        assert torch.equal(values[1], traced(x))
+    assert values[0].shape == (3, 32, 4, 4)
+
+
+def test_feature_without_pooling_is_the_input_of_the_last_linear_layer_and_without_that_the_output():
+    linear, _ = trace(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(392, 5)).eval(), SHAPE)
+    assert str(find_feature(linear).target) == "1"
+    convolutions, _ = trace(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3)).eval(), SHAPE)
+    assert find_feature(convolutions) is logits_of(convolutions)
+
+
+def test_feature_is_found_before_pooling_by_a_mean():
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3))
+
+    traced, _ = trace(nn.Sequential(nn.Conv2d(3, 2, 3), Mean(), nn.Linear(2, 5)).eval(), SHAPE)
+    assert str(find_feature(traced).target) == "0"
+
+
+def test_network_that_returns_a_dictionary_is_an_error_with_a_remedy():
+    class Segmenter(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"out": x * 2}
+
+    traced, _ = trace(Segmenter().eval(), SHAPE)
+    with pytest.raises(InputError, match="not a tensor"):
+        logits_of(traced)
+
+
+def test_multiply_accumulates_are_counted_for_convolutions_linear_layers_and_attention():
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(2), nn.Linear(256, 8), Attention()).eval()
+    traced, _ = trace(network, SHAPE)
+    found = list(macs_by_node(traced, torch.zeros(SHAPE)).values())
+    assert found[0] == 3 * 8 * 9 * 256
+    assert found[2] == 8 * 256 * 8
+    attention = 4 * 8 * 8 * 8 + 2 * 8 * 8 * 8  # four projections of 8 tokens, then scores and mixture
+    assert sum(found[3:]) == attention
+    assert torch.backends.mha.get_fastpath_enabled()
