@@ -7,22 +7,21 @@ the same inputs, kept, and pulled in by whatever needs it, so that a single stag
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 
 import onnx
 import torch
+
 from practise_backends.catalog import load_backend
 from practise_backends.errors import BackendError
 from practise_backends.ort import OrtBackend
 from practise_backends.terms import Backend, Conditions, Interval, Patience, Progress
-
-from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach, VerificationFailed
-from practise_deploy.finetune import drop_only, finetune, recover
+from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.finetune import drop_only, finetune
+from practise_deploy.manifest import manifest
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.compute import exact, pick_device, pick_precision
 from practise_deploy.model.images import TinySet, image_size_of, load_images
@@ -31,16 +30,17 @@ from practise_deploy.model.networks import Network, load_network
 from practise_deploy.model.onnx_graph import with_cuts
 from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
 from practise_deploy.planning.adaptors import measure_by_adaptors
-from practise_deploy.planning.choose import choose_blocks
+from practise_deploy.planning.choose import choose_blocks, out_of_reach
 from practise_deploy.planning.latency import Bench, measure_block_latency, measure_reduction
 from practise_deploy.planning.recoverability import measure_recoverability
+from practise_deploy.planning.sequence import recover
 from practise_deploy.report.page import render_html, render_markdown
 from practise_deploy.settings import Settings
 from practise_deploy.shipping.bench import measure_speedup
 from practise_deploy.shipping.export import export_onnx
 from practise_deploy.shipping.verdict import judge
 from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
-from practise_deploy.store import Key, Run, arrays_digest, digest, to_json
+from practise_deploy.store import Key, Run, arrays_digest, digest, to_json, write_arrays
 from practise_deploy.terms import (
     Block,
     LatencyTable,
@@ -61,7 +61,9 @@ ORIGINAL_MODEL = "original.onnx"
 class Build:
     """One build over one run folder; each property is a stage, computed when it is first asked for."""
 
-    def __init__(self, settings: Settings, run: Run, screen: Screen, *, command: str = "", structure_only: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, run: Run, screen: Screen, *, command: str = "", structure_only: bool = False
+    ) -> None:
         self.settings = settings
         self.run = run
         self.screen = screen
@@ -102,7 +104,11 @@ class Build:
     def latency(self) -> LatencyTable:
         """Savings of all droppable blocks."""
         candidates = droppable(self.blocks)
-        key = {**self._device_key, "blocks": [block.name for block in candidates], "measuring": self.settings.measure_budget_s}
+        key = {
+            **self._device_key,
+            "blocks": [block.name for block in candidates],
+            "measuring": self.settings.measure_budget_s,
+        }
 
         def compute() -> LatencyTable:
             with self.screen("Measuring what every block costs") as progress:
@@ -126,10 +132,20 @@ class Build:
                     f"{self.settings.network} is a torch.export file: it can be inspected, measured and exported, not replanned",
                     remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
                 )
-            teacher, feature, fit, seed = self.network.traced, self.network.facts.feature, self.images.fit, self.settings.seed
-            with self.screen("Measuring how well the network recovers from losing each block") as progress, exact(seed):
+            teacher, feature, fit, seed = (
+                self.network.traced,
+                self.network.facts.feature,
+                self.images.fit,
+                self.settings.seed,
+            )
+            with (
+                self.screen("Measuring how well the network recovers from losing each block") as progress,
+                exact(seed),
+            ):
                 if steps is None:
-                    return Recoverabilities(of=measure_recoverability(teacher, feature, candidates, fit, seed, progress))
+                    return Recoverabilities(
+                        of=measure_recoverability(teacher, feature, candidates, fit, seed, progress)
+                    )
                 schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self._precision)
                 return Recoverabilities(of=measure_by_adaptors(teacher, feature, candidates, fit, schedule, progress))
 
@@ -152,7 +168,9 @@ class Build:
             with self.screen(f"Measuring the network without {', '.join(names)}") as progress:
                 return measure_reduction(self._cuttable, self._named(names), self._bench, progress)
 
-        return self.run.step("plan", Plan, key, lambda: choose_blocks(self.latency, self.recoverability.of, budget, measure))
+        return self.run.step(
+            "plan", Plan, key, lambda: choose_blocks(self.latency, self.recoverability.of, budget, measure)
+        )
 
     @cached_property
     def recovered(self) -> Student:
@@ -161,7 +179,12 @@ class Build:
         key = {**self._learning_key, "dropped blocks": plan.dropped}
 
         def compute() -> Student:
-            teacher, feature, fit, seed = self.network.traced, self.network.facts.feature, self.images.fit, self.settings.seed
+            teacher, feature, fit, seed = (
+                self.network.traced,
+                self.network.facts.feature,
+                self.images.fit,
+                self.settings.seed,
+            )
             with self.screen("Refitting the network in closed form") as progress, exact(seed):
                 if self.settings.recipe == "paper":
                     return drop_only(teacher, feature, self._dropped, fit, seed)
@@ -198,7 +221,9 @@ class Build:
     def shipped(self) -> Shipped:
         """model.onnx, and original.onnx beside it."""
         self._original()
-        return self._export("export", MODEL, arrays_digest(self.finetuned.weights), lambda: self._student(self.finetuned))
+        return self._export(
+            "export", MODEL, arrays_digest(self.finetuned.weights), lambda: self._student(self.finetuned)
+        )
 
     @cached_property
     def verification(self) -> Verification:
@@ -319,7 +344,9 @@ class Build:
 
     @property
     def _precision(self) -> torch.dtype:
-        return pick_precision(self.settings.compute_precision, self.network.input_shape[-1], pick_device(self.settings.compute))
+        return pick_precision(
+            self.settings.compute_precision, self.network.input_shape[-1], pick_device(self.settings.compute)
+        )
 
     @property
     def _schedule(self) -> Schedule:
@@ -342,20 +369,7 @@ class Build:
         plan = self.plan
         if plan.reached and plan.dropped:
             return plan
-        if not plan.dropped:
-            raise TargetOutOfReach(
-                "no block's saving can be told from none on this device, so nothing is dropped",
-                remedy="measure for longer with --measure-budget-s, or on a quieter machine",
-            )
-        found = plan.measured_percent
-        best = f"dropping all {len(plan.dropped)} rankable blocks saves {found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}]"
-        ms = plan.baseline_ms * (1 - found.estimate / 100)
-        asked = plan.budget.target_ms
-        target = f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
-        raise TargetOutOfReach(
-            f"the target of {target} is out of reach: {best}, {ms:.3f} ms of {plan.baseline_ms:.3f} ms",
-            remedy=f"ask for at most --reduce {int(found.low)}%, or --target-ms {plan.baseline_ms * (1 - found.low / 100):.3g}",
-        )
+        raise out_of_reach(plan)
 
     @property
     def _dropped(self) -> list[Block]:
@@ -393,48 +407,15 @@ class Build:
         return shipped
 
     def _write(self, release: Release) -> Release:
-        from practise_deploy.store import write_arrays
-
         self.run.write("latency.json", to_json(release.latency))
         self.run.write("plan.json", to_json(release.plan))
-        self.run.write("manifest.json", manifest(self, release))
         write_arrays(self.run.folder / "samples.npz", {
             **{f"latency/{name}": value for name, value in release.latency.samples.items()},
             **{f"bench/{name}": value for name, value in release.bench.samples.items()},
         })  # fmt: skip
+        digests = {"fit": self.images.fit.digest(), "held_out": self.images.held_out.digest()}
+        self.run.write("manifest.json", manifest(release, self.settings, self.run.folder, digests))
         self.run.write("release.json", to_json(release))
         self.run.write("report.md", render_markdown(release))
         self.run.write("report.html", render_html(release))
         return release
-
-
-def manifest(build: Build, release: Release) -> str:
-    """What went into a run and came out of it: versions, device, seeds, settings, hashes."""
-    import json
-
-    device = release.bench.device
-    libraries = ("practise-deploy", "practise-backends", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
-    files = sorted(f for f in build.run.folder.iterdir() if f.is_file() and f.suffix in {".onnx", ".npz", ".json"})
-    content = {
-        "schema": 1,
-        "command": build.command,
-        "settings": build.settings.model_dump(mode="json"),
-        "seed": build.settings.seed,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
-        "device": {"name": device.name, "fingerprint": device.fingerprint, "facts": device.facts, "versions": device.versions},
-        "weights_sha256": release.network.sha256,
-        "images_sha256": {"fit": build.images.fit.digest(), "held_out": build.images.held_out.digest()},
-        "files_sha256": {f.name: _sha256(f) for f in files if f.name not in ("manifest.json", "release.json")},
-        "seconds": release.seconds,
-    }
-    return json.dumps(content, indent=1)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def require_faithful(verification: Verification) -> None:
-    """Raises: VerificationFailed where the shipped network computes something else than the student."""
-    if not verification.faithful:
-        raise VerificationFailed("; ".join(verification.problems), remedy="report it with the run folder's manifest.json")

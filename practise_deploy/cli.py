@@ -32,14 +32,20 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-NETWORK = "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing, to go on in --out"
+NETWORK = (
+    "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing, to go on in --out"
+)
 
 _OWN: dict[str, Any] = {
     "network": Annotated[str | None, typer.Argument(help=NETWORK, show_default=False)],
-    "config": Annotated[Path | None, typer.Option(help="settings file (TOML or JSON); flags win over it", show_default=False)],
+    "config": Annotated[
+        Path | None, typer.Option(help="settings file (TOML or JSON); flags win over it", show_default=False)
+    ],
     "json": Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="print errors alone")],
-    "explain": Annotated[bool, typer.Option("--explain", help="say which stages are computed, which are kept, and why")],
+    "explain": Annotated[
+        bool, typer.Option("--explain", help="say which stages are computed, which are kept, and why")
+    ],
     "fresh": Annotated[bool, typer.Option("--fresh", help="compute this stage again, whatever is kept")],
 }
 
@@ -66,7 +72,6 @@ def main() -> None:
 def _of_a_library(error: Exception) -> int:
     """Usage errors of the command line and errors of the device half; anything else is a bug of ours and raised."""
     from practise_backends.errors import BackendError, MeasureError
-
     from practise_deploy.console import Console
 
     if hasattr(error, "format_message"):
@@ -100,8 +105,15 @@ def _add(stage: Stage) -> None:
         return _run(stage, {name: given.pop(name) for name in _OWN}, given)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    own = [inspect.Parameter(n, keyword, default=None if n in ("network", "config") else False, annotation=a) for n, a in _OWN.items()]
-    flags = [inspect.Parameter(n, keyword, default=None, annotation=_option(n)) for n in Settings.model_fields if n != "network"]
+    own = [
+        inspect.Parameter(n, keyword, default=None if n in ("network", "config") else False, annotation=a)
+        for n, a in _OWN.items()
+    ]
+    flags = [
+        inspect.Parameter(n, keyword, default=None, annotation=_option(n))
+        for n in Settings.model_fields
+        if n != "network"
+    ]
     command.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in (*own, *flags)}
     app.command(stage.name, help=stage.help)(command)
@@ -124,7 +136,9 @@ def _run(stage: Stage, own: dict[str, Any], given: dict[str, Any]) -> int:
     from practise_deploy.console import Console
 
     console = Console(quiet=own["quiet"])
-    settings = _settings(own["network"], own["config"], {name: value for name, value in given.items() if value is not None})
+    settings = _settings(
+        own["network"], own["config"], {name: value for name, value in given.items() if value is not None}
+    )
     from practise_deploy.build import Build
     from practise_deploy.store import Run
 
@@ -160,7 +174,9 @@ def _settings(network: str | None, config: Path | None, given: dict[str, Any]) -
         try:
             base = json.loads(earlier.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {earlier}: {error}", remedy="name the network and its settings again") from None
+            raise InputError(
+                f"cannot read {earlier}: {error}", remedy="name the network and its settings again"
+            ) from None
         return read_settings(given, file=config, base=base)
     return read_settings(given, file=config)
 
@@ -170,11 +186,16 @@ def _command() -> str:
 
 
 def _inspection(build: Build) -> dict[str, Any]:
-    from practise_deploy.store import _plain
+    from practise_deploy.store import plain
 
     kept = ("name", "kind", "shape", "parameters", "macs", "latency_class", "droppable", "reason")
-    rows = [{key: row[key] for key in kept} for row in _plain(list(build.blocks))]
-    return {"schema": 1, "network": _plain(build.network.facts), "blocks": rows}
+    rows = [{key: row[key] for key in kept} for row in plain(list(build.blocks))]
+    return {"schema": 1, "network": plain(build.network.facts), "blocks": rows}
+
+
+def _show_students(console: Console, build: Build) -> None:
+    console.show_student(build.recovered, "Refit")
+    console.show_student(build.finetuned, "Finetuned")
 
 
 def _any_droppable(build: Build) -> int:
@@ -192,7 +213,7 @@ STAGES = (
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.plan.reached else 1),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
-          lambda c, b: (c.show_student(b.recovered, "Refit"), c.show_student(b.finetuned, "Finetuned"))[0], ("recover", "finetune")),
+          _show_students, ("recover", "finetune")),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,
           lambda c, b: c.show_shipped(b.shipped), ("export",)),
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
@@ -220,7 +241,6 @@ def compare(
     """Measure two ONNX files against each other in paired rounds. Exit code 1 where the second is not surely faster."""
     from practise_backends.catalog import load_backend
     from practise_backends.terms import Conditions, Patience
-
     from practise_deploy.console import Console
     from practise_deploy.shipping.bench import measure_speedup
     from practise_deploy.store import to_json

@@ -1,4 +1,4 @@
-"""From a plan to a student: the closed-form refit of the whole network, then feature mimicking."""
+"""From a pruned network to a student: feature mimicking on the tiny set."""
 
 from __future__ import annotations
 
@@ -7,55 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from practise_backends.terms import Progress
 from torch import fx
 
+from practise_backends.terms import Progress
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.mimic import Pair, Schedule, feature_in, mimic
 from practise_deploy.model.surgery import drop_blocks, junctions, weights_of
-from practise_deploy.planning.refit import Site, junction_site, later_sites, refit_in_sequence
+from practise_deploy.model.values import named, order_of
 from practise_deploy.terms import Block, Student
-
-RIDGES = (0.01, 0.1, 1.0, 3.0)
-
-
-def recover(
-    teacher: fx.GraphModule, feature: str, dropped: Sequence[Block], images: FitImages, seed: int, progress: Progress
-) -> Student:
-    """Drop the blocks and refit in sequence everything behind the cuts, with the ridge of least held-out error.
-
-    The plain drop competes too: with few images an under-determined refit is worse than none.
-    """
-    began = time.monotonic()
-    learn, judge = images.split(seed)
-    plain = drop_blocks(teacher, dropped)
-    name = feature_in(plain, feature, junctions(plain, dropped))
-    size = 64
-    before = Pair(plain, teacher, name, feature).error(judge, size)
-    best, best_error, method = plain, before, "plain drop (every refit was worse on the images kept aside)"
-    tried = [f"plain {before:.4g}"]
-    for number, ridge in enumerate(RIDGES):
-        student = drop_blocks(teacher, dropped)
-        sites = sites_of(student, teacher, dropped, feature)
-
-        def advance(done: int, number: int = number, sites: list[Site] = sites) -> None:
-            progress.advance(number + done / max(1, len(sites)), len(RIDGES), f"ridge {RIDGES[number]:g}")
-
-        refit_in_sequence(student, teacher, sites, learn.batch, len(learn), ridge, advance)
-        error = Pair(student, teacher, name, feature).error(judge, size)
-        tried.append(f"ridge {ridge:g} {error:.4g}")
-        if error < best_error:
-            best, best_error, method = student, error, f"sequential refit of {len(sites)} sums, ridge {ridge:g}"
-    return Student(
-        dropped=tuple(block.name for block in dropped),
-        method=method,
-        mse_before=before,
-        mse=best_error,
-        steps=0,
-        seconds=time.monotonic() - began,
-        notes=("error on the images kept aside: " + ", ".join(tried),),
-        weights=weights_of(best),
-    )
 
 
 def drop_only(teacher: fx.GraphModule, feature: str, dropped: Sequence[Block], images: FitImages, seed: int) -> Student:
@@ -67,18 +26,6 @@ def drop_only(teacher: fx.GraphModule, feature: str, dropped: Sequence[Block], i
         dropped=tuple(block.name for block in dropped), method="plain drop (the paper's start)", mse_before=error, mse=error,
         steps=0, seconds=0.0, notes=(), weights=weights_of(student),
     )  # fmt: skip
-
-
-def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block], feature: str) -> list[Site]:
-    """All places to refit, in order: the cuts, and every stream value behind the first of them."""
-    cuts = junctions(student, dropped)
-    found = [site for entry, exit_ in cuts.items() if (site := junction_site(student, teacher, entry, exit_)) is not None]
-    taken = {site.value.name for site in found}
-    touched = {*cuts, *taken}
-    last = feature_in(student, feature, cuts)
-    found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
-    order = {node.name: place for place, node in enumerate(student.graph.nodes)}
-    return sorted(found, key=lambda site: order[site.value.name])
 
 
 def finetune(
@@ -121,9 +68,11 @@ def finetune(
 
 def _reaching(student: fx.GraphModule, feature: str) -> list[torch.nn.Parameter]:
     """The parameters that the feature map depends on: all but the classifier's."""
-    from practise_deploy.model.values import named, order_of
-
-    modules = [student.get_submodule(str(n.target)) for n in order_of([named(student, feature)], set()) if n.op == "call_module"]
+    modules = [
+        student.get_submodule(str(n.target))
+        for n in order_of([named(student, feature)], set())
+        if n.op == "call_module"
+    ]
     unique = {id(p): p for module in modules for p in module.parameters()}
     return list(unique.values())
 

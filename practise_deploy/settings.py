@@ -29,7 +29,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    network: str = Field(EMBEDDED, description="torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, or digits (embedded)")
+    network: str = Field(
+        EMBEDDED,
+        description="torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, or digits (embedded)",
+    )
     weights: Path | None = Field(None, description="state dict (.pt, .pth, .safetensors)")
     data: Path | None = Field(None, description="the tiny set: a folder, a list file or an .npz")
     eval: Path | None = Field(None, description="labelled images, used for verification alone")
@@ -53,17 +56,30 @@ class Settings(BaseModel):
     augment: Literal["crop-flip", "crop", "none"] | None = Field(None, description="augmentation while finetuning")
 
     fit_images: int | None = Field(None, ge=8, description="use at most this many images to fit (default: all)")
-    held_out_percent: float = Field(25.0, gt=0, lt=100, description="share of --data kept for verification where there is no --eval")
+    held_out_percent: float = Field(
+        25.0, gt=0, lt=100, description="share of --data kept for verification where there is no --eval"
+    )
     skip_bad_images: bool = Field(False, description="skip and count unreadable images instead of stopping")
     seed: int = Field(0, ge=0, description="seed of every random draw")
 
-    recipe: Literal["refit", "paper"] = Field("refit", description="refit: closed form, then mimicking; paper: PRACTISE as published")
+    recipe: Literal["refit", "paper"] = Field(
+        "refit", description="refit: closed form, then mimicking; paper: PRACTISE as published"
+    )
     score_iterations: int = Field(1000, ge=1, description="SGD steps for each block's adaptors (recipe paper)")
-    iterations: int | None = Field(None, ge=0, description="finetuning steps (default: 2000 in recipe paper; in recipe refit 300, or 100 for inputs over 64 pixels)")
+    iterations: int | None = Field(
+        None,
+        ge=0,
+        description="finetuning steps (default: 2000 in recipe paper; in recipe refit 300, or 100 for inputs over 64 pixels)",
+    )
     batch_size: int = Field(64, ge=2, description="images a finetuning step")
-    learning_rate: float | None = Field(None, gt=0, description="finetuning rate (default 0.02 in recipe paper, 0.01 in recipe refit)")
+    learning_rate: float | None = Field(
+        None, gt=0, description="finetuning rate (default 0.02 in recipe paper, 0.01 in recipe refit)"
+    )
     compute: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch computes (planning, finetuning)")
-    compute_precision: Literal["fp32", "bf16"] | None = Field(None, description="precision of finetuning steps (default: bf16 for inputs over 64 pixels where the processor has it)")
+    compute_precision: Literal["fp32", "bf16"] | None = Field(
+        None,
+        description="precision of finetuning steps (default: bf16 for inputs over 64 pixels where the processor has it)",
+    )
 
     dynamic_batch: bool = Field(False, description="export with a dynamic batch dimension")
 

@@ -65,17 +65,18 @@ def read_arrays(path: Path) -> Arrays:
 
 def to_json(record: object) -> str:
     """A record as JSON; arrays, its own and those of records inside it, stay out."""
-    return json.dumps(_plain(record), indent=1, allow_nan=True)
+    return json.dumps(plain(record), indent=1, allow_nan=True)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A record as dictionaries, lists and numbers."""
     if dataclasses.is_dataclass(value):
         skip = _array_fields(value)
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in skip}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in skip}
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -102,7 +103,13 @@ def _array_fields(record: object) -> list[str]:
 class Run:
     """A folder that remembers its steps. `step` returns the kept result when every part of its key is equal."""
 
-    def __init__(self, folder: Path, *, fresh: frozenset[str] = frozenset(), tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fresh: frozenset[str] = frozenset(),
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.folder = folder
         self.fresh = fresh
         self.seconds: dict[str, float] = {}
@@ -118,9 +125,13 @@ class Run:
             lock = FileLock(self.folder / ".lock")
             lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(f"another build is writing into {self.folder}", remedy="wait for it, or choose another --out") from None
+            raise InputError(
+                f"another build is writing into {self.folder}", remedy="wait for it, or choose another --out"
+            ) from None
         except OSError as error:
-            raise EnvironmentProblem(f"cannot write into {self.folder}: {error.strerror}", remedy="choose another --out") from None
+            raise EnvironmentProblem(
+                f"cannot write into {self.folder}: {error.strerror}", remedy="choose another --out"
+            ) from None
         try:
             yield
         finally:

@@ -182,9 +182,7 @@ def _projected_block(in_width: int, width: int, stride: int) -> nn.Module:
     return BasicBlock(in_width, width, stride, projection)
 
 
-def _convolution(
-    in_width: int, width: int, kernel: int, stride: int, activation: type[nn.Module]
-) -> nn.Sequential:
+def _convolution(in_width: int, width: int, kernel: int, stride: int, activation: type[nn.Module]) -> nn.Sequential:
     convolution = nn.Conv2d(in_width, width, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(width), activation())
 

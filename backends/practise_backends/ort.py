@@ -233,7 +233,7 @@ def _spec(found: Any) -> TensorSpec:
 def _call(session: Any, outputs: list[str], feeds: dict[str, Any]) -> list[npt.NDArray[np.generic]]:
     """One run; the runtime's refusal becomes a MeasureError."""
     try:
-        return session.run(outputs, feeds)  # type: ignore[no-any-return]
+        return session.run(outputs, feeds)
     except Exception as error:  # the runtime raises a dozen classes without a common public base
         raise MeasureError(
             f"the engine refused to run: {' '.join(str(error).split())}",

@@ -169,7 +169,8 @@ def _names(units: list[_Unit]) -> dict[fx.Node, str]:
     holder = {unit.addition: _holder(unit.nodes) for unit in units}
     count = list(holder.values())
     return {
-        node: name if name and count.count(name) == 1 else f"{name}.{node.name}".lstrip(".") for node, name in holder.items()
+        node: name if name and count.count(name) == 1 else f"{name}.{node.name}".lstrip(".")
+        for node, name in holder.items()
     }
 
 
@@ -196,7 +197,7 @@ def _weights(traced: fx.GraphModule, node: fx.Node) -> dict[str, nn.Parameter]:
     module = module_of(traced, node)
     if module is not None:
         return {f"{node.target}.{name}": weight for name, weight in module.named_parameters()}
-    found = {}
+    found: dict[str, nn.Parameter] = {}
     for source in node.all_input_nodes:
         if source.op == "get_attr":
             value = traced
@@ -208,7 +209,12 @@ def _weights(traced: fx.GraphModule, node: fx.Node) -> dict[str, nn.Parameter]:
 
 
 def _describe(
-    traced: fx.GraphModule, nodes: tuple[fx.Node, ...], name: str, kind: str, macs: dict[str, int], classes: dict[str, int]
+    traced: fx.GraphModule,
+    nodes: tuple[fx.Node, ...],
+    name: str,
+    kind: str,
+    macs: dict[str, int],
+    classes: dict[str, int],
 ) -> Block:
     signature = hashlib.sha256("\n".join(_signature(traced, node) for node in nodes).encode()).hexdigest()
     weights = {key: weight for node in nodes for key, weight in _weights(traced, node).items()}
@@ -228,7 +234,9 @@ def _describe(
 
 def _signature(traced: fx.GraphModule, node: fx.Node) -> str:
     module = module_of(traced, node)
-    rests = module is not None and ("Drop" in type(module).__name__ or isinstance(module, StochasticDepth))  # in eval mode
+    rests = module is not None and (
+        "Drop" in type(module).__name__ or isinstance(module, StochasticDepth)
+    )  # in eval mode
     what = "nothing" if rests else repr(module) if module is not None else str(node.target)
     return f"{what} {[shape_of(n) for n in node.all_input_nodes]} {shape_of(node)}"
 
@@ -251,4 +259,7 @@ def _without_skip(
             continue
         block = _describe(traced, tuple(nodes), path, kind_of[path], macs, classes)
         before = shape_of(nodes[0].all_input_nodes[0]) if nodes[0].all_input_nodes else None
-        yield replace(block, reason=f"it has no skip connection: {_written(before)} in, {_written((0, *block.shape))} out")
+        yield replace(
+            block,
+            reason=f"it has no skip connection: {_written(before)} in, {_written((0, *block.shape))} out",
+        )

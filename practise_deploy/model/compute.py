@@ -18,14 +18,16 @@ def pick_device(asked: str) -> torch.device:
     Raises: EnvironmentProblem where CUDA was asked for and is not there.
     """
     if asked == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentProblem("--compute cuda was asked for, and torch finds no CUDA device", remedy="use --compute cpu")
+        raise EnvironmentProblem(
+            "--compute cuda was asked for, and torch finds no CUDA device", remedy="use --compute cpu"
+        )
     return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the processor multiplies bf16 natively."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -43,7 +45,11 @@ def pick_precision(asked: str | None, side: int, device: torch.device) -> torch.
 @contextlib.contextmanager
 def exact(seed: int) -> Iterator[None]:
     """Repeatable arithmetic in full fp32: fixed seed, TF32 off, all usable cores."""
-    threads, matmul, cudnn = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    threads, matmul, cudnn = (
+        torch.get_num_threads(),
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.backends.cudnn.allow_tf32,
+    )
     torch.manual_seed(seed)
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from practise_backends.terms import Progress
 from torch import Tensor, fx, nn
 
+from practise_backends.terms import Progress
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.images import FitImages, augmenter, normalise
 from practise_deploy.model.surgery import load_weights, weights_of
@@ -19,6 +19,7 @@ from practise_deploy.store import read_arrays, write_arrays
 from practise_deploy.terms import Arrays
 
 _SAVE_EVERY_S = 20.0
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class Pair:
     teacher: fx.GraphModule
     student_feature: str
     teacher_feature: str
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
 
     def error(self, images: FitImages, size: int) -> float:
         """Mean squared error of the student's features, without augmentation, in eval mode and full precision."""
@@ -97,7 +98,9 @@ def mimic(
 
     partial: a file from which an interrupted descent goes on, and into which this one is saved.
     """
-    optimiser = torch.optim.SGD(parameters, lr=schedule.learning_rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
+    optimiser = torch.optim.SGD(
+        parameters, lr=schedule.learning_rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
+    )
     course = _resume(pair.student, parameters, optimiser, partial) or _begin(pair, judge, schedule)
     draw = _Draw(learn, schedule)
     every = max(1, schedule.steps // 10)
@@ -107,7 +110,9 @@ def mimic(
         course.step += 1
         if course.step % every == 0 or course.step == schedule.steps:
             _judge(pair, judge, schedule, course)
-        progress.advance(course.step, schedule.steps, f"error {course.history[-1][1]:.4g} at step {course.history[-1][0]}")
+        progress.advance(
+            course.step, schedule.steps, f"error {course.history[-1][1]:.4g} at step {course.history[-1][0]}"
+        )
         if partial is not None and time.monotonic() - saved > _SAVE_EVERY_S:
             _save(pair.student, parameters, optimiser, course, partial)
             saved = time.monotonic()
@@ -137,7 +142,10 @@ class _Draw:
         size, count = self.schedule.batch_size, len(self.images)
         first = step * size
         passes = range(first // count, (first + size - 1) // count + 1)
-        orders = [torch.randperm(count, generator=torch.Generator().manual_seed(self.schedule.seed * 7919 + n)) for n in passes]
+        orders = [
+            torch.randperm(count, generator=torch.Generator().manual_seed(self.schedule.seed * 7919 + n))
+            for n in passes
+        ]
         return torch.cat(orders)[first % count : first % count + size]
 
 
@@ -168,7 +176,11 @@ def _judge(pair: Pair, judge: FitImages, schedule: Schedule, course: Course) -> 
 
 
 def _save(
-    student: fx.GraphModule, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer, course: Course, path: Path
+    student: fx.GraphModule,
+    parameters: Sequence[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    course: Course,
+    path: Path,
 ) -> None:
     arrays: Arrays = {f"now/{name}": value for name, value in weights_of(student).items()}
     arrays |= {f"best/{name}": value for name, value in course.best.items()}
@@ -182,7 +194,10 @@ def _save(
 
 
 def _resume(
-    student: fx.GraphModule, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer, path: Path | None
+    student: fx.GraphModule,
+    parameters: Sequence[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    path: Path | None,
 ) -> Course | None:
     if path is None or not path.is_file():
         return None

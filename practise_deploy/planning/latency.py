@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
+
 from practise_backends.feeds import random_feeds
 from practise_backends.intervals import ORIGINAL, REPEAT, noise_floor, paired_ratio, typical_ms
 from practise_backends.measure import measure_rounds
 from practise_backends.terms import Backend, Conditions, Engine, Interval, Patience, Progress, Timings
-
 from practise_deploy.model.onnx_graph import without
 from practise_deploy.terms import Block, LatencyTable, Saving
 
@@ -36,7 +36,9 @@ def measure_block_latency(
     confidence = bench.patience.confidence
     aa_ratio = noise_floor(timings, confidence)
     baseline = typical_ms(timings, ORIGINAL, confidence)
-    resolution = baseline.estimate * max(abs(aa_ratio.high - 1), abs(1 - aa_ratio.low), (aa_ratio.high - aa_ratio.low) / 2)
+    resolution = baseline.estimate * max(
+        abs(aa_ratio.high - 1), abs(1 - aa_ratio.low), (aa_ratio.high - aa_ratio.low) / 2
+    )
     twins = {block.name: tuple(b.name for b in blocks if b.latency_class == block.latency_class) for block in blocks}
     return LatencyTable(
         network=network,
@@ -54,9 +56,7 @@ def measure_block_latency(
     )
 
 
-def measure_reduction(
-    model: onnx.ModelProto, dropped: Sequence[Block], bench: Bench, progress: Progress
-) -> Interval:
+def measure_reduction(model: onnx.ModelProto, dropped: Sequence[Block], bench: Bench, progress: Progress) -> Interval:
     """By how many percent the latency falls when these blocks are dropped together, measured."""
     timings, _ = _measure(without(model, []), {"chosen": without(model, dropped)}, bench, progress)
     return _reduction_percent(timings, ("chosen",))
@@ -83,7 +83,10 @@ def _measure(
 def _reduction_percent(timings: Timings, names: tuple[str, ...]) -> Interval:
     ratio = paired_ratio(timings, names)
     return Interval(
-        estimate=100 * (1 - ratio.estimate), low=100 * (1 - ratio.high), high=100 * (1 - ratio.low), confidence=ratio.confidence
+        estimate=100 * (1 - ratio.estimate),
+        low=100 * (1 - ratio.high),
+        high=100 * (1 - ratio.low),
+        confidence=ratio.confidence,
     )
 
 
@@ -91,7 +94,10 @@ def _saving(block: Block, twins: tuple[str, ...], timings: Timings, baseline_ms:
     reduction = _reduction_percent(timings, twins)
     scale = baseline_ms / 100
     saving = Interval(
-        estimate=reduction.estimate * scale, low=reduction.low * scale, high=reduction.high * scale, confidence=reduction.confidence
+        estimate=reduction.estimate * scale,
+        low=reduction.low * scale,
+        high=reduction.high * scale,
+        confidence=reduction.confidence,
     )
     return Saving(
         block=block.name,

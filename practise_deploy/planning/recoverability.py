@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from practise_backends.intervals import bootstrap
-from practise_backends.terms import Interval, Progress
 from torch import Tensor, fx, nn
 
+from practise_backends.intervals import bootstrap
+from practise_backends.terms import Interval, Progress
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.values import Env, batches, compute, downstream, input_of, named, order_of
@@ -27,7 +27,6 @@ from practise_deploy.planning.refit import (
     at_positions,
     folded,
     junction_site,
-    patches_of,
     rows_for,
     values_for,
 )
@@ -48,7 +47,12 @@ class _Candidate:
 
 
 def measure_recoverability(
-    teacher: fx.GraphModule, feature: str, blocks: Sequence[Block], images: FitImages, seed: int, progress: Progress
+    teacher: fx.GraphModule,
+    feature: str,
+    blocks: Sequence[Block],
+    images: FitImages,
+    seed: int,
+    progress: Progress,
 ) -> tuple[Recoverability, ...]:
     """R of every block: the least held-out error over {plain drop, writer refit with each ridge}."""
     learn, judge = images.split(seed)
@@ -88,7 +92,10 @@ def mean_interval(errors: np.ndarray) -> Interval:
     """The mean over images with its interval: bootstrap, or the normal approximation below 10 images."""
     if len(errors) >= 10:
         return bootstrap(errors, lambda sample: np.asarray(sample.mean(-1)))
-    mean, half = float(errors.mean()), 1.96 * float(errors.std(ddof=min(1, len(errors) - 1))) / math.sqrt(len(errors))
+    mean, half = (
+        float(errors.mean()),
+        1.96 * float(errors.std(ddof=min(1, len(errors) - 1))) / math.sqrt(len(errors)),
+    )
     return Interval(estimate=mean, low=max(0.0, mean - half), high=mean + half, confidence=0.95)
 
 
@@ -147,7 +154,12 @@ def _changed(teacher: fx.GraphModule, site: Site, change: Tensor, env: Env) -> T
         rows = change[begin : (begin := begin + convolution.weight[0].numel())]
         kernel = rows.T.reshape(convolution.weight.shape)
         total = total + nn.functional.conv2d(
-            env[writer.source.name], kernel, None, convolution.stride, convolution.padding, convolution.dilation
+            env[writer.source.name],
+            kernel,
+            None,
+            convolution.stride,
+            convolution.padding,
+            convolution.dilation,
         )
     return total
 

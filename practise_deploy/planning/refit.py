@@ -10,18 +10,16 @@ It is exact, convex, free of a learning rate, and leaves no operator behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
 from practise_deploy.model.blocks import is_addition, is_relu
 from practise_deploy.model.trace import module_of, shape_of
-from practise_deploy.model.values import Env, batches, compute, input_of, logits_of, named, order_of
+from practise_deploy.model.values import Env, named
 
 ROWS = 20_000
-_BATCH = 16
 _PASSES_THROUGH = (nn.Identity, nn.Dropout)
 
 
@@ -73,14 +71,6 @@ class NormalEquations:
         return torch.linalg.solve(left, self.moment + hold[:, None] * start.double())
 
 
-@dataclass(slots=True)
-class RefitLog:
-    """What a refit did: sites solved, and the ones that could not be."""
-
-    solved: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-
 def writer_of(traced: fx.GraphModule, node: fx.Node) -> Writer | None:
     """The writer whose output a value is, through BatchNorm and what does nothing in eval mode."""
     norm = None
@@ -91,7 +81,11 @@ def writer_of(traced: fx.GraphModule, node: fx.Node) -> Writer | None:
             norm = node
         elif isinstance(module, nn.Conv2d):
             return Writer(node, output, norm) if _solvable(module) else None
-        elif not (isinstance(module, _PASSES_THROUGH) or "Drop" in type(module).__name__ or "StochasticDepth" in type(module).__name__):
+        elif not (
+            isinstance(module, _PASSES_THROUGH)
+            or "Drop" in type(module).__name__
+            or "StochasticDepth" in type(module).__name__
+        ):
             return None
         if len(node.users) > 1 and node is not output:
             return None
@@ -108,7 +102,9 @@ def writers_into(traced: fx.GraphModule, value: fx.Node) -> tuple[Writer, ...]:
     """The writers of a value: itself a writer's output, or a sum with such terms."""
     terms = [n for n in value.all_input_nodes] if is_addition(value) else [value]
     found = [writer_of(traced, term) for term in terms]
-    alone = [w for w, term in zip(found, terms, strict=True) if w is not None and (term is value or len(term.users) == 1)]
+    alone = [
+        w for w, term in zip(found, terms, strict=True) if w is not None and (term is value or len(term.users) == 1)
+    ]
     return tuple(alone)
 
 
@@ -130,31 +126,6 @@ def junction_site(student: fx.GraphModule, teacher: fx.GraphModule, entry: str, 
     return Site(value, writers, before_activation(teacher, goal).name) if writers else None
 
 
-def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterable[str], feature: str) -> list[Site]:
-    """Stream values downstream of the cuts, in order: sums, linear block outputs, and what makes the feature map."""
-    touched = {name for name in after}
-    known = {node.name for node in teacher.graph.nodes}
-    last = before_activation(student, named(student, feature))
-    sites = []
-    for node in student.graph.nodes:
-        if not any(source.name in touched for source in node.all_input_nodes):
-            continue
-        touched.add(node.name)
-        if node.name in known and (is_addition(node) or node is last or _is_linear_output(student, node)):
-            writers = writers_into(student, node)
-            if writers:
-                sites.append(Site(node, writers, node.name))
-    return sites
-
-
-def _is_linear_output(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """A convolution's output, normalised, that enters no activation and is not a term of a sum."""
-    ends = isinstance(module_of(traced, node), nn.BatchNorm2d) and len(shape_of(node) or ()) == 4
-    users = list(node.users)
-    convolves = any(isinstance(module_of(traced, user), nn.Conv2d) for user in users)
-    return ends and convolves and not (len(users) == 1 and is_addition(users[0]))
-
-
 def folded(traced: fx.GraphModule, writer: Writer) -> Tensor:
     """The writer's weights with its BatchNorm folded in, as the refit sees them. Shapes: [d + 1, outputs], bias last."""
     convolution = traced.get_submodule(str(writer.convolution.target))
@@ -167,12 +138,17 @@ def folded(traced: fx.GraphModule, writer: Writer) -> Tensor:
         scale = (norm.running_var.double() + norm.eps).rsqrt()
         shift = -norm.running_mean.double() * scale
         if norm.affine:
-            scale, shift = scale * norm.weight.detach().double(), shift * norm.weight.detach().double() + norm.bias.detach().double()
+            scale, shift = (
+                scale * norm.weight.detach().double(),
+                shift * norm.weight.detach().double() + norm.bias.detach().double(),
+            )
         weight, bias = weight * scale[:, None], bias * scale + shift
     return torch.cat([weight.T, bias[None]])
 
 
-def write_back(traced: fx.GraphModule, writer: Writer, solution: Tensor, equations: NormalEquations, rows: slice) -> None:
+def write_back(
+    traced: fx.GraphModule, writer: Writer, solution: Tensor, equations: NormalEquations, rows: slice
+) -> None:
     """Put solved weights into the writer.
 
     A BatchNorm behind it is set to the new output's own mean and variance, with scale and shift that undo
@@ -229,16 +205,14 @@ class Sampler:
 def patches_of(convolution: nn.Conv2d, x: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
     """im2col at some output positions. Shapes: x [n, c, h, w] -> [n * positions, c * kernel]."""
     (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
-    ph, pw = convolution.padding  # type: ignore[misc]
-    padded = nn.functional.pad(x, (pw, pw, ph, ph))  # type: ignore[arg-type]
+    ph, pw = (int(side) for side in convolution.padding)
+    padded = nn.functional.pad(x, (pw, pw, ph, ph))
     rows, columns = positions
     taps = [padded[:, :, rows * sh + i * dh, columns * sw + j * dw] for i in range(kh) for j in range(kw)]
     return torch.stack(taps, 2).permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
 
 
-def rows_for(
-    traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampler: Sampler
-) -> tuple[Tensor, Tensor]:
+def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
     """Patches of all writers with the ones column, and what the writers together should give.
 
     Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions -> [rows, d + 1], [rows, channels].
@@ -276,67 +250,3 @@ def solve_site(traced: fx.GraphModule, site: Site, equations: NormalEquations, r
         bias = solution[-1] if number == 0 else torch.zeros_like(solution[-1])
         write_back(traced, writer, torch.cat([solution[rows], bias[None]]), equations, rows)
         begin = rows.stop
-
-
-def refit_in_sequence(
-    student: fx.GraphModule,
-    teacher: fx.GraphModule,
-    sites: Sequence[Site],
-    images: Callable[[slice], Tensor],
-    count: int,
-    ridge: float,
-    advance: Callable[[int], None] = lambda _: None,
-) -> RefitLog:
-    """Re-solve the sites in order, each on the student's activations as they are by then.
-
-    images: normalised inputs by slice. Every solve removes the error that has gathered so far.
-    """
-    log = RefitLog()
-    sampler = Sampler(count, 0)
-    targets = _sampled_targets(teacher, sites, images, count, sampler)
-    start = input_of(student).name
-    frontier: list[Env] = [{start: images(part)} for part in batches(count, _BATCH)]
-    with torch.no_grad():
-        for number, site in enumerate(sites):
-            equations = NormalEquations()
-            nodes = order_of(values_for(site), frontier[0])
-            keep = frozenset(node.name for node in values_for(site))
-            for env, wanted in zip(frontier, targets[site.value.name], strict=True):
-                values = compute(student, nodes, env, keep)
-                equations.add(*rows_for(student, site, values, wanted, sampler))
-            solve_site(student, site, equations, ridge)
-            log.solved.append(site.value.name)
-            frontier = [_step_over(student, site.value, env) for env in frontier]
-            advance(number + 1)
-    return log
-
-
-def _sampled_targets(
-    teacher: fx.GraphModule, sites: Sequence[Site], images: Callable[[slice], Tensor], count: int, sampler: Sampler
-) -> dict[str, list[Tensor]]:
-    """The teacher's values at the drawn positions, one teacher pass for all sites. Shapes: [n, positions, channels]."""
-    wanted = {site.value.name: named(teacher, site.target) for site in sites}
-    keep = frozenset(node.name for node in wanted.values())
-    start = input_of(teacher).name
-    nodes = order_of(wanted.values(), {start})
-    found: dict[str, list[Tensor]] = {name: [] for name in wanted}
-    with torch.no_grad():
-        for part in batches(count, _BATCH):
-            values = compute(teacher, nodes, {start: images(part)}, keep)
-            for name, node in wanted.items():
-                found[name].append(at_positions(values[node.name], sampler.positions(node)))
-    return found
-
-
-def _step_over(traced: fx.GraphModule, value: fx.Node, env: Env) -> Env:
-    """The known values moved to just behind `value`: what the rest of the network still needs."""
-    nodes = list(traced.graph.nodes)
-    behind = set(nodes[nodes.index(value) + 1 :])
-    done = set(nodes[: nodes.index(value) + 1])
-    needed = _needed_for_output(traced)
-    live = [n for n in done if n in needed and n.op != "get_attr" and any(user in behind and user in needed for user in n.users)]
-    return compute(traced, order_of(live, env), env, frozenset(n.name for n in live))
-
-
-def _needed_for_output(traced: fx.GraphModule) -> set[fx.Node]:
-    return set(order_of([logits_of(traced)], set()))

@@ -133,7 +133,7 @@ def _lost(release: Release) -> str:
 
 def _blocks(release: Release) -> Section:
     picture = bargains(release)
-    absent = picture.absent if picture else tuple(saving.block for saving in release.latency.savings)
+    absent = picture.absent if picture else ()
     remarks = (f"Not in the picture, for want of a recoverability: {listed(absent)}.",) if absent else ()
     return Section(
         name="blocks",
@@ -146,9 +146,9 @@ def _blocks(release: Release) -> Section:
 
 
 def _fits(release: Release) -> tuple[str, ...]:
-    counts = {(one.fit_images, one.judged_images) for one in release.recoverability}
-    pairs = [f"{fit:,} fitted, {judged:,} judged" for fit, judged in sorted(counts)]
-    return (f"Images for the recoverability: {'; '.join(pairs)}.",) if pairs else ()
+    kinds = {(one.method, one.fit_images, one.judged_images) for one in release.recoverability}
+    told = [f"{method}, {fit:,} images to fit, {judged:,} to judge" for method, fit, judged in sorted(kinds)]
+    return (f"How recoverability was found: {'; '.join(told) or missing('no block was judged')}.",)
 
 
 def _plan(release: Release) -> Section:
@@ -217,9 +217,7 @@ def _network(release: Release) -> Section:
 def _images(release: Release) -> Section:
     found = release.images
     more = {plural(len(found.skipped), "skipped file"): found.skipped} if found.skipped else {}
-    return Section(
-        name="images", title="The images", facts=images_facts(found), remarks=found.notes, more=more
-    )
+    return Section(name="images", title="The images", facts=images_facts(found), remarks=found.notes, more=more)
 
 
 def _shipped(release: Release) -> Section:

@@ -60,27 +60,29 @@ def savings(table: LatencyTable) -> Table:
     )
 
 
-def choices(
-    plan: Plan, recoverability: Sequence[Recoverability], latency: LatencyTable | None = None
-) -> Table:
-    """Every candidate, the best bargain first: what it saves, what its loss costs, and whether it went."""
+def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: LatencyTable | None = None) -> Table:
+    """Every candidate, the best bargain first: what it saves, what its loss costs, and whether it went.
+
+    The method has a column where there are several.
+    """
     saved = {saving.block: saving for saving in latency.savings} if latency else {}
     judged = {found.block: found for found in recoverability}
     names = _ranked(plan, [*saved, *judged])
+    mixed = len({found.method for found in recoverability}) > 1
     errors = ("Recoverability, mse", "Relative, %", "Without recovery, mse")
     savings_head = ("Saving, ms", "Reduction, %") if latency else ()
-    head = ("Block", "Outcome", *savings_head, *errors, "Score", "Method")
+    head = ("Block", "Outcome", *savings_head, *errors, "Score", *(("Method",) if mixed else ()))
     rows = []
     for name in names:
         costs = _saved(saved.get(name)) if latency else ()
         score = quantity(plan.scores.get(name), "", absent="not scored")
         *left, method = _judged(judged.get(name))
-        rows.append((name, _outcome(name, plan), *costs, *left, score, method))
+        rows.append((name, _outcome(name, plan), *costs, *left, score, *((method,) if mixed else ())))
     return Table(
         title="Candidates, the best bargain first",
         head=head,
         rows=tuple(rows),
-        left=(0, 1, len(head) - 1),
+        left=(0, 1, *((len(head) - 1,) if mixed else ())),
         strong=tuple(at for at, name in enumerate(names) if name in plan.dropped),
         note="Recoverability is the error that stays after recovery: lower is easier. "
         "Score is recoverability per surely saved millisecond: the lowest goes first.",

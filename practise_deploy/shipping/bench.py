@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
 from practise_backends.feeds import random_feeds
 from practise_backends.footprint import Footprint, cold_start, file_mb
 from practise_backends.intervals import ORIGINAL, REPEAT, noise_floor, percentile_ms, samples_ms, speedup
 from practise_backends.measure import measure_rounds
 from practise_backends.terms import Backend, Conditions, Engine, Interval, Patience, Progress, Timings
-
 from practise_deploy.terms import EngineFigures, Speedup
 
 NEW = "new"
 
 
 def measure_speedup(
-    before: Path, after: Path, backend: Backend, conditions: Conditions, patience: Patience, progress: Progress
+    before: Path,
+    after: Path,
+    backend: Backend,
+    conditions: Conditions,
+    patience: Patience,
+    progress: Progress,
 ) -> Speedup:
     """Paired speed-up of `after` over `before` with its interval, percentiles, cold start and memory of both."""
     timings = _rounds({ORIGINAL: before, REPEAT: before, NEW: after}, backend, conditions, patience, progress)
@@ -48,13 +54,17 @@ def verdict_of(ratio: Interval) -> str:
 
 
 def _rounds(
-    files: Mapping[str, Path], backend: Backend, conditions: Conditions, patience: Patience, progress: Progress
+    files: Mapping[str, Path],
+    backend: Backend,
+    conditions: Conditions,
+    patience: Patience,
+    progress: Progress,
 ) -> Timings:
     engines: dict[str, Engine] = {}
     try:
         for name, path in files.items():
             engines[name] = backend.open(backend.compile(path, conditions), conditions)
-        feeds = {}
+        feeds: dict[str, Any] = {}
         for engine in engines.values():
             feeds |= random_feeds(engine.inputs, conditions.batch, conditions.seed)
         return measure_rounds(engines, feeds, conditions, patience, progress=progress)

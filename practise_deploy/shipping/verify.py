@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from practise_backends.intervals import wilson
-from practise_backends.terms import Interval, Progress
 from torch import Tensor, fx
 
+from practise_backends.intervals import wilson
+from practise_backends.terms import Interval, Progress
 from practise_deploy.model.images import HeldOutImages
 from practise_deploy.model.values import batches
 from practise_deploy.terms import Accuracy, Link, Verification
@@ -76,7 +77,7 @@ def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verificat
         progress.advance(part.stop, len(images), "held-out images")
     whole = {name: np.concatenate(parts) for name, parts in outputs.items()}
     names = list(whole)
-    pairs = [*zip(names, names[1:], strict=False), ("teacher", "engine")]
+    pairs = [*pairwise(names), ("teacher", "engine")]
     links = tuple(compare(a, b, whole[a], whole[b]) for a, b in pairs)
     problems = tuple(problem for link in links[1:-1] for problem in _problems(link))
     classifies = whole["teacher"].ndim == 2

@@ -170,9 +170,7 @@ def plan() -> Plan:
         predicted_ms=24.36,
         measured_percent=around(21.9, 0.31),
         attempts=(
-            Attempt(
-                dropped=DROPPED[:3], predicted_percent=17.3, measured_percent=around(16.8, 0.3), met=False
-            ),
+            Attempt(dropped=DROPPED[:3], predicted_percent=17.3, measured_percent=around(16.8, 0.3), met=False),
             Attempt(dropped=DROPPED, predicted_percent=22.5, measured_percent=around(21.9, 0.31), met=True),
         ),
         reached=True,
@@ -223,12 +221,7 @@ def verification() -> Verification:
                 agreement_percent=Interval(estimate=share, low=share - 3.1, high=share, confidence=0.95),
                 images=500,
             )
-            for before, after, largest, share in (
-                first,
-                second,
-                ("ONNX", "engine", 0.0, 100.0),
-                ("teacher", "engine", 1.93, 91.4),
-            )
+            for before, after, largest, share in pairs
         ),
         accuracy={
             "teacher": Accuracy(percent=around(73.4, 3.9), correct=367, images=500),
@@ -310,9 +303,7 @@ def bare_release() -> Release:
         network=replace(whole.network, output_classes=None, notes=()),
         images=replace(whole.images, labelled=False, skipped=()),
         recoverability=(),
-        plan=replace(
-            whole.plan, budget=Budget(), target_percent=None, dropped=(), kept=(), scores={}, attempts=()
-        ),
+        plan=replace(whole.plan, budget=Budget(), target_percent=None, dropped=(), kept=(), scores={}, attempts=()),
         verification=replace(whole.verification, accuracy={}, drop_points=None),
         bench=replace(whole.bench, engines=tuple(replace(one, **none) for one in whole.bench.engines)),
         verdict=Verdict(kept=False, exit_code=1, sentence="No block could be dropped.", reasons=()),

@@ -155,7 +155,5 @@ def test_progress_in_a_terminal_is_a_bar_and_may_be_nested(
 
 
 def test_console_imports_neither_torch_nor_rich() -> None:
-    code = (
-        "import sys, practise_deploy.console; sys.exit(bool({'torch', 'rich', 'jinja2'} & set(sys.modules)))"
-    )
+    code = "import sys, practise_deploy.console; sys.exit(bool({'torch', 'rich', 'jinja2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

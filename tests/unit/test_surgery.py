@@ -2,15 +2,18 @@
 
 import pytest
 import torch
-from networks import TinyMobileNet, TinyResNet, make_resnet20, tiny_mobilenet, tiny_resnet
 from torch import Tensor, nn
 
+from networks import TinyMobileNet, TinyResNet, make_resnet20, tiny_mobilenet, tiny_resnet
 from practise_deploy.embedded.digits import make_digits_network
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.surgery import drop_blocks, junctions, load_weights, weights_of
 from practise_deploy.model.trace import trace
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
+
+
+torch.set_num_threads(1)  # networks this small run slower on two
 
 
 def noise(*shape: int) -> Tensor:
@@ -54,7 +57,9 @@ def test_student_equals_the_network_built_by_hand_without_the_blocks(gone):
     assert torch.equal(outputs(student, x), outputs(shortened_resnet(gone), x))
 
 
-@pytest.mark.parametrize("gone", [("features.1",), ("features.3", "features.4"), ("features.7",), ("features.6", "features.7")])
+@pytest.mark.parametrize(
+    "gone", [("features.1",), ("features.3", "features.4"), ("features.7",), ("features.6", "features.7")]
+)
 def test_student_of_a_mobilenet_equals_the_one_built_by_hand(gone):
     traced, blocks = blocks_of(tiny_mobilenet(), MOBILENET)
     by_hand = tiny_mobilenet()

@@ -2,15 +2,18 @@
 
 import pytest
 import torch
-from networks import tiny_mobilenet, tiny_resnet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.errors import InputError
 from practise_deploy.model.trace import module_of, scope_kinds, scope_of, shape_of, trace
 from practise_deploy.model.values import find_feature, forward, input_of, logits_of, macs_by_node, order_of
 
 SHAPE = (1, 3, 16, 16)
+
+
+torch.set_num_threads(1)  # networks this small run slower on two
 
 
 def noise(*shape: int) -> Tensor:
@@ -266,7 +269,9 @@ def test_multiply_accumulates_are_counted_for_convolutions_linear_layers_and_att
         def forward(self, x: Tensor) -> Tensor:
             return self.attention(x, x, x, need_weights=False)[0]
 
-    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(2), nn.Linear(256, 8), Attention()).eval()
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(2), nn.Linear(256, 8), Attention()
+    ).eval()
     traced, _ = trace(network, SHAPE)
     found = list(macs_by_node(traced, torch.zeros(SHAPE)).values())
     assert found[0] == 3 * 8 * 9 * 256

@@ -1,0 +1,203 @@
+"""Finding and decoding images: folders, list files, .npz; any format that Pillow reads, upright, without alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import v2
+
+from practise_deploy.errors import InputError
+from practise_deploy.terms import Preprocessing
+
+_SUFFIXES = set(Image.registered_extensions())
+MODES = {
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+    "nearest": v2.InterpolationMode.NEAREST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Images as found: files or arrays, with class names or numbers where there are any."""
+
+    files: tuple[Path, ...] = ()
+    array: np.ndarray | None = None
+    classes: tuple[str | int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files) if self.array is None else len(self.array)
+
+
+def list_images(path: Path) -> Listing:
+    if path.is_dir():
+        return _list_folder(path)
+    if not path.is_file():
+        raise InputError(f"no such folder or file: {path}")
+    return _list_npz(path) if path.suffix == ".npz" else _list_file(path)
+
+
+def _list_folder(folder: Path) -> Listing:
+    def images(place: Path) -> list[Path]:
+        return sorted(
+            f for f in place.iterdir() if f.is_file() and f.suffix.lower() in _SUFFIXES and not f.name.startswith(".")
+        )
+
+    flat = images(folder)
+    if flat:
+        return Listing(files=tuple(flat))
+    found = [(file, place.name) for place in sorted(folder.iterdir()) if place.is_dir() for file in images(place)]
+    if not found:
+        raise InputError(
+            f"{folder} holds no images", remedy=f"known endings: {', '.join(sorted(_SUFFIXES)[:12])} and more"
+        )
+    return Listing(files=tuple(file for file, _ in found), classes=tuple(name for _, name in found))
+
+
+def _list_file(path: Path) -> Listing:
+    """One image a line, relative to the list; after a tab (or the last space) a label, on every line or on none."""
+    try:
+        lines = [
+            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"
+        ]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list file {path}: {error}") from None
+    rows = [
+        line.split("\t") if "\t" in line else [line] if (path.parent / line).is_file() else line.rsplit(" ", 1)
+        for line in lines
+    ]
+    labelled = bool(rows) and len(rows[0]) == 2
+    seen: set[Path] = set()
+    for number, row in enumerate(rows, 1):
+        file = path.parent / row[0]
+        if not file.is_file():
+            raise InputError(f"{path}, line {number}: no such image: {row[0]}")
+        if len(row) != len(rows[0]) or len(row) > 2:
+            raise InputError(f"{path}, line {number}: a label on every line or on none", remedy="IMAGE, a tab, LABEL")
+        if file in seen:
+            raise InputError(
+                f"{path}, line {number}: {row[0]} is listed twice",
+                remedy="it could be fitted and held out at once",
+            )
+        seen.add(file)
+    if not rows:
+        raise InputError(f"{path} lists no images")
+    return Listing(
+        files=tuple(path.parent / row[0] for row in rows),
+        classes=tuple(row[1].strip() for row in rows) if labelled else None,
+    )
+
+
+def read_npz(path: Path, images: str = "images") -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    except Exception as error:
+        raise InputError(f"{path} is no .npz file: {error}") from None
+    if images not in arrays:
+        raise InputError(f"{path} has no array '{images}'; it has: {', '.join(arrays) or 'none'}")
+    return arrays
+
+
+def _list_npz(path: Path) -> Listing:
+    arrays = read_npz(path)
+    images, labels = arrays["images"], arrays.get("labels")
+    if images.ndim not in (3, 4) or not len(images) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
+        raise InputError(
+            f"{path}: 'images' is {images.dtype}{list(images.shape)}; expected uint8[n, height, width, channels] "
+            "or float32[n, channels, height, width]"
+        )
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "ui"):
+        raise InputError(
+            f"{path}: 'labels' is {labels.dtype}{list(labels.shape)}; expected one whole number for each image"
+        )
+    if labels is not None and len(labels) != len(images):
+        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels")
+    return Listing(array=images, classes=None if labels is None else tuple(int(label) for label in labels))
+
+
+class Reader:
+    """Reads listed images into one tensor; bad ones are an error, or are skipped and remembered."""
+
+    def __init__(self, preprocessing: Preprocessing, skip_bad: bool, skipped: list[str]) -> None:
+        self.preprocessing = preprocessing
+        self.skip_bad = skip_bad
+        self.skipped = skipped
+        mode = MODES[preprocessing.interpolation]
+        self.resize = v2.Resize(preprocessing.resize, interpolation=mode, antialias=True)
+        self.crop = v2.CenterCrop(preprocessing.size)
+
+    def __call__(
+        self, listing: Listing, labels: list[int] | None, which: Sequence[int] | range
+    ) -> tuple[Tensor, Tensor | None]:
+        pixels, kept = [], []
+        for index in which:
+            image = self._array(listing.array[index]) if listing.array is not None else self._file(listing.files[index])
+            if image is not None:
+                pixels.append(image)
+                kept.append(index)
+        shape = (0, self.preprocessing.channels, *self.preprocessing.size)
+        truth = None if labels is None else torch.tensor([labels[index] for index in kept], dtype=torch.int64)
+        return torch.stack(pixels) if pixels else torch.empty(shape, dtype=torch.uint8), truth
+
+    def _file(self, path: Path) -> Tensor | None:
+        try:
+            with Image.open(path) as opened:
+                image = _eight_bits(ImageOps.exif_transpose(opened))
+                if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+                image = image.convert("L" if self.preprocessing.channels == 1 else "RGB")
+                return self._fit(v2.functional.pil_to_tensor(image))
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+        ) as error:
+            problem = f"{path}: {error}"
+        if not self.skip_bad:
+            raise InputError(f"broken image {problem}", remedy="remove it, or give --skip-bad-images")
+        self.skipped.append(problem)
+        return None
+
+    def _array(self, array: np.ndarray) -> Tensor:
+        channels = self.preprocessing.channels
+        image = array[:, :, None] if array.ndim == 2 else array
+        if image.shape[0] not in (1, 3) or image.shape[-1] in (1, 3):
+            image = np.moveaxis(image, -1, 0)
+        if image.shape[0] != channels:
+            image = np.repeat(image, channels, 0) if image.shape[0] == 1 else image
+        if image.shape[0] != channels:
+            raise InputError(f"the images have {image.shape[0]} channels, the network takes {channels}")
+        if image.dtype.kind == "f":
+            if image.shape[1:] != self.preprocessing.size:
+                raise InputError(
+                    f"normalised images are {image.shape[1]}x{image.shape[2]}, the network takes {self.preprocessing.size}"
+                )
+            return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+        return self._fit(torch.from_numpy(np.ascontiguousarray(image.astype(np.uint8))))
+
+    def _fit(self, image: Tensor) -> Tensor:
+        """Shorter side to `resize`, centre crop; an image of the input's size already is taken as it is."""
+        if tuple(image.shape[-2:]) == self.preprocessing.size:
+            return image
+        return self.crop(self.resize(image))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey images scaled to bytes; PIL's own conversion would clip them at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    wide = np.asarray(image).astype(np.float64)
+    return Image.fromarray(
+        np.clip(wide / 257, 0, 255).round().astype(np.uint8) if wide.max(initial=0) > 255 else wide.astype(np.uint8)
+    )

@@ -1,0 +1,189 @@
+"""Refitting a whole pruned network: every stream value behind the cuts, in order, on the student's own activations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from practise_backends.terms import Progress
+from practise_deploy.model.blocks import is_addition
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.mimic import Pair, feature_in
+from practise_deploy.model.surgery import drop_blocks, junctions, weights_of
+from practise_deploy.model.trace import module_of, shape_of
+from practise_deploy.model.values import Env, batches, compute, input_of, logits_of, named, order_of
+from practise_deploy.planning.refit import (
+    NormalEquations,
+    Sampler,
+    Site,
+    at_positions,
+    before_activation,
+    junction_site,
+    rows_for,
+    solve_site,
+    values_for,
+    writers_into,
+)
+from practise_deploy.terms import Block, Student
+
+RIDGES = (0.01, 0.1, 1.0, 3.0)
+_BATCH = 16
+
+
+def recover(
+    teacher: fx.GraphModule,
+    feature: str,
+    dropped: Sequence[Block],
+    images: FitImages,
+    seed: int,
+    progress: Progress,
+) -> Student:
+    """Drop the blocks and refit in sequence everything behind the cuts, with the ridge of least held-out error.
+
+    The plain drop competes too: with few images an under-determined refit is worse than none.
+    """
+    began = time.monotonic()
+    learn, judge = images.split(seed)
+    plain = drop_blocks(teacher, dropped)
+    name = feature_in(plain, feature, junctions(plain, dropped))
+    size = 64
+    before = Pair(plain, teacher, name, feature).error(judge, size)
+    best, best_error, method = plain, before, "plain drop (every refit was worse on the images kept aside)"
+    tried = [f"plain {before:.4g}"]
+    for number, ridge in enumerate(RIDGES):
+        student = drop_blocks(teacher, dropped)
+        sites = sites_of(student, teacher, dropped, feature)
+
+        def advance(done: int, number: int = number, sites: list[Site] = sites) -> None:
+            progress.advance(number + done / max(1, len(sites)), len(RIDGES), f"ridge {RIDGES[number]:g}")
+
+        refit_in_sequence(student, teacher, sites, learn.batch, len(learn), ridge, advance)
+        error = Pair(student, teacher, name, feature).error(judge, size)
+        tried.append(f"ridge {ridge:g} {error:.4g}")
+        if error < best_error:
+            best, best_error, method = (
+                student,
+                error,
+                f"sequential refit of {len(sites)} sums, ridge {ridge:g}",
+            )
+    return Student(
+        dropped=tuple(block.name for block in dropped),
+        method=method,
+        mse_before=before,
+        mse=best_error,
+        steps=0,
+        seconds=time.monotonic() - began,
+        notes=("error on the images kept aside: " + ", ".join(tried),),
+        weights=weights_of(best),
+    )
+
+
+def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block], feature: str) -> list[Site]:
+    """All places to refit, in order: the cuts, and every stream value behind the first of them."""
+    cuts = junctions(student, dropped)
+    found = [
+        site for entry, exit_ in cuts.items() if (site := junction_site(student, teacher, entry, exit_)) is not None
+    ]
+    taken = {site.value.name for site in found}
+    touched = {*cuts, *taken}
+    last = feature_in(student, feature, cuts)
+    found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
+    order = {node.name: place for place, node in enumerate(student.graph.nodes)}
+    return sorted(found, key=lambda site: order[site.value.name])
+
+
+def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterable[str], feature: str) -> list[Site]:
+    """Stream values downstream of the cuts, in order: sums, linear block outputs, and what makes the feature map."""
+    touched = {name for name in after}
+    known = {node.name for node in teacher.graph.nodes}
+    last = before_activation(student, named(student, feature))
+    sites = []
+    for node in student.graph.nodes:
+        if not any(source.name in touched for source in node.all_input_nodes):
+            continue
+        touched.add(node.name)
+        if node.name in known and (is_addition(node) or node is last or _is_linear_output(student, node)):
+            writers = writers_into(student, node)
+            if writers:
+                sites.append(Site(node, writers, node.name))
+    return sites
+
+
+def _is_linear_output(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """A convolution's output, normalised, that enters no activation and is not a term of a sum."""
+    ends = isinstance(module_of(traced, node), nn.BatchNorm2d) and len(shape_of(node) or ()) == 4
+    users = list(node.users)
+    convolves = any(isinstance(module_of(traced, user), nn.Conv2d) for user in users)
+    return ends and convolves and not (len(users) == 1 and is_addition(users[0]))
+
+
+def refit_in_sequence(
+    student: fx.GraphModule,
+    teacher: fx.GraphModule,
+    sites: Sequence[Site],
+    images: Callable[[slice], Tensor],
+    count: int,
+    ridge: float,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Re-solve the sites in order, each on the student's activations as they are by then.
+
+    images: normalised inputs by slice. Every solve removes the error that has gathered so far.
+    """
+    sampler = Sampler(count, 0)
+    targets = _sampled_targets(teacher, sites, images, count, sampler)
+    start = input_of(student).name
+    frontier: list[Env] = [{start: images(part)} for part in batches(count, _BATCH)]
+    with torch.no_grad():
+        for number, site in enumerate(sites):
+            equations = NormalEquations()
+            nodes = order_of(values_for(site), frontier[0])
+            keep = frozenset(node.name for node in values_for(site))
+            for env, wanted in zip(frontier, targets[site.value.name], strict=True):
+                values = compute(student, nodes, env, keep)
+                equations.add(*rows_for(student, site, values, wanted, sampler))
+            solve_site(student, site, equations, ridge)
+            frontier = [_step_over(student, site.value, env) for env in frontier]
+            advance(number + 1)
+
+
+def _sampled_targets(
+    teacher: fx.GraphModule,
+    sites: Sequence[Site],
+    images: Callable[[slice], Tensor],
+    count: int,
+    sampler: Sampler,
+) -> dict[str, list[Tensor]]:
+    """The teacher's values at the drawn positions, one teacher pass for all sites. Shapes: [n, positions, channels]."""
+    wanted = {site.value.name: named(teacher, site.target) for site in sites}
+    keep = frozenset(node.name for node in wanted.values())
+    start = input_of(teacher).name
+    nodes = order_of(wanted.values(), {start})
+    found: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    with torch.no_grad():
+        for part in batches(count, _BATCH):
+            values = compute(teacher, nodes, {start: images(part)}, keep)
+            for name, node in wanted.items():
+                found[name].append(at_positions(values[node.name], sampler.positions(node)))
+    return found
+
+
+def _step_over(traced: fx.GraphModule, value: fx.Node, env: Env) -> Env:
+    """The known values moved to just behind `value`: what the rest of the network still needs."""
+    nodes = list(traced.graph.nodes)
+    behind = set(nodes[nodes.index(value) + 1 :])
+    done = set(nodes[: nodes.index(value) + 1])
+    needed = _needed_for_output(traced)
+    live = [
+        n
+        for n in done
+        if n in needed and n.op != "get_attr" and any(user in behind and user in needed for user in n.users)
+    ]
+    return compute(traced, order_of(live, env), env, frozenset(n.name for n in live))
+
+
+def _needed_for_output(traced: fx.GraphModule) -> set[fx.Node]:
+    return set(order_of([logits_of(traced)], set()))

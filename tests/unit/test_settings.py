@@ -1,0 +1,124 @@
+"""Settings: one list, checked at the door, with the later source winning."""
+
+from pathlib import Path
+
+import pytest
+
+from practise_deploy.errors import InputError
+from practise_deploy.settings import Settings, read_settings
+
+
+def test_unknown_setting_is_an_error_that_suggests_the_nearest():
+    with pytest.raises(InputError) as error:
+        read_settings({"redcue": 20})
+    assert error.value.message == "unknown setting 'redcue'; did you mean 'reduce'?"
+
+
+def test_unknown_setting_far_from_all_has_no_suggestion():
+    with pytest.raises(InputError) as error:
+        read_settings({"zzzzzz": 1})
+    assert error.value.message == "unknown setting 'zzzzzz'"
+
+
+@pytest.mark.parametrize("written", [25, 25.0, "25", "25%", " 25 % ", "25.0%"])
+def test_reduction_may_be_written_as_a_number_or_in_percent(written):
+    assert read_settings({"reduce": written}).reduce == 25.0
+
+
+@pytest.mark.parametrize("written", ["0%", "100%", -5, 150, "a fifth", "nan"])
+def test_senseless_reduction_is_an_error_that_names_the_setting(written):
+    with pytest.raises(InputError, match="'reduce'"):
+        read_settings({"reduce": written})
+
+
+def test_only_one_target_may_be_given():
+    with pytest.raises(InputError, match="give one target, not --reduce and --target-ms"):
+        read_settings({"reduce": 20, "target_ms": 3.0})
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, (20.0, None, None)),
+        ({"reduce": 30}, (30.0, None, None)),
+        ({"target_ms": 3}, (None, 3.0, None)),
+        ({"drop": 2}, (None, None, 2)),
+    ],
+)
+def test_budget_is_what_was_asked_and_twenty_percent_by_default(given, expected):
+    budget = read_settings(given).budget
+    assert (budget.reduce_percent, budget.target_ms, budget.drop) == expected
+
+
+def test_toml_and_json_files_give_the_same_settings(tmp_path: Path):
+    (tmp_path / "a.toml").write_text('network = "torchvision:resnet18"\ntarget-ms = 3.5\nmean = [0.1, 0.2, 0.3]\n')
+    (tmp_path / "a.json").write_text('{"network": "torchvision:resnet18", "target_ms": 3.5, "mean": [0.1, 0.2, 0.3]}')
+    toml, json = (read_settings({}, file=tmp_path / name) for name in ("a.toml", "a.json"))
+    assert toml == json and toml.mean == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("name, text", [("a.toml", "network ="), ("a.json", "{"), ("a.json", "[1]")])
+def test_broken_settings_file_is_an_error_that_names_it(tmp_path: Path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=name):
+        read_settings({}, file=tmp_path / name)
+
+
+def test_missing_settings_file_is_an_error_that_names_it(tmp_path: Path):
+    with pytest.raises(InputError, match="none.toml"):
+        read_settings({}, file=tmp_path / "none.toml")
+
+
+def test_command_line_wins_over_the_file_and_the_file_over_the_earlier_run(tmp_path: Path):
+    file = tmp_path / "a.toml"
+    file.write_text("seed = 2\nthreads = 2\n")
+    found = read_settings({"seed": 3}, file=file, base={"seed": 1, "threads": 1, "batch": 4})
+    assert (found.seed, found.threads, found.batch) == (3, 2, 4)
+
+
+def test_new_target_replaces_an_earlier_one_of_another_kind(tmp_path: Path):
+    file = tmp_path / "a.toml"
+    file.write_text("drop = 2\n")
+    assert read_settings({}, file=file, base={"reduce": 30}).budget.drop == 2
+    assert read_settings({"target_ms": 4}, file=file, base={"reduce": 30}).budget.target_ms == 4.0
+
+
+def test_two_targets_in_one_file_are_an_error(tmp_path: Path):
+    file = tmp_path / "a.toml"
+    file.write_text("drop = 2\nreduce = 20\n")
+    with pytest.raises(InputError, match="one target"):
+        read_settings({}, file=file)
+
+
+def test_numbers_of_a_channel_may_be_a_list_or_be_written_with_commas():
+    assert read_settings({"mean": "0.5, 0.25,0"}).mean == (0.5, 0.25, 0.0)
+    with pytest.raises(InputError, match="'mean'"):
+        read_settings({"mean": "a,b"})
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(InputError) as error:
+        read_settings({"threads": 0, "sed": 1})
+    assert "'threads' = 0" in error.value.message and "'seed'" in error.value.message
+
+
+def test_settings_cannot_be_changed_afterwards():
+    with pytest.raises(Exception, match="frozen"):
+        Settings().seed = 3
+
+
+@pytest.mark.parametrize(
+    "network, folder",
+    [
+        ("digits", "runs/digits"),
+        ("torchvision:resnet18", "runs/torchvision-resnet18"),
+        ("./a/net.py:make", "runs/a-net.py-make"),
+    ],
+)
+def test_run_folder_is_named_after_the_network(network, folder):
+    assert Settings(network=network).run_folder == Path(folder)
+    assert Settings(network=network, out=Path("x")).run_folder == Path("x")
+
+
+def test_picked_settings_are_values_that_json_knows():
+    assert Settings(data=Path("a/b"), seed=4).pick("seed", "data") == {"seed": 4, "data": "a/b"}
