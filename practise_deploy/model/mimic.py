@@ -65,17 +65,26 @@ class Pair:
     student_feature: str
     teacher_feature: str
     device: torch.device = _CPU
+    known: dict[tuple[int, int], tuple[FitImages, list[Tensor]]] = field(default_factory=dict, repr=False)
 
     def error(self, images: FitImages, size: int) -> float:
         """Mean squared error of the student's features, without augmentation, in eval mode and full precision."""
         self.student.eval()
-        total = 0.0
+        student_value, total = named(self.student, self.student_feature), 0.0
         with torch.no_grad():
-            for part in batches(len(images), size):
-                x = images.batch(part).to(self.device)
-                wanted, found = self.features(x)
-                total += float((wanted - found).float().square().mean()) * len(x)
+            for part, wanted in zip(batches(len(images), size), self._wanted(images, size), strict=True):
+                (found,) = forward(self.student, images.batch(part).to(self.device), [student_value])
+                total += float((wanted - found).float().square().mean()) * len(found)
         return total / len(images)
+
+    def _wanted(self, images: FitImages, size: int) -> list[Tensor]:
+        """The teacher's features of these images by batch, computed once."""
+        if (id(images), size) not in self.known:
+            value = named(self.teacher, self.teacher_feature)
+            parts = batches(len(images), size)
+            found = [forward(self.teacher, images.batch(part).to(self.device), [value])[0] for part in parts]
+            self.known[id(images), size] = (images, found)  # holding the images keeps their id theirs
+        return self.known[id(images), size][1]
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's and the student's feature maps."""

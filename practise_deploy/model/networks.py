@@ -314,6 +314,9 @@ def _load_exported(path: Path, settings: Settings) -> Network:
             f"{path} is no torch.export file: {str(error).splitlines()[0] if str(error) else error!r}"
         ) from None
     assert isinstance(traced, fx.GraphModule)
+    next(node for node in reversed(traced.graph.nodes) if node.op == "output").args = (logits_of(traced),)
+    traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
+    traced.recompile()
     shape = tuple(int(side) for side in input_of(traced).meta["val"].shape)
     preprocessing = _preprocessing({"input_size": shape[1:]}, settings, None)
     annotate_shapes(traced, (1, *shape[1:]) if _takes_one(traced, shape) else shape)

@@ -44,17 +44,20 @@ def without(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto
 
     model: from `with_cuts`. Costs milliseconds: weights that stay are shared, not copied.
     """
-    now: dict[str, str] = {}
-    for block in dropped:
-        now[_TAP + block.exit] = now.get(_TAP + block.entry, _TAP + block.entry)
-    now = {old: _resolve(new, now) for old, new in now.items()}
+    same = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"}  # one value, two names
+    cuts = {_resolve(_TAP + block.exit, same): _resolve(_TAP + block.entry, same) for block in dropped}
+    now = {old: _resolve(new, cuts) for old, new in cuts.items()}
+    now |= {alias: now[of] for alias in same if (of := _resolve(alias, same)) in now}
     nodes = []
     for node in model.graph.node:
         if any(name in now for name in node.input):
             node = copy.deepcopy(node)
             node.input[:] = [now.get(name, name) for name in node.input]
         nodes.append(node)
-    return _assemble(model, _alive(nodes, now.get("logits", "logits")))
+    if "logits" in now:  # the last block's exit is the output
+        nodes = [node for node in nodes if "logits" not in node.output]
+        nodes.append(onnx.helper.make_node("Identity", [now["logits"]], ["logits"]))
+    return _assemble(model, _alive(nodes, "logits"))
 
 
 def _resolve(name: str, now: dict[str, str]) -> str:

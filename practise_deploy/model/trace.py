@@ -238,11 +238,12 @@ def _swap_in(traced: fx.GraphModule, path: str, owner: nn.Conv2d, node: fx.Node)
     padding: Any
     dilation: Any
     groups: Any
-    _, _, _, stride, padding, dilation, groups = (*node.args, *(1, 0, 1, 1)[len(node.args) - 3 :])[:7]  # type: ignore[misc]
+    kernel_size: Any = owner.kernel_size
+    _, _, _, stride, padding, dilation, groups = (*node.args, *(1, 0, 1, 1)[len(node.args) - 3 :])[:7]
     plain = nn.Conv2d(
         owner.in_channels,
         owner.out_channels,
-        owner.kernel_size,
+        kernel_size,
         stride=stride,
         padding=padding,
         dilation=dilation,

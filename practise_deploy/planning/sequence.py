@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -50,7 +51,8 @@ def recover(
     plain = drop_blocks(teacher, dropped)
     name = feature_in(plain, feature, junctions(plain, dropped))
     size = 64
-    before = Pair(plain, teacher, name, feature).error(judge, size)
+    pair = Pair(plain, teacher, name, feature)
+    before = pair.error(judge, size)
     best, best_error, method = plain, before, "plain drop (every refit was worse on the images kept aside)"
     tried = [f"plain {before:.4g}"]
     for number, ridge in enumerate(RIDGES):
@@ -61,7 +63,7 @@ def recover(
             progress.advance(number + done / max(1, len(sites)), len(RIDGES), f"ridge {RIDGES[number]:g}")
 
         refit_in_sequence(student, teacher, sites, learn.batch, len(learn), ridge, advance)
-        error = Pair(student, teacher, name, feature).error(judge, size)
+        error = replace(pair, student=student).error(judge, size)
         tried.append(f"ridge {ridge:g} {error:.4g}")
         if error < best_error:
             best, best_error, method = (
@@ -113,11 +115,20 @@ def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterabl
 
 
 def _is_linear_output(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """A convolution's output, normalised, that enters no activation and is not a term of a sum."""
+    """A convolution's output, normalised, that convolutions read as it is and that is not just a term of a sum."""
     ends = isinstance(module_of(traced, node), nn.BatchNorm2d) and len(shape_of(node) or ()) == 4
-    users = list(node.users)
-    convolves = any(isinstance(module_of(traced, user), nn.Conv2d) for user in users)
-    return ends and convolves and not (len(users) == 1 and is_addition(users[0]))
+    readers = _readers(traced, node)
+    convolves = any(isinstance(module_of(traced, reader), nn.Conv2d) for reader in readers)
+    return ends and convolves and not (len(readers) == 1 and is_addition(readers[0]))
+
+
+def _readers(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """Who uses a value, seen through padding and what does nothing."""
+    found = []
+    for user in node.users:
+        passes = isinstance(module_of(traced, user), (nn.Identity, nn.Dropout, nn.ZeroPad2d))
+        found += _readers(traced, user) if passes else [user]
+    return found
 
 
 def refit_in_sequence(

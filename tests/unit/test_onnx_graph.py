@@ -5,10 +5,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from networks import tiny_mobilenet, tiny_resnet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.networks import load_network
 from practise_deploy.model.onnx_graph import to_onnx, with_cuts, without

@@ -65,7 +65,7 @@ def test_broken_settings_file_is_an_error_that_names_it(tmp_path: Path, name, te
 
 
 def test_missing_settings_file_is_an_error_that_names_it(tmp_path: Path):
-    with pytest.raises(InputError, match="none.toml"):
+    with pytest.raises(InputError, match=r"none\.toml"):
         read_settings({}, file=tmp_path / "none.toml")
 
 

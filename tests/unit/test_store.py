@@ -228,9 +228,9 @@ def test_folder_that_cannot_be_written_is_a_problem_of_the_environment(tmp_path:
 
 
 def test_second_build_in_the_same_folder_is_refused_until_the_first_is_done(tmp_path: Path):
-    with Run(tmp_path).locked():
-        with pytest.raises(InputError, match="another build is writing"), Run(tmp_path).locked():
-            pass
+    first, second = Run(tmp_path).locked(), Run(tmp_path).locked()
+    with first, pytest.raises(InputError, match="another build is writing"), second:
+        pass
     with Run(tmp_path).locked():
         pass
 
