@@ -70,6 +70,19 @@ class Build:
         self.command = command
         self.structure_only = structure_only
 
+    def check(self) -> None:
+        """Find what is missing or broken before anything is measured or written.
+
+        Raises: InputError, EnvironmentProblem.
+        """
+        if not self.network.learns:
+            raise InputError(
+                f"{self.settings.network} is a torch.export file: it can be inspected, measured and exported, not replanned",
+                remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
+            )
+        pick_device(self.settings.compute)
+        assert self.candidates and self.backend and self.images
+
     # What there is.
 
     @cached_property
@@ -83,6 +96,11 @@ class Build:
     def blocks(self) -> tuple[Block, ...]:
         """Every residual unit, droppable or not."""
         return find_blocks(self.network.traced, self.network.input_shape)
+
+    @property
+    def candidates(self) -> tuple[Block, ...]:
+        """The blocks that can go; NoDroppableBlock is raised where there is none."""
+        return droppable(self.blocks)
 
     @cached_property
     def images(self) -> TinySet:
@@ -103,7 +121,7 @@ class Build:
     @cached_property
     def latency(self) -> LatencyTable:
         """Savings of all droppable blocks."""
-        candidates = droppable(self.blocks)
+        candidates = self.candidates
         key = {
             **self._device_key,
             "blocks": [block.name for block in candidates],
@@ -122,16 +140,11 @@ class Build:
     def recoverability(self) -> Recoverabilities:
         """R of every block whose saving can be told from none."""
         sure = {saving.block for saving in self.latency.savings if saving.distinguishable}
-        candidates = [block for block in droppable(self.blocks) if block.name in sure]
+        candidates = [block for block in self.candidates if block.name in sure]
         steps = self.settings.score_iterations if self.settings.recipe == "paper" else None
         key = {**self._learning_key, "candidates": sorted(sure), "score_iterations": steps}
 
         def compute() -> Recoverabilities:
-            if not self.network.learns:
-                raise InputError(
-                    f"{self.settings.network} is a torch.export file: it can be inspected, measured and exported, not replanned",
-                    remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
-                )
             teacher, feature, fit, seed = (
                 self.network.traced,
                 self.network.facts.feature,
@@ -210,7 +223,7 @@ class Build:
             with self.screen("Finetuning by feature mimicking") as progress, exact(self.settings.seed):
                 return finetune(
                     student, self.network.traced, self.recovered, features, self.images.fit, schedule, device, progress,
-                    self.run.partial(f"finetune-{digest(key)[:12]}"),
+                    self.run.partial(f"finetune.{digest(key)[:12]}"),
                 )  # fmt: skip
 
         return self.run.step("finetune", Student, key, compute)
@@ -219,8 +232,10 @@ class Build:
 
     @cached_property
     def shipped(self) -> Shipped:
-        """model.onnx, and original.onnx beside it."""
-        self._original()
+        """model.onnx, and original.onnx beside it; a torch.export file has the latter alone."""
+        original = self._original()
+        if not self.network.learns:
+            return original
         return self._export(
             "export", MODEL, arrays_digest(self.finetuned.weights), lambda: self._student(self.finetuned)
         )
@@ -233,6 +248,7 @@ class Build:
             "original weights": self.network.facts.sha256,
             "model": self.shipped.sha256,
             "held-out images": self.images.held_out.digest(),
+            "preprocessing": repr(self.network.facts.preprocessing),
         }
 
         def compute() -> Verification:
@@ -270,7 +286,7 @@ class Build:
     @cached_property
     def release(self) -> Release:
         """Drop the blocks whose loss is cheapest to recover per millisecond saved; ship the rest, and prove it."""
-        assert self.backend and self.images  # missing ones are found before anything is computed
+        self.check()
         return self._write(
             Release(
                 network=self.network.facts,
@@ -314,7 +330,7 @@ class Build:
     @cached_property
     def _cuttable(self) -> onnx.ModelProto:
         with self.screen("Exporting the network"):
-            return with_cuts(self.network.traced, droppable(self.blocks), self._input_shape)
+            return with_cuts(self.network.traced, self.candidates, self._input_shape)
 
     @cached_property
     def _device_key(self) -> Key:

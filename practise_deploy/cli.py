@@ -71,7 +71,7 @@ def main() -> None:
 
 def _of_a_library(error: Exception) -> int:
     """Usage errors of the command line and errors of the device half; anything else is a bug of ours and raised."""
-    from practise_backends.errors import BackendError, MeasureError
+    from practise_backends.errors import BackendError, CompileError, MeasureError
     from practise_deploy.console import Console
 
     if hasattr(error, "format_message"):
@@ -79,7 +79,7 @@ def _of_a_library(error: Exception) -> int:
         return 2
     if isinstance(error, BackendError):
         Console().error(error.message, error.remedy)
-        return 1 if isinstance(error, MeasureError) else 3
+        return 1 if isinstance(error, MeasureError) else 2 if isinstance(error, CompileError) else 3
     if type(error).__name__ in ("Exit", "Abort"):
         return int(getattr(error, "exit_code", 130))
     raise error
@@ -87,7 +87,10 @@ def _of_a_library(error: Exception) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A command: the record it ends with, how to show it, the steps that --fresh computes again."""
+    """A command: the record it ends with, how to show it, the steps that --fresh computes again.
+
+    needs: finds what is missing or broken before anything is measured or written.
+    """
 
     name: str
     help: str
@@ -95,6 +98,7 @@ class Stage:
     show: Callable[[Console, Build], None]
     steps: tuple[str, ...] = ()
     code: Callable[[Build], int] = lambda _: 0
+    needs: Callable[[Build], object] = lambda build: build.check()
     structure_only: bool = False
 
 
@@ -145,10 +149,11 @@ def _run(stage: Stage, own: dict[str, Any], given: dict[str, Any]) -> int:
     tell = console.note if own["explain"] else lambda _: None
     run = Run(settings.run_folder, fresh=frozenset(stage.steps if own["fresh"] else ()), tell=tell)
     build = Build(settings, run, console.progress, command=_command(), structure_only=stage.structure_only)
+    stage.needs(build)
     if stage.name == "inspect":
         return _emit(stage, build, console, own)
     with run.locked():
-        run.write("settings.json", settings.model_dump_json(indent=1))
+        run.write("settings.json", json.dumps({"schema": 1, **settings.model_dump(mode="json")}, indent=1))
         return _emit(stage, build, console, own)
 
 
@@ -173,7 +178,8 @@ def _settings(network: str | None, config: Path | None, given: dict[str, Any]) -
     if earlier is not None and earlier.is_file():
         try:
             base = json.loads(earlier.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            del base["schema"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"cannot read {earlier}: {error}", remedy="name the network and its settings again"
             ) from None
@@ -199,23 +205,23 @@ def _show_students(console: Console, build: Build) -> None:
 
 
 def _any_droppable(build: Build) -> int:
-    from practise_deploy.model.blocks import droppable
-
-    droppable(build.blocks)
-    return 0
+    return 0 if build.candidates else 2
 
 
 STAGES = (
     Stage("inspect", "Show the network's blocks, and why the others cannot be dropped.", _inspection,
-          lambda c, b: c.show_blocks(b.blocks, b.network.facts), code=_any_droppable, structure_only=True),
+          lambda c, b: c.show_blocks(b.blocks, b.network.facts), code=_any_droppable,
+          needs=lambda b: b.network, structure_only=True),
     Stage("latency", "Measure what every block costs on the device.", lambda b: b.latency,
-          lambda c, b: c.show_latency(b.latency), ("latency",), structure_only=True),
+          lambda c, b: c.show_latency(b.latency), ("latency",),
+          needs=lambda b: (b.backend, b.candidates), structure_only=True),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.plan.reached else 1),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
           _show_students, ("recover", "finetune")),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,
-          lambda c, b: c.show_shipped(b.shipped), ("export",)),
+          lambda c, b: c.show_shipped(b.shipped), ("export",),
+          needs=lambda b: b.check() if b.network.learns else None),
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
           lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from practise_deploy.errors import EnvironmentProblem, InputError
-from practise_deploy.terms import Arrays
+from practise_deploy.terms import SCHEMA, Arrays
 
 Record = TypeVar("Record")
 Key = dict[str, Any]
@@ -162,7 +162,7 @@ class Run:
         self._tell(f"{name}: {reason}")
 
     def partial(self, name: str) -> Path:
-        """Where a long step may keep what it has so far."""
+        """Where a long step may keep what it has so far: STEP, or STEP.KEY where it depends on the key; gone once it is done."""
         return self._steps / f"{name}.partial.npz"
 
     def write(self, name: str, content: bytes | str) -> Path:
@@ -185,7 +185,8 @@ class Run:
     def _note(self, name: str) -> dict[str, Any]:
         try:
             note = json.loads((self._steps / f"{name}.key.json").read_text(encoding="utf-8"))
-            return note if isinstance(note, dict) and isinstance(note.get("key"), dict) and "seconds" in note else {}
+            whole = isinstance(note, dict) and isinstance(note.get("key"), dict) and "seconds" in note
+            return note if whole and note.get("schema") == SCHEMA else {}
         except (OSError, ValueError):
             return {}
 
@@ -204,10 +205,11 @@ class Run:
         (self._steps / f"{name}.key.json").unlink(missing_ok=True)  # the key vouches for the rest: last in, first out
         for array_field in _array_fields(record):
             write_arrays(self._steps / f"{name}.npz", getattr(record, array_field))
-        write_atomically(self._steps / f"{name}.json", to_json(record))
-        note = {"key": key, "seconds": self.seconds[name]}
+        write_atomically(self._steps / f"{name}.json", to_json({"schema": SCHEMA, **plain(record)}))
+        note = {"schema": SCHEMA, "key": key, "seconds": self.seconds[name]}
         write_atomically(self._steps / f"{name}.key.json", json.dumps(note, indent=1, default=str))
-        self.partial(name).unlink(missing_ok=True)
+        for left in self._steps.glob(f"{name}.*partial.npz"):
+            left.unlink(missing_ok=True)
 
 
 def _listed(names: list[str]) -> str:

@@ -125,17 +125,21 @@ def _unit(traced: fx.GraphModule, addition: fx.Node, entry: fx.Node) -> _Unit:
             stack.extend(n for n in node.all_input_nodes if n.op != "placeholder" and is_computed(n))
     last = addition
     users = list(addition.users)
-    if len(users) == 1 and is_relu(traced, users[0]) and _never_negative(traced, entry):
+    if len(users) == 1 and is_relu(traced, users[0]) and _is_fixed_point(traced, entry, users[0]):
         last = users[0]
         inside.add(last)
     return _Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside))
 
 
-def _never_negative(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a second ReLU of this value would change nothing."""
+def _is_fixed_point(traced: fx.GraphModule, node: fx.Node, activation: fx.Node) -> bool:
+    """Whether this activation of the value would change nothing: it comes out of such a one already."""
     while isinstance(module_of(traced, node), _KEEPS_SIGN):
         node = node.all_input_nodes[0]
-    return is_relu(traced, node)
+    return is_relu(traced, node) and (_is_relu6(traced, node) or not _is_relu6(traced, activation))
+
+
+def _is_relu6(traced: fx.GraphModule, node: fx.Node) -> bool:
+    return isinstance(module_of(traced, node), nn.ReLU6) or node.target is nn.functional.relu6
 
 
 def _why_not(unit: _Unit, units: list[_Unit]) -> str:

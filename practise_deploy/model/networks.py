@@ -257,6 +257,11 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
         raise InputError(
             f"the network has {channels} input channels, but mean has {len(mean)} numbers and std {len(std)}"
         )
+    if settings.resize and settings.resize < max(size):
+        raise InputError(
+            f"--resize {settings.resize} is smaller than the input, {size[0]}x{size[1]}",
+            remedy="resize to at least the input size",
+        )
     resize = settings.resize or (config.get("resize") if not settings.input_size else None)
     return Preprocessing(
         channels=channels,
@@ -318,6 +323,10 @@ def _load_exported(path: Path, settings: Settings) -> Network:
     traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
     traced.recompile()
     shape = tuple(int(side) for side in input_of(traced).meta["val"].shape)
+    if settings.input_size not in (None, shape[2], shape[3]):
+        raise InputError(
+            f"{path} takes inputs of {shape[2]}x{shape[3]}, not {settings.input_size}", remedy="leave --input-size out"
+        )
     preprocessing = _preprocessing({"input_size": shape[1:]}, settings, None)
     annotate_shapes(traced, (1, *shape[1:]) if _takes_one(traced, shape) else shape)
     facts = _facts(

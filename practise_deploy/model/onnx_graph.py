@@ -44,7 +44,9 @@ def without(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto
 
     model: from `with_cuts`. Costs milliseconds: weights that stay are shared, not copied.
     """
-    same = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"}  # one value, two names
+    same = {
+        node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"
+    }  # one value, two names
     cuts = {_resolve(_TAP + block.exit, same): _resolve(_TAP + block.entry, same) for block in dropped}
     now = {old: _resolve(new, cuts) for old, new in cuts.items()}
     now |= {alias: now[of] for alias in same if (of := _resolve(alias, same)) in now}

@@ -1,0 +1,67 @@
+"""Writes the README's tables from the JSON under benchmarks/results: python benchmarks/readme.py [--check]"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- builds: made by benchmarks/readme.py -->", "<!-- end of builds -->"
+TITLES = {
+    "digits": "embedded digits (ResNet-20, 28x28)",
+    "efficientnet-lite0": "EfficientNet-Lite0 (Imagenette, 224x224)",
+    "resnet56": "ResNet-56 (CIFAR-10, 32x32)",
+}
+
+
+def table() -> str:
+    """The builds as a Markdown table."""
+    rows = [
+        "| network | images to fit | blocks dropped | latency p50 before → after | speed-up (95% interval) | top-1 before → after | wall time, peak memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, title in TITLES.items():
+        path = RESULTS / f"build_{name}.json"
+        if path.is_file():
+            rows.append(row(title, json.loads(path.read_text())))
+    return "\n".join(rows)
+
+
+def row(title: str, found: dict) -> str:
+    """One build."""
+    before, after = found["engines"]
+    ratio, accuracy = found["speedup"], found["verification"]["accuracy"]
+    drop = found["verification"]["drop_points"]
+    return (
+        f"| {title} | {found['images']['fit']} | {len(found['plan']['dropped'])} "
+        f"| {_ms(before)} → {_ms(after)} ms "
+        f"| {ratio['estimate']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] "
+        f"| {_top1(accuracy['teacher'])} → {_top1(accuracy['engine'])}, lost {drop['estimate']:.1f} [{drop['low']:.1f}, {drop['high']:.1f}] points "
+        f"| {found['wall_s'] / 60:.1f} min, {found['peak_memory_mb'] / 1000:.1f} GB |"
+    )
+
+
+def _ms(engine: dict) -> str:
+    return f"{engine['p50_ms']['estimate']:.3g}"
+
+
+def _top1(found: dict) -> str:
+    return f"{found['percent']['estimate']:.1f}%"
+
+
+def main() -> int:
+    """Rewrite the README, or with --check say whether it is up to date."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    fresh = f"{head}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+    if "--check" in sys.argv:
+        return int(fresh != text)
+    readme.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
