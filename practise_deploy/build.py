@@ -233,7 +233,7 @@ class Build:
     @cached_property
     def shipped(self) -> Shipped:
         """model.onnx, and original.onnx beside it; a torch.export file has the latter alone."""
-        original = self._original()
+        original = self._original
         if not self.network.learns:
             return original
         return self._export(
@@ -272,7 +272,7 @@ class Build:
         key = {
             **self._device_key,
             "model": self.shipped.sha256,
-            "original": self._original().sha256,
+            "original": self._original.sha256,
             "measuring": self.settings.measure_budget_s,
         }
 
@@ -399,6 +399,7 @@ class Build:
         load_weights(student, state.weights)
         return student.eval()
 
+    @cached_property
     def _original(self) -> Shipped:
         return self._export("export-original", ORIGINAL_MODEL, self.network.facts.sha256, lambda: self.network.traced)
 

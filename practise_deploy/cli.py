@@ -52,16 +52,12 @@ _OWN: dict[str, Any] = {
 
 def main() -> None:
     """Run the command line; every known error is one message and its exit code."""
-    from practise_deploy.console import Console
-
     try:
         code = app(standalone_mode=False)
     except PractiseError as error:
-        Console().error(error.message, error.remedy)
-        code = error.exit_code
+        code = _refuse(error.message, error.remedy, error.exit_code)
     except KeyboardInterrupt:
-        Console().error("interrupted", "the same command goes on where it was")
-        code = 130
+        code = _interrupted()
     except BrokenPipeError:
         code = 0
     except Exception as error:
@@ -72,17 +68,31 @@ def main() -> None:
 def _of_a_library(error: Exception) -> int:
     """Usage errors of the command line and errors of the device half; anything else is a bug of ours and raised."""
     from practise_backends.errors import BackendError, CompileError, MeasureError
-    from practise_deploy.console import Console
 
-    if hasattr(error, "format_message"):
-        Console().error(error.format_message(), "practise-deploy --help lists commands and options")
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error, file=sys.stderr)
         return 2
+    if hasattr(error, "format_message"):
+        return _refuse(error.format_message(), "practise-deploy --help lists commands and options", 2)
     if isinstance(error, BackendError):
-        Console().error(error.message, error.remedy)
-        return 1 if isinstance(error, MeasureError) else 2 if isinstance(error, CompileError) else 3
-    if type(error).__name__ in ("Exit", "Abort"):
-        return int(getattr(error, "exit_code", 130))
+        code = 1 if isinstance(error, MeasureError) else 2 if isinstance(error, CompileError) else 3
+        return _refuse(error.message, error.remedy, code)
+    if type(error).__name__ == "Abort":
+        return _interrupted()
+    if type(error).__name__ == "Exit":
+        return int(getattr(error, "exit_code", 0))
     raise error
+
+
+def _interrupted() -> int:
+    return _refuse("interrupted", "the same command goes on where it was", 130)
+
+
+def _refuse(message: str, remedy: str, code: int) -> int:
+    from practise_deploy.console import Console  # brings numpy, which --help can do without
+
+    Console().error(message, remedy)
+    return code
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +188,8 @@ def _settings(network: str | None, config: Path | None, given: dict[str, Any]) -
     if earlier is not None and earlier.is_file():
         try:
             base = json.loads(earlier.read_text(encoding="utf-8"))
-            del base["schema"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            base.pop("schema", None)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"cannot read {earlier}: {error}", remedy="name the network and its settings again"
             ) from None

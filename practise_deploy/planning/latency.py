@@ -48,7 +48,7 @@ def measure_block_latency(
         baseline_ms=baseline,
         aa_ratio=aa_ratio,
         resolution_ms=resolution,
-        savings=tuple(_saving(block, twins[block.name], timings, baseline.estimate, resolution) for block in blocks),
+        savings=tuple(_saving(block, twins[block.name], timings, baseline, resolution) for block in blocks),
         rounds=len(timings.rounds_ms),
         discarded=timings.discarded,
         stopped_because=timings.stopped_because,
@@ -59,7 +59,7 @@ def measure_block_latency(
 def measure_reduction(model: onnx.ModelProto, dropped: Sequence[Block], bench: Bench, progress: Progress) -> Interval:
     """By how many percent the latency falls when these blocks are dropped together, measured."""
     timings, _ = _measure(without(model, []), {"chosen": without(model, dropped)}, bench, progress)
-    return _reduction_percent(timings, ("chosen",))
+    return _reduction_percent(timings, ("chosen",), bench.patience.confidence)
 
 
 def _measure(
@@ -80,8 +80,8 @@ def _measure(
             engine.close()
 
 
-def _reduction_percent(timings: Timings, names: tuple[str, ...]) -> Interval:
-    ratio = paired_ratio(timings, names)
+def _reduction_percent(timings: Timings, names: tuple[str, ...], confidence: float) -> Interval:
+    ratio = paired_ratio(timings, names, confidence=confidence)
     return Interval(
         estimate=100 * (1 - ratio.estimate),
         low=100 * (1 - ratio.high),
@@ -90,9 +90,11 @@ def _reduction_percent(timings: Timings, names: tuple[str, ...]) -> Interval:
     )
 
 
-def _saving(block: Block, twins: tuple[str, ...], timings: Timings, baseline_ms: float, resolution_ms: float) -> Saving:
-    reduction = _reduction_percent(timings, twins)
-    scale = baseline_ms / 100
+def _saving(
+    block: Block, twins: tuple[str, ...], timings: Timings, baseline_ms: Interval, resolution_ms: float
+) -> Saving:
+    reduction = _reduction_percent(timings, twins, baseline_ms.confidence)
+    scale = baseline_ms.estimate / 100
     saving = Interval(
         estimate=reduction.estimate * scale,
         low=reduction.low * scale,

@@ -123,7 +123,8 @@ def _refits(teacher: fx.GraphModule, candidate: _Candidate) -> dict[str, Tensor]
         return {}
     starts = [folded(teacher, writer) for writer in candidate.site.writers]
     start = torch.cat([*(each[:-1] for each in starts), torch.stack([each[-1] for each in starts]).sum(0)[None]])
-    return {f"refit, ridge {ridge:g}": (candidate.equations.solve(ridge, start) - start).float() for ridge in RIDGES}
+    dtype = next(teacher.parameters()).dtype
+    return {f"refit, ridge {ridge:g}": (candidate.equations.solve(ridge, start) - start).to(dtype) for ridge in RIDGES}
 
 
 def _all_values(teacher: fx.GraphModule, images: Tensor) -> Env:

@@ -72,24 +72,36 @@ class NormalEquations:
 
 
 def writer_of(traced: fx.GraphModule, node: fx.Node) -> Writer | None:
-    """The writer whose output a value is, through BatchNorm and what does nothing in eval mode."""
+    """The writer whose output a value is, through BatchNorm and what does nothing in eval mode.
+
+    None where nothing can be solved for, or where its weights also make a value that is used elsewhere.
+    """
     norm = None
     output = node
     while True:
         module = module_of(traced, node)
-        if isinstance(module, nn.BatchNorm2d) and norm is None:
+        if len(node.users) > 1 and node is not output:
+            return None
+        if isinstance(module, nn.BatchNorm2d) and norm is None and _settable(module) and _called_once(node):
             norm = node
         elif isinstance(module, nn.Conv2d):
-            return Writer(node, output, norm) if _solvable(module) else None
+            return Writer(node, output, norm) if _solvable(module) and _called_once(node) else None
         elif not (
             isinstance(module, _PASSES_THROUGH)
             or "Drop" in type(module).__name__
             or "StochasticDepth" in type(module).__name__
         ):
             return None
-        if len(node.users) > 1 and node is not output:
-            return None
         node = node.all_input_nodes[0]
+
+
+def _called_once(node: fx.Node) -> bool:
+    return len(node.graph.find_nodes(op="call_module", target=node.target, sort=False)) == 1
+
+
+def _settable(module: nn.BatchNorm2d) -> bool:
+    own_forward = type(module).forward is not nn.BatchNorm2d.forward
+    return module.affine and module.running_mean is not None and not own_forward
 
 
 def _solvable(module: nn.Conv2d) -> bool:

@@ -20,6 +20,7 @@ from practise_deploy.planning.refit import (
     NormalEquations,
     Sampler,
     Site,
+    Writer,
     at_positions,
     before_activation,
     junction_site,
@@ -157,7 +158,7 @@ def refit_in_sequence(
                 values = compute(student, nodes, env, keep)
                 equations.add(*rows_for(student, site, values, wanted, sampler))
             solve_site(student, site, equations, ridge)
-            frontier = [_step_over(student, site.value, env) for env in frontier]
+            frontier = [_step_over(student, site.value, env, sites[number + 1 :]) for env in frontier]
             advance(number + 1)
 
 
@@ -182,18 +183,30 @@ def _sampled_targets(
     return found
 
 
-def _step_over(traced: fx.GraphModule, value: fx.Node, env: Env) -> Env:
-    """The known values moved to just behind `value`: what the rest of the network still needs."""
+def _step_over(traced: fx.GraphModule, value: fx.Node, env: Env, later: Sequence[Site]) -> Env:
+    """The known values moved to just behind `value`: what the rest of the network still needs.
+
+    What writers of later sites give is not among them, as it will change: their inputs are.
+    """
     nodes = list(traced.graph.nodes)
-    behind = set(nodes[nodes.index(value) + 1 :])
     done = set(nodes[: nodes.index(value) + 1])
     needed = _needed_for_output(traced)
+    to_come = {node for site in later for writer in site.writers for node in _span(writer)}
     live = [
         n
         for n in done
-        if n in needed and n.op != "get_attr" and any(user in behind and user in needed for user in n.users)
-    ]
+        if n in needed and n.op != "get_attr" and n not in to_come
+        and any(user in needed and (user not in done or user in to_come) for user in n.users)
+    ]  # fmt: skip
     return compute(traced, order_of(live, env), env, frozenset(n.name for n in live))
+
+
+def _span(writer: Writer) -> list[fx.Node]:
+    """The values from a writer's convolution to its output."""
+    found = [writer.output]
+    while found[-1] is not writer.convolution:
+        found.append(found[-1].all_input_nodes[0])
+    return found
 
 
 def _needed_for_output(traced: fx.GraphModule) -> set[fx.Node]:

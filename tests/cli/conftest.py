@@ -1,0 +1,75 @@
+"""The command line, run inside the test's own process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from practise_deploy.cli import main
+from story.scripted import ScriptedOrt, one_thread, write_inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command left: its exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """stdout as the one JSON document that it must be."""
+        return json.loads(self.out, parse_constant=lambda word: pytest.fail(f"stdout holds {word}"))
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run a command line in an empty folder, on a scripted device; never a traceback."""
+    scripted = ScriptedOrt()
+    monkeypatch.setattr("practise_deploy.build.load_backend", lambda name: scripted)
+    monkeypatch.setattr("practise_backends.catalog.load_backend", lambda name: scripted)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr("sys.argv", ["practise-deploy", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Said(int(left.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A user's Python file of networks, and an .npz of 40 images."""
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+FAST = ("--iterations", 2, "--batch-size", 16, "--measure-budget-s", 0.3)
+
+
+@pytest.fixture
+def job(inputs: tuple[Path, Path]) -> tuple[object, ...]:
+    """A small job: network, images and patience."""
+    networks, data = inputs
+    return (f"{networks}:tiny_resnet", "--data", data, *FAST)

@@ -1,0 +1,263 @@
+"""Bad input: one clear message on stderr, the documented exit code, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from networks import tiny_resnet
+from practise_backends.catalog import load_backend
+
+Job = tuple[object, ...]
+Cli = Callable[..., Any]
+
+
+def refused(said: Any, code: int, *words: str) -> None:
+    """One error, with these words in it, and nothing on stdout or on the disk."""
+    assert said.code == code, said.err
+    assert said.err.count("error: ") == 1 and said.out == ""
+    for word in words:
+        assert word in said.err, said.err
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    return folder
+
+
+def on(job: Job, data: Path) -> Job:
+    """The same job on other images."""
+    return (job[0], "--input-size", 16, "--data", data, *job[3:])
+
+
+def test_missing_weights_file(cli: Cli, job: Job):
+    refused(cli("build", *job, "--weights", "nowhere.pth"), 2, "no such weights file: nowhere.pth")
+
+
+def test_wrong_weights_are_listed(cli: Cli, job: Job, tmp_path: Path):
+    weights = tiny_resnet().state_dict()
+    weights["head.weight"] = weights.pop("fc.weight")
+    weights["fc.bias"] = torch.zeros(7)
+    torch.save(weights, tmp_path / "other.pth")
+    said = cli("build", *job, "--weights", tmp_path / "other.pth")
+    refused(said, 2, "missing: fc.weight", "unexpected: head.weight", "wrong shape: fc.bias (7,) instead of (10,)")
+
+
+def test_weights_that_are_no_weights(cli: Cli, job: Job, tmp_path: Path):
+    (tmp_path / "text.pth").write_text("these are not weights")
+    refused(cli("build", *job, "--weights", tmp_path / "text.pth"), 2, "cannot read the weights file", "text.pth")
+
+
+def test_broken_image_is_named(cli: Cli, job: Job, photos: Path):
+    (photos / "07.png").write_bytes(b"no image at all")
+    refused(cli("build", *on(job, photos), "--drop", 1), 2, "broken image", "07.png", "--skip-bad-images")
+
+
+def test_truncated_image_is_named(cli: Cli, job: Job, photos: Path):
+    (photos / "07.png").write_bytes((photos / "07.png").read_bytes()[:300])
+    refused(cli("build", *on(job, photos), "--drop", 1), 2, "broken image", "07.png")
+
+
+def test_broken_image_is_skipped_and_counted(cli: Cli, job: Job, photos: Path):
+    (photos / "07.png").write_bytes(b"no image at all")
+    said = cli("build", *on(job, photos), "--drop", 1, "--skip-bad-images", "--json", "--out", "run")
+    assert said.code == 0, said.err
+    images = said.document["images"]
+    assert len(images["skipped"]) == 1 and "07.png" in images["skipped"][0]
+    assert images["fit"] + images["held_out"] == 19
+    report = Path("run/report.md").read_text()
+    assert "07.png" in report or "skipped" in report
+
+
+def test_empty_folder(cli: Cli, job: Job, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    refused(cli("build", *on(job, tmp_path / "empty")), 2, "holds no images")
+
+
+def test_fewer_than_eight_images_says_why(cli: Cli, job: Job, photos: Path):
+    for file in sorted(photos.iterdir())[6:]:
+        file.unlink()
+    refused(cli("build", *on(job, photos)), 2, "at least 8", "memorised")
+
+
+def test_missing_images(cli: Cli, job: Job):
+    refused(cli("build", *on(job, Path("nowhere"))), 2, "no such folder or file: nowhere")
+
+
+def test_no_images_at_all(cli: Cli, job: Job):
+    refused(cli("build", job[0], "--input-size", 16), 2, "tiny set is missing", "--data")
+
+
+def test_broken_npz(cli: Cli, job: Job, inputs: tuple[Path, Path], tmp_path: Path):
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(inputs[1].read_bytes()[:2000])
+    refused(cli("build", *on(job, broken)), 2, "broken.npz")
+
+
+def test_npz_without_images(cli: Cli, job: Job, tmp_path: Path):
+    np.savez(tmp_path / "other.npz", pictures=np.zeros(3))
+    refused(cli("build", *on(job, tmp_path / "other.npz")), 2, "no array 'images'", "pictures")
+
+
+@pytest.mark.parametrize("command", ["latency", "plan", "build"])
+def test_network_without_residual_block(cli: Cli, job: Job, inputs: tuple[Path, Path], command: str):
+    plain = (f"{inputs[0]}:plain_network", *job[1:])
+    refused(cli(command, *plain), 2, "no droppable block: looked for additions", "inspect")
+
+
+def test_inspecting_a_network_without_residual_block(cli: Cli, inputs: tuple[Path, Path]):
+    said = cli("inspect", f"{inputs[0]}:plain_network", "--input-size", 16, "--json")
+    assert said.code == 2 and said.err.count("error: ") == 1 and "no droppable block" in said.err
+    assert said.document["blocks"] == []
+
+
+def test_unreachable_target_says_the_best_that_can_be_had(cli: Cli, job: Job):
+    said = cli("build", *job, "--target-ms", "0.3", "--out", "run")
+    assert said.code == 1 and said.out == "" and said.err.count("error: ") == 1
+    assert "out of reach" in said.err and "1.200 ms of 2.600 ms" in said.err and "--reduce 53%" in said.err
+    assert not (Path("run") / "release.json").exists() and not (Path("run") / "model.onnx").exists()
+
+
+def test_more_blocks_than_there_are(cli: Cli, job: Job):
+    said = cli("plan", *job, "--drop", 8, "--out", "run")
+    assert said.code == 2 and "--drop 8: only 7 blocks" in said.err and said.err.count("error: ") == 1
+
+
+@pytest.mark.parametrize("below", [".", "run", "deep/run"])
+def test_unwritable_output(cli: Cli, job: Job, tmp_path: Path, below: str):
+    """Below a file nobody can write, not even root."""
+    (tmp_path / "file").write_text("a file")
+    said = cli("build", *job, "--out", tmp_path / "file" / below)
+    refused(said, 3, "cannot write", "choose another --out")
+    assert (tmp_path / "file").read_text() == "a file"
+
+
+def test_unknown_option(cli: Cli, job: Job):
+    refused(cli("build", *job, "--redcue", "20%"), 2, "--redcue")
+
+
+def test_unknown_command(cli: Cli):
+    refused(cli("bild"), 2, "bild")
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        (("--threads", "many"), ("--threads", "integer")),
+        (("--threads", 0), ("threads", "greater than or equal to 1")),
+        (("--reduce", "120%"), ("reduce", "below 100%")),
+        (("--reduce", "much"), ("reduce", "number")),
+        (("--recipe", "secret"), ("recipe", "refit")),
+        (("--drop", 0), ("drop",)),
+        (("--mean", "a,b"), ("mean",)),
+        (("--compute", "tpu"), ("compute", "cuda")),
+    ],
+)
+def test_option_with_a_bad_value(cli: Cli, job: Job, option: Job, words: tuple[str, ...]):
+    refused(cli("build", *job, *option), 2, *words)
+
+
+def test_two_targets_at_once(cli: Cli, job: Job):
+    refused(cli("build", *job, "--drop", 1, "--reduce", "20%"), 2, "one target", "--reduce and --drop")
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("s.toml", "treads = 2", ("unknown setting 'treads'", "did you mean 'threads'")),
+        ("s.json", '{"threads": "x"}', ("setting 'threads' = 'x'",)),
+        ("s.toml", "threads = = 2", ("not valid",)),
+        ("s.json", "[1]", ("must hold a table",)),
+        ("s.toml", "drop = 1\nreduce = 20", ("one target",)),
+    ],
+    ids=["unknown key", "bad value", "bad syntax", "no table", "two targets"],
+)
+def test_bad_settings_file(cli: Cli, job: Job, tmp_path: Path, name: str, content: str, words: tuple[str, ...]):
+    (tmp_path / name).write_text(content)
+    refused(cli("build", *job, "--config", tmp_path / name), 2, *words)
+
+
+def test_missing_settings_file(cli: Cli, job: Job):
+    refused(cli("build", *job, "--config", "nowhere.toml"), 2, "cannot read the settings file nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    "network, words",
+    [
+        ("resnet34", ("unknown network 'resnet34'", "torchvision:NAME")),
+        ("torchvision:resnet43", ("no network 'resnet43'", "did you mean")),
+        ("nowhere.py:make", ("no such file: nowhere.py",)),
+        ("nowhere.pt2", ("no such file: nowhere.pt2",)),
+        ("", ("unknown network ''",)),
+    ],
+)
+def test_unknown_network(cli: Cli, job: Job, network: str, words: tuple[str, ...]):
+    refused(cli("build", network, *job[1:]), 2, *words)
+
+
+@pytest.mark.parametrize(
+    "function, words",
+    [
+        ("broken", ("nets.py:broken failed: RuntimeError: no such layer",)),
+        ("missing", ("has no function 'missing'", "broken", "tiny_resnet")),
+        ("number", ("has no function 'number'",)),
+    ],
+)
+def test_function_of_a_file(cli: Cli, job: Job, inputs: tuple[Path, Path], function: str, words: tuple[str, ...]):
+    refused(cli("build", f"{inputs[0]}:{function}", *job[1:]), 2, *words)
+
+
+def test_file_with_a_syntax_error(cli: Cli, job: Job, tmp_path: Path):
+    (tmp_path / "bad.py").write_text("def make(:")
+    refused(cli("build", f"{tmp_path / 'bad.py'}:make", *job[1:]), 2, "bad.py", "SyntaxError")
+
+
+def test_backend_is_missed_before_anything_is_read(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("practise_deploy.build.load_backend", load_backend)
+    refused(cli("latency", *job, "--backend", "trt"), 3, "backend 'trt'")
+
+
+def test_missing_backend(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("practise_deploy.build.load_backend", load_backend)
+    refused(cli("build", *job, "--backend", "trt"), 3, "backend 'trt'", "use one of:", "ort")
+
+
+def test_exported_file_cannot_be_built_but_measured_and_exported(cli: Cli, job: Job, tmp_path: Path):
+    file = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(tiny_resnet(), (torch.zeros(1, 3, 16, 16),)), file)
+    refused(cli("build", file, *job[1:]), 2, "torch.export file", "not replanned", "FILE.py:FUNCTION")
+    refused(cli("finetune", file, *job[1:]), 2, "torch.export file")
+    measured = cli("latency", file, *job[3:], "--out", "run", "--json")
+    assert measured.code == 0 and len(measured.document["savings"]) == 7, measured.err
+    exported = cli("export", file, *job[3:], "--out", "run", "--json")
+    assert exported.code == 0 and exported.document["path"] == "original.onnx", exported.err
+    assert (Path("run") / "original.onnx").is_file() and not (Path("run") / "model.onnx").exists()
+
+
+def test_damaged_settings_of_an_earlier_run(cli: Cli):
+    Path("run").mkdir()
+    for content in ('{"network": ', "[1]", '"text"'):
+        (Path("run") / "settings.json").write_text(content)
+        said = cli("plan", "--out", "run")
+        assert said.code == 2 and said.err.count("error: ") == 1 and "settings.json" in said.err
+
+
+def test_failed_command_leaves_the_settings_of_the_earlier_run_alone(cli: Cli, job: Job):
+    assert cli("latency", *job, "--out", "run").code == 0
+    before = (Path("run") / "settings.json").read_text()
+    assert cli("latency", "--out", "run", "--weights", "nowhere.pth").code == 2
+    assert (Path("run") / "settings.json").read_text() == before
+    assert json.loads(before)["weights"] is None

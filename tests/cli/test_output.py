@@ -1,0 +1,155 @@
+"""What a program reads: one JSON document on stdout, all else on stderr; and going on in a run folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from networks import tiny_resnet
+
+Job = tuple[object, ...]
+Cli = Callable[..., Any]
+COMMANDS = ("inspect", "latency", "plan", "finetune", "export", "verify", "bench", "build", "compare")
+BLOCK = {"name", "shape", "parameters", "macs", "latency_class", "droppable", "reason"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command(cli: Cli, command: str):
+    said = cli(command, "--help")
+    assert said.code == 0 and "Usage" in said.out and "--json" in said.out and said.err == ""
+
+
+def test_help_lists_all_commands(cli: Cli):
+    said = cli("--help")
+    assert said.code == 0 and all(command in said.out for command in COMMANDS)
+
+
+def test_no_command_shows_the_help_without_an_error(cli: Cli):
+    said = cli()
+    assert said.code == 2 and said.out == "" and "Usage" in said.err and "error" not in said.err
+
+
+def test_help_needs_no_heavy_library():
+    script = (
+        "import sys; sys.argv = ['practise-deploy', '--help']\n"
+        "from practise_deploy.cli import main\n"
+        "try: main()\n"
+        "finally: print([m for m in ('torch', 'onnx', 'onnxruntime', 'numpy') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "build" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_inspect_keeps_its_contract(cli: Cli, inputs: tuple[Path, Path]):
+    said = cli("inspect", f"{inputs[0]}:tiny_resnet", "--input-size", 16, "--json")
+    assert said.code == 0
+    document = said.document
+    assert document["schema"] == 1
+    blocks = {block["name"]: block for block in document["blocks"]}
+    assert all(set(block) >= BLOCK for block in blocks.values())
+    assert blocks["layer1.0"]["shape"] == [8, 16, 16] and blocks["layer1.0"]["parameters"] == 2 * 8 * 8 * 9 + 4 * 8
+    assert blocks["layer1.0"]["macs"] == 2 * 8 * 8 * 9 * 16 * 16
+    assert blocks["layer1.0"]["latency_class"] == blocks["layer1.1"]["latency_class"]
+    assert {name for name, block in blocks.items() if not block["droppable"]} == {"layer2.0", "layer3.0"}
+    assert all(bool(block["reason"]) != block["droppable"] for block in blocks.values())
+    assert not list(Path.cwd().iterdir())
+
+
+def test_every_stage_alone_goes_on_in_the_run_folder(cli: Cli, job: Job):
+    first = cli("latency", *job, "--drop", 1, "--out", "run", "--json")
+    assert first.code == 0 and first.document["schema"] == 1 and len(first.document["savings"]) == 7
+    planned = cli("plan", "--out", "run", "--json", "--explain")
+    assert planned.code == 0 and planned.document["reached"] and len(planned.document["dropped"]) == 1
+    assert "latency: kept" in planned.err and "plan: computing, because" in planned.err
+    for stage, key in (("finetune", "mse"), ("export", "sha256"), ("verify", "faithful"), ("bench", "speedup")):
+        said = cli(stage, "--out", "run", "--json")
+        assert said.code == 0 and key in said.document, said.err
+    built = cli("build", "--out", "run", "--json", "--explain")
+    assert built.code == 0 and set(built.document["speedup"]) == {"estimate", "low", "high", "confidence"}
+    assert "computing" not in built.err
+    assert built.document == json.loads(Path("run/release.json").read_text())
+    shown = cli("build", "--out", "run", "--iterations", 3, "--explain")
+    assert shown.code == 0 and "kept" in shown.out and "finetune: computing, because schedule changed" in shown.err
+    again = cli("plan", "--out", "run", "--explain", "--fresh")
+    assert "plan: computing, because a fresh one was asked for" in again.err and "latency: kept" in again.err
+    quiet = cli("plan", "--out", "run", "--quiet")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+
+
+def test_unreached_plan_is_shown_and_exits_1(cli: Cli, job: Job):
+    said = cli("plan", *job, "--reduce", "90", "--out", "run", "--json")
+    assert said.code == 1 and not said.document["reached"] and len(said.document["dropped"]) == 7
+
+
+def test_interrupted_command_says_how_to_go_on(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("practise_deploy.build.measure_block_latency", interrupt)
+    said = cli("latency", *job, "--out", "run")
+    assert said.code == 130 and "interrupted" in said.err and "goes on" in said.err
+
+
+def test_folder_in_use_is_refused(cli: Cli, job: Job):
+    from filelock import FileLock
+
+    Path("run").mkdir()
+    with FileLock(Path("run/.lock")):
+        said = cli("latency", *job, "--out", "run")
+    assert said.code == 2 and "another build is writing" in said.err
+    assert [f.name for f in Path("run").iterdir() if f.name not in (".lock", "steps")] == []
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A slow network and a fast one, by the script."""
+    files = tmp_path / "slow.onnx", tmp_path / "fast.onnx"
+    for file, convolutions in zip(files, (4, 1), strict=True):
+        onnx.save(_chain(convolutions), file)
+    return files
+
+
+def _chain(convolutions: int) -> onnx.ModelProto:
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [1, 1, 1, 1], [2.0])
+    names = ["input", *(f"x{n}" for n in range(1, convolutions)), "logits"]
+    nodes = [helper.make_node("Conv", [a, "w"], [b]) for a, b in zip(names, names[1:], strict=False)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 8, 8]) for name in ("input", "logits")]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_compare_holds_the_speedup(cli: Cli, pair: tuple[Path, Path]):
+    said = cli("compare", *pair, "--json", "--measure-budget-s", 0.3)
+    assert said.code == 0, said.err
+    assert set(said.document["speedup"]) == {"estimate", "low", "high", "confidence"}
+    assert said.document["speedup"]["estimate"] == pytest.approx(0.9 / 0.6)
+    assert said.document["schema"] == 1 and said.document["verdict"] == "faster"
+
+
+def test_compare_of_a_slower_file_exits_1(cli: Cli, pair: tuple[Path, Path]):
+    said = cli("compare", *reversed(pair), "--measure-budget-s", 0.3)
+    assert said.code == 1 and "slower" in said.out
+
+
+def test_compare_of_bad_files(cli: Cli, pair: tuple[Path, Path], tmp_path: Path):
+    (tmp_path / "text.onnx").write_text("no network")
+    for bad, word in (("nowhere.onnx", "no such file: nowhere.onnx"), (tmp_path / "text.onnx", "not an ONNX network")):
+        said = cli("compare", pair[0], bad, "--json")
+        assert said.code == 2 and said.out == "" and said.err.count("error: ") == 1 and word in said.err
+
+
+def test_weights_of_an_earlier_run_stay_in_force(cli: Cli, job: Job, tmp_path: Path):
+    torch.save(tiny_resnet().state_dict(), tmp_path / "w.pth")
+    assert cli("latency", *job, "--weights", tmp_path / "w.pth", "--out", "run").code == 0
+    assert cli("latency", "--out", "run").code == 0
+    assert json.loads(Path("run/settings.json").read_text())["weights"] == str(tmp_path / "w.pth")

@@ -1,0 +1,112 @@
+"""A build in seconds: a tiny network of the user's, noise for images, and a device whose times are scripted.
+
+The scripted device computes what ONNX Runtime computes; only its times come from a script, by the number of
+convolutions, so that no test depends on how busy the machine is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from practise_backends.fake import FakeBackend, FakeEngine, steady
+from practise_backends.ort import OrtBackend
+from practise_backends.terms import Artifact, Conditions
+from practise_deploy import build as story
+from practise_deploy.build import Build, Screen
+from practise_deploy.settings import read_settings
+from practise_deploy.store import Run
+
+NETWORKS = """
+from networks import plain_network, tiny_mobilenet, tiny_resnet
+
+
+def broken():
+    raise RuntimeError("no such layer")
+
+
+number = 3
+"""
+
+FAST = {"iterations": 10, "batch_size": 16, "measure_budget_s": 0.3}
+
+
+class ScriptedOrt(FakeBackend):
+    """Outputs from ONNX Runtime, times from a script."""
+
+    def __init__(self, ms_of: Callable[[Artifact], float] | None = None) -> None:
+        ms_of = ms_of or ms_by_convolutions
+        super().__init__(script=lambda artifact: steady(ms_of(artifact)))
+
+    def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
+        engine, plain = super().open(artifact, conditions), OrtBackend()
+        engine.run = plain.open(plain.compile(artifact.content, conditions), conditions).run  # type: ignore[method-assign]
+        return engine
+
+
+def ms_by_convolutions(artifact: Artifact) -> float:
+    """Every convolution takes 0.1 ms, and the network 0.5 ms besides."""
+    return 0.5 + 0.1 * count_of("Conv", onnx.load_from_string(_content(artifact)))
+
+
+def _content(artifact: Artifact) -> bytes:
+    return artifact.content if isinstance(artifact.content, bytes) else artifact.content.read_bytes()
+
+
+def count_of(kind: str, model: onnx.ModelProto | Path) -> int:
+    """How many nodes of that kind a network has."""
+    model = onnx.load(model) if isinstance(model, Path) else model
+    return sum(node.op_type == kind for node in model.graph.node)
+
+
+def write_inputs(folder: Path, *, count: int = 40, side: int = 16, seed: int = 0) -> tuple[Path, Path]:
+    """A Python file of networks and an .npz of images without labels."""
+    networks, data = folder / "nets.py", folder / f"tiny{seed}.npz"
+    networks.write_text(NETWORKS)
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    np.savez(data, images=pixels)
+    return networks, data
+
+
+@contextmanager
+def device(backend: FakeBackend | None = None) -> Iterator[None]:
+    """Every backend that is asked for is this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(story, "load_backend", lambda name: backend or ScriptedOrt())
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes on one core: tiny tensors on a busy machine lose more by waiting for a second one."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.sched_getaffinity", lambda process: {0})
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(before)
+
+
+@contextmanager
+def silent(title: str) -> Iterator[Any]:
+    """A screen that shows nothing."""
+    yield _Nobody()
+
+
+class _Nobody:
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        """Show nothing."""
+
+
+def make_build(
+    out: Path, *, screen: Screen = silent, tell: Callable[[str], None] = lambda _: None, **given: Any
+) -> Build:
+    """A build of the tiny network; `given` are settings."""
+    return Build(read_settings({**FAST, **given, "out": out}), Run(out, tell=tell), screen, command="a test")

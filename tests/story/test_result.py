@@ -1,0 +1,144 @@
+"""What a build leaves behind: the run folder, its JSON contract, and a network that really lost its blocks."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from practise_deploy.cli import main
+from story.scripted import count_of, device, make_build, write_inputs
+
+FILES = {
+    "latency.json", "manifest.json", "model.onnx", "original.onnx", "plan.json", "release.json", "report.html",
+    "report.md", "samples.npz",
+}  # fmt: skip
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text(), parse_constant=lambda word: pytest.fail(f"{name} holds {word}"))
+
+
+def test_run_folder_holds_everything_and_nothing_temporary(finished: Path):
+    assert {f.name for f in finished.iterdir()} == {*FILES, "steps"}
+    assert not [f.name for f in finished.rglob("*") if "partial" in f.name or f.name.startswith(".")]
+
+
+def test_every_json_file_has_a_schema_number(finished: Path):
+    files = sorted(finished.rglob("*.json"))
+    assert len(files) > 10
+    assert {str(f): read(f.parent, f.name).get("schema") for f in files} == {str(f): 1 for f in files}
+
+
+def test_release_holds_the_speedup_with_its_interval(finished: Path):
+    speedup = read(finished, "release.json")["speedup"]
+    assert set(speedup) == {"estimate", "low", "high", "confidence"}
+    before, after = 0.5 + 0.1 * 21, 0.5 + 0.1 * 17
+    assert speedup["low"] <= speedup["estimate"] <= speedup["high"]
+    assert speedup["estimate"] == pytest.approx(before / after, rel=1e-6)
+
+
+def test_latency_table_says_what_the_device_was_scripted_to_save(finished: Path):
+    savings = read(finished, "latency.json")["savings"]
+    assert len(savings) == 7
+    assert [s["saving_ms"]["estimate"] for s in savings] == pytest.approx([0.2] * 7, rel=1e-6)
+
+
+def test_dropped_blocks_are_gone_from_the_onnx_as_many_as_predicted(finished: Path):
+    plan = read(finished, "plan.json")
+    assert len(plan["dropped"]) == 2
+    assert count_of("Conv", finished / "original.onnx") == 21
+    assert count_of("Conv", finished / "model.onnx") == 21 - 2 * len(plan["dropped"])
+    assert plan["predicted_ms"] == pytest.approx(0.5 + 0.1 * count_of("Conv", finished / "model.onnx"))
+
+
+def test_no_batch_norm_and_no_adaptor_is_left(finished: Path):
+    assert count_of("BatchNormalization", finished / "model.onnx") == 0
+    kernels = [tuple(w.dims) for w in onnx.load(finished / "model.onnx").graph.initializer if len(w.dims) == 4]
+    originals = [tuple(w.dims) for w in onnx.load(finished / "original.onnx").graph.initializer if len(w.dims) == 4]
+    assert all(kernels.count(shape) <= originals.count(shape) for shape in kernels)
+
+
+def test_without_labels_agreement_is_reported_and_no_accuracy(finished: Path):
+    release = read(finished, "release.json")
+    assert release["verification"]["accuracy"] == {}
+    assert release["verification"]["faithful"]
+    assert [link["agreement_percent"]["estimate"] for link in release["verification"]["links"][1:3]] == [100.0, 100.0]
+    assert "no labels" in release["verdict"]["sentence"]
+
+
+def test_manifest_names_versions_device_seed_and_hashes(finished: Path):
+    manifest = read(finished, "manifest.json")
+    assert manifest["seed"] == 0 and manifest["device"]["name"] == "scripted device"
+    assert {"python", "torch", "onnxruntime", "practise-deploy"} <= set(manifest["versions"])
+    assert {"model.onnx", "original.onnx", "latency.json", "plan.json", "samples.npz"} <= set(manifest["files_sha256"])
+
+
+def test_samples_are_the_raw_rounds(finished: Path):
+    samples = np.load(finished / "samples.npz")
+    assert samples["bench/rounds_ms"].shape[1] == len(samples["bench/engines"]) == 3
+    assert samples["latency/rounds_ms"].shape[1] == len(samples["latency/engines"]) == 9
+
+
+def test_report_is_one_file_that_loads_nothing(finished: Path):
+    page = (finished / "report.html").read_text()
+    loaded = re.findall(r"""(?:src|href)=["']?([^"'> ]+)""", page)
+    assert "<html" in page and "@import" not in page and "url(http" not in page
+    assert all(each.startswith(("data:", "#")) for each in loaded), loaded
+
+
+def test_dynamic_batch_runs_at_other_batch_sizes_and_computes_the_same(tmp_path: Path):
+    networks, data = write_inputs(tmp_path, side=32, count=24)
+    build = make_build(
+        tmp_path / "run", network=f"{networks}:tiny_mobilenet", data=data, drop=1, iterations=2, dynamic_batch=True
+    )
+    with device():
+        release = build.release
+    assert release.verdict.exit_code == 0 and release.shipped.dynamic_batch
+    inverted = {"features.1": 2}.get(release.plan.dropped[0], 3)
+    model, original = tmp_path / "run" / "model.onnx", tmp_path / "run" / "original.onnx"
+    assert count_of("Conv", original) - count_of("Conv", model) == inverted
+    session = onnxruntime.InferenceSession(model)
+    x = np.random.default_rng(1).normal(size=(5, 3, 32, 32)).astype(np.float32)
+    together = session.run(None, {"input": x})[0]
+    each = np.concatenate([session.run(None, {"input": x[i : i + 1]})[0] for i in range(5)])
+    assert together.shape == (5, 10)
+    assert np.allclose(together, each, atol=1e-4)
+
+
+def test_paper_recipe_ends_with_a_faithful_network(tmp_path: Path, given: dict[str, Any]):
+    build = make_build(
+        tmp_path / "run", **{**given, "recipe": "paper", "score_iterations": 3, "iterations": 5, "drop": 1}
+    )
+    with device():
+        release = build.release
+    assert release.verdict.exit_code == 0 and release.recipe == "paper"
+    assert "plain drop" in release.recovered.method and release.finetuned.steps == 5
+    assert count_of("Conv", tmp_path / "run" / "model.onnx") == 19
+
+
+def test_default_network_end_to_end_on_this_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Real times, so the exit code may be either; everything else is asserted."""
+    options = "--reduce 10 --fit-images 16 --iterations 10 --batch-size 16 --measure-budget-s 3".split()
+    monkeypatch.setattr("sys.argv", ["practise-deploy", "build", *options, "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr()
+    assert left.value.code in (0, 1), said.err
+    if left.value.code == 1 and not (tmp_path / "run" / "release.json").exists():
+        assert "can be told from none" in said.err or "out of reach" in said.err
+        pytest.fail("the machine is too busy to tell any saving from none: " + said.err)
+    release = read(tmp_path / "run", "release.json")
+    assert {f.name for f in (tmp_path / "run").iterdir()} == {*FILES, "settings.json", ".lock", "steps"}
+    assert release["verification"]["accuracy"]["engine"]["percent"]["estimate"] > 95
+    assert release["plan"]["dropped"] and release["bench"]["engines"][0]["load_ms"] > 0
+    dropped = count_of("Conv", tmp_path / "run" / "original.onnx") - count_of("Conv", tmp_path / "run" / "model.onnx")
+    assert dropped == 2 * len(release["plan"]["dropped"])

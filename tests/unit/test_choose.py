@@ -1,0 +1,221 @@
+"""Which blocks go: pure arithmetic on hand-made records."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from practise_backends.terms import Conditions, Device, Interval
+from practise_deploy.errors import InputError, TargetOutOfReach
+from practise_deploy.planning.choose import choose_blocks, out_of_reach, scores_of
+from practise_deploy.terms import Budget, LatencyTable, Recoverability, Saving
+
+BASELINE_MS = 10.0
+
+
+def interval(estimate: float, half: float = 0.0) -> Interval:
+    return Interval(estimate=estimate, low=estimate - half, high=estimate + half, confidence=0.95)
+
+
+def saving(block: str, ms: float, half: float = 0.1, distinguishable: bool = True) -> Saving:
+    return Saving(
+        block=block, latency_class=0, saving_ms=interval(ms, half), reduction_percent=interval(100 * ms / BASELINE_MS),
+        pooled_with=(), distinguishable=distinguishable,
+    )  # fmt: skip
+
+
+def table(*savings: Saving) -> LatencyTable:
+    return LatencyTable(
+        network="n", device=Device(name="d", fingerprint="f", versions={}, facts={}), conditions=Conditions(),
+        input_shape=(1, 3, 8, 8), baseline_ms=interval(BASELINE_MS), aa_ratio=interval(1.0, 0.01), resolution_ms=0.1,
+        savings=savings, rounds=30, discarded=(), stopped_because="",
+    )  # fmt: skip
+
+
+def judged(**mse: float) -> list[Recoverability]:
+    return [
+        Recoverability(
+            block=block, mse=interval(value), mse_dropped=2 * value, relative=value, fit_images=8, judged_images=2,
+            method="refit",
+        )
+        for block, value in mse.items()
+    ]  # fmt: skip
+
+
+class Measured:
+    """Answers with a fixed reduction by number of blocks, and remembers what it was asked."""
+
+    def __init__(self, *percents: float, half: float = 0.0) -> None:
+        self.percents, self.half, self.asked = percents, half, []
+
+    def __call__(self, names: Sequence[str]) -> Interval:
+        self.asked.append(names)
+        return interval(self.percents[len(names) - 1], self.half)
+
+
+FOUR = table(saving("a", 1.0), saving("b", 1.0), saving("c", 1.0), saving("d", 1.0))
+RANKED = judged(d=4.0, b=2.0, a=1.0, c=3.0)
+
+
+def never(names: Sequence[str]) -> Interval:
+    raise AssertionError(f"measured {names}")
+
+
+# Ranking.
+
+
+def test_score_is_recoverability_per_surely_saved_millisecond():
+    found = scores_of(table(saving("a", 1.0, 0.5), saving("b", 3.0, 1.0)), judged(a=1.0, b=1.0))
+    assert found == {"b": 0.5, "a": 2.0}
+
+
+def test_lowest_score_comes_first_and_ties_go_by_name():
+    found = scores_of(table(saving("z", 1.0), saving("a", 1.0), saving("m", 1.0)), judged(z=1.0, a=1.0, m=0.5))
+    assert list(found) == ["m", "a", "z"]
+
+
+def test_uncertain_saving_ranks_behind_a_sure_one_of_the_same_size():
+    found = scores_of(table(saving("sure", 1.0, 0.1), saving("unsure", 1.0, 0.9)), judged(sure=1.0, unsure=1.0))
+    assert list(found) == ["sure", "unsure"]
+
+
+def test_block_without_measurable_saving_is_never_ranked_however_easy_it_is():
+    latency = table(saving("a", 1.0), saving("noise", 0.2, 0.1, distinguishable=False), saving("worse", -1.0, 0.1))
+    found = scores_of(latency, judged(a=5.0, noise=0.0, worse=0.0))
+    assert list(found) == ["a"]
+
+
+def test_saving_whose_bad_end_is_not_above_zero_is_never_ranked():
+    """However it is flagged: a division by it would sort noise first, as in the published code."""
+    latency = table(saving("a", 1.0), saving("zero", 0.5, 0.5), saving("below", 0.5, 0.6))
+    assert list(scores_of(latency, judged(a=1.0, zero=0.1, below=0.1))) == ["a"]
+
+
+def test_block_without_latency_is_not_ranked():
+    assert list(scores_of(table(saving("a", 1.0)), judged(a=1.0, stranger=0.1))) == ["a"]
+
+
+def test_plan_drops_the_best_bargains_and_keeps_their_scores():
+    plan = choose_blocks(FOUR, RANKED, Budget(drop=2), Measured(10, 20))
+    assert plan.dropped == ("a", "b")
+    assert list(plan.scores) == ["a", "b", "c", "d"]
+    assert plan.scores["a"] == pytest.approx(1.0 / 0.9)
+
+
+# Targets.
+
+
+def test_number_of_blocks_is_taken_as_asked_and_measured_once():
+    measured = Measured(10, 20, 25)
+    plan = choose_blocks(FOUR, RANKED, Budget(drop=3), measured)
+    assert plan.dropped == ("a", "b", "c")
+    assert measured.asked == [("a", "b", "c")]
+    assert (plan.reached, plan.target_percent) == (True, None)
+    assert plan.predicted_ms == pytest.approx(7.0)
+
+
+def test_target_in_percent_takes_as_many_blocks_as_the_table_promises():
+    measured = Measured(10, 20, 30)
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=20.0), measured)
+    assert plan.dropped == ("a", "b")
+    assert measured.asked == [("a", "b"), ("a",)]
+    assert plan.reached and plan.target_percent == 20.0
+
+
+def test_target_in_milliseconds_is_a_reduction_from_the_measured_baseline():
+    plan = choose_blocks(FOUR, RANKED, Budget(target_ms=7.5), Measured(10, 20, 30, 40))
+    assert plan.target_percent == pytest.approx(25.0)
+    assert plan.dropped == ("a", "b", "c")
+
+
+def test_another_block_goes_where_the_measured_set_misses():
+    measured = Measured(10, 17, 24, 31)
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=20.0), measured)
+    assert plan.dropped == ("a", "b", "c")
+    assert [(attempt.dropped, attempt.met) for attempt in plan.attempts] == [
+        (("a", "b"), False),
+        (("a", "b", "c"), True),
+    ]
+    assert plan.attempts[0].predicted_percent == pytest.approx(20.0)
+    assert plan.measured_percent.estimate == 24
+    assert plan.reached
+
+
+def test_target_counts_as_met_at_the_bad_end_of_the_interval():
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=20.0), Measured(10, 20.5, 30, half=1.0))
+    assert plan.dropped == ("a", "b", "c")
+
+
+def test_one_block_fewer_is_tried_where_the_table_promised_too_little():
+    measured = Measured(12, 22, 33, 44)
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=22.0), measured)
+    assert measured.asked == [("a", "b", "c"), ("a", "b"), ("a",)]
+    assert plan.dropped == ("a", "b")
+    assert plan.reached and plan.attempts[-1].dropped == plan.dropped
+    assert plan.attempts[0].dropped == ("a",) and not plan.attempts[0].met
+
+
+def test_single_block_that_meets_the_target_is_not_questioned():
+    measured = Measured(25)
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=5.0), measured)
+    assert plan.dropped == ("a",) and measured.asked == [("a",)]
+
+
+def test_nothing_fewer_is_tried_after_a_miss():
+    measured = Measured(10, 17, 24, 31)
+    choose_blocks(FOUR, RANKED, Budget(reduce_percent=20.0), measured)
+    assert measured.asked == [("a", "b"), ("a", "b", "c")]
+
+
+# Refusals.
+
+
+def test_unreachable_target_holds_the_best_and_says_what_can_be_had():
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=50.0), Measured(10, 20, 30, 38.4, half=0.9))
+    assert not plan.reached
+    assert plan.dropped == ("a", "b", "c", "d")
+    error = out_of_reach(plan)
+    assert isinstance(error, TargetOutOfReach) and error.exit_code == 1
+    assert "the target of 50.0% less latency is out of reach" in error.message
+    assert "all 4 rankable blocks saves 38.4% [37.5, 39.3], 6.160 ms of 10.000 ms" in error.message
+    assert error.remedy == "ask for at most --reduce 37%, or --target-ms 6.25"
+
+
+def test_what_the_remedy_of_an_unreachable_target_names_is_reachable():
+    measured = Measured(10, 20, 30, 38.4, half=0.9)
+    assert choose_blocks(FOUR, RANKED, Budget(reduce_percent=37.0), measured).reached
+
+
+def test_unreachable_latency_is_told_in_milliseconds():
+    plan = choose_blocks(FOUR, RANKED, Budget(target_ms=2.0), Measured(10, 20, 30, 40))
+    assert "the target of 2 ms is out of reach" in out_of_reach(plan).message
+
+
+def test_nothing_is_dropped_where_no_saving_can_be_told_from_none():
+    latency = table(saving("a", 0.05, 0.1, distinguishable=False), saving("b", 0.02, 0.1, distinguishable=False))
+    plan = choose_blocks(latency, judged(a=0.1, b=0.1), Budget(reduce_percent=10.0), never)
+    assert (plan.dropped, plan.reached, plan.predicted_ms) == ((), False, BASELINE_MS)
+    assert "no block's saving can be told from none" in out_of_reach(plan).message
+    assert "--measure-budget-s" in out_of_reach(plan).remedy
+
+
+def test_more_blocks_than_can_be_ranked_are_refused():
+    with pytest.raises(InputError, match="--drop 3: only 2 blocks") as caught:
+        choose_blocks(table(saving("a", 1.0), saving("b", 1.0)), judged(a=1.0, b=2.0), Budget(drop=3), never)
+    assert caught.value.remedy == "ask for at most 2"
+
+
+def test_latency_target_above_the_original_is_refused_rather_than_met_by_dropping():
+    with pytest.raises(InputError, match="the original runs in 10 ms, within 11 ms"):
+        choose_blocks(FOUR, RANKED, Budget(target_ms=11.0), never)
+
+
+def test_block_that_stays_says_why():
+    latency = table(
+        saving("a", 1.0), saving("b", 1.0), saving("noise", 0.2, 0.3, distinguishable=False), saving("new", 1.0)
+    )
+    plan = choose_blocks(latency, judged(a=1.0, b=2.0), Budget(drop=1), Measured(10))
+    reasons = {kept.block: kept.reason for kept in plan.kept}
+    assert set(reasons) == {"b", "noise", "new"}
+    assert reasons["b"] == "ranked 2 of 2; the target is met without it"
+    assert reasons["noise"] == "no measurable saving: between -0.100 and 0.500 ms, resolution 0.100 ms"
+    assert reasons["new"] == "recoverability not measured"

@@ -1,0 +1,289 @@
+"""Feature mimicking: repeatable, resumable to the bit, and never worse than its start where the best is kept."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from networks import tiny_resnet
+from practise_deploy import finetune as finetuning
+from practise_deploy.model import mimic as mimicking
+from practise_deploy.model.blocks import find_blocks
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.mimic import Pair, Schedule, mimic
+from practise_deploy.model.surgery import drop_blocks, weights_of
+from practise_deploy.model.trace import trace
+from practise_deploy.model.values import find_feature
+from practise_deploy.store import read_arrays
+from practise_deploy.terms import Preprocessing
+
+SHAPE = (1, 3, 16, 16)
+CPU = torch.device("cpu")
+
+
+class Silent:
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        assert 0 <= done <= total
+
+
+class Interrupted(Exception):
+    """What a closed laptop looks like to a descent."""
+
+
+class Interrupting:
+    """Ends the descent at a step."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        if done == self.at:
+            raise Interrupted
+
+
+def images(count: int, augment: str = "crop-flip") -> FitImages:
+    pixels = torch.randint(0, 256, (count, *SHAPE[1:]), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    prepared = Preprocessing(
+        channels=3,
+        size=(16, 16),
+        resize=16,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        interpolation="bilinear",
+        augment=augment,
+    )
+    return FitImages(pixels, None, prepared)
+
+
+@pytest.fixture(scope="module")
+def original():
+    traced, _ = trace(tiny_resnet(), SHAPE)
+    blocks = {block.name: block for block in find_blocks(traced, SHAPE)}
+    return traced, drop_blocks(traced, [blocks["layer2.1"]]), find_feature(traced).name, blocks["layer2.1"]
+
+
+def pair_of(original) -> Pair:
+    teacher, student, feature, _ = original
+    return Pair(copy.deepcopy(student), copy.deepcopy(teacher).requires_grad_(False), feature, feature)
+
+
+def descend(original, schedule: Schedule, *, partial=None, progress=None, count: int = 20):
+    pair = pair_of(original)
+    learn, judge = images(count).split(0)
+    reached = [p for name, p in pair.student.named_parameters() if not name.startswith("fc")]
+    course = mimic(pair, reached, learn, judge, schedule, progress or Silent(), partial)
+    return pair, course, weights_of(pair.student)
+
+
+def same(first, second) -> bool:
+    return first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+
+
+SHORT = Schedule(steps=6, batch_size=8)
+
+
+# Resuming.
+
+
+@pytest.mark.parametrize("at", [2, 5])
+@pytest.mark.parametrize("schedule", [SHORT, Schedule(steps=6, batch_size=8, train_norms=True, keep_best=True)])
+def test_interrupted_and_resumed_descent_ends_with_the_same_bits(original, schedule, at, tmp_path, monkeypatch):
+    monkeypatch.setattr(mimicking, "_SAVE_EVERY_S", -1.0)
+    _, whole, wanted = descend(original, schedule)
+    partial = tmp_path / "partial.npz"
+    with pytest.raises(Interrupted):
+        descend(original, schedule, partial=partial, progress=Interrupting(at))
+    assert int(read_arrays(partial)["steps"][0]) == at - 1
+    _, resumed, found = descend(original, schedule, partial=partial)
+    assert same(wanted, found)
+    assert (resumed.history, resumed.step, resumed.best_step) == (whole.history, whole.step, whole.best_step)
+
+
+def test_resumed_descent_does_not_start_over(original, tmp_path, monkeypatch):
+    monkeypatch.setattr(mimicking, "_SAVE_EVERY_S", -1.0)
+    partial, seen = tmp_path / "partial.npz", []
+
+    class Noting:
+        def advance(self, done: float, total: float, note: str = "") -> None:
+            seen.append(done)
+
+    with pytest.raises(Interrupted):
+        descend(original, SHORT, partial=partial, progress=Interrupting(4))
+    descend(original, SHORT, partial=partial, progress=Noting())
+    assert seen == [4, 5, 6]
+
+
+def test_nothing_is_saved_before_it_is_time(original, tmp_path):
+    descend(original, SHORT, partial=tmp_path / "partial.npz")
+    assert not (tmp_path / "partial.npz").exists()
+
+
+# Repeatability.
+
+
+def test_descent_is_the_same_each_time_whatever_torchs_generator_holds(original):
+    torch.manual_seed(1)
+    _, first, weights = descend(original, SHORT)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    _, second, again = descend(original, SHORT)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.history == second.history
+    assert same(weights, again)
+
+
+def test_another_seed_draws_other_batches(original):
+    _, _, first = descend(original, SHORT)
+    _, _, second = descend(original, Schedule(steps=6, batch_size=8, seed=1))
+    assert not same(first, second)
+
+
+# What it descends to.
+
+
+def test_error_falls(original):
+    _, course, _ = descend(original, Schedule(steps=20, batch_size=16))
+    assert course.history[-1][1] < 0.9 * course.history[0][1]
+    assert course.history[0][0] == 0 and course.history[-1][0] == 20
+
+
+@pytest.mark.parametrize("rate", [0.02, 500.0])
+def test_best_weights_are_never_worse_than_the_start(original, rate):
+    schedule = Schedule(steps=5, batch_size=8, learning_rate=rate, keep_best=True)
+    pair, course, _ = descend(original, schedule)
+    _, judge = images(20).split(0)
+    error = pair.error(judge, 8)
+    assert error == pytest.approx(min(e for _, e in course.history if e == e), rel=1e-6)
+    assert error <= course.history[0][1] * (1 + 1e-6)
+
+
+def test_descent_that_diverges_keeps_the_start(original):
+    _, course, weights = descend(original, Schedule(steps=5, batch_size=8, learning_rate=500.0, keep_best=True))
+    assert course.best_step == 0
+    assert same(weights, weights_of(original[1]))
+
+
+def test_without_keeping_the_best_the_last_weights_stay(original):
+    pair, course, _ = descend(original, Schedule(steps=5, batch_size=8, learning_rate=0.3))
+    _, judge = images(20).split(0)
+    assert pair.error(judge, 8) == pytest.approx(course.history[-1][1], rel=1e-6)
+
+
+def norms_of(network) -> list:
+    return [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_frozen_norms_keep_their_statistics_and_learn_scale_and_shift(original):
+    pair, _, _ = descend(original, SHORT)
+    pairs = list(zip(norms_of(original[1]), norms_of(pair.student), strict=True))
+    assert all(torch.equal(a.running_mean, b.running_mean) for a, b in pairs)
+    assert all(torch.equal(a.running_var, b.running_var) for a, b in pairs)
+    assert any(not torch.equal(a.weight, b.weight) for a, b in pairs)
+
+
+def test_trained_norms_follow_the_images_and_the_teachers_do_not(original):
+    pair, _, _ = descend(original, Schedule(steps=2, batch_size=8, train_norms=True))
+    student = zip(norms_of(original[1]), norms_of(pair.student), strict=True)
+    teacher = zip(norms_of(original[0]), norms_of(pair.teacher), strict=True)
+    assert all(not torch.equal(a.running_mean, b.running_mean) for a, b in student)
+    assert all(torch.equal(a.running_mean, b.running_mean) for a, b in teacher)
+    assert not pair.student.training
+
+
+# The paper's schedule, and its batches.
+
+
+def test_rates_are_the_papers():
+    schedule = Schedule(steps=1000)
+    assert (schedule.momentum, schedule.weight_decay, schedule.batch_size) == (0.9, 1e-4, 64)
+    assert [schedule.rate(step) for step in (0, 399)] == [0.02, 0.02]
+    assert [schedule.rate(step) for step in (400, 999)] == pytest.approx([0.002, 0.002])
+
+
+def test_cosine_rates_warm_up_and_fall_to_nothing():
+    schedule = Schedule(steps=100, cosine=True, learning_rate=1.0)
+    rates = [schedule.rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == pytest.approx(rates[4]) and rates[4] > 0.99
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 4), (10, 10), (7, 16), (5, 13)])
+def test_every_pass_draws_every_image_once(count, size):
+    draw = mimicking._Draw(images(count), Schedule(steps=1, batch_size=size))
+    drawn = torch.cat([draw._which(step) for step in range(4 * count)])
+    assert len(drawn) == 4 * count * size
+    passes = drawn[: len(drawn) // count * count].view(-1, count)
+    assert all(each.sort().values.tolist() == list(range(count)) for each in passes)
+    assert len({tuple(each.tolist()) for each in passes}) > 1  # in fresh orders
+
+
+def test_batch_of_a_step_is_the_same_whenever_it_is_drawn_and_another_one_at_another_step():
+    draw = mimicking._Draw(images(10), Schedule(steps=1, batch_size=10))
+    first = draw(7)
+    draw(8)
+    assert torch.equal(draw(7), first)
+    assert not torch.equal(draw(8), first)
+    assert first.shape == (10, 3, 16, 16) and first.dtype == torch.float32
+
+
+def test_batches_without_augmentation_are_the_images_themselves():
+    data = images(6, "none")
+    draw = mimicking._Draw(data, Schedule(steps=1, batch_size=6))
+    assert torch.equal(draw(2), data.batch(draw._which(2)))
+
+
+# The stage around it.
+
+
+def tuned(original, schedule: Schedule):
+    teacher, student, feature, block = original
+    start = finetuning.drop_only(teacher, feature, [block], images(20), 0)
+    network = copy.deepcopy(student)
+    result = finetuning.finetune(
+        network, copy.deepcopy(teacher), start, (feature, feature), images(20), schedule, CPU, Silent()
+    )
+    return start, network, result
+
+
+def test_classifier_is_not_touched_and_everything_else_may_be(original):
+    _, network, result = tuned(original, SHORT)
+    before = original[1].state_dict()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert not {name for name in changed if name.startswith("fc")}
+    assert {name for name, _ in network.named_parameters() if not name.startswith("fc")} == changed
+    assert same(result.weights, weights_of(network))
+
+
+def test_plain_drop_is_where_the_papers_finetuning_starts(original):
+    start, _, result = tuned(original, SHORT)
+    assert start.mse == start.mse_before == pytest.approx(result.mse_before, rel=1e-6)
+    assert same(start.weights, weights_of(original[1]))
+    assert (start.method, start.steps, start.dropped) == ("plain drop (the paper's start)", 0, ("layer2.1",))
+    assert (result.dropped, result.steps) == (("layer2.1",), 6)
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_error_told_is_that_of_the_weights_kept(original, keep_best):
+    schedule = Schedule(steps=5, batch_size=8, learning_rate=0.1, keep_best=keep_best)
+    teacher, _, feature, _ = original
+    _, network, result = tuned(original, schedule)
+    _, judge = images(20).split(0)
+    assert result.mse == pytest.approx(Pair(network, teacher, feature, feature).error(judge, 8), rel=1e-6)
+    assert ("kept" in result.method) == keep_best
+    assert result.history[0] == (0, result.mse_before)
+
+
+def test_first_and_last_step_are_judged_and_every_tenth_part(original):
+    _, course, _ = descend(original, Schedule(steps=25, batch_size=2))
+    assert [step for step, _ in course.history] == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 25]
+
+
+def test_error_is_the_mean_over_images_whatever_the_batches(original):
+    pair = pair_of(original)
+    data = images(10)
+    assert pair.error(data, 3) == pytest.approx(pair.error(data, 10), rel=1e-6)
+    wanted, found = pair.features(data.batch(slice(0, 10)))
+    assert pair.error(data, 10) == pytest.approx((wanted - found).square().mean().item(), rel=1e-6)

@@ -1,0 +1,241 @@
+"""R(B): judged on images kept aside, by a replay that equals rebuilding the network."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from networks import tiny_mobilenet, tiny_resnet
+from practise_deploy.model.blocks import droppable, find_blocks
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.mimic import Pair, feature_in
+from practise_deploy.model.surgery import drop_blocks, junctions
+from practise_deploy.model.trace import trace
+from practise_deploy.model.values import batches, compute, find_feature, forward, input_of, named, order_of
+from practise_deploy.planning import recoverability
+from practise_deploy.planning.recoverability import RIDGES, mean_interval, measure_recoverability, squared_errors
+from practise_deploy.planning.refit import (
+    NormalEquations,
+    Sampler,
+    at_positions,
+    junction_site,
+    rows_for,
+    solve_site,
+    values_for,
+)
+from practise_deploy.terms import Preprocessing
+
+RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
+
+
+class Silent:
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        assert 0 <= done <= total
+
+
+def images(count: int, shape: tuple[int, ...], seed: int = 3) -> FitImages:
+    pixels = torch.randn((count, *shape[1:]), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    side = shape[-1]
+    prepared = Preprocessing(
+        channels=3, size=(side, side), resize=side, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear",
+        augment="none",
+    )  # fmt: skip
+    return FitImages(pixels, None, prepared)
+
+
+def opened(network: nn.Module, shape: tuple[int, ...]):
+    """In fp64: every difference that a test sees is a difference of method."""
+    traced, _ = trace(network, shape)
+    return traced.double(), find_feature(traced).name, {block.name: block for block in find_blocks(traced, shape)}
+
+
+def rebuilt(teacher, block, learn: FitImages, ridge: float, seed: int):
+    """The network without the block, its weights solved from the teacher's own values."""
+    student = drop_blocks(teacher, [block])
+    site = junction_site(student, teacher, block.entry, block.exit)
+    equations, sampler = NormalEquations(), Sampler(len(learn), seed)
+    for part in batches(len(learn), 64):
+        x = learn.batch(part)
+        nodes = values_for(site)
+        keep = frozenset(node.name for node in nodes)
+        with torch.no_grad():
+            env = compute(student, order_of(nodes, {input_of(student).name}), {input_of(student).name: x}, keep)
+            (goal,) = forward(teacher, x, [named(teacher, site.target)])
+            target = at_positions(goal, sampler.positions(site.value))
+            equations.add(*rows_for(student, site, env, target, sampler))
+    with torch.no_grad():
+        solve_site(student, site, equations, ridge)
+    return student
+
+
+CASES = [
+    (tiny_resnet, RESNET, "layer1.1"),
+    (tiny_resnet, RESNET, "layer2.1"),
+    (tiny_resnet, RESNET, "layer3.2"),
+    (tiny_mobilenet, MOBILENET, "features.3"),
+    (tiny_mobilenet, MOBILENET, "features.4"),
+    (tiny_mobilenet, MOBILENET, "features.7"),
+]
+
+
+@pytest.mark.parametrize(("make", "shape", "name"), CASES, ids=lambda value: str(getattr(value, "__name__", value)))
+def test_r_is_the_error_of_the_rebuilt_network_from_end_to_end(make, shape, name):
+    """Whatever the replay saves, it may not change. The last block's entry becomes the feature map."""
+    teacher, feature, blocks = opened(make(), shape)
+    data, seed = images(30, shape), 5
+    (found,) = measure_recoverability(teacher, feature, [blocks[name]], data, seed, Silent())
+    learn, judge = data.split(seed)
+    ridge = float(found.method.removeprefix("refit, ridge "))
+    student = rebuilt(teacher, blocks[name], learn, ridge, seed)
+    renamed = feature_in(student, feature, junctions(student, [blocks[name]]))
+    assert (renamed == feature) == (name != "layer3.2")
+    error = Pair(student, teacher, renamed, feature).error(judge, 7)
+    assert found.mse.estimate == pytest.approx(error, rel=1e-5)
+    plain = Pair(drop_blocks(teacher, [blocks[name]]), teacher, renamed, feature).error(judge, 64)
+    assert found.mse_dropped == pytest.approx(plain, rel=1e-5)
+    assert error < plain
+
+
+@pytest.mark.parametrize(("make", "shape"), [(tiny_resnet, RESNET), (tiny_mobilenet, MOBILENET)])
+def test_winner_is_the_best_ridge_of_all(make, shape):
+    teacher, feature, blocks = opened(make(), shape)
+    data = images(20, shape)
+    name = "layer2.2" if make is tiny_resnet else "features.4"
+    (found,) = measure_recoverability(teacher, feature, [blocks[name]], data, 1, Silent())
+    learn, judge = data.split(1)
+    errors = {}
+    for ridge in RIDGES:
+        student = rebuilt(teacher, blocks[name], learn, ridge, 1)
+        errors[f"refit, ridge {ridge:g}"] = Pair(student, teacher, feature, feature).error(judge, 64)
+    assert found.method == min(errors, key=errors.__getitem__)
+    assert found.mse.estimate == pytest.approx(min(errors.values()), rel=1e-5)
+
+
+def test_measuring_all_blocks_together_is_measuring_each_alone():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    data, candidates = images(15, RESNET), droppable(tuple(blocks.values()))
+    together = measure_recoverability(teacher, feature, candidates, data, 0, Silent())
+    assert [each.block for each in together] == [block.name for block in candidates]
+    for block, found in list(zip(candidates, together, strict=True))[::3]:
+        (alone,) = measure_recoverability(teacher, feature, [block], data, 0, Silent())
+        assert alone == found
+
+
+def test_refit_never_counts_for_more_than_the_plain_drop():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    for found in measure_recoverability(
+        teacher, feature, droppable(tuple(blocks.values())), images(10, RESNET), 0, Silent()
+    ):
+        assert found.mse.estimate <= found.mse_dropped
+        assert found.mse.low <= found.mse.estimate <= found.mse.high
+
+
+def test_plain_drop_competes_and_wins_where_refits_are_worse(monkeypatch):
+    monkeypatch.setattr(NormalEquations, "solve", lambda self, ridge, start: start * 3 + 1)
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    (found,) = measure_recoverability(teacher, feature, [blocks["layer1.1"]], images(10, RESNET), 0, Silent())
+    assert found.method == "plain"
+    assert found.mse.estimate == found.mse_dropped > 0
+
+
+def test_block_behind_max_pooling_is_measured_plain_and_says_why():
+    torch.manual_seed(0)
+    teacher, feature, blocks = opened(resnet18().eval(), (1, 3, 32, 32))
+    data = images(8, (1, 3, 32, 32))
+    (found,) = measure_recoverability(teacher, feature, [blocks["layer1.0"]], data, 0, Silent())
+    assert found.method == "plain (no linear writer before the cut)"
+    student = drop_blocks(teacher, [blocks["layer1.0"]])
+    error = Pair(student, teacher, feature, feature).error(data.split(0)[1], 64)
+    assert found.mse.estimate == found.mse_dropped == pytest.approx(error, rel=1e-5)
+
+
+def test_images_that_judge_are_not_among_those_that_fit():
+    for count in (8, 10, 37, 1200):
+        pixels = torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1)
+        learn, judge = FitImages(pixels, None, images(1, RESNET).preprocessing).split(7)
+        first, second = set(learn.pixels.flatten().tolist()), set(judge.pixels.flatten().tolist())
+        assert not first & second
+        assert first | second == set(range(count))
+        assert 2 <= len(second) <= 200
+
+
+def test_changing_the_judging_images_changes_no_solution(monkeypatch):
+    """What is solved comes from the learning images alone; what is reported from the others alone."""
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    solutions: list[Tensor] = []
+    solve = NormalEquations.solve
+
+    def remembering(self: NormalEquations, ridge: float, start: Tensor) -> Tensor:
+        solutions.append(solve(self, ridge, start))
+        return solutions[-1]
+
+    monkeypatch.setattr(NormalEquations, "solve", remembering)
+    data, other = images(20, RESNET), images(20, RESNET)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    other.pixels[order[:4]] = images(4, RESNET, seed=50).pixels
+    block = [blocks["layer2.1"]]
+    first, second = (measure_recoverability(teacher, feature, block, each, 0, Silent())[0] for each in (data, other))
+    half = len(solutions) // 2
+    assert half == len(RIDGES)
+    assert all(torch.equal(a, b) for a, b in zip(solutions[:half], solutions[half:], strict=True))
+    assert first.mse.estimate != second.mse.estimate
+    assert (first.fit_images, first.judged_images) == (16, 4)
+
+
+def test_measuring_is_the_same_each_time_and_depends_on_the_seed():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    data = images(20, RESNET)
+    first, again, other = (
+        measure_recoverability(teacher, feature, [blocks["layer2.1"]], data, seed, Silent()) for seed in (3, 3, 4)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_batches_do_not_change_the_result(monkeypatch):
+    teacher, feature, blocks = opened(tiny_mobilenet(), MOBILENET)
+    data = images(20, MOBILENET)
+    block = [blocks["features.4"]]
+    (whole,) = measure_recoverability(teacher, feature, block, data, 0, Silent())
+    monkeypatch.setattr(recoverability, "batch_size", lambda images: 3)
+    (parts,) = measure_recoverability(teacher, feature, block, data, 0, Silent())
+    assert parts.mse.estimate == pytest.approx(whole.mse.estimate, rel=1e-5)
+    assert parts.relative == pytest.approx(whole.relative, rel=1e-5)
+    assert parts.judged_images == whole.judged_images == 4
+
+
+def test_relative_error_is_of_the_features_variance():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    data = images(20, RESNET)
+    (found,) = measure_recoverability(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
+    _, judge = data.split(0)
+    (values,) = forward(teacher, judge.batch(slice(0, 4)), [named(teacher, feature)])
+    variance = values.flatten(1).var(1).mean().item()
+    assert found.relative == pytest.approx(found.mse.estimate / variance, rel=1e-6)
+
+
+def test_weights_and_hooks_of_the_teacher_are_left_as_they_were():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    code = teacher.code
+    measure_recoverability(teacher, feature, list(blocks.values())[:2], images(10, RESNET), 0, Silent())
+    assert teacher.code == code
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+def test_squared_errors_are_by_image():
+    wanted = torch.zeros(2, 3, 2, 2)
+    found = torch.stack([torch.full((3, 2, 2), 2.0), torch.full((3, 2, 2), -3.0)])
+    assert squared_errors(wanted, found).tolist() == [4.0, 9.0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9, 10, 50])
+def test_interval_of_the_mean_holds_the_mean_and_is_not_negative(count):
+    errors = np.random.default_rng(0).gamma(0.5, size=count)
+    found = mean_interval(errors)
+    assert found.estimate == pytest.approx(errors.mean())
+    assert 0 <= found.low <= found.estimate <= found.high
+    assert not math.isnan(found.high)

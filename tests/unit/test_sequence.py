@@ -1,0 +1,326 @@
+"""Refitting in sequence: exact where it can be, better than the plain drop elsewhere, and honest where it is not."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from networks import tiny_mobilenet, tiny_resnet
+from practise_deploy.embedded import digits
+from practise_deploy.model.blocks import find_blocks
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.mimic import Pair, feature_in
+from practise_deploy.model.reading import read_npz
+from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
+from practise_deploy.model.trace import trace
+from practise_deploy.model.values import find_feature, forward, named
+from practise_deploy.planning import sequence
+from practise_deploy.planning.refit import NormalEquations
+from practise_deploy.planning.sequence import recover, refit_in_sequence, sites_of
+from practise_deploy.terms import Preprocessing
+
+RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
+
+
+class Silent:
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        assert 0 <= done <= total
+
+
+def images(count: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 3) -> FitImages:
+    pixels = torch.randn((count, *shape[1:]), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    side = shape[-1]
+    prepared = Preprocessing(
+        channels=shape[1], size=(side, side), resize=side, mean=(0.0,) * shape[1], std=(1.0,) * shape[1],
+        interpolation="bilinear", augment="none",
+    )  # fmt: skip
+    return FitImages(pixels, None, prepared)
+
+
+def opened(network: nn.Module, shape: tuple[int, ...]):
+    traced, _ = trace(network, shape)
+    return traced, find_feature(traced).name, {block.name: block for block in find_blocks(traced, shape)}
+
+
+# Exactness.
+
+
+class LinearBlock(nn.Module):
+    """x + W x: a linear map of the stream."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x)
+
+
+class LinearStream(nn.Module):
+    """A writer (with its norm), a block that it can absorb, and something behind both."""
+
+    def __init__(self, normed: bool) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU())
+        self.writer = nn.Conv2d(5, 6, 3, padding=1, bias=not normed)
+        self.norm: nn.Module = nn.BatchNorm2d(6) if normed else nn.Identity()
+        self.block = LinearBlock(6)
+        self.behind = nn.Sequential(nn.Conv2d(6, 4, 3, padding=1), nn.ReLU())
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.behind(self.block(self.norm(self.writer(self.stem(x)))))
+        return self.fc(self.pool(x).flatten(1))
+
+
+@pytest.mark.parametrize("normed", [True, False])
+def test_writer_absorbs_a_linear_block_exactly(normed):
+    torch.manual_seed(1)
+    network = LinearStream(normed).double()
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.normal_(norm.running_mean)
+    shape = (4, 3, 8, 8)
+    teacher, feature, blocks = opened(network.eval(), shape)
+    block = blocks["block"]
+    student = drop_blocks(teacher, [block])
+    sites = [site for site in sites_of(student, teacher, [block], feature) if site.target == block.exit]
+    assert len(sites) == 1
+    data = images(12, shape, torch.float64)
+    fresh = torch.randn(5, *shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(99))
+    with torch.no_grad():
+        before = float((student(fresh) - teacher(fresh)).abs().max())
+        refit_in_sequence(student, teacher, sites, data.batch, len(data), 0.0)
+        after = float((student(fresh) - teacher(fresh)).abs().max())
+    assert before > 1e-2
+    assert after < 1e-9  # on images that it never saw
+
+
+def test_sites_behind_an_exact_cut_change_nothing():
+    torch.manual_seed(1)
+    shape = (4, 3, 8, 8)
+    teacher, feature, blocks = opened(LinearStream(False).double().eval(), shape)
+    student = drop_blocks(teacher, [blocks["block"]])
+    sites = sites_of(student, teacher, [blocks["block"]], feature)
+    assert len(sites) == 2  # the cut, and what makes the feature map
+    data = images(12, shape, torch.float64)
+    refit_in_sequence(student, teacher, sites, data.batch, len(data), 0.0)
+    fresh = torch.randn(5, *shape[1:], dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(student(fresh), teacher(fresh), rtol=1e-8, atol=1e-8)
+
+
+# What is refitted.
+
+
+def values_of(sites):
+    return [[str(writer.convolution.target) for writer in site.writers] for site in sites]
+
+
+def test_sites_are_the_cut_and_every_sum_behind_it_in_order():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    student = drop_blocks(teacher, [blocks["layer2.1"]])
+    assert values_of(sites_of(student, teacher, [blocks["layer2.1"]], feature)) == [
+        ["layer2.0.conv2", "layer2.0.downsample.0"],
+        ["layer2.2.conv2"],
+        ["layer3.0.conv2", "layer3.0.downsample.0"],
+        ["layer3.1.conv2"],
+        ["layer3.2.conv2"],
+    ]
+
+
+def test_blocks_dropped_in_a_row_share_one_site_that_stands_for_the_last():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    gone = [blocks["layer3.1"], blocks["layer3.2"]]
+    student = drop_blocks(teacher, gone)
+    (site,) = sites_of(student, teacher, gone, feature)
+    assert values_of([site]) == [["layer3.0.conv2", "layer3.0.downsample.0"]]
+    assert site.target == named(teacher, blocks["layer3.2"].exit).all_input_nodes[0].name
+
+
+def test_sites_of_a_mobilenet_are_block_outputs_of_the_linear_stream():
+    teacher, feature, blocks = opened(tiny_mobilenet(), MOBILENET)
+    student = drop_blocks(teacher, [blocks["features.4"]])
+    found = values_of(sites_of(student, teacher, [blocks["features.4"]], feature))
+    assert found == [
+        ["features.3.conv.2"], ["features.5.conv.2"], ["features.6.conv.2"], ["features.7.conv.2"], ["features.8.0"],
+    ]  # fmt: skip
+
+
+class SkipFirst(nn.Module):
+    """Its projection is computed before a branch that holds a linear bottleneck, itself a place to refit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.first = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.projection = nn.Sequential(nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8))
+        self.narrow = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.wide = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.last = nn.Conv2d(8, 6, 3, padding=1)
+        self.relu, self.pool, self.fc = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = self.relu(self.first(x) + x)
+        skip = self.projection(x)
+        x = self.relu(self.wide(self.narrow(x)) + skip)
+        x = self.relu(self.last(x))
+        return self.fc(self.pool(x).flatten(1))
+
+
+def gradient(student, teacher, site, x: Tensor) -> float:
+    """Of the site's error by its first writer's weights: none where least squares was done on these activations."""
+    convolution = student.get_submodule(str(site.writers[0].convolution.target))
+    student.requires_grad_(False)
+    convolution.weight.requires_grad_(True)
+    (found,), (wanted,) = (
+        forward(network, x, [node]) for network, node in ((student, site.value), (teacher, named(teacher, site.target)))
+    )
+    loss = (found - wanted).square().mean()
+    loss.backward()
+    assert loss.item() > 1e-6  # not interpolated: the gradient says something
+    return float(convolution.weight.grad.abs().max())
+
+
+def test_writer_computed_before_an_earlier_site_is_refitted_too():
+    """The projection's output is known when `narrow` is solved, and is another one when it is solved itself."""
+    torch.manual_seed(0)
+    shape = (1, 3, 8, 8)
+    teacher, feature, blocks = opened(SkipFirst().double().eval(), shape)
+    (block,) = [each for each in blocks.values() if each.droppable]
+    data = images(12, shape, torch.float64)
+    student = drop_blocks(teacher, [block])
+    sites = sites_of(student, teacher, [block], feature)
+    assert values_of(sites) == [["stem.0"], ["narrow.0"], ["wide.0", "projection.0"], ["last"]]
+    before = projected(student)
+    refit_in_sequence(student, teacher, sites, data.batch, len(data), 0.0)
+    assert not torch.equal(before, projected(student))
+    assert max(gradient(student, teacher, site, data.pixels) for site in sites[2:]) < 1e-7
+
+
+def projected(student) -> Tensor:
+    return student.get_submodule("projection.0").weight.detach().clone()
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "name"), [(tiny_resnet, RESNET, "layer2.1"), (tiny_mobilenet, MOBILENET, "features.4")]
+)
+def test_sequence_solves_on_the_students_own_activations(make, shape, name):
+    """Every site's rows are of the student as it is by then: no other weights fit them better."""
+    teacher, feature, blocks = opened(make(), shape)
+    teacher = teacher.double()
+    data = images(24, shape, torch.float64)
+    student = drop_blocks(teacher, [blocks[name]])
+    sites = sites_of(student, teacher, [blocks[name]], feature)
+    refit_in_sequence(student, teacher, sites[:2], data.batch, len(data), 0.0)
+    assert gradient(student, teacher, sites[1], data.pixels) < 1e-7
+
+
+# Recovering.
+
+
+def digits_teacher() -> nn.Module:
+    network = digits.make_digits_network()
+    network.load_state_dict(load_file(digits.WEIGHTS))
+    return network.eval()
+
+
+def held_out_error(teacher, feature, blocks, student, x: FitImages) -> tuple[float, float]:
+    """Of the plain drop and of the recovered student, on images that `recover` did not have."""
+    plain, recovered = drop_blocks(teacher, blocks), drop_blocks(teacher, blocks)
+    load_weights(recovered, student.weights)
+    name = feature_in(plain, feature, junctions(plain, blocks))
+    return tuple(Pair(each, teacher, name, feature).error(x, 64) for each in (plain, recovered))
+
+
+CASES = [
+    (tiny_resnet, RESNET, ("layer1.1",)),
+    (tiny_resnet, RESNET, ("layer1.1", "layer2.1", "layer2.2")),
+    (tiny_resnet, RESNET, ("layer3.2",)),
+    (tiny_mobilenet, MOBILENET, ("features.4",)),
+    (tiny_mobilenet, MOBILENET, ("features.3", "features.7")),
+]
+
+
+@pytest.mark.parametrize(("make", "shape", "gone"), CASES, ids=lambda value: str(getattr(value, "__name__", value)))
+def test_recovered_student_is_closer_to_the_teacher_on_unseen_images(make, shape, gone):
+    teacher, feature, blocks = opened(make(), shape)
+    dropped = [blocks[name] for name in gone]
+    student = recover(teacher, feature, dropped, images(48, shape), 0, Silent())
+    assert student.dropped == gone
+    assert student.mse < student.mse_before
+    assert student.method.startswith("sequential refit of")
+    plain, recovered = held_out_error(teacher, feature, dropped, student, images(64, shape, seed=77))
+    assert recovered < 0.9 * plain
+
+
+def test_digits_network_recovers_from_two_lost_blocks_on_held_out_digits():
+    teacher, feature, blocks = opened(digits_teacher(), (1, 1, 28, 28))
+    arrays = read_npz(digits.IMAGES, images="fit_images")
+    prepared = Preprocessing(
+        channels=1, size=(28, 28), resize=28, mean=(0.1307,), std=(0.3081,), interpolation="bilinear", augment="crop"
+    )
+    fit = FitImages(torch.from_numpy(arrays["fit_images"])[:, None], None, prepared)
+    unseen = FitImages(torch.from_numpy(arrays["held_out_images"])[:100, None], None, prepared)
+    dropped = [blocks["layer1.1"], blocks["layer1.2"]]
+    student = recover(teacher, feature, dropped, fit, 0, Silent())
+    plain, recovered = held_out_error(teacher, feature, dropped, student, unseen)
+    assert recovered < 0.5 * plain
+    assert student.mse < 0.5 * student.mse_before
+
+
+def test_plain_drop_is_kept_and_named_where_every_refit_is_worse(monkeypatch):
+    def solve(self: NormalEquations, ridge: float, start: Tensor) -> Tensor:
+        return start * 3 + 1
+
+    monkeypatch.setattr(NormalEquations, "solve", solve)
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    student = recover(teacher, feature, [blocks["layer1.1"]], images(10, RESNET), 0, Silent())
+    assert student.mse == student.mse_before
+    assert student.method == "plain drop (every refit was worse on the images kept aside)"
+    plain = drop_blocks(teacher, [blocks["layer1.1"]]).state_dict()
+    assert all(torch.equal(torch.from_numpy(student.weights[name]), value) for name, value in plain.items())
+
+
+def test_the_least_error_of_all_ridges_is_kept_and_all_are_told():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
+    told = dict(each.rsplit(" ", 1) for each in student.notes[0].split(": ")[1].split(", "))
+    assert list(told) == ["plain", *(f"ridge {ridge:g}" for ridge in sequence.RIDGES)]
+    assert min(told.values(), key=float) == f"{student.mse:.4g}"
+    assert told["plain"] == f"{student.mse_before:.4g}"
+    best = min(told, key=lambda name: float(told[name]))
+    assert student.method.endswith(best)
+
+
+def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
+    """Spoiling the judge's images changes the error and not the weights."""
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    monkeypatch.setattr(sequence, "RIDGES", (0.1,))
+    data = images(20, RESNET)
+    _, judge = data.split(0)
+    spoiled = images(20, RESNET)
+    which = [n for n in range(20) if any(torch.equal(data.pixels[n], kept) for kept in judge.pixels)]
+    assert len(which) == 4
+    spoiled.pixels[which] *= 1.5
+    first = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
+    second = recover(teacher, feature, [blocks["layer1.1"]], spoiled, 0, Silent())
+    assert first.mse_before != second.mse_before and first.mse != second.mse
+    assert all((first.weights[name] == second.weights[name]).all() for name in first.weights)
+
+
+def test_recovering_is_the_same_each_time():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    data = images(20, RESNET)
+    first, second = (recover(teacher, feature, [blocks["layer2.1"]], data, 4, Silent()) for _ in range(2))
+    assert (first.mse, first.method, first.notes) == (second.mse, second.method, second.notes)
+    assert all((first.weights[name] == second.weights[name]).all() for name in first.weights)
+
+
+def test_teacher_is_left_as_it_was():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    recover(teacher, feature, [blocks["layer1.1"]], images(10, RESNET), 0, Silent())
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())

@@ -1,0 +1,250 @@
+"""Do all forms of the network compute the same? Known arrays, and a real network with a broken weight."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from practise_backends.ort import OrtBackend
+from practise_backends.terms import Conditions, TensorSpec
+from practise_deploy.model.images import HeldOutImages
+from practise_deploy.model.trace import trace
+from practise_deploy.shipping.export import export_onnx
+from practise_deploy.shipping.verify import (
+    Forms,
+    accuracy,
+    compare,
+    drop_in_points,
+    engine_form,
+    percent,
+    torch_form,
+    verify,
+)
+from practise_deploy.terms import Preprocessing
+
+SHAPE = (1, 3, 8, 8)
+
+
+class Silent:
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        assert 0 <= done <= total
+
+
+def held_out(count: int, labels: list[int] | None = None) -> HeldOutImages:
+    pixels = torch.randn((count, *SHAPE[1:]), generator=torch.Generator().manual_seed(0))
+    prepared = Preprocessing(
+        channels=3, size=(8, 8), resize=8, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear", augment="none"
+    )
+    return HeldOutImages(pixels, None if labels is None else torch.tensor(labels), prepared)
+
+
+# Numbers.
+
+
+def test_comparison_of_known_arrays():
+    first = np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0], [5.0, 1.0]], np.float32)
+    second = np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 2.0], [5.0, 3.0]], np.float32)
+    link = compare("a", "b", first, second)
+    assert (link.before, link.after, link.images) == ("a", "b", 4)
+    assert link.max_abs == 2.0
+    assert link.rms == pytest.approx((6 / 8) ** 0.5)
+    assert link.cosine == pytest.approx(0.0)  # the lowest, of the second image
+    assert link.agreement_percent.estimate == 75.0
+
+
+def test_cosine_is_of_the_worst_image():
+    first = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
+    second = np.array([[2.0, 0.0], [1.0, 1.0]], np.float32)
+    assert compare("a", "b", first, second).cosine == pytest.approx(0.5**0.5)
+
+
+def test_outputs_that_are_equal_agree_in_everything():
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    link = compare("a", "b", x, x.copy())
+    assert (link.max_abs, link.rms, link.agreement_percent.estimate) == (0.0, 0.0, 100.0)
+    assert link.cosine == pytest.approx(1.0)
+
+
+def test_two_outputs_of_nothing_but_zeros_agree():
+    assert compare("a", "b", np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)).cosine == 1.0
+
+
+def test_zeros_in_place_of_an_answer_do_not_agree():
+    """An engine that computes nothing has no direction to be right in."""
+    first = np.array([[2.0, 1.0]], np.float32)
+    assert compare("a", "b", first, np.zeros((1, 2), np.float32)).cosine == 0.0
+
+
+def test_feature_maps_are_compared_as_vectors():
+    first = np.ones((2, 3, 4, 4), np.float32)
+    link = compare("a", "b", first, first + 0.5)
+    assert link.rms == pytest.approx(0.5)
+    assert link.cosine == pytest.approx(1.0)
+
+
+def test_share_in_percent_has_its_wilson_interval():
+    found = percent(8, 10)
+    assert found.estimate == 80.0
+    assert (found.low, found.high) == pytest.approx((49.02, 94.33), abs=0.01)  # Wilson (1927)
+
+
+def test_accuracy_counts_correct_answers():
+    logits = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]], np.float32)
+    found = accuracy(logits, np.array([0, 1, 2, 2]))
+    assert (found.correct, found.images, found.percent.estimate) == (3, 4, 75.0)
+
+
+def test_lost_points_are_paired_by_image():
+    truth = np.array([0] * 10)
+    right, wrong = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    before = np.array([right] * 8 + [wrong] * 2, np.float32)
+    after = np.array([right] * 6 + [wrong] * 3 + [right], np.float32)
+    found = drop_in_points(before, after, truth)
+    assert found.estimate == pytest.approx(10.0)  # two lost, one gained
+    change = np.array([0] * 6 + [1, 1, 0, -1])
+    assert found.high - found.low == pytest.approx(2 * 196 * change.std(ddof=1) / 10**0.5)
+
+
+def test_lost_points_of_one_image_say_nothing():
+    found = drop_in_points(np.eye(2, dtype=np.float32)[:1], np.eye(2, dtype=np.float32)[:1], np.array([0]))
+    assert (found.low, found.high) == (-100.0, 100.0)
+
+
+# Engines of a fixed batch.
+
+
+class FixedBatch:
+    """Takes batches of four alone; each output is its image's sum."""
+
+    inputs = (TensorSpec(name="images", shape=(4, 3, 8, 8), dtype="float32"),)
+    outputs = (TensorSpec(name="sums", shape=(4, 1), dtype="float32"),)
+
+    def __init__(self) -> None:
+        self.fed: list[np.ndarray] = []
+
+    def run(self, tensors):
+        (x,) = tensors.values()
+        assert x.shape == (4, 3, 8, 8) and x.flags["C_CONTIGUOUS"]
+        self.fed.append(x)
+        return {"sums": x.reshape(4, -1).sum(1, keepdims=True)}
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 10])
+def test_last_batch_is_padded_and_the_padding_does_not_come_back(count):
+    engine = FixedBatch()
+    x = held_out(count).pixels.contiguous(memory_format=torch.channels_last)
+    found = engine_form(engine, 4)(x)
+    assert found.shape == (count, 1)
+    np.testing.assert_allclose(found[:, 0], x.sum((1, 2, 3)).numpy(), rtol=1e-4, atol=1e-4)
+    assert len(engine.fed) == -(-count // 4)
+    if count % 4:
+        assert all(np.array_equal(row, engine.fed[-1][count % 4 - 1]) for row in engine.fed[-1][count % 4 :])
+
+
+# A real chain.
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A small network, and the same as ONNX."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5),
+    )  # fmt: skip
+    traced, _ = trace(network.eval(), SHAPE)
+    path = tmp_path_factory.mktemp("verify") / "model.onnx"
+    export_onnx(traced, (2, 3, 8, 8), path, dynamic_batch=False)
+    return traced, path
+
+
+def engine_of(model, batch: int = 2):
+    conditions = Conditions(batch=batch)
+    return OrtBackend().open(OrtBackend().compile(model, conditions), conditions)
+
+
+def corrupted(path, change) -> bytes:
+    """The model with one change to its largest weight."""
+    model = onnx.load(path)
+    weight = max(model.graph.initializer, key=lambda each: numpy_helper.to_array(each).size)
+    value = numpy_helper.to_array(weight).copy()
+    change(value)
+    weight.CopyFrom(numpy_helper.from_array(value, weight.name))
+    return model.SerializeToString()
+
+
+def forms(chain, onnx_model=None, engine_model=None) -> Forms:
+    traced, path = chain
+    form = torch_form(traced)
+    return Forms(
+        teacher=form, student=form, onnx=engine_form(engine_of(onnx_model or path), 2),
+        engine=engine_form(engine_of(engine_model or path), 2),
+    )  # fmt: skip
+
+
+def test_sound_chain_is_faithful(chain):
+    found = verify(forms(chain), held_out(35), Silent())  # odd, and more than one pass of 32
+    assert found.faithful and found.problems == () and found.images == 35
+    assert [(link.before, link.after) for link in found.links] == [
+        ("teacher", "student"), ("student", "ONNX"), ("ONNX", "engine"), ("teacher", "engine"),
+    ]  # fmt: skip
+    assert all(link.max_abs < 1e-4 and link.images == 35 for link in found.links)
+
+
+def spoil_one_row(value: np.ndarray) -> None:
+    value.reshape(len(value), -1)[0] += 5.0
+
+
+def spoil_with_nan(value: np.ndarray) -> None:
+    value.reshape(-1)[0] = np.nan
+
+
+def spoil_all(value: np.ndarray) -> None:
+    value[...] = 0.0
+
+
+@pytest.mark.parametrize("change", [spoil_one_row, spoil_with_nan, spoil_all])
+def test_corrupted_weight_of_the_engine_is_found_in_its_link(chain, change):
+    found = verify(forms(chain, engine_model=corrupted(chain[1], change)), held_out(20), Silent())
+    assert not found.faithful
+    assert found.problems and all(problem.startswith("ONNX -> engine:") for problem in found.problems)
+
+
+def test_corrupted_weight_of_the_onnx_file_is_found_where_it_entered(chain):
+    broken = corrupted(chain[1], spoil_one_row)
+    found = verify(forms(chain, broken, broken), held_out(20), Silent())
+    assert not found.faithful
+    assert found.problems and all(problem.startswith("student -> ONNX:") for problem in found.problems)
+
+
+def test_numbers_that_are_none_are_named(chain):
+    found = verify(forms(chain, engine_model=corrupted(chain[1], spoil_with_nan)), held_out(20), Silent())
+    assert "ONNX -> engine: outputs that are no numbers" in found.problems
+
+
+def test_student_may_differ_from_its_teacher(chain):
+    """That is what pruning does; only what follows the student must be faithful."""
+    sound = forms(chain)
+    found = verify(Forms(lambda x: -sound.teacher(x), sound.student, sound.onnx, sound.engine), held_out(20), Silent())
+    assert found.faithful
+    assert found.links[0].cosine == pytest.approx(-1.0, abs=1e-5)
+    assert found.links[-1].agreement_percent.estimate < 50
+
+
+def test_labels_give_the_accuracy_of_every_form(chain):
+    traced, _ = chain
+    images = held_out(20)
+    truth = torch_form(traced)(images.batch(slice(0, 20))).argmax(1)
+    truth[:5] = (truth[:5] + 1) % 5
+    found = verify(forms(chain), held_out(20, truth.tolist()), Silent())
+    assert list(found.accuracy) == ["teacher", "student", "ONNX", "engine"]
+    assert {each.correct for each in found.accuracy.values()} == {15}
+    assert found.drop_points is not None and found.drop_points.estimate == 0.0
+
+
+def test_without_labels_there_is_agreement_and_no_accuracy(chain):
+    found = verify(forms(chain), held_out(20), Silent())
+    assert found.accuracy == {} and found.drop_points is None
+    assert found.links[-1].agreement_percent.estimate == 100.0
