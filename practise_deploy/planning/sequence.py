@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -56,6 +57,7 @@ def recover(
     before = pair.error(judge, size)
     best, best_error, method = plain, before, "plain drop (every refit was worse on the images kept aside)"
     tried = [f"plain {before:.4g}"]
+    ground = survey(plain, teacher, sites_of(plain, teacher, dropped, feature), learn.batch, len(learn))
     for number, ridge in enumerate(RIDGES):
         student = drop_blocks(teacher, dropped)
         sites = sites_of(student, teacher, dropped, feature)
@@ -63,15 +65,12 @@ def recover(
         def advance(done: int, number: int = number, sites: list[Site] = sites) -> None:
             progress.advance(number + done / max(1, len(sites)), len(RIDGES), f"ridge {RIDGES[number]:g}")
 
-        refit_in_sequence(student, teacher, sites, learn.batch, len(learn), ridge, advance)
+        refit_in_sequence(student, sites, ground, ridge, advance)
         error = replace(pair, student=student).error(judge, size)
         tried.append(f"ridge {ridge:g} {error:.4g}")
         if error < best_error:
-            best, best_error, method = (
-                student,
-                error,
-                f"sequential refit of {len(sites)} sums, ridge {ridge:g}",
-            )
+            best, best_error = student, error
+            method = f"sequential refit of {len(sites)} sums, ridge {ridge:g}"
     return Student(
         dropped=tuple(block.name for block in dropped),
         method=method,
@@ -132,33 +131,65 @@ def _readers(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     return found
 
 
-def refit_in_sequence(
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every refit of one pruned network shares, whatever its ridge.
+
+    targets: the teacher's values at the drawn positions by site, [n, positions, channels] a batch.
+    frontier: by batch, the student's values just before the first site, which no refit changes.
+    """
+
+    sampler: Sampler
+    targets: dict[str, list[Tensor]]
+    frontier: list[Env]
+
+
+def survey(
     student: fx.GraphModule,
     teacher: fx.GraphModule,
     sites: Sequence[Site],
     images: Callable[[slice], Tensor],
     count: int,
+) -> Ground:
+    """One pass of the teacher for all targets, one of the student up to the first site.
+
+    images: normalised inputs by slice.
+    """
+    sampler = Sampler(count, 0)
+    start = input_of(student).name
+    frontier: list[Env] = []
+    with torch.no_grad():
+        targets = _sampled_targets(teacher, sites, images, count, sampler)
+        done = _before(student, sites)
+        for part in batches(count, _BATCH):
+            frontier.append(_move_to(student, done, {start: images(part)}, sites))
+    return Ground(sampler, targets, frontier)
+
+
+def refit_in_sequence(
+    student: fx.GraphModule,
+    sites: Sequence[Site],
+    ground: Ground,
     ridge: float,
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Re-solve the sites in order, each on the student's activations as they are by then.
 
-    images: normalised inputs by slice. Every solve removes the error that has gathered so far.
+    Every solve removes the error that has gathered so far.
     """
-    sampler = Sampler(count, 0)
-    targets = _sampled_targets(teacher, sites, images, count, sampler)
-    start = input_of(student).name
-    frontier: list[Env] = [{start: images(part)} for part in batches(count, _BATCH)]
+    nodes = list(student.graph.nodes)
+    frontier = ground.frontier
     with torch.no_grad():
         for number, site in enumerate(sites):
             equations = NormalEquations()
-            nodes = order_of(values_for(site), frontier[0])
+            order = order_of(values_for(site), frontier[0])
             keep = frozenset(node.name for node in values_for(site))
-            for env, wanted in zip(frontier, targets[site.value.name], strict=True):
-                values = compute(student, nodes, env, keep)
-                equations.add(*rows_for(student, site, values, wanted, sampler))
+            for env, wanted in zip(frontier, ground.targets[site.value.name], strict=True):
+                values = compute(student, order, env, keep)
+                equations.add(*rows_for(student, site, values, wanted, ground.sampler))
             solve_site(student, site, equations, ridge)
-            frontier = [_step_over(student, site.value, env, sites[number + 1 :]) for env in frontier]
+            done = nodes[: nodes.index(site.value) + 1]
+            frontier = [_move_to(student, done, env, sites[number + 1 :]) for env in frontier]
             advance(number + 1)
 
 
@@ -169,36 +200,50 @@ def _sampled_targets(
     count: int,
     sampler: Sampler,
 ) -> dict[str, list[Tensor]]:
-    """The teacher's values at the drawn positions, one teacher pass for all sites. Shapes: [n, positions, channels]."""
     wanted = {site.value.name: named(teacher, site.target) for site in sites}
     keep = frozenset(node.name for node in wanted.values())
     start = input_of(teacher).name
     nodes = order_of(wanted.values(), {start})
     found: dict[str, list[Tensor]] = {name: [] for name in wanted}
-    with torch.no_grad():
-        for part in batches(count, _BATCH):
-            values = compute(teacher, nodes, {start: images(part)}, keep)
-            for name, node in wanted.items():
-                found[name].append(at_positions(values[node.name], sampler.positions(node)))
+    for part in batches(count, _BATCH):
+        values = compute(teacher, nodes, {start: images(part)}, keep)
+        for name, node in wanted.items():
+            found[name].append(at_positions(values[node.name], sampler.positions(node)))
     return found
 
 
-def _step_over(traced: fx.GraphModule, value: fx.Node, env: Env, later: Sequence[Site]) -> Env:
-    """The known values moved to just behind `value`: what the rest of the network still needs.
-
-    What writers of later sites give is not among them, as it will change: their inputs are.
-    """
+def _before(traced: fx.GraphModule, sites: Sequence[Site]) -> list[fx.Node]:
+    """The nodes to run before the first site: as many as leave no more in memory than twice the site's own value."""
     nodes = list(traced.graph.nodes)
-    done = set(nodes[: nodes.index(value) + 1])
+    last = min((nodes.index(w.convolution) for site in sites for w in site.writers), default=0)
+    room = 2 * math.prod(shape_of(sites[0].value) or (0,)) if sites else 0
+    for stop in range(last, 1, -1):
+        live = _live(traced, nodes[:stop], sites)
+        if sum(math.prod(shape_of(node) or (0,)) for node in live) <= room:
+            return nodes[:stop]
+    return nodes[:1]
+
+
+def _move_to(traced: fx.GraphModule, done: Sequence[fx.Node], env: Env, later: Sequence[Site]) -> Env:
+    """The known values moved to just behind the nodes that are done: what the rest of the network still needs."""
+    live = _live(traced, done, later)
+    return compute(traced, order_of(live, env), env, frozenset(n.name for n in live))
+
+
+def _live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site]) -> list[fx.Node]:
+    """What the rest of the network needs of the nodes that are done.
+
+    What writers of later sites give is not among it, as it will change: their inputs are.
+    """
+    before = set(done)
     needed = _needed_for_output(traced)
     to_come = {node for site in later for writer in site.writers for node in _span(writer)}
-    live = [
+    return [
         n
         for n in done
         if n in needed and n.op != "get_attr" and n not in to_come
-        and any(user in needed and (user not in done or user in to_come) for user in n.users)
+        and any(user in needed and (user not in before or user in to_come) for user in n.users)
     ]  # fmt: skip
-    return compute(traced, order_of(live, env), env, frozenset(n.name for n in live))
 
 
 def _span(writer: Writer) -> list[fx.Node]:

@@ -20,7 +20,6 @@ WIDE = {  # known, and to become fewer: a new one fails, and so does one that is
     "practise_deploy/cli.py:compare",  # one parameter a flag
     "practise_deploy/finetune.py:finetune",
     "practise_deploy/model/mimic.py:mimic",
-    "practise_deploy/planning/sequence.py:refit_in_sequence",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -16,7 +16,7 @@ from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature, forward, named
 from practise_deploy.planning import sequence
 from practise_deploy.planning.refit import NormalEquations
-from practise_deploy.planning.sequence import recover, refit_in_sequence, sites_of
+from practise_deploy.planning.sequence import recover, refit_in_sequence, sites_of, survey
 from practise_deploy.terms import Preprocessing
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
@@ -91,7 +91,7 @@ def test_writer_absorbs_a_linear_block_exactly(normed):
     fresh = torch.randn(5, *shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(99))
     with torch.no_grad():
         before = float((student(fresh) - teacher(fresh)).abs().max())
-        refit_in_sequence(student, teacher, sites, data.batch, len(data), 0.0)
+        refit_in_sequence(student, sites, survey(student, teacher, sites, data.batch, len(data)), 0.0)
         after = float((student(fresh) - teacher(fresh)).abs().max())
     assert before > 1e-2
     assert after < 1e-9  # on images that it never saw
@@ -105,7 +105,7 @@ def test_sites_behind_an_exact_cut_change_nothing():
     sites = sites_of(student, teacher, [blocks["block"]], feature)
     assert len(sites) == 2  # the cut, and what makes the feature map
     data = images(12, shape, torch.float64)
-    refit_in_sequence(student, teacher, sites, data.batch, len(data), 0.0)
+    refit_in_sequence(student, sites, survey(student, teacher, sites, data.batch, len(data)), 0.0)
     fresh = torch.randn(5, *shape[1:], dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(student(fresh), teacher(fresh), rtol=1e-8, atol=1e-8)
@@ -195,7 +195,7 @@ def test_writer_computed_before_an_earlier_site_is_refitted_too():
     sites = sites_of(student, teacher, [block], feature)
     assert values_of(sites) == [["stem.0"], ["narrow.0"], ["wide.0", "projection.0"], ["last"]]
     before = projected(student)
-    refit_in_sequence(student, teacher, sites, data.batch, len(data), 0.0)
+    refit_in_sequence(student, sites, survey(student, teacher, sites, data.batch, len(data)), 0.0)
     assert not torch.equal(before, projected(student))
     assert max(gradient(student, teacher, site, data.pixels) for site in sites[2:]) < 1e-7
 
@@ -214,7 +214,7 @@ def test_sequence_solves_on_the_students_own_activations(make, shape, name):
     data = images(24, shape, torch.float64)
     student = drop_blocks(teacher, [blocks[name]])
     sites = sites_of(student, teacher, [blocks[name]], feature)
-    refit_in_sequence(student, teacher, sites[:2], data.batch, len(data), 0.0)
+    refit_in_sequence(student, sites[:2], survey(student, teacher, sites[:2], data.batch, len(data)), 0.0)
     assert gradient(student, teacher, sites[1], data.pixels) < 1e-7
 
 
