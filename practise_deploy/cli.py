@@ -54,6 +54,8 @@ def main() -> None:
     """Run the command line; every known error is one message and its exit code."""
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # what typer makes of an interrupt
+            code = _interrupted()
     except PractiseError as error:
         code = _refuse(error.message, error.remedy, error.exit_code)
     except KeyboardInterrupt:

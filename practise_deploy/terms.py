@@ -185,7 +185,7 @@ class Accuracy:
 class Link:
     """Two forms of the network compared on the same held-out images.
 
-    max_abs, rms: of the outputs' difference. cosine: the lowest over images.
+    max_abs, rms: of the outputs' difference; relative_rms: over the rms of the first outputs. cosine: the lowest over images.
     agreement_percent: images with the same top-1 class.
     """
 
@@ -193,6 +193,7 @@ class Link:
     after: str
     max_abs: float
     rms: float
+    relative_rms: float
     cosine: float
     agreement_percent: Interval
     images: int

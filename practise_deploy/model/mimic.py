@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from practise_backends.terms import Progress
+from practise_deploy.errors import InputError
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.images import FitImages, augmenter, normalise
 from practise_deploy.model.surgery import load_weights, weights_of
@@ -178,6 +180,11 @@ def _begin(pair: Pair, judge: FitImages, schedule: Schedule) -> Course:
 
 def _judge(pair: Pair, judge: FitImages, schedule: Schedule, course: Course) -> None:
     error = pair.error(judge, schedule.batch_size)
+    if not math.isfinite(error) and not schedule.keep_best:
+        raise InputError(
+            f"the descent diverged: after {course.step} steps the student's features are no numbers",
+            remedy=f"try a rate below {schedule.learning_rate:g} with --learning-rate",
+        )
     if not course.history or error < min(e for _, e in course.history):
         course.best_step = course.step
         course.best = weights_of(pair.student) if schedule.keep_best else {}

@@ -7,9 +7,12 @@ behind it, W' = W A in front of it, so the network that is judged and kept has n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import fx, nn
 
@@ -106,33 +109,38 @@ def _measure_one(
 ) -> Recoverability:
     learn, judge = images
     student = drop_blocks(teacher, [block]).requires_grad_(False)
-    cuts = junctions(student, [block])
-    pair = Pair(student, teacher, feature_in(student, feature, cuts), feature)
-    size = batch_size(learn)
-    dropped = pair.error(judge, size)
+    pair = Pair(student, teacher, feature_in(student, feature, junctions(student, [block])), feature)
+    plain, variance = _judged(pair, judge)
     adaptors = insert_adaptors(student, block.entry)
-    trained = [w for a in adaptors for w in student.get_submodule(str(named(student, a.node).target)).parameters()]
-    if trained:
+    best, method = plain, "plain (no convolution takes an adaptor)"
+    if adaptors:
+        trained = [student.get_parameter(f"{named(student, adaptor.node).target}.weight") for adaptor in adaptors]
         mimic(pair, trained, learn, judge, schedule, progress)
         absorb_adaptors(student, adaptors)
+        best, _ = _judged(pair, judge)
+        method = f"{len(adaptors)} adaptors, {schedule.steps} SGD steps"
+        if best.mean() > plain.mean():  # identity adaptors belong to the minimum too
+            best, method = plain, f"plain ({len(adaptors)} trained adaptors were worse)"
+    return Recoverability(
+        block=block.name,
+        mse=mean_interval(best),
+        mse_dropped=float(plain.mean()),
+        relative=float(best.mean()) / variance if variance else math.nan,
+        fit_images=len(learn),
+        judged_images=len(judge),
+        method=method,
+    )
+
+
+def _judged(pair: Pair, judge: FitImages) -> tuple[npt.NDArray[np.float64], float]:
+    """Every image's error, and the variance of the teacher's features."""
     errors, variance = [], []
     with torch.no_grad():
-        for part in batches(len(judge), size):
+        for part in batches(len(judge), batch_size(judge)):
             wanted, found = pair.features(judge.batch(part))
             errors.append(squared_errors(wanted, found))
             variance.append(wanted.flatten(1).var(1))
-    judged = torch.cat(errors).double().numpy()
-    return Recoverability(
-        block=block.name,
-        mse=mean_interval(judged),
-        mse_dropped=dropped,
-        relative=float(judged.mean()) / float(torch.cat(variance).mean()),
-        fit_images=len(learn),
-        judged_images=len(judge),
-        method=f"{len(adaptors)} adaptors, {schedule.steps} SGD steps"
-        if adaptors
-        else "plain (no convolution takes an adaptor)",
-    )
+    return torch.cat(errors).double().numpy(), float(torch.cat(variance).mean())
 
 
 def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:

@@ -107,7 +107,7 @@ def _plan(
         target_percent=target,
         baseline_ms=baseline,
         dropped=chosen.dropped,
-        kept=_kept(latency, recoverability, scores, chosen.dropped),
+        kept=_kept(latency, recoverability, scores, chosen.dropped, counted=budget.drop is not None),
         scores=scores,
         predicted_ms=baseline * (1 - chosen.predicted_percent / 100),
         measured_percent=chosen.measured_percent,
@@ -121,16 +121,19 @@ def _kept(
     recoverability: Sequence[Recoverability],
     scores: dict[str, float],
     dropped: Sequence[str],
+    *,
+    counted: bool,
 ) -> tuple[Kept, ...]:
     rank = {name: place for place, name in enumerate(scores, 1)}
     judged = {r.block for r in recoverability}
+    enough = f"--drop {len(dropped)} was asked for" if counted else "the target is met without it"
     kept = []
     for saving in latency.savings:
         name = saving.block
         if name in dropped:
             continue
         if name in rank:
-            reason = f"ranked {rank[name]} of {len(rank)}; the target is met without it"
+            reason = f"ranked {rank[name]} of {len(rank)}; {enough}"
         elif not _sure(saving):
             low, high = saving.saving_ms.low, saving.saving_ms.high
             reason = (
@@ -163,5 +166,7 @@ def out_of_reach(plan: Plan) -> TargetOutOfReach:
     return TargetOutOfReach(
         f"the target of {target} is out of reach: dropping all {len(plan.dropped)} rankable blocks saves "
         f"{found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}], {baseline * (1 - found.estimate / 100):.3f} ms of {baseline:.3f} ms",
-        remedy=f"ask for at most --reduce {int(found.low)}%, or --target-ms {baseline * (1 - found.low / 100):.3g}",
+        remedy=f"ask for at most --reduce {int(found.low)}%, or --target-ms {baseline * (1 - found.low / 100):.3g}"
+        if found.low >= 1
+        else "nothing of note can be saved on this device by dropping blocks",
     )

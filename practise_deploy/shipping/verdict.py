@@ -19,7 +19,7 @@ def judge(plan: Plan, verification: Verification, bench: Speedup) -> Verdict:
             f"asked for {plan.target_percent:.1f}% less latency; measured {_reduction(ratio.estimate):.1f}%, "
             f"surely {_reduction(ratio.low):.1f}%"
         )
-    sentence = f"{ratio.estimate:.2f} times as fast as the original (95% interval {ratio.low:.2f} to {ratio.high:.2f})"
+    sentence = f"{ratio.estimate:.2f} times as fast as the original ({100 * ratio.confidence:g}% interval {ratio.low:.2f} to {ratio.high:.2f})"
     return Verdict(
         kept=not reasons,
         exit_code=1 if reasons else 0,

@@ -22,6 +22,7 @@ Outputs = npt.NDArray[np.float32]
 Form = Callable[[Tensor], Outputs]
 
 COSINE = 0.999
+RELATIVE_RMS = 0.01
 AGREEMENT_PERCENT = 99.0
 CONFIDENCE = 0.95
 _BATCH = 32
@@ -99,12 +100,15 @@ def compare(before: str, after: str, first: Outputs, second: Outputs) -> Link:
     norms = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
     same = (difference == 0).all(1)  # zeros have no direction: they agree with zeros alone
     cosine = np.where(norms > 0, (flat[0] * flat[1]).sum(1) / np.maximum(norms, 1e-300), same)
+    scale = float(np.sqrt(np.square(flat[0]).mean()))
+    rms = float(np.sqrt(np.square(difference).mean()))
     agree = int((flat[0].argmax(1) == flat[1].argmax(1)).sum())
     return Link(
         before=before,
         after=after,
         max_abs=float(np.abs(difference).max()),
-        rms=float(np.sqrt(np.square(difference).mean())),
+        rms=rms,
+        relative_rms=rms / scale if scale else float(rms > 0),
         cosine=float(cosine.min()),
         agreement_percent=percent(agree, len(first)),
         images=len(first),
@@ -135,6 +139,11 @@ def _problems(link: Link) -> Sequence[str]:
     found = []
     if not np.isfinite(link.max_abs):
         found.append(f"{link.before} -> {link.after}: outputs that are no numbers")
+    if not link.relative_rms <= RELATIVE_RMS:
+        found.append(
+            f"{link.before} -> {link.after}: outputs differ by {link.relative_rms:.2g} of their size (rms), "
+            f"at most {RELATIVE_RMS} is allowed"
+        )
     if link.cosine < COSINE:
         found.append(f"{link.before} -> {link.after}: lowest cosine {link.cosine:.6f}, at least {COSINE} is required")
     if link.agreement_percent.estimate < AGREEMENT_PERCENT:

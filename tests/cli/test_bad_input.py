@@ -14,6 +14,8 @@ from PIL import Image
 
 from networks import tiny_resnet
 from practise_backends.catalog import load_backend
+from practise_deploy.build import Build
+from practise_deploy.errors import InputError
 
 Job = tuple[object, ...]
 Cli = Callable[..., Any]
@@ -71,15 +73,19 @@ def test_truncated_image_is_named(cli: Cli, job: Job, photos: Path):
     refused(cli("build", *on(job, photos), "--drop", 1), 2, "broken image", "07.png")
 
 
-def test_broken_image_is_skipped_and_counted(cli: Cli, job: Job, photos: Path):
+def test_broken_image_is_skipped_and_counted(cli: Cli, job: Job, photos: Path, monkeypatch: pytest.MonkeyPatch):
     (photos / "07.png").write_bytes(b"no image at all")
-    said = cli("build", *on(job, photos), "--drop", 1, "--skip-bad-images", "--json", "--out", "run")
-    assert said.code == 0, said.err
-    images = said.document["images"]
-    assert len(images["skipped"]) == 1 and "07.png" in images["skipped"][0]
-    assert images["fit"] + images["held_out"] == 19
-    report = Path("run/report.md").read_text()
-    assert "07.png" in report or "skipped" in report
+    seen: list[Build] = []
+
+    def stop(build: Build) -> None:
+        seen.append(build)
+        raise InputError("far enough")
+
+    monkeypatch.setattr("practise_deploy.build.Build.candidates", property(stop))
+    refused(cli("build", *on(job, photos), "--skip-bad-images"), 2, "far enough")
+    images = seen[0].images.facts
+    assert len(images.skipped) == 1 and "07.png" in images.skipped[0]
+    assert images.fit + images.held_out == 19
 
 
 def test_empty_folder(cli: Cli, job: Job, tmp_path: Path):

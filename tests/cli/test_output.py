@@ -6,15 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
-
-from networks import tiny_resnet
 
 Job = tuple[object, ...]
 Cli = Callable[..., Any]
@@ -78,8 +76,8 @@ def test_every_stage_alone_goes_on_in_the_run_folder(cli: Cli, job: Job):
     assert built.code == 0 and set(built.document["speedup"]) == {"estimate", "low", "high", "confidence"}
     assert "computing" not in built.err
     assert built.document == json.loads(Path("run/release.json").read_text())
-    shown = cli("build", "--out", "run", "--iterations", 3, "--explain")
-    assert shown.code == 0 and "kept" in shown.out and "finetune: computing, because schedule changed" in shown.err
+    shown = cli("build", "--out", "run")
+    assert shown.code == 0 and "Speed-up" in shown.out and "Verdict" in shown.out
     again = cli("plan", "--out", "run", "--explain", "--fresh")
     assert "plan: computing, because a fresh one was asked for" in again.err and "latency: kept" in again.err
     quiet = cli("plan", "--out", "run", "--quiet")
@@ -122,7 +120,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 def _chain(convolutions: int) -> onnx.ModelProto:
     weight = helper.make_tensor("w", TensorProto.FLOAT, [1, 1, 1, 1], [2.0])
     names = ["input", *(f"x{n}" for n in range(1, convolutions)), "logits"]
-    nodes = [helper.make_node("Conv", [a, "w"], [b]) for a, b in zip(names, names[1:], strict=False)]
+    nodes = [helper.make_node("Conv", [a, "w"], [b]) for a, b in pairwise(names)]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 8, 8]) for name in ("input", "logits")]
     graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [weight])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -146,10 +144,3 @@ def test_compare_of_bad_files(cli: Cli, pair: tuple[Path, Path], tmp_path: Path)
     for bad, word in (("nowhere.onnx", "no such file: nowhere.onnx"), (tmp_path / "text.onnx", "not an ONNX network")):
         said = cli("compare", pair[0], bad, "--json")
         assert said.code == 2 and said.out == "" and said.err.count("error: ") == 1 and word in said.err
-
-
-def test_weights_of_an_earlier_run_stay_in_force(cli: Cli, job: Job, tmp_path: Path):
-    torch.save(tiny_resnet().state_dict(), tmp_path / "w.pth")
-    assert cli("latency", *job, "--weights", tmp_path / "w.pth", "--out", "run").code == 0
-    assert cli("latency", "--out", "run").code == 0
-    assert json.loads(Path("run/settings.json").read_text())["weights"] == str(tmp_path / "w.pth")

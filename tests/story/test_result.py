@@ -127,7 +127,18 @@ def test_default_network_end_to_end_on_this_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Real times, so the exit code may be either; everything else is asserted."""
-    options = ["--reduce", "10", "--fit-images", "16", "--iterations", "10", "--batch-size", "16", "--measure-budget-s", "3"]
+    options = [
+        "--reduce",
+        "10",
+        "--fit-images",
+        "16",
+        "--iterations",
+        "10",
+        "--batch-size",
+        "16",
+        "--measure-budget-s",
+        "3",
+    ]
     monkeypatch.setattr("sys.argv", ["practise-deploy", "build", *options, "--out", str(tmp_path / "run")])
     with pytest.raises(SystemExit) as left:
         main()

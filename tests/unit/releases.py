@@ -217,6 +217,7 @@ def verification() -> Verification:
                 after=after,
                 max_abs=largest,
                 rms=largest / 9,
+                relative_rms=largest / 9,
                 cosine=0.9713 if largest > 1 else 0.99999997,
                 agreement_percent=Interval(estimate=share, low=share - 3.1, high=share, confidence=0.95),
                 images=500,

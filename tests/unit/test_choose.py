@@ -216,6 +216,6 @@ def test_block_that_stays_says_why():
     plan = choose_blocks(latency, judged(a=1.0, b=2.0), Budget(drop=1), Measured(10))
     reasons = {kept.block: kept.reason for kept in plan.kept}
     assert set(reasons) == {"b", "noise", "new"}
-    assert reasons["b"] == "ranked 2 of 2; the target is met without it"
+    assert reasons["b"] == "ranked 2 of 2; --drop 1 was asked for"
     assert reasons["noise"] == "no measurable saving: between -0.100 and 0.500 ms, resolution 0.100 ms"
     assert reasons["new"] == "recoverability not measured"

@@ -15,14 +15,28 @@ from practise_deploy.terms import NetworkFacts, Preprocessing
 
 torch.set_num_threads(1)  # images this small are slower on two
 RGB = Preprocessing(
-    channels=3, size=(16, 16), resize=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), interpolation="bilinear", augment="crop-flip"
+    channels=3,
+    size=(16, 16),
+    resize=16,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    interpolation="bilinear",
+    augment="crop-flip",
 )
 GREY = replace(RGB, channels=1, mean=(0.5,), std=(0.25,))
 
 
 def facts(preprocessing: Preprocessing = RGB, outputs: int = 10) -> NetworkFacts:
     return NetworkFacts(
-        name="n", weights="", sha256="", parameters=0, macs=0, output_classes=outputs, feature="f", preprocessing=preprocessing, notes=()
+        name="n",
+        weights="",
+        sha256="",
+        parameters=0,
+        macs=0,
+        output_classes=outputs,
+        feature="f",
+        preprocessing=preprocessing,
+        notes=(),
     )
 
 
@@ -42,7 +56,9 @@ def numbers(images) -> list[int]:
     return [round(int(image[0, 0, 0]) / 10) for image in images.pixels]
 
 
-def one(folder: Path, image: Image.Image | None = None, *, name: str = "a.png", preprocessing: Preprocessing = RGB, **save) -> np.ndarray:
+def one(
+    folder: Path, image: Image.Image | None = None, *, name: str = "a.png", preprocessing: Preprocessing = RGB, **save
+) -> np.ndarray:
     """How one image is read, as [height, width, channels], among black ones."""
     numbered(folder, 16, "b{:02d}.png")
     if image is not None:
@@ -55,7 +71,11 @@ def one(folder: Path, image: Image.Image | None = None, *, name: str = "a.png", 
             both = torch.cat([tiny.fit.pixels, tiny.held_out.pixels])
             plain = {n * 10 for n in range(16)}
             for pixels in both:
-                if pixels.float().std() > 0 or int(pixels[0, 0, 0]) not in plain or len(set(pixels[:, 0, 0].tolist())) > 1:
+                if (
+                    pixels.float().std() > 0
+                    or int(pixels[0, 0, 0]) not in plain
+                    or len(set(pixels[:, 0, 0].tolist())) > 1
+                ):
                     return pixels.permute(1, 2, 0).numpy()
     raise AssertionError("the image was not found among the plain ones")
 
@@ -167,7 +187,11 @@ def test_list_file_gives_images_and_labels(tmp_path: Path, between):
 
 @pytest.mark.parametrize(
     "line, message",
-    [("none.png\t1", "line 4: no such image: none.png"), ("05.png", "line 4: a label on every line"), ("00.png\t1", "line 4: 00.png is listed twice")],
+    [
+        ("none.png\t1", "line 4: no such image: none.png"),
+        ("05.png", "line 4: a label on every line"),
+        ("00.png\t1", "line 4: 00.png is listed twice"),
+    ],
 )
 def test_wrong_line_of_a_list_is_an_error_that_gives_its_number(tmp_path: Path, line, message):
     numbered(tmp_path)
@@ -224,8 +248,14 @@ def test_floats_of_an_npz_are_taken_as_normalised_already(tmp_path: Path):
         ({"images": np.zeros((12, 16, 16, 4), np.uint8)}, "4 channels, the network takes 3"),
         ({"images": np.zeros((12, 3, 8, 8), np.float32)}, "normalised images are 8x8"),
         ({"images": np.zeros((12, 16, 16), np.uint8), "labels": np.zeros(11, int)}, "12 images but 11 labels"),
-        ({"images": np.zeros((12, 16, 16), np.uint8), "labels": np.zeros((12, 10), int)}, "one whole number for each image"),
-        ({"images": np.zeros((12, 16, 16), np.uint8), "labels": np.array(["cat"] * 12)}, "one whole number for each image"),
+        (
+            {"images": np.zeros((12, 16, 16), np.uint8), "labels": np.zeros((12, 10), int)},
+            "one whole number for each image",
+        ),
+        (
+            {"images": np.zeros((12, 16, 16), np.uint8), "labels": np.array(["cat"] * 12)},
+            "one whole number for each image",
+        ),
     ],
 )
 def test_npz_of_another_form_is_an_error_that_says_what_was_found(tmp_path: Path, arrays, message):
@@ -254,7 +284,9 @@ def test_transparent_pixels_are_white_and_the_others_keep_their_colour(tmp_path:
     assert (found[0, 0] == 255).all() and (found[0, 15] == (0, 255, 0)).all()
 
 
-@pytest.mark.parametrize("mode, suffix", [("P", "gif"), ("P", "png"), ("RGB", "bmp"), ("RGB", "tiff"), ("RGB", "webp"), ("RGB", "PNG")])
+@pytest.mark.parametrize(
+    "mode, suffix", [("P", "gif"), ("P", "png"), ("RGB", "bmp"), ("RGB", "tiff"), ("RGB", "webp"), ("RGB", "PNG")]
+)
 def test_colours_survive_in_every_lossless_format(tmp_path: Path, mode, suffix):
     image = Image.fromarray(quadrants())
     image = image.quantize(8) if mode == "P" else image
@@ -263,7 +295,9 @@ def test_colours_survive_in_every_lossless_format(tmp_path: Path, mode, suffix):
 
 
 def test_cmyk_jpeg_is_read_in_colour(tmp_path: Path):
-    found = one(tmp_path, Image.fromarray(quadrants()).convert("CMYK"), name="a.jpg", quality=95, subsampling=0).astype(int)
+    found = one(tmp_path, Image.fromarray(quadrants()).convert("CMYK"), name="a.jpg", quality=95, subsampling=0).astype(
+        int
+    )
     assert np.abs(found[2, 2] - (255, 0, 0)).max() < 30 and np.abs(found[12, 2] - (0, 0, 255)).max() < 30
 
 
@@ -325,8 +359,10 @@ def test_skipped_image_takes_its_label_along(tmp_path: Path):
     by_class = {label: [n for n in range(16)] for label in range(4)}
     by_class[0].remove(0), by_class[2].remove(7)
     tiny = load_images(settings(tmp_path, skip_bad_images=True), facts())
-    found = [*zip(tiny.fit.labels.tolist(), numbers(tiny.fit), strict=True),
-             *zip(tiny.held_out.labels.tolist(), numbers(tiny.held_out), strict=True)]
+    found = [
+        *zip(tiny.fit.labels.tolist(), numbers(tiny.fit), strict=True),
+        *zip(tiny.held_out.labels.tolist(), numbers(tiny.held_out), strict=True),
+    ]
     assert sorted(found) == [(label, n) for label in range(4) for n in by_class[label]]
 
 

@@ -65,7 +65,9 @@ def test_usual_wrappers_around_weights_are_understood(tmp_path: Path, other_weig
     assert all(torch.equal(found[k], v) for k, v in other_weights.items() if not k.endswith("num_batches_tracked"))
 
 
-def test_weights_that_do_not_fit_are_an_error_that_lists_missing_unexpected_and_misshapen(tmp_path: Path, other_weights):
+def test_weights_that_do_not_fit_are_an_error_that_lists_missing_unexpected_and_misshapen(
+    tmp_path: Path, other_weights
+):
     wrong = dict(other_weights)
     del wrong["layer1.0.conv1.weight"], wrong["fc.bias"]
     wrong |= {"head.weight": torch.zeros(3), "fc.weight": torch.zeros(7, 32)}
@@ -150,14 +152,26 @@ def test_weights_that_cannot_be_fetched_are_a_problem_of_the_environment(monkeyp
 def test_embedded_network_is_the_default_and_knows_its_input():
     network = load_network(Settings())
     made = network.facts.preprocessing
-    assert (network.input_shape, made.mean, made.std, made.augment, made.assumed) == ((1, 1, 28, 28), (0.1307,), (0.3081,), "crop", ())
+    assert (network.input_shape, made.mean, made.std, made.augment, made.assumed) == (
+        (1, 1, 28, 28),
+        (0.1307,),
+        (0.3081,),
+        "crop",
+        (),
+    )
     assert network.facts.weights == "embedded" and network.learns
     assert not any(module.training for module in network.traced.modules())
 
 
 def test_input_is_prepared_by_the_networks_own_configuration():
     made = load_network(Settings(network="torchvision:mobilenet_v2"), structure_only=True).facts.preprocessing
-    assert (made.size, made.resize, made.mean, made.interpolation, made.assumed) == ((224, 224), 232, (0.485, 0.456, 0.406), "bilinear", ())
+    assert (made.size, made.resize, made.mean, made.interpolation, made.assumed) == (
+        (224, 224),
+        232,
+        (0.485, 0.456, 0.406),
+        "bilinear",
+        (),
+    )
 
 
 def test_efficientnet_lite0_is_prepared_in_its_own_way():
@@ -167,7 +181,9 @@ def test_efficientnet_lite0_is_prepared_in_its_own_way():
 
 
 def test_options_win_over_the_networks_own_configuration():
-    made = load("digits", input_size=32, mean="0.5", std="0.25", interpolation="bicubic", resize=40, augment="none").facts.preprocessing
+    made = load(
+        "digits", input_size=32, mean="0.5", std="0.25", interpolation="bicubic", resize=40, augment="none"
+    ).facts.preprocessing
     assert (made.size, made.resize, made.mean, made.std) == ((32, 32), 40, (0.5,), (0.25,))
     assert (made.interpolation, made.augment, made.assumed) == ("bicubic", "none", ())
 
@@ -190,7 +206,9 @@ def test_untraceable_module_is_named_in_the_notes(tmp_path: Path):
         "class Decides(nn.Sequential):\n    def forward(self, x):\n        return self[0](x) if x.sum() > 0 else x * 2\n"
         "def make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), Decides(nn.ReLU()), nn.Flatten(), nn.Linear(784, 2))\n"
     )
-    assert load(f"{tmp_path / 'net.py'}:make").facts.notes[0] == "1 could not be traced into and counts as one operation"
+    assert (
+        load(f"{tmp_path / 'net.py'}:make").facts.notes[0] == "1 could not be traced into and counts as one operation"
+    )
 
 
 def test_fingerprint_changes_with_a_weight_and_with_the_structure_and_with_nothing_else():
@@ -212,12 +230,16 @@ def exported_file(tmp_path_factory) -> Path:
 
 def test_export_file_has_the_blocks_of_the_network_it_was_made_from(exported_file: Path):
     network, source = load_network(Settings(network=str(exported_file))), load()
-    expected = [(b.name, b.shape, b.parameters, b.macs, b.droppable) for b in find_blocks(source.traced, source.input_shape)]
+    expected = [
+        (b.name, b.shape, b.parameters, b.macs, b.droppable) for b in find_blocks(source.traced, source.input_shape)
+    ]
     found = find_blocks(network.traced, network.input_shape)
     assert [(b.name, b.shape, b.parameters, b.macs, b.droppable) for b in found] == expected
     assert not network.learns and network.input_shape == (1, 3, 16, 16)
     assert (network.facts.parameters, network.facts.macs, network.facts.output_classes) == (
-        source.facts.parameters, source.facts.macs, 10
+        source.facts.parameters,
+        source.facts.macs,
+        10,
     )
 
 

@@ -95,7 +95,9 @@ def test_dropped_blocks_leave_no_node_and_no_weight_behind(exported):
     assert operators(whole).count("Conv") - operators(cut).count("Conv") == 4
     assert operators(whole).count("Add") - operators(cut).count("Add") == 2
     assert len(whole.graph.initializer) - len(cut.graph.initializer) == 8
-    made = {name for node in cut.graph.node for name in node.output} | {i.name for i in cut.graph.initializer} | {"input"}
+    made = (
+        {name for node in cut.graph.node for name in node.output} | {i.name for i in cut.graph.initializer} | {"input"}
+    )
     assert {name for node in cut.graph.node for name in node.input if name} <= made
 
 

@@ -37,6 +37,7 @@ LINK = Link(
     after="engine",
     max_abs=0.1,
     rms=0.01,
+    relative_rms=0.01,
     cosine=0.99,
     agreement_percent=interval(93, 90, 95),
     images=100,
