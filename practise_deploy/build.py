@@ -20,12 +20,11 @@ from practise_backends.errors import BackendError
 from practise_backends.ort import OrtBackend
 from practise_backends.terms import Backend, Conditions, Interval, Patience, Progress
 from practise_deploy.errors import EnvironmentProblem, InputError
-from practise_deploy.finetune import drop_only, finetune
-from practise_deploy.manifest import manifest
+from practise_deploy.finetune import drop_only, finetune, schedule_for
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.compute import exact, pick_device, pick_precision
 from practise_deploy.model.images import TinySet, image_size_of, load_images
-from practise_deploy.model.mimic import Schedule, feature_in
+from practise_deploy.model.mimic import Pair, Schedule, feature_in
 from practise_deploy.model.networks import Network, load_network
 from practise_deploy.model.onnx_graph import with_cuts
 from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
@@ -34,13 +33,13 @@ from practise_deploy.planning.choose import choose_blocks, out_of_reach
 from practise_deploy.planning.latency import Bench, measure_block_latency, measure_reduction
 from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.sequence import recover
-from practise_deploy.report.page import render_html, render_markdown
+from practise_deploy.results import write_results
 from practise_deploy.settings import Settings
 from practise_deploy.shipping.bench import measure_speedup
 from practise_deploy.shipping.export import export_onnx
 from practise_deploy.shipping.verdict import judge
 from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
-from practise_deploy.store import Key, Run, arrays_digest, digest, to_json, write_arrays
+from practise_deploy.store import Key, Run, arrays_digest, digest, to_json
 from practise_deploy.terms import (
     Block,
     LatencyTable,
@@ -132,7 +131,9 @@ class Build:
             with self.screen("Measuring what every block costs") as progress:
                 return measure_block_latency(self._cuttable, self.settings.network, candidates, self._bench, progress)
 
-        return self.run.step("latency", LatencyTable, key, compute)
+        table = self.run.step("latency", LatencyTable, key, compute)
+        self.run.write("latency.json", to_json(table))
+        return table
 
     # What would losing it cost?
 
@@ -143,6 +144,8 @@ class Build:
         candidates = [block for block in self.candidates if block.name in sure]
         steps = self.settings.score_iterations if self.settings.recipe == "paper" else None
         key = {**self._learning_key, "candidates": sorted(sure), "score_iterations": steps}
+        if steps is not None:
+            key["precision"] = str(self._precision)
 
         def compute() -> Recoverabilities:
             teacher, feature, fit, seed = (
@@ -181,9 +184,12 @@ class Build:
             with self.screen(f"Measuring the network without {', '.join(names)}") as progress:
                 return measure_reduction(self._cuttable, self._named(names), self._bench, progress)
 
-        return self.run.step(
-            "plan", Plan, key, lambda: choose_blocks(self.latency, self.recoverability.of, budget, measure)
-        )
+        def compute() -> Plan:
+            return choose_blocks(self.latency, self.recoverability.of, budget, measure)
+
+        plan = self.run.step("plan", Plan, key, compute)
+        self.run.write("plan.json", to_json(plan))
+        return plan
 
     @cached_property
     def recovered(self) -> Student:
@@ -208,7 +214,7 @@ class Build:
     @cached_property
     def finetuned(self) -> Student:
         """The student after feature mimicking."""
-        schedule = self._schedule
+        schedule = schedule_for(self.settings, self.network.input_shape[-1], self._precision)
         key = {
             **self._learning_key,
             "starting weights": arrays_digest(self.recovered.weights),
@@ -218,13 +224,11 @@ class Build:
 
         def compute() -> Student:
             student, feature = self._student(self.recovered), self.network.facts.feature
-            features = (feature_in(student, feature, junctions(student, self._dropped)), feature)
-            device = pick_device(self.settings.compute)
+            own = feature_in(student, feature, junctions(student, self._dropped))
+            pair = Pair(student, self.network.traced, own, feature, pick_device(self.settings.compute))
+            partial = self.run.partial(f"finetune.{digest(key)[:12]}")
             with self.screen("Finetuning by feature mimicking") as progress, exact(self.settings.seed):
-                return finetune(
-                    student, self.network.traced, self.recovered, features, self.images.fit, schedule, device, progress,
-                    self.run.partial(f"finetune.{digest(key)[:12]}"),
-                )  # fmt: skip
+                return finetune(pair, self.recovered, self.images.fit, schedule, progress, partial)
 
         return self.run.step("finetune", Student, key, compute)
 
@@ -287,26 +291,27 @@ class Build:
     def release(self) -> Release:
         """Drop the blocks whose loss is cheapest to recover per millisecond saved; ship the rest, and prove it."""
         self.check()
-        return self._write(
-            Release(
-                network=self.network.facts,
-                images=self.images.facts,
-                recipe=self.settings.recipe,
-                blocks=self.blocks,
-                latency=self.latency,
-                recoverability=self.recoverability.of,
-                plan=self.plan,
-                recovered=self.recovered,
-                finetuned=self.finetuned,
-                shipped=self.shipped,
-                verification=self.verification,
-                bench=self.bench,
-                speedup=self.bench.speedup,
-                verdict=judge(self.plan, self.verification, self.bench),
-                seconds=dict(self.run.seconds),
-                command=self.command,
-            )
+        release = Release(
+            network=self.network.facts,
+            images=self.images.facts,
+            recipe=self.settings.recipe,
+            blocks=self.blocks,
+            latency=self.latency,
+            recoverability=self.recoverability.of,
+            plan=self.plan,
+            recovered=self.recovered,
+            finetuned=self.finetuned,
+            shipped=self.shipped,
+            verification=self.verification,
+            bench=self.bench,
+            speedup=self.bench.speedup,
+            verdict=judge(self.plan, self.verification, self.bench),
+            seconds=dict(self.run.seconds),
+            command=self.command,
         )
+        digests = {"fit": self.images.fit.digest(), "held_out": self.images.held_out.digest()}
+        write_results(self.run, release, self.settings, digests)
+        return release
 
     # What the chapters share.
 
@@ -365,22 +370,6 @@ class Build:
         )
 
     @property
-    def _schedule(self) -> Schedule:
-        """The paper's own settings, or the gentler ones that start from the refit."""
-        asked, paper = self.settings, self.settings.recipe == "paper"
-        default = 2000 if paper else 300 if self.network.input_shape[-1] <= 64 else 100
-        return Schedule(
-            steps=default if asked.iterations is None else asked.iterations,
-            learning_rate=asked.learning_rate or (0.02 if paper else 0.01),
-            batch_size=asked.batch_size,
-            cosine=not paper,
-            train_norms=paper,
-            keep_best=not paper,
-            seed=asked.seed,
-            dtype=self._precision,
-        )
-
-    @property
     def _reached_plan(self) -> Plan:
         plan = self.plan
         if plan.reached and plan.dropped:
@@ -422,17 +411,3 @@ class Build:
             self.run.forget(step, f"{name} is missing or was changed")
             shipped = self.run.step(step, Shipped, key, compute)
         return shipped
-
-    def _write(self, release: Release) -> Release:
-        self.run.write("latency.json", to_json(release.latency))
-        self.run.write("plan.json", to_json(release.plan))
-        write_arrays(self.run.folder / "samples.npz", {
-            **{f"latency/{name}": value for name, value in release.latency.samples.items()},
-            **{f"bench/{name}": value for name, value in release.bench.samples.items()},
-        })  # fmt: skip
-        digests = {"fit": self.images.fit.digest(), "held_out": self.images.held_out.digest()}
-        self.run.write("manifest.json", manifest(release, self.settings, self.run.folder, digests))
-        self.run.write("release.json", to_json(release))
-        self.run.write("report.md", render_markdown(release))
-        self.run.write("report.html", render_html(release))
-        return release

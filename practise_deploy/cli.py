@@ -143,7 +143,9 @@ def _option(name: str) -> Any:
         text += f" (default: {field.default})"
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(f"--{option}/--no-{option}", help=text, show_default=False)]
-    plain = next((kind for kind in (int, Path) if field.annotation in (kind, kind | None)), str)
+    plain = next(
+        (kind for kind in (int, float, Path) if name != "reduce" and field.annotation in (kind, kind | None)), str
+    )
     shown = "PERCENT" if name == "reduce" else None
     return Annotated[plain | None, typer.Option(f"--{option}", help=text, show_default=False, metavar=shown)]
 

@@ -14,7 +14,24 @@ from practise_deploy.model.images import FitImages
 from practise_deploy.model.mimic import Pair, Schedule, feature_in, mimic
 from practise_deploy.model.surgery import drop_blocks, junctions, weights_of
 from practise_deploy.model.values import named, order_of
+from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
+
+
+def schedule_for(asked: Settings, side: int, dtype: torch.dtype) -> Schedule:
+    """The paper's own schedule, or the gentler one that starts from the refit. side: of the input, in pixels."""
+    paper = asked.recipe == "paper"
+    default = 2000 if paper else 300 if side <= 64 else 100
+    return Schedule(
+        steps=default if asked.iterations is None else asked.iterations,
+        learning_rate=asked.learning_rate or (0.02 if paper else 0.01),
+        batch_size=asked.batch_size,
+        cosine=not paper,
+        train_norms=paper,
+        keep_best=not paper,
+        seed=asked.seed,
+        dtype=dtype,
+    )
 
 
 def drop_only(teacher: fx.GraphModule, feature: str, dropped: Sequence[Block], images: FitImages, seed: int) -> Student:
@@ -29,29 +46,24 @@ def drop_only(teacher: fx.GraphModule, feature: str, dropped: Sequence[Block], i
 
 
 def finetune(
-    student: fx.GraphModule,
-    teacher: fx.GraphModule,
+    pair: Pair,
     start: Student,
-    features: tuple[str, str],
     images: FitImages,
     schedule: Schedule,
-    device: torch.device,
     progress: Progress,
     partial: Path | None = None,
 ) -> Student:
     """Mimic the teacher's features with the whole student; the classifier is not touched (paper, section 3.1).
 
-    features: the names of the feature map in the student and in the teacher.
+    Both networks are computed on the pair's device, and are back on the CPU afterwards.
     """
     began = time.monotonic()
-    learn, judge = images.split(schedule.seed)
-    pair = Pair(student.to(device), teacher.to(device), *features, device)
-    student.requires_grad_(True)
-    teacher.requires_grad_(False)
-    reached = _reaching(student, features[0])
-    course = mimic(pair, reached, learn, judge, schedule, progress, partial)
-    student.cpu()
-    teacher.cpu()
+    pair.student.to(pair.device).requires_grad_(True)
+    pair.teacher.to(pair.device).requires_grad_(False)
+    reached = _reaching(pair.student, pair.student_feature)
+    course = mimic(pair, reached, images.split(schedule.seed), schedule, progress, partial)
+    pair.student.cpu()
+    pair.teacher.cpu()
     kept = min(e for _, e in course.history) if schedule.keep_best else course.history[-1][1]
     return Student(
         dropped=start.dropped,
@@ -62,7 +74,7 @@ def finetune(
         seconds=time.monotonic() - began,
         notes=(),
         history=tuple(course.history),
-        weights=weights_of(student),
+        weights=weights_of(pair.student),
     )
 
 

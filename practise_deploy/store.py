@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -64,8 +65,16 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def to_json(record: object) -> str:
-    """A record as JSON; arrays, its own and those of records inside it, stay out."""
-    return json.dumps(plain(record), indent=1, allow_nan=True)
+    """A record as JSON; arrays, its own and those of records inside it, stay out; what is no number is null."""
+    return json.dumps(_numbers(plain(record)), indent=1, allow_nan=False)
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_numbers(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plain(value: Any) -> Any:
@@ -205,7 +214,7 @@ class Run:
         (self._steps / f"{name}.key.json").unlink(missing_ok=True)  # the key vouches for the rest: last in, first out
         for array_field in _array_fields(record):
             write_arrays(self._steps / f"{name}.npz", getattr(record, array_field))
-        write_atomically(self._steps / f"{name}.json", to_json({"schema": SCHEMA, **plain(record)}))
+        write_atomically(self._steps / f"{name}.json", json.dumps({"schema": SCHEMA, **plain(record)}, indent=1))
         note = {"schema": SCHEMA, "key": key, "seconds": self.seconds[name]}
         write_atomically(self._steps / f"{name}.key.json", json.dumps(note, indent=1, default=str))
         for left in self._steps.glob(f"{name}.*partial.npz"):

@@ -99,16 +99,16 @@ class Pair:
 def mimic(
     pair: Pair,
     parameters: Sequence[nn.Parameter],
-    learn: FitImages,
-    judge: FitImages,
+    images: tuple[FitImages, FitImages],
     schedule: Schedule,
     progress: Progress,
     partial: Path | None = None,
 ) -> Course:
-    """Descend; leaves the student with its last weights, or with `keep_best` with those of least error on `judge`.
+    """Descend; leaves the student with its last weights, or with `keep_best` with those of least error.
 
-    partial: a file from which an interrupted descent goes on, and into which this one is saved.
+    images: those to learn from, and those to judge with. partial: a file from which an interrupted descent goes on, and into which this one is saved.
     """
+    learn, judge = images
     optimiser = torch.optim.SGD(
         parameters, lr=schedule.learning_rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
     )

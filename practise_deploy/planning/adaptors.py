@@ -115,7 +115,7 @@ def _measure_one(
     best, method = plain, "plain (no convolution takes an adaptor)"
     if adaptors:
         trained = [student.get_parameter(f"{named(student, adaptor.node).target}.weight") for adaptor in adaptors]
-        mimic(pair, trained, learn, judge, schedule, progress)
+        mimic(pair, trained, images, schedule, progress)
         absorb_adaptors(student, adaptors)
         best, _ = _judged(pair, judge)
         method = f"{len(adaptors)} adaptors, {schedule.steps} SGD steps"

@@ -72,7 +72,7 @@ def descend(original, schedule: Schedule, *, partial=None, progress=None, count:
     pair = pair_of(original)
     learn, judge = images(count).split(0)
     reached = [p for name, p in pair.student.named_parameters() if not name.startswith("fc")]
-    course = mimic(pair, reached, learn, judge, schedule, progress or Silent(), partial)
+    course = mimic(pair, reached, (learn, judge), schedule, progress or Silent(), partial)
     return pair, course, weights_of(pair.student)
 
 
@@ -242,9 +242,8 @@ def tuned(original, schedule: Schedule):
     teacher, student, feature, block = original
     start = finetuning.drop_only(teacher, feature, [block], images(20), 0)
     network = copy.deepcopy(student)
-    result = finetuning.finetune(
-        network, copy.deepcopy(teacher), start, (feature, feature), images(20), schedule, CPU, Silent()
-    )
+    pair = Pair(network, copy.deepcopy(teacher), feature, feature)
+    result = finetuning.finetune(pair, start, images(20), schedule, Silent())
     return start, network, result
 
 

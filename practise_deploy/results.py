@@ -1,4 +1,4 @@
-"""What went into a run and what came out of it: versions, device, seeds, settings, hashes."""
+"""The files of a finished run: the release, its report, its raw samples, and the manifest that vouches for them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,30 @@ from importlib.metadata import version
 from pathlib import Path
 
 from practise_backends.terms import Device
+from practise_deploy.report.page import render_html, render_markdown
 from practise_deploy.settings import Settings
-from practise_deploy.terms import Release
+from practise_deploy.store import Run, to_json, write_arrays
+from practise_deploy.terms import Arrays, Release
 
 _LIBRARIES = ("practise-deploy", "practise-backends", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
 
 
+def write_results(run: Run, release: Release, settings: Settings, images_sha256: dict[str, str]) -> None:
+    """Write all that a build found out. images_sha256: of the fit and the held-out part."""
+    latency, bench = release.latency.samples, release.bench.samples
+    write_arrays(run.folder / "samples.npz", {**_under("latency", latency), **_under("bench", bench)})
+    run.write("manifest.json", manifest(release, settings, run.folder, images_sha256))
+    run.write("release.json", to_json(release))
+    run.write("report.md", render_markdown(release))
+    run.write("report.html", render_html(release))
+
+
+def _under(name: str, arrays: Arrays) -> Arrays:
+    return {f"{name}/{key}": value for key, value in arrays.items()}
+
+
 def manifest(release: Release, settings: Settings, folder: Path, images_sha256: dict[str, str]) -> str:
-    """The manifest as JSON. images_sha256: of the fit and the held-out part."""
+    """What went into a run and what came out of it: versions, device, seeds, settings, hashes."""
     content = {
         "schema": 1,
         "command": release.command,
