@@ -19,8 +19,8 @@ TITLES = {
 def table() -> str:
     """The builds as a Markdown table."""
     rows = [
-        "| network | images to fit | blocks dropped | latency p50 before → after | speed-up (95% interval) | top-1 before → after | wall time, peak memory |",
-        "|---|---|---|---|---|---|---|",
+        "| network | images to fit | asked | blocks dropped | latency p50 | speed-up (95% interval) | top-1 | change in points | wall time, peak memory |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, title in TITLES.items():
         path = RESULTS / f"build_{name}.json"
@@ -35,10 +35,11 @@ def row(title: str, found: dict) -> str:
     ratio, accuracy = found["speedup"], found["verification"]["accuracy"]
     drop = found["verification"]["drop_points"]
     return (
-        f"| {title} | {found['images']['fit']} | {len(found['plan']['dropped'])} "
+        f"| {title} | {found['images']['fit']} | {found['plan']['target_percent']:g}% less | {len(found['plan']['dropped'])} "
         f"| {_ms(before)} → {_ms(after)} ms "
-        f"| {ratio['estimate']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] "
-        f"| {_top1(accuracy['teacher'])} → {_top1(accuracy['engine'])}, lost {drop['estimate']:.1f} [{drop['low']:.1f}, {drop['high']:.1f}] points "
+        f"| {ratio['estimate']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] "
+        f"| {_top1(accuracy['teacher'])} → {_top1(accuracy['engine'])} "
+        f"| {-drop['estimate']:+.1f} [{-drop['high']:+.1f}, {-drop['low']:+.1f}] "
         f"| {found['wall_s'] / 60:.1f} min, {found['peak_memory_mb'] / 1000:.1f} GB |"
     )
 
