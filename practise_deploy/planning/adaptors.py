@@ -24,7 +24,7 @@ from practise_deploy.model.surgery import drop_blocks, junctions
 from practise_deploy.model.trace import module_of, shape_of
 from practise_deploy.model.values import batches, named
 from practise_deploy.planning.recoverability import batch_size, mean_interval, squared_errors
-from practise_deploy.planning.refit import before_activation, writer_of
+from practise_deploy.planning.refit import before_activation, readers_of, writer_of
 from practise_deploy.terms import Block, Recoverability
 
 
@@ -171,7 +171,7 @@ def _readers(student: fx.GraphModule, cut: fx.Node) -> list[fx.Node]:
         if value in seen:
             continue
         seen.add(value)
-        for user in value.users:
+        for user in readers_of(student, value):
             module = module_of(student, user)
             if isinstance(module, nn.Conv2d) and module.groups == 1 and type(module).forward is nn.Conv2d.forward:
                 readers.append(user)

@@ -125,6 +125,15 @@ def before_activation(traced: fx.GraphModule, value: fx.Node) -> fx.Node:
     return value.all_input_nodes[0] if is_relu(traced, value) else value
 
 
+def readers_of(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """Who uses a value, seen through zero padding and what does nothing in eval mode."""
+    found = []
+    for user in node.users:
+        passes = isinstance(module_of(traced, user), (nn.Identity, nn.Dropout, nn.ZeroPad2d))
+        found += readers_of(traced, user) if passes else [user]
+    return found
+
+
 def junction_site(student: fx.GraphModule, teacher: fx.GraphModule, entry: str, exit_: str) -> Site | None:
     """Where a cut can be refitted: the value that stays, and the teacher's value it stands for.
 

@@ -25,6 +25,7 @@ from practise_deploy.planning.refit import (
     at_positions,
     before_activation,
     junction_site,
+    readers_of,
     rows_for,
     solve_site,
     values_for,
@@ -117,18 +118,9 @@ def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterabl
 def _is_linear_output(traced: fx.GraphModule, node: fx.Node) -> bool:
     """A convolution's output, normalised, that convolutions read as it is and that is not just a term of a sum."""
     ends = isinstance(module_of(traced, node), nn.BatchNorm2d) and len(shape_of(node) or ()) == 4
-    readers = _readers(traced, node)
+    readers = readers_of(traced, node)
     convolves = any(isinstance(module_of(traced, reader), nn.Conv2d) for reader in readers)
     return ends and convolves and not (len(readers) == 1 and is_addition(readers[0]))
-
-
-def _readers(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """Who uses a value, seen through padding and what does nothing."""
-    found = []
-    for user in node.users:
-        passes = isinstance(module_of(traced, user), (nn.Identity, nn.Dropout, nn.ZeroPad2d))
-        found += _readers(traced, user) if passes else [user]
-    return found
 
 
 @dataclass(frozen=True, slots=True)

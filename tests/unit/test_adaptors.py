@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet18, resnet50
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.model.blocks import find_blocks
+from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.mimic import Schedule
 from practise_deploy.model.surgery import drop_blocks
@@ -281,3 +281,23 @@ def test_block_with_no_place_for_an_adaptor_is_measured_plain():
     (found,) = measure_by_adaptors(traced, find_feature(traced).name, [block], images(10, RESNET), schedule, Silent())
     assert found.method == "plain (no convolution takes an adaptor)"
     assert found.mse.estimate == pytest.approx(found.mse_dropped, rel=1e-5)
+
+
+def test_padding_between_stream_and_reader_does_not_hide_the_reader():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3, padding=1)
+            self.pad, self.branch = nn.ZeroPad2d(1), nn.Conv2d(8, 8, 3, bias=False)
+            self.head_pad, self.head = nn.Identity(), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            x = x + self.branch(self.pad(x))
+            return self.head(self.head_pad(x)).mean((2, 3))
+
+    traced, _ = trace(Padded().eval(), (1, 3, 8, 8))
+    (block,) = droppable(find_blocks(traced, (1, 3, 8, 8)))
+    student = drop_blocks(traced, [block])
+    adaptors = insert_adaptors(student, block.entry)
+    assert [(a.convolution, a.behind) for a in adaptors] == [("stem", True), ("head", False)]
