@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import CompileError, MeasureError
-from practise_backends.network import read_network, share_of_fp32
+from practise_backends.network import content_of, read_network, share_of_fp32
 from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
 
 Script = Callable[[int, float], float]
@@ -117,7 +117,7 @@ class FakeBackend:
         """Read the network's inputs and outputs from its file."""
         if conditions.precision != "fp32":
             raise CompileError(f"precision {conditions.precision!r} is not scripted", remedy="use 'fp32'")
-        content = _content(model)
+        content = content_of(model)
         network = read_network(content)
         return Artifact(
             content=model,
@@ -133,13 +133,3 @@ class FakeBackend:
     def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
         """An engine that keeps to the script."""
         return FakeEngine(self._script(artifact), self.clock, artifact.inputs, artifact.outputs)
-
-
-def _content(model: bytes | Path) -> bytes:
-    """The bytes of a network."""
-    if isinstance(model, bytes):
-        return model
-    try:
-        return model.read_bytes()
-    except OSError as error:
-        raise CompileError(f"{model} cannot be read: {error.strerror}", remedy="check the path") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from practise_backends.errors import CompileError
 from practise_backends.terms import TensorSpec
@@ -70,6 +71,19 @@ class Network:
     def weight_files(self) -> tuple[str, ...]:
         """The files beside the network's own that hold its weights, sorted."""
         return tuple(sorted({weight.file for weight in self.weights if weight.file}))
+
+
+def content_of(model: bytes | Path) -> bytes:
+    """The bytes of a network, given as such or as its file.
+
+    Raises: CompileError where the file cannot be read.
+    """
+    if isinstance(model, bytes):
+        return model
+    try:
+        return model.read_bytes()
+    except OSError as error:
+        raise CompileError(f"{model} cannot be read: {error.strerror}", remedy="check the path") from error
 
 
 def read_network(content: bytes) -> Network:

@@ -20,7 +20,7 @@ from practise_backends.errors import (
     DeviceUnavailable,
     MeasureError,
 )
-from practise_backends.network import Network, read_network, share_of_fp32
+from practise_backends.network import Network, content_of, read_network, share_of_fp32
 from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
 
 PROVIDERS = ("CPUExecutionProvider",)
@@ -138,7 +138,7 @@ def _refuse_unsupported(conditions: Conditions) -> None:
 
 def _read(model: bytes | Path) -> tuple[Network, str]:
     """What the network says of itself, and the sha256 of its content."""
-    content = _content(model)
+    content = content_of(model)
     try:
         network = read_network(content)
     except CompileError as error:
@@ -150,18 +150,8 @@ def _read(model: bytes | Path) -> tuple[Network, str]:
                 f"the network's weights lie beside it, in '{file}', and bytes have no place",
                 remedy="pass the path of the file instead of its bytes",
             )
-        digest.update(_content(model.parent / file))
+        digest.update(content_of(model.parent / file))
     return network, digest.hexdigest()
-
-
-def _content(model: bytes | Path) -> bytes:
-    """The bytes of a file."""
-    if isinstance(model, bytes):
-        return model
-    try:
-        return model.read_bytes()
-    except OSError as error:
-        raise CompileError(f"{model} cannot be read: {error.strerror}", remedy="check the path") from error
 
 
 def _label(model: bytes | Path) -> str:
