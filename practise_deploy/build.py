@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 
@@ -145,7 +146,7 @@ class Build:
         steps = self.settings.score_iterations if self.settings.recipe == "paper" else None
         key = {**self._learning_key, "candidates": sorted(sure), "score_iterations": steps}
         if steps is not None:
-            key["precision"] = str(self._precision)
+            key |= self._descent_key
 
         def compute() -> Recoverabilities:
             teacher, feature, fit, seed = (
@@ -196,6 +197,7 @@ class Build:
         """The pruned network after the closed-form refit (recipe paper: after the plain drop)."""
         plan = self._reached_plan
         key = {**self._learning_key, "dropped blocks": plan.dropped}
+        paper = self.settings.recipe == "paper"
 
         def compute() -> Student:
             teacher, feature, fit, seed = (
@@ -204,8 +206,11 @@ class Build:
                 self.images.fit,
                 self.settings.seed,
             )
-            with self.screen("Refitting the network in closed form") as progress, exact(seed):
-                if self.settings.recipe == "paper":
+            with (
+                self.screen("Dropping the blocks" if paper else "Refitting the network in closed form") as progress,
+                exact(seed),
+            ):
+                if paper:
                     return drop_only(teacher, feature, self._dropped, fit, seed)
                 return recover(teacher, feature, self._dropped, fit, seed, progress)
 
@@ -217,9 +222,9 @@ class Build:
         schedule = schedule_for(self.settings, self.network.input_shape[-1], self._precision)
         key = {
             **self._learning_key,
+            **self._descent_key,
             "starting weights": arrays_digest(self.recovered.weights),
             "schedule": repr(schedule),
-            "compute": self.settings.compute,
         }
 
         def compute() -> Student:
@@ -339,10 +344,8 @@ class Build:
 
     @cached_property
     def _device_key(self) -> Key:
-        structure = [(name, tuple(value.shape)) for name, value in self.network.traced.state_dict().items()]
-        macs = [(block.name, block.macs) for block in self.blocks]
         return {
-            "network": digest(str(self.network.traced.code), structure, macs, self.network.input_shape),
+            "network": digest(self.network.structure, self.network.input_shape),
             "device": self.backend.device().fingerprint,
             "backend": self.settings.backend,
             "threads": self.settings.threads,
@@ -352,15 +355,24 @@ class Build:
 
     @cached_property
     def _learning_key(self) -> Key:
+        decoding = replace(self.network.facts.preprocessing, augment="")
         return {
             "weights": self.network.facts.sha256,
             "images": self.images.fit.digest(),
-            "preprocessing": repr(self.network.facts.preprocessing),
+            "preprocessing": repr(decoding),
             "recipe": self.settings.recipe,
             "seed": self.settings.seed,
-            "batch_size": self.settings.batch_size,
             "torch": torch.__version__,
             "practise-deploy": version("practise-deploy"),
+        }
+
+    @property
+    def _descent_key(self) -> Key:
+        return {
+            "batch_size": self.settings.batch_size,
+            "augment": self.network.facts.preprocessing.augment,
+            "precision": str(self._precision),
+            "compute": str(pick_device(self.settings.compute)),
         }
 
     @property
@@ -395,6 +407,7 @@ class Build:
     def _export(self, step: str, name: str, weights: str, network: Callable[[], torch.fx.GraphModule]) -> Shipped:
         path = self.run.folder / name
         key = {
+            "network": self.network.structure,
             "weights": weights,
             "input shape": list(self._input_shape),
             "dynamic batch": self.settings.dynamic_batch,

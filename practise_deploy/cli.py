@@ -5,6 +5,7 @@ Exit codes: 0 kept the promise, 1 promise broken, 2 usage, 3 environment, 4 veri
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import shlex
@@ -154,16 +155,18 @@ def _run(stage: Stage, own: dict[str, Any], given: dict[str, Any]) -> int:
     from practise_deploy.console import Console
 
     console = Console(quiet=own["quiet"])
-    settings = _settings(
-        own["network"], own["config"], {name: value for name, value in given.items() if value is not None}
-    )
+    asked = {name: value for name, value in given.items() if value is not None}
+    settings = _settings(stage.name, own["network"], own["config"], asked)
     from practise_deploy.build import Build
     from practise_deploy.store import Run
 
     tell = console.note if own["explain"] else lambda _: None
     run = Run(settings.run_folder, fresh=frozenset(stage.steps if own["fresh"] else ()), tell=tell)
     build = Build(settings, run, console.progress, command=_command(), structure_only=stage.structure_only)
-    stage.needs(build)
+    with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print: stdout is the result's alone
+        stage.needs(build)
+        for note in build.network.facts.notes:
+            console.note(f"note: {note}")
     if stage.name == "inspect":
         return _emit(stage, build, console, own)
     with run.locked():
@@ -172,8 +175,9 @@ def _run(stage: Stage, own: dict[str, Any], given: dict[str, Any]) -> int:
 
 
 def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> int:
-    found = stage.result(build)
-    for note in (*build.network.facts.notes, *(build.images.facts.notes if "images" in vars(build) else ())):
+    with contextlib.redirect_stdout(sys.stderr):
+        found = stage.result(build)
+    for note in build.images.facts.notes if "images" in vars(build) else ():
         console.note(f"note: {note}")
     if own["json"]:
         from practise_deploy.store import to_json
@@ -184,7 +188,7 @@ def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> 
     return stage.code(build)
 
 
-def _settings(network: str | None, config: Path | None, given: dict[str, Any]) -> Settings:
+def _settings(verb: str, network: str | None, config: Path | None, given: dict[str, Any]) -> Settings:
     """Flags over the settings file over what the run folder was built with (where no network is named)."""
     if network is not None:
         return read_settings({**given, "network": network}, file=config)
@@ -198,6 +202,8 @@ def _settings(network: str | None, config: Path | None, given: dict[str, Any]) -
                 f"cannot read {earlier}: {error}", remedy="name the network and its settings again"
             ) from None
         return read_settings(given, file=config, base=base)
+    if earlier is not None and config is None and verb != "build":
+        raise InputError(f"no run in {given['out']}", remedy="name the network, or a run folder that a build has made")
     return read_settings(given, file=config)
 
 
@@ -222,6 +228,7 @@ def _any_droppable(build: Build) -> int:
     return 0 if build.candidates else 2
 
 
+STEPS = ("latency", "recoverability", "plan", "recover", "finetune", "export-original", "export", "verify", "bench")
 STAGES = (
     Stage("inspect", "Show the network's blocks, and why the others cannot be dropped.", _inspection,
           lambda c, b: c.show_blocks(b.blocks, b.network.facts), code=_any_droppable,
@@ -241,7 +248,7 @@ STAGES = (
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,
           lambda c, b: c.show_speedup(b.bench), ("bench",)),
     Stage("build", "The whole job: measure, plan, recover, export, verify, bench, report.", lambda b: b.release,
-          lambda c, b: c.show_release(b.release, b.run.folder), (), lambda b: b.release.verdict.exit_code),
+          lambda c, b: c.show_release(b.release, b.run.folder), STEPS, lambda b: b.release.verdict.exit_code),
 )  # fmt: skip
 
 for _stage in STAGES:

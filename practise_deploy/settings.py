@@ -88,6 +88,13 @@ class Settings(BaseModel):
     def _percent(cls, value: Any) -> Any:
         return value.strip().removesuffix("%") if isinstance(value, str) else value
 
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and not all(each > 0 for each in value):
+            raise ValueError("every standard deviation must be above 0")
+        return value
+
     @field_validator("reduce")
     @classmethod
     def _sensible(cls, value: float | None) -> float | None:
@@ -151,7 +158,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise InputError(f"the settings file {path} is not valid: {error}") from None
     if not isinstance(found, dict):
         raise InputError(f"the settings file {path} must hold a table of settings")
-    return {key.replace("-", "_"): value for key, value in found.items()}
+    return {key.replace("-", "_"): value for key, value in found.items() if key != "schema"}
 
 
 def _explain(error: ValidationError) -> str:

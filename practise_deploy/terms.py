@@ -161,6 +161,7 @@ class Student:
     mse: error of the pre-pooling features on fit images kept aside. history: (step, mse) pairs.
     """
 
+    schema: int = SCHEMA
     dropped: tuple[str, ...]
     method: str
     mse_before: float
@@ -206,6 +207,7 @@ class Verification:
     faithful: the links student -> ONNX -> engine hold.
     """
 
+    schema: int = SCHEMA
     links: tuple[Link, ...]
     accuracy: dict[str, Accuracy]
     drop_points: Interval | None
@@ -250,6 +252,7 @@ class Speedup:
 class Shipped:
     """A file that was exported, with its hash."""
 
+    schema: int = SCHEMA
     path: str
     sha256: str
     bytes: int

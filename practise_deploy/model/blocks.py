@@ -63,7 +63,7 @@ def droppable(blocks: Iterable[Block]) -> tuple[Block, ...]:
     if not found:
         raise NoDroppableBlock(
             "no droppable block: looked for additions whose two inputs come from one earlier value of the same shape",
-            remedy="practise-deploy inspect NETWORK shows every unit that was found and why it cannot be dropped",
+            remedy="choose a network with residual connections; practise-deploy inspect lists the units that were found",
         )
     return found
 
@@ -241,6 +241,8 @@ def _signature(traced: fx.GraphModule, node: fx.Node) -> str:
     rests = module is not None and (
         "Drop" in type(module).__name__ or isinstance(module, StochasticDepth)
     )  # in eval mode
+    if node.op == "get_attr":
+        return f"weight {shape_of(node)}"
     what = "nothing" if rests else repr(module) if module is not None else str(node.target)
     return f"{what} {[shape_of(n) for n in node.all_input_nodes]} {shape_of(node)}"
 

@@ -45,20 +45,18 @@ def pick_precision(asked: str | None, side: int, device: torch.device) -> torch.
 @contextlib.contextmanager
 def exact(seed: int) -> Iterator[None]:
     """Repeatable arithmetic in full fp32: fixed seed, TF32 off, all usable cores."""
-    threads, matmul, cudnn = (
-        torch.get_num_threads(),
-        torch.backends.cuda.matmul.allow_tf32,
-        torch.backends.cudnn.allow_tf32,
-    )
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = torch.get_num_threads(), matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
     torch.manual_seed(seed)
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
+    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    cudnn.deterministic = True
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+        torch.set_num_threads(before[0])
+        _, matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
 
 
 @contextlib.contextmanager

@@ -48,7 +48,11 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class FitImages(Images):
-    """Images to fit, score and finetune with."""
+    """Images to fit, score and finetune with; their labels are never looked at."""
+
+    def digest(self) -> str:
+        """sha256 of the pixels."""
+        return hashlib.sha256(self.pixels.numpy().tobytes()).hexdigest()
 
     def part(self, which: Tensor) -> FitImages:
         """Some of the images."""
@@ -127,7 +131,20 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
         held_out = HeldOutImages(*read(test, truth, range(len(test))), network.preprocessing)
     else:
         held_out = HeldOutImages(*read(listing, labels, sorted(held)), network.preprocessing)
+    if settings.fit_images is not None and len(mixed) - len(held) > settings.fit_images:
+        notes.append(f"{settings.fit_images} of {len(mixed) - len(held)} images are used to fit (--fit-images)")
+    fit_images = _apart(fit_images, held_out, notes)
     return _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
+
+
+def _apart(fit: FitImages, held_out: HeldOutImages, notes: list[str]) -> FitImages:
+    """The images to fit without those that are held out too, pixel by pixel."""
+    known = {image.numpy().tobytes() for image in held_out.pixels}
+    fresh = [place for place, image in enumerate(fit.pixels) if image.numpy().tobytes() not in known]
+    if len(fresh) == len(fit):
+        return fit
+    notes.append(f"{len(fit) - len(fresh)} images are held out for verification too, and are not used to fit")
+    return fit.part(torch.tensor(fresh, dtype=torch.int64))
 
 
 def _tiny_set(
@@ -172,7 +189,7 @@ def _labels(
                 remedy="one folder per class, a list file with labels, or an .npz with 'labels'",
             )
         return None
-    index = _class_index(sorted({str(name) for name in listing.classes}), settings, network)
+    index = _class_index(sorted({str(name) for name in listing.classes}), settings, network, notes)
     if index is None:
         problem = f"the class names in {where} cannot be matched to the network's {network.output_classes} outputs"
         if required:
@@ -182,7 +199,9 @@ def _labels(
     return [index[str(name)] for name in listing.classes]
 
 
-def _class_index(names: list[str], settings: Settings, network: NetworkFacts) -> dict[str, int] | None:
+def _class_index(
+    names: list[str], settings: Settings, network: NetworkFacts, notes: list[str]
+) -> dict[str, int] | None:
     """Names of outputs from --classes, numbers, WordNet ids of ImageNet-1k, or as many folders as outputs."""
     outputs = network.output_classes or 0
     if settings.classes is not None:
@@ -191,12 +210,13 @@ def _class_index(names: list[str], settings: Settings, network: NetworkFacts) ->
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {settings.classes}: {error}") from None
         known = [line.strip() for line in known if line.strip()]
-    elif all(name.isdigit() and int(name) < outputs for name in names):
-        return {name: int(name) for name in names}
+    elif all(name.lstrip("-").isdigit() for name in names):  # numbers are the outputs' own, or nothing
+        return {name: int(name) for name in names} if all(0 <= int(name) < outputs for name in names) else None
     elif outputs == 1000 and all(name[0] == "n" and name[1:].isdigit() and len(name) == 9 for name in names):
         known = (Path(__file__).parent / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
     else:
         known = names if len(names) == outputs else []
+        notes += ["class names were matched to the outputs in alphabetical order (see --classes)"] if known else []
     return {name: known.index(name) for name in names} if set(names) <= set(known) else None
 
 

@@ -12,7 +12,7 @@ from torch import fx
 
 from practise_deploy.errors import InputError
 from practise_deploy.model.sources import Config, construct
-from practise_deploy.model.trace import annotate_shapes, trace
+from practise_deploy.model.trace import annotate_shapes, module_of, trace
 from practise_deploy.model.values import find_feature, input_of, logits_of, macs_by_node
 from practise_deploy.model.weights import load_state_dict
 from practise_deploy.settings import Settings
@@ -23,11 +23,15 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A traced network in eval mode with what is known of it. `learns` is False for torch.export files."""
+    """A traced network in eval mode with what is known of it. `learns` is False for torch.export files.
+
+    structure: sha256 of what it computes besides its weights.
+    """
 
     traced: fx.GraphModule
     facts: NetworkFacts
     learns: bool
+    structure: str
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -53,11 +57,14 @@ def load_network(
     preprocessing = _preprocessing(config, settings, image_size)
     traced, opaque = trace(module.eval(), (1, preprocessing.channels, *preprocessing.size))
     notes = tuple(f"{name} could not be traced into and counts as one operation" for name in opaque)
+    file = Path(settings.network.rpartition(":")[0])
+    structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
     facts = _facts(traced, settings.network, weights, preprocessing, notes)
+    facts = replace(facts, sha256=fingerprint(traced, structure))
     for weight in traced.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
-    return Network(traced, facts, True)
+    return Network(traced, facts, True, structure)
 
 
 def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, int] | None) -> Preprocessing:
@@ -113,9 +120,29 @@ def _facts(
     )
 
 
-def fingerprint(traced: fx.GraphModule) -> str:
-    """sha256 of a network's code and weights."""
-    total = hashlib.sha256(str(traced.code).encode())
+def structure_of(traced: fx.GraphModule, source: bytes = b"") -> str:
+    """sha256 of all that a network computes besides its weights. source: the user's file that it is from."""
+    total = hashlib.sha256(source)
+    for node in traced.graph.nodes:
+        module = module_of(traced, node)
+        kind = "" if module is None else f"{type(module).__module__}.{type(module).__qualname__} {module!r}"
+        total.update(
+            f"{node.op} {node.name} {_target(node)} {node.args} {node.kwargs} {node.meta.get('shape')} {kind}\n".encode()
+        )
+    return total.hexdigest()
+
+
+def _target(node: fx.Node) -> str:
+    """What a node calls, by a name that is the same in every process."""
+    if isinstance(node.target, str):
+        return node.target
+    called = node.target
+    return f"{getattr(called, '__module__', '')}.{getattr(called, '__qualname__', None) or getattr(called, '__name__', type(called))}"
+
+
+def fingerprint(traced: fx.GraphModule, structure: str = "") -> str:
+    """sha256 of a network's structure and weights."""
+    total = hashlib.sha256((structure or structure_of(traced)).encode())
     for name, value in sorted(traced.state_dict().items()):
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -153,7 +180,7 @@ def _load_exported(path: Path, settings: Settings) -> Network:
         preprocessing,
         ("a torch.export file: measured and exported, not finetuned",),
     )
-    return Network(traced, facts, False)
+    return Network(traced, facts, False, structure_of(traced))
 
 
 def _takes_one(traced: fx.GraphModule, shape: tuple[int, ...]) -> bool:

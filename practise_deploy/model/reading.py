@@ -183,6 +183,10 @@ class Reader:
                 raise InputError(
                     f"normalised images are {image.shape[1]}x{image.shape[2]}, the network takes {self.preprocessing.size}"
                 )
+            if not np.isfinite(image).all():
+                raise InputError(
+                    "a normalised image holds values that are no numbers", remedy="look for NaN or infinity in 'images'"
+                )
             return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
         return self._fit(torch.from_numpy(np.ascontiguousarray(image.astype(np.uint8))))
 

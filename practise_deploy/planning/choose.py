@@ -137,7 +137,7 @@ def _kept(
         elif not _sure(saving):
             low, high = saving.saving_ms.low, saving.saving_ms.high
             reason = (
-                f"no measurable saving: between {low:.3f} and {high:.3f} ms, resolution {latency.resolution_ms:.3f} ms"
+                f"no measurable saving: {low:.3f} to {high:.3f} ms, noise floor {latency.resolution_ms:.3f} ms"
             )
         else:
             reason = "recoverability not measured" if name not in judged else "not ranked"

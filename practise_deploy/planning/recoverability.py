@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from practise_backends.intervals import bootstrap
 from practise_backends.terms import Interval, Progress
+from practise_deploy.errors import InputError
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.values import Env, batches, compute, downstream, input_of, named, order_of
@@ -180,6 +181,12 @@ def _replay(candidate: _Candidate, env: Env, changed: str, value: Tensor, featur
 
 def _conclude(candidate: _Candidate, variance: float, fit_images: int) -> Recoverability:
     errors = {method: torch.cat(parts).double().numpy() for method, parts in candidate.errors.items()}
+    if not np.isfinite(errors["plain"]).all():
+        raise InputError(
+            f"the features of the network without {candidate.block.name} are no numbers on some images",
+            remedy="check --mean and --std, and the weights",
+        )
+    errors = {method: found for method, found in errors.items() if np.isfinite(found).all()}
     method = min(errors, key=lambda name: float(errors[name].mean()))
     return Recoverability(
         block=candidate.block.name,

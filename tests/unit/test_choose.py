@@ -217,5 +217,5 @@ def test_block_that_stays_says_why():
     reasons = {kept.block: kept.reason for kept in plan.kept}
     assert set(reasons) == {"b", "noise", "new"}
     assert reasons["b"] == "ranked 2 of 2; --drop 1 was asked for"
-    assert reasons["noise"] == "no measurable saving: between -0.100 and 0.500 ms, resolution 0.100 ms"
+    assert reasons["noise"] == "no measurable saving: -0.100 to 0.500 ms, noise floor 0.100 ms"
     assert reasons["new"] == "recoverability not measured"

@@ -44,11 +44,12 @@ def settings(data: Path, **more) -> Settings:
     return Settings(network="torchvision:resnet18", data=data, **more)
 
 
-def numbered(folder: Path, count: int = 16, name: str = "{:02d}.png") -> Path:
-    """Images whose grey level is their number times ten."""
+def numbered(folder: Path, count: int = 16, name: str = "{:02d}.png", *, blue: int | None = None) -> Path:
+    """Images whose grey level (with `blue`, whose red) is their number times ten."""
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(count):
-        Image.new("RGB", (16, 16), (n * 10,) * 3).save(folder / name.format(n))
+        colour = (n * 10,) * 3 if blue is None else (n * 10, 0, blue)
+        Image.new("RGB", (16, 16), colour).save(folder / name.format(n))
     return folder
 
 
@@ -125,7 +126,7 @@ def test_too_few_images_are_an_error_that_says_why(tmp_path: Path, count):
 
 def test_digit_folders_are_class_numbers_even_where_some_are_missing(tmp_path: Path):
     for label in (0, 3, 7):
-        numbered(tmp_path / str(label), 6)
+        numbered(tmp_path / str(label), 6, blue=label)
     tiny = load_images(settings(tmp_path), facts())
     assert set(tiny.fit.labels.tolist()) | set(tiny.held_out.labels.tolist()) == {0, 3, 7} and tiny.facts.labelled
 
@@ -135,7 +136,7 @@ def test_wordnet_folders_are_numbered_as_in_imagenet(tmp_path: Path):
     for n, name in enumerate(expected):
         for i in range(6):
             (tmp_path / name).mkdir(exist_ok=True)
-            Image.new("RGB", (16, 16), (n * 10 + 10,) * 3).save(tmp_path / name / f"{i}.jpg")
+            Image.new("RGB", (16, 16), (n * 10 + 10, i * 40, 0)).save(tmp_path / name / f"{i}.png")
     tiny = load_images(settings(tmp_path), facts(outputs=1000))
     pairs = set(zip(numbers(tiny.fit), tiny.fit.labels.tolist(), strict=True))
     assert pairs <= {(1, 0), (2, 217), (3, 701)} and len(pairs) >= 2
@@ -165,7 +166,7 @@ def test_classes_that_do_not_match_are_left_unused_for_fitting_and_an_error_for_
 def test_evaluation_images_are_all_held_out_and_all_others_are_fitted(tmp_path: Path):
     fit = numbered(tmp_path / "fit", 9)
     for label in (0, 1):
-        numbered(tmp_path / "eval" / str(label), 3)
+        numbered(tmp_path / "eval" / str(label), 3, blue=1 + label)
     tiny = load_images(settings(fit, eval=tmp_path / "eval"), facts())
     assert (len(tiny.fit), len(tiny.held_out)) == (9, 6) and tiny.held_out.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
@@ -354,7 +355,7 @@ def test_broken_images_are_skipped_and_counted_where_asked(tmp_path: Path):
 
 def test_skipped_image_takes_its_label_along(tmp_path: Path):
     for n in range(16):
-        numbered(tmp_path / f"{n % 4}")
+        numbered(tmp_path / f"{n % 4}", blue=1 + n % 4)
     truncated(tmp_path / "0", "00.png"), truncated(tmp_path / "2", "07.png")
     by_class = {label: [n for n in range(16)] for label in range(4)}
     by_class[0].remove(0), by_class[2].remove(7)
@@ -381,10 +382,34 @@ def test_batch_is_normalised_by_channel(tmp_path: Path):
     assert found == pytest.approx([value, (value - 0.5) / 0.5, (value - 1) / 0.25], abs=1e-6)
 
 
-def test_digest_sees_pixels_and_labels(tmp_path: Path):
-    fit = load_images(settings(numbered(tmp_path)), facts()).fit
-    labelled = replace(fit, labels=torch.zeros(len(fit), dtype=torch.int64))
-    assert len({fit.digest(), labelled.digest(), replace(fit, pixels=fit.pixels + 1).digest()}) == 3
+def test_digest_sees_pixels_and_of_held_out_images_the_labels(tmp_path: Path):
+    tiny = load_images(settings(numbered(tmp_path)), facts())
+    for images, sees in ((tiny.fit, False), (tiny.held_out, True)):
+        labelled = replace(images, labels=torch.zeros(len(images), dtype=torch.int64))
+        assert (labelled.digest() != images.digest()) == sees
+        assert replace(images, pixels=images.pixels + 1).digest() != images.digest()
+
+
+def test_images_that_are_held_out_too_are_not_used_to_fit_and_that_is_said(tmp_path: Path):
+    fit = numbered(tmp_path / "fit", 12)
+    numbered(tmp_path / "eval" / "0", 3)
+    tiny = load_images(settings(fit, eval=tmp_path / "eval"), facts())
+    assert (len(tiny.fit), len(tiny.held_out)) == (9, 3) and set(numbers(tiny.fit)) == set(range(3, 12))
+    assert "3 images are held out for verification too, and are not used to fit" in tiny.facts.notes
+
+
+def test_evaluation_on_the_images_to_fit_is_an_error(tmp_path: Path):
+    numbered(tmp_path / "0", 12)
+    with pytest.raises(InputError, match="only 0 images to fit"):
+        load_images(settings(tmp_path, eval=tmp_path), facts())
+
+
+@pytest.mark.parametrize("first", [1, -1])
+def test_labels_outside_the_outputs_are_never_renumbered(tmp_path: Path, first: int):
+    images = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(40) % 10 + first)
+    tiny = load_images(settings(tmp_path / "a.npz"), facts(outputs=10))
+    assert tiny.held_out.labels is None and "cannot be matched" in tiny.facts.notes[0]
 
 
 @pytest.mark.parametrize("augment", ["crop-flip", "crop", "none"])

@@ -11,7 +11,7 @@ from torch import nn
 from networks import tiny_resnet
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.networks import fingerprint, load_network
+from practise_deploy.model.networks import fingerprint, load_network, structure_of
 from practise_deploy.model.onnx_graph import to_onnx, with_cuts, without
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.weights import read_state_dict
@@ -213,12 +213,24 @@ def test_untraceable_module_is_named_in_the_notes(tmp_path: Path):
 
 def test_fingerprint_changes_with_a_weight_and_with_the_structure_and_with_nothing_else():
     first, again = load(), load()
-    assert fingerprint(first.traced) == fingerprint(again.traced) == first.facts.sha256
+    assert first.facts.sha256 == again.facts.sha256 == fingerprint(first.traced, first.structure)
     with torch.no_grad():
         next(again.traced.parameters())[0, 0, 0, 0] += 1e-3
     block = find_blocks(first.traced, first.input_shape)[1]
     prints = {fingerprint(n) for n in (first.traced, again.traced, drop_blocks(first.traced, [block]))}
     assert len(prints) == 3
+
+
+@pytest.mark.parametrize("now", ["nn.Hardswish()", "nn.ReLU6()", "nn.LeakyReLU(0.3)"])
+def test_changed_activation_without_weights_is_another_network(tmp_path: Path, now: str):
+    text = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), {}, nn.Flatten(), nn.Linear(784, 2))\n"
+    found = []
+    for activation in ("nn.ReLU()", now):
+        torch.manual_seed(0)
+        (tmp_path / "net.py").write_text(text.format(activation))
+        network = load(f"{tmp_path / 'net.py'}:make")
+        found.append((network.structure, structure_of(network.traced), network.facts.sha256))
+    assert all(before != after for before, after in zip(*found, strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -103,13 +103,19 @@ def test_lost_points_are_paired_by_image():
     after = np.array([right] * 6 + [wrong] * 3 + [right], np.float32)
     found = drop_in_points(before, after, truth)
     assert found.estimate == pytest.approx(10.0)  # two lost, one gained
-    change = np.array([0] * 6 + [1, 1, 0, -1])
-    assert found.high - found.low == pytest.approx(2 * 196 * change.std(ddof=1) / 10**0.5)
+    centre, half = 1 / 12, 1.96 * ((4 / 12 - (1 / 12) ** 2) / 12) ** 0.5  # half an image more in each cell
+    assert (found.low, found.high) == pytest.approx((100 * (centre - half), 100 * (centre + half)))
 
 
 def test_lost_points_of_one_image_say_nothing():
     found = drop_in_points(np.eye(2, dtype=np.float32)[:1], np.eye(2, dtype=np.float32)[:1], np.array([0]))
-    assert (found.low, found.high) == (-100.0, 100.0)
+    assert found.low < -60 and found.high > 60
+
+
+def test_lost_points_keep_an_interval_where_no_answer_changed():
+    same = np.eye(2, dtype=np.float32)[[0] * 8]
+    found = drop_in_points(same, same, np.array([0] * 8))
+    assert found.estimate == 0 and found.low < -15 and found.high > 15
 
 
 # Engines of a fixed batch.
