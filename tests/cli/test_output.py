@@ -71,7 +71,7 @@ def test_every_stage_alone_goes_on_in_the_run_folder(cli: Cli, job: Job):
     assert "latency: kept" in planned.err and "plan: computing, because" in planned.err
     for stage, key in (("finetune", "mse"), ("export", "sha256"), ("verify", "faithful"), ("bench", "speedup")):
         said = cli(stage, "--out", "run", "--json")
-        assert said.code == 0 and key in said.document, said.err
+        assert said.code == 0 and key in said.document and said.document["schema"] == 1, said.err
     built = cli("build", "--out", "run", "--json", "--explain")
     assert built.code == 0 and set(built.document["speedup"]) == {"estimate", "low", "high", "confidence"}
     assert "computing" not in built.err
@@ -82,6 +82,33 @@ def test_every_stage_alone_goes_on_in_the_run_folder(cli: Cli, job: Job):
     assert "plan: computing, because a fresh one was asked for" in again.err and "latency: kept" in again.err
     quiet = cli("plan", "--out", "run", "--quiet")
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+
+
+def test_what_a_users_file_prints_is_kept_off_stdout(cli: Cli, inputs: tuple[Path, Path], tmp_path: Path):
+    chatty = tmp_path / "chatty.py"
+    chatty.write_text("print('hello from the file')\n" + inputs[0].read_text())
+    said = cli("inspect", f"{chatty}:tiny_resnet", "--input-size", 16, "--json")
+    assert said.document["blocks"] and "hello from the file" in said.err
+
+
+def test_run_folder_that_is_none_is_refused_rather_than_built(cli: Cli, tmp_path: Path):
+    said = cli("verify", "--out", tmp_path / "typo")
+    assert said.code == 2 and "no run in" in said.err and not (tmp_path / "typo").exists()
+
+
+def test_fresh_build_computes_every_stage_again(cli: Cli, job: Job, tmp_path: Path):
+    command = ("build", *job, "--drop", 1, "--out", tmp_path / "run", "--explain")
+    cli(*command)
+    kept, fresh = cli(*command).err, cli(*command, "--fresh").err
+    assert kept.count("kept from the earlier run") == 9 and "computing" not in kept
+    assert fresh.count("a fresh one was asked for") == 9
+
+
+def test_settings_of_a_run_are_a_settings_file(cli: Cli, job: Job, tmp_path: Path):
+    first = cli("latency", *job, "--out", tmp_path / "a", "--json")
+    again = cli("latency", "--config", tmp_path / "a" / "settings.json", "--out", tmp_path / "b", "--json")
+    assert first.code == again.code == 0
+    assert [s["block"] for s in again.document["savings"]] == [s["block"] for s in first.document["savings"]]
 
 
 def test_unreached_plan_is_shown_and_exits_1(cli: Cli, job: Job):

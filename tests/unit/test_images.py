@@ -417,3 +417,11 @@ def test_augmentation_keeps_the_size_and_none_keeps_the_image(augment):
     pixels = torch.arange(3 * 256, dtype=torch.int64).remainder(256).to(torch.uint8).view(1, 3, 16, 16)
     found = augmenter(replace(RGB, augment=augment))(pixels)
     assert found.shape == pixels.shape and (augment != "none" or torch.equal(found, pixels))
+
+
+def test_values_that_are_no_numbers_are_an_error(tmp_path: Path):
+    images = np.zeros((20, 3, 16, 16), np.float32)
+    images[3, 1, 2, 2] = np.nan
+    np.savez(tmp_path / "a.npz", images=images + np.arange(20, dtype=np.float32)[:, None, None, None])
+    with pytest.raises(InputError, match="no numbers"):
+        load_images(settings(tmp_path / "a.npz"), facts())

@@ -122,3 +122,8 @@ def test_run_folder_is_named_after_the_network(network, folder):
 
 def test_picked_settings_are_values_that_json_knows():
     assert Settings(data=Path("a/b"), seed=4).pick("seed", "data") == {"seed": 4, "data": "a/b"}
+
+
+def test_standard_deviation_of_zero_is_refused():
+    with pytest.raises(InputError, match="every standard deviation must be above 0"):
+        read_settings({"std": "0.2,0,0.2", "mean": "0,0,0"})
