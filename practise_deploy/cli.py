@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -84,6 +84,8 @@ def _of_a_library(error: Exception) -> int:
         return _interrupted()
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))
+    if isinstance(error, (MemoryError, RuntimeError)) and "memory" in str(error).lower():
+        return _refuse("out of memory", "use a smaller --input-size, --batch or --batch-size, or fewer images", 3)
     raise error
 
 
@@ -147,8 +149,16 @@ def _option(name: str) -> Any:
     plain = next(
         (kind for kind in (int, float, Path) if name != "reduce" and field.annotation in (kind, kind | None)), str
     )
-    shown = "PERCENT" if name == "reduce" else None
+    shown = "PERCENT" if name == "reduce" else "|".join(_choices(field.annotation)) or None
     return Annotated[plain | None, typer.Option(f"--{option}", help=text, show_default=False, metavar=shown)]
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that a setting may be, where it is one of a few."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return list(parts)
+    return [word for part in parts for word in _choices(part)]
 
 
 def _run(stage: Stage, own: dict[str, Any], given: dict[str, Any]) -> int:

@@ -89,7 +89,8 @@ class LatencyTable:
 class Recoverability:
     """How much error stays when a block is dropped and the network recovers; LOWER is easier.
 
-    mse: mean squared error of the pre-pooling features on images not used for the fit.
+    mse: mean squared error of the pre-pooling features on images not used for the fit; the least over the
+    methods that were tried on them, so a little optimistic.
     mse_dropped: the same without any recovery. relative: mse over the features' variance.
     """
 

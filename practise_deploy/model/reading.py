@@ -50,12 +50,18 @@ def _list_folder(folder: Path) -> Listing:
         )
 
     flat = images(folder)
+    found = [(file, place.name) for place in sorted(folder.iterdir()) if place.is_dir() for file in images(place)]
+    if flat and found:
+        raise InputError(
+            f"{folder} holds images ({flat[0].name}) beside folders of images ({found[0][1]})",
+            remedy="use a flat folder, or one folder per class and nothing beside them",
+        )
     if flat:
         return Listing(files=tuple(flat))
-    found = [(file, place.name) for place in sorted(folder.iterdir()) if place.is_dir() for file in images(place)]
     if not found:
         raise InputError(
-            f"{folder} holds no images", remedy=f"known endings: {', '.join(sorted(_SUFFIXES)[:12])} and more"
+            f"{folder} holds no images, nor do the folders in it",
+            remedy=f"known endings: {', '.join(sorted(_SUFFIXES)[:12])} and more",
         )
     return Listing(files=tuple(file for file, _ in found), classes=tuple(name for _, name in found))
 
@@ -98,10 +104,11 @@ def read_npz(path: Path, images: str = "images") -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
         raise InputError(f"cannot read {path}: {error}") from None
     except Exception as error:
-        raise InputError(f"{path} is no .npz file: {error}") from None
+        cause = "it holds pickled objects, or is no archive at all" if "pickle" in str(error) else str(error)
+        raise InputError(f"{path} is no usable .npz file: {cause}", remedy="numpy.savez writes one") from None
     if images not in arrays:
         raise InputError(f"{path} has no array '{images}'; it has: {', '.join(arrays) or 'none'}")
     return arrays

@@ -40,6 +40,8 @@ def construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Conf
         module = _from_file(Path(path), function)
         config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
         return module, config, "as the function returns them"
+    if settings.network.endswith(".py"):
+        raise InputError(f"{settings.network} names no function", remedy=f"write {settings.network}:FUNCTION")
     raise InputError(
         f"unknown network '{settings.network}'",
         remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",

@@ -136,9 +136,7 @@ def _kept(
             reason = f"ranked {rank[name]} of {len(rank)}; {enough}"
         elif not _sure(saving):
             low, high = saving.saving_ms.low, saving.saving_ms.high
-            reason = (
-                f"no measurable saving: {low:.3f} to {high:.3f} ms, noise floor {latency.resolution_ms:.3f} ms"
-            )
+            reason = f"no measurable saving: {low:.3f} to {high:.3f} ms, noise floor {latency.resolution_ms:.3f} ms"
         else:
             reason = "recoverability not measured" if name not in judged else "not ranked"
         kept.append(Kept(block=name, reason=reason))

@@ -267,3 +267,13 @@ def test_failed_command_leaves_the_settings_of_the_earlier_run_alone(cli: Cli, j
     assert cli("latency", "--out", "run", "--weights", "nowhere.pth").code == 2
     assert (Path("run") / "settings.json").read_text() == before
     assert json.loads(before)["weights"] is None
+
+
+def test_python_file_without_a_function_name_says_so(cli: Cli, inputs: tuple[Path, Path]):
+    said = cli("inspect", inputs[0])
+    assert said.code == 2 and "names no function" in said.err
+
+
+def test_input_that_does_not_fit_into_memory_is_said(cli: Cli, inputs: tuple[Path, Path]):
+    said = cli("inspect", f"{inputs[0]}:tiny_resnet", "--input-size", 10_000_000)
+    assert said.code in (2, 3) and "memory" in said.err

@@ -425,3 +425,9 @@ def test_values_that_are_no_numbers_are_an_error(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=images + np.arange(20, dtype=np.float32)[:, None, None, None])
     with pytest.raises(InputError, match="no numbers"):
         load_images(settings(tmp_path / "a.npz"), facts())
+
+
+def test_images_beside_folders_of_images_are_an_error(tmp_path: Path):
+    numbered(tmp_path, 1), numbered(tmp_path / "cat", 12)
+    with pytest.raises(InputError, match="beside folders of images"):
+        load_images(settings(tmp_path), facts())
