@@ -24,7 +24,7 @@ from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.finetune import drop_only, finetune, schedule_for
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.compute import exact, pick_device, pick_precision
-from practise_deploy.model.images import TinySet, image_size_of, load_images
+from practise_deploy.model.images import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.model.mimic import Pair, Schedule, feature_in
 from practise_deploy.model.networks import Network, load_network
 from practise_deploy.model.onnx_graph import with_cuts
@@ -149,12 +149,7 @@ class Build:
             key |= self._descent_key
 
         def compute() -> Recoverabilities:
-            teacher, feature, fit, seed = (
-                self.network.traced,
-                self.network.facts.feature,
-                self.images.fit,
-                self.settings.seed,
-            )
+            teacher, feature, fit, seed = self._lesson
             with (
                 self.screen("Measuring how well the network recovers from losing each block") as progress,
                 exact(seed),
@@ -200,12 +195,7 @@ class Build:
         paper = self.settings.recipe == "paper"
 
         def compute() -> Student:
-            teacher, feature, fit, seed = (
-                self.network.traced,
-                self.network.facts.feature,
-                self.images.fit,
-                self.settings.seed,
-            )
+            teacher, feature, fit, seed = self._lesson
             with (
                 self.screen("Dropping the blocks" if paper else "Refitting the network in closed form") as progress,
                 exact(seed),
@@ -365,6 +355,10 @@ class Build:
             "torch": torch.__version__,
             "practise-deploy": version("practise-deploy"),
         }
+
+    @property
+    def _lesson(self) -> tuple[torch.fx.GraphModule, str, FitImages, int]:
+        return self.network.traced, self.network.facts.feature, self.images.fit, self.settings.seed
 
     @property
     def _descent_key(self) -> Key:
