@@ -30,7 +30,7 @@ def choose_blocks(
     """Take the best bargains until the measured network meets the budget; plan again where it misses.
 
     measure: the measured reduction, in percent, of a set of blocks dropped together. A reduction counts as met
-    where its bad end does. `reached` is False where all blocks together fall short; the plan then holds the best.
+    where its bad end does, with half an interval to spare for the final measurement. `reached` is False where all blocks together fall short; the plan then holds the best.
     Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
     """
     scores = scores_of(latency, recoverability)
@@ -86,9 +86,14 @@ def _count_for(ranked: tuple[str, ...], latency: LatencyTable, target: float) ->
     return len(ranked)
 
 
+def _surely(measured: Interval) -> float:
+    """What another measurement will hardly fall short of at its own bad end: the low end less half an interval."""
+    return measured.low - (measured.high - measured.low) / 2
+
+
 def _attempt(names: tuple[str, ...], latency: LatencyTable, target: float | None, measure: Measure) -> Attempt:
     measured = measure(names)
-    met = target is None or measured.low >= target
+    met = target is None or _surely(measured) >= target
     return Attempt(dropped=names, predicted_percent=_predicted(names, latency), measured_percent=measured, met=met)
 
 
@@ -159,12 +164,13 @@ def out_of_reach(plan: Plan) -> TargetOutOfReach:
             remedy="measure for longer with --measure-budget-s, or on a quieter machine",
         )
     found, baseline = plan.measured_percent, plan.baseline_ms
+    surely = _surely(found)
     asked = plan.budget.target_ms
     target = f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
     return TargetOutOfReach(
         f"the target of {target} is out of reach: dropping all {len(plan.dropped)} rankable blocks saves "
         f"{found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}], {baseline * (1 - found.estimate / 100):.3f} ms of {baseline:.3f} ms",
-        remedy=f"ask for at most --reduce {int(found.low)}%, or --target-ms {baseline * (1 - found.low / 100):.3g}"
-        if found.low >= 1
+        remedy=f"ask for at most --reduce {int(surely)}%, or --target-ms {baseline * (1 - surely / 100):.3g}"
+        if surely >= 1
         else "nothing of note can be saved on this device by dropping blocks",
     )
