@@ -67,7 +67,7 @@ def finetune(
     kept = min(e for _, e in course.history) if schedule.keep_best else course.history[-1][1]
     return Student(
         dropped=start.dropped,
-        method=_described(schedule, course.best_step),
+        method=_described(schedule, pair.device, course.best_step),
         mse_before=course.history[0][1],
         mse=kept,
         steps=course.step,
@@ -89,11 +89,11 @@ def _reaching(student: fx.GraphModule, feature: str) -> list[torch.nn.Parameter]
     return list(unique.values())
 
 
-def _described(schedule: Schedule, best_step: int) -> str:
+def _described(schedule: Schedule, device: torch.device, best_step: int) -> str:
     kept = f", weights of step {best_step} kept (least error on images kept aside)" if schedule.keep_best else ""
     norms = "trained" if schedule.train_norms else "frozen statistics"
     precision = str(schedule.dtype).removeprefix("torch.")
     return (
         f"feature mimicking, {schedule.steps} steps of {schedule.batch_size}, rate {schedule.learning_rate:g}, "
-        f"BatchNorm {norms}, {precision}{kept}"
+        f"BatchNorm {norms}, {precision} on {device.type}{kept}"
     )
