@@ -1,14 +1,17 @@
-"""Writes the README's tables from the JSON under benchmarks/results: python benchmarks/readme.py [--check]"""
+"""Writes the tables of the README and the docs from the JSON under benchmarks/results.
+
+python benchmarks/readme.py [--check]
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- builds: made by benchmarks/readme.py -->", "<!-- end of builds -->"
 TITLES = {
     "digits": "embedded digits (ResNet-20, 28x28)",
     "efficientnet-lite0": "EfficientNet-Lite0 (Imagenette, 224x224)",
@@ -16,7 +19,7 @@ TITLES = {
 }
 
 
-def table() -> str:
+def builds() -> str:
     """The builds as a Markdown table."""
     rows = [
         "| network | images to fit | asked | blocks dropped | latency p50 | speed-up (95% interval) | top-1 | change in points | wall time, peak memory |",
@@ -52,16 +55,81 @@ def _top1(found: dict) -> str:
     return f"{found['percent']['estimate']:.1f}%"
 
 
+def noise() -> str:
+    """One file against itself, and two tables of one network, beside a CPU hog."""
+    found = _read("noise.json")
+    if found is None:
+        return "Not measured yet."
+    aa, count = found["aa"], len(found["aa"]["repeats"])
+    rows = [
+        f"| beside {found['hogs']} CPU hog(s) | paired rounds | sequential (10 warm-ups, 100 runs, mean) |",
+        "|---|---|---|",
+        f"| {aa['network']} against itself: within 1% | {aa['within_1_percent']} of {count} | {aa['sequential_within_1_percent']} of {count} |",
+        f"| its interval covers 1 | {aa['covers_1']} of {count} | (no interval) |",
+        f"| largest error | {aa['worst_percent']:.2f}% | {aa['sequential_worst_percent']:.1f}% |",
+    ]
+    for network, each in found["tables"].items():
+        blocks = len(each["blocks"])
+        rows += [
+            f"| two tables of {network} ({blocks} blocks): Kendall's tau, pairs told apart | {_tau(each['kendall_tau'])} ({each['pairs_told_apart']} pairs) | {_tau(each['sequential_kendall_tau_same_pairs'])} (same pairs) |",
+            f"| mean difference of a block's two savings, % of the latency | {each['spread_percent']:.2f} | {each['sequential_spread_percent']:.2f} |",
+            f"| savings below zero, of {2 * blocks} | {sum(s[0] < 0 for t in each['saving_percent'] for s in t)} | {sum(each['sequential_negative'])} |",
+        ]
+    return "\n".join(rows)
+
+
+def instrument() -> str:
+    """What the instrument itself costs."""
+    found = _read("instrument.json")
+    if found is None:
+        return "Not measured yet."
+    rows = ["| what | measured |", "|---|---|"]
+    rows += [
+        f"| the loop's own time, {2 * one['sessions_of_each']} engines of {one['median_ms']:.2f} ms | {one['overhead_percent']:.2f}% of the time measured |"
+        for one in found["loop"]
+    ]
+    made = found["variant"]
+    rows.append(
+        f"| a variant of {made['network']} with its file, of {made['blocks']} | {made['median_ms']:.1f} ms (slowest {made['slowest_ms']:.1f} ms) |"
+    )
+    return "\n".join(rows)
+
+
+def _read(name: str) -> dict | None:
+    path = RESULTS / name
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _tau(value: float | None) -> str:
+    return "no pair" if value is None else f"{value:.2f}"
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"builds": builds},
+    "docs/measuring.md": {"noise": noise, "instrument": instrument},
+}
+
+
+def written(text: str, name: str, made: str) -> str:
+    """A page with one table made anew, between its marks."""
+    begin, end = f"<!-- {name}: made by benchmarks/readme.py -->", f"<!-- end of {name} -->"
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{made}\n{end}{rest.split(end)[1]}"
+
+
 def main() -> int:
-    """Rewrite the README, or with --check say whether it is up to date."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    fresh = f"{head}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
-    if "--check" in sys.argv:
-        return int(fresh != text)
-    readme.write_text(fresh, encoding="utf-8")
-    return 0
+    """Rewrite the pages, or with --check say whether they are up to date."""
+    stale = 0
+    for page, tables in TABLES.items():
+        path = ROOT / page
+        text = fresh = path.read_text(encoding="utf-8")
+        for name, make in tables.items():
+            fresh = written(fresh, name, make())
+        if "--check" in sys.argv:
+            stale += fresh != text
+        else:
+            path.write_text(fresh, encoding="utf-8")
+    return int(stale > 0)
 
 
 if __name__ == "__main__":

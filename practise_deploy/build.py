@@ -6,69 +6,69 @@ the same inputs, kept, and pulled in by whatever needs it, so that a single stag
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import onnx
 import torch
 
-from practise_backends.catalog import load_backend
-from practise_backends.errors import BackendError
+from practise_backends.compare import NEW, compare
+from practise_backends.intervals import ORIGINAL
 from practise_backends.ort import OrtBackend
-from practise_backends.terms import Backend, Conditions, Interval, Patience, Progress
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_backends.terms import Comparison, Interval, LatencyTable, Patience, Throughput
+from practise_backends.throughput import measure_throughput
+from practise_deploy.errors import InputError
 from practise_deploy.finetune import drop_only, finetune, schedule_for
-from practise_deploy.model.blocks import droppable, find_blocks
-from practise_deploy.model.compute import exact, pick_device, pick_precision
-from practise_deploy.model.images import FitImages, TinySet, image_size_of, load_images
+from practise_deploy.ground import MODEL, ORIGINAL_MODEL, Ground
+from practise_deploy.latency_table import Wanted, check_table, read_table
+from practise_deploy.model.compute import exact, pick_device
+from practise_deploy.model.images import FitImages
 from practise_deploy.model.mimic import Pair, Schedule, feature_in
-from practise_deploy.model.networks import Network, load_network
-from practise_deploy.model.onnx_graph import with_cuts
 from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
 from practise_deploy.planning.adaptors import measure_by_adaptors
 from practise_deploy.planning.choose import choose_blocks, out_of_reach
-from practise_deploy.planning.latency import Bench, measure_block_latency, measure_reduction
+from practise_deploy.planning.latency import (
+    measure_block_latency,
+    measure_reduction,
+    measure_reductions,
+)
 from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.sequence import recover
 from practise_deploy.results import write_results
-from practise_deploy.settings import Settings
-from practise_deploy.shipping.bench import measure_speedup
-from practise_deploy.shipping.export import export_onnx
+from practise_deploy.shipping.batching import with_any_batch
+from practise_deploy.shipping.frontier import (
+    MOST_FIT,
+    Neighbour,
+    judge_neighbours,
+    judged_part,
+    neighbours_of,
+    released_point,
+)
+from practise_deploy.shipping.gate import Demands, judge_gate
 from practise_deploy.shipping.verdict import judge
 from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
-from practise_deploy.store import Key, Run, arrays_digest, digest, to_json
+from practise_deploy.store import Key, arrays_digest, digest, to_json
 from practise_deploy.terms import (
     Block,
-    LatencyTable,
+    Frontier,
+    Gate,
     Plan,
     Recoverabilities,
     Release,
     Shipped,
-    Speedup,
     Student,
+    Throughputs,
     Verification,
 )
 
-Screen = Callable[[str], AbstractContextManager[Progress]]
-MODEL = "model.onnx"
-ORIGINAL_MODEL = "original.onnx"
+QUICK = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, sessions=1)
+_NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
 
 
-class Build:
+class Build(Ground):
     """One build over one run folder; each property is a stage, computed when it is first asked for."""
-
-    def __init__(
-        self, settings: Settings, run: Run, screen: Screen, *, command: str = "", structure_only: bool = False
-    ) -> None:
-        self.settings = settings
-        self.run = run
-        self.screen = screen
-        self.command = command
-        self.structure_only = structure_only
 
     def check(self) -> None:
         """Find what is missing or broken before anything is measured or written.
@@ -82,59 +82,44 @@ class Build:
             )
         pick_device(self.settings.compute)
         assert self.candidates and self.backend and self.images
-
-    # What there is.
-
-    @cached_property
-    def network(self) -> Network:
-        """The teacher."""
-        with self.screen("Loading the network"):
-            size = image_size_of(self.settings)
-            return load_network(self.settings, structure_only=self.structure_only, image_size=size)
-
-    @cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """Every residual unit, droppable or not."""
-        return find_blocks(self.network.traced, self.network.input_shape)
-
-    @property
-    def candidates(self) -> tuple[Block, ...]:
-        """The blocks that can go; NoDroppableBlock is raised where there is none."""
-        return droppable(self.blocks)
-
-    @cached_property
-    def images(self) -> TinySet:
-        """The tiny set and the held-out images."""
-        with self.screen("Reading the images"):
-            return load_images(self.settings, self.network.facts)
-
-    @cached_property
-    def backend(self) -> Backend:
-        """The device that the network is for."""
-        try:
-            return load_backend(self.settings.backend)
-        except BackendError as error:
-            raise EnvironmentProblem(error.message, remedy=error.remedy) from None
+        if self.settings.max_drop is not None and not self.images.facts.labelled:
+            raise InputError(
+                "--max-drop cannot be judged: the held-out images carry no labels",
+                remedy="give labelled images with --eval, or leave the demand out",
+            )
+        if self.settings.latency_table is not None:
+            assert self.latency
 
     # What does each block cost on this device?
 
     @cached_property
     def latency(self) -> LatencyTable:
-        """Savings of all droppable blocks."""
+        """Savings of all droppable blocks: measured here, or read from --latency-table."""
         candidates = self.candidates
-        key = {
-            **self._device_key,
-            "blocks": [block.name for block in candidates],
-            "measuring": self.settings.measure_budget_s,
-        }
+        given = self.settings.latency_table
+        if given is not None:
+            found = read_table(given)
+            check_table(found, self._wanted, given)
+            return found
+        key = {**self.device_key, **self.measuring_key, "blocks": [block.name for block in candidates]}
 
         def compute() -> LatencyTable:
             with self.screen("Measuring what every block costs") as progress:
-                return measure_block_latency(self._cuttable, self.settings.network, candidates, self._bench, progress)
+                return measure_block_latency(self.cuttable, self.settings.network, candidates, self.stand, progress)
 
         table = self.run.step("latency", LatencyTable, key, compute)
         self.run.write("latency.json", to_json(table))
         return table
+
+    @property
+    def _wanted(self) -> Wanted:
+        return Wanted(
+            blocks=tuple(block.name for block in self.candidates),
+            input_shape=self.engine_shape,
+            backend=self.settings.backend,
+            conditions=self.conditions,
+            here=self.backend.device().fingerprint,
+        )
 
     # What would losing it cost?
 
@@ -144,12 +129,12 @@ class Build:
         sure = {saving.block for saving in self.latency.savings if saving.distinguishable}
         candidates = [block for block in self.candidates if block.name in sure]
         steps = self.settings.score_iterations if self.settings.recipe == "paper" else None
-        key = {**self._learning_key, "candidates": sorted(sure), "score_iterations": steps}
+        key = {**self.learning_key, "candidates": sorted(sure), "score_iterations": steps}
         if steps is not None:
-            key |= self._descent_key
+            key |= self.descent_key
 
         def compute() -> Recoverabilities:
-            teacher, feature, fit, seed = self._lesson
+            teacher, feature, fit, seed = self.lesson
             with (
                 self.screen("Measuring how well the network recovers from losing each block") as progress,
                 exact(seed),
@@ -158,7 +143,7 @@ class Build:
                     return Recoverabilities(
                         of=measure_recoverability(teacher, feature, candidates, fit, seed, progress)
                     )
-                schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self._precision)
+                schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self.precision)
                 return Recoverabilities(of=measure_by_adaptors(teacher, feature, candidates, fit, schedule, progress))
 
         return self.run.step("recoverability", Recoverabilities, key, compute)
@@ -170,7 +155,8 @@ class Build:
         """Which blocks go; the chosen network was measured."""
         budget = self.settings.budget
         key = {
-            **self._device_key,
+            **self.device_key,
+            **self.measuring_key,
             "budget": digest(budget.reduce_percent, budget.target_ms, budget.drop),
             "latency table": digest(to_json(self.latency)),
             "recoverability": digest(to_json(self.recoverability)),
@@ -178,12 +164,14 @@ class Build:
 
         def measure(names: tuple[str, ...]) -> Interval:
             with self.screen(f"Measuring the network without {', '.join(names)}") as progress:
-                return measure_reduction(self._cuttable, self._named(names), self._bench, progress)
+                return measure_reduction(self.cuttable, self.named(names), self.stand, progress)
 
         def compute() -> Plan:
-            return choose_blocks(self.latency, self.recoverability.of, budget, measure)
+            at_hand = self._wanted.is_at_hand(self.latency)
+            return choose_blocks(self.latency, self.recoverability.of, budget, measure if at_hand else None)
 
         plan = self.run.step("plan", Plan, key, compute)
+        self.run.write("latency.json", to_json(self.latency))
         self.run.write("plan.json", to_json(plan))
         return plan
 
@@ -191,11 +179,11 @@ class Build:
     def recovered(self) -> Student:
         """The pruned network after the closed-form refit (recipe paper: after the plain drop)."""
         plan = self._reached_plan
-        key = {**self._learning_key, "dropped blocks": plan.dropped}
+        key = {**self.learning_key, "dropped blocks": plan.dropped}
         paper = self.settings.recipe == "paper"
 
         def compute() -> Student:
-            teacher, feature, fit, seed = self._lesson
+            teacher, feature, fit, seed = self.lesson
             with (
                 self.screen("Dropping the blocks" if paper else "Refitting the network in closed form") as progress,
                 exact(seed),
@@ -209,10 +197,10 @@ class Build:
     @cached_property
     def finetuned(self) -> Student:
         """The student after feature mimicking."""
-        schedule = schedule_for(self.settings, self.network.input_shape[-1], self._precision)
+        schedule = schedule_for(self.settings, self.network.input_shape[-1], self.precision)
         key = {
-            **self._learning_key,
-            **self._descent_key,
+            **self.learning_key,
+            **self.descent_key,
             "starting weights": arrays_digest(self.recovered.weights),
             "schedule": repr(schedule),
         }
@@ -232,10 +220,10 @@ class Build:
     @cached_property
     def shipped(self) -> Shipped:
         """model.onnx, and original.onnx beside it; a torch.export file has the latter alone."""
-        original = self._original
+        original = self.original
         if not self.network.learns:
             return original
-        return self._export(
+        return self.export(
             "export", MODEL, arrays_digest(self.finetuned.weights), lambda: self._student(self.finetuned)
         )
 
@@ -243,7 +231,7 @@ class Build:
     def verification(self) -> Verification:
         """The chain teacher -> student -> ONNX -> engine on held-out images."""
         key = {
-            **self._device_key,
+            **self.device_key,
             "original weights": self.network.facts.sha256,
             "model": self.shipped.sha256,
             "held-out images": self.images.held_out.digest(),
@@ -266,21 +254,82 @@ class Build:
         return self.run.step("verify", Verification, key, compute)
 
     @cached_property
-    def bench(self) -> Speedup:
+    def bench(self) -> Comparison:
         """The new model against the original one."""
         key = {
-            **self._device_key,
-            "model": self.shipped.sha256,
-            "original": self._original.sha256,
-            "measuring": self.settings.measure_budget_s,
+            **self._files_key,
+            **self.measuring_key,
         }
 
-        def compute() -> Speedup:
+        def compute() -> Comparison:
             before, after = self.run.folder / ORIGINAL_MODEL, self.run.folder / MODEL
             with self.screen("Measuring the new model against the original") as progress:
-                return measure_speedup(before, after, self.backend, self.conditions, self._patience, progress)
+                return compare(before, after, self.stand, progress)
 
-        return self.run.step("bench", Speedup, key, compute)
+        return self.run.step("bench", Comparison, key, compute)
+
+    @cached_property
+    def throughput(self) -> tuple[Throughput, ...]:
+        """Images a second of both models, over batches and numbers of threads."""
+        batches, threads = self.settings.throughput_points
+        key = {**self._files_key, "batches": batches, "threads": threads}
+
+        def compute() -> Throughputs:
+            names = {ORIGINAL: ORIGINAL_MODEL, NEW: MODEL}
+            with TemporaryDirectory(prefix="practise-") as folder, self.screen("Measuring throughput") as progress:
+                files = {key: with_any_batch(self.run.folder / name, Path(folder)) for key, name in names.items()}
+                stand = replace(self.stand, patience=QUICK)
+                return Throughputs(of=measure_throughput(files, stand, batches, threads, progress))
+
+        return self.run.step("throughput", Throughputs, key, compute).of
+
+    @cached_property
+    def frontier(self) -> Frontier:
+        """What fewer and more dropped blocks would have given; the release itself is its last point."""
+        wanted = neighbours_of(self._reached_plan) if self.settings.frontier else []
+        key = {
+            **self.device_key,
+            **self.learning_key,
+            "sets": wanted,
+            "dropped blocks": self.plan.dropped,
+            "held-out images": self.images.held_out.digest(),
+            **self.measuring_key,
+        }
+        found = self.run.step("frontier", Frontier, key, lambda: self._judged(wanted)) if wanted else _NO_FRONTIER
+        released = released_point(self.plan, self.bench, self.verification)
+        return replace(found, points=(*found.points, released))
+
+    def _judged(self, wanted: list[tuple[str, ...]]) -> Frontier:
+        images, fit = judged_part(self.images.held_out, self.settings.seed), self._few
+        with self.screen("Measuring neighbouring sets of blocks") as progress:
+            saved = measure_reductions(self.cuttable, [self.named(names) for names in wanted], self.stand, progress)
+        neighbours = []
+        for names, reduction in zip(wanted, saved, strict=True):
+            with (
+                self.screen(f"Recovering without {', '.join(names)}") as progress,
+                exact(self.settings.seed),
+            ):
+                teacher, feature, _, seed = self.lesson
+                paper = self.settings.recipe == "paper"
+                blocks = self.named(names)
+                state = (
+                    drop_only(teacher, feature, blocks, fit, seed)
+                    if paper
+                    else recover(teacher, feature, blocks, fit, seed, progress)
+                )
+                form = torch_form(self._student(state, blocks))
+            recovery = "none" if paper else "closed form"
+            neighbours.append(Neighbour(dropped=names, recovery=recovery, reduction_percent=reduction, form=form))
+        with self.screen("Judging neighbouring sets of blocks") as progress, exact(self.settings.seed):
+            teacher_form = torch_form(self.network.traced)
+            points = judge_neighbours(teacher_form, neighbours, self.plan.dropped, images, progress)
+        return Frontier(points=points, fit_images=len(fit), images=len(images))
+
+    @property
+    def gate(self) -> Gate | None:
+        """The demands on the release; None where there are none."""
+        demands = Demands(min_speedup=self.settings.min_speedup, max_drop=self.settings.max_drop)
+        return judge_gate(demands, self.plan, self.bench, self.verification, self.frontier)
 
     @cached_property
     def release(self) -> Release:
@@ -299,8 +348,11 @@ class Build:
             shipped=self.shipped,
             verification=self.verification,
             bench=self.bench,
+            throughput=self.throughput,
+            frontier=self.frontier,
+            gate=self.gate,
             speedup=self.bench.speedup,
-            verdict=judge(self.plan, self.verification, self.bench),
+            verdict=judge(self.plan, self.verification, self.bench, self.gate),
             seconds=dict(self.run.seconds),
             command=self.command,
         )
@@ -311,71 +363,6 @@ class Build:
     # What the chapters share.
 
     @property
-    def conditions(self) -> Conditions:
-        """The deployment's."""
-        return Conditions(batch=self.settings.batch, threads=self.settings.threads, seed=self.settings.seed)
-
-    @property
-    def _patience(self) -> Patience:
-        return Patience(budget_s=self.settings.measure_budget_s)
-
-    @property
-    def _bench(self) -> Bench:
-        return Bench(backend=self.backend, conditions=self.conditions, patience=self._patience)
-
-    @property
-    def _input_shape(self) -> tuple[int, ...]:
-        return (self.settings.batch, *self.network.input_shape[1:])
-
-    @cached_property
-    def _cuttable(self) -> onnx.ModelProto:
-        with self.screen("Exporting the network"):
-            return with_cuts(self.network.traced, self.candidates, self._input_shape)
-
-    @cached_property
-    def _device_key(self) -> Key:
-        return {
-            "network": digest(self.network.structure, self.network.input_shape),
-            "device": self.backend.device().fingerprint,
-            "backend": self.settings.backend,
-            "threads": self.settings.threads,
-            "batch": self.settings.batch,
-            "practise-deploy": version("practise-deploy"),
-        }
-
-    @cached_property
-    def _learning_key(self) -> Key:
-        decoding = replace(self.network.facts.preprocessing, augment="")
-        return {
-            "weights": self.network.facts.sha256,
-            "images": self.images.fit.digest(),
-            "preprocessing": repr(decoding),
-            "recipe": self.settings.recipe,
-            "seed": self.settings.seed,
-            "torch": torch.__version__,
-            "practise-deploy": version("practise-deploy"),
-        }
-
-    @property
-    def _lesson(self) -> tuple[torch.fx.GraphModule, str, FitImages, int]:
-        return self.network.traced, self.network.facts.feature, self.images.fit, self.settings.seed
-
-    @property
-    def _descent_key(self) -> Key:
-        return {
-            "batch_size": self.settings.batch_size,
-            "augment": self.network.facts.preprocessing.augment,
-            "precision": str(self._precision),
-            "compute": str(pick_device(self.settings.compute)),
-        }
-
-    @property
-    def _precision(self) -> torch.dtype:
-        return pick_precision(
-            self.settings.compute_precision, self.network.input_shape[-1], pick_device(self.settings.compute)
-        )
-
-    @property
     def _reached_plan(self) -> Plan:
         plan = self.plan
         if plan.reached and plan.dropped:
@@ -384,37 +371,21 @@ class Build:
 
     @property
     def _dropped(self) -> list[Block]:
-        return self._named(self.plan.dropped)
-
-    def _named(self, names: tuple[str, ...]) -> list[Block]:
-        return [block for block in self.blocks if block.name in names]
-
-    def _student(self, state: Student) -> torch.fx.GraphModule:
-        student = drop_blocks(self.network.traced, self._dropped)
-        load_weights(student, state.weights)
-        return student.eval()
+        return self.named(self.plan.dropped)
 
     @cached_property
-    def _original(self) -> Shipped:
-        return self._export("export-original", ORIGINAL_MODEL, self.network.facts.sha256, lambda: self.network.traced)
+    def _few(self) -> FitImages:
+        """The fit images that neighbours are recovered with: two hundred at most, drawn at random."""
+        fit = self.images.fit
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        return fit.part(torch.randperm(len(fit), generator=generator)[:MOST_FIT].sort().values)
 
-    def _export(self, step: str, name: str, weights: str, network: Callable[[], torch.fx.GraphModule]) -> Shipped:
-        path = self.run.folder / name
-        key = {
-            "network": self.network.structure,
-            "weights": weights,
-            "input shape": list(self._input_shape),
-            "dynamic batch": self.settings.dynamic_batch,
-            "torch": torch.__version__,
-            "practise-deploy": version("practise-deploy"),
-        }
+    @property
+    def _files_key(self) -> Key:
+        """What a measurement of both models depends on."""
+        return {**self.device_key, "model": self.shipped.sha256, "original": self.original.sha256}
 
-        def compute() -> Shipped:
-            with self.screen(f"Exporting {name}"):
-                return export_onnx(network(), self._input_shape, path, dynamic_batch=self.settings.dynamic_batch)
-
-        shipped = self.run.step(step, Shipped, key, compute)
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != shipped.sha256:
-            self.run.forget(step, f"{name} is missing or was changed")
-            shipped = self.run.step(step, Shipped, key, compute)
-        return shipped
+    def _student(self, state: Student, dropped: Sequence[Block] | None = None) -> torch.fx.GraphModule:
+        student = drop_blocks(self.network.traced, self._dropped if dropped is None else dropped)
+        load_weights(student, state.weights)
+        return student.eval()

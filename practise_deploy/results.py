@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import zlib
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
-from practise_backends.terms import Device
+from pydantic import TypeAdapter, ValidationError
+
+from practise_backends.terms import SCHEMA, Arrays, Device
+from practise_deploy.errors import InputError
 from practise_deploy.report.page import render_html, render_markdown
 from practise_deploy.settings import Settings
-from practise_deploy.store import Run, to_json, write_arrays
-from practise_deploy.terms import Arrays, Release
+from practise_deploy.store import Run, read_arrays, to_json, write_arrays
+from practise_deploy.terms import Release
 
+_AGAIN = "build again with --out on the same folder"
 _LIBRARIES = ("practise-deploy", "practise-backends", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
 
 
@@ -25,6 +33,68 @@ def write_results(run: Run, release: Release, settings: Settings, images_sha256:
     run.write("release.json", to_json(release))
     run.write("report.md", render_markdown(release))
     run.write("report.html", render_html(release))
+
+
+def read_release(folder: Path) -> Release:
+    """The release that a run folder holds, with its raw samples where they are at hand.
+
+    Raises: InputError where there is none, or where it is damaged or of another version of this program.
+    """
+    release = _read(folder / "release.json")
+    samples = _samples(folder / "samples.npz")
+    latency, bench = (
+        {key.removeprefix(f"{name}/"): value for key, value in samples.items() if key.startswith(f"{name}/")}
+        for name in ("latency", "bench")
+    )
+    return replace(
+        release, latency=replace(release.latency, samples=latency), bench=replace(release.bench, samples=bench)
+    )
+
+
+def _read(file: Path) -> Release:
+    """A release without its samples."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file.parent} holds no release.json", remedy="give the folder of a finished build") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}: {error}", remedy=_AGAIN) from None
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise InputError(f"{file} has schema {schema}, this version reads schema {SCHEMA}", remedy=_AGAIN)
+    return _checked(found, file)
+
+
+def _checked(found: dict[str, Any], file: Path) -> Release:
+    """The record that the JSON describes; a null where a number must be was no number when it was written."""
+    adapter = TypeAdapter(Release)
+    try:
+        return adapter.validate_python(found)
+    except ValidationError as error:
+        problems = error.errors()
+        lost = [one["loc"] for one in problems if one["type"] == "float_type" and one["input"] is None]
+    for place in lost:
+        _put(found, place, float("nan"))
+    try:
+        return adapter.validate_python(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{file} is damaged: {where}: {first['msg']}", remedy=_AGAIN) from None
+
+
+def _put(found: Any, place: tuple[int | str, ...], value: float) -> None:
+    for part in place[:-1]:
+        found = found[part]
+    found[place[-1]] = value
+
+
+def _samples(file: Path) -> Arrays:
+    """The raw samples; none where there is no such file."""
+    try:
+        return read_arrays(file) if file.exists() else {}
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+        raise InputError(f"{file} is damaged: {error}", remedy=f"remove it, or {_AGAIN}") from None
 
 
 def _under(name: str, arrays: Arrays) -> Arrays:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,13 @@ else:
     import tomli as tomllib
 
 EMBEDDED = "digits"
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 TARGETS = ("reduce", "target_ms", "drop")
 
 
@@ -44,9 +52,22 @@ class Settings(BaseModel):
     batch: int = Field(1, ge=1, description="images a run of the deployed engine")
     measure_budget_s: float = Field(60.0, gt=0, description="seconds for each latency measurement")
 
+    sessions: int = Field(4, ge=2, description="how often each network is opened for a comparison")
+    latency_table: Path | None = Field(
+        None, description="plan with a latency table that was measured before, maybe on another device"
+    )
+
     reduce: float | None = Field(None, description="target: cut latency by this many percent (default 20%)")
     target_ms: float | None = Field(None, gt=0, description="target: latency of one run in ms")
     drop: int | None = Field(None, ge=1, description="target: drop this many blocks")
+
+    min_speedup: float | None = Field(
+        None, gt=0, description="gate: at least this speed-up at the bad end of its interval"
+    )
+    max_drop: float | None = Field(
+        None, ge=0, description="gate: at most this loss of accuracy, in points, at the bad end of its interval"
+    )
+    frontier: bool = Field(True, description="recover and judge neighbouring sets of blocks too, for the report")
 
     input_size: int | None = Field(None, ge=8, description="side of the input in pixels (default: the network's own)")
     resize: int | None = Field(None, ge=8, description="shorter side before the centre crop")
@@ -116,11 +137,18 @@ class Settings(BaseModel):
 
     @property
     def budget(self) -> Budget:
-        """The target that was asked, or the default of 20%."""
+        """The target that was asked; else what --min-speedup needs; else 20%."""
         from practise_deploy.terms import Budget  # brings numpy, which --help can do without
 
-        asked = self.reduce if self.reduce or self.target_ms or self.drop else 20.0
+        needed = 100 * (1 - 1 / self.min_speedup) if self.min_speedup and self.min_speedup > 1 else 20.0
+        asked = self.reduce if self.reduce or self.target_ms or self.drop else needed
         return Budget(reduce_percent=asked, target_ms=self.target_ms, drop=self.drop)
+
+    @property
+    def throughput_points(self) -> tuple[list[int], list[int]]:
+        """Batches and numbers of threads at which throughput is measured: the deployment's own and some larger."""
+        batches = sorted({self.batch, 1, 8})
+        return batches, sorted({self.threads, 1, _cores()})
 
     @property
     def run_folder(self) -> Path:

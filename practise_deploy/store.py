@@ -20,8 +20,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
+from practise_backends.terms import SCHEMA, Arrays
 from practise_deploy.errors import EnvironmentProblem, InputError
-from practise_deploy.terms import SCHEMA, Arrays
 
 Record = TypeVar("Record")
 Key = dict[str, Any]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from practise_backends.terms import Conditions, Device, Interval
-
-SCHEMA = 1
-Arrays = dict[str, Any]  # name -> numpy array; kept beside the JSON, never in it
+from practise_backends.terms import SCHEMA, Arrays, Comparison, Interval, LatencyTable, Throughput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,41 +44,6 @@ class Block:
     reason: str
     entry: str
     exit: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saving:
-    """What the device saves without a block: the whole network with it minus without it."""
-
-    block: str
-    latency_class: int
-    saving_ms: Interval
-    reduction_percent: Interval
-    pooled_with: tuple[str, ...]
-    distinguishable: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyTable:
-    """Savings of all candidate blocks on one device.
-
-    aa_ratio: the original against itself in the same rounds. resolution_ms: half the width of its
-    interval, the smallest saving that this measurement can tell from none.
-    """
-
-    schema: int = SCHEMA
-    network: str
-    device: Device
-    conditions: Conditions
-    input_shape: tuple[int, ...]
-    baseline_ms: Interval
-    aa_ratio: Interval
-    resolution_ms: float
-    savings: tuple[Saving, ...]
-    rounds: int
-    discarded: tuple[str, ...]
-    stopped_because: str
-    samples: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,17 +91,24 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A set of blocks whose saving was predicted from the table, then measured as a whole."""
+    """A set of blocks whose saving was predicted from the table, then measured as a whole.
+
+    measured_percent: None where the device of the table is not at hand.
+    """
 
     dropped: tuple[str, ...]
-    predicted_percent: float
-    measured_percent: Interval
+    predicted_percent: Interval
+    measured_percent: Interval | None
     met: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Which blocks go. Scores are recoverability per surely saved millisecond; lowest goes first."""
+    """Which blocks go. Scores are recoverability per surely saved millisecond; lowest goes first.
+
+    device: the name of the device that the latency table was measured on. measured_percent: None where that
+    device is not at hand, so that the prediction stands alone.
+    """
 
     schema: int = SCHEMA
     budget: Budget
@@ -149,8 +117,10 @@ class Plan:
     dropped: tuple[str, ...]
     kept: tuple[Kept, ...]
     scores: dict[str, float]
+    device: str
     predicted_ms: float
-    measured_percent: Interval
+    predicted_percent: Interval
+    measured_percent: Interval | None
     attempts: tuple[Attempt, ...]
     reached: bool
 
@@ -218,38 +188,6 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineFigures:
-    """Figures of one engine from the paired rounds; None where the sample cannot support one."""
-
-    name: str
-    p50_ms: Interval | None
-    p90_ms: Interval | None
-    p99_ms: Interval | None
-    throughput_per_s: float
-    load_ms: float | None
-    first_run_ms: float | None
-    peak_memory_mb: float | None
-    file_mb: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speedup:
-    """Two engines in paired rounds; speedup = latency of the first over latency of the second."""
-
-    schema: int = SCHEMA
-    speedup: Interval
-    aa_ratio: Interval
-    engines: tuple[EngineFigures, ...]
-    device: Device
-    conditions: Conditions
-    rounds: int
-    discarded: tuple[str, ...]
-    stopped_because: str
-    verdict: str
-    samples: Arrays = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Shipped:
     """A file that was exported, with its hash."""
 
@@ -260,6 +198,70 @@ class Shipped:
     opset: int
     nodes: int
     dynamic_batch: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughputs:
+    """Images a second of both models at every batch and number of threads that was measured."""
+
+    schema: int = SCHEMA
+    of: tuple[Throughput, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierPoint:
+    """A set of blocks dropped, what the device saved without them, and what the network still knew.
+
+    recovery: how it was recovered ("none", "closed form" or "finetuned"). reduction_percent: measured.
+    accuracy: top-1 on labelled held-out images, None without labels; agreement_percent: images with the
+    original's top-1 class. drop_points: accuracy lost against the original, paired by image.
+    chosen: this is the plan's set.
+    """
+
+    dropped: tuple[str, ...]
+    recovery: str
+    reduction_percent: Interval
+    accuracy: Accuracy | None
+    agreement_percent: Interval
+    drop_points: Interval | None
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontier:
+    """Latency against accuracy along the plan's ranking. images: held-out images that were looked at."""
+
+    schema: int = SCHEMA
+    points: tuple[FrontierPoint, ...]
+    fit_images: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """One demand of the gate, judged at the bad end of what was found.
+
+    name: min_speedup or max_drop. asked: in the unit of the name (a ratio; points). found: None where it is unknown, which fails.
+    """
+
+    name: str
+    asked: float
+    found: Interval | None
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """All demands, and the nearest set of blocks that passes them where the release does not.
+
+    nearest: None where the release passes, or where no set that was looked at does; advice says which, and what to run.
+    """
+
+    constraints: tuple[Constraint, ...]
+    passed: bool
+    nearest: FrontierPoint | None
+    advice: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,7 +303,10 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """Everything that a build found out. speedup: the original's latency over the release's."""
+    """Everything that a build found out. speedup: the original's latency over the release's.
+
+    gate: None where no --min-speedup or --max-drop was asked.
+    """
 
     schema: int = SCHEMA
     network: NetworkFacts
@@ -315,7 +320,10 @@ class Release:
     finetuned: Student
     shipped: Shipped
     verification: Verification
-    bench: Speedup
+    bench: Comparison
+    throughput: tuple[Throughput, ...]
+    frontier: Frontier
+    gate: Gate | None
     speedup: Interval
     verdict: Verdict
     seconds: dict[str, float]

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import CompileError, MeasureError
+from practise_backends.measure import Seams
 from practise_backends.network import content_of, read_network, share_of_fp32
-from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
+from practise_backends.terms import Artifact, Conditions, Device, Environment, Tensors, TensorSpec
 
 Script = Callable[[int, float], float]
 """(how many runs this engine has timed, seconds on the clock) -> milliseconds of this run."""
@@ -51,6 +52,28 @@ def noisy(script: Script, percent: float, seed: int) -> Script:
 def spiking(script: Script, calls: Collection[int], factor: float) -> Script:
     """With the named runs longer by a factor."""
     return lambda call, now_s: script(call, now_s) * (factor if call in calls else 1.0)
+
+
+class ScriptedWatch:
+    """A watch that reports what a script says of the seconds on the clock; by default nothing ever happens."""
+
+    def __init__(self, clock: ScriptedClock, trouble: Callable[[float], str] = lambda now_s: "") -> None:
+        self._clock = clock
+        self._trouble = trouble
+        self._began_s = clock.now_s()
+
+    def trouble(self) -> str:
+        """What the script says of now."""
+        return self._trouble(self._clock.now_s())
+
+    def environment(self) -> Environment:
+        """The scripted seconds alone."""
+        return Environment(seconds=self._clock.now_s() - self._began_s)
+
+
+def scripted(clock: ScriptedClock, trouble: Callable[[float], str] = lambda now_s: "") -> Seams:
+    """The seams of a measurement in scripted time."""
+    return Seams(clock=clock, watch=ScriptedWatch(clock, trouble))
 
 
 class FakeEngine:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import MeasureError
-from practise_backends.terms import TensorSpec
+from practise_backends.terms import Bench, TensorSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 Array = npt.NDArray[np.generic]
@@ -31,6 +31,32 @@ def random_feeds(
         )
     rng = np.random.default_rng(seed)
     return {spec.name: _random(spec, settled[spec.name], rng) for spec in inputs}
+
+
+def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], bench: Bench) -> dict[str, Array]:
+    """One set of random tensors for several networks; each takes the inputs that it names.
+
+    engines: the inputs of every network, by its name.
+    Raises: MeasureError where two networks want different tensors under one name, or a shape is for nobody.
+    """
+    feeds: dict[str, Array] = {}
+    for name, inputs in engines.items():
+        own = {spec.name: bench.shapes[spec.name] for spec in inputs if spec.name in bench.shapes}
+        found = random_feeds(inputs, bench.conditions.batch, bench.conditions.seed, own)
+        for key, array in found.items():
+            if key in feeds and (feeds[key].shape, feeds[key].dtype) != (array.shape, array.dtype):
+                raise MeasureError(
+                    f"input '{key}' is {array.dtype} {array.shape} in '{name}', but {feeds[key].dtype} "
+                    f"{feeds[key].shape} in an earlier network",
+                    remedy="compare networks of the same input",
+                )
+            feeds.setdefault(key, array)
+    strangers = sorted(set(bench.shapes) - set(feeds))
+    if strangers:
+        raise MeasureError(
+            f"no network has an input '{strangers[0]}'", remedy=f"the inputs are {sorted(feeds)}"
+        )
+    return feeds
 
 
 def _settle(spec: TensorSpec, batch: int, asked: tuple[int, ...] | None) -> tuple[int, ...]:

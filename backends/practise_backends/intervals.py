@@ -13,7 +13,6 @@ from practise_backends.errors import MeasureError
 from practise_backends.terms import Interval, Timings
 
 ORIGINAL = "original"
-REPEAT = "original (again)"
 FEWEST_ROUNDS = 10
 TRIM = 0.2
 
@@ -25,70 +24,15 @@ _SEED = 20_230
 _CHUNK = 2**20
 
 
-def log_ratios(
-    timings: Timings, names: str | Sequence[str], against: str | Sequence[str] = (ORIGINAL, REPEAT)
-) -> Samples:
-    """Per round, the mean log time of `names` minus that of `against`; discarded rounds are left out.
-
-    Shapes: float64[valid rounds]. Raises: MeasureError where an engine was not measured.
-    """
-    logs = np.log(_valid(timings))
-    above, below = (logs[:, _columns(timings, group)].mean(axis=1) for group in (names, against))
-    return np.asarray(above - below, dtype=np.float64)
-
-
-def paired_ratio(
-    timings: Timings,
-    names: str | Sequence[str],
-    against: str | Sequence[str] = (ORIGINAL, REPEAT),
-    confidence: float = 0.95,
-) -> Interval:
-    """The latency of `names` over that of `against` in the same round: below 1 is faster.
-
-    The estimate is the 20% trimmed mean of the log-ratios, its interval a percentile bootstrap over
-    rounds. In 20000 simulated samples of 60 rounds the trimmed mean had 0.75 of the median's variance
-    for normal noise, 0.83 for Student's t with 3 degrees of freedom, 0.78 with one round in ten ten times
-    as noisy and 0.81 with one-sided spikes; the median was better for Laplace noise alone (1.11).
-
-    Raises: MeasureError with fewer than 10 valid rounds.
-    """
-    return ratio_of(log_ratios(timings, names, against), confidence)
-
-
-def ratio_of(logs: Samples, confidence: float = 0.95) -> Interval:
-    """The ratio whose log-ratios by round are given (those of structurally equal blocks may be pooled)."""
-    found = bootstrap(logs, trimmed_mean, confidence)
-    return Interval(
-        estimate=math.exp(found.estimate),
-        low=math.exp(found.low),
-        high=math.exp(found.high),
-        confidence=confidence,
-    )
-
-
-def speedup(
-    timings: Timings,
-    names: str | Sequence[str],
-    against: str | Sequence[str] = (ORIGINAL, REPEAT),
-    confidence: float = 0.95,
-) -> Interval:
-    """How many times as fast `names` are as `against`: the inverse of `paired_ratio`."""
-    return ratio_of(-log_ratios(timings, names, against), confidence)
-
-
-def noise_floor(timings: Timings, confidence: float = 0.95) -> Interval:
-    """The ratio of the original to itself in the same rounds (A/A)."""
-    return paired_ratio(timings, REPEAT, ORIGINAL, confidence)
-
-
 def typical_ms(timings: Timings, name: str, confidence: float = 0.95) -> Interval:
-    """The median latency of one engine over the valid rounds, in milliseconds."""
-    return bootstrap(samples_ms(timings, name), _median, confidence)
+    """The median latency of one network over the valid rounds, in milliseconds; its sessions are pooled."""
+    rounds = valid_rounds(timings)[:, columns_of(timings.engines, name)]
+    return bootstrap(np.median(rounds, axis=1), _median, confidence)
 
 
 def samples_ms(timings: Timings, name: str) -> Samples:
-    """One engine's raw samples in the valid rounds, in milliseconds."""
-    return np.asarray(_valid(timings)[:, _columns(timings, name)[0]], dtype=np.float64)
+    """One network's raw samples in the valid rounds, all sessions, in milliseconds."""
+    return valid_rounds(timings)[:, columns_of(timings.engines, name)].ravel()
 
 
 def percentile_ms(samples: npt.ArrayLike, q: float, confidence: float = 0.95) -> Interval | None:
@@ -143,15 +87,7 @@ def bootstrap(samples: Samples, statistic: Statistic, confidence: float = 0.95) 
     rows = max(1, _CHUNK // n)
     sizes = [min(rows, _RESAMPLES - at) for at in range(0, _RESAMPLES, rows)]
     drawn = np.concatenate([statistic(samples[rng.integers(0, n, (size, n))]) for size in sizes])
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, (tail, 1 - tail))
-    estimate = float(statistic(samples[None])[0])
-    return Interval(
-        estimate=estimate,
-        low=min(float(low), estimate),
-        high=max(float(high), estimate),
-        confidence=confidence,
-    )
+    return interval_of(float(statistic(samples[None])[0]), drawn, confidence)
 
 
 def trimmed_mean(samples: Samples) -> Samples:
@@ -187,22 +123,37 @@ def _median(samples: Samples) -> Samples:
     return np.asarray(np.median(samples, axis=-1))
 
 
-def _valid(timings: Timings) -> Samples:
-    """The rounds in which no sample was discarded."""
+def valid_rounds(timings: Timings) -> Samples:
+    """The rounds that were not discarded: float64[valid rounds, columns], milliseconds."""
     rounds = timings.rounds_ms
-    return np.asarray(rounds[~np.isnan(rounds).any(axis=1)])
+    return np.asarray(rounds[~np.isnan(rounds).any(axis=1)], dtype=np.float64)
 
 
-def _columns(timings: Timings, names: str | Sequence[str]) -> list[int]:
-    """Where the engines' columns are."""
+def columns_of(engines: Sequence[str], names: str | Sequence[str]) -> list[int]:
+    """The columns of these networks, all sessions.
+
+    Raises: MeasureError where one was not measured.
+    """
     wanted = [names] if isinstance(names, str) else list(names)
-    missing = [name for name in wanted if name not in timings.engines]
+    missing = [name for name in wanted if name not in engines]
     if missing or not wanted:
         raise MeasureError(
-            f"engine {missing[:1]} was not measured; measured: {list(timings.engines)}",
-            remedy="name engines of this measurement; the original is expected in it twice",
+            f"engine {missing[:1]} was not measured; measured: {sorted(set(engines))}",
+            remedy="name engines of this measurement",
         )
-    return [timings.engines.index(name) for name in wanted]
+    return [at for at, name in enumerate(engines) if name in wanted]
+
+
+def interval_of(estimate: float, draws: Samples, confidence: float = 0.95) -> Interval:
+    """An estimate with the percentile interval of its draws, widened to hold the estimate."""
+    tail, estimate = (1 - confidence) / 2, float(estimate)
+    low, high = np.quantile(draws, (tail, 1 - tail))
+    return Interval(
+        estimate=estimate,
+        low=min(float(low), estimate),
+        high=max(float(high), estimate),
+        confidence=confidence,
+    )
 
 
 def _bounding_ranks(n: int, share: float, confidence: float) -> tuple[int, int] | None:

@@ -1,13 +1,12 @@
-"""Measure engines against each other in paired rounds, so that drift cancels.
+"""Measure networks against each other in paired rounds, so that drift cancels.
 
-Every round runs every engine once, in a fresh random order; the round is the unit of statistics.
+Every round runs every engine once, in a fresh random order; the round is the unit of statistics. A network
+may be opened several times (sessions of one file differ in their speed): then each session runs once a round.
 
 Warm-up: windows of whole passes, each of at least three passes and half of `warmup_s`, until the medians
 of two successive windows agree within 5% for every engine, or until five times `warmup_s` or a third of
 the budget is spent. Burst: an engine whose run is shorter than 100 us is run several times a round and
-their mean recorded; how often is fixed after the warm-up. Discarding: a round in which any engine took
-more than 5 times its running median (of the last 51 rounds, discarded ones included, renewed every 10) is
-discarded whole. Stopping: see `_Stopper`.
+their mean recorded; how often is fixed after the warm-up. Discarding: see `course`. Stopping: see `stopping`.
 """
 
 from __future__ import annotations
@@ -20,25 +19,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from practise_backends.course import Course, Row
+from practise_backends.environment import SystemWatch
 from practise_backends.errors import MeasureError
-from practise_backends.intervals import FEWEST_ROUNDS, ORIGINAL, REPEAT, trimmed_half_width
-from practise_backends.terms import Clock, Conditions, Engine, Patience, Progress, Tensors, Timings
+from practise_backends.intervals import ORIGINAL
+from practise_backends.stopping import Stopper
+from practise_backends.terms import (
+    Clock,
+    Conditions,
+    Engine,
+    Patience,
+    Progress,
+    Tensors,
+    Timings,
+    Watch,
+)
 
-__all__ = ["ORIGINAL", "REPEAT", "SystemClock", "measure_rounds"]
-
-_Row = npt.NDArray[np.float64]
+__all__ = ["ORIGINAL", "Seams", "SystemClock", "measure_rounds"]
 
 _BURST_MS = 0.1
 _LONGEST_BURST = 1000
-_SPIKE = 5.0
-_RENEW = 10
-_MEMORY = 51
 _AGREE = 0.05
 _PASSES = 3
-_CHECK_SHARE = 0.01
-_SCREEN_S = 0.2
+_ASK_S = 0.25
+_LOOK_S = 0.1
+_DRAWN = 64
 
 
 class SystemClock:
@@ -49,43 +55,56 @@ class SystemClock:
         return time.perf_counter()
 
 
-_SYSTEM_CLOCK = SystemClock()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seams:
+    """What tells a measurement the time, and what watches the machine meanwhile."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    watch: Watch | None = None
 
 
 def measure_rounds(
-    engines: Mapping[str, Engine],
+    engines: Mapping[str, Sequence[Engine]],
     feeds: Tensors,
     conditions: Conditions,
     patience: Patience,
     *,
-    clock: Clock = _SYSTEM_CLOCK,
     progress: Progress | None = None,
+    seams: Seams | None = None,
 ) -> Timings:
     """Time all engines in paired rounds until the ratios to the original are narrow, or patience ends.
 
-    `engines` holds the original under ORIGINAL and, for the noise floor, opened a second time under REPEAT.
-    `feeds` is shared: every engine takes from it the inputs that it names. The budget includes the warm-up.
+    engines: the sessions of every network by its name, the original's under ORIGINAL (two at least give the
+    noise floor). feeds: shared, every engine takes from it the inputs that it names. The budget includes the
+    warm-up.
     Raises: MeasureError where a feed is missing, a time is not positive, or the patience contradicts itself.
     """
     _check(engines, patience)
+    seams = seams or Seams()
+    clock, watch = seams.clock, seams.watch or SystemWatch()
     started = clock.now_s()
-    names = tuple(engines)
-    runners = [_runner(name, engine, feeds) for name, engine in engines.items()]
+    sessions = [(name, engine) for name, opened in engines.items() for engine in opened]
+    names = tuple(name for name, _ in sessions)
+    runners = [_runner(name, engine, feeds) for name, engine in sessions]
     with _no_garbage_collection():
         warm = _warm_up(runners, patience, clock)
         warmup_s = clock.now_s() - started
-        course = _Course(names=names, medians=warm.medians)
-        stopper = _Stopper(names=names, patience=patience, clock=clock, started=started)
-        reason = _run_rounds(
-            _burst_runners(runners, warm.medians), course, stopper, conditions.seed, progress
-        )
+        course = Course(names=names, medians=warm.medians)
+        stopper = Stopper(names=names, patience=patience, clock=clock, started=started)
+        counts = _burst_counts(warm.medians)
+        loop = _Loop(course=course, stopper=stopper, watch=watch, progress=progress)
+        reason = loop.run(_burst_runners(runners, counts), conditions.seed)
+    looped_s = stopper.elapsed_s() - warmup_s
+    measured_s = float(np.sum(np.array(course.rows) * counts)) / 1e3
     return Timings(
         engines=names,
         rounds_ms=course.kept(),
         conditions=conditions,
         warmup_s=warmup_s,
         stopped_because=reason if warm.stable else f"{reason}; the warm-up ended unstable",
-        discarded=tuple(course.discarded),
+        discarded=course.discarded(),
+        environment=watch.environment(),
+        overhead_percent=max(0.0, 100 * (looped_s / measured_s - 1)),
     )
 
 
@@ -93,16 +112,16 @@ def measure_rounds(
 class _WarmUp:
     """Where the warm-up ended. medians: float64[engines], milliseconds."""
 
-    medians: _Row
+    medians: Row
     stable: bool
 
 
 _Runner = Callable[[], float]
 
 
-def _check(engines: Mapping[str, Engine], patience: Patience) -> None:
+def _check(engines: Mapping[str, Sequence[Engine]], patience: Patience) -> None:
     """Refuse what cannot be measured."""
-    if not engines:
+    if not any(engines.values()):
         raise MeasureError("there is no engine to measure", remedy="open at least one")
     if not 1 <= patience.min_rounds <= patience.max_rounds:
         raise MeasureError(
@@ -130,9 +149,13 @@ def _runner(name: str, engine: Engine, feeds: Tensors) -> _Runner:
     return run
 
 
-def _burst_runners(runners: Sequence[_Runner], medians: _Row) -> list[_Runner]:
-    """The same runners; those shorter than 100 us give the mean of a burst that lasts as long."""
-    counts = [min(_LONGEST_BURST, math.ceil(_BURST_MS / median)) for median in medians]
+def _burst_counts(medians: Row) -> list[int]:
+    """How often each engine runs in a round, so that it runs for 100 us at least."""
+    return [min(_LONGEST_BURST, math.ceil(_BURST_MS / median)) for median in medians]
+
+
+def _burst_runners(runners: Sequence[_Runner], counts: Sequence[int]) -> list[_Runner]:
+    """The same runners; those that run several times a round give the mean of them."""
     return [run if count == 1 else _burst(run, count) for run, count in zip(runners, counts, strict=True)]
 
 
@@ -165,7 +188,7 @@ def _warm_up(runners: Sequence[_Runner], patience: Patience, clock: Clock) -> _W
     return _WarmUp(medians=before, stable=False)
 
 
-def _window(runners: Sequence[_Runner], length_s: float, ends_s: float, clock: Clock) -> _Row:
+def _window(runners: Sequence[_Runner], length_s: float, ends_s: float, clock: Clock) -> Row:
     """The medians by engine of one window of whole passes; at least one pass, however late it is."""
     started = clock.now_s()
     passes: list[list[float]] = []
@@ -176,116 +199,53 @@ def _window(runners: Sequence[_Runner], length_s: float, ends_s: float, clock: C
     return np.asarray(np.median(passes, axis=0))
 
 
-@dataclass(slots=True, kw_only=True)
-class _Course:
-    """The rounds so far. medians: the running medians, milliseconds by engine."""
-
-    names: tuple[str, ...]
-    medians: _Row
-    rows: list[_Row] = field(default_factory=list)
-    valid: list[bool] = field(default_factory=list)
-    discarded: list[str] = field(default_factory=list)
-    valid_rounds: int = 0
-
-    def add(self, row: _Row) -> None:
-        """Record a round, and discard it by the rule."""
-        spikes = np.flatnonzero(row > _SPIKE * self.medians)
-        self.rows.append(row)
-        self.valid.append(len(spikes) == 0)
-        self.valid_rounds += self.valid[-1]
-        if len(spikes):
-            self.discarded.append(self._reason(row, int(spikes[0])))
-        if len(self.rows) % _RENEW == 0:
-            self.medians = np.asarray(np.median(self.rows[-_MEMORY:], axis=0))
-
-    def _reason(self, row: _Row, at: int) -> str:
-        """Why a round was discarded; rounds are counted from 0, as in `Timings.rounds_ms`."""
-        return (
-            f"round {len(self.rows) - 1}: '{self.names[at]}' took {row[at]:.4g} ms, more than "
-            f"{_SPIKE:g} times its running median of {self.medians[at]:.4g} ms"
-        )
-
-    def kept(self) -> _Row:
-        """All rounds, the discarded ones as NaN."""
-        rows = np.array(self.rows)
-        rows[~np.array(self.valid)] = np.nan
-        return rows
-
-
-@dataclass(slots=True, kw_only=True)
-class _Stopper:
-    """Ends a measurement: after max_rounds; and, once min_rounds are valid, when the budget is spent or
-    the interval of every paired ratio (and of A/A) is within `enough_percent`.
-
-    The intervals are checked every 10 rounds or 10% more rounds, while that takes under 1% of the time.
-    """
-
-    names: tuple[str, ...]
-    patience: Patience
-    clock: Clock
-    started: float
-    next_check: int = 0
-    spent_s: float = 0.0
-
-    def reason(self, course: _Course) -> str:
-        """Why to stop now, in one sentence; empty to go on."""
-        if len(course.rows) >= self.patience.max_rounds:
-            return f"the limit of {self.patience.max_rounds} rounds was reached"
-        if course.valid_rounds < self.patience.min_rounds:
-            return ""
-        if self._is_narrow(course):
-            return f"the interval of every ratio is within +-{self.patience.enough_percent:g}%"
-        if self.elapsed_s() < self.patience.budget_s:
-            return ""
-        spent = f"the budget of {self.patience.budget_s:g} s was spent"
-        least = f"; the least number of rounds ({self.patience.min_rounds}) was run all the same"
-        return spent + least * (course.valid_rounds == self.patience.min_rounds)
-
-    def elapsed_s(self) -> float:
-        """Seconds since the measurement began, warm-up included."""
-        return self.clock.now_s() - self.started
-
-    def _is_narrow(self, course: _Course) -> bool:
-        """Whether every ratio is known well enough; False where it is not yet time to look."""
-        rounds = len(course.rows)
-        too_early = rounds < self.next_check or course.valid_rounds < FEWEST_ROUNDS
-        if too_early or self.spent_s > _CHECK_SHARE * self.elapsed_s():
-            return False
-        self.next_check = rounds + max(10, rounds // 10)
-        began = self.clock.now_s()
-        narrow = _widest_percent(course, self.patience.confidence) <= self.patience.enough_percent
-        self.spent_s += self.clock.now_s() - began
-        return narrow
-
-
-def _widest_percent(course: _Course, confidence: float) -> float:
-    """The widest half-width among the paired ratios, in percent; infinite where there is nothing to pair."""
-    references = [at for at, name in enumerate(course.names) if name in (ORIGINAL, REPEAT)]
-    others = [at for at in range(len(course.names)) if at not in references]
-    logs = np.log(np.array(course.rows)[np.array(course.valid)])
-    ratios = []
-    if others and references:
-        ratios.append(logs[:, others] - logs[:, references].mean(axis=1, keepdims=True))
-    if len(references) == 2:
-        ratios.append(logs[:, references[:1]] - logs[:, references[1:]])
-    if not ratios:
-        return math.inf
-    return 100 * math.expm1(float(trimmed_half_width(np.hstack(ratios), confidence).max()))
-
-
-def _run_rounds(
-    runners: Sequence[_Runner], course: _Course, stopper: _Stopper, seed: int, progress: Progress | None
-) -> str:
-    """Run rounds until the stopper gives its reason."""
+def _orders(count: int, seed: int) -> Iterator[list[int]]:
+    """A random order of the engines for every round; drawn many at a time, which costs less."""
     rng = np.random.default_rng(seed)
-    shown_s = 0.0
-    while not (reason := stopper.reason(course)):
-        row = np.empty(len(runners))
-        for at in rng.permutation(len(runners)):
-            row[at] = runners[at]()
-        course.add(row)
-        if progress is not None and stopper.elapsed_s() - shown_s >= _SCREEN_S:
-            shown_s = stopper.elapsed_s()
-            budget_s = stopper.patience.budget_s
-            progress.advance(min(shown_s, budget_s), budget_s, f"{len(course.rows)} rounds")
-    return reason
+    while True:
+        yield from rng.permuted(np.tile(np.arange(count), (_DRAWN, 1)), axis=1).tolist()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Loop:
+    """The rounds themselves. Between two looks at them (100 ms) nothing but the engines runs."""
+
+    course: Course
+    stopper: Stopper
+    watch: Watch
+    progress: Progress | None
+
+    def run(self, runners: Sequence[_Runner], seed: int) -> str:
+        """Run rounds until the stopper gives its reason."""
+        most = self.stopper.patience.max_rounds
+        fresh: list[list[float]] = []
+        asked_s = looked_s = self.stopper.elapsed_s()
+        for number, order in enumerate(_orders(len(runners), seed), start=1):
+            row = [0.0] * len(runners)
+            for at in order:
+                row[at] = runners[at]()
+            fresh.append(row)
+            now_s = self.stopper.elapsed_s()
+            if now_s - looked_s < _LOOK_S and number < most:
+                continue
+            self.course.add(np.array(fresh))
+            fresh, looked_s = [], now_s
+            if now_s - asked_s >= _ASK_S:
+                self._look_around()
+                asked_s = now_s
+            if reason := self.stopper.reason(self.course):
+                valid = self.course.valid_rounds
+                self._look_around()  # the latest rounds do not count before the watch was asked about them
+                asked_s = now_s
+                if self.course.valid_rounds == valid or (reason := self.stopper.reason(self.course)):
+                    break
+        return reason
+
+    def _look_around(self) -> None:
+        """Ask the watch, and tell the screen."""
+        trouble = self.watch.trouble()
+        self.course.heed("" if self.stopper.patience.keep_throttled else trouble)
+        if self.progress is not None:
+            budget_s = self.stopper.patience.budget_s
+            done_s = min(self.stopper.elapsed_s(), budget_s)
+            self.progress.advance(done_s, budget_s, f"{len(self.course.rows)} rounds")

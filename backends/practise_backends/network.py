@@ -103,6 +103,15 @@ def read_network(content: bytes) -> Network:
         ) from error
 
 
+def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
+    """The batch that a network was exported with; None where the first dimension of an input is dynamic.
+
+    A fixed batch is the first dimension of the first input that is not a scalar (1 where all are).
+    """
+    firsts = [spec.shape[0] for spec in inputs if spec.shape]
+    return None if -1 in firsts else next(iter(firsts), 1)
+
+
 def share_of_fp32(network: Network) -> float:
     """The share of the arithmetic layers (Conv, ConvTranspose, Gemm, MatMul) that compute in float32.
 

@@ -46,6 +46,7 @@ class OrtBackend:
     def compile(self, model: bytes | Path, conditions: Conditions) -> Artifact:
         """Check that the network loads; ONNX Runtime compiles anew whenever it is opened.
 
+        Takes an ONNX network, or a file of ONNX Runtime's own format (`.ort`), which cannot be looked into.
         `sha256` covers the file and, after it, its external weight files in the order of their names.
         `precision_share` is read from the file: see `network.share_of_fp32`.
         Raises: CompileError where the network or the conditions cannot be run.
@@ -57,9 +58,9 @@ class OrtBackend:
         return Artifact(
             content=model,
             sha256=sha256,
-            format="onnx",
+            format="ort" if network is None else "onnx",
             precision=conditions.precision,
-            precision_share=share_of_fp32(network),
+            precision_share=None if network is None else share_of_fp32(network),
             inputs=engine.inputs,
             outputs=engine.outputs,
             device_fingerprint=self.device().fingerprint,
@@ -136,9 +137,11 @@ def _refuse_unsupported(conditions: Conditions) -> None:
         raise CompileError(f"{conditions.threads} threads cannot run", remedy="ask for 1 or more")
 
 
-def _read(model: bytes | Path) -> tuple[Network, str]:
-    """What the network says of itself, and the sha256 of its content."""
+def _read(model: bytes | Path) -> tuple[Network | None, str]:
+    """What the network says of itself (None in the runtime's own format), and the sha256 of its content."""
     content = content_of(model)
+    if _is_own_format(model, content):
+        return None, hashlib.sha256(content).hexdigest()
     try:
         network = read_network(content)
     except CompileError as error:
@@ -152,6 +155,11 @@ def _read(model: bytes | Path) -> tuple[Network, str]:
             )
         digest.update(content_of(model.parent / file))
     return network, digest.hexdigest()
+
+
+def _is_own_format(model: bytes | Path, content: bytes) -> bool:
+    """Whether the runtime takes it for its own format: a file by its ending, bytes by their mark."""
+    return model.suffix.lower() == ".ort" if isinstance(model, Path) else content[4:8] == b"ORTM"
 
 
 def _label(model: bytes | Path) -> str:
@@ -194,6 +202,8 @@ def _compile_error(label: str, said: str, version: str) -> CompileError:
     operator = re.search(r"(?:implementation|registered) for (\w+)", said)
     cause = " ".join(said.split())
     remedy = "check the file with onnx.checker, and export it again"
+    if label.lower().endswith(".ort"):
+        remedy = f"convert the ONNX file again, with onnxruntime {version} itself"
     if operator or "NOT_IMPLEMENTED" in said or "not a registered" in said:
         remedy = f"export with an opset and operators that onnxruntime {version} supports"
     elif "opset" in said.lower() or "IR version" in said:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Tensors = Mapping[str, npt.NDArray[np.generic]]
+Arrays = dict[str, Any]  # name -> numpy array; kept beside the JSON, never in it
+
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +62,15 @@ class Artifact:
     """A compiled network: what `Backend.open` needs, and what may be claimed about it.
 
     `content` is the network itself (bytes) or the file that holds it.
-    `precision_share` is the share of the arithmetic layers found in `precision`, read from the artefact.
+    `precision_share` is the share of the arithmetic layers found in `precision`, read from the artefact;
+    None where this format does not tell.
     """
 
     content: bytes | Path
     sha256: str
     format: str
     precision: str
-    precision_share: float
+    precision_share: float | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     device_fingerprint: str
@@ -77,6 +81,10 @@ class Patience:
     """How long a measurement may go on, and how narrow an interval is narrow enough.
 
     `enough_percent` is the half-width of the ratio's interval, in percent of the original's latency.
+    `enough_share`: a ratio that is known to this share of its distance from `decide_at` is narrow enough too
+    (0.1: a saving of 8% is known to +-0.8%); 0 turns that rule off.
+    `sessions`: how often each network is opened; two sessions of one file differ in their speed.
+    `keep_throttled`: do not discard the rounds in which a quota or heat stopped the device.
     """
 
     budget_s: float = 60.0
@@ -84,15 +92,40 @@ class Patience:
     min_rounds: int = 30
     max_rounds: int = 2000
     enough_percent: float = 0.25
+    enough_share: float = 0.0
+    decide_at: float = 1.0
     confidence: float = 0.95
+    sessions: int = 4
+    keep_throttled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What else the machine did while it was measured; None where the platform does not tell.
+
+    load: 1-minute load average, before and after. steal_percent: CPU time that a hypervisor gave to others.
+    quota_stops, heat_stops: how often a control group's quota or the temperature stopped the processor.
+    clock_mhz, temperature_c: lowest and highest reading. gpu: readings of the GPU, by name.
+    """
+
+    seconds: float
+    load: tuple[float, float] | None = None
+    steal_percent: float | None = None
+    quota_stops: int | None = None
+    heat_stops: int | None = None
+    clock_mhz: tuple[float, float] | None = None
+    temperature_c: tuple[float, float] | None = None
+    gpu: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """Raw samples of paired rounds; statistics are computed on reading.
 
-    rounds_ms: float64[rounds, engines], milliseconds of one run; NaN marks a discarded sample.
+    engines: the name of each column; a network that was opened several times has as many columns.
+    rounds_ms: float64[rounds, columns], milliseconds of one run; NaN marks a discarded sample.
     stopped_because: which rule ended the measurement. discarded: one sentence a discarded round.
+    overhead_percent: the loop's own time in percent of the time that it measured.
     """
 
     engines: tuple[str, ...]
@@ -101,6 +134,171 @@ class Timings:
     warmup_s: float
     stopped_because: str
     discarded: tuple[str, ...] = ()
+    environment: Environment | None = None
+    overhead_percent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """What the device saves without a block: the whole network with it minus without it.
+
+    pooled_with: the structurally equal blocks that share this figure. measured: False where it was read off
+    a twin. distinguishable: the saving can be told from none.
+    """
+
+    block: str
+    latency_class: int
+    saving_ms: Interval
+    reduction_percent: Interval
+    pooled_with: tuple[str, ...]
+    distinguishable: bool
+    measured: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwinCheck:
+    """Two structurally equal blocks measured beside each other: do they cost the same?
+
+    difference_percent: of the whole network's latency. same: the interval holds 0, or the difference
+    is within the noise floor.
+    """
+
+    latency_class: int
+    blocks: tuple[str, str]
+    difference_percent: Interval
+    same: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetCheck:
+    """Blocks dropped together: the sum of their single savings, and what was measured, in percent."""
+
+    dropped: tuple[str, ...]
+    predicted_percent: float
+    measured_percent: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyTable:
+    """Savings of all candidate blocks on one device.
+
+    aa_ratio: the original against itself in the same rounds. resolution_ms: half the width of its
+    interval, the smallest saving that this measurement can tell from none. session_percent: by how much
+    two sessions of one network differ (standard deviation). additivity: measured over predicted saving of
+    the random sets; 1 where savings simply add up, None where no set could be measured.
+    samples_sha256: of the raw samples (`samples_digest`), which lie beside the table as .npz.
+    """
+
+    schema: int = SCHEMA
+    network: str
+    backend: str
+    device: Device
+    conditions: Conditions
+    input_shape: tuple[int, ...]
+    baseline_ms: Interval
+    aa_ratio: Interval
+    resolution_ms: float
+    session_percent: float
+    estimator: str
+    estimator_errors_percent: dict[str, float]
+    savings: tuple[Saving, ...]
+    twins: tuple[TwinCheck, ...]
+    sets: tuple[SetCheck, ...]
+    additivity: Interval | None
+    rounds: int
+    discarded: tuple[str, ...]
+    warmup_s: float
+    stopped_because: str
+    environment: Environment | None
+    notes: tuple[str, ...] = ()
+    samples_sha256: str = ""
+    samples: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFigures:
+    """Figures of one engine from the paired rounds; None where the sample cannot support one.
+
+    Percentiles are of one run. load_ms, first_run_ms, peak_memory_mb: a cold start in fresh processes.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    precision: str
+    precision_share: float | None
+    p50_ms: Interval | None
+    p90_ms: Interval | None
+    p99_ms: Interval | None
+    throughput_per_s: float
+    load_ms: float | None
+    first_run_ms: float | None
+    peak_memory_mb: float | None
+    file_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two networks in paired rounds; speedup = latency of the first over latency of the second.
+
+    verdict: faster, slower or cannot tell. aa_ratio: half of the first network's sessions against the other
+    half. session_percent: by how much two sessions of one file differ (standard deviation).
+    estimator_errors_percent: the A/A error of every estimator that was tried; the least one was taken.
+    """
+
+    schema: int = SCHEMA
+    backend: str
+    speedup: Interval
+    verdict: str
+    aa_ratio: Interval
+    sessions: int
+    session_percent: float
+    estimator: str
+    estimator_errors_percent: dict[str, float]
+    engines: tuple[EngineFigures, ...]
+    device: Device
+    conditions: Conditions
+    rounds: int
+    discarded: tuple[str, ...]
+    warmup_s: float
+    stopped_because: str
+    environment: Environment | None
+    notes: tuple[str, ...] = ()
+    samples: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """Images a second of one engine at one batch and number of threads, requests one after another.
+
+    latency_ms: of one run (median). refused: why it was not measured; the figures are None then.
+    """
+
+    engine: str
+    batch: int
+    threads: int
+    latency_ms: Interval | None
+    images_per_s: Interval | None
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One MLPerf LoadGen run of one engine, its figures as LoadGen says them.
+
+    metric: the scenario's standard figure, with `unit`. valid: LoadGen's own verdict under these settings;
+    problems: its reasons. settings: the test settings that were set (durations are shorter than a submission's).
+    """
+
+    engine: str
+    scenario: str
+    metric: float
+    unit: str
+    valid: bool
+    problems: tuple[str, ...]
+    queries: int
+    latency_ms: dict[str, float]
+    settings: dict[str, str]
 
 
 class Engine(Protocol):
@@ -138,6 +336,31 @@ class Backend(Protocol):
     def open(self, artifact: Artifact, conditions: Conditions) -> Engine:
         """Load a compiled network."""
         ...
+
+
+class Watch(Protocol):
+    """What the machine does beside the measurement, so that a test can script it."""
+
+    def trouble(self) -> str:
+        """Why the rounds since the last call are not to be trusted; empty where nothing speaks against them."""
+        ...
+
+    def environment(self) -> Environment:
+        """The readings since the watch began."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A device under the conditions of the deployment: where networks are measured.
+
+    shapes: of inputs whose dimensions are dynamic besides the batch, by the input's name.
+    """
+
+    backend: Backend
+    conditions: Conditions
+    patience: Patience
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Clock(Protocol):

@@ -11,14 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from practise_backends.terms import Progress
+from practise_backends.terms import Arrays, Progress
 from practise_deploy.errors import InputError
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.images import FitImages, augmenter, normalise
 from practise_deploy.model.surgery import load_weights, weights_of
 from practise_deploy.model.values import batches, forward, named
 from practise_deploy.store import read_arrays, write_arrays
-from practise_deploy.terms import Arrays
 
 _SAVE_EVERY_S = 20.0
 _CPU = torch.device("cpu")

@@ -7,6 +7,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import onnx
 import torch
@@ -17,6 +18,7 @@ from practise_deploy.model.values import logits_of
 from practise_deploy.terms import Block
 
 _TAP = "value:"
+_LIGHT = 1024  # bytes: what is smaller (shapes, axes) stays in the graph, where shape inference reads it
 
 
 def to_onnx(traced: fx.GraphModule, input_shape: Sequence[int], *, dynamic_batch: bool = False) -> onnx.ModelProto:
@@ -42,7 +44,8 @@ def with_cuts(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: Sequ
 def without(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto:
     """The plain network without these blocks: their exits' consumers read their entries, dead nodes are gone.
 
-    model: from `with_cuts`. Costs milliseconds: weights that stay are shared, not copied.
+    model: from `with_cuts`. Costs milliseconds where the weights lie in a file beside (`shed_weights`), since
+    those inside are copied.
     """
     same = {
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"
@@ -60,6 +63,15 @@ def without(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto
         nodes = [node for node in nodes if "logits" not in node.output]
         nodes.append(onnx.helper.make_node("Identity", [now["logits"]], ["logits"]))
     return _assemble(model, _alive(nodes, "logits"))
+
+
+def shed_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """The same network with its weights in one file of `folder`, which it and every variant of it refer to."""
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    path = folder / "shared.onnx"
+    onnx.save_model(light, path, save_as_external_data=True, location="weights.bin", size_threshold=_LIGHT)
+    return onnx.load(path, load_external_data=False)
 
 
 def _resolve(name: str, now: dict[str, str]) -> str:
@@ -98,6 +110,9 @@ def _assemble(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.Model
 
 def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], dynamic_batch: bool) -> onnx.ModelProto:
     parameter = next(traced.parameters(), torch.empty(0))
+    traced = copy.deepcopy(traced)
+    for weight in traced.parameters():  # channels last, a global pool becomes a gather that holds the batch
+        weight.data = weight.data.contiguous()
     # a traced batch of 1 would be taken for a constant, so a dynamic one is traced at 2
     sample = torch.zeros((max(shape[0], 2) if dynamic_batch else shape[0], *shape[1:]), device=parameter.device)
     with _quiet():

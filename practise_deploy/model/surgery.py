@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
-from practise_deploy.terms import Arrays, Block
+from practise_backends.terms import Arrays
+from practise_deploy.terms import Block
 
 
 def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block], *, share_weights: bool = False) -> fx.GraphModule:

@@ -141,6 +141,7 @@ def batches(count: int, size: int) -> Iterator[slice]:
 
 def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
     """Multiply-accumulates of every value (half of torch's floating-point operation count)."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     found: dict[str, int] = {}
@@ -148,7 +149,7 @@ def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into the fused attention
     try:
-        with torch.no_grad():
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # some versions do not count the other ones either
             for node in order_of([logits_of(traced)], env):
                 with FlopCounterMode(display=False) as counter:
                     env[node.name] = execute(traced, node, env)

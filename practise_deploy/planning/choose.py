@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from practise_backends.terms import Interval
+from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError, TargetOutOfReach
-from practise_deploy.terms import Attempt, Budget, Kept, LatencyTable, Plan, Recoverability, Saving
+from practise_deploy.terms import Attempt, Budget, Kept, Plan, Recoverability
 
 Measure = Callable[[tuple[str, ...]], Interval]
 
@@ -25,12 +25,14 @@ def scores_of(latency: LatencyTable, recoverability: Sequence[Recoverability]) -
 
 
 def choose_blocks(
-    latency: LatencyTable, recoverability: Sequence[Recoverability], budget: Budget, measure: Measure
+    latency: LatencyTable, recoverability: Sequence[Recoverability], budget: Budget, measure: Measure | None
 ) -> Plan:
     """Take the best bargains until the measured network meets the budget; plan again where it misses.
 
-    measure: the measured reduction, in percent, of a set of blocks dropped together. A reduction counts as met
-    where its bad end does, with half an interval to spare for the final measurement. `reached` is False where all blocks together fall short; the plan then holds the best.
+    measure: the measured reduction, in percent, of a set of blocks dropped together; None where the table's
+    device is not at hand, and the prediction must do. A measured reduction counts as met where its bad end does, with half
+    an interval to spare for the final measurement; a predicted one where its bad end does. `reached` is False where
+    all blocks together fall short; the plan then holds the best.
     Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
     """
     scores = scores_of(latency, recoverability)
@@ -75,26 +77,41 @@ def _target_percent(budget: Budget, latency: LatencyTable) -> float | None:
     return budget.reduce_percent
 
 
-def _predicted(names: Sequence[str], latency: LatencyTable) -> float:
-    return sum(s.reduction_percent.estimate for s in latency.savings if s.block in names)
+def predicted_percent(names: Sequence[str], latency: LatencyTable) -> Interval:
+    """The reduction when these blocks are dropped together: the sum of theirs, times how far savings add up.
+
+    Its ends are those of all parts at once, since the blocks' intervals share the original's uncertainty.
+    """
+    parts = [s.reduction_percent for s in latency.savings if s.block in names]
+    factor = latency.additivity
+    estimate, low, high = (factor.estimate, factor.low, factor.high) if factor else (1.0, 1.0, 1.0)
+    sums = [sum(getattr(part, end) for part in parts) for end in ("estimate", "low", "high")]
+    ends = (low * sums[1], high * sums[1], low * sums[2], high * sums[2])
+    confidence = latency.baseline_ms.confidence
+    return Interval(estimate=estimate * sums[0], low=min(ends), high=max(ends), confidence=confidence)
 
 
 def _count_for(ranked: tuple[str, ...], latency: LatencyTable, target: float) -> int:
     for count in range(1, len(ranked)):
-        if _predicted(ranked[:count], latency) >= target:
+        if predicted_percent(ranked[:count], latency).estimate >= target:
             return count
     return len(ranked)
 
 
-def _surely(measured: Interval) -> float:
-    """What another measurement will hardly fall short of at its own bad end: the low end less half an interval."""
-    return measured.low - (measured.high - measured.low) / 2
+def _surely(found: Interval, *, measured: bool) -> float:
+    """What another measurement will hardly fall short of at its own bad end: the low end less half an interval.
+
+    Of a prediction, whose ends are wide already, the low end.
+    """
+    return found.low - (found.high - found.low) / 2 if measured else found.low
 
 
-def _attempt(names: tuple[str, ...], latency: LatencyTable, target: float | None, measure: Measure) -> Attempt:
-    measured = measure(names)
-    met = target is None or _surely(measured) >= target
-    return Attempt(dropped=names, predicted_percent=_predicted(names, latency), measured_percent=measured, met=met)
+def _attempt(names: tuple[str, ...], latency: LatencyTable, target: float | None, measure: Measure | None) -> Attempt:
+    predicted = predicted_percent(names, latency)
+    measured = measure(names) if measure else None
+    surely = _surely(measured or predicted, measured=measured is not None)
+    met = target is None or surely >= target
+    return Attempt(dropped=names, predicted_percent=predicted, measured_percent=measured, met=met)
 
 
 def _plan(
@@ -114,7 +131,9 @@ def _plan(
         dropped=chosen.dropped,
         kept=_kept(latency, recoverability, scores, chosen.dropped, counted=budget.drop is not None),
         scores=scores,
-        predicted_ms=baseline * (1 - chosen.predicted_percent / 100),
+        device=latency.device.name,
+        predicted_ms=baseline * (1 - chosen.predicted_percent.estimate / 100),
+        predicted_percent=chosen.predicted_percent,
         measured_percent=chosen.measured_percent,
         attempts=attempts,
         reached=chosen.met,
@@ -152,7 +171,7 @@ def _nothing(
     latency: LatencyTable, recoverability: Sequence[Recoverability], budget: Budget, target: float | None
 ) -> Plan:
     none = Interval(estimate=0.0, low=0.0, high=0.0, confidence=latency.baseline_ms.confidence)
-    empty = Attempt(dropped=(), predicted_percent=0.0, measured_percent=none, met=False)
+    empty = Attempt(dropped=(), predicted_percent=none, measured_percent=none, met=False)
     return _plan(latency, recoverability, budget, target, {}, (empty,))
 
 
@@ -163,12 +182,12 @@ def out_of_reach(plan: Plan) -> TargetOutOfReach:
             "no block's saving can be told from none on this device, so nothing is dropped",
             remedy="measure for longer with --measure-budget-s, or on a quieter machine",
         )
-    found, baseline = plan.measured_percent, plan.baseline_ms
-    surely = _surely(found)
+    found, baseline = plan.measured_percent or plan.predicted_percent, plan.baseline_ms
+    surely = _surely(found, measured=plan.measured_percent is not None)
     asked = plan.budget.target_ms
     target = f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
     return TargetOutOfReach(
-        f"the target of {target} is out of reach: dropping all {len(plan.dropped)} rankable blocks saves "
+        f"the target of {target} is out of reach: dropping all {len(plan.dropped)} rankable blocks {'saves' if plan.measured_percent else 'is predicted to save'} "
         f"{found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}], {baseline * (1 - found.estimate / 100):.3f} ms of {baseline:.3f} ms",
         remedy=f"ask for at most --reduce {int(surely)}%, or --target-ms {baseline * (1 - surely / 100):.3g}"
         if surely >= 1

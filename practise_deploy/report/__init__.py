@@ -1,5 +1,6 @@
-"""What a build found out, for people to read: one HTML page, and the same in short as Markdown."""
+"""What builds found out, for people to read: a page a release, a page of several, and both in short as Markdown."""
 
 from practise_deploy.report.page import render_html, render_markdown
+from practise_deploy.report.runs import render_runs_html, render_runs_markdown
 
-__all__ = ["render_html", "render_markdown"]
+__all__ = ["render_html", "render_markdown", "render_runs_html", "render_runs_markdown"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from practise_backends.terms import Conditions
+from practise_backends.terms import Comparison, Conditions, Device, LatencyTable
+from practise_deploy.report.tables import ELSEWHERE
 from practise_deploy.report.words import (
     ABSENT,
+    confidence,
     count,
+    duration,
     interval,
     listed,
     missing,
@@ -17,12 +20,10 @@ from practise_deploy.report.words import (
 )
 from practise_deploy.terms import (
     DataFacts,
-    LatencyTable,
     NetworkFacts,
     Plan,
     Preprocessing,
     Shipped,
-    Speedup,
     Student,
     Verification,
 )
@@ -79,15 +80,34 @@ def latency_facts(found: LatencyTable) -> Facts:
     )
 
 
-def rounds_facts(found: LatencyTable | Speedup) -> Facts:
+def rounds_facts(found: LatencyTable | Comparison) -> Facts:
     """How a measurement went, and what it can tell from nothing."""
     noise = 50 * (found.aa_ratio.high - found.aa_ratio.low)
+    once = "no network was opened twice"
+    errors = found.estimator_errors_percent.items()
+    sessions = quantity(found.session_percent, "% (standard deviation)", absent=once, digits=2)
     return (
         ("Original against itself (A/A)", times(found.aa_ratio)),
         ("Noise floor", f"±{number(noise, 2)}% of the latency, half the width of the A/A interval"),
+        ("Sessions of one file differ by", sessions),
+        ("Estimator", found.estimator or ABSENT),
+        ("A/A error of the estimators", "; ".join(f"{name} ±{number(error, 2)}%" for name, error in errors) or ABSENT),
         ("Rounds", f"{found.rounds:,} run, {len(found.discarded):,} discarded"),
+        ("Warm-up", duration(found.warmup_s)),
         ("Stopped because", found.stopped_because or ABSENT),
         ("Conditions", conditions(found.conditions)),
+    )
+
+
+def comparison_facts(found: Comparison) -> Facts:
+    """What two networks against each other came to, and how well one knows."""
+    return (
+        ("Speed-up", f"{times(found.speedup)}, {confidence(found.speedup)} interval"),
+        ("Verdict", found.verdict),
+        ("Device", found.device.name or missing("it has no name")),
+        ("Backend", found.backend),
+        ("Sessions", f"{found.sessions} of each network"),
+        *rounds_facts(found),
     )
 
 
@@ -112,14 +132,15 @@ def target(plan: Plan) -> str:
 
 def plan_facts(plan: Plan) -> Facts:
     """The plan against its target."""
-    predicted = 100 * (1 - plan.predicted_ms / plan.baseline_ms) if plan.baseline_ms else None
+    predicted = interval(plan.predicted_percent, "%")
     return (
         ("Target", target(plan)),
         ("Target reached", "yes" if plan.reached else "no"),
         ("Blocks dropped", listed(plan.dropped)),
         ("Latency before", f"{number(plan.baseline_ms)} ms"),
-        ("Latency predicted", f"{number(plan.predicted_ms)} ms, a reduction of {number(predicted)}%"),
-        ("Reduction measured", interval(plan.measured_percent, "%")),
+        ("Latency predicted", f"{number(plan.predicted_ms)} ms, a reduction of {predicted}"),
+        ("Reduction measured", interval(plan.measured_percent, "%", absent=ELSEWHERE)),
+        ("Device of the table", plan.device),
     )
 
 
@@ -155,4 +176,14 @@ def shipped_facts(found: Shipped) -> Facts:
         ("Opset", str(found.opset)),
         ("Nodes", f"{found.nodes:,}"),
         ("Batch", "dynamic" if found.dynamic_batch else "fixed"),
+    )
+
+
+def device_facts(found: Device) -> Facts:
+    """The device as it was found."""
+    return (
+        ("Device", found.name or missing("it has no name")),
+        *((key.replace("_", " "), fact) for key, fact in found.facts.items()),
+        *((f"{key} version", version) for key, version in found.versions.items()),
+        ("Fingerprint", found.fingerprint),
     )

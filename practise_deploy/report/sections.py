@@ -2,78 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from practise_deploy.report import tables
-from practise_deploy.report.chart import Chart, bargains
+from practise_deploy.report import chain, measurements, tables
+from practise_deploy.report.charts.bargains import absent, bargains
+from practise_deploy.report.charts.chart import Chart
+from practise_deploy.report.charts.distributions import distributions
+from practise_deploy.report.charts.frontier import frontier, frontier_table, neighbours
+from practise_deploy.report.charts.predictions import predicted
+from practise_deploy.report.charts.rounds import rounds, rounds_table
+from practise_deploy.report.demands import demands, outcome, way_out
 from practise_deploy.report.facts import (
-    Facts,
-    conditions,
+    comparison_facts,
+    device_facts,
     images_facts,
     latency_facts,
     network_facts,
     plan_facts,
-    rounds_facts,
     shipped_facts,
     verification_facts,
 )
-from practise_deploy.report.tables import Table
-from practise_deploy.report.words import (
-    confidence,
-    duration,
-    interval,
-    listed,
-    missing,
-    number,
-    plural,
-    times,
-)
-from practise_deploy.terms import LatencyTable, Release, Speedup
+from practise_deploy.report.section import Section
+from practise_deploy.report.words import confidence, duration, listed, missing, number, plural
+from practise_deploy.terms import Release
 
 _UNLABELLED = (
     "The images carry no labels, so accuracy is unknown; "
     "the share of images with the teacher's own top-1 class stands in for it."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One of the numbers at the top."""
-
-    title: str
-    text: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """A part of the report. more: long lists that are folded away, by their titles. code: as typed."""
-
-    name: str
-    title: str
-    lead: str = ""
-    chart: Chart | None = None
-    tables: tuple[Table, ...] = ()
-    facts: Facts = ()
-    remarks: tuple[str, ...] = ()
-    more: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    code: str = ""
-
-
-def headline(release: Release) -> tuple[Figure, ...]:
-    """The numbers at the top: what was won, and what it cost."""
-    return (_speedup(release), _latency(release), quality(release), _dropped(release))
+_NO_SAMPLES = "The raw samples are not at hand, so neither the distributions nor the rounds can be drawn."
+_OTHER_DEVICE = "The blocks were measured on a device with another fingerprint than the bench's."
 
 
 def sections(release: Release) -> tuple[Section, ...]:
     """All parts of the report, in reading order."""
     return (
+        *_gate(release),
         _blocks(release),
         _plan(release),
+        *_frontier(release),
         _recovery(release),
         _verification(release),
-        _bench(release.bench),
-        _noise(release.latency),
+        _bench(release),
+        *_throughput(release),
+        _noise(release),
         _network(release),
         _images(release),
         _shipped(release),
@@ -82,64 +52,22 @@ def sections(release: Release) -> tuple[Section, ...]:
     )
 
 
-def quality(release: Release) -> Figure:
-    """Accuracy before and after, or agreement with the teacher where there are no labels."""
-    found = release.verification
-    change = tables.accuracy_change(found)
-    if change:
-        before, after = (interval(one.percent, "%") for one in change)
-        lost = f"; {_lost(release)}" if found.drop_points else ""
-        return Figure(title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_judged(release)}{lost}")
-    link = tables.teacher_link(found)
-    agreement = link.agreement_percent if link else None
-    text = interval(agreement, "%", absent="nothing was compared")
-    return Figure(title="Agreement with the teacher", text=text, detail=f"{_judged(release)}; no labels")
-
-
-def latency_change(release: Release) -> str:
-    """Median latency before and after."""
-    pair = tables.before_and_after(release.bench)
-    if pair is None:
-        return missing("the bench holds no pair of engines")
-    few = "too few samples"
-    return f"{interval(pair[0].p50_ms, ' ms', absent=few)} → {interval(pair[1].p50_ms, ' ms', absent=few)}"
-
-
-def _speedup(release: Release) -> Figure:
-    found = release.speedup
-    less = f"{number(100 * (1 - 1 / found.estimate))}% less time a run" if found.estimate > 0 else ""
-    return Figure(title="Speed-up", text=times(found), detail=less)
-
-
-def _latency(release: Release) -> Figure:
-    found = release.bench
-    detail = f"{conditions(found.conditions)}; {found.device.name or 'unnamed device'}"
-    return Figure(title="Latency, p50", text=latency_change(release), detail=detail)
-
-
-def _dropped(release: Release) -> Figure:
-    plan = release.plan
-    of = f" of {len(release.latency.savings)}" if release.latency.savings else ""
-    return Figure(title="Blocks dropped", text=f"{len(plan.dropped)}{of}", detail=listed(plan.dropped))
-
-
-def _judged(release: Release) -> str:
-    return f"on {plural(release.verification.images, 'held-out image')}"
-
-
-def _lost(release: Release) -> str:
-    return f"lost {interval(release.verification.drop_points, ' points')}"
+def _gate(release: Release) -> tuple[Section, ...]:
+    gate = release.gate
+    if gate is None:
+        return ()
+    found = (demands(gate),) if gate.constraints else ()
+    return (Section(name="gate", title="The gate", lead=outcome(gate), tables=found, remarks=way_out(gate)),)
 
 
 def _blocks(release: Release) -> Section:
-    picture = bargains(release)
-    absent = picture.absent if picture else ()
-    remarks = (f"Not in the picture, for want of a recoverability: {listed(absent)}.",) if absent else ()
+    names = absent(release) if bargains(release) else ()
+    remarks = (f"Not in the picture, for want of a recoverability: {listed(names)}.",) if names else ()
     return Section(
         name="blocks",
         title="Which blocks cost much and are missed little",
         lead="Savings were measured on the device; losses were judged on images not used for the fit.",
-        chart=picture,
+        charts=_drawn(bargains(release)),
         tables=(tables.choices(release.plan, release.recoverability, release.latency),),
         remarks=(*remarks, *_fits(release)),
     )
@@ -154,10 +82,22 @@ def _fits(release: Release) -> tuple[str, ...]:
 def _plan(release: Release) -> Section:
     return Section(
         name="plan",
-        title="The plan",
+        title="The plan, predicted and measured",
         lead="Blocks were taken by their scores until the target was met, then measured as a whole.",
+        charts=_drawn(predicted(release)),
         facts=plan_facts(release.plan),
-        tables=(tables.attempts(release.plan),) if release.plan.attempts else (),
+        tables=(measurements.predictions(release),),
+    )
+
+
+def _frontier(release: Release) -> tuple[Section, ...]:
+    picture = frontier(release)
+    if picture is None:
+        return ()
+    table = frontier_table(release)
+    title, lead = "Latency against accuracy", "What dropping more, or fewer, blocks would have given."
+    return (
+        Section(name="trade", title=title, lead=lead, charts=(picture,), tables=(table,), remarks=neighbours(release)),
     )
 
 
@@ -172,35 +112,72 @@ def _verification(release: Release) -> Section:
         name="verification",
         title="Does it still compute the same?",
         lead="" if found.accuracy else _UNLABELLED,
+        chain=chain.steps(release),
         facts=verification_facts(found),
         tables=(*((tables.accuracies(found),) if found.accuracy else ()), tables.links(found)),
-        remarks=found.problems,
+        remarks=(*chain.direct(found.links), *found.problems),
     )
 
 
-def _bench(found: Speedup) -> Section:
-    facts = (("Speed-up", times(found.speedup)), ("Verdict", found.verdict), *rounds_facts(found))
+def _bench(release: Release) -> Section:
+    found = release.bench
+    pictures = _drawn(distributions(found), rounds(found))
+    parts = rounds_table(found)
     return Section(
         name="bench",
         title="How fast is it?",
-        lead=f"Both engines ran once a round, in random order. Intervals are {confidence(found.speedup)}.",
-        tables=(tables.bench(found),),
-        facts=facts,
+        lead=f"Every session of both networks ran once a round, in random order. {_estimator(release)}"
+        f"Intervals are {confidence(found.speedup)}.",
+        charts=pictures,
+        tables=(measurements.bench(found),),
+        folded=(parts,) if parts else (),
+        facts=comparison_facts(found),
+        remarks=() if pictures else (_NO_SAMPLES,),
         more=_folded(found.discarded),
     )
 
 
-def _noise(found: LatencyTable) -> Section:
+def _estimator(release: Release) -> str:
+    """Which estimator was taken, and why."""
+    found = release.bench
+    error = found.estimator_errors_percent.get(found.estimator)
+    if error is None:
+        return ""
+    least = min(found.estimator_errors_percent.values())
+    rank = "the least of those tried" if error <= least else f"the least of those tried is {number(least, 2)}%"
+    told = f"of the original against itself its error is {number(error, 2)}%, {rank}"
+    return f"The estimator is the {found.estimator}: {told}. "
+
+
+def _throughput(release: Release) -> tuple[Section, ...]:
+    if not release.throughput:
+        return ()
+    found = measurements.throughput(release.throughput)
+    return (Section(name="throughput", title="Throughput", tables=(found,)),)
+
+
+def _noise(release: Release) -> Section:
+    found = release.latency
     return Section(
         name="noise",
         title="How the blocks were measured",
+        lead="The original was opened four times, one block of every class twice, a twin of it once, and some random "
+        "sets of blocks once; each ran once a round in random order; "
+        "a saving is the difference to the original in the same round.",
         facts=latency_facts(found),
+        tables=(measurements.checks(found),),
+        folded=(tables.savings(found),),
+        remarks=found.notes,
         more=_folded(found.discarded),
     )
 
 
 def _folded(discarded: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    return {plural(len(discarded), "discarded round"): discarded} if discarded else {}
+    return {f"{plural(len(discarded), 'discarded round')} and why": discarded} if discarded else {}
+
+
+def _drawn(*found: Chart | None) -> tuple[Chart, ...]:
+    return tuple(chart for chart in found if chart is not None)
 
 
 def _network(release: Release) -> Section:
@@ -209,7 +186,7 @@ def _network(release: Release) -> Section:
         name="network",
         title="The network",
         facts=network_facts(found),
-        tables=(tables.inspected(release.blocks),),
+        folded=(tables.inspected(release.blocks),),
         remarks=found.notes,
     )
 
@@ -226,22 +203,21 @@ def _shipped(release: Release) -> Section:
 
 def _environment(release: Release) -> Section:
     device = release.bench.device
-    facts = (
-        ("Device", device.name or missing("it has no name")),
-        *((key.replace("_", " "), fact) for key, fact in device.facts.items()),
-        *((f"{key} version", version) for key, version in device.versions.items()),
-        ("Fingerprint", device.fingerprint),
-    )
     strange = release.latency.device.fingerprint != device.fingerprint
-    other = ("The blocks were measured on a device with another fingerprint than the bench's.",)
-    return Section(name="environment", title="The device", facts=facts, remarks=other if strange else ())
+    return Section(
+        name="environment",
+        title="The device",
+        tables=(measurements.environments(release),),
+        facts=device_facts(device),
+        remarks=(_OTHER_DEVICE,) if strange else (),
+    )
 
 
 def _reproduce(release: Release) -> Section:
     return Section(
         name="reproduce",
         title="Reproduce",
-        lead=f"Recipe {release.recipe}.",
+        lead=f"Recipe {release.recipe}. This command, on this device, gives these figures within their intervals.",
         code=release.command,
         facts=tuple((step, duration(seconds)) for step, seconds in release.seconds.items()),
     )

@@ -6,24 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from practise_backends.intervals import REPEAT
+from practise_backends.terms import LatencyTable, Saving
 from practise_deploy.report.words import ABSENT, count, interval, listed, missing, number, quantity
 from practise_deploy.terms import (
     Accuracy,
     Block,
-    EngineFigures,
-    LatencyTable,
     Link,
     Plan,
     Recoverability,
-    Saving,
-    Speedup,
     Student,
     Verification,
 )
 
-_NOT_TOLD = "not measured here"
-_FEW = "too few samples"
+ELSEWHERE = "the device of the table is not at hand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +89,8 @@ def attempts(plan: Plan) -> Table:
     rows = tuple(
         (
             listed(attempt.dropped),
-            f"{number(attempt.predicted_percent)}%",
-            interval(attempt.measured_percent, "%"),
+            interval(attempt.predicted_percent, "%"),
+            interval(attempt.measured_percent, "%", absent=ELSEWHERE),
             "yes" if attempt.met else "no",
         )
         for attempt in plan.attempts
@@ -120,7 +115,7 @@ def students(stages: Mapping[str, Student]) -> Table:
     )
     head = ("Stage", "Method", "mse before", "mse after", "Steps", "Seconds", "Notes")
     note = "Mean squared error of the pre-pooling features, on fit images kept aside."
-    return Table(title="Recovery", head=head, rows=rows, left=(0, 1, 6), note=note)
+    return Table(title="How the features were won back", head=head, rows=rows, left=(0, 1, 6), note=note)
 
 
 def links(verification: Verification) -> Table:
@@ -143,30 +138,6 @@ def accuracies(verification: Verification) -> Table:
     )
     head = ("Network", "Top-1 accuracy", "Correct", "Images")
     return Table(title="Accuracy", head=head, rows=rows, note="Brackets hold the Wilson interval.")
-
-
-def bench(speedup: Speedup) -> Table:
-    """The engines' figures side by side, one engine a column."""
-    figures = speedup.engines
-    rows = (
-        ("p50, ms", *(interval(one.p50_ms, absent=_FEW) for one in figures)),
-        ("p90, ms", *(interval(one.p90_ms, absent=_FEW) for one in figures)),
-        ("p99, ms", *(interval(one.p99_ms, absent=_FEW) for one in figures)),
-        ("Throughput, images/s", *(number(one.throughput_per_s) for one in figures)),
-        ("Load, ms", *(quantity(one.load_ms, "", absent=_NOT_TOLD) for one in figures)),
-        ("First run, ms", *(quantity(one.first_run_ms, "", absent=_NOT_TOLD) for one in figures)),
-        ("Peak memory, MB", *(quantity(one.peak_memory_mb, "", absent=_NOT_TOLD) for one in figures)),
-        ("File, MB", *(number(one.file_mb) for one in figures)),
-    )
-    head = ("Figure", *(one.name for one in figures))
-    note = "Percentiles of one run; brackets hold the interval."
-    return Table(title="Engines in paired rounds", head=head, rows=rows, note=note)
-
-
-def before_and_after(speedup: Speedup) -> tuple[EngineFigures, EngineFigures] | None:
-    """The original's figures and the release's."""
-    own = [figures for figures in speedup.engines if figures.name != REPEAT]
-    return (own[0], own[-1]) if len(own) > 1 else None
 
 
 def accuracy_change(verification: Verification) -> tuple[Accuracy, Accuracy] | None:
@@ -230,4 +201,4 @@ def _link_row(link: Link) -> tuple[str, ...]:
 
 def _cosine(value: float) -> str:
     """Cosines near 1 differ in late digits; never rounded up to 1."""
-    return number(value, 4) if value < 0.999 else f"{math.floor(value * 1e7) / 1e7:.7f}"
+    return number(value, 4) if not 0.999 <= value <= 1 else f"{math.floor(value * 1e7) / 1e7:.7f}"

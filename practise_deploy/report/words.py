@@ -37,7 +37,7 @@ def interval(found: Interval | None, unit: str = "", *, absent: str = "") -> str
     if found is None or not math.isfinite(found.estimate):
         return missing(absent)
     decimals = _decimals(found)
-    if decimals > 5:
+    if decimals > 5 or not math.isfinite(found.low + found.high):
         return f"{number(found.estimate)}{unit} ({number(found.low)} to {number(found.high)})"
     low, high = (_fixed(end, decimals) for end in (found.low, found.high))
     return f"{_fixed(found.estimate, decimals)}{unit} ({low} to {high})"

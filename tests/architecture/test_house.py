@@ -12,13 +12,18 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).parents[2]
 OURS = (ROOT / "practise_deploy", ROOT / "backends" / "practise_backends")
 SOURCES = sorted(file for place in OURS for file in place.rglob("*.py"))
-MAY_PRINT = {"practise_deploy/cli.py", "practise_backends/cli.py", "practise_backends/footprint.py"}
+MAY_PRINT = {
+    "practise_deploy/cli/__init__.py",
+    "practise_deploy/cli/files.py",
+    "practise_deploy/cli/stages.py",
+    "practise_deploy/cli/tables.py",
+    "practise_backends/cli.py",
+    "practise_backends/footprint.py",
+}
 
 MOST_STATEMENTS, MOST_PARAMETERS, MOST_LINES = 30, 6, 450
 LONG: set[str] = set()
-WIDE = {  # known, and to become fewer: a new one fails, and so does one that is gone from the code
-    "practise_deploy/cli.py:compare",  # one parameter a flag
-}
+WIDE: set[str] = set()
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -37,9 +37,7 @@ class TestEveryBackend:
         by_path = backend.compile(network_file, CONDITIONS)
         by_bytes = backend.compile(network_file.read_bytes(), CONDITIONS)
         assert by_path.sha256 == by_bytes.sha256
-        assert [(spec.name, spec.shape, spec.dtype) for spec in by_path.inputs] == [
-            ("image", (-1, 4, 8, 8), "float32")
-        ]
+        assert [(spec.name, spec.shape, spec.dtype) for spec in by_path.inputs] == [("image", (-1, 4, 8, 8), "float32")]
         assert (by_path.format, by_path.precision, by_path.precision_share) == ("onnx", "fp32", 1.0)
         assert by_path.device_fingerprint == backend.device().fingerprint
 
@@ -56,9 +54,7 @@ class TestEveryBackend:
             with pytest.raises(MeasureError, match="closed"):
                 call(feeds)
 
-    def test_what_is_not_a_network_is_a_compile_error_with_a_remedy(
-        self, backend: Backend, tmp_path: Path
-    ) -> None:
+    def test_what_is_not_a_network_is_a_compile_error_with_a_remedy(self, backend: Backend, tmp_path: Path) -> None:
         torn = tmp_path / "torn.onnx"
         torn.write_bytes(b"not a network")
         for broken in (torn, b"", b"not a network", tmp_path / "absent.onnx"):

@@ -66,6 +66,52 @@ def test_fingerprint_follows_what_determines_latency_and_not_the_load(tmp_path: 
     assert describe_cpu({"runtime": "1"}, root=slower).fingerprint != first.fingerprint
 
 
+CLOCK = {
+    "sys/devices/system/cpu/cpu0/topology/core_cpus_list": "0,64\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_min_freq": "800000\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "3500000\n",
+    "sys/devices/system/cpu/cpufreq/boost": "1\n",
+    "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
+    "proc/cpuinfo": "model name\t: Sample CPU @ 2 GHz\nflags\t\t: fpu hypervisor avx2\n",
+}
+
+
+def test_facts_of_the_clock_and_of_what_shares_the_core_are_recorded(tmp_path: Path) -> None:
+    facts = describe_cpu({}, root=write(tmp_path, CLOCK)).facts
+    assert {key: facts[key] for key in ("threads_per_core", "frequency_limits_mhz", "boost")} == {
+        "threads_per_core": "2",
+        "frequency_limits_mhz": "800 to 3500",
+        "boost": "on",
+    }
+    assert (facts["hypervisor"], facts["transparent_huge_pages"]) == ("yes", "madvise")
+
+
+def test_facts_that_only_tell_why_do_not_change_the_fingerprint(tmp_path: Path) -> None:
+    first = describe_cpu({}, root=write(tmp_path, FILES))
+    told = describe_cpu({}, root=write(tmp_path, CLOCK))
+    assert told.facts != first.facts
+    assert told.fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fact", "found"),
+    [
+        ("sys/devices/system/cpu/intel_pstate/no_turbo", "0\n", "boost", "on"),
+        ("sys/devices/system/cpu/intel_pstate/no_turbo", "1\n", "boost", "off"),
+        ("sys/devices/system/cpu/cpufreq/boost", "0\n", "boost", "off"),
+        ("sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "0-3,8\n", "threads_per_core", "5"),
+        ("sys/devices/system/cpu/cpu0/topology/core_cpus_list", "torn", "threads_per_core", None),
+        ("sys/hypervisor/type", "xen\n", "hypervisor", "xen"),
+        ("proc/cpuinfo", "flags : fpu sse\n", "hypervisor", "no"),
+        ("proc/cpuinfo", "Features : fp asimd\n", "hypervisor", None),
+    ],
+)
+def test_the_same_fact_is_found_where_each_system_keeps_it(
+    tmp_path: Path, name: str, text: str, fact: str, found: str | None
+) -> None:
+    assert describe_cpu({}, root=write(tmp_path, {name: text})).facts.get(fact) == found
+
+
 def test_cold_start_is_measured_in_fresh_interpreters(network_file: Path) -> None:
     found = cold_start(network_file, Conditions(batch=2), repeats=2)
     assert len(found.load_ms) == len(found.first_run_ms) == 2

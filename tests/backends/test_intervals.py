@@ -12,40 +12,24 @@ from hypothesis import strategies as st
 from practise_backends.errors import MeasureError
 from practise_backends.intervals import (
     ORIGINAL,
-    REPEAT,
     bootstrap,
-    log_ratios,
-    noise_floor,
-    paired_ratio,
     percentile_ms,
     samples_ms,
-    speedup,
     trimmed_half_width,
     trimmed_mean,
     typical_ms,
     wilson,
 )
+from practise_backends.levels import ESTIMATORS, levels_of
 from practise_backends.terms import Conditions, Timings
 
 
-def timings_of(rounds_ms: np.ndarray, engines: tuple[str, ...] = (ORIGINAL, REPEAT, "other")) -> Timings:
-    return Timings(
-        engines=engines, rounds_ms=rounds_ms, conditions=Conditions(), warmup_s=0.0, stopped_because="test"
-    )
+def timings_of(rounds_ms: np.ndarray, engines: tuple[str, ...] = (ORIGINAL, ORIGINAL, "other")) -> Timings:
+    return Timings(engines=engines, rounds_ms=rounds_ms, conditions=Conditions(), warmup_s=0.0, stopped_because="test")
 
 
 def heavy_tailed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.standard_normal(shape) * np.where(rng.random(shape) < 0.1, 10, 1)
-
-
-def test_interval_of_the_ratio_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(200):
-        logs = np.log([10.0, 10.0, 9.5]) + 0.02 * heavy_tailed(rng, (60, 3)) + rng.normal(0, 0.1, (60, 1))
-        found = paired_ratio(timings_of(np.exp(logs)), "other")
-        covered += found.low <= 0.95 <= found.high
-    assert 178 <= covered <= 199
 
 
 def test_trimmed_mean_varies_less_than_the_median_under_heavy_tails() -> None:
@@ -57,54 +41,89 @@ def test_trimmed_mean_varies_less_than_the_median_under_heavy_tails() -> None:
 def test_normal_approximation_agrees_with_the_bootstrap() -> None:
     samples = np.random.default_rng(3).normal(0, 1, 200)
     found = bootstrap(samples, trimmed_mean)
-    assert trimmed_half_width(samples[:, None], 0.95)[0] == pytest.approx(
-        (found.high - found.low) / 2, rel=0.15
-    )
-
-
-def test_speedup_is_the_inverse_of_the_ratio() -> None:
-    rounds = np.exp(np.random.default_rng(4).normal(0, 0.1, (50, 3))) * [10, 10, 8]
-    ratio, faster = paired_ratio(timings_of(rounds), "other"), speedup(timings_of(rounds), "other")
-    assert faster.estimate == pytest.approx(1 / ratio.estimate)
-    assert faster.low == pytest.approx(1 / ratio.high, rel=0.01)
+    assert trimmed_half_width(samples[:, None], 0.95)[0] == pytest.approx((found.high - found.low) / 2, rel=0.15)
 
 
 def test_discarded_rounds_are_left_out() -> None:
     rounds = np.tile([10.0, 10.0, 5.0], (12, 1))
     rounds[3] = np.nan
-    assert log_ratios(timings_of(rounds), ["other"]) == pytest.approx(np.full(11, math.log(0.5)))
-    assert len(samples_ms(timings_of(rounds), ORIGINAL)) == 11
+    assert levels_of(timings_of(rounds)).ratio("other").estimate == pytest.approx(0.5)
+    assert len(samples_ms(timings_of(rounds), ORIGINAL)) == 22
 
 
-def test_twins_are_pooled_by_their_mean_log_time() -> None:
+def test_sessions_of_one_network_are_pooled_by_their_mean_log_time() -> None:
     rounds = np.tile([10.0, 10.0, 4.0, 16.0], (10, 1))
-    timings = timings_of(rounds, (ORIGINAL, REPEAT, "a", "b"))
-    assert log_ratios(timings, ["a", "b"], [ORIGINAL]) == pytest.approx(np.full(10, math.log(0.8)))
+    levels = levels_of(timings_of(rounds, (ORIGINAL, ORIGINAL, "a", "a")))
+    assert levels.ratio("a").estimate == pytest.approx(0.8)
+    assert levels.speedup("a").estimate == pytest.approx(1.25)
 
 
 def test_constant_samples_give_an_interval_of_no_width() -> None:
     timings = timings_of(np.tile([10.0, 10.0, 5.0], (10, 1)))
-    ratio = paired_ratio(timings, "other")
+    levels = levels_of(timings)
+    ratio = levels.ratio("other")
     assert (ratio.low, ratio.estimate, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
-    assert noise_floor(timings).estimate == pytest.approx(1.0)
+    assert levels.noise_floor().estimate == pytest.approx(1.0)
+    assert levels.session_percent == pytest.approx(0.0)
     assert typical_ms(timings, "other").high == 5.0
+
+
+def test_sessions_that_differ_widen_the_interval_by_what_they_differ() -> None:
+    noise = np.exp(np.random.default_rng(8).normal(0, 0.001, (200, 8)))
+    names = (ORIGINAL,) * 4 + ("other",) * 4
+    alike = levels_of(timings_of(noise * 10.0, names))
+    apart = levels_of(timings_of(noise * [10.0, 10.2, 9.9, 10.1, 10.0, 10.2, 9.9, 10.1], names))
+    assert alike.session_percent < 0.1
+    assert apart.session_percent == pytest.approx(1.29, abs=0.1)
+    widths = [found.ratio("other").high - found.ratio("other").low for found in (alike, apart)]
+    assert widths[0] < 0.001
+    assert widths[1] == pytest.approx(2 * 2.447 * 0.0129 / math.sqrt(2), rel=0.2)  # t of 6 degrees of freedom
+
+
+def test_one_session_of_each_gives_no_session_effect_and_says_so() -> None:
+    noise = np.exp(np.random.default_rng(9).normal(0, 0.01, (50, 2)))
+    levels = levels_of(timings_of(noise, (ORIGINAL, "other")))
+    assert math.isnan(levels.session_percent)
+    assert levels.errors_percent == {}
+    with pytest.raises(MeasureError, match="opened only once"):
+        levels.noise_floor()
+
+
+def test_the_estimator_is_the_one_that_errs_least_between_sessions_of_one_file() -> None:
+    rng = np.random.default_rng(10)
+    names = (ORIGINAL,) * 4 + ("other",) * 4
+    heavy = np.exp(0.02 * heavy_tailed(rng, (120, 8)))
+    assert levels_of(timings_of(heavy, names)).estimator.startswith(("20% trimmed mean", "median"))
+    normal = np.exp(rng.normal(0, 0.02, (120, 8)))
+    assert levels_of(timings_of(normal, names)).estimator.startswith(("20% trimmed mean", "mean"))
+    floor = 1 + 0.3 * rng.random((120, 8)) ** 0.3 * (rng.random((120, 8)) < 0.7)  # quiet at the bottom alone
+    disturbed = levels_of(timings_of(floor, names))
+    assert disturbed.estimator == "difference of the lower deciles"
+    assert set(disturbed.errors_percent) == set(ESTIMATORS)
+    assert min(disturbed.errors_percent.values()) == disturbed.errors_percent[disturbed.estimator]
+
+
+def test_the_round_effect_is_taken_out() -> None:
+    drift = np.exp(np.cumsum(np.random.default_rng(11).normal(0, 0.05, 60)))[:, None]
+    ratio = levels_of(timings_of(drift * [10.0, 10.0, 9.0])).ratio("other")
+    assert (ratio.low, ratio.high) == pytest.approx((0.9, 0.9))
 
 
 def test_fewer_than_ten_rounds_carry_no_interval() -> None:
     rounds = np.ones((12, 3))
     rounds[:3] = np.nan
-    with pytest.raises(MeasureError, match="9 valid rounds"):
-        paired_ratio(timings_of(rounds), "other")
+    with pytest.raises(MeasureError, match="9 valid rounds of 12"):
+        levels_of(timings_of(rounds))
 
 
 def test_engine_that_was_not_measured_is_named() -> None:
     with pytest.raises(MeasureError, match="'nobody'"):
-        paired_ratio(timings_of(np.ones((10, 3))), "nobody")
+        levels_of(timings_of(np.ones((10, 3)))).ratio("nobody")
 
 
 def test_the_same_samples_give_the_same_interval() -> None:
     timings = timings_of(np.exp(np.random.default_rng(5).normal(0, 0.1, (30, 3))))
-    assert paired_ratio(timings, "other") == paired_ratio(timings, "other")
+    assert levels_of(timings).ratio("other") == levels_of(timings).ratio("other")
 
 
 def test_percentile_without_enough_samples_is_refused() -> None:
@@ -155,6 +174,6 @@ def test_wilson_refuses_what_is_no_proportion() -> None:
 @given(st.lists(st.floats(0.01, 1e4), min_size=10, max_size=60))
 def test_every_interval_holds_its_estimate(samples: list[float]) -> None:
     rounds = np.array([[1.0, 1.0, sample] for sample in samples])
-    for found in (paired_ratio(timings_of(rounds), "other"), typical_ms(timings_of(rounds), "other")):
+    for found in (levels_of(timings_of(rounds)).ratio("other"), typical_ms(timings_of(rounds), "other")):
         assert 0 < found.low <= found.estimate * (1 + 1e-12)
         assert found.estimate <= found.high * (1 + 1e-12)

@@ -27,9 +27,7 @@ def test_the_graph_is_read_as_onnx_reads_it(make_network: Callable) -> None:
     assert [(node.op, node.inputs, node.outputs) for node in found.nodes] == [
         (node.op_type, tuple(node.input), tuple(node.output)) for node in model.graph.node
     ]
-    assert [(weight.name, weight.dtype) for weight in found.weights] == [
-        (f"weight{at}", "float32") for at in range(3)
-    ]
+    assert [(weight.name, weight.dtype) for weight in found.weights] == [(f"weight{at}", "float32") for at in range(3)]
     assert found.inputs == (spec((-1, 4, 8, 8), name="image"),)
     assert found.outputs == (spec((-1, 4, 8, 8), name="features"),)
     assert found.weight_files == ()
@@ -49,9 +47,7 @@ def share(nodes: list[onnx.NodeProto], *weights: onnx.TensorProto) -> float:
 
 def test_share_of_fp32_is_read_from_the_layers() -> None:
     matmul = helper.make_node("MatMul", ["x", "w"], ["y"])
-    constant = helper.make_node(
-        "Constant", [], ["w"], value=numpy_helper.from_array(np.eye(4, dtype=np.float16))
-    )
+    constant = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(np.eye(4, dtype=np.float16)))
     wide, narrow = (numpy_helper.from_array(np.eye(4, dtype=kind), "w") for kind in ("f4", "f2"))
     quantised = [
         helper.make_node("DequantizeLinear", ["q", "scale"], ["w"]),
@@ -86,9 +82,7 @@ def test_a_network_cut_short_is_a_network_or_a_compile_error(cut: int) -> None:
     weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     wide = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 4]) for name in ("x", "y")]
-    content = helper.make_model(
-        helper.make_graph(nodes, "g", wide[:1], wide[1:], [weight])
-    ).SerializeToString()
+    content = helper.make_model(helper.make_graph(nodes, "g", wide[:1], wide[1:], [weight])).SerializeToString()
     try:
         read_network(content[: cut % len(content)])
     except CompileError as error:

@@ -1,19 +1,26 @@
 """What holds for every latency table and every budget."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from practise_backends.terms import Conditions, Device, Interval
+from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError
-from practise_deploy.planning.choose import choose_blocks, out_of_reach
-from practise_deploy.terms import Budget, LatencyTable, Plan, Recoverability, Saving
+from practise_deploy.planning.choose import choose_blocks, out_of_reach, predicted_percent
+from practise_deploy.terms import Budget, Plan, Recoverability
+from unit import releases
 
 BASELINE_MS = 10.0
 
 
 def interval(estimate: float, half: float) -> Interval:
     return Interval(estimate=estimate, low=estimate - half, high=estimate + half, confidence=0.95)
+
+
+additivities = st.builds(interval, st.floats(0.3, 1.3), st.floats(0.0, 0.2))
 
 
 @st.composite
@@ -39,13 +46,16 @@ def tables(draw):
                     judged_images=2, method="",
                 )
             )  # fmt: skip
-    latency = LatencyTable(
-        network="n", device=Device(name="d", fingerprint="f", versions={}, facts={}), conditions=Conditions(),
-        input_shape=(1, 3, 8, 8), baseline_ms=interval(BASELINE_MS, 0.0), aa_ratio=interval(1.0, 0.01),
-        resolution_ms=0.1, savings=tuple(savings), rounds=30, discarded=(), stopped_because="",
-    )  # fmt: skip
+    latency = table_of(tuple(savings), draw(st.none() | additivities))
     real = {saving.block: draw(st.floats(0.5, 1.5)) * saving.reduction_percent.estimate for saving in savings}
     return latency, judged, real, draw(st.floats(0.0, 3.0))
+
+
+def table_of(savings: tuple[Saving, ...], additivity: Interval | None) -> LatencyTable:
+    return replace(
+        releases.latency(), baseline_ms=interval(BASELINE_MS, 0.0), resolution_ms=0.1, savings=savings,
+        additivity=additivity,
+    )  # fmt: skip
 
 
 budgets = st.one_of(
@@ -102,3 +112,52 @@ def test_plan_that_reached_its_target_measured_so_and_one_that_did_not_took_all(
         assert out_of_reach(plan).message
     if budget.drop and plan.scores:
         assert len(plan.dropped) == budget.drop and plan.reached
+
+
+@given(tables(), budgets)
+@settings(max_examples=100, deadline=None)
+def test_plan_without_a_device_reaches_its_target_by_its_prediction_or_takes_all(case, budget):
+    latency, judged, _, _ = case
+    try:
+        plan = choose_blocks(latency, judged, budget, None)
+    except InputError:
+        return
+    assert plan.dropped == tuple(plan.scores)[: len(plan.dropped)]
+    if not plan.scores:
+        assert not plan.reached
+        return
+    assert plan.measured_percent is None
+    assert plan.predicted_percent == predicted_percent(plan.dropped, latency)
+    if not plan.reached:
+        assert plan.dropped == tuple(plan.scores)
+    elif plan.target_percent is not None:
+        assert plan.predicted_percent.low >= plan.target_percent
+
+
+@given(tables(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_prediction_holds_its_estimate_whatever_the_blocks_save(case, data):
+    latency = case[0]
+    names = data.draw(st.sets(st.sampled_from([saving.block for saving in latency.savings])))
+    found = predicted_percent(tuple(names), latency)
+    slack = 1e-9
+    assert found.low - slack <= found.estimate <= found.high + slack
+
+
+@given(tables(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_prediction_never_falls_with_another_block_that_surely_saves(case, data):
+    latency = case[0]
+    order = data.draw(st.permutations([s.block for s in latency.savings if s.reduction_percent.low > 0]))
+    found = [predicted_percent(order[:count], latency) for count in range(len(order) + 1)]
+    assert (found[0].low, found[0].estimate, found[0].high) == (0, 0, 0)
+    for fewer, more in pairwise(found):
+        assert (fewer.low <= more.low, fewer.estimate <= more.estimate, fewer.high <= more.high) == (True,) * 3
+
+
+@given(tables(), st.data())
+@settings(max_examples=100, deadline=None)
+def test_prediction_does_not_depend_on_the_order_of_the_blocks(case, data):
+    latency = case[0]
+    names = [saving.block for saving in latency.savings]
+    assert predicted_percent(data.draw(st.permutations(names)), latency) == predicted_percent(names, latency)

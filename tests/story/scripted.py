@@ -6,8 +6,9 @@ convolutions, so that no test depends on how busy the machine is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ import torch
 
 from practise_backends.fake import FakeBackend, FakeEngine, steady
 from practise_backends.ort import OrtBackend
-from practise_backends.terms import Artifact, Conditions
+from practise_backends.terms import Artifact, Conditions, Engine, Tensors
 from practise_deploy import build as story
-from practise_deploy.build import Build, Screen
+from practise_deploy import ground
+from practise_deploy.build import Build
+from practise_deploy.ground import Screen
+from practise_deploy.model.onnx_graph import with_cuts
 from practise_deploy.settings import read_settings
-from practise_deploy.store import Run
+from practise_deploy.store import Run, arrays_digest, digest
+from practise_deploy.terms import Block
 
 NETWORKS = """
 from networks import plain_network, tiny_mobilenet, tiny_resnet
@@ -46,8 +51,15 @@ class ScriptedOrt(FakeBackend):
         super().__init__(script=lambda artifact: steady(ms_of(artifact)))
 
     def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
-        engine, plain = super().open(artifact, conditions), OrtBackend()
-        engine.run = plain.open(plain.compile(artifact.content, conditions), conditions).run  # type: ignore[method-assign]
+        engine, opened = super().open(artifact, conditions), list[Engine]()
+
+        def run(tensors: Tensors) -> dict[str, Any]:
+            if not opened:  # most engines are only timed
+                plain = OrtBackend()
+                opened.append(plain.open(plain.compile(artifact.content, conditions), conditions))
+            return opened[0].run(tensors)
+
+        engine.run = run  # type: ignore[method-assign]
         return engine
 
 
@@ -66,21 +78,37 @@ def count_of(kind: str, model: onnx.ModelProto | Path) -> int:
     return sum(node.op_type == kind for node in model.graph.node)
 
 
-def write_inputs(folder: Path, *, count: int = 40, side: int = 16, seed: int = 0) -> tuple[Path, Path]:
-    """A Python file of networks and an .npz of images without labels."""
+def write_inputs(
+    folder: Path, *, count: int = 40, side: int = 16, seed: int = 0, labelled: bool = False
+) -> tuple[Path, Path]:
+    """A Python file of networks and an .npz of images, by default without labels."""
     networks, data = folder / "nets.py", folder / f"tiny{seed}.npz"
     networks.write_text(NETWORKS)
     pixels = np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    np.savez(data, images=pixels)
+    labels = {"labels": np.arange(count) % 10} if labelled else {}
+    np.savez(data, images=pixels, **labels)
     return networks, data
 
 
 @contextmanager
 def device(backend: FakeBackend | None = None) -> Iterator[None]:
-    """Every backend that is asked for is this one."""
+    """Every backend that is asked for is this one; equal networks are exported for cutting once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(story, "load_backend", lambda name: backend or ScriptedOrt())
+        patch.setattr(ground, "load_backend", lambda name: backend or ScriptedOrt())
+        patch.setattr(ground, "with_cuts", _with_cuts_once)
+        patch.setattr(story, "QUICK", replace(story.QUICK, warmup_s=0.0))
         yield
+
+
+_CUT: dict[str, onnx.ModelProto] = {}
+
+
+def _with_cuts_once(traced: torch.fx.GraphModule, blocks: Sequence[Block], shape: Sequence[int]) -> onnx.ModelProto:
+    weights = arrays_digest({name: value.numpy() for name, value in traced.state_dict().items()})
+    key = digest(str(traced.graph), weights, [block.name for block in blocks], list(shape))
+    if key not in _CUT:
+        _CUT[key] = with_cuts(traced, blocks, shape)
+    return _CUT[key]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from story.scripted import device, make_build, write_inputs
 
 ALL = {
     "latency", "recoverability", "plan", "recover", "finetune", "export-original", "export", "verify", "bench",
+    "throughput", "frontier",
 }  # fmt: skip
 Copy = Callable[[], Path]
 
@@ -52,7 +53,7 @@ def test_other_iterations_leave_measurements_and_plan_alone(copied: Copy, given:
     build = make_build(copied(), tell=told.append, **{**given, "iterations": 7})
     with device():
         assert build.release.finetuned.steps == 7
-    assert set(computed(build)) - {"export", "verify", "bench"} == {"finetune"}
+    assert set(computed(build)) - {"export", "verify", "bench", "throughput"} == {"finetune"}
     assert "finetune: computing, because schedule changed" in told
     assert "plan: kept from the earlier run (same inputs)" in told
 
@@ -60,11 +61,17 @@ def test_other_iterations_leave_measurements_and_plan_alone(copied: Copy, given:
 @pytest.mark.parametrize(
     "change, again, kept",
     [
-        ({"threads": 2}, {"latency", "plan", "verify", "bench"}, {"recoverability", "recover", "finetune", "export"}),
-        ({"seed": 1}, {"recoverability", "plan", "recover", "finetune"}, {"latency", "export-original"}),
+        (
+            {"threads": 2},
+            {"latency", "plan", "verify", "bench", "throughput", "frontier"},
+            {"recoverability", "recover", "finetune", "export"},
+        ),
+        ({"seed": 1}, {"recoverability", "plan", "recover", "finetune", "frontier"}, {"latency", "export-original"}),
+        ({"sessions": 3}, {"bench"}, ALL - {"bench"}),
+        ({"min_speedup": 1.1}, set(), ALL),
         ({"mean": "0.5,0.5,0.5", "std": "0.2,0.2,0.2", "iterations": 0}, {"recover", "verify"}, {"latency"}),
     ],
-    ids=["threads", "seed", "preprocessing"],
+    ids=["threads", "seed", "sessions", "gate", "preprocessing"],
 )
 def test_changed_setting_recomputes_what_depends_on_it(
     copied: Copy, given: dict[str, Any], change: dict[str, Any], again: set[str], kept: set[str]
@@ -79,6 +86,16 @@ def test_other_images_recompute_all_but_the_measurements(copied: Copy, given: di
     assert {"recoverability", "recover", "finetune", "verify"} <= set(found)
     assert not {"latency", "export-original"} & set(found)
     assert "images" in found["recover"] and "held-out images" in found["verify"]
+    assert "held-out images" in found["frontier"]
+
+
+def test_other_blocks_judge_the_neighbours_again(copied: Copy, given: dict[str, Any]):
+    """The same neighbouring sets may be around another plan, whose own set is then marked."""
+    build = make_build(copied(), **{**given, "drop": 1})
+    with device():
+        points = build.frontier.points
+    assert "dropped blocks" in computed(build)["frontier"]
+    assert [len(point.dropped) for point in points if point.chosen] == [1, 1]
 
 
 def test_same_images_in_another_file_recompute_nothing(copied: Copy, given: dict[str, Any], tmp_path: Path):

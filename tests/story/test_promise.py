@@ -10,19 +10,26 @@ from typing import Any
 import pytest
 import torch
 
-from practise_backends.terms import Artifact
-from practise_deploy import build as story
-from practise_deploy.errors import EnvironmentProblem, TargetOutOfReach
+from practise_backends.terms import Artifact, Device
+from practise_deploy import ground
+from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
 from practise_deploy.shipping.export import export_onnx
-from story.scripted import ScriptedOrt, device, make_build, ms_by_convolutions
+from story.scripted import ScriptedOrt, device, make_build, ms_by_convolutions, write_inputs
 
 Copy = Callable[[], Path]
+
+
+def is_variant(artifact: Artifact) -> bool:
+    """Whether it is a network that was made to be measured, not one of the finished files."""
+    return Path(str(artifact.content)).name.startswith("variant")
 
 
 def test_reachable_reduction_is_reached_with_the_fewest_blocks(copied: Copy, given: dict[str, Any]):
     """A block is 0.2 of 2.6 ms, 7.7%: 20% takes three of them."""
     with device():
-        release = make_build(copied(), **{**given, "drop": None, "reduce": 20, "iterations": 1}).release
+        release = make_build(
+            copied(), **{**given, "drop": None, "reduce": 20, "iterations": 1, "frontier": False}
+        ).release
     assert len(release.plan.dropped) == 3 and release.plan.reached
     assert release.verdict.kept and release.verdict.exit_code == 0
     assert [kept.reason for kept in release.plan.kept] and all(kept.reason for kept in release.plan.kept)
@@ -49,13 +56,13 @@ def test_device_without_any_saving_drops_nothing_and_says_so(copied: Copy, given
 
 
 def test_model_that_is_no_faster_in_the_end_breaks_the_promise(copied: Copy, given: dict[str, Any]):
-    """Variants (bytes) are timed honestly, the finished files are not faster."""
+    """Variants are timed honestly, the finished files are not faster."""
 
     def deceiving(artifact: Artifact) -> float:
-        return ms_by_convolutions(artifact) if isinstance(artifact.content, bytes) else 2.6
+        return ms_by_convolutions(artifact) if is_variant(artifact) else 2.6
 
     with device(ScriptedOrt(deceiving)):
-        release = make_build(copied(), **{**given, "threads": 3}).release
+        release = make_build(copied(), **{**given, "threads": 3, "frontier": False}).release
     assert not release.verdict.kept and release.verdict.exit_code == 1
     assert "does not exclude 1" in release.verdict.reasons[0]
 
@@ -64,11 +71,11 @@ def test_less_than_was_asked_breaks_the_promise(copied: Copy, given: dict[str, A
     """The finished model is a little slower than its plan was."""
 
     def optimistic(artifact: Artifact) -> float:
-        worse = not isinstance(artifact.content, bytes) and artifact.content.name == "model.onnx"
+        worse = Path(str(artifact.content)).name == "model.onnx"
         return ms_by_convolutions(artifact) * (1.1 if worse else 1.0)
 
     with device(ScriptedOrt(optimistic)):
-        release = make_build(copied(), **{**given, "drop": None, "reduce": 15, "threads": 3}).release
+        release = make_build(copied(), **{**given, "drop": None, "reduce": 15, "threads": 3, "frontier": False}).release
     assert release.verdict.exit_code == 1 and "asked for 15.0% less latency" in release.verdict.reasons[0]
     assert release.speedup.low > 1
 
@@ -76,12 +83,12 @@ def test_less_than_was_asked_breaks_the_promise(copied: Copy, given: dict[str, A
 def test_wrongly_exported_network_is_exit_4(copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     def export_wrongly(network: torch.fx.GraphModule, shape: Any, path: Path, *, dynamic_batch: bool) -> Any:
         wrong = copy.deepcopy(network)
-        if path.name == story.MODEL:
+        if path.name == ground.MODEL:
             with torch.no_grad():
                 wrong.get_submodule("fc").weight.neg_()
         return export_onnx(wrong, shape, path, dynamic_batch=dynamic_batch)
 
-    monkeypatch.setattr(story, "export_onnx", export_wrongly)
+    monkeypatch.setattr(ground, "export_onnx", export_wrongly)
     folder = copied()
     (folder / "model.onnx").unlink()
     with device():
@@ -95,3 +102,96 @@ def test_missing_backend_is_exit_3(tmp_path: Path, given: dict[str, Any]):
         assert make_build(tmp_path / "run", **{**given, "backend": "trt"}).release
     assert raised.value.exit_code == 3 and "ort" in raised.value.remedy
     assert not (tmp_path / "run").exists()
+
+
+# The gate.
+
+
+def test_gate_that_fails_is_exit_1_and_names_the_nearest_set_that_passes(copied: Copy, given: dict[str, Any]):
+    """Two blocks give 1.18; the neighbours with three give 1.3."""
+    with device():
+        release = make_build(copied(), **{**given, "min_speedup": 1.25}).release
+    assert release.verdict.exit_code == 1 and not release.verdict.kept
+    assert release.verdict.reasons[0].startswith("--min-speedup: measured 1.182, surely 1.182")
+    assert release.gate is not None and release.gate.nearest is not None
+    assert release.gate.nearest.dropped == tuple(release.plan.scores)[:3]
+    assert release.verdict.reasons[-1].endswith("build it with --drop 3")
+
+
+def test_demand_on_the_accuracy_without_labels_is_refused_before_anything_is_measured(
+    tmp_path: Path, given: dict[str, Any]
+):
+    with device(), pytest.raises(InputError, match="carry no labels") as raised:
+        assert make_build(tmp_path / "run", **{**given, "max_drop": 1.0}).release
+    assert "--eval" in raised.value.remedy
+    assert not (tmp_path / "run" / "latency.json").exists()
+
+
+def test_loss_of_accuracy_is_judged_on_labelled_images(copied: Copy, given: dict[str, Any], tmp_path: Path):
+    _, data = write_inputs(tmp_path, labelled=True)
+    asked = {**given, "data": data, "iterations": 1}
+    with device():
+        release = make_build(copied(), **{**asked, "max_drop": 100.0}).release
+        strict = make_build(tmp_path / "run", **{**asked, "max_drop": 0.0, "frontier": False}).release
+    assert release.gate is not None and release.gate.passed
+    assert all(point.drop_points is not None for point in release.frontier.points)
+    assert strict.gate is not None and not strict.gate.passed and strict.verdict.exit_code == 1
+    assert any(reason.startswith("--max-drop: lost ") for reason in strict.verdict.reasons)
+
+
+# A table of another device.
+
+
+class ElsewhereOrt(ScriptedOrt):
+    """Another device than the table's."""
+
+    def device(self) -> Device:
+        return Device(name="another device", fingerprint="0" * 64, versions={}, facts={})
+
+
+def test_table_of_another_device_plans_by_its_prediction_and_says_so(copied: Copy, given: dict[str, Any]):
+    folder = copied()
+    table = folder.parent / "board.json"
+    table.write_bytes((folder / "latency.json").read_bytes())
+    asked = {**given, "drop": None, "reduce": 20, "latency_table": table, "iterations": 1, "frontier": False}
+    with device(ElsewhereOrt()):
+        build = make_build(folder, **asked)
+        release = build.release
+    assert "latency" not in build.run.decisions
+    assert release.plan.measured_percent is None and release.plan.device == "scripted device"
+    assert release.plan.reached and len(release.plan.dropped) == 3
+    assert release.verdict.exit_code == 0
+    assert "23.1% less latency predicted for scripted device" in release.verdict.sentence
+    assert "not measured there; on another device" in release.verdict.sentence
+
+
+def test_demanded_speedup_on_a_device_that_is_not_at_hand_fails_closed(copied: Copy, given: dict[str, Any]):
+    folder = copied()
+    table = folder.parent / "board.json"
+    table.write_bytes((folder / "latency.json").read_bytes())
+    with device(ElsewhereOrt()):
+        release = make_build(
+            folder, **{**given, "latency_table": table, "min_speedup": 1.05, "frontier": False}
+        ).release
+    assert release.speedup.low > 1.05
+    assert release.verdict.exit_code == 1
+    assert "not measured on scripted device" in release.verdict.reasons[0]
+
+
+def test_table_of_this_device_is_planned_with_as_if_it_had_just_been_measured(
+    copied: Copy, given: dict[str, Any], finished: Path
+):
+    build = make_build(copied(), **{**given, "latency_table": finished / "latency.json"})
+    with device():
+        assert build.plan.measured_percent is not None
+    assert "latency" not in build.run.decisions
+
+
+def test_table_of_another_network_is_refused_before_anything_is_measured(
+    finished: Path, given: dict[str, Any], tmp_path: Path
+):
+    other = {**given, "network": given["network"].replace("tiny_resnet", "tiny_mobilenet"), "drop": 1}
+    build = make_build(tmp_path / "run", **other, latency_table=finished / "latency.json")
+    with device(), pytest.raises(InputError, match="another network"):
+        assert build.release
+    assert build.run.decisions == {}

@@ -12,6 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 
+from practise_backends.table import samples_digest
+from practise_backends.terms import SCHEMA
 from practise_deploy.cli import main
 from story.scripted import count_of, device, make_build, write_inputs
 
@@ -33,7 +35,9 @@ def test_run_folder_holds_everything_and_nothing_temporary(finished: Path):
 def test_every_json_file_has_a_schema_number(finished: Path):
     files = sorted(finished.rglob("*.json"))
     assert len(files) > 10
-    assert {str(f): read(f.parent, f.name).get("schema") for f in files} == {str(f): 1 for f in files}
+    schemas = {f.name: read(f.parent, f.name).get("schema") for f in files}
+    assert schemas.pop("manifest.json") == 1
+    assert set(schemas.values()) == {SCHEMA}
 
 
 def test_release_holds_the_speedup_with_its_interval(finished: Path):
@@ -48,6 +52,43 @@ def test_latency_table_says_what_the_device_was_scripted_to_save(finished: Path)
     savings = read(finished, "latency.json")["savings"]
     assert len(savings) == 7
     assert [s["saving_ms"]["estimate"] for s in savings] == pytest.approx([0.2] * 7, rel=1e-6)
+
+
+def test_blocks_of_one_stage_share_their_figure_and_savings_add_up(finished: Path):
+    table = read(finished, "latency.json")
+    assert {s["block"]: len(s["pooled_with"]) for s in table["savings"]} == {
+        **dict.fromkeys(("layer1.0", "layer1.1", "layer1.2"), 2),
+        **dict.fromkeys(("layer2.1", "layer2.2", "layer3.1", "layer3.2"), 1),
+    }
+    assert all(check["same"] for check in table["twins"]) and len(table["twins"]) == 3
+    assert table["additivity"]["estimate"] == pytest.approx(1.0, rel=1e-6)
+    assert table["notes"] == []
+
+
+def test_frontier_goes_along_the_ranking_and_ends_with_the_release(finished: Path):
+    release = read(finished, "release.json")
+    points, ranked = release["frontier"]["points"], list(release["plan"]["scores"])
+    assert [p["dropped"] for p in points[:-1]] == [ranked[:count] for count in (1, 2, 3, 4)]
+    assert [p["reduction_percent"]["estimate"] for p in points[:-1]] == pytest.approx(
+        [100 * 0.2 * count / 2.6 for count in (1, 2, 3, 4)], rel=1e-6
+    )
+    assert (points[-1]["dropped"], points[-1]["recovery"]) == (release["plan"]["dropped"], "finetuned")
+    assert [p["chosen"] for p in points] == [False, True, False, False, True]
+    assert all(p["accuracy"] is None for p in points)
+    assert release["gate"] is None
+
+
+def test_throughput_is_told_of_both_models_at_every_point(finished: Path):
+    """The files are of a fixed batch; for this they are made to take eight images."""
+    found = read(finished, "release.json")["throughput"]
+    assert [(t["engine"], t["batch"], t["refused"]) for t in found] == [
+        ("original", 1, ""),
+        ("new", 1, ""),
+        ("original", 8, ""),
+        ("new", 8, ""),
+    ]
+    rates = [t["images_per_s"]["estimate"] for t in found]
+    assert rates == pytest.approx([1000 / 2.6, 1000 / 2.2, 8000 / 2.6, 8000 / 2.2])
 
 
 def test_dropped_blocks_are_gone_from_the_onnx_as_many_as_predicted(finished: Path):
@@ -82,8 +123,12 @@ def test_manifest_names_versions_device_seed_and_hashes(finished: Path):
 
 def test_samples_are_the_raw_rounds(finished: Path):
     samples = np.load(finished / "samples.npz")
-    assert samples["bench/rounds_ms"].shape[1] == len(samples["bench/engines"]) == 3
-    assert samples["latency/rounds_ms"].shape[1] == len(samples["latency/engines"]) == 9
+    assert samples["bench/rounds_ms"].shape[1] == len(samples["bench/engines"]) == 8
+    assert samples["latency/rounds_ms"].shape[1] == len(samples["latency/engines"])
+    table = read(finished, "latency.json")
+    own = {name.removeprefix("latency/"): samples[name] for name in samples.files if name.startswith("latency/")}
+    assert samples_digest(own) == table["samples_sha256"]
+    assert {*own["engines"]} >= {"original", *(s["block"] for s in table["savings"] if s["measured"])}
 
 
 def test_report_is_one_file_that_loads_nothing(finished: Path):
@@ -96,7 +141,13 @@ def test_report_is_one_file_that_loads_nothing(finished: Path):
 def test_dynamic_batch_runs_at_other_batch_sizes_and_computes_the_same(tmp_path: Path):
     networks, data = write_inputs(tmp_path, side=32, count=24)
     build = make_build(
-        tmp_path / "run", network=f"{networks}:tiny_mobilenet", data=data, drop=1, iterations=2, dynamic_batch=True
+        tmp_path / "run",
+        network=f"{networks}:tiny_mobilenet",
+        data=data,
+        drop=1,
+        iterations=2,
+        dynamic_batch=True,
+        frontier=False,
     )
     with device():
         release = build.release
@@ -119,6 +170,7 @@ def test_paper_recipe_ends_with_a_faithful_network(tmp_path: Path, given: dict[s
     with device():
         release = build.release
     assert release.verdict.exit_code == 0 and release.recipe == "paper"
+    assert {point.recovery for point in release.frontier.points} == {"none", "finetuned"}
     assert "plain drop" in release.recovered.method and release.finetuned.steps == 5
     assert count_of("Conv", tmp_path / "run" / "model.onnx") == 19
 

@@ -4,41 +4,55 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from practise_backends.intervals import REPEAT
-from practise_backends.terms import Conditions, Device, Interval
+from practise_backends.terms import Interval, LatencyTable, Saving, SetCheck, TwinCheck
 from practise_deploy.terms import (
     Accuracy,
     Attempt,
     Block,
     Budget,
+    Constraint,
     DataFacts,
-    EngineFigures,
+    Frontier,
+    FrontierPoint,
+    Gate,
     Kept,
-    LatencyTable,
     Link,
     NetworkFacts,
     Plan,
     Preprocessing,
     Recoverability,
     Release,
-    Saving,
     Shipped,
-    Speedup,
     Student,
     Verdict,
     Verification,
 )
+from unit.measured import (
+    CONDITIONS,
+    DEVICE,
+    around,
+    comparison,
+    environment,
+    figures,
+    samples,
+    scenarios,
+    throughput,
+)
+
+__all__ = [
+    "CONDITIONS",
+    "DEVICE",
+    "around",
+    "comparison",
+    "environment",
+    "figures",
+    "samples",
+    "scenarios",
+    "throughput",
+]
 
 COMMAND = "practise-deploy build --network torchvision:resnet34 --data photos --reduce 20%"
 SENTENCE = "1.27× faster at the bad end of the interval, and accuracy fell by 0.6 points at most 1.4."
-CONDITIONS = Conditions(batch=1, threads=2, precision="fp32", clock="end_to_end")
-DEVICE = Device(
-    name="Example CPU 3000 @ 2.40GHz",
-    fingerprint="5f" * 32,
-    versions={"onnxruntime": "1.27.0"},
-    facts={"cpu": "Example CPU 3000", "logical_cores": "8", "os": "Linux", "load_average": "0.42"},
-)
-
 # name, saving in ms, relative recoverability, kept because (empty: dropped)
 _BLOCKS = (
     ("layer1.0", 1.92, 0.021, "the target was met without it"),
@@ -57,11 +71,6 @@ _BLOCKS = (
 )
 NAMES = tuple(name for name, *_ in _BLOCKS)
 DROPPED = tuple(name for name, _, _, reason in _BLOCKS if not reason)
-
-
-def around(estimate: float, half: float) -> Interval:
-    """A 95% interval."""
-    return Interval(estimate=estimate, low=estimate - half, high=estimate + half, confidence=0.95)
 
 
 def blocks() -> tuple[Block, ...]:
@@ -118,12 +127,16 @@ def latency() -> LatencyTable:
     """Savings of all candidates; the last one is lost in the noise."""
     return LatencyTable(
         network="torchvision:resnet34",
+        backend="ort",
         device=DEVICE,
         conditions=CONDITIONS,
         input_shape=(1, 3, 224, 224),
         baseline_ms=around(31.42, 0.11),
         aa_ratio=around(1.0004, 0.0018),
         resolution_ms=0.0566,
+        session_percent=0.41,
+        estimator="median of the paired log-ratios",
+        estimator_errors_percent={"median of the paired log-ratios": 0.21, "mean": 0.4},
         savings=tuple(
             Saving(
                 block=name,
@@ -135,6 +148,31 @@ def latency() -> LatencyTable:
             )
             for name, saving, *_ in _BLOCKS
         ),
+        twins=(
+            TwinCheck(
+                latency_class=3,
+                blocks=("layer3.1", "layer3.5"),
+                difference_percent=around(0.07, 0.24),
+                same=True,
+            ),
+        ),
+        sets=tuple(
+            SetCheck(
+                dropped=names,
+                predicted_percent=predicted,
+                measured_percent=around(measured, 0.3),
+            )
+            for names, predicted, measured in (
+                (("layer1.0", "layer3.1"), 10.8, 10.4),
+                (("layer1.1", "layer2.1", "layer4.1"), 15.4, 14.9),
+                (("layer1.2", "layer2.2", "layer3.3", "layer3.5"), 20.7, 19.6),
+                (NAMES[:8], 43.1, 41.2),
+            )
+        ),
+        additivity=around(0.957, 0.014),
+        environment=environment(),
+        notes=("threads were pinned to cores 0 and 1",),
+        warmup_s=2.1,
         rounds=640,
         discarded=("round 17: 'original' took 190 ms, more than 5 times its running median of 31.4 ms",),
         stopped_because="the interval of every ratio is within +-0.25%",
@@ -168,10 +206,16 @@ def plan() -> Plan:
         kept=tuple(Kept(block=name, reason=reason) for name, _, _, reason in _BLOCKS if reason),
         scores={name: 0.4 * share / (saving - 0.07) for name, saving, share, _ in _BLOCKS if share},
         predicted_ms=24.36,
+        device=DEVICE.name,
+        predicted_percent=around(22.5, 0.4),
         measured_percent=around(21.9, 0.31),
         attempts=(
-            Attempt(dropped=DROPPED[:3], predicted_percent=17.3, measured_percent=around(16.8, 0.3), met=False),
-            Attempt(dropped=DROPPED, predicted_percent=22.5, measured_percent=around(21.9, 0.31), met=True),
+            Attempt(
+                dropped=DROPPED[:3], predicted_percent=around(17.3, 0.35), measured_percent=around(16.8, 0.3), met=False
+            ),
+            Attempt(
+                dropped=DROPPED, predicted_percent=around(22.5, 0.4), measured_percent=around(21.9, 0.31), met=True
+            ),
         ),
         reached=True,
     )
@@ -237,37 +281,58 @@ def verification() -> Verification:
     )
 
 
-def speedup() -> Speedup:
-    """The original, itself again, and the release."""
-    return Speedup(
-        speedup=around(1.281, 0.006),
-        aa_ratio=around(0.9998, 0.0015),
-        engines=(
-            figures("original", 31.4, 87.2),
-            figures(REPEAT, 31.4, 87.2),
-            figures("new", 24.5, 85.9),
+def frontier_point(many: int, recovery: str, reduction: float, accuracy: float) -> FrontierPoint:
+    """So many blocks dropped."""
+    lost = 73.4 - accuracy
+    return FrontierPoint(
+        dropped=DROPPED[:many] if many <= len(DROPPED) else (*DROPPED, *NAMES[5 : many + 1]),
+        recovery=recovery,
+        reduction_percent=around(reduction, 0.3),
+        accuracy=Accuracy(percent=around(accuracy, 3.9), correct=round(5 * accuracy), images=500),
+        agreement_percent=Interval(
+            estimate=100 - 2 * lost, low=97 - 2.2 * lost, high=100 - 1.7 * lost, confidence=0.95
         ),
-        device=DEVICE,
-        conditions=CONDITIONS,
-        rounds=412,
-        discarded=(),
-        stopped_because="the interval of every ratio is within +-0.25%",
-        verdict="faster",
+        drop_points=around(lost, 0.8 + 0.2 * lost),
+        chosen=many == len(DROPPED),
     )
 
 
-def figures(name: str, median_ms: float, file_mb: float) -> EngineFigures:
-    """Figures of one engine; the sample is too small for its p99."""
-    return EngineFigures(
-        name=name,
-        p50_ms=around(median_ms, 0.08),
-        p90_ms=around(median_ms + 1.1, 0.4),
-        p99_ms=None,
-        throughput_per_s=1000 / median_ms,
-        load_ms=142.0,
-        first_run_ms=48.9,
-        peak_memory_mb=211.0,
-        file_mb=file_mb,
+def frontier() -> Frontier:
+    """Up to six blocks, the plan's four also without recovery and finetuned."""
+    closed = ((1, 6.0, 73.2), (2, 11.7, 72.8), (3, 16.8, 72.0), (4, 21.9, 70.4), (5, 26.6, 66.2), (6, 31.0, 58.8))
+    return Frontier(
+        points=(
+            *(frontier_point(many, "closed form", reduction, accuracy) for many, reduction, accuracy in closed),
+            frontier_point(4, "none", 21.9, 48.2),
+            frontier_point(4, "finetuned", 21.9, 72.8),
+        ),
+        fit_images=500,
+        images=500,
+    )
+
+
+def gate(most_points: float = 1.5) -> Gate:
+    """The speed-up passes; the accuracy does where so many points may be lost, else two blocks would."""
+    passed = most_points >= 1.4
+    lost = Constraint(
+        name="max_drop",
+        asked=most_points,
+        found=around(0.6, 0.8),
+        passed=passed,
+        reason=f"1.4 points at the bad end against {most_points:g}",
+    )
+    faster = Constraint(
+        name="min_speedup",
+        asked=1.2,
+        found=around(1.281, 0.006),
+        passed=True,
+        reason="1.275 at the bad end is no less than 1.2",
+    )
+    return Gate(
+        constraints=(faster, lost),
+        passed=passed,
+        nearest=None if passed else frontier_point(2, "closed form", 11.7, 73.2),
+        advice="" if passed else "More held-out images narrow the interval: 2,000 would decide it.",
     )
 
 
@@ -287,8 +352,11 @@ def release() -> Release:
         finetuned=student("feature mimicking", 0.0124),
         shipped=shipped(),
         verification=verification(),
-        bench=speedup(),
-        speedup=speedup().speedup,
+        bench=comparison(),
+        throughput=throughput(),
+        frontier=frontier(),
+        gate=gate(),
+        speedup=comparison().speedup,
         verdict=Verdict(kept=True, exit_code=0, sentence=SENTENCE, reasons=("latency fell by 21.9%",)),
         seconds={"latency": 61.2, "recoverability": 92.0, "finetune": 3700.0},
         command=COMMAND,
@@ -298,15 +366,34 @@ def release() -> Release:
 def bare_release() -> Release:
     """A build in which all that may be absent is absent."""
     whole = release()
-    none = dict(p50_ms=None, p90_ms=None, load_ms=None, first_run_ms=None, peak_memory_mb=None)
+    none = dict(p50_ms=None, p90_ms=None, load_ms=None, first_run_ms=None, peak_memory_mb=None, precision_share=None)
     return replace(
         whole,
         network=replace(whole.network, output_classes=None, notes=()),
         images=replace(whole.images, labelled=False, skipped=()),
         recoverability=(),
-        plan=replace(whole.plan, budget=Budget(), target_percent=None, dropped=(), kept=(), scores={}, attempts=()),
+        plan=replace(
+            whole.plan,
+            budget=Budget(),
+            target_percent=None,
+            dropped=(),
+            kept=(),
+            scores={},
+            attempts=(),
+            measured_percent=None,
+        ),
         verification=replace(whole.verification, accuracy={}, drop_points=None),
-        bench=replace(whole.bench, engines=tuple(replace(one, **none) for one in whole.bench.engines)),
+        latency=replace(whole.latency, twins=(), sets=(), additivity=None, environment=None, notes=()),
+        bench=replace(
+            whole.bench,
+            engines=tuple(replace(one, **none) for one in whole.bench.engines),
+            environment=None,
+            discarded=(),
+            samples={},
+        ),
+        throughput=(),
+        frontier=Frontier(points=(), fit_images=0, images=0),
+        gate=None,
         verdict=Verdict(kept=False, exit_code=1, sentence="No block could be dropped.", reasons=()),
         seconds={},
     )

@@ -1,13 +1,15 @@
 """Which blocks go: pure arithmetic on hand-made records."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from practise_backends.terms import Conditions, Device, Interval
+from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError, TargetOutOfReach
-from practise_deploy.planning.choose import choose_blocks, out_of_reach, scores_of
-from practise_deploy.terms import Budget, LatencyTable, Recoverability, Saving
+from practise_deploy.planning.choose import choose_blocks, out_of_reach, predicted_percent, scores_of
+from practise_deploy.terms import Budget, Recoverability
+from unit import releases
 
 BASELINE_MS = 10.0
 
@@ -18,17 +20,15 @@ def interval(estimate: float, half: float = 0.0) -> Interval:
 
 def saving(block: str, ms: float, half: float = 0.1, distinguishable: bool = True) -> Saving:
     return Saving(
-        block=block, latency_class=0, saving_ms=interval(ms, half), reduction_percent=interval(100 * ms / BASELINE_MS),
+        block=block, latency_class=0, saving_ms=interval(ms, half), reduction_percent=interval(100 * ms / BASELINE_MS, 100 * half / BASELINE_MS),
         pooled_with=(), distinguishable=distinguishable,
     )  # fmt: skip
 
 
-def table(*savings: Saving) -> LatencyTable:
-    return LatencyTable(
-        network="n", device=Device(name="d", fingerprint="f", versions={}, facts={}), conditions=Conditions(),
-        input_shape=(1, 3, 8, 8), baseline_ms=interval(BASELINE_MS), aa_ratio=interval(1.0, 0.01), resolution_ms=0.1,
-        savings=savings, rounds=30, discarded=(), stopped_because="",
-    )  # fmt: skip
+def table(*savings: Saving, additivity: Interval | None = None) -> LatencyTable:
+    return replace(
+        releases.latency(), baseline_ms=interval(BASELINE_MS), resolution_ms=0.1, savings=savings, additivity=additivity
+    )
 
 
 def judged(**mse: float) -> list[Recoverability]:
@@ -135,7 +135,7 @@ def test_another_block_goes_where_the_measured_set_misses():
         (("a", "b"), False),
         (("a", "b", "c"), True),
     ]
-    assert plan.attempts[0].predicted_percent == pytest.approx(20.0)
+    assert plan.attempts[0].predicted_percent.estimate == pytest.approx(20.0)
     assert plan.measured_percent.estimate == 24
     assert plan.reached
 
@@ -164,6 +164,65 @@ def test_nothing_fewer_is_tried_after_a_miss():
     measured = Measured(10, 17, 24, 31)
     choose_blocks(FOUR, RANKED, Budget(reduce_percent=20.0), measured)
     assert measured.asked == [("a", "b"), ("a", "b", "c")]
+
+
+# Predicting.
+
+
+def test_prediction_is_the_sum_of_the_blocks_and_of_their_ends():
+    found = predicted_percent(("a", "c"), table(saving("a", 1.0, 0.1), saving("b", 5.0), saving("c", 2.0, 0.3)))
+    assert (found.estimate, found.low, found.high) == pytest.approx((30.0, 26.0, 34.0))
+
+
+def test_prediction_is_corrected_by_how_far_savings_add_up():
+    latency = table(saving("a", 1.0, 0.1), saving("b", 2.0, 0.3), additivity=interval(0.8, 0.05))
+    found = predicted_percent(("a", "b"), latency)
+    assert (found.estimate, found.low, found.high) == pytest.approx((24.0, 0.75 * 26, 0.85 * 34))
+
+
+def test_prediction_of_a_loss_keeps_its_ends_in_order():
+    found = predicted_percent(("a",), table(saving("a", -1.0, 0.1), additivity=interval(0.8, 0.05)))
+    assert (found.low, found.estimate, found.high) == pytest.approx((-11 * 0.85, -8.0, -9 * 0.75))
+
+
+def test_savings_that_add_up_less_take_more_blocks():
+    four = replace(FOUR, additivity=interval(0.8))
+    measured = Measured(8, 16, 24, 32)
+    plan = choose_blocks(four, RANKED, Budget(reduce_percent=20.0), measured)
+    assert plan.dropped == ("a", "b", "c") and measured.asked[0] == ("a", "b", "c")
+    assert plan.predicted_percent.estimate == pytest.approx(24.0)
+    assert plan.predicted_ms == pytest.approx(7.6)
+
+
+# A table of a device that is not at hand.
+
+
+def test_prediction_stands_alone_where_nothing_can_be_measured():
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=15.0), None)
+    assert plan.dropped == ("a", "b") and plan.reached
+    assert plan.measured_percent is None
+    assert all(attempt.measured_percent is None for attempt in plan.attempts)
+    assert plan.device == releases.DEVICE.name
+
+
+def test_predicted_target_counts_as_met_at_the_bad_end():
+    """Two blocks are 20% at the estimate and 18% at the bad end."""
+    assert choose_blocks(FOUR, RANKED, Budget(reduce_percent=18.0), None).dropped == ("a", "b")
+    assert choose_blocks(FOUR, RANKED, Budget(reduce_percent=18.1), None).dropped == ("a", "b", "c")
+
+
+def test_number_of_blocks_is_taken_unmeasured_as_asked():
+    plan = choose_blocks(FOUR, RANKED, Budget(drop=3), None)
+    assert (plan.dropped, plan.reached, plan.target_percent) == (("a", "b", "c"), True, None)
+
+
+def test_target_that_the_prediction_misses_is_told_as_predicted():
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=50.0), None)
+    error = out_of_reach(plan)
+    assert not plan.reached
+    assert "all 4 rankable blocks is predicted to save 40.0% [36.0, 44.0]" in error.message
+    assert error.remedy == "ask for at most --reduce 36%, or --target-ms 6.4"
+    assert choose_blocks(FOUR, RANKED, Budget(reduce_percent=36.0), None).reached
 
 
 # Refusals.

@@ -48,9 +48,21 @@ SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
         lambda c: c.show_verification(releases.verification()),
         ("teacher", "0.9713", "0.9999999", "73.4% (69.5 to 77.3)", "0.6 (−0.2 to 1.4)"),
     ),
-    "speedup": (
-        lambda c: c.show_speedup(releases.speedup()),
-        ("1.281× (1.275 to 1.287)", "– (too few samples)", "original (again)", "24.50 (24.42 to 24.58)"),
+    "comparison": (
+        lambda c: c.show_comparison(releases.comparison()),
+        ("1.281× (1.275 to 1.287)", "– (too few samples)", "4 of each network", "24.50 (24.42 to 24.58)"),
+    ),
+    "throughput": (
+        lambda c: c.show_throughput(releases.throughput()),
+        ("Throughput by batch and threads", "51.7 (51.1 to 52.3)", "– (more memory than the device has)"),
+    ),
+    "scenarios": (
+        lambda c: c.show_scenarios(releases.scenarios()),
+        ("SingleStream", "32.5 ms (90th percentile)", "no: Min queries not satisfied", "min_duration_s 10"),
+    ),
+    "gate": (
+        lambda c: c.show_gate(releases.gate(most_points=1.0)),
+        ("at least 1.2×", "at most 1 point", "- Failed: accuracy lost.", "- The nearest set that passes: without"),
     ),
     "release": (
         lambda c: c.show_release(releases.release(), Path("runs/resnet34")),
@@ -96,7 +108,7 @@ def test_absent_figures_are_shown_with_their_reasons(capsys: pytest.CaptureFixtu
     bare, console = releases.bare_release(), Console()
     console.show_release(bare, Path("runs"))
     console.show_verification(bare.verification)
-    console.show_speedup(bare.bench)
+    console.show_comparison(bare.bench)
     console.show_plan(bare.plan, bare.recoverability)
     out = capsys.readouterr().out
     assert "None" not in out
@@ -127,11 +139,19 @@ def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(capsys: pytest.
     assert out == ""
     assert err.splitlines() == [
         "measuring ...",
-        "measuring: 25%, about 30 s left, 10 rounds",
-        "measuring: 50%, about 20 s left, 20 rounds",
-        "measuring: 75%, about 10 s left, 30 rounds",
+        "measuring: 25%, 10 s gone, about 30 s left, 10 rounds",
+        "measuring: 50%, 20 s gone, about 20 s left, 20 rounds",
+        "measuring: 75%, 30 s gone, about 10 s left, 30 rounds",
         "measuring: 30 s",
     ]
+
+
+def test_progress_of_unknown_length_says_how_long_it_took_so_far(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Ticking()
+    with Console(now_s=clock).progress("compiling") as progress:
+        clock.time_s = 12.0
+        progress.advance(0.0, 0.0)
+    assert "compiling: 12 s gone" in capsys.readouterr().err.splitlines()
 
 
 def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,6 +172,7 @@ def test_progress_in_a_terminal_is_a_bar_and_may_be_nested(
     out, err = capsys.readouterr()
     assert out == ""
     assert "measuring [x]" in err and "planning" in err
+    assert "gone" in err and "left" in err
 
 
 def test_console_imports_neither_torch_nor_rich() -> None:

@@ -1,23 +1,36 @@
-"""Savings by block, on a scripted device whose times are known."""
+"""Variants of a network as files, their times on a scripted device, and tables that come from elsewhere."""
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from networks import tiny_resnet
-from practise_backends.fake import FakeBackend, Script, ScriptedClock, drifting, noisy, steady
-from practise_backends.intervals import ORIGINAL, REPEAT
-from practise_backends.terms import Artifact, Conditions, Patience
+from practise_backends.fake import FakeBackend, steady
+from practise_backends.intervals import ORIGINAL
+from practise_backends.ort import OrtBackend
+from practise_backends.terms import Artifact, Bench, Conditions, Patience, Tensors
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.onnx_graph import with_cuts, without
 from practise_deploy.model.trace import trace
-from practise_deploy.planning.latency import Bench, measure_block_latency, measure_reduction
+from practise_deploy.planning.latency import (
+    Variants,
+    measure_block_latency,
+    measure_reduction,
+    measure_reductions,
+    variants_of,
+)
+from practise_deploy.terms import Block
 
 SHAPE = (1, 3, 16, 16)
 BASELINE_MS = 10.0
-PATIENCE = Patience(budget_s=60, warmup_s=0.0, min_rounds=30, max_rounds=40, enough_percent=1e-9)
+PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=20, max_rounds=20, enough_percent=0.0, keep_throttled=True)
 
 
 class Silent:
@@ -26,183 +39,97 @@ class Silent:
 
 
 @pytest.fixture(scope="module")
-def cuttable():
+def cuttable() -> tuple[onnx.ModelProto, dict[str, Block]]:
     traced, _ = trace(tiny_resnet(), SHAPE)
     blocks = droppable(find_blocks(traced, SHAPE))
     return with_cuts(traced, blocks, SHAPE), {block.name: block for block in blocks}
 
 
-class Device:
-    """Runs the original and every variant of it at scripted speeds, and remembers what was opened."""
-
-    def __init__(self, cuttable, sets: dict[tuple[str, ...], Script], original: list[Script]) -> None:
-        model, blocks = cuttable
-        self.known = {
-            hashlib.sha256(without(model, [blocks[n] for n in names]).SerializeToString()).hexdigest(): names
-            for names in ((), *sets)
-        }
-        self.sets, self.original, self.opened = sets, list(original), []
-        self.engines = []
-
-    def backend(self, clock: ScriptedClock) -> FakeBackend:
-        device = self
-
-        class Remembering(FakeBackend):
-            def open(self, artifact: Artifact, conditions: Conditions):
-                device.engines.append(super().open(artifact, conditions))
-                return device.engines[-1]
-
-        return Remembering(clock, self.script)
-
-    def script(self, artifact: Artifact) -> Script:
-        names = self.known[artifact.sha256]
-        self.opened.append(names)
-        return self.sets[names] if names else self.original.pop(0)
+# The files.
 
 
-def table_of(cuttable, ms: dict[str, float | Script], original: list[Script] | None = None, **patience):
+@pytest.fixture(scope="module")
+def variants(cuttable: Any, tmp_path_factory: pytest.TempPathFactory) -> Variants:
     model, blocks = cuttable
-    scripts = {(name,): steady(each) if isinstance(each, float) else each for name, each in ms.items()}
-    device = Device(cuttable, scripts, original or [steady(BASELINE_MS)] * 2)
-    settings = {name: getattr(PATIENCE, name) for name in PATIENCE.__slots__} | patience
-    bench = Bench(backend=device.backend(ScriptedClock()), conditions=Conditions(), patience=Patience(**settings))
-    table = measure_block_latency(model, "tiny", [blocks[name] for name in ms], bench, Silent())
-    return table, {saving.block: saving for saving in table.savings}, device
+    return Variants(model, list(blocks.values()), tmp_path_factory.mktemp("variants"))
 
 
-def test_saving_is_the_original_minus_the_network_without_the_block(cuttable):
-    table, savings, _ = table_of(cuttable, {"layer1.0": 9.0, "layer2.1": 8.5})
-    assert table.baseline_ms.estimate == pytest.approx(10.0)
-    assert savings["layer1.0"].saving_ms.estimate == pytest.approx(1.0)
-    assert savings["layer1.0"].reduction_percent.estimate == pytest.approx(10.0)
-    assert savings["layer2.1"].saving_ms.estimate == pytest.approx(1.5)
-    assert all(saving.distinguishable for saving in savings.values())
-
-
-def test_blocks_of_one_class_are_pooled(cuttable):
-    """layer1's blocks are equal: their measurements are of one saving."""
-    _, savings, _ = table_of(cuttable, {"layer1.0": 9.0, "layer1.1": 8.8, "layer2.1": 9.5})
-    pooled = 10 - (9.0 * 8.8) ** 0.5  # ratios are averaged as logs
-    assert savings["layer1.0"].saving_ms.estimate == pytest.approx(pooled)
-    assert savings["layer1.1"].saving_ms == savings["layer1.0"].saving_ms
-    assert savings["layer1.0"].pooled_with == ("layer1.1",)
-    assert savings["layer2.1"].pooled_with == ()
-    assert savings["layer2.1"].saving_ms.estimate == pytest.approx(0.5)
-
-
-def test_pooling_narrows_the_interval(cuttable):
-    noise: dict[str, Script] = {
-        f"layer1.{n}": noisy(steady(9.0), 5.0, seed=n) for n in range(3)
-    } | {"layer2.1": noisy(steady(9.0), 5.0, seed=9)}  # fmt: skip
-    _, savings, _ = table_of(cuttable, noise)
-
-    def width(name: str) -> float:
-        return savings[name].saving_ms.high - savings[name].saving_ms.low
-
-    assert width("layer1.0") < width("layer2.1")
-
-
-def test_block_that_costs_nothing_is_not_distinguishable(cuttable):
-    original = [noisy(steady(10.0), 2.0, seed=1), noisy(steady(10.0), 2.0, seed=2)]
-    none: dict[str, float | Script] = {"layer1.0": noisy(steady(10.0), 2.0, seed=3), "layer2.1": 8.0}
-    table, savings, _ = table_of(cuttable, none, original)
-    assert not savings["layer1.0"].distinguishable
-    assert savings["layer2.1"].distinguishable
-    assert savings["layer1.0"].saving_ms.low < table.resolution_ms
-
-
-def test_block_that_is_slower_to_leave_out_is_not_distinguishable(cuttable):
-    _, savings, _ = table_of(cuttable, {"layer1.0": 10.5})
-    assert savings["layer1.0"].saving_ms.estimate == pytest.approx(-0.5)
-    assert not savings["layer1.0"].distinguishable
-
-
-def test_saving_below_what_the_original_differs_from_itself_is_not_distinguishable(cuttable):
-    """The original opened twice differs by 4%: 2% of a block cannot be believed, however steady."""
-    table, savings, _ = table_of(cuttable, {"layer1.0": 9.8, "layer2.1": 8.0}, [steady(9.8), steady(10.2)])
-    assert table.aa_ratio.estimate == pytest.approx(10.2 / 9.8)
-    assert table.resolution_ms == pytest.approx(9.8 * (10.2 / 9.8 - 1))
-    assert savings["layer1.0"].saving_ms.low > 0
-    assert not savings["layer1.0"].distinguishable
-    assert savings["layer2.1"].distinguishable
-
-
-def test_resolution_of_a_quiet_device_is_nothing(cuttable):
-    table, _, _ = table_of(cuttable, {"layer1.0": 9.0})
-    assert table.resolution_ms == pytest.approx(0.0, abs=1e-9)
-    assert table.aa_ratio.estimate == pytest.approx(1.0)
-
-
-def test_resolution_of_a_noisy_device_is_at_least_half_the_width_of_a_against_a(cuttable):
-    original = [noisy(steady(10.0), 3.0, seed=1), noisy(steady(10.0), 3.0, seed=2)]
-    table, _, _ = table_of(cuttable, {"layer1.0": 9.0}, original)
-    half = (table.aa_ratio.high - table.aa_ratio.low) / 2
-    assert table.resolution_ms >= table.baseline_ms.estimate * half > 0
-
-
-def test_drift_of_the_device_cancels(cuttable):
-    def factor(now_s: float) -> float:
-        return 1 + now_s  # twice as slow after a second
-
-    def drift(ms: float) -> Script:
-        return drifting(steady(ms), factor)
-
-    _, savings, _ = table_of(cuttable, {"layer1.0": drift(8.0)}, [drift(10.0), drift(10.0)])
-    assert savings["layer1.0"].reduction_percent.estimate == pytest.approx(20.0, abs=1.0)
-
-
-def test_samples_are_kept_and_hold_the_original_twice(cuttable):
-    table, _, device = table_of(cuttable, {"layer1.0": 9.0, "layer2.1": 8.0})
-    assert list(table.samples["engines"]) == [ORIGINAL, REPEAT, "layer1.0", "layer2.1"]
-    assert table.samples["rounds_ms"].shape == (table.rounds, 4) == (30, 4)
-    assert np.allclose(table.samples["rounds_ms"], [10, 10, 9, 8])
-    assert device.opened == [(), (), ("layer1.0",), ("layer2.1",)]
-    assert table.input_shape == SHAPE
-
-
-def closed(engine) -> bool:
-    return engine._closed
-
-
-def test_all_engines_are_closed(cuttable):
-    _, _, device = table_of(cuttable, {"layer1.0": 9.0})
-    assert len(device.engines) == 3 and all(closed(engine) for engine in device.engines)
-
-
-def test_engines_are_closed_where_measuring_fails(cuttable):
-    def breaks(call: int, now_s: float) -> float:
-        raise RuntimeError("the device is gone")
-
+@pytest.mark.parametrize("dropped", [(), ("layer1.1",), ("layer1.0", "layer2.1", "layer3.2")])
+def test_variant_is_the_network_without_the_blocks(cuttable: Any, variants: Variants, dropped: tuple[str, ...]):
     model, blocks = cuttable
-    device = Device(cuttable, {("layer1.0",): breaks}, [steady(10.0)] * 2)
-    bench = Bench(backend=device.backend(ScriptedClock()), conditions=Conditions(), patience=PATIENCE)
-    with pytest.raises(RuntimeError, match="gone"):
-        measure_block_latency(model, "tiny", [blocks["layer1.0"]], bench, Silent())
-    assert len(device.engines) == 3 and all(closed(engine) for engine in device.engines)
+    x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    plain = without(model, [blocks[name] for name in dropped])
+    assert np.array_equal(run(variants.without(dropped), x), run(plain.SerializeToString(), x))
 
 
-def reduction(cuttable, names: tuple[str, ...], script: Callable[[], Script], **patience):
+def run(network: Path | bytes, x: np.ndarray) -> np.ndarray:
+    backend, conditions = OrtBackend(), Conditions()
+    feeds: Tensors = {"input": x}
+    return backend.open(backend.compile(network, conditions), conditions).run(feeds)["logits"]
+
+
+def test_variants_share_their_weights_and_are_made_once(variants: Variants):
+    paths = [variants.without(names) for names in ((), ("layer1.0",), ("layer1.0",))]
+    assert paths[1] == paths[2] != paths[0]
+    weights = paths[0].parent / "weights.bin"
+    assert weights.stat().st_size > 5 * sum(path.stat().st_size for path in paths[:2])
+
+
+def test_variants_are_gone_afterwards(cuttable: Any):
     model, blocks = cuttable
-    device = Device(cuttable, {names: script()}, [noisy(steady(10.0), 2.0, seed=n) for n in (1, 2)])
-    settings = {name: getattr(PATIENCE, name) for name in PATIENCE.__slots__} | patience
-    bench = Bench(backend=device.backend(ScriptedClock()), conditions=Conditions(), patience=Patience(**settings))
-    return measure_reduction(model, [blocks[name] for name in names], bench, Silent())
+    with variants_of(model, list(blocks.values())) as found:
+        path = found.without(("layer1.0",))
+        assert path.is_file()
+    assert not path.parent.exists()
 
 
-def test_reduction_of_a_set_is_measured_with_all_of_it_gone(cuttable):
-    found = reduction(cuttable, ("layer1.0", "layer2.1", "layer2.2"), lambda: steady(7.0))
-    assert found.low < 30 < found.high
-    assert found.estimate == pytest.approx(30.0, abs=1.0)
+# Their times.
 
 
-def test_reduction_keeps_the_confidence_that_was_asked_for(cuttable):
-    usual = reduction(cuttable, ("layer1.0",), lambda: noisy(steady(9.0), 3.0, seed=4))
-    sure = reduction(cuttable, ("layer1.0",), lambda: noisy(steady(9.0), 3.0, seed=4), confidence=0.999)
-    assert (usual.confidence, sure.confidence) == (0.95, 0.999)
-    assert sure.low < usual.low < usual.high < sure.high
+@pytest.fixture
+def bench(variants: Variants) -> Callable[..., Bench]:
+    """A bench where the network without a set of blocks takes so many milliseconds; every set must be scripted."""
+
+    def make(ms: dict[tuple[str, ...], float]) -> Bench:
+        known = {hashlib.sha256(variants.without(names).read_bytes()).hexdigest(): names for names in ((), *ms)}
+        times = {(): BASELINE_MS, **ms}
+        backend = FakeBackend(script=lambda artifact: steady(times[known[artifact.sha256]]))
+        return Bench(backend=backend, conditions=Conditions(), patience=PATIENCE)
+
+    return make
 
 
-def test_savings_keep_the_confidence_that_was_asked_for(cuttable):
-    table, savings, _ = table_of(cuttable, {"layer1.0": 9.0}, confidence=0.9)
-    assert table.baseline_ms.confidence == savings["layer1.0"].saving_ms.confidence == 0.9
-    assert savings["layer1.0"].reduction_percent.confidence == 0.9
+def test_every_block_has_the_saving_of_its_class(cuttable: Any):
+    """A convolution takes half a millisecond; the two blocks of stage 2 are of one class, layer1.0 of another."""
+    model, blocks = cuttable
+
+    def script(artifact: Artifact):
+        content = onnx.load(artifact.content, load_external_data=False)
+        return steady(0.5 * sum(node.op_type == "Conv" for node in content.graph.node))
+
+    asked = Bench(backend=FakeBackend(script=script), conditions=Conditions(), patience=PATIENCE)
+    chosen = [blocks[name] for name in ("layer1.0", "layer2.1", "layer2.2")]
+    table = measure_block_latency(model, "tiny", chosen, asked, Silent())
+    assert (table.network, table.input_shape, table.baseline_ms.estimate) == ("tiny", SHAPE, pytest.approx(10.5))
+    assert [(s.block, s.saving_ms.estimate, s.pooled_with) for s in table.savings] == [
+        ("layer1.0", pytest.approx(1.0), ()),
+        ("layer2.1", pytest.approx(1.0), ("layer2.2",)),
+        ("layer2.2", pytest.approx(1.0), ("layer2.1",)),
+    ]
+    assert [s.latency_class for s in table.savings] == [block.latency_class for block in chosen]
+    assert list(table.samples["engines"]).count(ORIGINAL) == 4
+
+
+def test_reduction_of_a_set_is_measured_with_all_of_it_gone(cuttable: Any, bench: Callable[..., Bench]):
+    model, blocks = cuttable
+    names = ("layer1.0", "layer2.1", "layer2.2")
+    found = measure_reduction(model, [blocks[name] for name in names], bench({names: 7.0}), Silent())
+    assert found.estimate == pytest.approx(30.0)
+
+
+def test_reductions_of_several_sets_are_told_in_their_order(cuttable: Any, bench: Callable[..., Bench]):
+    model, blocks = cuttable
+    sets = [("layer1.0", "layer3.1"), ("layer2.1",)]
+    chosen = [[blocks[name] for name in names] for names in sets]
+    found = measure_reductions(model, chosen, bench({sets[0]: 8.0, sets[1]: 9.5}), Silent())
+    assert [one.estimate for one in found] == pytest.approx([20.0, 5.0])

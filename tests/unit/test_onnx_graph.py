@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.networks import load_network
-from practise_deploy.model.onnx_graph import to_onnx, with_cuts, without
+from practise_deploy.model.onnx_graph import shed_weights, to_onnx, with_cuts, without
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
 from practise_deploy.settings import Settings
@@ -108,6 +108,36 @@ def test_cutting_leaves_the_model_with_cuts_untouched(exported):
     assert it.model.SerializeToString() == before
 
 
+@pytest.mark.parametrize("gone", [(), ("layer1.1", "layer3.2")])
+def test_network_that_shed_its_weights_computes_the_same(gone, exported, tmp_path):
+    it = exported("resnet")
+    dropped = [it.blocks[name] for name in gone]
+    path = tmp_path / "variant.onnx"
+    path.write_bytes(without(shed_weights(it.model, tmp_path), dropped).SerializeToString())
+    x = np.random.default_rng(1).normal(size=it.shape).astype(np.float32)
+    whole = onnx.load(path)  # takes the weights in again
+    assert np.array_equal(run(whole, x), run(without(it.model, dropped), x))
+
+
+def test_shed_weights_lie_in_one_file_and_what_is_small_stays(exported, tmp_path):
+    it = exported("mobilenet")
+    before = it.model.SerializeToString()
+    light = shed_weights(it.model, tmp_path)
+    assert it.model.SerializeToString() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"shared.onnx", "weights.bin"}
+    heavy = {w.name for w in it.model.graph.initializer if len(w.raw_data) >= 1024}
+    shed = {w.name for w in light.graph.initializer if w.data_location == onnx.TensorProto.EXTERNAL}
+    assert heavy and shed == heavy
+    assert light.ByteSize() < len(before) / 2
+
+
+def test_variants_of_a_network_that_shed_its_weights_name_the_same_file(exported, tmp_path):
+    it = exported("resnet")
+    cut = without(shed_weights(it.model, tmp_path), [it.blocks["layer2.1"]])
+    places = {e.value for w in cut.graph.initializer for e in w.external_data if e.key == "location"}
+    assert places == {"weights.bin"}
+
+
 @pytest.mark.parametrize("name", ["digits", "resnet", "mobilenet"])
 def test_no_batch_normalisation_is_left(name, exported):
     it = exported(name)
@@ -122,6 +152,16 @@ def test_plain_export_equals_the_network_and_has_the_asked_batch(exported):
     with torch.no_grad():
         assert np.abs(run(model, x.numpy()) - it.traced(x).numpy()).max() < 1e-4
     assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [4, 3, 16, 16]
+
+
+def test_memory_format_of_the_weights_leaves_no_trace_in_the_export():
+    """Channels last, torch's exporter writes a global pool as a gather with the batch in it."""
+    shape = (1, 3, 16, 16)
+    network = tiny_resnet().to(memory_format=torch.channels_last)
+    traced = trace(network, shape)[0]
+    model = to_onnx(traced, shape)
+    assert "Gather" not in operators(model)
+    assert traced.get_parameter("conv1.weight").is_contiguous(memory_format=torch.channels_last)
 
 
 def test_dynamic_batch_takes_any_number_of_images(exported):

@@ -43,9 +43,17 @@ def test_only_one_target_may_be_given():
         ({"reduce": 30}, (30.0, None, None)),
         ({"target_ms": 3}, (None, 3.0, None)),
         ({"drop": 2}, (None, None, 2)),
+        ({"min_speedup": 1.25}, (pytest.approx(20.0), None, None)),
+        ({"min_speedup": 2.0}, (pytest.approx(50.0), None, None)),
+        ({"min_speedup": 1.0}, (20.0, None, None)),
+        ({"min_speedup": 0.9}, (20.0, None, None)),
+        ({"min_speedup": 2.0, "reduce": 30}, (30.0, None, None)),
+        ({"min_speedup": 2.0, "target_ms": 3}, (None, 3.0, None)),
+        ({"min_speedup": 2.0, "drop": 2}, (None, None, 2)),
+        ({"max_drop": 1.0}, (20.0, None, None)),
     ],
 )
-def test_budget_is_what_was_asked_and_twenty_percent_by_default(given, expected):
+def test_budget_is_what_was_asked_else_what_the_gate_needs_else_twenty_percent(given, expected):
     budget = read_settings(given).budget
     assert (budget.reduce_percent, budget.target_ms, budget.drop) == expected
 
@@ -105,6 +113,38 @@ def test_all_problems_are_told_at_once():
 def test_settings_cannot_be_changed_afterwards():
     with pytest.raises(Exception, match="frozen"):
         Settings().seed = 3
+
+
+@pytest.mark.parametrize(
+    "given", [{"min_speedup": 0}, {"min_speedup": -1}, {"max_drop": -0.1}, {"sessions": 1}, {"measure_budget_s": 0}]
+)
+def test_senseless_demand_is_an_error_that_names_the_setting(given):
+    with pytest.raises(InputError, match=f"'{next(iter(given))}'"):
+        read_settings(given)
+
+
+def test_no_loss_of_accuracy_at_all_may_be_demanded():
+    assert read_settings({"max_drop": 0}).max_drop == 0.0
+
+
+def test_gate_table_and_frontier_may_be_given_in_a_file(tmp_path: Path):
+    (tmp_path / "a.toml").write_text(
+        'min-speedup = 1.2\nmax-drop = 1\nlatency-table = "board.json"\nfrontier = false\nsessions = 6\n'
+    )
+    found = read_settings({}, file=tmp_path / "a.toml")
+    assert (found.min_speedup, found.max_drop, found.frontier, found.sessions) == (1.2, 1.0, False, 6)
+    assert found.latency_table == Path("board.json")
+
+
+@pytest.mark.parametrize(
+    ("batch", "threads", "cores", "points"),
+    [(1, 1, 4, ([1, 8], [1, 4])), (4, 2, 4, ([1, 4, 8], [1, 2, 4])), (8, 1, 1, ([1, 8], [1]))],
+)
+def test_throughput_is_measured_at_the_deployments_own_point_and_larger_ones(
+    monkeypatch, batch, threads, cores, points
+):
+    monkeypatch.setattr("practise_deploy.settings._cores", lambda: cores)
+    assert Settings(batch=batch, threads=threads).throughput_points == points
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,8 @@
-"""The command line. Verbs are stages; stdout is the result, progress and prose go to stderr.
-
-Exit codes: 0 kept the promise, 1 promise broken, 2 usage, 3 environment, 4 verification failed.
-"""
+"""The stages of a build, each a command over one run folder."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import shlex
 import sys
@@ -17,21 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from practise_deploy.errors import InputError, PractiseError
+from practise_deploy.cli import files, tables
+from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add
+from practise_deploy.errors import InputError
 from practise_deploy.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from practise_deploy.build import Build
     from practise_deploy.console import Console
-
-app = typer.Typer(
-    name="practise-deploy",
-    help="Make a pretrained network faster on its device from a handful of images, and prove it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
 
 NETWORK = (
     "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing, to go on in --out"
@@ -42,8 +31,8 @@ _OWN: dict[str, Any] = {
     "config": Annotated[
         Path | None, typer.Option(help="settings file (TOML or JSON); flags win over it", show_default=False)
     ],
-    "json": Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="print errors alone")],
+    "json": JSON,
+    "quiet": QUIET,
     "explain": Annotated[
         bool, typer.Option("--explain", help="say which stages are computed, which are kept, and why")
     ],
@@ -51,60 +40,13 @@ _OWN: dict[str, Any] = {
 }
 
 
-def main() -> None:
-    """Run the command line; every known error is one message and its exit code."""
-    try:
-        code = app(standalone_mode=False)
-        if code == 130:  # what typer makes of an interrupt
-            code = _interrupted()
-    except PractiseError as error:
-        code = _refuse(error.message, error.remedy, error.exit_code)
-    except KeyboardInterrupt:
-        code = _interrupted()
-    except BrokenPipeError:
-        code = 0
-    except Exception as error:
-        code = _of_a_library(error)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _of_a_library(error: Exception) -> int:
-    """Usage errors of the command line and errors of the device half; anything else is a bug of ours and raised."""
-    from practise_backends.errors import BackendError, CompileError, MeasureError
-
-    if type(error).__name__ == "NoArgsIsHelpError":
-        print(error, file=sys.stderr)
-        return 2
-    if hasattr(error, "format_message"):
-        return _refuse(error.format_message(), "practise-deploy --help lists commands and options", 2)
-    if isinstance(error, BackendError):
-        code = 1 if isinstance(error, MeasureError) else 2 if isinstance(error, CompileError) else 3
-        return _refuse(error.message, error.remedy, code)
-    if type(error).__name__ == "Abort":
-        return _interrupted()
-    if type(error).__name__ == "Exit":
-        return int(getattr(error, "exit_code", 0))
-    if isinstance(error, (MemoryError, RuntimeError)) and "memory" in str(error).lower():
-        return _refuse("out of memory", "use a smaller --input-size, --batch or --batch-size, or fewer images", 3)
-    raise error
-
-
-def _interrupted() -> int:
-    return _refuse("interrupted", "the same command goes on where it was", 130)
-
-
-def _refuse(message: str, remedy: str, code: int) -> int:
-    from practise_deploy.console import Console  # brings numpy, which --help can do without
-
-    Console().error(message, remedy)
-    return code
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A command: the record it ends with, how to show it, the steps that --fresh computes again.
 
     needs: finds what is missing or broken before anything is measured or written.
+    over_files: the same question about a file or a finished run instead of a network; None where it has none.
+    keep: what else becomes of the result, by the command's further flags.
     """
 
     name: str
@@ -115,27 +57,29 @@ class Stage:
     code: Callable[[Build], int] = lambda _: 0
     needs: Callable[[Build], object] = lambda build: build.check()
     structure_only: bool = False
+    over_files: files.OverFiles | None = None
+    keep: Callable[[Build, Given], None] = lambda build, extra: None
 
 
 def _add(stage: Stage) -> None:
     """Register a stage; its flags are the settings, each under the name it has there."""
+    over, further = stage.over_files, stage.over_files.parameters if stage.over_files else []
 
-    def command(**given: Any) -> int:
-        return _run(stage, {name: given.pop(name) for name in _OWN}, given)
+    def run(given: Given) -> int:
+        own = {name: given.pop(name) for name in _OWN}
+        extra = {one.name: given.pop(one.name) for one in further}
+        if over is not None and over.takes(own, extra):
+            return over.run(own, given, extra)
+        if over is not None:
+            over.refuse(extra)
+        return _run(stage, own, given, extra)
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    own = [
-        inspect.Parameter(n, keyword, default=None if n in ("network", "config") else False, annotation=a)
-        for n, a in _OWN.items()
-    ]
-    flags = [
-        inspect.Parameter(n, keyword, default=None, annotation=_option(n))
-        for n in Settings.model_fields
-        if n != "network"
-    ]
-    command.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in (*own, *flags)}
-    app.command(stage.name, help=stage.help)(command)
+    own = [Parameter(n, a, None if n in ("network", "config") else False) for n, a in _OWN.items()]
+    if over is not None:
+        words = f"{over.target}, {NETWORK}" if "network" not in over.stays else NETWORK
+        own[0] = Parameter("network", Annotated[str | None, typer.Argument(help=words, show_default=False)])
+    flags = [Parameter(n, _option(n)) for n in Settings.model_fields if n != "network"]
+    add(stage.name, stage.help, run, [*own, *flags, *further])
 
 
 def _option(name: str) -> Any:
@@ -161,7 +105,7 @@ def _choices(annotation: Any) -> list[str]:
     return [word for part in parts for word in _choices(part)]
 
 
-def _run(stage: Stage, own: dict[str, Any], given: dict[str, Any]) -> int:
+def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
     from practise_deploy.console import Console
 
     console = Console(quiet=own["quiet"])
@@ -181,7 +125,9 @@ def _run(stage: Stage, own: dict[str, Any], given: dict[str, Any]) -> int:
         return _emit(stage, build, console, own)
     with run.locked():
         run.write("settings.json", json.dumps({"schema": 1, **settings.model_dump(mode="json")}, indent=1))
-        return _emit(stage, build, console, own)
+        code = _emit(stage, build, console, own)
+        stage.keep(build, extra)
+        return code
 
 
 def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> int:
@@ -238,14 +184,26 @@ def _any_droppable(build: Build) -> int:
     return 0 if build.candidates else 2
 
 
-STEPS = ("latency", "recoverability", "plan", "recover", "finetune", "export-original", "export", "verify", "bench")
+STEPS = (
+    "latency",
+    "recoverability",
+    "plan",
+    "recover",
+    "finetune",
+    "export-original",
+    "export",
+    "verify",
+    "bench",
+    "throughput",
+    "frontier",
+)
 STAGES = (
     Stage("inspect", "Show the network's blocks, and why the others cannot be dropped.", _inspection,
           lambda c, b: c.show_blocks(b.blocks, b.network.facts), code=_any_droppable,
           needs=lambda b: b.network, structure_only=True),
     Stage("latency", "Measure what every block costs on the device.", lambda b: b.latency,
           lambda c, b: c.show_latency(b.latency), ("latency",),
-          needs=lambda b: (b.backend, b.candidates), structure_only=True),
+          needs=lambda b: (b.backend, b.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.plan.reached else 1),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
@@ -256,46 +214,13 @@ STAGES = (
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
           lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,
-          lambda c, b: c.show_speedup(b.bench), ("bench",)),
+          lambda c, b: c.show_comparison(b.bench), ("bench",), over_files=files.BENCH),
     Stage("build", "The whole job: measure, plan, recover, export, verify, bench, report.", lambda b: b.release,
           lambda c, b: c.show_release(b.release, b.run.folder), STEPS, lambda b: b.release.verdict.exit_code),
 )  # fmt: skip
 
-for _stage in STAGES:
-    _add(_stage)
 
-
-@app.command()
-def compare(
-    before: Annotated[Path, typer.Argument(help="ONNX file")],
-    after: Annotated[Path, typer.Argument(help="ONNX file that should be faster")],
-    backend: Annotated[str, typer.Option(help="where to run them")] = "ort",
-    threads: Annotated[int, typer.Option(min=1, help="threads of the engine")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="images a run")] = 1,
-    measure_budget_s: Annotated[float, typer.Option(help="seconds")] = 30.0,
-    json_: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
-) -> int:
-    """Measure two ONNX files against each other in paired rounds. Exit code 1 where the second is not surely faster."""
-    from practise_backends.catalog import load_backend
-    from practise_backends.terms import Conditions, Patience
-    from practise_deploy.console import Console
-    from practise_deploy.shipping.bench import measure_speedup
-    from practise_deploy.store import to_json
-
-    for file in (before, after):
-        if not file.is_file():
-            raise InputError(f"no such file: {file}")
-    console = Console()
-    conditions = Conditions(threads=threads, batch=batch)
-    with console.progress("Measuring both") as progress:
-        patience = Patience(budget_s=measure_budget_s)
-        found = measure_speedup(before, after, load_backend(backend), conditions, patience, progress)
-    if json_:
-        print(to_json(found))
-    else:
-        console.show_speedup(found)
-    return 0 if found.verdict == "faster" else 1
-
-
-if __name__ == "__main__":
-    main()
+def register() -> None:
+    """Every stage is a command."""
+    for stage in STAGES:
+        _add(stage)

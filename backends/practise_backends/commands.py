@@ -1,0 +1,156 @@
+"""What `practise-measure` does, and `practise-deploy` in its commands over files: options in, records and files out."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import math
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from practise_backends import catalog
+from practise_backends.bench import Benchmark, Extras, bench
+from practise_backends.compare import compare
+from practise_backends.errors import BackendError, CompileError
+from practise_backends.options import BenchOptions, CompareOptions, Options
+from practise_backends.render import (
+    benchmark_markdown,
+    comparison_markdown,
+    failed_junit,
+    requirement_junit,
+)
+from practise_backends.requirement import Requirement, require
+from practise_backends.terms import Arrays, Bench, Comparison, Conditions, Patience, Progress
+
+
+def compare_files(
+    before: Path, after: Path, options: CompareOptions, progress: Progress | None = None
+) -> tuple[Comparison, Requirement]:
+    """Compare two networks, judge the requirement, and write the files that were asked for.
+
+    A comparison that fails writes its failure as JUnit, so that no earlier success stays there.
+    Raises: BackendError; OSError where a file cannot be written.
+    """
+    try:
+        _check_files(before, after)
+        _check_places(options.markdown, options.junit, options.samples)
+        found = compare(before, after, bench_of(options), progress, footprint=options.footprint)
+    except BackendError as error:
+        if options.junit is not None:
+            write_file(options.junit, failed_junit(before, after, error))
+        raise
+    requirement = require(found, options.min_speedup)
+    if options.markdown is not None:
+        write_file(options.markdown, comparison_markdown(found, requirement))
+    if options.junit is not None:
+        write_file(options.junit, requirement_junit(found, requirement))
+    _write_samples(options, found.samples)
+    return found, requirement
+
+
+def bench_file(file: Path, options: BenchOptions, progress: Progress | None = None) -> Benchmark:
+    """Measure one network, and write the files that were asked for.
+
+    Raises: BackendError.
+    """
+    _check_files(file, *([options.against] if options.against is not None else []))
+    _check_places(options.markdown, options.samples)
+    extras = Extras(
+        against=options.against,
+        batches=options.batches,
+        thread_counts=options.thread_counts,
+        scenarios=options.scenarios,
+        scenario_s=options.scenario_s,
+        footprint=options.footprint,
+    )
+    found = bench(file, bench_of(options), extras, progress)
+    if options.markdown is not None:
+        write_file(options.markdown, benchmark_markdown(found))
+    _write_samples(options, found.samples)
+    return found
+
+
+def bench_of(options: Options) -> Bench:
+    """The device and the conditions that the options ask for; a tenth of the budget, at most 2 s, is warm-up.
+
+    Raises: BackendMissing.
+    """
+    return Bench(
+        backend=catalog.load_backend(options.backend),
+        conditions=Conditions(batch=options.batch, threads=options.threads, seed=options.seed),
+        patience=Patience(
+            budget_s=options.budget_s,
+            warmup_s=min(2.0, options.budget_s / 10),
+            sessions=options.sessions,
+        ),
+        shapes=dict(options.shape),
+    )
+
+
+def to_json(record: Any, requirement: Requirement | None = None) -> str:
+    """A record as one JSON document, without its raw samples; what is no number is null."""
+    found = asdict(replace(record, samples={}) if hasattr(record, "samples") else record)
+    found.pop("samples", None)
+    if requirement is not None:
+        found["requirement"] = asdict(requirement)
+    return json.dumps(_numbers(found), indent=2, allow_nan=False)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Raises: OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _check_files(*files: Path) -> None:
+    """Refuse a file that is not there."""
+    for path in files:
+        if not path.is_file():
+            raise CompileError(f"there is no file {path}", remedy="check the path")
+
+
+def _check_places(*places: Path | None) -> None:
+    """Refuse a place that cannot be written before anything is measured."""
+    for path in places:
+        if path is None:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def _write_samples(options: Options, samples: Arrays) -> None:
+    """The raw samples, where they were asked for."""
+    if options.samples is not None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **samples)
+        write_file(options.samples, buffer.getvalue())
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _numbers(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_numbers(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

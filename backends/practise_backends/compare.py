@@ -1,0 +1,103 @@
+"""Two networks against each other in paired rounds: how many times as fast, how surely, and what each costs besides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from practise_backends.footprint import Footprint, cold_start, file_mb
+from practise_backends.intervals import ORIGINAL, percentile_ms, samples_ms
+from practise_backends.levels import levels_of
+from practise_backends.sessions import Candidate, measure, opened
+from practise_backends.terms import (
+    Artifact,
+    Bench,
+    Comparison,
+    EngineFigures,
+    Interval,
+    Progress,
+    Timings,
+)
+
+NEW = "new"
+
+
+def compare(
+    before: Path, after: Path, bench: Bench, progress: Progress | None = None, *, footprint: bool = True
+) -> Comparison:
+    """How many times as fast `after` is as `before`.
+
+    Each is opened `patience.sessions` times; the interval covers rounds and sessions (see `levels`).
+    footprint: also start each in fresh processes, for cold start and memory (ONNX Runtime alone).
+    Raises: CompileError, MeasureError.
+    """
+    sessions = bench.patience.sessions
+    files = {ORIGINAL: before, NEW: after}
+    candidates = {name: Candidate(model=path, sessions=sessions) for name, path in files.items()}
+    with opened(candidates, bench, progress) as found:
+        timings = measure(found, bench, progress)
+    confidence = bench.patience.confidence
+    levels = levels_of(timings, confidence)
+    speedup = levels.speedup(NEW)
+    return Comparison(
+        backend=bench.backend.name,
+        speedup=speedup,
+        verdict=verdict_of(speedup),
+        aa_ratio=levels.noise_floor(),
+        sessions=len(found.engines[ORIGINAL]),
+        session_percent=levels.session_percent,
+        estimator=levels.estimator,
+        estimator_errors_percent=levels.errors_percent,
+        engines=tuple(
+            figures_of(name, found.artifacts[name], timings, bench, footprint=footprint) for name in files
+        ),
+        device=bench.backend.device(),
+        conditions=bench.conditions,
+        rounds=len(timings.rounds_ms),
+        discarded=timings.discarded,
+        warmup_s=timings.warmup_s,
+        stopped_because=timings.stopped_because,
+        environment=timings.environment,
+        notes=found.notes,
+        samples={"rounds_ms": timings.rounds_ms, "engines": np.array(timings.engines)},
+    )
+
+
+def verdict_of(speedup: Interval) -> str:
+    """faster, slower, or cannot tell."""
+    if speedup.low > 1:
+        return "faster"
+    return "slower" if speedup.high < 1 else "cannot tell"
+
+
+def figures_of(
+    name: str, artifact: Artifact, timings: Timings, bench: Bench, *, footprint: bool
+) -> EngineFigures:
+    """One network's figures; the file's path is the artefact's content."""
+    path, confidence = Path(str(artifact.content)), bench.patience.confidence
+    samples = samples_ms(timings, name)
+    cold = (
+        cold_start(path, bench.conditions, shapes=bench.shapes)
+        if footprint and bench.backend.name == "ort"
+        else None
+    )
+    return EngineFigures(
+        name=name,
+        file=str(path),
+        sha256=artifact.sha256,
+        precision=artifact.precision,
+        precision_share=artifact.precision_share,
+        p50_ms=percentile_ms(samples, 50, confidence),
+        p90_ms=percentile_ms(samples, 90, confidence),
+        p99_ms=percentile_ms(samples, 99, confidence),
+        throughput_per_s=1000 * bench.conditions.batch / float(samples.mean()),
+        load_ms=_median(cold, "load_ms"),
+        first_run_ms=_median(cold, "first_run_ms"),
+        peak_memory_mb=cold.peak_rss_mb if cold else None,
+        file_mb=file_mb(path),
+    )
+
+
+def _median(cold: Footprint | None, field: str) -> float | None:
+    return None if cold is None else float(np.median(getattr(cold, field)))

@@ -1,0 +1,82 @@
+"""The rounds of a measurement so far, and the rules by which a round is discarded.
+
+Fixed beforehand, for all measurements: a round is discarded whole when
+- any engine took more than 5 times its running median (an interruption hit it), or
+- its median engine took more than 1.5 times its running median (the device throttled, or was taken away), or
+- the watch reports trouble (a quota or heat stopped the processor) since it was last asked.
+The running median is of the last 51 rounds, discarded ones included, renewed when 10 or more have been added, so that
+a lasting change of speed is not discarded for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Row = npt.NDArray[np.float64]
+
+_SPIKE = 5.0
+_SLOW = 1.5
+_RENEW = 10
+_MEMORY = 51
+
+
+@dataclass(slots=True, kw_only=True)
+class Course:
+    """Rounds in the order in which they ran. medians: the running medians, milliseconds by column."""
+
+    names: tuple[str, ...]
+    medians: Row
+    rows: list[Row] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+    watched: int = 0
+    renewed: int = 0
+
+    @property
+    def valid_rounds(self) -> int:
+        """Rounds that were not discarded."""
+        return len(self.rows) - len(self.reasons)
+
+    def add(self, rounds: Row) -> None:
+        """Record rounds, and discard some by the rules on their times. Shapes: float64[rounds, columns]."""
+        self._judge(rounds)
+        self.rows.extend(rounds)
+        if len(self.rows) - self.renewed >= _RENEW:
+            self.medians = np.asarray(np.median(self.rows[-_MEMORY:], axis=0))
+            self.renewed = len(self.rows)
+
+    def heed(self, trouble: str) -> None:
+        """Discard the rounds since the last call where the watch reports trouble."""
+        if trouble:
+            for at in range(self.watched, len(self.rows)):
+                self.reasons.setdefault(at, trouble)
+        self.watched = len(self.rows)
+
+    def kept(self) -> Row:
+        """All rounds, the discarded ones as NaN."""
+        rows = np.array(self.rows)
+        rows[sorted(self.reasons)] = np.nan
+        return rows
+
+    def valid(self) -> Row:
+        """The rounds that were not discarded."""
+        return np.array([row for at, row in enumerate(self.rows) if at not in self.reasons])
+
+    def discarded(self) -> tuple[str, ...]:
+        """One sentence a discarded round; rounds are counted from 0, as in `Timings.rounds_ms`."""
+        return tuple(f"round {at}: {reason}" for at, reason in sorted(self.reasons.items()))
+
+    def _judge(self, rounds: Row) -> None:
+        """Discard rounds by their times, against the running medians of now."""
+        slower = rounds / self.medians
+        whole = np.median(slower, axis=1)
+        for at in np.flatnonzero((slower.max(axis=1) > _SPIKE) | (whole > _SLOW)):
+            worst = int(slower[at].argmax())
+            self.reasons[len(self.rows) + int(at)] = (
+                f"'{self.names[worst]}' took {rounds[at, worst]:.4g} ms, more than {_SPIKE:g} times its running "
+                f"median of {self.medians[worst]:.4g} ms"
+                if slower[at, worst] > _SPIKE
+                else f"the whole round took {whole[at]:.3g} times its running median: throttled or taken away"
+            )

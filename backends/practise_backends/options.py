@@ -1,0 +1,184 @@
+"""The options of `practise-measure`, shared with the same commands of `practise-deploy`: one list for both.
+
+Nothing heavy is imported here, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCENARIOS = ("SingleStream", "MultiStream", "Offline", "Server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """An option as it is written on a command line.
+
+    parse: from its text, with a ValueError that says what is wrong; None for a switch.
+    repeated: it may be given several times, and all of them count.
+    """
+
+    name: str
+    default: Any
+    help: str
+    parse: Callable[[str], Any] | None
+    metavar: str
+    repeated: bool
+
+    @property
+    def written(self) -> str:
+        """`--min-speedup`; a switch that is on unless it is turned off is written `--no-...`."""
+        return ("--no-" if self.default is True else "--") + self.name.replace("_", "-")
+
+
+def flags_of(options: type) -> tuple[Flag, ...]:
+    """The flags of a record of options, in the order of its fields."""
+    found = dataclasses.fields(options)
+    return tuple(Flag(name=one.name, default=one.default, **one.metadata) for one in found)
+
+
+def whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    if (number := whole(text)) < 0:
+        raise ValueError(f"{text} is not 0 or more")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if (number := whole(text)) < 1:
+        raise ValueError(f"{text} is not 1 or more")
+    return number
+
+
+def several(text: str) -> int:
+    """A whole number from 2."""
+    if (number := whole(text)) < 2:
+        raise ValueError(f"{text} is not 2 or more: one session cannot be told from another file's")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{text} is not a number above 0")
+    return number
+
+
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`name=1x3x224x224`."""
+    name, _, dims = text.rpartition("=")
+    try:
+        found = tuple(int(dim) for dim in dims.split("x"))
+    except ValueError:
+        found = ()
+    if not name or not found or min(found) < 1:
+        raise ValueError(f"{text!r} does not read like name=1x3x224x224")
+    return name, found
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """`1,4,8`."""
+    return tuple(dict.fromkeys(positive(part.strip()) for part in text.split(",")))
+
+
+def scenarios(text: str) -> tuple[str, ...]:
+    """`SingleStream,Offline`, or `all`; capitals do not matter."""
+    known = {name.lower(): name for name in SCENARIOS}
+    asked = SCENARIOS if text.strip().lower() == "all" else [part.strip() for part in text.split(",")]
+    strangers = [name for name in asked if name.lower() not in known]
+    if strangers:
+        raise ValueError(f"LoadGen has no scenario {strangers[0]!r}; it has {', '.join(SCENARIOS)}")
+    return tuple(dict.fromkeys(known[name.lower()] for name in asked))
+
+
+def _flag(
+    text: str, parse: Callable[[str], Any] | None = None, metavar: str = "", *, repeated: bool = False
+) -> dict[str, Any]:
+    """What a field tells about its flag."""
+    return {"help": text, "parse": parse, "metavar": metavar, "repeated": repeated}
+
+
+_SHAPE = _flag(
+    "of an input with dynamic dimensions; may be repeated", shape, "NAME=1x3x224x224", repeated=True
+)
+_MIN_SPEEDUP = _flag(
+    "exit with 0 when the low end of the speed-up's interval is at least this; below 1 it guards against "
+    "becoming slower (without it: surely faster, above 1)",
+    above_zero,
+    "X",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Where and how to measure, and where to put what was found.
+
+    shape: of inputs whose dimensions are dynamic besides the batch, as pairs of name and dimensions.
+    """
+
+    backend: str = field(default="ort", metadata=_flag("where to run", str, "NAME"))
+    threads: int = field(default=1, metadata=_flag("threads of the engine", positive, "N"))
+    batch: int = field(default=1, metadata=_flag("images a run", positive, "N"))
+    shape: tuple[tuple[str, tuple[int, ...]], ...] = field(default=(), metadata=_SHAPE)
+    budget_s: float = field(
+        default=30.0, metadata=_flag("seconds of the paired rounds, warm-up included", above_zero, "S")
+    )
+    sessions: int = field(default=4, metadata=_flag("how often each network is opened", several, "N"))
+    seed: int = field(default=0, metadata=_flag("of the random inputs and of the order", natural, "N"))
+    footprint: bool = field(
+        default=True, metadata=_flag("leave out cold start and memory, which take fresh processes")
+    )
+    json: bool = field(default=False, metadata=_flag("print exactly one JSON document"))
+    markdown: Path | None = field(default=None, metadata=_flag("write a Markdown table there", Path, "FILE"))
+    samples: Path | None = field(
+        default=None, metadata=_flag("write the raw samples there", Path, "FILE.npz")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions(Options):
+    """How to compare two networks. min_speedup: None asks for faster, that is surely above 1."""
+
+    min_speedup: float | None = field(default=None, metadata=_MIN_SPEEDUP)
+    junit: Path | None = field(
+        default=None, metadata=_flag("write the requirement as a JUnit test there", Path, "FILE.xml")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchOptions(Options):
+    """What to measure of one network."""
+
+    against: Path | None = field(
+        default=None, metadata=_flag("measure this network in the same rounds", Path, "FILE")
+    )
+    batches: tuple[int, ...] = field(
+        default=(), metadata=_flag("measure the throughput at these batches", counts, "1,4,8")
+    )
+    thread_counts: tuple[int, ...] = field(
+        default=(), metadata=_flag("measure the throughput at these numbers of threads", counts, "1,2")
+    )
+    scenarios: tuple[str, ...] = field(
+        default=(),
+        metadata=_flag(
+            f"run these MLPerf LoadGen scenarios: {', '.join(SCENARIOS)}, or all", scenarios, "NAME,NAME"
+        ),
+    )
+    scenario_s: float = field(default=10.0, metadata=_flag("seconds of each scenario", above_zero, "S"))

@@ -1,0 +1,139 @@
+"""Networks opened for a measurement, several sessions each, and closed afterwards.
+
+Two sessions of one file differ in their speed (where their memory lies; for TensorRT, how the engine was
+built), and go on differing for as long as they live. So every network is opened several times, in turns, each
+turn in a random order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from practise_backends.errors import CompileError
+from practise_backends.feeds import Array, shared_feeds
+from practise_backends.intervals import ORIGINAL
+from practise_backends.measure import measure_rounds
+from practise_backends.network import content_of, read_network
+from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
+
+_MEMORY_SHARE = 0.5
+_TIMES_THE_FILE = 3  # weights as loaded, packed for the processor, and room for activations
+_FEWEST = {ORIGINAL: 2}  # or there is no noise floor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A network to be measured, and how many sessions of it."""
+
+    model: bytes | Path
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """Loaded networks by name. notes: what was done otherwise than asked, and why."""
+
+    artifacts: dict[str, Artifact]
+    engines: dict[str, list[Engine]]
+    feeds: dict[str, Array]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Loading:
+    """What is loaded so far."""
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    engines: dict[str, list[Engine]] = field(default_factory=dict)
+
+    def close(self) -> None:
+        with ExitStack() as all_of_them:  # one that fails to close does not keep the others open
+            for engines in self.engines.values():
+                for engine in engines:
+                    all_of_them.callback(engine.close)
+
+
+@contextmanager
+def opened(
+    candidates: Mapping[str, Candidate], bench: Bench, progress: Progress | None = None
+) -> Iterator[Opened]:
+    """All candidates, compiled once and opened in turns; closed at the end.
+
+    Where the sessions would fill more than half of the free memory, fewer are opened, and a note says so.
+    Raises: CompileError, MeasureError.
+    """
+    loading = _Loading()
+    try:
+        for count, (name, candidate) in enumerate(candidates.items()):
+            _show(progress, count, len(candidates), "compiling")
+            loading.artifacts[name] = bench.backend.compile(candidate.model, bench.conditions)
+        wanted, notes = _affordable(candidates)
+        loading.engines = {name: [] for name in candidates}
+        order = np.random.default_rng(bench.conditions.seed)
+        for turn in range(max(wanted.values())):
+            _show(progress, turn, max(wanted.values()), "loading")
+            for name in order.permutation(list(candidates)):
+                if turn < wanted[name]:
+                    engine = bench.backend.open(loading.artifacts[name], bench.conditions)
+                    loading.engines[name].append(engine)
+        inputs = {name: engines[0].inputs for name, engines in loading.engines.items()}
+        feeds = shared_feeds(inputs, bench)
+        yield Opened(artifacts=loading.artifacts, engines=loading.engines, feeds=feeds, notes=notes)
+    finally:
+        loading.close()
+
+
+def measure(found: Opened, bench: Bench, progress: Progress | None = None) -> Timings:
+    """Paired rounds of what was opened."""
+    return measure_rounds(found.engines, found.feeds, bench.conditions, bench.patience, progress=progress)
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Free memory in bytes; None where the platform does not tell."""
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
+
+
+def _affordable(candidates: Mapping[str, Candidate]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """How many sessions of each the memory allows, and a note where that is fewer than asked."""
+    wanted = {name: candidate.sessions for name, candidate in candidates.items()}
+    free = available_memory()
+    sizes = {name: _TIMES_THE_FILE * _size(candidate.model) for name, candidate in candidates.items()}
+    most, fewer = max(wanted.values()), wanted
+    if free is None:
+        return wanted, ()
+    while most > 1 and sum(sizes[name] * count for name, count in fewer.items()) > _MEMORY_SHARE * free:
+        most -= 1
+        fewer = {name: min(max(most, _FEWEST.get(name, 1)), count) for name, count in wanted.items()}
+    if fewer == wanted:
+        return wanted, ()
+    note = (
+        f"at most {max(fewer.values())} sessions of each network instead of {max(wanted.values())}: "
+        f"{free / 2**20:.0f} MiB of memory are free"
+    )
+    return fewer, (note,)
+
+
+def _size(model: bytes | Path) -> int:
+    """Bytes of a network, with its weights where they lie in files beside it."""
+    if isinstance(model, bytes):
+        return len(model)
+    try:
+        beside = read_network(content_of(model)).weight_files
+    except CompileError:  # a format of the backend's own
+        beside = ()
+    return model.stat().st_size + sum((model.parent / file).stat().st_size for file in beside)
+
+
+def _show(progress: Progress | None, done: int, total: int, what: str) -> None:
+    if progress is not None:
+        progress.advance(0, 1, f"{what} {done + 1} of {total}")

@@ -1,0 +1,92 @@
+"""When a measurement has said enough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from practise_backends.course import Course, Row
+from practise_backends.intervals import FEWEST_ROUNDS, ORIGINAL, trimmed_half_width, trimmed_mean
+from practise_backends.terms import Clock, Patience
+
+_CHECK_SHARE = 0.002
+
+
+@dataclass(slots=True, kw_only=True)
+class Stopper:
+    """Ends a measurement: after max_rounds; and, once min_rounds are valid, when the budget is spent or
+    every paired ratio (and A/A) is known as well as the decision needs: its interval over the rounds is
+    within `enough_percent`, or within `enough_share` of its distance from `decide_at`.
+
+    The width alone decides, never the sign: stopping when a difference looks significant would find false ones.
+    The intervals are checked every 10 rounds or 10% more rounds, while that takes under 0.2% of the time.
+    """
+
+    names: tuple[str, ...]
+    patience: Patience
+    clock: Clock
+    started: float
+    next_check: int = 0
+    spent_s: float = 0.0
+
+    def reason(self, course: Course) -> str:
+        """Why to stop now, in one sentence; empty to go on."""
+        if len(course.rows) >= self.patience.max_rounds:
+            return f"the limit of {self.patience.max_rounds} rounds was reached"
+        if course.valid_rounds < self.patience.min_rounds:
+            return ""
+        if self._is_narrow(course):
+            return self._narrow_said()
+        if self.elapsed_s() < self.patience.budget_s:
+            return ""
+        spent = f"the budget of {self.patience.budget_s:g} s was spent"
+        least = f"; the least number of rounds ({self.patience.min_rounds}) was run all the same"
+        return spent + least * (course.valid_rounds == self.patience.min_rounds)
+
+    def elapsed_s(self) -> float:
+        """Seconds since the measurement began, warm-up included."""
+        return self.clock.now_s() - self.started
+
+    def _narrow_said(self) -> str:
+        """The rule that was met."""
+        share = self.patience.enough_share
+        relative = f", or {100 * share:g}% of its distance from {self.patience.decide_at:g}" if share else ""
+        return f"the interval of every ratio is within +-{self.patience.enough_percent:g}%{relative}"
+
+    def _is_narrow(self, course: Course) -> bool:
+        """Whether every ratio is known well enough; False where it is not yet time to look."""
+        rounds = len(course.rows)
+        too_early = rounds < self.next_check or course.valid_rounds < FEWEST_ROUNDS
+        if too_early or self.spent_s > _CHECK_SHARE * self.elapsed_s():
+            return False
+        self.next_check = rounds + max(10, rounds // 10)
+        began = self.clock.now_s()
+        narrow = self._narrow_enough(course.valid())
+        self.spent_s += self.clock.now_s() - began
+        return narrow
+
+    def _narrow_enough(self, rows: Row) -> bool:
+        """Whether every ratio's interval over the rounds is narrow enough. rows: [valid rounds, columns]."""
+        ratios = _log_ratios(self.names, np.log(rows))
+        if ratios is None:
+            return False
+        half_percent = 100 * np.expm1(trimmed_half_width(ratios, self.patience.confidence))
+        far_percent = 100 * np.abs(np.exp(trimmed_mean(ratios.T)) - self.patience.decide_at)
+        enough = np.maximum(self.patience.enough_percent, self.patience.enough_share * far_percent)
+        return bool(np.all(half_percent <= enough))
+
+
+def _log_ratios(names: tuple[str, ...], logs: Row) -> Row | None:
+    """By round, every network against the original, and A/A; None where there is nothing to pair."""
+    columns = {name: [at for at, own in enumerate(names) if own == name] for name in dict.fromkeys(names)}
+    original = columns.pop(ORIGINAL, [])
+    if not original:
+        return None
+    level = logs[:, original].mean(axis=1)
+    ratios = [logs[:, own].mean(axis=1) - level for own in columns.values()]
+    half = math.ceil(len(original) / 2)
+    if len(original) > 1:
+        ratios.append(logs[:, original[:half]].mean(axis=1) - logs[:, original[half:]].mean(axis=1))
+    return np.stack(ratios, axis=1) if ratios else None

@@ -1,0 +1,274 @@
+"""The commands over files and finished runs: compare, report, doctor, and bench where it is given one of them.
+
+None of them needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from practise_backends.options import BenchOptions, CompareOptions
+from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
+from practise_deploy.errors import EnvironmentProblem, InputError, PractiseError
+from practise_deploy.settings import Settings
+
+if TYPE_CHECKING:
+    from practise_backends.bench import Benchmark
+    from practise_deploy.cli.screen import Screen
+    from practise_deploy.terms import Release
+
+_NETWORKS = (".onnx", ".ort")
+_MODEL, _ORIGINAL = "model.onnx", "original.onnx"
+_OF_A_FILE = ("backend", "threads", "batch", "seed", "sessions", "measure_budget_s")
+_SAID_OTHERWISE = (*_OF_A_FILE, "budget_s", "json")
+_QUIET = Parameter("quiet", QUIET, False)
+
+
+def is_target(name: str | None) -> bool:
+    """Whether this names a network's file or a folder, rather than a network to be loaded."""
+    return name is not None and (name.lower().endswith(_NETWORKS) or Path(name).is_dir())
+
+
+@dataclass(frozen=True, slots=True)
+class OverFiles:
+    """A stage's command where it is given files or a finished run instead of a network.
+
+    parameters: its further flags; those of `stays` are the stage's too. run: of the stage's own flags, the settings
+    and the further flags. takes: whether these flags ask for it.
+    """
+
+    target: str
+    parameters: Sequence[Parameter]
+    run: Callable[[Given, Given, Given], int]
+    takes: Callable[[Given, Given], bool] = lambda own, extra: is_target(own["network"])
+    stays: tuple[str, ...] = ()
+
+    def refuse(self, extra: Given) -> None:
+        """Refuse the further flags where neither a file nor a run was given.
+
+        Raises: InputError.
+        """
+        said = [name for name, value in extra.items() if value not in (None, []) and name not in self.stays]
+        if said:
+            raise InputError(f"{_written(said[0])} is for a file or a finished run", remedy=f"name {self.target}")
+
+
+def register() -> None:
+    """Every command over files."""
+    file, folders = "ONNX file, or a finished run: its model.onnx", "folders of finished builds"
+    add(
+        "compare",
+        "Measure two networks in paired rounds: faster, slower, or cannot tell. Exit code 1 where the requirement "
+        "is not surely met.",
+        _compare,
+        [
+            Parameter("before", Annotated[Path, typer.Argument(help=file)], ...),
+            Parameter("after", Annotated[Path | None, typer.Argument(help=f"{file}; left out, A's own model")]),
+            *parameters_of(CompareOptions),
+            _QUIET,
+        ],
+    )
+    add(
+        "report",
+        "Render the report of a finished run again, or several runs on one page.",
+        _report,
+        [
+            Parameter("runs", Annotated[list[Path], typer.Argument(help=folders)], ...),
+            Parameter("out", Annotated[Path | None, typer.Option("--out", help=_OUT, metavar="FILE.html")]),
+            Parameter("json", JSON, False),
+            _QUIET,
+        ],
+    )
+    add(
+        "doctor",
+        "Look at this machine: is anything missing, and can its figures be believed?",
+        _doctor,
+        [
+            Parameter("backend", Annotated[str | None, typer.Option("--backend", help="look at this backend")]),
+            Parameter("json", JSON, False),
+            _QUIET,
+        ],
+    )
+
+
+_OUT = "where the page goes, Markdown beside it (default: report.html in the run; runs.html for several)"
+
+
+def _compare(given: Given) -> int:
+    from practise_backends.commands import compare_files, to_json
+    from practise_deploy.cli.screen import Screen
+
+    before, after = _pair(given["before"], given["after"])
+    options, screen = options_of(CompareOptions, given), Screen(quiet=given["quiet"])
+    with _our_errors(), screen.progress("Measuring both") as progress:
+        found, requirement = compare_files(before, after, options, progress)
+    with contextlib.suppress(BrokenPipeError):  # a reader who has gone away does not change the exit code
+        if options.json:
+            print(to_json(found, requirement))
+        else:
+            screen.show_comparison(found)
+            screen.show_requirement(requirement)
+    return 0 if requirement.kept else 1
+
+
+def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
+    """The two networks: a run stands for its model.onnx, alone for its original.onnx against that."""
+    if second is not None:
+        return _network(first), _network(second)
+    if not first.is_dir():
+        raise InputError("there is nothing to compare with", remedy="name a second file, or a run folder alone")
+    return _network(first, _ORIGINAL), _network(first)
+
+
+def _network(path: Path, name: str = _MODEL) -> Path:
+    """A file itself, or a run's file of that name."""
+    file = path / name if path.is_dir() else path
+    if not file.is_file():
+        inside = path.is_dir()
+        raise InputError(
+            f"{path} holds no {name}" if inside else f"no such file: {path}",
+            remedy="give the folder of a finished build, or an ONNX file" if inside else "check the path",
+        )
+    return file
+
+
+def _bench(own: Given, settings: Given, extra: Given) -> int:
+    """All figures of a file; of a run, its model against its original."""
+    from practise_backends.commands import bench_file, to_json, write_file
+    from practise_deploy.cli.screen import Screen
+
+    _refuse_settings(own, settings)
+    target = Path(own["network"])
+    options, screen = _bench_options(target, settings, extra), Screen(quiet=own["quiet"])
+    with _our_errors(), screen.progress(f"Measuring {target}") as progress:
+        found = bench_file(_network(target), options, progress)
+        if target.is_dir():
+            write_file(target / "bench.json", to_json(found))
+    _show_benchmark(screen, found, as_json=own["json"])
+    return 0
+
+
+def _show_benchmark(screen: Screen, found: Benchmark, *, as_json: bool) -> None:
+    from practise_backends.commands import to_json
+
+    if as_json:
+        print(to_json(found))
+    else:
+        screen.show_benchmark(found)
+
+
+def _bench_options(target: Path, settings: Given, extra: Given) -> BenchOptions:
+    """What was asked; of a run, its own conditions where nothing else was."""
+    asked = {**{name: settings[name] for name in _OF_A_FILE}, **extra, "budget_s": settings["measure_budget_s"]}
+    if not target.is_dir():
+        return options_of(BenchOptions, asked)
+    from practise_deploy.results import read_release
+
+    built = read_release(target).bench
+    conditions = {"batch": built.conditions.batch, "threads": built.conditions.threads, "backend": built.backend}
+    options = options_of(BenchOptions, {**conditions, **{key: one for key, one in asked.items() if one is not None}})
+    threads = options.thread_counts or tuple(sorted({options.threads, 1, _cores()}))
+    return replace(options, against=options.against or _network(target, _ORIGINAL), thread_counts=threads)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _refuse_settings(own: Given, settings: Given) -> None:
+    """Refuse what says nothing about a file, rather than pass it over."""
+    said = [name for name, value in settings.items() if value is not None and name not in _OF_A_FILE]
+    said += [name for name in ("config", "explain", "fresh") if own[name]]
+    if said:
+        raise InputError(
+            f"{_written(said[0])} says nothing about {own['network']}, which is built already",
+            remedy=f"leave it out; a file takes {', '.join(map(_written, _OF_A_FILE))}",
+        )
+
+
+def _report(given: Given) -> int:
+    from practise_deploy.report import render_html, render_markdown, render_runs_html, render_runs_markdown
+    from practise_deploy.store import write_atomically
+
+    found = _releases(given["runs"])
+    if len(found) == 1:
+        (release,) = found.values()
+        page = given["out"] or given["runs"][0] / "report.html"
+        html, markdown = render_html(release), render_markdown(release)
+    else:
+        page = given["out"] or Path("runs.html")
+        html, markdown = render_runs_html(found), render_runs_markdown(found)
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--out {page} is no page", remedy="give a name that ends in .html")
+    beside = page.with_suffix(".md")
+    write_atomically(page, html)
+    write_atomically(beside, markdown)
+    if given["json"]:
+        print(json.dumps({"schema": 1, "html": str(page), "markdown": str(beside), "runs": list(found)}, indent=1))
+    elif not given["quiet"]:
+        print(page, beside, sep="\n")
+    return 0
+
+
+def _releases(folders: Sequence[Path]) -> dict[str, Release]:
+    """Releases by the names of their folders, by their paths where two names are alike."""
+    from practise_deploy.results import read_release
+
+    paths = list(dict.fromkeys(folders))
+    names = [path.resolve().name for path in paths]
+    shown = names if len(set(names)) == len(names) else [str(path) for path in paths]
+    return {name: read_release(path) for name, path in zip(shown, paths, strict=True)}
+
+
+def _doctor(given: Given) -> int:
+    from practise_backends.commands import to_json
+    from practise_backends.doctor import examine, exit_code, render
+    from practise_deploy.cli.screen import Screen
+
+    screen = Screen(quiet=given["quiet"])
+    with screen.progress("Looking at the machine") as progress:
+        checkup = examine(given["backend"], progress=progress)
+    if given["json"]:
+        print(to_json(checkup))
+    elif sys.stdout.isatty():
+        screen.show_checkup(checkup)
+    elif not given["quiet"]:
+        print(render(checkup), end="")
+    return exit_code(checkup)
+
+
+@contextlib.contextmanager
+def _our_errors() -> Iterator[None]:
+    """What could not be measured as asked is a matter of usage; 1 is for a requirement that was measured and missed."""
+    from practise_backends.errors import BackendError, BackendMissing, DeviceUnavailable
+
+    try:
+        yield
+    except BackendError as error:
+        missing = isinstance(error, (BackendMissing, DeviceUnavailable))
+        kind: type[PractiseError] = EnvironmentProblem if missing else InputError
+        raise kind(error.message, remedy=error.remedy) from None
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot write {error.filename}: {error.strerror}", remedy="choose another place"
+        ) from None
+
+
+def _written(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+BENCH = OverFiles(
+    "FILE.onnx, FILE.ort, a run folder",
+    [one for one in parameters_of(BenchOptions, without=_SAID_OTHERWISE) if one.name not in Settings.model_fields],
+    _bench,
+)

@@ -1,0 +1,62 @@
+"""Latency tables as files: where `latency` keeps one, and how two compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from practise_deploy.cli.app import Given, Parameter
+from practise_deploy.cli.files import OverFiles
+from practise_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from practise_deploy.build import Build
+
+_OUTPUT = "also write the table here, as portable JSON; its raw samples go beside it as .npz"
+_DIFF = "compare two tables instead of measuring one"
+
+
+def keep(build: Build, extra: Given) -> None:
+    """Write the table where --output says."""
+    from practise_deploy.latency_table import write_table
+
+    if extra["output"] is not None:
+        write_table(build.latency, extra["output"])
+
+
+def _diff(own: Given, settings: Given, extra: Given) -> int:
+    """Two tables block by block; nothing is measured."""
+    from practise_backends.table_diff import diff_tables
+    from practise_deploy.console import Console
+    from practise_deploy.latency_table import read_table
+    from practise_deploy.store import to_json
+
+    said = [name for name, value in {**settings, "output": extra["output"]}.items() if value is not None]
+    said += [name for name in ("network", "config", "explain", "fresh") if own[name]]
+    if said:
+        raise InputError(
+            f"'{said[0]}' says nothing about two tables that were measured already",
+            remedy="give --diff A B alone, with --json if you like",
+        )
+    found = diff_tables(*(read_table(path) for path in extra["diff"]))
+    if own["json"]:
+        print(to_json(found))
+    else:
+        Console(quiet=own["quiet"]).show_table_diff(found)
+    return 0
+
+
+DIFF = OverFiles(
+    target="two latency tables",
+    parameters=[
+        Parameter("output", Annotated[Path | None, typer.Option("--output", "-o", help=_OUTPUT, metavar="FILE.json")]),
+        Parameter(
+            "diff", Annotated[tuple[Path, Path] | None, typer.Option("--diff", help=_DIFF, metavar="A.json B.json")]
+        ),
+    ],
+    run=_diff,
+    takes=lambda own, extra: extra["diff"] is not None,
+    stays=("output", "network"),
+)

@@ -1,0 +1,177 @@
+"""What all chapters of a build share: the network, its blocks, the images, the device, and the keys of the steps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+
+import onnx
+import torch
+
+from practise_backends.catalog import load_backend
+from practise_backends.errors import BackendError
+from practise_backends.terms import Backend, Bench, Conditions, Patience, Progress
+from practise_deploy.errors import EnvironmentProblem
+from practise_deploy.model.blocks import droppable, find_blocks
+from practise_deploy.model.compute import pick_device, pick_precision
+from practise_deploy.model.images import FitImages, TinySet, image_size_of, load_images
+from practise_deploy.model.networks import Network, load_network
+from practise_deploy.model.onnx_graph import with_cuts
+from practise_deploy.settings import Settings
+from practise_deploy.shipping.export import export_onnx
+from practise_deploy.store import Key, Run, digest
+from practise_deploy.terms import Block, Shipped
+
+Screen = Callable[[str], AbstractContextManager[Progress]]
+MODEL = "model.onnx"
+ORIGINAL_MODEL = "original.onnx"
+
+
+class Ground:
+    """One run folder and what its settings name; each property is computed when it is first asked for."""
+
+    def __init__(
+        self, settings: Settings, run: Run, screen: Screen, *, command: str = "", structure_only: bool = False
+    ) -> None:
+        self.settings = settings
+        self.run = run
+        self.screen = screen
+        self.command = command
+        self.structure_only = structure_only
+
+    @cached_property
+    def network(self) -> Network:
+        """The teacher."""
+        with self.screen("Loading the network"):
+            size = image_size_of(self.settings)
+            return load_network(self.settings, structure_only=self.structure_only, image_size=size)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Every residual unit, droppable or not."""
+        return find_blocks(self.network.traced, self.network.input_shape)
+
+    @property
+    def candidates(self) -> tuple[Block, ...]:
+        """The blocks that can go; NoDroppableBlock is raised where there is none."""
+        return droppable(self.blocks)
+
+    @cached_property
+    def images(self) -> TinySet:
+        """The tiny set and the held-out images."""
+        with self.screen("Reading the images"):
+            return load_images(self.settings, self.network.facts)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The device that the network is for."""
+        try:
+            return load_backend(self.settings.backend)
+        except BackendError as error:
+            raise EnvironmentProblem(error.message, remedy=error.remedy) from None
+
+    @property
+    def conditions(self) -> Conditions:
+        """The deployment's."""
+        return Conditions(batch=self.settings.batch, threads=self.settings.threads, seed=self.settings.seed)
+
+    @property
+    def patience(self) -> Patience:
+        return Patience(budget_s=self.settings.measure_budget_s, sessions=self.settings.sessions)
+
+    @property
+    def stand(self) -> Bench:
+        return Bench(backend=self.backend, conditions=self.conditions, patience=self.patience)
+
+    @property
+    def engine_shape(self) -> tuple[int, ...]:
+        return (self.settings.batch, *self.network.input_shape[1:])
+
+    @cached_property
+    def cuttable(self) -> onnx.ModelProto:
+        with self.screen("Exporting the network"):
+            return with_cuts(self.network.traced, self.candidates, self.engine_shape)
+
+    @cached_property
+    def device_key(self) -> Key:
+        return {
+            "network": digest(self.network.structure, self.network.input_shape),
+            "device": self.backend.device().fingerprint,
+            "backend": self.settings.backend,
+            "threads": self.settings.threads,
+            "batch": self.settings.batch,
+            "practise-deploy": version("practise-deploy"),
+        }
+
+    @property
+    def measuring_key(self) -> Key:
+        """What a measurement depends on besides the networks and the device."""
+        return {
+            "measuring": self.settings.measure_budget_s,
+            "sessions": self.settings.sessions,
+            "seed": self.settings.seed,
+        }
+
+    @cached_property
+    def learning_key(self) -> Key:
+        decoding = replace(self.network.facts.preprocessing, augment="")
+        return {
+            "weights": self.network.facts.sha256,
+            "images": self.images.fit.digest(),
+            "preprocessing": repr(decoding),
+            "recipe": self.settings.recipe,
+            "seed": self.settings.seed,
+            "torch": torch.__version__,
+            "practise-deploy": version("practise-deploy"),
+        }
+
+    @property
+    def lesson(self) -> tuple[torch.fx.GraphModule, str, FitImages, int]:
+        return self.network.traced, self.network.facts.feature, self.images.fit, self.settings.seed
+
+    @property
+    def descent_key(self) -> Key:
+        return {
+            "batch_size": self.settings.batch_size,
+            "augment": self.network.facts.preprocessing.augment,
+            "precision": str(self.precision),
+            "compute": str(pick_device(self.settings.compute)),
+        }
+
+    @property
+    def precision(self) -> torch.dtype:
+        return pick_precision(
+            self.settings.compute_precision, self.network.input_shape[-1], pick_device(self.settings.compute)
+        )
+
+    def named(self, names: tuple[str, ...]) -> list[Block]:
+        return [block for block in self.blocks if block.name in names]
+
+    @cached_property
+    def original(self) -> Shipped:
+        return self.export("export-original", ORIGINAL_MODEL, self.network.facts.sha256, lambda: self.network.traced)
+
+    def export(self, step: str, name: str, weights: str, network: Callable[[], torch.fx.GraphModule]) -> Shipped:
+        path = self.run.folder / name
+        key = {
+            "network": self.network.structure,
+            "weights": weights,
+            "input shape": list(self.engine_shape),
+            "dynamic batch": self.settings.dynamic_batch,
+            "torch": torch.__version__,
+            "practise-deploy": version("practise-deploy"),
+        }
+
+        def compute() -> Shipped:
+            with self.screen(f"Exporting {name}"):
+                return export_onnx(network(), self.engine_shape, path, dynamic_batch=self.settings.dynamic_batch)
+
+        shipped = self.run.step(step, Shipped, key, compute)
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != shipped.sha256:
+            self.run.forget(step, f"{name} is missing or was changed")
+            shipped = self.run.step(step, Shipped, key, compute)
+        return shipped

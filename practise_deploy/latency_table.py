@@ -1,0 +1,113 @@
+"""Latency tables as portable files: written on one device, planned with on another. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from practise_backends.terms import SCHEMA, Conditions, LatencyTable
+from practise_deploy.errors import InputError
+from practise_deploy.store import to_json, write_arrays, write_atomically
+
+
+def write_table(table: LatencyTable, path: Path) -> tuple[Path, Path]:
+    """A table as a portable file, and its raw samples beside it as .npz; gives both paths.
+
+    Raises: InputError where the path is that of the samples.
+    """
+    samples = path.with_suffix(".npz")
+    if samples == path:
+        raise InputError(
+            f"{path}: the table is JSON, its samples are .npz", remedy="name the table, for instance table.json"
+        )
+    write_arrays(samples, table.samples)
+    write_atomically(path, to_json(table))
+    return path, samples
+
+
+def read_table(path: Path) -> LatencyTable:
+    """A table that was written here or on another device; its raw samples stay where they are.
+
+    Raises: InputError where the file is no latency table of this schema.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        schema = json.loads(text).get("schema")
+    except OSError as error:
+        raise InputError(f"cannot read the latency table {path}: {error.strerror}", remedy="check the path") from None
+    except (ValueError, AttributeError):
+        raise InputError(
+            f"{path} is no latency table: it does not hold one JSON object",
+            remedy="make one with: practise-deploy latency",
+        ) from None
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} has schema {schema!r}; this version reads {SCHEMA}", remedy="measure it again with this version"
+        )
+    try:
+        return TypeAdapter(LatencyTable).validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InputError(
+            f"{path} is no whole latency table: {where or 'the document'}: {problem['msg'].lower()}",
+            remedy="make one with: practise-deploy latency",
+        ) from None
+
+
+def table_schema() -> str:
+    """The JSON Schema of a table's file; docs/latency-table.schema.json holds it."""
+    found = TypeAdapter(LatencyTable).json_schema(mode="serialization")
+    found["properties"].pop("samples")  # they lie beside the table
+    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(found, indent=1) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a plan needs a table to be of. input_shape: with the batch. here: fingerprint of the device at hand."""
+
+    blocks: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    backend: str
+    conditions: Conditions
+    here: str
+
+    def is_at_hand(self, table: LatencyTable) -> bool:
+        """Whether the table is of this device and backend, so that a plan can be measured."""
+        return table.device.fingerprint == self.here and table.backend == self.backend
+
+
+def check_table(table: LatencyTable, wanted: Wanted, path: Path) -> None:
+    """Refuse a table of another network, another input or, for the same backend, other conditions.
+
+    Raises: InputError.
+    """
+    own, told = set(wanted.blocks), {saving.block for saving in table.savings}
+    strangers = sorted(told - own)
+    if strangers or not told:
+        raise InputError(
+            f"{path} was measured on another network ({table.network}): this one has no droppable block "
+            f"'{strangers[0] if strangers else ''}'",
+            remedy="give the table of this network",
+        )
+    if own - told:
+        raise InputError(
+            f"{path} lacks block '{min(own - told)}' of this network",
+            remedy="measure the table with this version again",
+        )
+    if tuple(table.input_shape) != tuple(wanted.input_shape):
+        raise InputError(
+            f"{path} was measured with input {list(table.input_shape)}, this network has {list(wanted.input_shape)}",
+            remedy="use the --batch and --input-size that the table was measured with",
+        )
+    for name in ("threads", "precision"):
+        theirs, ours = getattr(table.conditions, name), getattr(wanted.conditions, name)
+        if table.backend == wanted.backend and theirs != ours:
+            raise InputError(
+                f"{path} was measured with {name} {theirs}, this build is for {name} {ours}",
+                remedy=f"give --{name} {theirs}, or the table of that",
+            )

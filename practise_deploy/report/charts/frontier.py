@@ -1,0 +1,170 @@
+"""The latency-accuracy frontier: what each set of blocks saves, and what the network still knows without them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from practise_backends.terms import Interval
+from practise_deploy.report.charts.axes import Axis, spanned
+from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
+from practise_deploy.report.tables import Table
+from practise_deploy.report.words import interval, listed, missing, plural
+from practise_deploy.terms import FrontierPoint, Release
+
+PATH = "closed form"
+_LOOKS = {PATH: ("new", "ring"), "finetuned": ("new", "diamond"), "none": ("soft", "cross")}
+_ORIGINAL = Interval(estimate=100.0, low=100.0, high=100.0, confidence=1.0)
+
+
+def frontier(release: Release) -> Chart | None:
+    """Reduction against accuracy, or against agreement where there are no labels; None without a point."""
+    points = [point for point in release.frontier.points if point.dropped and _finite(point, release)]
+    if not points:
+        return None
+    marks = [_original(release), *(_mark(point, release) for point in points)]
+    x_ends = [end for mark in marks for end in mark.x_bar or (mark.x,)]
+    y_ends = [end for mark in marks for end in mark.y_bar or (mark.y,)]
+    low, high = spanned([0.0, *x_ends])
+    y_low, y_high = spanned(y_ends, within=(0.0, 101.0))
+    what = _measure(release)
+    return Chart(
+        name="frontier",
+        title=f"Latency saved against {what}",
+        said=f"Measured reduction of latency against {what}, one mark a set of blocks; the table holds the numbers",
+        x=Axis(title="reduction of latency (right is better)", low=low, high=high, unit="%"),
+        y=Axis(title=f"{what} (high is better)", low=y_low, high=y_high, unit="%"),
+        marks=tuple(sorted(marks, key=lambda mark: mark.tone != "old")),
+        curves=(_path(release, points),),
+        keys=_keys(points),
+        note="Bars are the intervals, where they are wider than the mark; the line is the path of closed-form recovery, one block more at each step.",
+    )
+
+
+def frontier_table(release: Release) -> Table:
+    """Every set that was looked at."""
+    found = release.frontier
+    points = [point for point in found.points if point.dropped]
+    labelled = any(point.accuracy for point in points)
+    judged = ("Top-1 accuracy", "Points lost") if labelled else ()
+    head = ("Dropped", "Recovery", "Reduction", "Same top-1 class", *judged, "Blocks")
+    return Table(
+        title="Sets along the ranking",
+        head=head,
+        rows=tuple(_row(point, labelled) for point in points),
+        left=(0, 1, len(head) - 1),
+        strong=tuple(at for at, point in enumerate(points) if point.chosen),
+        note=f"Judged on {plural(found.images, 'held-out image')}, recovered on {found.fit_images:,}; "
+        "coloured rows are the plan's set." + (" Points lost are paired by image." if labelled else ""),
+    )
+
+
+def neighbours(release: Release) -> tuple[str, ...]:
+    """What one block less and one block more would have given, as sentences."""
+    points = {len(point.dropped): point for point in release.frontier.points if point.recovery == PATH}
+    here = len(release.plan.dropped)
+    near = (("One block less", here - 1), ("The chosen set", here), ("One block more", here + 1))
+    told = tuple(f"{title}: {_gain(points[many])}." for title, many in near if many in points and many)
+    final = [p for p in release.frontier.points if p.recovery == "finetuned" and p.chosen]
+    return (*told, *(f"The chosen set, finetuned: {_gain(point)}." for point in final))
+
+
+def _gain(point: FrontierPoint) -> str:
+    saved = f"saves {interval(point.reduction_percent, '%')}"
+    if point.drop_points:
+        return f"{saved} and loses {interval(point.drop_points, ' points')}"
+    return f"{saved} and agrees on {interval(point.agreement_percent, '%')} of the images"
+
+
+def _measure(release: Release) -> str:
+    return "top-1 accuracy" if _labelled(release) else "agreement with the original"
+
+
+def _labelled(release: Release) -> bool:
+    points = release.frontier.points
+    return bool(release.verification.accuracy) and all(point.accuracy is not None for point in points)
+
+
+def _height(point: FrontierPoint, release: Release) -> Interval:
+    known = point.accuracy.percent if point.accuracy and _labelled(release) else None
+    return known or point.agreement_percent
+
+
+def _finite(point: FrontierPoint, release: Release) -> bool:
+    height, saved = _height(point, release), point.reduction_percent
+    return all(math.isfinite(end) for one in (height, saved) for end in (one.estimate, one.low, one.high))
+
+
+def _original(release: Release) -> Mark:
+    """The network with all its blocks, where nothing is saved."""
+    height = next(iter(release.verification.accuracy.values())).percent if _labelled(release) else _ORIGINAL
+    return Mark(
+        x=0.0,
+        y=height.estimate,
+        y_bar=(height.low, height.high) if height is not _ORIGINAL else None,
+        tone="old",
+        shape="dot",
+        name="original",
+        said=f"the original: {interval(height, '%')}",
+    )
+
+
+def _mark(point: FrontierPoint, release: Release) -> Mark:
+    tone, shape = _LOOKS.get(point.recovery, ("soft", "ring"))
+    height, saved = _height(point, release), point.reduction_percent
+    plain = point.chosen and point.recovery == PATH
+    return Mark(
+        x=saved.estimate,
+        y=height.estimate,
+        x_bar=(saved.low, saved.high),
+        y_bar=(height.low, height.high),
+        tone=tone,
+        shape="dot" if plain else shape,
+        name=_name(point),
+        said=f"without {listed(point.dropped)}, {_recovery(point)}: saves {interval(saved, '%')}, "
+        f"{_measure(release)} {interval(height, '%')}{'; the chosen set' if point.chosen else ''}",
+    )
+
+
+def _name(point: FrontierPoint) -> str:
+    if point.recovery == "finetuned" and point.chosen:
+        return "the release"
+    return f"{len(point.dropped)}" if point.recovery == PATH else ""
+
+
+def _recovery(point: FrontierPoint) -> str:
+    return "no recovery" if point.recovery == "none" else point.recovery
+
+
+def _path(release: Release, points: Sequence[FrontierPoint]) -> Curve:
+    along = sorted((point for point in points if point.recovery == PATH), key=lambda point: len(point.dropped))
+    start = _original(release)
+    steps = [(point.reduction_percent.estimate, _height(point, release).estimate) for point in along]
+    return Curve(points=((start.x, start.y), *steps) if steps else (), tone="new", kind="line")
+
+
+def _keys(points: Sequence[FrontierPoint]) -> tuple[Key, ...]:
+    """Of the kinds that are there."""
+    kinds = {point.recovery for point in points}
+    chosen = any(point.chosen and point.recovery == PATH for point in points)
+    told = (
+        (True, Key(tone="old", shape="dot", text="the original")),
+        (PATH in kinds, Key(tone="new", shape="ring", text="closed-form recovery, with the number of blocks dropped")),
+        (chosen, Key(tone="new", shape="dot", text="the chosen set")),
+        ("finetuned" in kinds, Key(tone="new", shape="diamond", text="finetuned")),
+        ("none" in kinds, Key(tone="soft", shape="cross", text="without recovery")),
+    )
+    return tuple(key for there, key in told if there)
+
+
+def _row(point: FrontierPoint, labelled: bool) -> tuple[str, ...]:
+    accuracy = interval(point.accuracy.percent, "%") if point.accuracy else missing("no labels")
+    lost = interval(point.drop_points, absent="no labels")
+    return (
+        plural(len(point.dropped), "block"),
+        _recovery(point),
+        interval(point.reduction_percent, "%"),
+        interval(point.agreement_percent, "%"),
+        *((accuracy, lost) if labelled else ()),
+        listed(point.dropped),
+    )

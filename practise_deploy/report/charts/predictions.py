@@ -1,0 +1,92 @@
+"""Did the prediction hold? Predicted from the table of single blocks against measured on the whole network."""
+
+from __future__ import annotations
+
+import math
+
+from practise_backends.terms import Interval
+from practise_deploy.report.charts.axes import Axis, spanned
+from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
+from practise_deploy.report.measurements import reduction
+from practise_deploy.report.words import interval, listed, number
+from practise_deploy.terms import Release
+
+
+def predicted(release: Release) -> Chart | None:
+    """Predicted against measured reduction; None where nothing was measured."""
+    marks = [mark for mark in (*_sets(release), *_attempts(release), *_final(release)) if _finite(mark)]
+    if not marks:
+        return None
+    ends = [end for mark in marks for bar in (mark.x_bar or (mark.x,), mark.y_bar or (mark.y,)) for end in bar]
+    low, high = spanned([0.0, *ends])
+    low = low if min(ends) < 0 else 0.0
+    kinds = {(mark.tone, mark.shape) for mark in marks}
+    keys = (
+        Key(tone="soft", shape="ring", text="a set to check the table"),
+        Key(tone="old", shape="diamond", text="an attempt of the plan"),
+        Key(tone="new", shape="dot", text="the release"),
+    )
+    return Chart(
+        name="predicted",
+        title="Predicted and measured saving",
+        said="Predicted against measured reduction of latency, one mark a set; the table holds the numbers",
+        x=Axis(title="predicted reduction", low=low, high=high, unit="%"),
+        y=Axis(title="measured reduction", low=low, high=high, unit="%"),
+        marks=tuple(sorted(marks, key=lambda mark: mark.tone != "new")),
+        curves=(Curve(points=((low, low), (high, high)), tone="soft", kind="guide"),),
+        keys=(
+            *(key for key in keys if (key.tone, key.shape) in kinds),
+            Key(tone="soft", shape="guide", text="as predicted"),
+        ),
+        note="Below the line less was saved than predicted. Bars are the intervals, where they are wider than the mark.",
+    )
+
+
+def _sets(release: Release) -> list[Mark]:
+    return [
+        Mark(
+            x=one.predicted_percent,
+            y=one.measured_percent.estimate,
+            y_bar=(one.measured_percent.low, one.measured_percent.high),
+            tone="soft",
+            shape="ring",
+            said=_said(one.dropped, f"{number(one.predicted_percent)}%", one.measured_percent),
+        )
+        for one in release.latency.sets
+    ]
+
+
+def _attempts(release: Release) -> list[Mark]:
+    return [
+        _paired(one.dropped, one.predicted_percent, one.measured_percent)
+        for one in release.plan.attempts
+        if one.measured_percent is not None
+    ]
+
+
+def _final(release: Release) -> list[Mark]:
+    measured = reduction(release.speedup)
+    if measured is None or not release.plan.dropped:
+        return []
+    return [_paired(release.plan.dropped, release.plan.predicted_percent, measured, "the release")]
+
+
+def _paired(dropped: tuple[str, ...], predicted: Interval, measured: Interval, name: str = "") -> Mark:
+    return Mark(
+        x=predicted.estimate,
+        y=measured.estimate,
+        x_bar=(predicted.low, predicted.high),
+        y_bar=(measured.low, measured.high),
+        tone="new" if name else "old",
+        shape="dot" if name else "diamond",
+        name=name,
+        said=_said(dropped, interval(predicted, "%"), measured),
+    )
+
+
+def _said(dropped: tuple[str, ...], predicted: str, measured: Interval) -> str:
+    return f"without {listed(dropped)}: predicted {predicted}, measured {interval(measured, '%')}"
+
+
+def _finite(mark: Mark) -> bool:
+    return all(math.isfinite(end) for end in (mark.x, mark.y, *(mark.x_bar or ()), *(mark.y_bar or ())))

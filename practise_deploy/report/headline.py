@@ -1,0 +1,73 @@
+"""The numbers at the top: what was won, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from practise_deploy.report import measurements, tables
+from practise_deploy.report.facts import conditions
+from practise_deploy.report.words import interval, listed, missing, number, plural, times
+from practise_deploy.terms import Release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One of the numbers at the top."""
+
+    title: str
+    text: str
+    detail: str = ""
+
+
+def headline(release: Release) -> tuple[Figure, ...]:
+    """Speed-up, latency, accuracy and blocks."""
+    return (_speedup(release), _latency(release), quality(release), _dropped(release))
+
+
+def quality(release: Release) -> Figure:
+    """Accuracy before and after, or agreement with the teacher where there are no labels."""
+    found = release.verification
+    change = tables.accuracy_change(found)
+    if change:
+        before, after = (interval(one.percent, "%") for one in change)
+        lost = f"; {_lost(release)}" if found.drop_points else ""
+        return Figure(title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_judged(release)}{lost}")
+    link = tables.teacher_link(found)
+    agreement = link.agreement_percent if link else None
+    text = interval(agreement, "%", absent="nothing was compared")
+    return Figure(title="Agreement with the teacher", text=text, detail=f"{_judged(release)}; no labels")
+
+
+def latency_change(release: Release) -> str:
+    """Median latency before and after."""
+    pair = measurements.before_and_after(release.bench)
+    if pair is None:
+        return missing("the bench holds no pair of engines")
+    few = "too few samples"
+    return f"{interval(pair[0].p50_ms, ' ms', absent=few)} → {interval(pair[1].p50_ms, ' ms', absent=few)}"
+
+
+def _speedup(release: Release) -> Figure:
+    found = release.speedup
+    less = f"{number(100 * (1 - 1 / found.estimate))}% less time a run" if found.estimate > 0 else ""
+    return Figure(title="Speed-up", text=times(found), detail=less)
+
+
+def _latency(release: Release) -> Figure:
+    found = release.bench
+    detail = f"{conditions(found.conditions)}; {found.device.name or 'unnamed device'}"
+    return Figure(title="Latency, p50", text=latency_change(release), detail=detail)
+
+
+def _dropped(release: Release) -> Figure:
+    plan = release.plan
+    of = f" of {len(release.latency.savings)}" if release.latency.savings else ""
+    return Figure(title="Blocks dropped", text=f"{len(plan.dropped)}{of}", detail=listed(plan.dropped))
+
+
+def _judged(release: Release) -> str:
+    return f"on {plural(release.verification.images, 'held-out image')}"
+
+
+def _lost(release: Release) -> str:
+    return f"lost {interval(release.verification.drop_points, ' points')}"

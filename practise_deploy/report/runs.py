@@ -1,0 +1,141 @@
+"""Several releases beside each other: one row a run, and whether the rows can be compared at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from practise_deploy.report import tables, templates
+from practise_deploy.report.charts.speedups import speedups
+from practise_deploy.report.facts import conditions
+from practise_deploy.report.headline import latency_change
+from practise_deploy.report.section import Section
+from practise_deploy.report.tables import Table
+from practise_deploy.report.words import confidence, duration, interval, listed, missing, plural, times
+from practise_deploy.terms import Release
+
+_UNLABELLED = "no labels"
+_MEANS = {
+    "network": "a speed-up is of each run's own original, so rows rank the runs, not the networks",
+    "device": "a speed-up on one device says little of another",
+    "conditions": "batch, threads, precision and clock change a speed-up",
+    "held-out images": "accuracies are of different images, or of a different number of them",
+}
+
+
+def render_runs_html(releases: Mapping[str, Release]) -> str:
+    """One page of several runs, by their names; it loads nothing else."""
+    return templates.html().get_template("runs.html.j2").render(_view(releases))
+
+
+def render_runs_markdown(releases: Mapping[str, Release]) -> str:
+    """The same in short."""
+    text = templates.markdown().get_template("runs.md.j2").render(_view(releases))
+    return templates.tidy(text)
+
+
+def results_table(releases: Mapping[str, Release]) -> Table:
+    """What each run came to."""
+    return Table(
+        title="What each run came to",
+        head=("Run", "Promise", "Speed-up", "Top-1 accuracy", "Points lost", "Agreement", "Wall time"),
+        rows=tuple(_result(name, release) for name, release in releases.items()),
+        left=(0, 1, 3),
+        strong=tuple(at for at, release in enumerate(releases.values()) if release.verdict.kept),
+        note="Brackets hold intervals; coloured rows kept their promise. Points lost are paired by image; "
+        "agreement is the share of images with the original's own top-1 class.",
+    )
+
+
+def settings_table(releases: Mapping[str, Release]) -> Table:
+    """What each run was of."""
+    return Table(
+        title="What each run was of",
+        head=("Run", "Network", "Device", "Conditions", "Dropped", "Latency, p50"),
+        rows=tuple(_setting(name, release) for name, release in releases.items()),
+        left=(0, 1, 2, 3, 4, 5),
+    )
+
+
+def differences(releases: Mapping[str, Release]) -> tuple[str, ...]:
+    """Why rows cannot be compared, as sentences; none where they can."""
+    found = {what: {_identities(release)[what] for release in releases.values()} for what in _MEANS}
+    return tuple(
+        f"The runs differ in {what} ({'; '.join(sorted(values))}): {_MEANS[what]}."
+        for what, values in found.items()
+        if len(values) > 1
+    )
+
+
+def _view(releases: Mapping[str, Release]) -> dict[str, Any]:
+    return {
+        "title": f"{plural(len(releases), 'run')} compared",
+        "lead": _lead(releases),
+        "warnings": differences(releases),
+        "sections": _sections(releases) if releases else (),
+    }
+
+
+def _lead(releases: Mapping[str, Release]) -> str:
+    """The best run among those that kept their promise, in one sentence."""
+    kept = {name: release.speedup for name, release in releases.items() if release.verdict.kept}
+    if not kept:
+        return "No run kept its promise." if releases else "There is no run to show."
+    best = max(kept, key=lambda name: kept[name].low)
+    of = f"{len(kept)} of {len(releases)} kept their promise"
+    return f"{of}; the fastest of them is “{best}”: {times(kept[best])}, {confidence(kept[best])} interval."
+
+
+def _sections(releases: Mapping[str, Release]) -> tuple[Section, ...]:
+    picture = speedups(releases)
+    unlabelled = [name for name, release in releases.items() if release.verification.drop_points is None]
+    absent = (f"Not in the picture, for want of labels: {listed(unlabelled)}.",) if picture and unlabelled else ()
+    sentences = tuple((name, release.verdict.sentence) for name, release in releases.items())
+    runs = Section(
+        name="runs",
+        title="The runs",
+        charts=(picture,) if picture else (),
+        tables=(results_table(releases), settings_table(releases)),
+        facts=sentences,
+        remarks=absent,
+    )
+    commands = tuple((name, release.command) for name, release in releases.items())
+    return (runs, Section(name="reproduce", title="Reproduce", facts=commands))
+
+
+def _identities(release: Release) -> dict[str, str]:
+    """What must be equal where rows are compared."""
+    device, images = release.bench.device, release.verification
+    return {
+        "network": f"{release.network.name} {release.network.sha256[:8]}".strip(),
+        "device": f"{device.name} {device.fingerprint[:8]}".strip(),
+        "conditions": conditions(release.bench.conditions),
+        "held-out images": f"{plural(images.images, 'image')} of {release.images.source}",
+    }
+
+
+def _result(name: str, release: Release) -> tuple[str, ...]:
+    found, verdict = release.verification, release.verdict
+    change = tables.accuracy_change(found)
+    link = tables.teacher_link(found)
+    return (
+        name,
+        "kept" if verdict.kept else f"broken (exit code {verdict.exit_code})",
+        times(release.speedup),
+        " → ".join(interval(one.percent, "%") for one in change) if change else missing(_UNLABELLED),
+        interval(found.drop_points, absent=_UNLABELLED),
+        interval(link.agreement_percent if link else None, "%", absent="nothing was compared"),
+        duration(sum(release.seconds.values())) if release.seconds else missing("not recorded"),
+    )
+
+
+def _setting(name: str, release: Release) -> tuple[str, ...]:
+    bench, plan = release.bench, release.plan
+    return (
+        name,
+        release.network.name,
+        bench.device.name or missing("it has no name"),
+        conditions(bench.conditions),
+        f"{len(plan.dropped)} of {len(release.latency.savings)}: {listed(plan.dropped)}",
+        latency_change(release),
+    )

@@ -1,0 +1,99 @@
+"""The templates of this package, which escape foreign text and fail where a word is missing."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from practise_deploy.report.chain import Step
+from practise_deploy.report.charts.chart import Chart
+from practise_deploy.report.charts.drawing import NARROW, WIDE, Drawing, draw, outline
+from practise_deploy.report.tables import Table
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_SPECIAL = re.compile(r"([\\`*\[\]|])")
+_SWATCHES = {
+    "line": "M1 7H21",
+    "steps": "M1 11H11V3H21",
+    "dashes": "M1 7H21",
+    "guide": "M1 7H21",
+    "dots": "M4 8h.01M10 5h.01M17 9h.01",
+    "ticks": "M11 2v10",
+    "arrows": "M11 3l-4 7h8z",
+}
+
+
+@cache
+def html() -> Environment:
+    """Templates of pages: everything but the templates themselves is escaped."""
+    environment = _environment(autoescape=True)
+    environment.filters |= {"drawings": _drawings, "swatch": _swatch}
+    return environment
+
+
+@cache
+def markdown() -> Environment:
+    """Templates of Markdown."""
+    environment = _environment(autoescape=False, finalize=_escaped)
+    environment.filters |= {"table": _table, "code": _code, "chain": _chain}
+    return environment
+
+
+def tidy(text: str) -> str:
+    """Markdown without needless empty lines."""
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _environment(**options: Any) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("practise_deploy", "report")
+    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
+
+
+def _drawings(chart: Chart) -> tuple[Drawing, Drawing]:
+    """For a desk and for a phone; the page shows one of them."""
+    return draw(chart, WIDE), draw(chart, NARROW)
+
+
+def _swatch(shape: str) -> str:
+    """A mark or a piece of a curve, for the key of a chart."""
+    return _SWATCHES.get(shape) or outline(shape, 11, 7, 4.5)
+
+
+class _Written(str):
+    """Markdown, not to be escaped again."""
+
+
+def _escaped(found: Any) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    if isinstance(found, _Written):
+        return found
+    line = " ".join(str(found).split())
+    return _SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _table(found: Table) -> _Written:
+    """A table with its title and note."""
+    rules = [":--" if at in found.left else "--:" for at in range(len(found.head))]
+    cells = [[_escaped(cell) for cell in row] for row in (found.head, *found.rows)]
+    lines = [f"| {' | '.join(row)} |" for row in (cells[0], rules, *cells[1:])]
+    parts = (f"**{_escaped(found.title)}**", "\n".join(lines), _escaped(found.note))
+    return _Written("\n\n".join(part for part in parts if part))
+
+
+def _code(text: str) -> _Written:
+    """Lines as typed."""
+    return _Written("\n".join(f"    {line}" for line in text.splitlines()))
+
+
+def _chain(steps: tuple[Step, ...]) -> _Written:
+    """The chain as a numbered list."""
+    told = [
+        f"{at}. **{_escaped(step.name)}**" + (f": {_escaped(', '.join(step.compared))}" if step.compared else "")
+        for at, step in enumerate(steps, 1)
+    ]
+    return _Written("\n".join(told))

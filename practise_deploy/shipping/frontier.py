@@ -1,0 +1,101 @@
+"""Latency against accuracy along the plan's ranking: what fewer and more dropped blocks would have given.
+
+It looks at held-out images, so nothing is chosen by it: the plan and the weights are settled before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from practise_backends.terms import Comparison, Interval, Progress
+from practise_deploy.model.images import HeldOutImages
+from practise_deploy.model.values import batches
+from practise_deploy.shipping.verify import Form, Outputs, accuracy, drop_in_points, percent
+from practise_deploy.terms import Accuracy, FrontierPoint, Plan, Verification
+
+FEWER, MORE = 3, 2
+MOST_FIT, MOST_JUDGED = 200, 400
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A set of blocks dropped: how the network was recovered, what was saved, and the network itself."""
+
+    dropped: tuple[str, ...]
+    recovery: str
+    reduction_percent: Interval
+    form: Form
+
+
+def neighbours_of(plan: Plan) -> list[tuple[str, ...]]:
+    """Sets along the ranking: up to three with fewer blocks than the plan's, the plan's, and up to two with more."""
+    ranked, chosen = tuple(plan.scores), len(plan.dropped)
+    first, last = max(1, chosen - FEWER), min(len(ranked), chosen + MORE)
+    return [ranked[:count] for count in range(first, last + 1)]
+
+
+def judged_part(images: HeldOutImages, seed: int) -> HeldOutImages:
+    """At most 400 held-out images, drawn at random."""
+    if len(images) <= MOST_JUDGED:
+        return images
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:MOST_JUDGED].sort().values
+    labels = None if images.labels is None else images.labels[chosen]
+    return HeldOutImages(images.pixels[chosen], labels, images.preprocessing)
+
+
+def judge_neighbours(
+    teacher: Form, neighbours: Sequence[Neighbour], chosen: tuple[str, ...], images: HeldOutImages, progress: Progress
+) -> tuple[FrontierPoint, ...]:
+    """What every neighbour still knows, on the same images."""
+    forms: Mapping[str, Form] = {"": teacher, **{str(at): one.form for at, one in enumerate(neighbours)}}
+    found: dict[str, list[Outputs]] = {name: [] for name in forms}
+    for part in batches(len(images), _BATCH):
+        x = images.batch(part)
+        for name, form in forms.items():
+            found[name].append(form(x))
+        progress.advance(part.stop, len(images), "held-out images")
+    outputs = {name: np.concatenate(parts) for name, parts in found.items()}
+    before = outputs.pop("")
+    classifies = before.ndim == 2 and images.labels is not None
+    truth = images.labels.numpy() if classifies and images.labels is not None else None
+    points = []
+    for one, after in zip(neighbours, outputs.values(), strict=True):
+        known: Accuracy | None = None if truth is None else accuracy(after, truth)
+        lost = None if truth is None else drop_in_points(before, after, truth)
+        agree = int((_top(before) == _top(after)).sum())
+        points.append(
+            FrontierPoint(
+                dropped=one.dropped,
+                recovery=one.recovery,
+                reduction_percent=one.reduction_percent,
+                accuracy=known,
+                agreement_percent=percent(agree, len(after)),
+                drop_points=lost,
+                chosen=set(one.dropped) == set(chosen),
+            )
+        )
+    return tuple(points)
+
+
+def released_point(plan: Plan, bench: Comparison, verification: Verification) -> FrontierPoint:
+    """The release itself, as it was verified and measured."""
+    ratio = bench.speedup
+    ends = [100 * (1 - 1 / end) for end in (ratio.estimate, ratio.low, ratio.high)]
+    return FrontierPoint(
+        dropped=plan.dropped,
+        recovery="finetuned",
+        reduction_percent=Interval(estimate=ends[0], low=ends[1], high=ends[2], confidence=ratio.confidence),
+        accuracy=verification.accuracy.get("engine"),
+        agreement_percent=verification.links[-1].agreement_percent,
+        drop_points=verification.drop_points,
+        chosen=True,
+    )
+
+
+def _top(outputs: Outputs) -> Outputs:
+    return np.asarray(outputs.reshape(len(outputs), -1).argmax(1))

@@ -1,0 +1,112 @@
+"""The gate: demands judged at the bad end of the intervals, failing closed. Pure arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from practise_backends.terms import Comparison, Interval
+from practise_deploy.terms import Constraint, Frontier, FrontierPoint, Gate, Plan, Verification
+
+_HOW = {"none": " before any recovery", "closed form": " recovered in closed form, before finetuning", "finetuned": ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What was asked: a speed-up as a ratio, a loss of accuracy in points; None where not asked."""
+
+    min_speedup: float | None
+    max_drop: float | None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a gate at all."""
+        return self.min_speedup is not None or self.max_drop is not None
+
+
+def judge_gate(
+    demands: Demands, plan: Plan, bench: Comparison, verification: Verification, frontier: Frontier
+) -> Gate | None:
+    """Which demands hold, and the nearest set of blocks that meets all where they do not."""
+    if not demands.any:
+        return None
+    constraints = (*_speed(demands.min_speedup, plan, bench), *_quality(demands.max_drop, verification.drop_points))
+    passed = all(one.passed for one in constraints)
+    told = demands.min_speedup is None or plan.measured_percent is not None
+    nearest = _nearest(demands, plan, frontier) if told and not passed else None
+    return Gate(
+        constraints=constraints,
+        passed=passed,
+        nearest=nearest,
+        advice="" if passed else _advice(nearest, plan, frontier) if told else _elsewhere(plan),
+    )
+
+
+def speedup_of(reduction_percent: Interval) -> Interval:
+    """A reduction of latency as a ratio."""
+    ends = [1 / max(1e-9, 1 - percent / 100) for percent in (reduction_percent.low, reduction_percent.high)]
+    estimate = 1 / max(1e-9, 1 - reduction_percent.estimate / 100)
+    return Interval(estimate=estimate, low=ends[0], high=ends[1], confidence=reduction_percent.confidence)
+
+
+def _speed(asked: float | None, plan: Plan, bench: Comparison) -> tuple[Constraint, ...]:
+    if asked is None:
+        return ()
+    if plan.measured_percent is None:
+        reason = (
+            f"the speed-up was not measured on {plan.device}, which the table is of; "
+            "measure original.onnx against model.onnx there: practise-measure compare"
+        )
+        return (Constraint(name="min_speedup", asked=asked, found=None, passed=False, reason=reason),)
+    found = bench.speedup
+    passed = found.low >= asked
+    reason = f"measured {found.estimate:.3f}, surely {found.low:.3f}, asked for at least {asked:g}"
+    return (Constraint(name="min_speedup", asked=asked, found=found, passed=passed, reason=reason),)
+
+
+def _quality(asked: float | None, found: Interval | None) -> tuple[Constraint, ...]:
+    if asked is None:
+        return ()
+    if found is None:
+        reason = "without labels the loss of accuracy is unknown; give labelled images with --eval"
+        return (Constraint(name="max_drop", asked=asked, found=None, passed=False, reason=reason),)
+    reason = f"lost {found.estimate:.2f} points, maybe {found.high:.2f}; asked for at most {asked:g}"
+    return (Constraint(name="max_drop", asked=asked, found=found, passed=found.high <= asked, reason=reason),)
+
+
+def _passes(point: FrontierPoint, demands: Demands) -> bool:
+    fast = demands.min_speedup is None or speedup_of(point.reduction_percent).low >= demands.min_speedup
+    lost = point.drop_points
+    good = demands.max_drop is None or (lost is not None and lost.high <= demands.max_drop)
+    return fast and good
+
+
+def _nearest(demands: Demands, plan: Plan, frontier: Frontier) -> FrontierPoint | None:
+    """The set that passes and differs least from the plan's; of two as near, the more accurate (fewer blocks)."""
+    passing = [point for point in frontier.points if point.dropped and _passes(point, demands)]
+    here = len(plan.dropped)
+    return min(passing, key=lambda point: (abs(len(point.dropped) - here), len(point.dropped)), default=None)
+
+
+def _elsewhere(plan: Plan) -> str:
+    return f"which set passes cannot be told here: every speed-up was measured on another device than {plan.device}"
+
+
+def _advice(nearest: FrontierPoint | None, plan: Plan, frontier: Frontier) -> str:
+    looked_at = sorted({len(point.dropped) for point in frontier.points if point.dropped})
+    if nearest is None:
+        counts = ", ".join(str(count) for count in looked_at) or "no"
+        return (
+            f"no set that was looked at passes ({counts} blocks dropped): ask for less, give more images, "
+            "or give more labelled images, which narrow the interval"
+        )
+    found = speedup_of(nearest.reduction_percent)
+    lost = "" if nearest.drop_points is None else (
+        f", {nearest.drop_points.estimate:.2f} points lost, at most {nearest.drop_points.high:.2f}"
+    )  # fmt: skip
+    how = _HOW[nearest.recovery]
+    same = " (the same blocks)" if set(nearest.dropped) == set(plan.dropped) else ""
+    return (
+        f"the nearest set that passes drops {len(nearest.dropped)}{same}: {', '.join(nearest.dropped)}; "
+        f"{found.estimate:.3f} times as fast, surely {found.low:.3f}{lost}{how}; "
+        f"build it with --drop {len(nearest.dropped)}"
+    )

@@ -1,0 +1,270 @@
+"""The commands over files and finished runs: compare, bench, report, doctor."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from practise_backends import doctor
+from practise_backends.device import describe_cpu
+from practise_backends.doctor import Checkup, Finding
+from practise_backends.terms import Environment
+from practise_deploy.store import to_json
+from unit.releases import release
+
+Cli = Callable[..., Any]
+QUICK = ("--budget-s", 0.3)
+WITHOUT_TORCH = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision"}:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+sys.argv[0] = "practise-deploy"
+from practise_deploy.cli import main
+main()
+"""
+
+
+def chain(convolutions: int) -> onnx.ModelProto:
+    """The script takes 0.5 ms, and 0.1 ms for every convolution."""
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [1, 1, 1, 1], [2.0])
+    names = ["input", *(f"x{n}" for n in range(1, convolutions)), "logits"]
+    nodes = [helper.make_node("Conv", [a, "w"], [b]) for a, b in pairwise(names)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 8, 8]) for name in ("input", "logits")]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A slow network and a fast one, by the script."""
+    files = tmp_path / "slow.onnx", tmp_path / "fast.onnx"
+    for file, convolutions in zip(files, (4, 1), strict=True):
+        onnx.save(chain(convolutions), file)
+    return files
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a finished build."""
+    return finished(tmp_path / "run")
+
+
+def finished(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    onnx.save(chain(4), folder / "original.onnx")
+    onnx.save(chain(1), folder / "model.onnx")
+    (folder / "release.json").write_text(to_json(release()))
+    return folder
+
+
+def refused(said: Any, code: int, *words: str) -> None:
+    assert (said.code, said.out) == (code, ""), said.err
+    assert said.err.count("error: ") == 1
+    for word in words:
+        assert word in said.err, said.err
+
+
+def test_compare_holds_the_speedup(cli: Cli, pair: tuple[Path, Path]):
+    said = cli("compare", *pair, "--json", *QUICK)
+    assert said.code == 0, said.err
+    assert set(said.document["speedup"]) == {"estimate", "low", "high", "confidence"}
+    assert said.document["speedup"]["estimate"] == pytest.approx(0.9 / 0.6)
+    assert said.document["verdict"] == "faster" and said.document["requirement"]["kept"]
+
+
+def test_compare_says_the_same_as_practise_measure(
+    cli: Cli, pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+):
+    from practise_backends.cli import main as measure
+
+    ours = cli("compare", *pair, "--json", *QUICK).document
+    assert measure(["compare", *map(str, pair), "--json", *map(str, QUICK)]) == 0
+    theirs = json.loads(capsys.readouterr().out)
+    assert set(ours) == set(theirs) and ours["speedup"]["estimate"] == theirs["speedup"]["estimate"]
+
+
+def test_compare_of_a_slower_file_exits_1(cli: Cli, pair: tuple[Path, Path]):
+    said = cli("compare", *reversed(pair), *QUICK)
+    assert said.code == 1 and "slower" in said.out and "failed: the speed-up is not surely above 1" in said.out
+
+
+@pytest.mark.parametrize("least, code", [(1.4, 0), (1.6, 1)])
+def test_compare_requires_what_is_asked(cli: Cli, pair: tuple[Path, Path], least: float, code: int):
+    said = cli("compare", *pair, "--min-speedup", least, "--junit", "a.xml", "--markdown", "a.md", *QUICK)
+    assert said.code == code, said.err
+    assert ElementTree.parse("a.xml").getroot().get("failures") == str(code)
+    assert Path("a.md").read_text().startswith("**failed**" if code else "**passed**")
+
+
+def test_compare_keeps_raw_samples_of_all_sessions(cli: Cli, pair: tuple[Path, Path]):
+    said = cli("compare", *pair, "--samples", "a.npz", "--sessions", 3, "--quiet", *QUICK)
+    assert (said.code, said.out, said.err) == (0, "", "")
+    with np.load("a.npz") as found:
+        assert found["rounds_ms"].shape[1] == 6
+
+
+def test_compare_of_bad_files(cli: Cli, pair: tuple[Path, Path], tmp_path: Path):
+    (tmp_path / "text.onnx").write_text("no network")
+    for bad, word in (("nowhere.onnx", "no such file: nowhere.onnx"), (tmp_path / "text.onnx", "not an ONNX network")):
+        refused(cli("compare", pair[0], bad, "--json"), 2, word)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (("--threads", 0), ("--threads", "1 or more")),
+        (("--shape", "many"), ("--shape", "name=1x3x224x224")),
+        (("--min-speedup", "fast"), ("--min-speedup", "not a number")),
+        (("--shape", "picture=1x1x8x8"), ("no network has an input 'picture'",)),
+    ],
+)
+def test_compare_with_a_bad_option(cli: Cli, pair: tuple[Path, Path], options: tuple[object, ...], words: tuple):
+    refused(cli("compare", *pair, *QUICK, *options), 2, *words)
+
+
+def test_missing_backend_of_a_comparison(cli: Cli, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    done = deploy("compare", *pair, "--backend", "trt", program="from practise_deploy.cli import main; main()")
+    assert done.returncode == 3 and "backend 'trt'" in done.stderr and done.stdout == ""
+
+
+def test_run_folder_stands_for_its_model(cli: Cli, pair: tuple[Path, Path], run: Path):
+    alone = cli("compare", run, "--json", *QUICK).document
+    assert [engine["file"] for engine in alone["engines"]] == [str(run / "original.onnx"), str(run / "model.onnx")]
+    assert alone["verdict"] == "faster"
+    mixed = cli("compare", pair[0], run, "--json", *QUICK).document
+    assert [engine["file"] for engine in mixed["engines"]] == [str(pair[0]), str(run / "model.onnx")]
+
+
+def test_compare_needs_two_networks(cli: Cli, pair: tuple[Path, Path], tmp_path: Path):
+    refused(cli("compare", pair[0]), 2, "nothing to compare with")
+    refused(cli("compare", tmp_path), 2, "holds no original.onnx")
+
+
+def deploy(*arguments: object, program: str = WITHOUT_TORCH) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("command", ["compare", "bench", "report"])
+def test_commands_over_files_need_no_torch(command: str, pair: tuple[Path, Path], run: Path, tmp_path: Path):
+    arguments: dict[str, tuple[object, ...]] = {
+        "compare": (*pair, "--budget-s", 0.5, "--no-footprint", "--min-speedup", 0.01),
+        "bench": (pair[0], "--measure-budget-s", 0.5, "--no-footprint"),
+        "report": (run, "--out", tmp_path / "page.html"),
+    }
+    done = deploy(command, *arguments[command], "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
+def test_bench_of_a_file_is_not_the_stage(cli: Cli, pair: tuple[Path, Path]):
+    said = cli("bench", pair[0], "--measure-budget-s", 0.3, "--batches", "1,2", "--json")
+    assert said.code == 0, said.err
+    (engine,) = said.document["engines"]
+    assert engine["p50_ms"]["estimate"] == pytest.approx(0.9) and said.document["speedup"] is None
+    first, second = said.document["throughput"]
+    assert first["images_per_s"]["estimate"] == pytest.approx(1000 / 0.9) and "fixed batch" in second["refused"]
+    assert not list(Path.cwd().iterdir())
+
+
+def test_bench_of_a_file_shows_tables(cli: Cli, pair: tuple[Path, Path]):
+    alone = cli("bench", pair[0], "--measure-budget-s", 0.3)
+    assert alone.code == 0 and "p99, ms" in alone.out and "Noise floor" in alone.out
+    both = cli("bench", pair[1], "--against", pair[0], "--measure-budget-s", 0.3, "--thread-counts", "1,2")
+    assert both.code == 0 and "1.500×" in both.out and "Throughput by batch and threads" in both.out
+
+
+def test_bench_of_a_run_measures_model_against_original_and_keeps_it(cli: Cli, run: Path):
+    conditions = release().bench.conditions
+    said = cli("bench", run, "--measure-budget-s", 0.3, "--batch", 1, "--thread-counts", "1,2", "--json")
+    assert said.code == 0, said.err
+    assert said.document["speedup"]["estimate"] == pytest.approx(1.5)
+    assert said.document["conditions"]["threads"] == conditions.threads
+    assert [one["threads"] for one in said.document["throughput"]] == [1, 1, 2, 2]
+    assert json.loads((run / "bench.json").read_text()) == said.document
+
+
+def test_bench_of_a_folder_without_a_release(cli: Cli, tmp_path: Path):
+    refused(cli("bench", tmp_path), 2, "holds no release.json")
+
+
+def test_bench_of_a_missing_file(cli: Cli):
+    refused(cli("bench", "nowhere.onnx"), 2, "no such file: nowhere.onnx")
+
+
+def test_settings_of_a_build_say_nothing_about_a_file(cli: Cli, pair: tuple[Path, Path]):
+    refused(cli("bench", pair[0], "--drop", 2), 2, "--drop says nothing about", "slow.onnx")
+    refused(cli("bench", pair[0], "--fresh"), 2, "--fresh says nothing about")
+
+
+def test_flags_for_files_say_nothing_about_a_network(cli: Cli):
+    refused(cli("bench", "digits", "--against", "other.onnx"), 2, "--against is for a file or a finished run")
+
+
+def test_report_is_rendered_again_from_the_release(cli: Cli, run: Path):
+    said = cli("report", run, "--json")
+    assert said.code == 0, said.err
+    assert said.document["html"] == str(run / "report.html")
+    assert release().network.name in (run / "report.html").read_text()
+    assert (run / "report.md").is_file()
+
+
+def test_several_runs_are_one_page(cli: Cli, tmp_path: Path):
+    runs = [finished(tmp_path / place / "run") for place in ("a", "b")]
+    said = cli("report", *runs)
+    assert said.code == 0, said.err
+    assert said.out.split() == ["runs.html", "runs.md"]
+    assert all(str(folder) in Path("runs.md").read_text().replace("\\", "") for folder in runs)
+    elsewhere = cli("report", *runs, "--out", "pages/both.html", "--json")
+    assert elsewhere.document["markdown"] == "pages/both.md" and Path("pages/both.md").is_file()
+
+
+def test_report_of_a_folder_without_a_release(cli: Cli, run: Path, tmp_path: Path):
+    refused(cli("report", tmp_path), 2, "holds no release.json")
+    refused(cli("report", run, tmp_path / "nowhere"), 2, "nowhere holds no release.json")
+    refused(cli("report", run, "--out", "page.pdf"), 2, "page.pdf", ".html")
+
+
+@pytest.mark.parametrize("usable, code", [(("ort",), 0), ((), 3)])
+def test_doctor_says_what_it_found(cli: Cli, monkeypatch: pytest.MonkeyPatch, usable: tuple[str, ...], code: int):
+    checkup = Checkup(
+        asked=None,
+        device=describe_cpu({}),
+        usable=usable,
+        findings=(Finding(subject="load", level="bad", said="other work runs beside", remedy="stop that work"),),
+        environment=Environment(seconds=0.0),
+        self_test=None,
+    )
+    monkeypatch.setattr(doctor, "examine", lambda backend, progress: checkup)
+    said = cli("doctor", "--json")
+    assert said.code == code and said.document["usable"] == list(usable)
+    plain = cli("doctor")
+    assert plain.code == code and "load: other work runs beside" in plain.out and "-> stop that work" in plain.out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    shown = cli("doctor")
+    assert shown.code == code and "other work runs beside" in shown.out and "Remedy" in shown.out
+
+
+def test_module_is_a_command_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "practise_deploy.cli", "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0 and "compare" in done.stdout

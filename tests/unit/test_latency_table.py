@@ -1,0 +1,156 @@
+"""Latency tables that come from elsewhere: written, read, and refused where they do not belong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from practise_backends.terms import LatencyTable
+from practise_deploy.errors import InputError
+from practise_deploy.latency_table import Wanted, check_table, read_table, write_table
+from practise_deploy.store import read_arrays
+from unit import releases
+
+
+def table() -> LatencyTable:
+    return replace(
+        releases.latency(),
+        samples={"rounds_ms": np.arange(6.0).reshape(3, 2), "engines": np.array(["original", "layer1.0"])},
+        samples_sha256="ab" * 32,
+    )
+
+
+@pytest.mark.parametrize("changed", [{}, {"twins": (), "sets": (), "additivity": None, "environment": None}])
+def test_table_that_was_written_is_read_back(tmp_path: Path, changed: dict[str, Any]):
+    written = replace(table(), **changed)
+    path, samples = write_table(written, tmp_path / "r34.lat.json")
+    assert read_table(path) == replace(written, samples={})
+    assert samples == tmp_path / "r34.lat.npz"
+    kept = read_arrays(samples)
+    assert list(kept) == ["rounds_ms", "engines"]
+    assert all(np.array_equal(kept[name], written.samples[name]) for name in kept)
+
+
+def test_table_is_read_without_its_samples(tmp_path: Path):
+    path, samples = write_table(table(), tmp_path / "t.json")
+    samples.unlink()
+    assert read_table(path).samples_sha256 == "ab" * 32
+
+
+def test_missing_table_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"cannot read the latency table .*none\.json: No such file") as caught:
+        read_table(tmp_path / "none.json")
+    assert caught.value.remedy == "check the path"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"7", b"\xff\xfe\x00", b"\x93NUMPY"])
+def test_file_that_holds_no_json_object_is_refused(tmp_path: Path, content: bytes):
+    path = tmp_path / "t.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"t\.json is no latency table") as caught:
+        read_table(path)
+    assert caught.value.remedy == "make one with: practise-deploy latency"
+
+
+@pytest.mark.parametrize(("schema", "said"), [(1, "1"), (99, "99"), ("2", "'2'"), (None, "None")])
+def test_table_of_another_schema_is_refused(tmp_path: Path, schema: object, said: str):
+    path, _ = write_table(table(), tmp_path / "t.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": schema}))
+    with pytest.raises(InputError, match=rf"has schema {said}; this version reads 2") as caught:
+        read_table(path)
+    assert caught.value.remedy == "measure it again with this version"
+
+
+def test_other_documents_of_this_program_are_no_tables(tmp_path: Path):
+    path = tmp_path / "plan.json"
+    path.write_text('{"schema": 2, "dropped": []}')
+    with pytest.raises(InputError, match=r"no whole latency table: network: field required"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "where"),
+    [
+        (("resolution_ms",), "fast", "resolution_ms"),
+        (("savings", 0, "saving_ms", "low"), None, r"savings\.0\.saving_ms\.low"),
+        (("conditions", "threads"), "many", r"conditions\.threads"),
+        (("device",), "a phone", "device"),
+    ],
+)
+def test_damaged_field_is_named(tmp_path: Path, place: tuple[Any, ...], value: object, where: str):
+    path, _ = write_table(table(), tmp_path / "t.json")
+    document = inner = json.loads(path.read_text())
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=f"no whole latency table: {where}: "):
+        read_table(path)
+
+
+# Does a table belong to this network?
+
+
+INPUT = (1, 3, 224, 224)
+PATH = Path("r34.json")
+WANTED = Wanted(
+    blocks=tuple(block.name for block in releases.blocks() if block.droppable),
+    input_shape=INPUT,
+    backend=releases.latency().backend,
+    conditions=releases.CONDITIONS,
+    here=releases.DEVICE.fingerprint,
+)
+
+
+def test_table_of_this_network_and_input_is_taken():
+    check_table(table(), WANTED, PATH)
+    check_table(replace(table(), input_shape=list(INPUT)), WANTED, PATH)  # type: ignore[arg-type]
+
+
+def test_table_of_another_network_is_refused_by_a_block_that_this_one_has_not():
+    renamed = tuple(f"stage.{at}" for at, _ in enumerate(WANTED.blocks))
+    with pytest.raises(InputError, match=r"on another network \(torchvision:resnet34\).* 'layer1\.0'"):
+        check_table(table(), replace(WANTED, blocks=renamed), PATH)
+
+
+def test_table_without_any_block_is_refused():
+    with pytest.raises(InputError, match="another network"):
+        check_table(replace(table(), savings=()), WANTED, PATH)
+
+
+def test_table_that_lacks_a_block_of_this_network_is_refused():
+    partial = replace(table(), savings=table().savings[1:])
+    with pytest.raises(InputError, match=r"r34\.json lacks block 'layer1\.0' of this network"):
+        check_table(partial, WANTED, PATH)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 224, 224), (1, 3, 160, 160)])
+def test_table_of_another_input_is_refused(shape: tuple[int, ...]):
+    with pytest.raises(InputError, match=r"with input \[1, 3, 224, 224\], this network has") as caught:
+        check_table(table(), replace(WANTED, input_shape=shape), PATH)
+    assert "--batch and --input-size" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("name", "other"), [("threads", 7), ("precision", "int8")])
+def test_table_of_other_conditions_on_the_same_backend_is_refused(name: str, other: object):
+    elsewhere = replace(table(), conditions=replace(releases.CONDITIONS, **{name: other}))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"with {name} {other}, this build is for {name}"):
+        check_table(elsewhere, WANTED, PATH)
+    check_table(replace(elsewhere, backend="another"), WANTED, PATH)
+
+
+def test_a_plan_can_be_measured_only_on_the_tables_device_and_backend():
+    assert WANTED.is_at_hand(table())
+    assert not WANTED.is_at_hand(replace(table(), backend="another"))
+    assert not WANTED.is_at_hand(replace(table(), device=replace(releases.DEVICE, fingerprint="00" * 32)))
+
+
+def test_a_table_is_not_written_over_its_own_samples(tmp_path: Path):
+    with pytest.raises(InputError, match=r"its samples are \.npz"):
+        write_table(table(), tmp_path / "table.npz")
+    assert list(tmp_path.iterdir()) == []
