@@ -28,7 +28,7 @@ from practise_deploy.model.images import FitImages
 from practise_deploy.model.mimic import Pair, Schedule, feature_in
 from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
 from practise_deploy.planning.adaptors import measure_by_adaptors
-from practise_deploy.planning.choose import choose_blocks, out_of_reach
+from practise_deploy.planning.choose import choose_blocks, count_reaching, out_of_reach
 from practise_deploy.planning.latency import (
     measure_block_latency,
     measure_reduction,
@@ -116,7 +116,7 @@ class Build(Ground):
         return Wanted(
             blocks=tuple(block.name for block in self.candidates),
             input_shape=self.engine_shape,
-            backend=self.settings.backend,
+            backend=self.backend.name,
             conditions=self.conditions,
             here=self.backend.device().fingerprint,
         )
@@ -157,6 +157,7 @@ class Build(Ground):
         key = {
             **self.device_key,
             **self.measuring_key,
+            "sessions": self.settings.sessions,
             "budget": digest(budget.reduce_percent, budget.target_ms, budget.drop),
             "latency table": digest(to_json(self.latency)),
             "recoverability": digest(to_json(self.recoverability)),
@@ -259,6 +260,7 @@ class Build(Ground):
         key = {
             **self._files_key,
             **self.measuring_key,
+            "sessions": self.settings.sessions,
         }
 
         def compute() -> Comparison:
@@ -286,7 +288,7 @@ class Build(Ground):
     @cached_property
     def frontier(self) -> Frontier:
         """What fewer and more dropped blocks would have given; the release itself is its last point."""
-        wanted = neighbours_of(self._reached_plan) if self.settings.frontier else []
+        wanted = neighbours_of(self._reached_plan, self._needed) if self.settings.frontier else []
         key = {
             **self.device_key,
             **self.learning_key,
@@ -372,6 +374,12 @@ class Build(Ground):
     @property
     def _dropped(self) -> list[Block]:
         return self.named(self.plan.dropped)
+
+    @property
+    def _needed(self) -> int | None:
+        """How many blocks --min-speedup calls for, by the table."""
+        asked = self.settings.min_speedup
+        return None if asked is None else count_reaching(self.plan, self.latency, 100 * (1 - 1 / asked))
 
     @cached_property
     def _few(self) -> FitImages:

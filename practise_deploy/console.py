@@ -13,7 +13,7 @@ from practise_backends.table_diff import TableDiff
 from practise_backends.terms import Comparison, LatencyTable, Progress, Scenario, Throughput
 from practise_deploy.progress import Bar, Lines, Silent, clean, rich_bars, rich_console
 from practise_deploy.report import measurements, tables
-from practise_deploy.report.demands import demands, outcome, way_out
+from practise_deploy.report.demands import demands
 from practise_deploy.report.facts import (
     Facts,
     comparison_facts,
@@ -30,7 +30,6 @@ from practise_deploy.report.tables import Table
 from practise_deploy.report.words import confidence, count, duration, listed, times
 from practise_deploy.terms import (
     Block,
-    Gate,
     NetworkFacts,
     Plan,
     Recoverability,
@@ -150,11 +149,6 @@ class Console:
         if found:
             self._table(measurements.scenarios(found))
 
-    def show_gate(self, gate: Gate) -> None:
-        """Each demand, whether it passed, and what would pass."""
-        self._table(demands(gate))
-        self._remarks((outcome(gate), *way_out(gate)))
-
     def show_release(self, release: Release, folder: Path) -> None:
         """The end of a build: what was won, what it cost, and where it is."""
         kept = quality(release)
@@ -173,7 +167,7 @@ class Console:
         )
         self._remarks(release.verdict.reasons)
         if release.gate:
-            self.show_gate(release.gate)
+            self._table(demands(release.gate))
 
     @cached_property
     def _stdout(self) -> rich.console.Console:

@@ -110,11 +110,7 @@ class Ground:
     @property
     def measuring_key(self) -> Key:
         """What a measurement depends on besides the networks and the device."""
-        return {
-            "measuring": self.settings.measure_budget_s,
-            "sessions": self.settings.sessions,
-            "seed": self.settings.seed,
-        }
+        return {"measuring": self.settings.measure_budget_s, "seed": self.settings.seed}
 
     @cached_property
     def learning_key(self) -> Key:

@@ -91,6 +91,15 @@ def predicted_percent(names: Sequence[str], latency: LatencyTable) -> Interval:
     return Interval(estimate=estimate * sums[0], low=min(ends), high=max(ends), confidence=confidence)
 
 
+def count_reaching(plan: Plan, latency: LatencyTable, reduction_percent: float) -> int:
+    """How many blocks, the best bargains first, are surely predicted to save so much; all where none are enough."""
+    ranked = tuple(plan.scores)
+    for count in range(1, len(ranked)):
+        if predicted_percent(ranked[:count], latency).low >= reduction_percent:
+            return count
+    return len(ranked)
+
+
 def _count_for(ranked: tuple[str, ...], latency: LatencyTable, target: float) -> int:
     for count in range(1, len(ranked)):
         if predicted_percent(ranked[:count], latency).estimate >= target:

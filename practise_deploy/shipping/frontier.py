@@ -17,7 +17,7 @@ from practise_deploy.model.values import batches
 from practise_deploy.shipping.verify import Form, Outputs, accuracy, drop_in_points, percent
 from practise_deploy.terms import Accuracy, FrontierPoint, Plan, Verification
 
-FEWER, MORE = 3, 2
+NEAR = 2
 MOST_FIT, MOST_JUDGED = 200, 400
 _BATCH = 32
 
@@ -32,11 +32,14 @@ class Neighbour:
     form: Form
 
 
-def neighbours_of(plan: Plan) -> list[tuple[str, ...]]:
-    """Sets along the ranking: up to three with fewer blocks than the plan's, the plan's, and up to two with more."""
+def neighbours_of(plan: Plan, needed: int | None = None) -> list[tuple[str, ...]]:
+    """Sets along the ranking: the plan's, up to two blocks fewer and more, and half of the plan's.
+
+    needed: a number of blocks that a demand on the speed calls for, looked at too.
+    """
     ranked, chosen = tuple(plan.scores), len(plan.dropped)
-    first, last = max(1, chosen - FEWER), min(len(ranked), chosen + MORE)
-    return [ranked[:count] for count in range(first, last + 1)]
+    counts = {*range(chosen - NEAR, chosen + NEAR + 1), chosen // 2, needed or chosen}
+    return [ranked[:count] for count in sorted(counts) if 1 <= count <= len(ranked)]
 
 
 def judged_part(images: HeldOutImages, seed: int) -> HeldOutImages:

@@ -7,7 +7,7 @@ import pytest
 
 from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError, TargetOutOfReach
-from practise_deploy.planning.choose import choose_blocks, out_of_reach, predicted_percent, scores_of
+from practise_deploy.planning.choose import choose_blocks, count_reaching, out_of_reach, predicted_percent, scores_of
 from practise_deploy.terms import Budget, Recoverability
 from unit import releases
 
@@ -285,3 +285,8 @@ def test_target_that_is_only_just_met_is_not_trusted():
     assert met.dropped == ("a", "b")  # 19.1 at the bad end, and half an interval to spare
     missed = choose_blocks(FOUR, RANKED, Budget(reduce_percent=18.5), Measured(10, 20, 30, 40, half=0.9))
     assert missed.dropped == ("a", "b", "c") and [attempt.met for attempt in missed.attempts] == [False, True]
+
+
+def test_count_that_reaches_a_reduction_is_the_smallest_whose_bad_end_does():
+    plan = choose_blocks(FOUR, RANKED, Budget(drop=1), Measured(10.0))
+    assert [count_reaching(plan, FOUR, percent) for percent in (8.9, 9.1, 17.9, 99)] == [1, 2, 2, 4]

@@ -61,18 +61,23 @@ class Screen:
 @pytest.mark.parametrize(
     ("dropped", "ranked", "sizes"),
     [
-        (4, 8, [1, 2, 3, 4, 5, 6]),
+        (4, 8, [2, 3, 4, 5, 6]),
         (1, 8, [1, 2, 3]),
         (2, 8, [1, 2, 3, 4]),
-        (8, 8, [5, 6, 7, 8]),
-        (7, 8, [4, 5, 6, 7, 8]),
+        (8, 8, [4, 6, 7, 8]),
+        (7, 8, [3, 5, 6, 7, 8]),
         (1, 1, [1]),
     ],
 )
-def test_neighbours_have_up_to_three_blocks_fewer_and_two_more(dropped: int, ranked: int, sizes: list[int]):
+def test_neighbours_have_up_to_two_blocks_fewer_and_more_and_half(dropped: int, ranked: int, sizes: list[int]):
     found = neighbours_of(plan(dropped, ranked))
     assert [len(names) for names in found] == sizes
     assert all(names == RANKED[: len(names)] for names in found)
+
+
+def test_what_a_demand_on_the_speed_calls_for_is_a_neighbour_too():
+    assert [len(names) for names in neighbours_of(plan(1), needed=7)] == [1, 2, 3, 7]
+    assert [len(names) for names in neighbours_of(plan(3), needed=2)] == [1, 2, 3, 4, 5]
 
 
 # Which images.
