@@ -52,7 +52,7 @@ class Settings(BaseModel):
     batch: int = Field(1, ge=1, description="images a run of the deployed engine")
     measure_budget_s: float = Field(60.0, gt=0, description="seconds for each latency measurement")
 
-    sessions: int = Field(4, ge=2, description="how often each network is opened for a comparison")
+    sessions: int = Field(6, ge=2, description="how often each network is opened for a comparison")
     latency_table: Path | None = Field(
         None, description="plan with a latency table that was measured before, maybe on another device"
     )

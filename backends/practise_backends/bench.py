@@ -141,7 +141,7 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
         warmup_s=timings.warmup_s,
         stopped_because=timings.stopped_because,
         environment=timings.environment,
-        notes=found.notes,
+        notes=(*found.notes, *timings.notes),
         samples={"rounds_ms": timings.rounds_ms, "engines": names},
     )
 

@@ -59,7 +59,7 @@ def compare(
         warmup_s=timings.warmup_s,
         stopped_because=timings.stopped_because,
         environment=timings.environment,
-        notes=found.notes,
+        notes=(*found.notes, *timings.notes),
         samples={"rounds_ms": timings.rounds_ms, "engines": np.array(timings.engines)},
     )
 

@@ -3,10 +3,9 @@
 Every round runs every engine once, in a fresh random order; the round is the unit of statistics. A network
 may be opened several times (sessions of one file differ in their speed): then each session runs once a round.
 
-Warm-up: windows of whole passes, each of at least three passes and half of `warmup_s`, until the medians
-of two successive windows agree within 5% for every engine, or until five times `warmup_s` or a third of
-the budget is spent. Burst: an engine whose run is shorter than 100 us is run several times a round and
-their mean recorded; how often is fixed after the warm-up. Discarding: see `course`. Stopping: see `stopping`.
+Warm-up, and whether every timed run follows an untimed one of the same engine: see `warm_up`. Burst: an
+engine whose run is shorter than 100 us is run several times a round and their mean recorded; how often is
+fixed after the warm-up. Discarding: see `course`. Stopping: see `stopping`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -35,13 +34,12 @@ from practise_backends.terms import (
     Timings,
     Watch,
 )
+from practise_backends.warm_up import Runner, warm_up
 
 __all__ = ["ORIGINAL", "Seams", "SystemClock", "measure_rounds"]
 
 _BURST_MS = 0.1
 _LONGEST_BURST = 1000
-_AGREE = 0.05
-_PASSES = 3
 _ASK_S = 0.25
 _LOOK_S = 0.1
 _DRAWN = 64
@@ -87,15 +85,16 @@ def measure_rounds(
     names = tuple(name for name, _ in sessions)
     runners = [_runner(name, engine, feeds) for name, engine in sessions]
     with _no_garbage_collection():
-        warm = _warm_up(runners, patience, clock)
+        warm = warm_up(runners, patience, clock)
         warmup_s = clock.now_s() - started
         course = Course(names=names, medians=warm.medians)
         stopper = Stopper(names=names, patience=patience, clock=clock, started=started)
         counts = _burst_counts(warm.medians)
         loop = _Loop(course=course, stopper=stopper, watch=watch, progress=progress)
-        reason = loop.run(_burst_runners(runners, counts), conditions.seed)
+        reason = loop.run(_burst_runners(runners, counts, lead=warm.leads), conditions.seed)
     looped_s = stopper.elapsed_s() - warmup_s
-    measured_s = float(np.sum(np.array(course.rows) * counts)) / 1e3
+    runs = np.array(counts) + warm.leads
+    ran_s = float(np.sum(np.array(course.rows) * runs)) / 1e3
     return Timings(
         engines=names,
         rounds_ms=course.kept(),
@@ -104,19 +103,9 @@ def measure_rounds(
         stopped_because=reason if warm.stable else f"{reason}; the warm-up ended unstable",
         discarded=course.discarded(),
         environment=watch.environment(),
-        overhead_percent=max(0.0, 100 * (looped_s / measured_s - 1)),
+        overhead_percent=max(0.0, 100 * (looped_s / ran_s - 1)),
+        notes=warm.notes(),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _WarmUp:
-    """Where the warm-up ended. medians: float64[engines], milliseconds."""
-
-    medians: Row
-    stable: bool
-
-
-_Runner = Callable[[], float]
 
 
 def _check(engines: Mapping[str, Sequence[Engine]], patience: Patience) -> None:
@@ -130,7 +119,7 @@ def _check(engines: Mapping[str, Sequence[Engine]], patience: Patience) -> None:
         )
 
 
-def _runner(name: str, engine: Engine, feeds: Tensors) -> _Runner:
+def _runner(name: str, engine: Engine, feeds: Tensors) -> Runner:
     """One timed run of an engine on the feeds that it names, in milliseconds."""
     missing = [spec.name for spec in engine.inputs if spec.name not in feeds]
     if missing:
@@ -154,12 +143,23 @@ def _burst_counts(medians: Row) -> list[int]:
     return [min(_LONGEST_BURST, math.ceil(_BURST_MS / median)) for median in medians]
 
 
-def _burst_runners(runners: Sequence[_Runner], counts: Sequence[int]) -> list[_Runner]:
-    """The same runners; those that run several times a round give the mean of them."""
-    return [run if count == 1 else _burst(run, count) for run, count in zip(runners, counts, strict=True)]
+def _burst_runners(runners: Sequence[Runner], counts: Sequence[int], *, lead: bool) -> list[Runner]:
+    """The same runners; those that run several times a round give the mean of them. lead: after an untimed run."""
+    bursts = [run if count == 1 else _burst(run, count) for run, count in zip(runners, counts, strict=True)]
+    return [_led(run, burst) for run, burst in zip(runners, bursts, strict=True)] if lead else bursts
 
 
-def _burst(run: _Runner, count: int) -> _Runner:
+def _led(run: Runner, burst: Runner) -> Runner:
+    """A burst after an untimed run."""
+
+    def led() -> float:
+        run()
+        return burst()
+
+    return led
+
+
+def _burst(run: Runner, count: int) -> Runner:
     """The mean of `count` runs."""
     return lambda: sum(run() for _ in range(count)) / count
 
@@ -174,29 +174,6 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _warm_up(runners: Sequence[_Runner], patience: Patience, clock: Clock) -> _WarmUp:
-    """Run all engines until two successive windows agree; the rule is in the module's docstring."""
-    ends_s = clock.now_s() + min(5 * patience.warmup_s, patience.budget_s / 3)
-    before = _window(runners, patience.warmup_s / 2, ends_s, clock)
-    while clock.now_s() < ends_s:
-        now = _window(runners, patience.warmup_s / 2, ends_s, clock)
-        if bool(np.all(np.abs(now - before) <= _AGREE * np.maximum(now, before))):
-            return _WarmUp(medians=now, stable=True)
-        before = now
-    return _WarmUp(medians=before, stable=False)
-
-
-def _window(runners: Sequence[_Runner], length_s: float, ends_s: float, clock: Clock) -> Row:
-    """The medians by engine of one window of whole passes; at least one pass, however late it is."""
-    started = clock.now_s()
-    passes: list[list[float]] = []
-    while not passes or (
-        clock.now_s() < ends_s and (len(passes) < _PASSES or clock.now_s() - started < length_s)
-    ):
-        passes.append([run() for run in runners])
-    return np.asarray(np.median(passes, axis=0))
 
 
 def _orders(count: int, seed: int) -> Iterator[list[int]]:
@@ -215,7 +192,7 @@ class _Loop:
     watch: Watch
     progress: Progress | None
 
-    def run(self, runners: Sequence[_Runner], seed: int) -> str:
+    def run(self, runners: Sequence[Runner], seed: int) -> str:
         """Run rounds until the stopper gives its reason."""
         most = self.stopper.patience.max_rounds
         fresh: list[list[float]] = []

@@ -140,7 +140,7 @@ class Options:
     budget_s: float = field(
         default=30.0, metadata=_flag("seconds of the paired rounds, warm-up included", above_zero, "S")
     )
-    sessions: int = field(default=4, metadata=_flag("how often each network is opened", several, "N"))
+    sessions: int = field(default=6, metadata=_flag("how often each network is opened", several, "N"))
     seed: int = field(default=0, metadata=_flag("of the random inputs and of the order", natural, "N"))
     footprint: bool = field(
         default=True, metadata=_flag("leave out cold start and memory, which take fresh processes")

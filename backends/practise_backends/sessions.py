@@ -1,8 +1,11 @@
 """Networks opened for a measurement, several sessions each, and closed afterwards.
 
 Two sessions of one file differ in their speed (where their memory lies; for TensorRT, how the engine was
-built), and go on differing for as long as they live. So every network is opened several times, in turns, each
-turn in a random order.
+built), and go on differing for as long as they live. So every network is opened several times. What a
+session gets depends on when it was opened and first run: those opened later were found to be faster, and
+networks opened strictly in turns to differ, one and the same file from itself. So the sessions of every
+network are spread evenly over the order of opening, alike from both ends, so that none comes sooner on
+average, and each runs once as soon as it is open.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class _Loading:
 def opened(
     candidates: Mapping[str, Candidate], bench: Bench, progress: Progress | None = None
 ) -> Iterator[Opened]:
-    """All candidates, compiled once and opened in turns; closed at the end.
+    """All candidates, compiled once and opened as the module says; closed at the end.
 
     Where the sessions would fill more than half of the free memory, fewer are opened, and a note says so.
     Raises: CompileError, MeasureError.
@@ -73,16 +76,14 @@ def opened(
             _show(progress, count, len(candidates), "compiling")
             loading.artifacts[name] = bench.backend.compile(candidate.model, bench.conditions)
         wanted, notes = _affordable(candidates)
+        feeds = shared_feeds({name: each.inputs for name, each in loading.artifacts.items()}, bench)
         loading.engines = {name: [] for name in candidates}
-        order = np.random.default_rng(bench.conditions.seed)
-        for turn in range(max(wanted.values())):
-            _show(progress, turn, max(wanted.values()), "loading")
-            for name in order.permutation(list(candidates)):
-                if turn < wanted[name]:
-                    engine = bench.backend.open(loading.artifacts[name], bench.conditions)
-                    loading.engines[name].append(engine)
-        inputs = {name: engines[0].inputs for name, engines in loading.engines.items()}
-        feeds = shared_feeds(inputs, bench)
+        order = _opening_order(wanted, bench.conditions.seed)
+        for count, name in enumerate(order):
+            _show(progress, count, len(order), "loading")
+            engine = bench.backend.open(loading.artifacts[name], bench.conditions)
+            loading.engines[name].append(engine)
+            engine.run({spec.name: feeds[spec.name] for spec in engine.inputs})
         yield Opened(artifacts=loading.artifacts, engines=loading.engines, feeds=feeds, notes=notes)
     finally:
         loading.close()
@@ -101,6 +102,22 @@ def available_memory(root: Path = Path("/")) -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return int(found[0]) * 1024 if found else None
+
+
+def _opening_order(wanted: Mapping[str, int], seed: int) -> list[str]:
+    """In which order the sessions are opened: those of each network spread evenly, and alike from both ends."""
+    rng = np.random.default_rng(seed)
+    places = [(place, name) for name, count in wanted.items() for place in _spread(count, rng)]
+    return [name for _, name in sorted(places)]
+
+
+def _spread(count: int, rng: np.random.Generator) -> list[float]:
+    """Places between 0 and 1 whose mean is a half: one drawn in each stretch, mirrored; a single one anywhere."""
+    if count == 1:
+        return [float(rng.random())]
+    first = [(at + float(rng.random())) / count for at in range(count // 2)]
+    middle = [0.5 + (float(rng.random()) - 0.5) / count] if count % 2 else []
+    return [*first, *middle, *(1 - place for place in first)]
 
 
 def _affordable(candidates: Mapping[str, Candidate]) -> tuple[dict[str, int], tuple[str, ...]]:

@@ -87,7 +87,7 @@ def measure_table(
         warmup_s=found.timings.warmup_s,
         stopped_because=found.timings.stopped_because,
         environment=found.timings.environment,
-        notes=(*found.notes, *_split_note(twins, split)),
+        notes=(*found.notes, *found.timings.notes, *_split_note(twins, split)),
         samples_sha256=samples_digest(samples),
         samples=samples,
     )

@@ -95,7 +95,7 @@ class Patience:
     enough_share: float = 0.0
     decide_at: float = 1.0
     confidence: float = 0.95
-    sessions: int = 4
+    sessions: int = 6
     keep_throttled: bool = False
 
 
@@ -125,7 +125,8 @@ class Timings:
     engines: the name of each column; a network that was opened several times has as many columns.
     rounds_ms: float64[rounds, columns], milliseconds of one run; NaN marks a discarded sample.
     stopped_because: which rule ended the measurement. discarded: one sentence a discarded round.
-    overhead_percent: the loop's own time in percent of the time that it measured.
+    overhead_percent: the loop's own time in percent of the time that the engines ran. notes: how runs were
+    timed otherwise than one at a time.
     """
 
     engines: tuple[str, ...]
@@ -136,6 +137,7 @@ class Timings:
     discarded: tuple[str, ...] = ()
     environment: Environment | None = None
     overhead_percent: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

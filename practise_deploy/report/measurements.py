@@ -46,7 +46,10 @@ def bench(found: Comparison) -> Table:
         ("Precision", *(_precision(one) for one in figures)),
     )
     head = ("Figure", *(one.name for one in figures))
-    note = "Percentiles of one run; brackets hold the interval."
+    note = (
+        "Percentiles of one run; brackets hold the interval. All sessions of both networks were loaded, and share the "
+        "caches: alone an engine may be a little faster, which the throughput shows."
+    )
     return Table(title="Engines in paired rounds", head=head, rows=rows, note=note)
 
 

@@ -48,8 +48,8 @@ def test_figures_of_a_network_alone(network_file: Path) -> None:
     (engine,) = found.engines
     assert engine.name == ALONE and engine.p50_ms is not None and engine.p50_ms.estimate == pytest.approx(2)
     assert engine.throughput_per_s == pytest.approx(500)
-    assert found.aa_ratio.estimate == pytest.approx(1) and found.sessions == 4
-    assert found.samples["rounds_ms"].shape == (found.rounds, 4)
+    assert found.aa_ratio.estimate == pytest.approx(1) and found.sessions == 6
+    assert found.samples["rounds_ms"].shape == (found.rounds, 6)
     assert set(found.samples["engines"]) == {ALONE}
 
 

@@ -133,7 +133,7 @@ class TestCompare:
         assert page.read_text().startswith("**passed**")
         assert ElementTree.parse(report).getroot().get("failures") == "0"
         with np.load(samples) as found:
-            assert found["rounds_ms"].shape == (document["rounds"], 8)
+            assert found["rounds_ms"].shape == (document["rounds"], 12)
             assert list(found["engines"]) == ["original"] * 4 + ["new"] * 4
         assert sorted(path.name for path in page.parent.iterdir()) == ["a.md", "a.npz", "a.xml"]
 

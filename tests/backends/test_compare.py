@@ -132,7 +132,7 @@ def test_percentile_that_the_sample_cannot_bound_is_not_told(rig: Make) -> None:
 
 
 def test_discarded_rounds_are_counted_and_take_no_part(rig: Make) -> None:
-    before = [steady(10.0), spiking(steady(10.0), {5, 9}, 20.0)]
+    before = [steady(10.0), spiking(steady(10.0), {25, 29}, 20.0)]
     found = rig(before, [steady(8.0)] * 2).compare()
     assert len(found.discarded) == 2 and found.rounds == 40
     assert np.isnan(found.samples["rounds_ms"]).sum() == 2 * 4

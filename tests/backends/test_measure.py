@@ -109,6 +109,30 @@ def test_the_loop_says_how_much_time_it_took_itself() -> None:
     assert timings.environment is not None
 
 
+def test_runs_that_the_caches_slow_after_another_engine_are_led_by_an_untimed_one_and_it_says_so() -> None:
+    clock, last = ScriptedClock(), [""]
+
+    def cached(name: str) -> Script:
+        def script(call: int, now_s: float) -> float:
+            slow, last[0] = last[0] != name, name
+            return 1.1 if slow else 1.0
+
+        return script
+
+    engines = {ORIGINAL: [FakeEngine(cached("a"), clock)], "other": [FakeEngine(cached("b"), clock)]}
+    timings = measure_rounds(engines, {}, Conditions(), PATIENCE, seams=scripted(clock))
+    assert timings.rounds_ms == pytest.approx(np.ones((40, 2)))
+    assert timings.notes == (
+        "every timed run follows an untimed one of the same engine, as in continuous use: after another engine's "
+        "run one takes 10.0% longer",
+    )
+
+
+def test_long_runs_are_not_led() -> None:
+    timings = paired(steady(20.0), steady(20.0), steady(18.0))
+    assert timings.notes == ()
+
+
 def test_a_lasting_change_of_speed_is_not_discarded_for_ever() -> None:
     change: Script = lambda call, now_s: 1.0 if now_s < 2.0 else 7.0  # noqa: E731
     patience = dataclasses.replace(PATIENCE, min_rounds=1000, max_rounds=1000)

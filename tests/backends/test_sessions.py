@@ -1,4 +1,4 @@
-"""Networks opened several times for a measurement: in turns, within the memory, and closed whatever happens."""
+"""Networks opened several times for a measurement: none sooner than another, within the memory, and closed whatever happens."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_every_network_is_compiled_once_and_opened_as_often_as_asked(candidates:
     assert backend.all_closed
 
 
-def test_networks_are_opened_in_turns_each_in_a_random_order(candidates: Candidates, models: dict[str, bytes]) -> None:
+def test_no_network_is_opened_sooner_than_another_on_average(candidates: Candidates, models: dict[str, bytes]) -> None:
     names = {model: name for name, model in models.items()}
 
     def order(seed: int) -> list[str]:
@@ -87,13 +87,12 @@ def test_networks_are_opened_in_turns_each_in_a_random_order(candidates: Candida
         with opened(candidates, bench(backend, seed)):
             return [names[bytes(model)] for model in backend.order if isinstance(model, bytes)]
 
-    orders = [order(seed) for seed in range(8)]
+    orders = [[name for name in order(seed) if name != "other"] for seed in range(8)]
     for found in orders:
-        assert sorted(found[:3]) == sorted(names.values())
-        assert sorted(found[3:5]) == sorted([ORIGINAL, "new"])
-        assert found[5:] == [ORIGINAL, ORIGINAL]
-    assert order(3) == orders[3]
-    assert len({tuple(found) for found in orders}) > 3
+        assert found == found[::-1]  # alike from both ends
+        assert sorted(found) == sorted([ORIGINAL] * 4 + ["new"] * 2)
+    assert order(3) == order(3)
+    assert len({tuple(found) for found in orders}) > 1
 
 
 def test_engines_are_closed_where_the_measurement_fails(candidates: Candidates) -> None:
@@ -110,7 +109,7 @@ def test_engines_are_closed_where_a_later_one_does_not_open(candidates: Candidat
     assert len(backend.engines) == 5 and backend.all_closed
 
 
-def test_engines_are_closed_where_the_networks_cannot_share_their_input(make_network: NetworkMaker) -> None:
+def test_nothing_is_opened_where_the_networks_cannot_share_their_input(make_network: NetworkMaker) -> None:
     backend = Noting()
     apart = {
         name: Candidate(model=make_network(1, shape=(1, 4, side, side)).SerializeToString(), sessions=1)
@@ -118,7 +117,7 @@ def test_engines_are_closed_where_the_networks_cannot_share_their_input(make_net
     }
     with pytest.raises(MeasureError, match="earlier network"), opened(apart, bench(backend)):
         pytest.fail("it was opened all the same")
-    assert len(backend.engines) == 2 and backend.all_closed
+    assert backend.engines == []
 
 
 def test_nothing_is_opened_where_one_network_does_not_compile(candidates: Candidates) -> None:
@@ -153,7 +152,7 @@ def test_the_screen_hears_of_compiling_and_loading(candidates: Candidates) -> No
 
     with opened(candidates, bench(Noting()), Screen()):
         pass
-    assert notes == [f"compiling {n} of 3" for n in (1, 2, 3)] + [f"loading {n} of 4" for n in (1, 2, 3, 4)]
+    assert notes == [f"compiling {n} of 3" for n in (1, 2, 3)] + [f"loading {n} of 7" for n in range(1, 8)]
 
 
 # Memory.
