@@ -66,6 +66,7 @@ def noise() -> str:
         "|---|---|---|",
         f"| {aa['network']} against itself: within 1% | {aa['within_1_percent']} of {count} | {aa['sequential_within_1_percent']} of {count} |",
         f"| its interval covers 1 | {aa['covers_1']} of {count} | (no interval) |",
+        f"| both | {sum(abs(r['ratio'] - 1) <= 0.01 and r['low'] <= 1 <= r['high'] for r in aa['repeats'])} of {count} | |",
         f"| largest error | {aa['worst_percent']:.2f}% | {aa['sequential_worst_percent']:.1f}% |",
     ]
     for network, each in found["tables"].items():
@@ -85,7 +86,7 @@ def instrument() -> str:
         return "Not measured yet."
     rows = ["| what | measured |", "|---|---|"]
     rows += [
-        f"| the loop's own time, {2 * one['sessions_of_each']} engines of {one['median_ms']:.2f} ms | {one['overhead_percent']:.2f}% of the time measured |"
+        f"| the loop's own time, {2 * one['sessions_of_each']} engines of {one['median_ms']:.2f} ms | {one['overhead_percent']:.2f}% of the time that the engines ran |"
         for one in found["loop"]
     ]
     made = found["variant"]

@@ -105,7 +105,10 @@ class Build(Ground):
 
         def compute() -> LatencyTable:
             with self.screen("Measuring what every block costs") as progress:
-                return measure_block_latency(self.cuttable, self.settings.network, candidates, self.stand, progress)
+                found = measure_block_latency(
+                    self.cuttable, self.settings.network, candidates, self.ranking_stand, progress
+                )
+                return replace(found, structure_sha256=self.structure_sha256)
 
         table = self.run.step("latency", LatencyTable, key, compute)
         self.run.write("latency.json", to_json(table))
@@ -118,6 +121,7 @@ class Build(Ground):
             input_shape=self.engine_shape,
             backend=self.backend.name,
             conditions=self.conditions,
+            structure_sha256=self.structure_sha256,
             here=self.backend.device().fingerprint,
         )
 
@@ -369,7 +373,10 @@ class Build(Ground):
         plan = self.plan
         if plan.reached and plan.dropped:
             return plan
-        raise out_of_reach(plan)
+        error = out_of_reach(plan)
+        if self.settings.min_speedup and self.settings.asks_for_nothing_else:
+            error.remedy += f", or for less than --min-speedup {self.settings.min_speedup:g}, which set this target"
+        raise error
 
     @property
     def _dropped(self) -> list[Block]:

@@ -138,6 +138,7 @@ class Console:
         """Two networks against each other."""
         self._table(measurements.bench(found))
         self._facts("", comparison_facts(found))
+        self._remarks(found.notes)
 
     def show_throughput(self, found: tuple[Throughput, ...]) -> None:
         """Images a second by batch and threads."""

@@ -81,11 +81,25 @@ class Ground:
 
     @property
     def patience(self) -> Patience:
-        return Patience(budget_s=self.settings.measure_budget_s, sessions=self.settings.sessions)
+        return Patience(
+            budget_s=self.settings.measure_budget_s,
+            sessions=self.settings.sessions,
+            keep_throttled=self.settings.keep_throttled,
+        )
 
     @property
     def stand(self) -> Bench:
         return Bench(backend=self.backend, conditions=self.conditions, patience=self.patience)
+
+    @property
+    def ranking_stand(self) -> Bench:
+        """The same, where a saving known to a twentieth of itself is known well enough."""
+        return replace(self.stand, patience=replace(self.patience, enough_share=0.05))
+
+    @cached_property
+    def structure_sha256(self) -> str:
+        """Of the blocks: a network whose blocks are named alike has others in them."""
+        return digest([(block.name, block.kind, block.shape, block.parameters) for block in self.blocks])
 
     @property
     def engine_shape(self) -> tuple[int, ...]:
@@ -110,7 +124,11 @@ class Ground:
     @property
     def measuring_key(self) -> Key:
         """What a measurement depends on besides the networks and the device."""
-        return {"measuring": self.settings.measure_budget_s, "seed": self.settings.seed}
+        return {
+            "measuring": self.settings.measure_budget_s,
+            "keep_throttled": self.settings.keep_throttled,
+            "seed": self.settings.seed,
+        }
 
     @cached_property
     def learning_key(self) -> Key:

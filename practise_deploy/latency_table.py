@@ -74,6 +74,7 @@ class Wanted:
     input_shape: tuple[int, ...]
     backend: str
     conditions: Conditions
+    structure_sha256: str
     here: str
 
     def is_at_hand(self, table: LatencyTable) -> bool:
@@ -86,6 +87,11 @@ def check_table(table: LatencyTable, wanted: Wanted, path: Path) -> None:
 
     Raises: InputError.
     """
+    if table.structure_sha256 and table.structure_sha256 != wanted.structure_sha256:
+        raise InputError(
+            f"{path} was measured on another network ({table.network}): its blocks differ from this one's",
+            remedy="give the table of this network",
+        )
     own, told = set(wanted.blocks), {saving.block for saving in table.savings}
     strangers = sorted(told - own)
     if strangers or not told:

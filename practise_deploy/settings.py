@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,6 +54,9 @@ class Settings(BaseModel):
     measure_budget_s: float = Field(60.0, gt=0, description="seconds for each latency measurement")
 
     sessions: int = Field(6, ge=2, description="how often each network is opened for a comparison")
+    keep_throttled: bool = Field(
+        False, description="keep the rounds in which a quota or heat stopped the processor, where the device lives so"
+    )
     latency_table: Path | None = Field(
         None, description="plan with a latency table that was measured before, maybe on another device"
     )
@@ -136,12 +140,17 @@ class Settings(BaseModel):
         return self
 
     @property
+    def asks_for_nothing_else(self) -> bool:
+        """Whether no target was given, so that --min-speedup or the default sets it."""
+        return not (self.reduce or self.target_ms or self.drop)
+
+    @property
     def budget(self) -> Budget:
         """The target that was asked; else what --min-speedup needs; else 20%."""
         from practise_deploy.terms import Budget  # brings numpy, which --help can do without
 
         needed = 100 * (1 - 1 / self.min_speedup) if self.min_speedup and self.min_speedup > 1 else 20.0
-        asked = self.reduce if self.reduce or self.target_ms or self.drop else needed
+        asked = needed if self.asks_for_nothing_else else self.reduce
         return Budget(reduce_percent=asked, target_ms=self.target_ms, drop=self.drop)
 
     @property
@@ -157,6 +166,20 @@ class Settings(BaseModel):
             return self.out
         name = self.network.replace(":", "-").replace("/", "-").strip(".-")
         return Path("runs") / name
+
+    def command(self, verb: str) -> str:
+        """The command line that these settings are, without what is a default anyway."""
+        default = {name: field.default for name, field in Settings.model_fields.items()}
+        words = ["practise-deploy", verb, self.network]
+        for name, value in self:
+            if name == "network" or value == default[name] or value is None:
+                continue
+            flag = f"--{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                words.append(flag if value else f"--no-{flag[2:]}")
+            else:
+                words += [flag, ",".join(str(each) for each in value) if isinstance(value, tuple) else f"{value}"]
+        return shlex.join(words)
 
     def pick(self, *names: str) -> dict[str, Any]:
         """Some settings by name, as JSON values: the part of a step's key that they are."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from practise_backends.compare import NEW, compare, figures_of
-from practise_backends.intervals import ORIGINAL
+from practise_backends.intervals import ORIGINAL, raw_samples
 from practise_backends.levels import levels_of
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.terms import (
@@ -142,7 +142,7 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
         stopped_because=timings.stopped_because,
         environment=timings.environment,
         notes=(*found.notes, *timings.notes),
-        samples={"rounds_ms": timings.rounds_ms, "engines": names},
+        samples={**raw_samples(timings), "engines": names},
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.footprint import Footprint, cold_start, file_mb
-from practise_backends.intervals import ORIGINAL, percentile_ms, samples_ms
+from practise_backends.intervals import ORIGINAL, percentile_of, raw_samples, samples_ms
 from practise_backends.levels import levels_of
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.terms import (
@@ -60,7 +60,7 @@ def compare(
         stopped_because=timings.stopped_because,
         environment=timings.environment,
         notes=(*found.notes, *timings.notes),
-        samples={"rounds_ms": timings.rounds_ms, "engines": np.array(timings.engines)},
+        samples=raw_samples(timings),
     )
 
 
@@ -76,7 +76,7 @@ def figures_of(
 ) -> EngineFigures:
     """One network's figures; the file's path is the artefact's content."""
     path, confidence = Path(str(artifact.content)), bench.patience.confidence
-    samples = samples_ms(timings, name)
+    percentiles = [percentile_of(timings, name, q, confidence) for q in (50, 90, 99)]
     cold = (
         cold_start(path, bench.conditions, shapes=bench.shapes)
         if footprint and bench.backend.name == "ort"
@@ -88,10 +88,10 @@ def figures_of(
         sha256=artifact.sha256,
         precision=artifact.precision,
         precision_share=artifact.precision_share,
-        p50_ms=percentile_ms(samples, 50, confidence),
-        p90_ms=percentile_ms(samples, 90, confidence),
-        p99_ms=percentile_ms(samples, 99, confidence),
-        throughput_per_s=1000 * bench.conditions.batch / float(samples.mean()),
+        p50_ms=percentiles[0],
+        p90_ms=percentiles[1],
+        p99_ms=percentiles[2],
+        throughput_per_s=1000 * bench.conditions.batch / float(samples_ms(timings, name).mean()),
         load_ms=_median(cold, "load_ms"),
         first_run_ms=_median(cold, "first_run_ms"),
         peak_memory_mb=cold.peak_rss_mb if cold else None,

@@ -23,7 +23,16 @@ from practise_backends.device import (
 )
 from practise_backends.environment import SystemWatch
 from practise_backends.errors import BackendError
-from practise_backends.terms import Bench, Conditions, Device, Environment, Interval, Patience, Progress
+from practise_backends.terms import (
+    SCHEMA,
+    Bench,
+    Conditions,
+    Device,
+    Environment,
+    Interval,
+    Patience,
+    Progress,
+)
 
 ENVIRONMENT_MISSING = 3
 TESTED = "ort"
@@ -66,6 +75,7 @@ class SelfTest:
 class Checkup:
     """What was found. usable: the backends that load and have their device. self_test: None where not run."""
 
+    schema: int = SCHEMA
     asked: str | None
     device: Device
     usable: tuple[str, ...]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import MeasureError
-from practise_backends.terms import Interval, Timings
+from practise_backends.terms import Arrays, Interval, Timings
 
 ORIGINAL = "original"
 FEWEST_ROUNDS = 10
@@ -22,6 +22,7 @@ Statistic = Callable[[Samples], Samples]
 _RESAMPLES = 2000
 _SEED = 20_230
 _CHUNK = 2**20
+_WORK = 2**22
 
 
 def typical_ms(timings: Timings, name: str, confidence: float = 0.95) -> Interval:
@@ -55,6 +56,21 @@ def percentile_ms(samples: npt.ArrayLike, q: float, confidence: float = 0.95) ->
         high=float(ordered[ranks[1]]),
         confidence=confidence,
     )
+
+
+def percentile_of(timings: Timings, name: str, q: float, confidence: float = 0.95) -> Interval | None:
+    """A percentile of one network's runs, all sessions, in milliseconds; None when there are too few rounds.
+
+    A round is what is drawn anew, with all its sessions, since what slows one of them slows the others too; and
+    it takes as many valid rounds as `percentile_ms` takes runs.
+    """
+    rounds = valid_rounds(timings)[:, columns_of(timings.engines, name)]
+    if percentile_ms(rounds[:, 0], q, confidence) is None:
+        return None
+    count = min(1000, max(200, _WORK // rounds.size))
+    drawn = np.random.default_rng(_SEED).integers(0, len(rounds), (count, len(rounds)))
+    found = np.array([np.percentile(rounds[rows], q) for rows in drawn])
+    return interval_of(float(np.percentile(rounds, q)), found, confidence)
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -129,6 +145,12 @@ def valid_rounds(timings: Timings) -> Samples:
     return np.asarray(rounds[~np.isnan(rounds).any(axis=1)], dtype=np.float64)
 
 
+def raw_samples(timings: Timings) -> Arrays:
+    """What is kept of a measurement: rounds_ms (NaN: discarded), raw_ms (all of them), engines (by column)."""
+    raw = timings.rounds_ms if timings.raw_ms is None else timings.raw_ms
+    return {"rounds_ms": timings.rounds_ms, "raw_ms": raw, "engines": np.array(timings.engines)}
+
+
 def columns_of(engines: Sequence[str], names: str | Sequence[str]) -> list[int]:
     """The columns of these networks, all sessions.
 
@@ -142,6 +164,18 @@ def columns_of(engines: Sequence[str], names: str | Sequence[str]) -> list[int]:
             remedy="name engines of this measurement",
         )
     return [at for at, name in enumerate(engines) if name in wanted]
+
+
+def halves(columns: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Two parts of a network's sessions, which are in the order of their opening, neither sooner on average."""
+    last = len(columns) - 1
+    if last == 1:
+        return [columns[0]], [columns[1]]
+    inner = [min(at, last - at) % 2 for at in range(len(columns))]
+    first, second = (
+        [column for column, own in zip(columns, inner, strict=True) if own == part] for part in (0, 1)
+    )
+    return first, second
 
 
 def interval_of(estimate: float, draws: Samples, confidence: float = 0.95) -> Interval:

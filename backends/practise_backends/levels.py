@@ -11,8 +11,8 @@ pick whichever happens to look steady). The comparison of different networks tak
 Uncertainty: draws of all levels together. Rounds are resampled; to every column a session effect is added,
 normal, its variance drawn from what sessions of one file were found to differ beyond the noise of the
 rounds (pooled over all networks, scaled inverse chi-square, so that few sessions give wide intervals).
-Any figure that is computed from the levels gets its interval from the same draws. In simulations of drift,
-heavy tails and spikes with 4 sessions each the 95% intervals covered the truth in 93 to 98%.
+Any figure that is computed from the levels gets its interval from the same draws. How often the intervals
+cover the truth under drift is tested (tests/backends/test_believable.py).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from practise_backends.intervals import (
     ORIGINAL,
     Samples,
     columns_of,
+    halves,
     interval_of,
     trimmed_mean,
     valid_rounds,
@@ -100,15 +101,14 @@ class Levels:
         return self.ratio(over, of)
 
     def noise_floor(self) -> Interval:
-        """A/A: the second half of the original's sessions over the first half.
+        """A/A: some of the original's sessions over the others, opened no sooner on average (`intervals.halves`).
 
         Raises: MeasureError where the original was opened only once.
         """
         own = columns_of(self.engines, ORIGINAL)
-        half = math.ceil(len(own) / 2)
-        if half == len(own):
+        if len(own) < 2:
             raise MeasureError("the original was opened only once", remedy="open it twice or more")
-        first, second = own[:half], own[half:]
+        first, second = halves(own)
         estimate = float(self.level[second].mean() - self.level[first].mean())
         draws = self.draws[:, second].mean(axis=1) - self.draws[:, first].mean(axis=1)
         return interval_of(math.exp(estimate), np.exp(draws), self.confidence)
@@ -149,7 +149,10 @@ def _more_rounds(timings: Timings) -> str:
     if not timings.discarded:
         return "measure for longer"
     last = timings.discarded[-1].partition(": ")[2]
-    return f"find what disturbs the device (the last discarded round: {last}), or measure for longer"
+    return (
+        f"find what disturbs the device (the last discarded round: {last}); where it lives under a quota or heat, "
+        "give --keep-throttled"
+    )
 
 
 def _groups(engines: Sequence[str]) -> list[list[int]]:

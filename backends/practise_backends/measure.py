@@ -89,12 +89,13 @@ def measure_rounds(
         warmup_s = clock.now_s() - started
         course = Course(names=names, medians=warm.medians)
         stopper = Stopper(names=names, patience=patience, clock=clock, started=started)
-        counts = _burst_counts(warm.medians)
+        counts, leads_ms = _burst_counts(warm.medians), list[float]()
+        bursts = _burst_runners(runners, counts)
         loop = _Loop(course=course, stopper=stopper, watch=watch, progress=progress)
-        reason = loop.run(_burst_runners(runners, counts, lead=warm.leads), conditions.seed)
+        led = [_led(run, burst, leads_ms) for run, burst in zip(runners, bursts, strict=True)]
+        reason = loop.run(led if warm.leads else bursts, conditions.seed)
     looped_s = stopper.elapsed_s() - warmup_s
-    runs = np.array(counts) + warm.leads
-    ran_s = float(np.sum(np.array(course.rows) * runs)) / 1e3
+    ran_s = (float(np.sum(np.array(course.rows) * counts)) + sum(leads_ms)) / 1e3
     return Timings(
         engines=names,
         rounds_ms=course.kept(),
@@ -105,6 +106,7 @@ def measure_rounds(
         environment=watch.environment(),
         overhead_percent=max(0.0, 100 * (looped_s / ran_s - 1)),
         notes=warm.notes(),
+        raw_ms=np.array(course.rows),
     )
 
 
@@ -143,17 +145,16 @@ def _burst_counts(medians: Row) -> list[int]:
     return [min(_LONGEST_BURST, math.ceil(_BURST_MS / median)) for median in medians]
 
 
-def _burst_runners(runners: Sequence[Runner], counts: Sequence[int], *, lead: bool) -> list[Runner]:
-    """The same runners; those that run several times a round give the mean of them. lead: after an untimed run."""
-    bursts = [run if count == 1 else _burst(run, count) for run, count in zip(runners, counts, strict=True)]
-    return [_led(run, burst) for run, burst in zip(runners, bursts, strict=True)] if lead else bursts
+def _burst_runners(runners: Sequence[Runner], counts: Sequence[int]) -> list[Runner]:
+    """The same runners; those that run several times a round give the mean of them."""
+    return [run if count == 1 else _burst(run, count) for run, count in zip(runners, counts, strict=True)]
 
 
-def _led(run: Runner, burst: Runner) -> Runner:
-    """A burst after an untimed run."""
+def _led(run: Runner, burst: Runner, leads_ms: list[float]) -> Runner:
+    """A burst after a run that does not count; what that took is added to `leads_ms`."""
 
     def led() -> float:
-        run()
+        leads_ms.append(run())
         return burst()
 
     return led

@@ -142,6 +142,9 @@ class Options:
     )
     sessions: int = field(default=6, metadata=_flag("how often each network is opened", several, "N"))
     seed: int = field(default=0, metadata=_flag("of the random inputs and of the order", natural, "N"))
+    keep_throttled: bool = field(
+        default=False, metadata=_flag("keep the rounds in which a quota or heat stopped the processor")
+    )
     footprint: bool = field(
         default=True, metadata=_flag("leave out cold start and memory, which take fresh processes")
     )

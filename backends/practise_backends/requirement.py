@@ -29,5 +29,7 @@ def require(found: Comparison, min_speedup: float | None = None) -> Requirement:
     where = f"the low end of its {100 * found.speedup.confidence:g}% interval is {low:.4f}"
     sentence = f"the speed-up is {'surely' if kept else 'not surely'} {asked}: {where}"
     if not kept and estimate > (min_speedup or 1):
-        sentence += f"; the estimate of {estimate:.4f} is, so a longer measurement may show it"
+        sentence += (
+            f"; the estimate of {estimate:.4f} is, so more sessions, or a longer measurement, may show it"
+        )
     return Requirement(min_speedup=min_speedup, kept=kept, sentence=sentence)

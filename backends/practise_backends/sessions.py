@@ -17,13 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
+from practise_backends.environment import SystemWatch
 from practise_backends.errors import CompileError
 from practise_backends.feeds import Array, shared_feeds
 from practise_backends.intervals import ORIGINAL
-from practise_backends.measure import measure_rounds
+from practise_backends.measure import Seams, measure_rounds
 from practise_backends.network import content_of, read_network
 from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
 
+_ON_GPU = ("trt", "trt-rtx")
 _MEMORY_SHARE = 0.5
 _TIMES_THE_FILE = 3  # weights as loaded, packed for the processor, and room for activations
 _FEWEST = {ORIGINAL: 2}  # or there is no noise floor
@@ -91,7 +93,11 @@ def opened(
 
 def measure(found: Opened, bench: Bench, progress: Progress | None = None) -> Timings:
     """Paired rounds of what was opened."""
-    return measure_rounds(found.engines, found.feeds, bench.conditions, bench.patience, progress=progress)
+    watch = SystemWatch(gpu=bench.backend.name in _ON_GPU)
+    conditions, patience = bench.conditions, bench.patience
+    return measure_rounds(
+        found.engines, found.feeds, conditions, patience, progress=progress, seams=Seams(watch=watch)
+    )
 
 
 def available_memory(root: Path = Path("/")) -> int | None:

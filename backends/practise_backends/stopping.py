@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from practise_backends.course import Course, Row
-from practise_backends.intervals import FEWEST_ROUNDS, ORIGINAL, trimmed_half_width, trimmed_mean
+from practise_backends.intervals import FEWEST_ROUNDS, ORIGINAL, halves, trimmed_half_width, trimmed_mean
 from practise_backends.terms import Clock, Patience
 
 _CHECK_SHARE = 0.002
+_LATE = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Stopper:
     """Ends a measurement: after max_rounds; and, once min_rounds are valid, when the budget is spent or
     every paired ratio (and A/A) is known as well as the decision needs: its interval over the rounds is
-    within `enough_percent`, or within `enough_share` of its distance from `decide_at`.
+    within `enough_percent`, or, A/A aside, within `enough_share` of its distance from `decide_at`. How far
+    sessions of one network differ comes on top, and more rounds do not change it. Where rounds are discarded
+    for ever, it ends at twice the budget.
 
     The width alone decides, never the sign: stopping when a difference looks significant would find false ones.
     The intervals are checked every 10 rounds or 10% more rounds, while that takes under 0.2% of the time.
@@ -36,7 +38,11 @@ class Stopper:
         if len(course.rows) >= self.patience.max_rounds:
             return f"the limit of {self.patience.max_rounds} rounds was reached"
         if course.valid_rounds < self.patience.min_rounds:
-            return ""
+            late = (
+                self.elapsed_s() > _LATE * self.patience.budget_s
+                and len(course.reasons) >= self.patience.min_rounds
+            )
+            return self._too_few(course) if late else ""
         if self._is_narrow(course):
             return self._narrow_said()
         if self.elapsed_s() < self.patience.budget_s:
@@ -49,11 +55,18 @@ class Stopper:
         """Seconds since the measurement began, warm-up included."""
         return self.clock.now_s() - self.started
 
+    def _too_few(self, course: Course) -> str:
+        """That waiting for more valid rounds is of no use."""
+        return (
+            f"{_LATE:g} times the budget of {self.patience.budget_s:g} s was spent, and {len(course.reasons)} of "
+            f"{len(course.rows)} rounds were discarded"
+        )
+
     def _narrow_said(self) -> str:
         """The rule that was met."""
         share = self.patience.enough_share
         relative = f", or {100 * share:g}% of its distance from {self.patience.decide_at:g}" if share else ""
-        return f"the interval of every ratio is within +-{self.patience.enough_percent:g}%{relative}"
+        return f"the interval of every ratio is within +-{self.patience.enough_percent:g}%{relative}, over the rounds"
 
     def _is_narrow(self, course: Course) -> bool:
         """Whether every ratio is known well enough; False where it is not yet time to look."""
@@ -69,7 +82,7 @@ class Stopper:
 
     def _narrow_enough(self, rows: Row) -> bool:
         """Whether every ratio's interval over the rounds is narrow enough. rows: [valid rounds, columns]."""
-        ratios = _log_ratios(self.names, np.log(rows))
+        ratios = _log_ratios(self.names, np.log(rows), aa=self.patience.enough_share == 0)
         if ratios is None:
             return False
         half_percent = 100 * np.expm1(trimmed_half_width(ratios, self.patience.confidence))
@@ -78,15 +91,15 @@ class Stopper:
         return bool(np.all(half_percent <= enough))
 
 
-def _log_ratios(names: tuple[str, ...], logs: Row) -> Row | None:
-    """By round, every network against the original, and A/A; None where there is nothing to pair."""
+def _log_ratios(names: tuple[str, ...], logs: Row, *, aa: bool) -> Row | None:
+    """By round, every network against the original, and A/A where asked; None where there is nothing to pair."""
     columns = {name: [at for at, own in enumerate(names) if own == name] for name in dict.fromkeys(names)}
     original = columns.pop(ORIGINAL, [])
     if not original:
         return None
     level = logs[:, original].mean(axis=1)
     ratios = [logs[:, own].mean(axis=1) - level for own in columns.values()]
-    half = math.ceil(len(original) / 2)
-    if len(original) > 1:
-        ratios.append(logs[:, original[:half]].mean(axis=1) - logs[:, original[half:]].mean(axis=1))
+    if len(original) > 1 and (aa or not ratios):
+        first, second = halves(original)
+        ratios.append(logs[:, first].mean(axis=1) - logs[:, second].mean(axis=1))
     return np.stack(ratios, axis=1) if ratios else None

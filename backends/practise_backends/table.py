@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from practise_backends.intervals import ORIGINAL, Samples, interval_of, typical_ms
+from practise_backends.intervals import ORIGINAL, Samples, interval_of, raw_samples, typical_ms
 from practise_backends.levels import Levels, levels_of
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.table_design import FIRSTS, ORIGINALS, Cut, Design, Variant, design_of
@@ -53,7 +53,7 @@ def measure_table(
         cut.block for cut in cuts if cut.latency_class in {one.latency_class for one in twins if not one.same}
     ]
     samples = _samples(found.timings)
-    single = levels
+    single, more = levels, None
     if split:
         variants = (
             Variant(dropped=(), sessions=ORIGINALS),
@@ -62,7 +62,12 @@ def measure_table(
         second = _measured(variants, without, bench, progress)
         single = levels_of(second.timings, bench.patience.confidence)
         samples |= _samples(second.timings, "split_")
+        more = second.timings
     scale = _Scale.of(found.timings, levels)
+    savings = tuple(
+        _own(cut, single, scale) if cut.block in split else _pooled(cut, cuts, design, levels, scale)
+        for cut in cuts
+    )
     return LatencyTable(
         network=network,
         backend=bench.backend.name,
@@ -75,19 +80,16 @@ def measure_table(
         session_percent=levels.session_percent,
         estimator=levels.estimator,
         estimator_errors_percent=levels.errors_percent,
-        savings=tuple(
-            _own(cut, single, scale) if cut.block in split else _pooled(cut, cuts, design, levels, scale)
-            for cut in cuts
-        ),
+        savings=savings,
         twins=twins,
-        sets=_set_checks(design, cuts, levels),
+        sets=_set_checks(design, savings, levels),
         additivity=_additivity(design, cuts, levels),
         rounds=len(found.timings.rounds_ms),
-        discarded=found.timings.discarded,
+        discarded=(*found.timings.discarded, *(f"split: {one}" for one in (more.discarded if more else ()))),
         warmup_s=found.timings.warmup_s,
         stopped_because=found.timings.stopped_because,
         environment=found.timings.environment,
-        notes=(*found.notes, *found.timings.notes, *_split_note(twins, split)),
+        notes=(*found.notes, *found.timings.notes, *_split_note(twins, split, more)),
         samples_sha256=samples_digest(samples),
         samples=samples,
     )
@@ -234,12 +236,13 @@ def _summed(
     return sum(part[0] for part in parts), np.sum([part[1] for part in parts], axis=0)
 
 
-def _set_checks(design: Design, cuts: Sequence[Cut], levels: Levels) -> tuple[SetCheck, ...]:
-    """Every random set: predicted by the sum, and measured."""
+def _set_checks(design: Design, savings: Sequence[Saving], levels: Levels) -> tuple[SetCheck, ...]:
+    """Every random set: predicted by the sum of the table's savings, and measured."""
+    single = {saving.block: saving.reduction_percent.estimate for saving in savings}
     return tuple(
         SetCheck(
             dropped=names,
-            predicted_percent=100 * _summed(names, design, cuts, levels)[0],
+            predicted_percent=sum(single[name] for name in names),
             measured_percent=_reduction_percent(levels, " + ".join(names)),
         )
         for names in design.sets
@@ -262,14 +265,18 @@ def _additivity(design: Design, cuts: Sequence[Cut], levels: Levels) -> Interval
 
 
 def _samples(timings: Timings, prefix: str = "") -> Arrays:
-    return {f"{prefix}rounds_ms": timings.rounds_ms, f"{prefix}engines": np.array(timings.engines)}
+    return {f"{prefix}{name}": array for name, array in raw_samples(timings).items()}
 
 
-def _split_note(twins: Sequence[TwinCheck], split: Sequence[str]) -> tuple[str, ...]:
-    """Which classes were split, and why."""
-    return tuple(
+def _split_note(twins: Sequence[TwinCheck], split: Sequence[str], more: Timings | None) -> tuple[str, ...]:
+    """Which classes were split, and why, and how their own measurement ended."""
+    ended = (
+        () if more is None else (f"split: {len(more.rounds_ms)} rounds; {more.stopped_because}", *more.notes)
+    )
+    why = tuple(
         f"latency class {one.latency_class} was split, its blocks measured one by one: {one.blocks[0]} and "
         f"{one.blocks[1]} differ by {one.difference_percent.estimate:.2f}% of the latency"
         for one in twins
         if split and not one.same
     )
+    return why + ended

@@ -125,6 +125,7 @@ class Timings:
     engines: the name of each column; a network that was opened several times has as many columns.
     rounds_ms: float64[rounds, columns], milliseconds of one run; NaN marks a discarded sample.
     stopped_because: which rule ended the measurement. discarded: one sentence a discarded round.
+    raw_ms: the same as rounds_ms with nothing discarded.
     overhead_percent: the loop's own time in percent of the time that the engines ran. notes: how runs were
     timed otherwise than one at a time.
     """
@@ -138,6 +139,7 @@ class Timings:
     environment: Environment | None = None
     overhead_percent: float = 0.0
     notes: tuple[str, ...] = ()
+    raw_ms: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,10 +186,11 @@ class SetCheck:
 class LatencyTable:
     """Savings of all candidate blocks on one device.
 
-    aa_ratio: the original against itself in the same rounds. resolution_ms: half the width of its
-    interval, the smallest saving that this measurement can tell from none. session_percent: by how much
+    aa_ratio: the original against itself in the same rounds. resolution_ms: how far its interval reaches
+    from 1, the smallest saving that this measurement can tell from none. session_percent: by how much
     two sessions of one network differ (standard deviation). additivity: measured over predicted saving of
     the random sets; 1 where savings simply add up, None where no set could be measured.
+    structure_sha256: of the blocks' shapes and parameters, so that a table is not taken for another network's.
     samples_sha256: of the raw samples (`samples_digest`), which lie beside the table as .npz.
     """
 
@@ -213,6 +216,7 @@ class LatencyTable:
     stopped_because: str
     environment: Environment | None
     notes: tuple[str, ...] = ()
+    structure_sha256: str = ""
     samples_sha256: str = ""
     samples: Arrays = field(default_factory=dict)
 
@@ -245,7 +249,7 @@ class Comparison:
 
     verdict: faster, slower or cannot tell. aa_ratio: half of the first network's sessions against the other
     half. session_percent: by how much two sessions of one file differ (standard deviation).
-    estimator_errors_percent: the A/A error of every estimator that was tried; the least one was taken.
+    estimator_errors_percent: the A/A error of every estimator that was tried (`levels` says which is taken).
     """
 
     schema: int = SCHEMA

@@ -44,7 +44,7 @@ def _of_a_library(error: Exception) -> int:
     if hasattr(error, "format_message"):
         return _refuse(error.format_message(), "practise-deploy --help lists commands and options", 2)
     if isinstance(error, BackendError):
-        code = 1 if isinstance(error, MeasureError) else 2 if isinstance(error, CompileError) else 3
+        code = 2 if isinstance(error, (MeasureError, CompileError)) else 3
         return _refuse(error.message, error.remedy, code)
     if type(error).__name__ == "Abort":
         return _interrupted()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _NETWORKS = (".onnx", ".ort")
 _MODEL, _ORIGINAL = "model.onnx", "original.onnx"
-_OF_A_FILE = ("backend", "threads", "batch", "seed", "sessions", "measure_budget_s")
+_OF_A_FILE = ("backend", "threads", "batch", "seed", "sessions", "keep_throttled", "measure_budget_s")
 _SAID_OTHERWISE = (*_OF_A_FILE, "budget_s", "json")
 _QUIET = Parameter("quiet", QUIET, False)
 

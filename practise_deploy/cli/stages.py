@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,7 +115,9 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
 
     tell = console.note if own["explain"] else lambda _: None
     run = Run(settings.run_folder, fresh=frozenset(stage.steps if own["fresh"] else ()), tell=tell)
-    build = Build(settings, run, console.progress, command=_command(), structure_only=stage.structure_only)
+    build = Build(
+        settings, run, console.progress, command=settings.command("build"), structure_only=stage.structure_only
+    )
     with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print: stdout is the result's alone
         stage.needs(build)
         for note in build.network.facts.notes:
@@ -161,10 +162,6 @@ def _settings(verb: str, network: str | None, config: Path | None, given: dict[s
     if earlier is not None and config is None and verb != "build":
         raise InputError(f"no run in {given['out']}", remedy="name the network, or a run folder that a build has made")
     return read_settings(given, file=config)
-
-
-def _command() -> str:
-    return shlex.join(["practise-deploy", *sys.argv[1:]])
 
 
 def _inspection(build: Build) -> dict[str, Any]:

@@ -23,6 +23,11 @@ def keep(build: Build, extra: Given) -> None:
     from practise_deploy.latency_table import write_table
 
     if extra["output"] is not None:
+        if build.settings.latency_table is not None:
+            raise InputError(
+                "--output writes a table that was measured; --latency-table reads one",
+                remedy="copy the table and the .npz beside it",
+            )
         write_table(build.latency, extra["output"])
 
 

@@ -47,8 +47,8 @@ def bench(found: Comparison) -> Table:
     )
     head = ("Figure", *(one.name for one in figures))
     note = (
-        "Percentiles of one run; brackets hold the interval. All sessions of both networks were loaded, and share the "
-        "caches: alone an engine may be a little faster, which the throughput shows."
+        "Percentiles of one run, in the rounds that count: discarded ones are not among them. Brackets hold the interval. "
+        "All sessions of both networks were loaded and took turns; alone an engine may be a little faster."
     )
     return Table(title="Engines in paired rounds", head=head, rows=rows, note=note)
 
@@ -127,7 +127,8 @@ def predictions(release: Release) -> Table:
         rows=tuple((*told, interval(measured, "%", absent=ELSEWHERE)) for *told, measured in (*sets, *tried, final)),
         left=(0, 1),
         strong=(len(sets) + len(tried),),
-        note="Predictions add up the single savings of the table; the release was measured against the original.",
+        note="Predictions add up the single savings of the table, those of the plan times how far savings add up; "
+        "the release was measured against the original.",
     )
 
 

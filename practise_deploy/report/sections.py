@@ -132,7 +132,7 @@ def _bench(release: Release) -> Section:
         tables=(measurements.bench(found),),
         folded=(parts,) if parts else (),
         facts=comparison_facts(found),
-        remarks=() if pictures else (_NO_SAMPLES,),
+        remarks=found.notes if pictures else (*found.notes, _NO_SAMPLES),
         more=_folded(found.discarded),
     )
 
@@ -145,7 +145,7 @@ def _estimator(release: Release) -> str:
         return ""
     least = min(found.estimator_errors_percent.values())
     rank = "the least of those tried" if error <= least else f"the least of those tried is {number(least, 2)}%"
-    told = f"of the original against itself its error is {number(error, 2)}%, {rank}"
+    told = f"between sessions of one file its error is {number(error, 2)}%, {rank}"
     return f"The estimator is the {found.estimator}: {told}. "
 
 

@@ -51,7 +51,7 @@ def savings(table: LatencyTable) -> Table:
         head=("Block", "Saving, ms", "Reduction, %", "Latency class", "Told from none"),
         rows=tuple(_saving_row(saving) for saving in table.savings),
         left=(0, 4),
-        note="Brackets hold the interval; blocks of one latency class are measured together.",
+        note="Brackets hold the interval; of a latency class one block and a twin are measured, and the others share their figure.",
     )
 
 

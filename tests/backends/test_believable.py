@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,7 +37,17 @@ def random_walk(seed: int) -> Drift:
     return lambda now_s: float(path[min(int(now_s / 0.05), 399)])
 
 
-def compared(drift: Drift, seed: int, *, new_ms: float = RUN_MS, session_percent: float = 0.3) -> Levels:
+EARLY = replace(PATIENCE, min_rounds=15, max_rounds=60, enough_percent=0.4)  # stops by the width of the intervals
+
+
+def compared(
+    drift: Drift,
+    seed: int,
+    *,
+    new_ms: float = RUN_MS,
+    session_percent: float = 0.3,
+    patience: Patience = PATIENCE,
+) -> Levels:
     """Two networks of several sessions each, which differ a little, in paired rounds under drift."""
     clock, rng = ScriptedClock(), np.random.default_rng(seed)
     engines = {
@@ -46,7 +57,7 @@ def compared(drift: Drift, seed: int, *, new_ms: float = RUN_MS, session_percent
         ]
         for name, ms in ((ORIGINAL, RUN_MS), ("new", new_ms))
     }
-    timings = measure_rounds(engines, {}, Conditions(seed=seed), PATIENCE, seams=scripted(clock))
+    timings = measure_rounds(engines, {}, Conditions(seed=seed), patience, seams=scripted(clock))
     return levels_of(timings, most_draws=400)
 
 
@@ -93,6 +104,11 @@ def test_two_percent_are_found_and_the_interval_covers_the_truth() -> None:
     found = [compared(random_walk(seed), seed, new_ms=0.98 * RUN_MS).speedup("new") for seed in range(TRIALS)]
     assert sum(one.low > 1 for one in found) >= 0.95 * TRIALS
     assert sum(one.low <= truth <= one.high for one in found) >= 0.93 * TRIALS
+
+
+def test_stopping_by_the_width_finds_no_false_differences() -> None:
+    found = [compared(random_walk(seed), seed, patience=EARLY).speedup("new") for seed in range(400)]
+    assert sum(verdict_of(one) != "cannot tell" for one in found) <= 0.06 * 400
 
 
 def test_the_noise_floor_covers_one() -> None:

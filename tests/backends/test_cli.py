@@ -134,7 +134,7 @@ class TestCompare:
         assert ElementTree.parse(report).getroot().get("failures") == "0"
         with np.load(samples) as found:
             assert found["rounds_ms"].shape == (document["rounds"], 12)
-            assert list(found["engines"]) == ["original"] * 4 + ["new"] * 4
+            assert list(found["engines"]) == ["original"] * 6 + ["new"] * 6
         assert sorted(path.name for path in page.parent.iterdir()) == ["a.md", "a.npz", "a.xml"]
 
     def test_comparison_that_cannot_be_made_leaves_no_earlier_success(

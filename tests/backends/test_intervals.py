@@ -13,7 +13,9 @@ from practise_backends.errors import MeasureError
 from practise_backends.intervals import (
     ORIGINAL,
     bootstrap,
+    halves,
     percentile_ms,
+    percentile_of,
     samples_ms,
     trimmed_half_width,
     trimmed_mean,
@@ -133,6 +135,25 @@ def test_percentile_without_enough_samples_is_refused() -> None:
     assert percentile_ms(samples[:5], 50) is None
     assert percentile_ms(samples[:6], 50) is not None
     assert percentile_ms([], 50) is None
+
+
+def test_sessions_do_not_stand_in_for_rounds_in_a_percentile() -> None:
+    rng, covered = np.random.default_rng(12), 0
+    assert percentile_of(timings_of(np.ones((120, 4)), (ORIGINAL,) * 4), ORIGINAL, 99) is None
+    for _ in range(60):
+        rounds = 10 * np.exp(rng.normal(0, 0.05, (120, 1)) + rng.normal(0, 0.01, (120, 4)))
+        found = percentile_of(timings_of(rounds, (ORIGINAL,) * 4), ORIGINAL, 50)
+        assert found is not None
+        covered += found.low <= 10 <= found.high
+    assert covered >= 53
+
+
+def test_parts_of_the_original_are_opened_no_sooner_than_each_other() -> None:
+    for count in (3, 4, 5, 6, 8):
+        first, second = halves(range(count))
+        assert sorted(first + second) == list(range(count))
+        assert np.mean(first) == np.mean(second) == (count - 1) / 2
+    assert halves([7, 9]) == ([7], [9])
 
 
 def test_order_statistics_of_the_median_of_100_are_the_tabled_ones() -> None:

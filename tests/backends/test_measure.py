@@ -84,6 +84,19 @@ def test_throttled_rounds_are_dropped_with_what_the_watch_says_and_counted() -> 
     assert measure_rounds(engines, {}, Conditions(), kept, seams=heat).discarded == ()
 
 
+def test_rounds_that_are_all_discarded_end_at_twice_the_budget() -> None:
+    clock = ScriptedClock()
+    engines = {ORIGINAL: [FakeEngine(steady(10.0), clock), FakeEngine(steady(10.0), clock)]}
+    always = scripted(clock, lambda now_s: "the control group's quota stopped this process")
+    patience = dataclasses.replace(PATIENCE, budget_s=3.0, min_rounds=10, max_rounds=5000)
+    timings = measure_rounds(engines, {}, Conditions(), patience, seams=always)
+    assert timings.stopped_because.startswith("2 times the budget of 3 s was spent")
+    assert clock.now_s() < 7.0
+    with pytest.raises(MeasureError, match="0 valid rounds") as found:
+        levels_of(timings)
+    assert "--keep-throttled" in found.value.remedy
+
+
 def test_a_round_that_is_slow_as_a_whole_is_dropped() -> None:
     throttled: Script = lambda call, now_s: 20.0 if 1.0 < now_s < 1.5 else 10.0  # noqa: E731
     timings = paired(throttled, throttled, throttled, dataclasses.replace(PATIENCE, max_rounds=80, min_rounds=80))
@@ -99,8 +112,8 @@ def test_a_ratio_known_to_a_share_of_its_distance_is_narrow_enough() -> None:
     engines = dataclasses.replace(strict, enough_share=0.1)
     scripts = [noisy(steady(ms), 2.0, at) for at, ms in enumerate((10.0, 10.0, 5.0))]
     fewer = paired(*scripts, engines)
-    assert fewer.stopped_because.endswith("or 10% of its distance from 1")
-    assert len(fewer.rounds_ms) <= len(timings.rounds_ms)
+    assert fewer.stopped_because.endswith("or 10% of its distance from 1, over the rounds")
+    assert 40 <= len(fewer.rounds_ms) < len(timings.rounds_ms)
 
 
 def test_the_loop_says_how_much_time_it_took_itself() -> None:
@@ -143,7 +156,7 @@ def test_a_lasting_change_of_speed_is_not_discarded_for_ever() -> None:
 def test_it_stops_when_every_interval_is_narrow() -> None:
     patience = dataclasses.replace(PATIENCE, max_rounds=5000, enough_percent=0.5)
     timings = paired(*(noisy(steady(10.0), 2.0, at) for at in range(3)), patience)
-    assert timings.stopped_because == "the interval of every ratio is within +-0.5%"
+    assert timings.stopped_because == "the interval of every ratio is within +-0.5%, over the rounds"
     assert 40 < len(timings.rounds_ms) < 300
     assert timings.engines == (ORIGINAL, ORIGINAL, "other")
     ratio = levels_of(timings).ratio("other")

@@ -103,6 +103,7 @@ WANTED = Wanted(
     input_shape=INPUT,
     backend=releases.latency().backend,
     conditions=releases.CONDITIONS,
+    structure_sha256="5a" * 32,
     here=releases.DEVICE.fingerprint,
 )
 
@@ -116,6 +117,12 @@ def test_table_of_another_network_is_refused_by_a_block_that_this_one_has_not():
     renamed = tuple(f"stage.{at}" for at, _ in enumerate(WANTED.blocks))
     with pytest.raises(InputError, match=r"on another network \(torchvision:resnet34\).* 'layer1\.0'"):
         check_table(table(), replace(WANTED, blocks=renamed), PATH)
+
+
+def test_table_of_a_network_whose_blocks_are_named_alike_is_refused_by_its_structure():
+    check_table(replace(table(), structure_sha256="5a" * 32), WANTED, PATH)
+    with pytest.raises(InputError, match="its blocks differ"):
+        check_table(replace(table(), structure_sha256="00" * 32), WANTED, PATH)
 
 
 def test_table_without_any_block_is_refused():

@@ -188,7 +188,7 @@ def test_gate_says_what_failed_and_what_would_pass(release: Release) -> None:
 
 
 def test_estimator_and_sessions_are_told(release: Release, page: str) -> None:
-    assert "The estimator is the median: of the original against itself its error is 0.15%" in page
+    assert "The estimator is the median: between sessions of one file its error is 0.15%" in page
     assert "4 of each network" in page
     other = replace(release, bench=replace(release.bench, estimator="least", session_percent=float("nan")))
     assert "its error is 0.22%, the least of those tried is 0.15%" in render_html(other)

@@ -33,7 +33,7 @@ def distributions(found: Comparison) -> Chart | None:
     beyond = max(float((ms > axis.high).mean()) for ms in runs.values())
     return Chart(
         name="distributions",
-        title="Before and after: all runs",
+        title="Before and after: all runs that count",
         said="Cumulative distribution of the latency of both networks; the table of engines holds the percentiles",
         x=axis,
         y=Axis(title="part of the runs that took no longer", low=0.0, high=100.0, unit="%"),
