@@ -123,7 +123,11 @@ def test_manifest_names_versions_device_seed_and_hashes(finished: Path):
 
 def test_samples_are_the_raw_rounds(finished: Path):
     samples = np.load(finished / "samples.npz")
-    assert samples["bench/rounds_ms"].shape[1] == len(samples["bench/engines"]) == 8
+    assert samples["bench/rounds_ms"].shape[1] == len(samples["bench/engines"]) == 12
+    assert (
+        samples["bench/raw_ms"].shape == samples["bench/rounds_ms"].shape
+        and not np.isnan(samples["bench/raw_ms"]).any()
+    )
     assert samples["latency/rounds_ms"].shape[1] == len(samples["latency/engines"])
     table = read(finished, "latency.json")
     own = {name.removeprefix("latency/"): samples[name] for name in samples.files if name.startswith("latency/")}
