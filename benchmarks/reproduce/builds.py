@@ -56,7 +56,7 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
         "peak_memory_mb": usage.ru_maxrss * 1024 / 1e6 if sys.platform == "linux" else None,
         "speedup": release["speedup"],
         "aa_ratio": release["bench"]["aa_ratio"],
-        "engines": release["bench"]["engines"],
+        "engines": [{**engine, "file": Path(engine["file"]).name} for engine in release["bench"]["engines"]],
         "conditions": release["bench"]["conditions"],
         "device": {"name": manifest["device"]["name"], "facts": manifest["device"]["facts"]},
         "versions": manifest["versions"],
