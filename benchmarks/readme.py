@@ -38,13 +38,19 @@ def row(title: str, found: dict) -> str:
     ratio, accuracy = found["speedup"], found["verification"]["accuracy"]
     drop = found["verification"]["drop_points"]
     return (
-        f"| {title} | {found['images']['fit']} | {found['plan']['target_percent']:g}% less | {len(found['plan']['dropped'])} "
+        f"| {title} | {found['images']['fit']} | {_asked(found)} | {len(found['plan']['dropped'])} "
         f"| {_ms(before)} → {_ms(after)} ms "
         f"| {ratio['estimate']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] "
         f"| {_top1(accuracy['teacher'])} → {_top1(accuracy['engine'])} "
         f"| {-drop['estimate']:+.1f} [{-drop['high']:+.1f}, {-drop['low']:+.1f}] "
         f"| {found['wall_s'] / 60:.1f} min, {found['peak_memory_mb'] / 1000:.1f} GB |"
     )
+
+
+def _asked(found: dict) -> str:
+    """The target, and whether the build kept it at the bad end of the interval."""
+    target, verdict = f"{found['plan']['target_percent']:g}% less", found["verdict"]
+    return f"{target}: kept" if verdict["kept"] else f"{target}: missed ({verdict['reasons'][0].split('; ')[-1]})"
 
 
 def _ms(engine: dict) -> str:
