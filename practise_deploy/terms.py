@@ -66,10 +66,18 @@ class Recoverability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recoverabilities:
-    """R of every block that was judged."""
+    """R of every block that was judged, and how their losses act together.
+
+    interactions: by criterion ("features", "logits"), float64[images, blocks, blocks], in the order of `of`: for
+    every judged image the inner products of what losing each block, recovered as well as it can be, changes, so
+    that the sum over a set's rows and columns predicts the set's error (a quadratic form). "features": mean
+    squared difference of the pre-pooling features over their variance; "logits": the second-order expansion of
+    the label-free KL divergence from the teacher, in nats. Empty for recipe paper, which adds scores up.
+    """
 
     schema: int = SCHEMA
     of: tuple[Recoverability, ...]
+    interactions: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
