@@ -25,7 +25,8 @@ from practise_deploy.ground import MODEL, ORIGINAL_MODEL, Ground
 from practise_deploy.latency_table import Wanted, check_table, read_table
 from practise_deploy.model.compute import exact, pick_device
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.mimic import Pair, Schedule, feature_in
+from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
 from practise_deploy.planning.adaptors import measure_by_adaptors
 from practise_deploy.planning.choose import choose_blocks, count_reaching, out_of_reach

@@ -19,7 +19,9 @@ from torch import fx, nn
 from practise_backends.terms import Progress
 from practise_deploy.model.blocks import is_addition, is_relu
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.mimic import Pair, Schedule, feature_in, mimic
+from practise_deploy.model.mimic import mimic
+from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, junctions
 from practise_deploy.model.trace import module_of, shape_of
 from practise_deploy.model.values import batches, named

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from practise_backends.terms import Progress
 from practise_deploy.model.blocks import is_addition
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.mimic import Pair, feature_in
+from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.surgery import drop_blocks, junctions, weights_of
 from practise_deploy.model.trace import module_of, shape_of
 from practise_deploy.model.values import Env, batches, compute, input_of, logits_of, named, order_of

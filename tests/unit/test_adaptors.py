@@ -10,7 +10,7 @@ from torchvision.models import mobilenet_v2, resnet18, resnet50
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.mimic import Schedule
+from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature, named

@@ -1,6 +1,7 @@
 """Feature mimicking: repeatable, resumable to the bit, and never worse than its start where the best is kept."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,8 +11,11 @@ from networks import tiny_resnet
 from practise_deploy import finetune as finetuning
 from practise_deploy.model import mimic as mimicking
 from practise_deploy.model.blocks import find_blocks
+from practise_deploy.model.draws import Draw, mixed
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.mimic import Pair, Schedule, mimic
+from practise_deploy.model.mimic import mimic
+from practise_deploy.model.pair import Pair, divergence
+from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, weights_of
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature
@@ -87,7 +91,15 @@ SHORT = Schedule(steps=6, batch_size=8)
 
 
 @pytest.mark.parametrize("at", [2, 5])
-@pytest.mark.parametrize("schedule", [SHORT, Schedule(steps=6, batch_size=8, train_norms=True, keep_best=True)])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        SHORT,
+        Schedule(steps=6, batch_size=8, norms="trained", keep_best=True),
+        Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-3, mix=0.5, scaled=True, average=0.9),
+        Schedule(steps=6, batch_size=8, norms="re-estimated", logits=0.1, pull=0.1, learning_rate=1e-4),
+    ],
+)
 def test_interrupted_and_resumed_descent_ends_with_the_same_bits(original, schedule, at, tmp_path, monkeypatch):
     monkeypatch.setattr(mimicking, "_SAVE_EVERY_S", -1.0)
     _, whole, wanted = descend(original, schedule)
@@ -183,12 +195,65 @@ def test_frozen_norms_keep_their_statistics_and_learn_scale_and_shift(original):
 
 
 def test_trained_norms_follow_the_images_and_the_teachers_do_not(original):
-    pair, _, _ = descend(original, Schedule(steps=2, batch_size=8, train_norms=True))
+    pair, _, _ = descend(original, Schedule(steps=2, batch_size=8, norms="trained"))
     student = zip(norms_of(original[1]), norms_of(pair.student), strict=True)
     teacher = zip(norms_of(original[0]), norms_of(pair.teacher), strict=True)
     assert all(not torch.equal(a.running_mean, b.running_mean) for a, b in student)
     assert all(torch.equal(a.running_mean, b.running_mean) for a, b in teacher)
     assert not pair.student.training
+
+
+def test_re_estimated_norms_describe_the_images_and_stay(original):
+    pair, _, _ = descend(original, Schedule(steps=2, batch_size=8, norms="re-estimated", learning_rate=1e-12))
+    learn, _ = images(20).split(0)
+    first = next(m for m in pair.student.modules() if isinstance(m, nn.BatchNorm2d))
+    given = pair.student.get_submodule("conv1")(learn.batch(slice(0, len(learn))))
+    torch.testing.assert_close(first.running_mean, given.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first.running_var, given.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert first.momentum == 0.1
+
+
+def test_average_of_the_weights_is_kept_and_judged(original):
+    pair, course, weights = descend(original, Schedule(steps=20, batch_size=8, average=0.5, learning_rate=0.1))
+    _, _, last = descend(original, Schedule(steps=20, batch_size=8, learning_rate=0.1))
+    assert not same(weights, last)
+    assert same(weights, course.average)
+    _, judge = images(20).split(0)
+    assert pair.error(judge, 8) == pytest.approx(course.history[-1][1], rel=1e-6)
+
+
+def test_pull_keeps_the_weights_nearer_to_the_start(original):
+    def distance(pull: float) -> float:
+        _, _, weights = descend(original, Schedule(steps=20, batch_size=8, learning_rate=0.1, pull=pull))
+        start = weights_of(original[1])
+        return sum(float(((weights[name] - start[name]) ** 2).sum()) for name in start)
+
+    assert distance(1.0) < 0.8 * distance(0.0)
+
+
+def test_logits_teach_too(original):
+    def divergence_after(weight: float) -> float:
+        pair, _, _ = descend(original, Schedule(steps=20, batch_size=16, logits=weight))
+        x = images(20).batch(slice(0, 20))
+        with torch.no_grad():
+            return float(divergence(pair.teacher(x), pair.student(x)))
+
+    assert divergence_after(1.0) < divergence_after(0.0)
+
+
+def test_scaled_error_does_not_depend_on_the_features_scale(original):
+    pair, x = pair_of(original), images(8).batch(slice(0, 8))
+    wanted, found = pair.features(x)
+    expected = (wanted - found).square().mean() / wanted.var()
+    torch.testing.assert_close(pair.loss(x, 0.0, scaled=True), expected)
+
+
+def test_divergence_is_that_of_the_classes_in_nats():
+    teacher, student = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]]).log()
+    uneven = torch.tensor([[0.25, 0.75]]).log()
+    assert float(divergence(teacher, teacher)) == pytest.approx(0.0, abs=1e-7)
+    assert float(divergence(teacher, uneven)) == pytest.approx(-0.5 * math.log(0.75) - math.log(2) + 0.5 * math.log(4))
+    assert float(divergence(teacher, student)) > 10
 
 
 # The paper's schedule, and its batches.
@@ -212,8 +277,8 @@ def test_cosine_rates_warm_up_and_fall_to_nothing():
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (10, 10), (7, 16), (5, 13)])
 def test_every_pass_draws_every_image_once(count, size):
-    draw = mimicking._Draw(images(count), Schedule(steps=1, batch_size=size))
-    drawn = torch.cat([draw._which(step) for step in range(4 * count)])
+    draw = Draw(images(count), Schedule(steps=1, batch_size=size))
+    drawn = torch.cat([draw.which(step) for step in range(4 * count)])
     assert len(drawn) == 4 * count * size
     passes = drawn[: len(drawn) // count * count].view(-1, count)
     assert all(each.sort().values.tolist() == list(range(count)) for each in passes)
@@ -221,7 +286,7 @@ def test_every_pass_draws_every_image_once(count, size):
 
 
 def test_batch_of_a_step_is_the_same_whenever_it_is_drawn_and_another_one_at_another_step():
-    draw = mimicking._Draw(images(10), Schedule(steps=1, batch_size=10))
+    draw = Draw(images(10), Schedule(steps=1, batch_size=10))
     first = draw(7)
     draw(8)
     assert torch.equal(draw(7), first)
@@ -229,10 +294,31 @@ def test_batch_of_a_step_is_the_same_whenever_it_is_drawn_and_another_one_at_ano
     assert first.shape == (10, 3, 16, 16) and first.dtype == torch.float32
 
 
+def test_mixed_batch_holds_no_image_of_its_own_unless_the_coin_says_so():
+    data = images(6, "none")
+    plain, every = (Draw(data, Schedule(steps=1, batch_size=6, mix=share)) for share in (0.0, 1.0))
+    assert torch.equal(plain(2), data.batch(plain.which(2)))
+    assert not torch.equal(every(2), plain(2))
+    assert torch.equal(every(2), every(2))
+
+
+def test_mixing_blends_or_pastes_and_invents_nothing():
+    torch.manual_seed(0)
+    batch = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 16, 16)
+    kinds = set()
+    for _ in range(40):
+        found = mixed(batch)
+        assert found.shape == batch.shape and found.min() >= 0 and found.max() <= 7
+        flat = all(len(image.unique()) == 1 for image in found)
+        kinds.add("blended" if flat and not set(found.unique().tolist()) <= set(range(8)) else "pasted")
+        assert flat or set(found.unique().tolist()) <= set(range(8))
+    assert kinds == {"blended", "pasted"}
+
+
 def test_batches_without_augmentation_are_the_images_themselves():
     data = images(6, "none")
-    draw = mimicking._Draw(data, Schedule(steps=1, batch_size=6))
-    assert torch.equal(draw(2), data.batch(draw._which(2)))
+    draw = Draw(data, Schedule(steps=1, batch_size=6))
+    assert torch.equal(draw(2), data.batch(draw.which(2)))
 
 
 # The stage around it.

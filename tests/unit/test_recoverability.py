@@ -11,7 +11,7 @@ from torchvision.models import resnet18
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.mimic import Pair, feature_in
+from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.surgery import drop_blocks, junctions
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import batches, compute, find_feature, forward, input_of, named, order_of

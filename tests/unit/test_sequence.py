@@ -9,7 +9,7 @@ from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.embedded import digits
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.mimic import Pair, feature_in
+from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.reading import read_npz
 from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
 from practise_deploy.model.trace import trace

@@ -1,0 +1,70 @@
+"""Where a descent stands, kept in a file so that an interrupted one goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import fx, nn
+
+from practise_backends.terms import Arrays
+from practise_deploy.model.surgery import load_weights, weights_of
+from practise_deploy.store import read_arrays, write_arrays
+
+
+@dataclass(slots=True)
+class Course:
+    """Steps done, the judged errors by step, and the weights of least error and of the moving average, where kept."""
+
+    step: int = 0
+    best_step: int = 0
+    history: list[tuple[int, float]] = field(default_factory=list)
+    best: Arrays = field(default_factory=dict)
+    average: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """What a step changes: the student, the parameters that learn, and the optimiser's memory of them."""
+
+    student: fx.GraphModule
+    parameters: Sequence[nn.Parameter]
+    optimiser: torch.optim.Optimizer
+
+    def save(self, course: Course, path: Path) -> None:
+        """Everything that `resume` needs, written atomically."""
+        arrays: Arrays = {f"now/{name}": value for name, value in weights_of(self.student).items()}
+        arrays |= {f"best/{name}": value for name, value in course.best.items()}
+        arrays |= {f"average/{name}": value for name, value in course.average.items()}
+        for number, parameter in enumerate(self.parameters):
+            for key, value in self.optimiser.state[parameter].items():
+                if isinstance(value, torch.Tensor):
+                    arrays[f"memory/{number}/{key}"] = value.detach().cpu().numpy()
+        arrays["steps"] = torch.tensor([course.step, course.best_step]).numpy()
+        arrays["history"] = torch.tensor(course.history, dtype=torch.float64).numpy()
+        write_arrays(path, arrays)
+
+    def resume(self, path: Path) -> Course:
+        """Back to where `save` was called."""
+        arrays = read_arrays(path)
+
+        def group(prefix: str) -> Arrays:
+            return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+        load_weights(self.student, group("now/"))
+        for number, parameter in enumerate(self.parameters):
+            for key, value in group(f"memory/{number}/").items():
+                self.optimiser.state[parameter][key] = _like(torch.from_numpy(value.copy()), parameter)
+        history = [(int(step), float(error)) for step, error in arrays["history"]]
+        steps = arrays["steps"]
+        return Course(int(steps[0]), int(steps[1]), history, group("best/"), group("average/"))
+
+
+def _like(value: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
+    """A remembered array as the optimiser holds it; its count of steps stays on the CPU."""
+    if value.shape != parameter.shape:
+        return value
+    laid_out = torch.empty_like(parameter, memory_format=torch.preserve_format)
+    return laid_out.copy_(value).detach()

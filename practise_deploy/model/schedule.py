@@ -1,0 +1,58 @@
+"""How to descend: the paper's schedule, and what a tiny set calls for beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The defaults are the paper's (section 4): SGD on the features alone, rate x0.1 at 40% of the steps.
+
+    norms: BatchNorm statistics stay ("frozen"), are taken anew from the images before the descent and then stay
+    ("re-estimated"), or follow every batch ("trained").
+    mix: share of batches whose images are mixed with each other (mixup and CutMix by turns of a coin); the teacher
+    says what is right, so no label is needed.
+    logits: weight of the KL divergence from the teacher's classes. scaled: the features' error is divided by
+    their variance, so that one rate suits networks of any scale. average: decay of the exponential moving average
+    of the weights that is kept; 0 keeps the last ones. pull: decay towards the weights of the start, in shares
+    of the rate a step, beside `weight_decay` towards zero.
+    keep_best: the weights of least error on images kept aside are kept, and those images are not learned from.
+    """
+
+    steps: int
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    batch_size: int = 64
+    decay_at: float = 0.4
+    cosine: bool = False
+    norms: Literal["frozen", "re-estimated", "trained"] = "frozen"
+    mix: float = 0.0
+    logits: float = 0.0
+    scaled: bool = False
+    average: float = 0.0
+    pull: float = 0.0
+    keep_best: bool = False
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        if self.cosine:
+            warm = min(1.0, (step + 1) / max(1, self.steps // 20))
+            return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * (1.0 if step < self.decay_at * self.steps else 0.1)
+
+    def optimise(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        if self.optimiser == "adamw":
+            return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            parameters, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        )
