@@ -139,17 +139,15 @@ class Build(Ground):
             key |= self.descent_key
 
         def compute() -> Recoverabilities:
-            teacher, feature, fit, seed = self.lesson
+            lesson, seed = self.lesson, self.settings.seed
             with (
                 self.screen("Measuring how well the network recovers from losing each block") as progress,
                 exact(seed),
             ):
                 if steps is None:
-                    return Recoverabilities(
-                        of=measure_recoverability(teacher, feature, candidates, fit, seed, progress)
-                    )
+                    return measure_recoverability(lesson, candidates, progress)
                 schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self.precision)
-                return Recoverabilities(of=measure_by_adaptors(teacher, feature, candidates, fit, schedule, progress))
+                return measure_by_adaptors(lesson, candidates, schedule, progress)
 
         return self.run.step("recoverability", Recoverabilities, key, compute)
 
@@ -189,14 +187,13 @@ class Build(Ground):
         paper = self.settings.recipe == "paper"
 
         def compute() -> Student:
-            teacher, feature, fit, seed = self.lesson
             with (
                 self.screen("Dropping the blocks" if paper else "Refitting the network in closed form") as progress,
-                exact(seed),
+                exact(self.settings.seed),
             ):
                 if paper:
-                    return drop_only(teacher, feature, self._dropped, fit, seed)
-                return recover(teacher, feature, self._dropped, fit, seed, progress)
+                    return drop_only(self.lesson, self._dropped)
+                return recover(self.lesson, self._dropped, progress)
 
         return self.run.step("recover", Student, key, compute)
 
@@ -316,14 +313,9 @@ class Build(Ground):
                 self.screen(f"Recovering without {', '.join(names)}") as progress,
                 exact(self.settings.seed),
             ):
-                teacher, feature, _, seed = self.lesson
+                lesson, blocks = replace(self.lesson, images=fit), self.named(names)
                 paper = self.settings.recipe == "paper"
-                blocks = self.named(names)
-                state = (
-                    drop_only(teacher, feature, blocks, fit, seed)
-                    if paper
-                    else recover(teacher, feature, blocks, fit, seed, progress)
-                )
+                state = drop_only(lesson, blocks) if paper else recover(lesson, blocks, progress)
                 form = torch_form(self._student(state, blocks))
             recovery = "none" if paper else "closed form"
             neighbours.append(Neighbour(dropped=names, recovery=recovery, reduction_percent=reduction, form=form))

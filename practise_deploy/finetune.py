@@ -12,6 +12,7 @@ from torch import fx
 
 from practise_backends.terms import Progress
 from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.schedule import Schedule
@@ -48,11 +49,12 @@ def schedule_for(asked: Settings, side: int, dtype: torch.dtype) -> Schedule:
     )
 
 
-def drop_only(teacher: fx.GraphModule, feature: str, dropped: Sequence[Block], images: FitImages, seed: int) -> Student:
+def drop_only(lesson: Lesson, dropped: Sequence[Block]) -> Student:
     """Drop the blocks and change nothing else: where the paper's finetuning starts."""
-    _, judge = images.split(seed)
-    student = drop_blocks(teacher, dropped)
-    error = Pair(student, teacher, feature_in(student, feature, junctions(student, dropped)), feature).error(judge, 64)
+    _, judge = lesson.images.split(lesson.seed)
+    student = drop_blocks(lesson.teacher, dropped)
+    own = feature_in(student, lesson.feature, junctions(student, dropped))
+    error = Pair(student, lesson.teacher, own, lesson.feature).error(judge, 64)
     return Student(
         dropped=tuple(block.name for block in dropped), method="plain drop (the paper's start)", mse_before=error, mse=error,
         steps=0, seconds=0.0, notes=(), weights=weights_of(student),

@@ -18,7 +18,8 @@ from practise_backends.terms import Backend, Bench, Conditions, Patience, Progre
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.compute import pick_device, pick_precision
-from practise_deploy.model.images import FitImages, TinySet, image_size_of, load_images
+from practise_deploy.model.images import TinySet, image_size_of, load_images
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.networks import Network, load_network
 from practise_deploy.model.onnx_graph import with_cuts
 from practise_deploy.settings import Settings
@@ -138,14 +139,21 @@ class Ground:
             "images": self.images.fit.digest(),
             "preprocessing": repr(decoding),
             "recipe": self.settings.recipe,
+            "precision": str(self.precision),
             "seed": self.settings.seed,
             "torch": torch.__version__,
             "practise-deploy": version("practise-deploy"),
         }
 
     @property
-    def lesson(self) -> tuple[torch.fx.GraphModule, str, FitImages, int]:
-        return self.network.traced, self.network.facts.feature, self.images.fit, self.settings.seed
+    def lesson(self) -> Lesson:
+        return Lesson(
+            teacher=self.network.traced,
+            feature=self.network.facts.feature,
+            images=self.images.fit,
+            seed=self.settings.seed,
+            judging=self.precision,
+        )
 
     @property
     def descent_key(self) -> Key:

@@ -53,6 +53,8 @@ class Recoverability:
     mse: mean squared error of the pre-pooling features on images not used for the fit; the least over the
     methods that were tried on them, so a little optimistic.
     mse_dropped: the same without any recovery. relative: mse over the features' variance.
+    divergence: KL divergence from the teacher's classes, in nats an image; None where it was not looked at.
+    method: how the block's writer was solved for, the least of relative plus divergence.
     """
 
     block: str
@@ -62,6 +64,7 @@ class Recoverability:
     fit_images: int
     judged_images: int
     method: str
+    divergence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +114,30 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Considered:
+    """A set of blocks that the search found, its figures, and why it was not taken (empty for the one that was).
+
+    predicted_error: from single losses and how they act together, in mean errors of a single block; good for
+    comparing sets, not for its size. verified_error: mean squared error of the pre-pooling features on fit images
+    kept aside, after the set was recovered; None where it was not. measured_percent: None where it was not measured.
+    """
+
+    dropped: tuple[str, ...]
+    predicted_error: float
+    verified_error: float | None
+    predicted_percent: Interval
+    measured_percent: Interval | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Which blocks go. Scores are recoverability per surely saved millisecond; lowest goes first.
+    """Which blocks go. Scores are recoverability per surely saved millisecond; recipe paper drops the lowest first.
 
     device: the name of the device that the latency table was measured on. measured_percent: None where that
-    device is not at hand, so that the prediction stands alone.
+    device is not at hand, so that the prediction stands alone. chosen_share, set_share: in what share of the
+    resamples of images and savings every candidate goes, and exactly this set; empty and None for recipe paper,
+    which ranks blocks and considers no sets.
     """
 
     schema: int = SCHEMA
@@ -131,6 +153,22 @@ class Plan:
     measured_percent: Interval | None
     attempts: tuple[Attempt, ...]
     reached: bool
+    chosen_share: dict[str, float] = field(default_factory=dict)
+    set_share: float | None = None
+    considered: tuple[Considered, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteChoice:
+    """How one stream value was refitted: the way of least error, and what every way gave.
+
+    site: the value of the traced graph. errors: by way, the features' error over their variance plus the KL
+    divergence in nats, where the network ends, on images that the solution did not see.
+    """
+
+    site: str
+    method: str
+    errors: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +176,7 @@ class Student:
     """A pruned network's weights at one stage, and how it came to them.
 
     mse: error of the pre-pooling features on fit images kept aside. history: (step, mse) pairs.
+    choices: of the closed-form refit, site by site.
     """
 
     schema: int = SCHEMA
@@ -149,6 +188,7 @@ class Student:
     seconds: float
     notes: tuple[str, ...]
     history: tuple[tuple[int, float], ...] = ()
+    choices: tuple[SiteChoice, ...] = ()
     weights: Arrays = field(default_factory=dict)
 
 
@@ -237,7 +277,7 @@ class FrontierPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """Latency against accuracy along the plan's ranking. images: held-out images that were looked at."""
+    """Latency against accuracy of the plan's set and its neighbours. images: held-out images that were looked at."""
 
     schema: int = SCHEMA
     points: tuple[FrontierPoint, ...]

@@ -18,6 +18,7 @@ from practise_deploy.settings import EMBEDDED, Settings
 from practise_deploy.terms import DataFacts, NetworkFacts, Preprocessing
 
 LEAST = 8
+FEW, FOLDS, MOST_JUDGED = 200, 5, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,19 @@ class FitImages(Images):
         return FitImages(self.pixels[which], None if self.labels is None else self.labels[which], self.preprocessing)
 
     def split(self, seed: int) -> tuple[FitImages, FitImages]:
-        """Four fifths to learn from, one fifth to judge with (at least 2 and at most 200 images)."""
+        """Four fifths to learn from, one fifth to judge with (at least 2 and at most MOST_JUDGED images)."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        judges = min(max(2, len(self) // 5), 200)
+        judges = min(max(2, len(self) // 5), MOST_JUDGED)
         return self.part(order[judges:].sort().values), self.part(order[:judges].sort().values)
+
+    def folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
+        """(learn, judge) pairs: of fewer than FEW images all are judged, in five turns; else one split is enough."""
+        if len(self) >= FEW:
+            return [self.split(seed)]
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        turns = [order[turn::FOLDS].sort().values for turn in range(FOLDS)]
+        every = torch.arange(len(self))
+        return [(self.part(every[~torch.isin(every, turn)]), self.part(turn)) for turn in turns]
 
 
 @dataclass(frozen=True, slots=True)

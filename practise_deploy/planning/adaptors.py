@@ -19,15 +19,17 @@ from torch import fx, nn
 from practise_backends.terms import Progress
 from practise_deploy.model.blocks import is_addition, is_relu
 from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, junctions
 from practise_deploy.model.trace import module_of, shape_of
 from practise_deploy.model.values import batches, named
-from practise_deploy.planning.recoverability import batch_size, mean_interval, squared_errors
-from practise_deploy.planning.refit import before_activation, readers_of, writer_of
-from practise_deploy.terms import Block, Recoverability
+from practise_deploy.planning.criterion import Ends, errors_of
+from practise_deploy.planning.recoverability import mean_interval
+from practise_deploy.planning.writers import before_activation, readers_of, writer_of
+from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +42,14 @@ class Adaptor:
 
 
 def measure_by_adaptors(
-    teacher: fx.GraphModule,
-    feature: str,
-    blocks: Sequence[Block],
-    images: FitImages,
-    schedule: Schedule,
-    progress: Progress,
-) -> tuple[Recoverability, ...]:
+    lesson: Lesson, blocks: Sequence[Block], schedule: Schedule, progress: Progress
+) -> Recoverabilities:
     """R of every block by the paper's SGD on adaptors alone, BatchNorm in eval mode; judged on images kept aside."""
-    learn, judge = images.split(schedule.seed)
     found = []
     for number, block in enumerate(blocks):
         report = _Within(progress, number, len(blocks), block.name)
-        found.append(_measure_one(teacher, feature, block, (learn, judge), schedule, report))
-    return tuple(found)
+        found.append(_measure_one(lesson, block, schedule, report))
+    return Recoverabilities(of=tuple(found))
 
 
 def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
@@ -101,23 +97,17 @@ class _Within:
         self.whole.advance(self.number + done / total, self.count, f"{self.name}: {note}")
 
 
-def _measure_one(
-    teacher: fx.GraphModule,
-    feature: str,
-    block: Block,
-    images: tuple[FitImages, FitImages],
-    schedule: Schedule,
-    progress: Progress,
-) -> Recoverability:
-    learn, judge = images
-    student = drop_blocks(teacher, [block]).requires_grad_(False)
-    pair = Pair(student, teacher, feature_in(student, feature, junctions(student, [block])), feature)
+def _measure_one(lesson: Lesson, block: Block, schedule: Schedule, progress: Progress) -> Recoverability:
+    learn, judge = lesson.images.split(lesson.seed)
+    student = drop_blocks(lesson.teacher, [block]).requires_grad_(False)
+    own = feature_in(student, lesson.feature, junctions(student, [block]))
+    pair = Pair(student, lesson.teacher, own, lesson.feature)
     plain, variance = _judged(pair, judge)
     adaptors = insert_adaptors(student, block.entry)
     best, method = plain, "plain (no convolution takes an adaptor)"
     if adaptors:
         trained = [student.get_parameter(f"{named(student, adaptor.node).target}.weight") for adaptor in adaptors]
-        mimic(pair, trained, images, schedule, progress)
+        mimic(pair, trained, (learn, judge), schedule, progress)
         absorb_adaptors(student, adaptors)
         best, _ = _judged(pair, judge)
         method = f"{len(adaptors)} adaptors, {schedule.steps} SGD steps"
@@ -138,10 +128,11 @@ def _judged(pair: Pair, judge: FitImages) -> tuple[npt.NDArray[np.float64], floa
     """Every image's error, and the variance of the teacher's features."""
     errors, variance = [], []
     with torch.no_grad():
-        for part in batches(len(judge), batch_size(judge)):
+        for part in batches(len(judge), 8 if judge.pixels.shape[-1] > 64 else 64):
             wanted, found = pair.features(judge.batch(part))
-            errors.append(squared_errors(wanted, found))
-            variance.append(wanted.flatten(1).var(1))
+            judged = errors_of(Ends(wanted, None), Ends(found, None))
+            errors.append(judged.features)
+            variance.append(judged.variance)
     return torch.cat(errors).double().numpy(), float(torch.cat(variance).mean())
 
 

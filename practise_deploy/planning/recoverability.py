@@ -1,95 +1,109 @@
 """How well the network recovers from losing each block, R(B) in the paper (section 3.2), without SGD.
 
 One pass of the teacher sums the normal equations of all blocks. Then, on images that were not used for it, the
-part behind each cut is replayed with every candidate ridge, from the teacher's own values; the error is taken
-at the pre-pooling features, because the error at the cut does not tell the error at the end.
+part behind each cut is replayed with every way to solve them, from the teacher's own values; the error is taken
+where the network ends, because the error at the cut does not tell it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from practise_backends.intervals import bootstrap
 from practise_backends.terms import Interval, Progress
 from practise_deploy.errors import InputError
+from practise_deploy.model.compute import autocast
 from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.values import Env, batches, compute, downstream, input_of, named, order_of
-from practise_deploy.planning.refit import (
-    NormalEquations,
-    Sampler,
-    Site,
-    at_positions,
-    folded,
-    junction_site,
-    rows_for,
-    values_for,
-)
-from practise_deploy.terms import Block, Recoverability
+from practise_deploy.model.values import Env, batches, compute, input_of, named, order_of
+from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of, interactions_of, joined
+from practise_deploy.planning.equations import PLAIN, NormalEquations, options
+from practise_deploy.planning.refit import start_of
+from practise_deploy.planning.replay import changed, replay
+from practise_deploy.planning.rows import Sampler, at_positions, rows_for, values_for
+from practise_deploy.planning.sites import junction_site
+from practise_deploy.planning.writers import Site
+from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
-RIDGES = (0.001, 0.01, 0.1, 1.0)
+_CPU = torch.device("cpu")
 
 
 @dataclass(slots=True)
 class _Candidate:
-    """A block, the network without it, and what its writer would be for every ridge."""
+    """A block, the network without it, its site, and its errors by the way its site was solved."""
 
     block: Block
     student: fx.GraphModule
     site: Site | None
-    equations: NormalEquations
-    errors: dict[str, list[Tensor]]
+    end: tuple[str, torch.dtype]
+    errors: dict[str, list[Errors]] = field(default_factory=dict)
+    changes: dict[str, Tensor] = field(default_factory=dict)
+
+    def without(self, teacher: fx.GraphModule, env: Env, method: str) -> Ends:
+        """Where the network without the block ends, its site solved in one way. env: all of the teacher's values."""
+        if method == PLAIN or self.site is None:
+            return replay(self.student, env, self.block.entry, env[self.block.entry], self.end)
+        value = changed(teacher, self.site, self.changes[method], env, self.end[1])
+        return replay(self.student, env, self.site.value.name, value, self.end)
+
+    @property
+    def best(self) -> str:
+        """The way of least error."""
+        found = {method: float(joined(parts).criterion.mean()) for method, parts in self.errors.items()}
+        found = {method: error for method, error in found.items() if math.isfinite(error)}
+        return min(found, key=found.__getitem__, default=PLAIN)
 
 
-def measure_recoverability(
-    teacher: fx.GraphModule,
-    feature: str,
-    blocks: Sequence[Block],
-    images: FitImages,
-    seed: int,
-    progress: Progress,
-) -> tuple[Recoverability, ...]:
-    """R of every block: the least held-out error over {plain drop, writer refit with each ridge}."""
-    learn, judge = images.split(seed)
-    candidates = [_candidate(teacher, block) for block in blocks]
-    size = batch_size(images)
-    total = math.ceil(len(learn) / size) + math.ceil(len(judge) / size) * (1 + len(blocks))
-    done = 0
+def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Progress) -> Recoverabilities:
+    """R of every block: the least held-out error over all ways to solve its site; and how the losses act together.
+
+    Few images are judged in turns, by solutions that did not see them (k-fold).
+    """
+    candidates = [_candidate(lesson, block) for block in blocks]
+    folds = lesson.images.folds(lesson.seed)
+    work = _Work(progress, lesson, folds, len(candidates))
     with torch.no_grad():
-        sampler = Sampler(len(learn), seed)
-        for part in batches(len(learn), size):
-            _sum_equations(teacher, candidates, learn.batch(part), sampler)
-            progress.advance(done := done + 1, total, "summing normal equations")
-        refits = [_refits(teacher, candidate) for candidate in candidates]
-        spread: list[Tensor] = []
-        for part in batches(len(judge), size):
-            env = _all_values(teacher, judge.batch(part))
-            spread.append(env[feature].flatten(1).var(1))
-            for candidate, solutions in zip(candidates, refits, strict=True):
-                _judge(teacher, candidate, solutions, env, feature)
-                progress.advance(done := done + 1, total, f"replaying without {candidate.block.name}")
-            done += 1
-    variance = float(torch.cat(spread).mean())
-    return tuple(_conclude(candidate, variance, len(learn)) for candidate in candidates)
+        for learn, judge in folds:
+            _fit(lesson, candidates, learn, work)
+            for env, wanted in _teacher_on(lesson, judge):
+                for candidate in candidates:
+                    for method in (PLAIN, *candidate.changes):
+                        found = errors_of(wanted, candidate.without(lesson.teacher, env, method))
+                        candidate.errors.setdefault(method, []).append(found)
+                    work.done(f"replaying without {candidate.block.name}")
+        together = _interactions(lesson, candidates, folds, work)
+    learned, judged = len(folds[0][0]), sum(len(judge) for _, judge in folds)
+    return Recoverabilities(
+        of=tuple(_conclude(candidate, learned, judged) for candidate in candidates), interactions=together
+    )
 
 
-def batch_size(images: FitImages) -> int:
-    """Images a pass: as many as keep all values of a network in memory."""
-    return 8 if images.pixels.shape[-1] > 64 else 64
+class _Work:
+    """Counts batches of images, so that the progress is known."""
+
+    def __init__(
+        self, progress: Progress, lesson: Lesson, folds: Sequence[tuple[FitImages, FitImages]], blocks: int
+    ) -> None:
+        size, again = lesson.batch_size, 2 if len(folds) > 1 else 1
+        fits = sum(math.ceil(len(learn) / size) for learn, _ in folds)
+        judged = sum(math.ceil(len(judge) / size) for _, judge in folds)
+        self.progress, self.total, self.count = progress, again * fits + judged * (blocks + 1), 0
+
+    def done(self, note: str) -> None:
+        """One more batch."""
+        self.count = min(self.count + 1, self.total)
+        self.progress.advance(self.count, self.total, note)
 
 
-def squared_errors(wanted: Tensor, found: Tensor) -> Tensor:
-    """Mean squared error of every image. Shapes: [n, ...] -> [n]."""
-    return (wanted - found).float().flatten(1).square().mean(1)
-
-
-def mean_interval(errors: np.ndarray) -> Interval:
+def mean_interval(errors: npt.NDArray[np.float64]) -> Interval:
     """The mean over images with its interval: bootstrap, or the normal approximation below 10 images."""
     if len(errors) >= 10:
         return bootstrap(errors, lambda sample: np.asarray(sample.mean(-1)))
@@ -100,100 +114,97 @@ def mean_interval(errors: np.ndarray) -> Interval:
     return Interval(estimate=mean, low=max(0.0, mean - half), high=mean + half, confidence=0.95)
 
 
-def _candidate(teacher: fx.GraphModule, block: Block) -> _Candidate:
-    student = drop_blocks(teacher, [block], share_weights=True)
-    return _Candidate(block, student, junction_site(teacher, teacher, block.entry, block.exit), NormalEquations(), {})
+def _candidate(lesson: Lesson, block: Block) -> _Candidate:
+    student = drop_blocks(lesson.teacher, [block], share_weights=True)
+    alive = {node.name for node in student.graph.nodes}
+    end = (
+        lesson.feature if lesson.feature in alive else block.entry
+    )  # the last block went: its entry is the feature map
+    site = junction_site(lesson.teacher, lesson.teacher, block.entry, block.exit)
+    return _Candidate(block, student, site, (end, lesson.judging))
 
 
-def _sum_equations(teacher: fx.GraphModule, candidates: Sequence[_Candidate], images: Tensor, sampler: Sampler) -> None:
-    sites = [c.site for c in candidates if c.site is not None]
+def _fit(
+    lesson: Lesson, candidates: Sequence[_Candidate], learn: FitImages, work: _Work, only: dict[str, str] | None = None
+) -> None:
+    """Solve every candidate's site in every way, or in the one that `only` names for its block."""
+    sampler = Sampler(len(learn), lesson.seed)
+    sums = [NormalEquations() for _ in candidates]
+    for part in batches(len(learn), lesson.batch_size):
+        _sum_equations(lesson.teacher, list(zip(candidates, sums, strict=True)), learn.batch(part), sampler)
+        work.done("summing normal equations")
+    for candidate, equations in zip(candidates, sums, strict=True):
+        candidate.changes.clear()
+        if candidate.site is None:
+            continue
+        start, precision = start_of(lesson.teacher, candidate.site), next(lesson.teacher.parameters()).dtype
+        for method, solve in options().items():
+            if method != PLAIN and (only is None or only[candidate.block.name] == method):
+                candidate.changes[method] = (solve(equations, start) - start).to(precision)
+
+
+def _sum_equations(
+    teacher: fx.GraphModule, candidates: Sequence[tuple[_Candidate, NormalEquations]], images: Tensor, sampler: Sampler
+) -> None:
+    sites = [candidate.site for candidate, _ in candidates if candidate.site is not None]
     wanted = [node for site in sites for node in (*values_for(site), named(teacher, site.target))]
     if not wanted:
         return
     start = input_of(teacher).name
     env = compute(teacher, order_of(wanted, {start}), {start: images}, frozenset(node.name for node in wanted))
-    for candidate in candidates:
+    for candidate, equations in candidates:
         if candidate.site is not None:
             target = at_positions(env[candidate.site.target], sampler.positions(candidate.site.value))
-            candidate.equations.add(*rows_for(teacher, candidate.site, env, target, sampler))
+            equations.add(*rows_for(teacher, candidate.site, env, target, sampler))
 
 
-def _refits(teacher: fx.GraphModule, candidate: _Candidate) -> dict[str, Tensor]:
-    """Name of the method -> change of the writers' joint solution, relative to the folded weights."""
-    if candidate.site is None:
-        return {}
-    starts = [folded(teacher, writer) for writer in candidate.site.writers]
-    start = torch.cat([*(each[:-1] for each in starts), torch.stack([each[-1] for each in starts]).sum(0)[None]])
-    dtype = next(teacher.parameters()).dtype
-    return {f"refit, ridge {ridge:g}": (candidate.equations.solve(ridge, start) - start).to(dtype) for ridge in RIDGES}
+def _teacher_on(lesson: Lesson, images: FitImages) -> Iterator[tuple[Env, Ends]]:
+    """All of the teacher's values, and where it ends, by batch."""
+    start = input_of(lesson.teacher).name
+    nodes = order_of(
+        [n for n in lesson.teacher.graph.nodes if n.op not in ("placeholder", "output", "get_attr")], {start}
+    )
+    keep = frozenset(node.name for node in lesson.teacher.graph.nodes)
+    for part in batches(len(images), lesson.batch_size):
+        with autocast(_CPU, lesson.judging):
+            env = compute(lesson.teacher, nodes, {start: images.batch(part)}, keep)
+        yield env, end_of(lesson.teacher, env, lesson.feature)
 
 
-def _all_values(teacher: fx.GraphModule, images: Tensor) -> Env:
-    start = input_of(teacher).name
-    nodes = order_of([n for n in teacher.graph.nodes if n.op not in ("placeholder", "output", "get_attr")], {start})
-    return compute(teacher, nodes, {start: images}, frozenset(node.name for node in teacher.graph.nodes))
+def _interactions(
+    lesson: Lesson, candidates: Sequence[_Candidate], folds: Sequence[tuple[FitImages, FitImages]], work: _Work
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Inner products of what losing each block changes, every one recovered in its best way."""
+    best = {candidate.block.name: candidate.best for candidate in candidates}
+    found: dict[str, list[Tensor]] = {}
+    for learn, judge in folds:
+        if len(folds) > 1:  # the only fold's solutions are still there
+            _fit(lesson, candidates, learn, work, best)
+        for env, wanted in _teacher_on(lesson, judge):
+            ends = [candidate.without(lesson.teacher, env, best[candidate.block.name]) for candidate in candidates]
+            for name, products in interactions_of(wanted, ends).items():
+                found.setdefault(name, []).append(products)
+            work.done("how losses act together")
+    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
-def _judge(
-    teacher: fx.GraphModule, candidate: _Candidate, solutions: dict[str, Tensor], env: Env, feature: str
-) -> None:
-    goal = env[feature]
-    plain = _replay(candidate, env, candidate.block.entry, env[candidate.block.entry], feature)
-    candidate.errors.setdefault("plain", []).append(squared_errors(goal, plain))
-    for method, change in solutions.items():
-        assert candidate.site is not None
-        value = env[candidate.site.value.name] + _changed(teacher, candidate.site, change, env)
-        found = _replay(candidate, env, candidate.site.value.name, value, feature)
-        candidate.errors.setdefault(method, []).append(squared_errors(goal, found))
-
-
-def _changed(teacher: fx.GraphModule, site: Site, change: Tensor, env: Env) -> Tensor:
-    """What a change of the writers' weights adds to the value they write."""
-    total, begin = change[-1].view(1, -1, 1, 1), 0
-    for writer in site.writers:
-        convolution = teacher.get_submodule(str(writer.convolution.target))
-        assert isinstance(convolution, nn.Conv2d)
-        rows = change[begin : (begin := begin + convolution.weight[0].numel())]
-        kernel = rows.T.reshape(convolution.weight.shape)
-        total = total + nn.functional.conv2d(
-            env[writer.source.name],
-            kernel,
-            None,
-            convolution.stride,
-            convolution.padding,
-            convolution.dilation,
-        )
-    return total
-
-
-def _replay(candidate: _Candidate, env: Env, changed: str, value: Tensor, feature: str) -> Tensor:
-    """The feature map of the network without the block, from one changed value on."""
-    student = candidate.student
-    alive = {node.name: node for node in student.graph.nodes}
-    if feature not in alive:  # the last block went, and its entry is the feature map now
-        feature = candidate.block.entry
-    affected = downstream(alive[changed]) if changed in alive else set()
-    known: Env = {name: env[name] for name in alive if name in env and name not in affected}
-    known[changed] = value
-    nodes = order_of([alive[feature]], known)
-    return compute(student, nodes, known, frozenset({feature}))[feature]
-
-
-def _conclude(candidate: _Candidate, variance: float, fit_images: int) -> Recoverability:
-    errors = {method: torch.cat(parts).double().numpy() for method, parts in candidate.errors.items()}
-    if not np.isfinite(errors["plain"]).all():
+def _conclude(candidate: _Candidate, learned: int, judged: int) -> Recoverability:
+    plain = joined(candidate.errors[PLAIN])
+    if not bool(torch.isfinite(plain.features).all()):
         raise InputError(
             f"the features of the network without {candidate.block.name} are no numbers on some images",
             remedy="check --mean and --std, and the weights",
         )
-    errors = {method: found for method, found in errors.items() if np.isfinite(found).all()}
-    method = min(errors, key=lambda name: float(errors[name].mean()))
+    errors = joined(candidate.errors[candidate.best])
+    variance = float(errors.variance.mean())
+    mse = mean_interval(errors.features.double().numpy())
     return Recoverability(
         block=candidate.block.name,
-        mse=mean_interval(errors[method]),
-        mse_dropped=float(errors["plain"].mean()),
-        relative=float(errors[method].mean()) / variance if variance else math.nan,
-        fit_images=fit_images,
-        judged_images=len(errors[method]),
-        method=method if candidate.site is not None else "plain (no linear writer before the cut)",
+        mse=mse,
+        mse_dropped=float(plain.features.double().mean()),
+        relative=mse.estimate / variance if variance else math.nan,
+        divergence=float(errors.divergence.mean()),
+        fit_images=learned,
+        judged_images=judged,
+        method=candidate.best if candidate.site is not None else "plain (no linear writer before the cut)",
     )

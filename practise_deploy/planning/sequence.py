@@ -1,250 +1,215 @@
-"""Refitting a whole pruned network: every stream value behind the cuts, in order, on the student's own activations."""
+"""Refitting a whole pruned network: every stream value behind the cuts, in order, on the student's own activations.
+
+At every site all ways to solve its least squares problem compete, doing nothing among them, by the error where
+the network ends, on images that the solution did not see: the error at the site itself does not tell it.
+"""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from practise_backends.terms import Progress
-from practise_deploy.model.blocks import is_addition
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.lesson import Lesson
+from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import drop_blocks, junctions, weights_of
-from practise_deploy.model.trace import module_of, shape_of
-from practise_deploy.model.values import Env, batches, compute, input_of, logits_of, named, order_of
-from practise_deploy.planning.refit import (
-    NormalEquations,
-    Sampler,
-    Site,
-    Writer,
-    at_positions,
-    before_activation,
-    junction_site,
-    readers_of,
-    rows_for,
-    solve_site,
-    values_for,
-    writers_into,
-)
-from practise_deploy.terms import Block, Student
+from practise_deploy.model.values import Env, batches, compute, input_of, named, order_of
+from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of, joined
+from practise_deploy.planning.equations import PLAIN, NormalEquations, Option, options
+from practise_deploy.planning.frontier import before, move_to
+from practise_deploy.planning.refit import put_in, start_of
+from practise_deploy.planning.replay import changed, replay
+from practise_deploy.planning.rows import Sampler, at_positions, rows_for, values_for
+from practise_deploy.planning.sensitivity import sensitivities
+from practise_deploy.planning.sites import sites_of
+from practise_deploy.terms import Block, SiteChoice, Student
 
-RIDGES = (0.01, 0.1, 1.0, 3.0)
-_BATCH = 16
+WEIGHTED, REPAIRED = "weighted by sensitivity", "variance repaired"
 
 
-def recover(
-    teacher: fx.GraphModule,
-    feature: str,
-    dropped: Sequence[Block],
-    images: FitImages,
-    seed: int,
-    progress: Progress,
-) -> Student:
-    """Drop the blocks and refit in sequence everything behind the cuts, with the ridge of least held-out error.
+def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Student:
+    """Drop the blocks and refit in sequence everything behind the cuts, each site in the way of least held-out error.
 
-    The plain drop competes too: with few images an under-determined refit is worse than none.
+    Few images are judged in turns, by students that did not see them (k-fold); the student that is returned then
+    takes their choices and is fitted on all images.
     """
     began = time.monotonic()
-    learn, judge = images.split(seed)
-    plain = drop_blocks(teacher, dropped)
-    name = feature_in(plain, feature, junctions(plain, dropped))
-    size = 64
-    pair = Pair(plain, teacher, name, feature)
-    before = pair.error(judge, size)
-    best, best_error, method = plain, before, "plain drop (every refit was worse on the images kept aside)"
-    tried = [f"plain {before:.4g}"]
-    ground = survey(plain, teacher, sites_of(plain, teacher, dropped, feature), learn.batch, len(learn))
-    for number, ridge in enumerate(RIDGES):
-        student = drop_blocks(teacher, dropped)
-        sites = sites_of(student, teacher, dropped, feature)
-
-        def advance(done: int, number: int = number, sites: list[Site] = sites) -> None:
-            progress.advance(number + done / max(1, len(sites)), len(RIDGES), f"ridge {RIDGES[number]:g}")
-
-        refit_in_sequence(student, sites, ground, ridge, advance)
-        error = replace(pair, student=student).error(judge, size)
-        tried.append(f"ridge {ridge:g} {error:.4g}")
-        if error < best_error:
-            best, best_error = student, error
-            method = f"sequential refit of {len(sites)} sums, ridge {ridge:g}"
+    folds = lesson.images.folds(lesson.seed)
+    with torch.no_grad():
+        chains = [Chain(lesson, dropped, learn, judge) for learn, judge in folds]
+        judges, whole = list(chains), chains[0]
+        if len(folds) > 1:
+            whole = Chain(lesson, dropped, lesson.images, None)
+            chains.append(whole)
+        first = last = _judged(judges)
+        choices = []
+        for number, site in enumerate(whole.sites):
+            progress.advance(number, len(whole.sites), f"solving for {site.value.name}")
+            choice, last = _settle(chains, judges, number, last)
+            choices.append(choice)
     return Student(
         dropped=tuple(block.name for block in dropped),
-        method=method,
-        mse_before=before,
-        mse=best_error,
+        method=_described(choices),
+        mse_before=float(first.features.mean()),
+        mse=float(last.features.mean()),
         steps=0,
         seconds=time.monotonic() - began,
-        notes=("error on the images kept aside: " + ", ".join(tried),),
-        weights=weights_of(best),
+        notes=_notes(folds, first, last),
+        choices=tuple(choices),
+        weights=weights_of(whole.student),
     )
 
 
-def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block], feature: str) -> list[Site]:
-    """All places to refit, in order: the cuts, and every stream value behind the first of them."""
-    cuts = junctions(student, dropped)
-    found = [
-        site for entry, exit_ in cuts.items() if (site := junction_site(student, teacher, entry, exit_)) is not None
-    ]
-    taken = {site.value.name for site in found}
-    touched = {*cuts, *taken}
-    last = feature_in(student, feature, cuts)
-    found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
-    order = {node.name: place for place, node in enumerate(student.graph.nodes)}
-    return sorted(found, key=lambda site: order[site.value.name])
+class Chain:
+    """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is."""
+
+    def __init__(self, lesson: Lesson, dropped: Sequence[Block], learn: FitImages, judge: FitImages | None) -> None:
+        teacher = lesson.teacher
+        self.student = drop_blocks(teacher, dropped)
+        self.sites = sites_of(self.student, teacher, dropped, lesson.feature)
+        self.end = (feature_in(self.student, lesson.feature, junctions(self.student, dropped)), lesson.judging)
+        self.sampler = Sampler(len(learn), lesson.seed)
+        size = 8 if lesson.batch_size == 8 else 16
+        goals = {site.value.name: named(teacher, site.target) for site in self.sites}
+        self.targets: dict[str, list[Tensor]] = {name: [] for name in goals}
+        self.weights: dict[str, list[Tensor]] = {name: [] for name in goals}
+        self.learn: list[Env] = []
+        self.judge: list[Env] = []
+        self.wanted: list[Ends] = []
+        self.precision = next(teacher.parameters()).dtype
+        self.equations = self.weighted = NormalEquations()
+        self.solutions: dict[str, Tensor] = {}
+        start, done = input_of(self.student).name, before(self.student, self.sites)
+        for part in batches(len(learn), size):
+            self._look(teacher, lesson.feature, goals, learn.batch(part))
+            self.learn.append(move_to(self.student, done, {start: learn.batch(part)}, self.sites))
+        for part in batches(0 if judge is None else len(judge), size):
+            assert judge is not None
+            x = judge.batch(part)
+            self.wanted.append(end_of(teacher, {input_of(teacher).name: x}, lesson.feature, lesson.judging))
+            self.judge.append(move_to(self.student, done, {start: x}, self.sites))
+
+    def _look(self, teacher: fx.GraphModule, feature: str, goals: dict[str, fx.Node], x: Tensor) -> None:
+        """The teacher's values at the sampled positions, and how much its features depend on them."""
+        values, slopes = sensitivities(teacher, feature, list(goals.values()), x, self.sampler.seed)
+        for name, node in goals.items():
+            at = self.sampler.positions(node)
+            self.targets[name].append(at_positions(values[node.name], at))
+            self.weights[name].append(at_positions(slopes[node.name], at).squeeze(2).flatten())
+
+    def fit(self, number: int) -> None:
+        """Sum the equations of a site, plainly and weighted, on the student's own activations."""
+        site = self.sites[number]
+        self.equations, self.weighted = NormalEquations(), NormalEquations()
+        order = order_of(values_for(site), self.learn[0])
+        keep = frozenset(node.name for node in values_for(site))
+        name = site.value.name
+        for env, wanted, weights in zip(self.learn, self.targets[name], self.weights[name], strict=True):
+            values = compute(self.student, order, env, keep)
+            patches, targets = rows_for(self.student, site, values, wanted, self.sampler)
+            self.equations.add(patches, targets)
+            self.weighted.add(patches, targets, weights)
+
+    def solve(self, number: int, ways: dict[str, Option]) -> None:
+        """Solve a site in some ways more; `WEIGHTED` ones take the weighted sums."""
+        start = start_of(self.student, self.sites[number])
+        for name, way in ways.items():
+            sums = self.weighted if name.endswith(WEIGHTED) else self.equations
+            self.solutions[name] = way(sums, start)
+
+    def errors(self, number: int, ways: Sequence[str]) -> dict[str, list[Errors]]:
+        """The judged images' errors for each of these solutions."""
+        site = self.sites[number]
+        found: dict[str, list[Errors]] = {name: [] for name in ways}
+        start = start_of(self.student, site)
+        extra = [site.value, *(writer.source for writer in site.writers)]
+        for env, wanted in zip(self.judge, self.wanted, strict=True):
+            keep = frozenset([*env, *(node.name for node in extra)])
+            here = compute(self.student, order_of(extra, env), env, keep)
+            for name in ways:
+                change = (self.solutions[name] - start).to(self.precision)
+                value = changed(self.student, site, change, here, self.end[1])
+                found[name].append(errors_of(wanted, replay(self.student, here, site.value.name, value, self.end)))
+        return found
+
+    def take(self, number: int, way: str) -> None:
+        """Put a solution in for good, and go on to the next site."""
+        site = self.sites[number]
+        if way != PLAIN:
+            put_in(self.student, site, self.solutions[way], self.equations)
+        nodes = list(self.student.graph.nodes)
+        done, later = nodes[: nodes.index(site.value) + 1], self.sites[number + 1 :]
+        self.learn = [move_to(self.student, done, env, later) for env in self.learn]
+        self.judge = [move_to(self.student, done, env, later) for env in self.judge]
+        self.solutions = {}
 
 
-def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterable[str], feature: str) -> list[Site]:
-    """Stream values downstream of the cuts, in order: sums, linear block outputs, and what makes the feature map."""
-    touched = {name for name in after}
-    known = {node.name for node in teacher.graph.nodes}
-    last = before_activation(student, named(student, feature))
-    sites = []
-    for node in student.graph.nodes:
-        if not any(source.name in touched for source in node.all_input_nodes):
-            continue
-        touched.add(node.name)
-        if node.name in known and (is_addition(node) or node is last or _is_linear_output(student, node)):
-            writers = writers_into(student, node)
-            if writers:
-                sites.append(Site(node, writers, node.name))
-    return sites
+def _settle(
+    chains: Sequence[Chain], judges: Sequence[Chain], number: int, before_it: Errors
+) -> tuple[SiteChoice, Errors]:
+    """Solve one site in every way, keep the one of least error, and go on."""
+    ways = options()
+    for chain in chains:
+        chain.fit(number)
+        chain.solve(number, ways)
+    tried = {PLAIN: before_it, **_tried(judges, number, [name for name in ways if name != PLAIN])}
+    best = _least(tried)
+    if best.startswith("refit"):
+        way = ways[best]
+        more: dict[str, Option] = {
+            f"{best}, {REPAIRED}": lambda sums, start: sums.with_variance(way(sums, start)),
+            f"{best}, {WEIGHTED}": way,
+        }
+        for chain in chains:
+            chain.solve(number, more)
+        tried |= _tried(judges, number, list(more))
+        best = _least(tried)
+    for chain in chains:
+        chain.take(number, best)
+    site = judges[0].sites[number]
+    errors = {name: float(found.criterion.mean()) for name, found in tried.items()}
+    return SiteChoice(site=site.value.name, method=best, errors=errors), tried[best]
 
 
-def _is_linear_output(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """A convolution's output, normalised, that convolutions read as it is and that is not just a term of a sum."""
-    ends = isinstance(module_of(traced, node), nn.BatchNorm2d) and len(shape_of(node) or ()) == 4
-    readers = readers_of(traced, node)
-    convolves = any(isinstance(module_of(traced, reader), nn.Conv2d) for reader in readers)
-    return ends and convolves and not (len(readers) == 1 and is_addition(readers[0]))
+def _tried(judges: Sequence[Chain], number: int, ways: Sequence[str]) -> dict[str, Errors]:
+    parts = [chain.errors(number, ways) for chain in judges]
+    return {name: joined([error for part in parts for error in part[name]]) for name in ways}
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What every refit of one pruned network shares, whatever its ridge.
-
-    targets: the teacher's values at the drawn positions by site, [n, positions, channels] a batch.
-    frontier: by batch, the student's values just before the first site, which no refit changes.
-    """
-
-    sampler: Sampler
-    targets: dict[str, list[Tensor]]
-    frontier: list[Env]
+def _least(tried: dict[str, Errors]) -> str:
+    """The way of least error; what gives no numbers is never it."""
+    found = {name: float(errors.criterion.mean()) for name, errors in tried.items()}
+    return min(found, key=lambda name: found[name] if found[name] == found[name] else float("inf"))
 
 
-def survey(
-    student: fx.GraphModule,
-    teacher: fx.GraphModule,
-    sites: Sequence[Site],
-    images: Callable[[slice], Tensor],
-    count: int,
-) -> Ground:
-    """One pass of the teacher for all targets, one of the student up to the first site.
-
-    images: normalised inputs by slice.
-    """
-    sampler = Sampler(count, 0)
-    start = input_of(student).name
-    frontier: list[Env] = []
-    with torch.no_grad():
-        targets = _sampled_targets(teacher, sites, images, count, sampler)
-        done = _before(student, sites)
-        for part in batches(count, _BATCH):
-            frontier.append(_move_to(student, done, {start: images(part)}, sites))
-    return Ground(sampler, targets, frontier)
+def _judged(judges: Sequence[Chain]) -> Errors:
+    """The errors of the students as they are."""
+    parts = []
+    for chain in judges:
+        for env, wanted in zip(chain.judge, chain.wanted, strict=True):
+            parts.append(errors_of(wanted, end_of(chain.student, env, *chain.end)))
+    return joined(parts)
 
 
-def refit_in_sequence(
-    student: fx.GraphModule,
-    sites: Sequence[Site],
-    ground: Ground,
-    ridge: float,
-    advance: Callable[[int], None] = lambda _: None,
-) -> None:
-    """Re-solve the sites in order, each on the student's activations as they are by then.
-
-    Every solve removes the error that has gathered so far.
-    """
-    nodes = list(student.graph.nodes)
-    frontier = ground.frontier
-    with torch.no_grad():
-        for number, site in enumerate(sites):
-            equations = NormalEquations()
-            order = order_of(values_for(site), frontier[0])
-            keep = frozenset(node.name for node in values_for(site))
-            for env, wanted in zip(frontier, ground.targets[site.value.name], strict=True):
-                values = compute(student, order, env, keep)
-                equations.add(*rows_for(student, site, values, wanted, ground.sampler))
-            solve_site(student, site, equations, ridge)
-            done = nodes[: nodes.index(site.value) + 1]
-            frontier = [_move_to(student, done, env, sites[number + 1 :]) for env in frontier]
-            advance(number + 1)
+def _described(choices: Sequence[SiteChoice]) -> str:
+    solved = [choice.method for choice in choices if choice.method != PLAIN]
+    if not solved:
+        return "plain drop (every refit was worse on images kept aside)"
+    return f"sequential refit of {len(solved)} of {len(choices)} sums"
 
 
-def _sampled_targets(
-    teacher: fx.GraphModule,
-    sites: Sequence[Site],
-    images: Callable[[slice], Tensor],
-    count: int,
-    sampler: Sampler,
-) -> dict[str, list[Tensor]]:
-    wanted = {site.value.name: named(teacher, site.target) for site in sites}
-    keep = frozenset(node.name for node in wanted.values())
-    start = input_of(teacher).name
-    nodes = order_of(wanted.values(), {start})
-    found: dict[str, list[Tensor]] = {name: [] for name in wanted}
-    for part in batches(count, _BATCH):
-        values = compute(teacher, nodes, {start: images(part)}, keep)
-        for name, node in wanted.items():
-            found[name].append(at_positions(values[node.name], sampler.positions(node)))
-    return found
+def _notes(folds: Sequence[tuple[FitImages, FitImages]], first: Errors, last: Errors) -> tuple[str, ...]:
+    how = "judged in five turns" if len(folds) > 1 else "kept aside"
+    judged = sum(len(judge) for _, judge in folds)
+    return (
+        f"on {judged} images {how}: error over the features' variance {_relative(first):.4g} before, {_relative(last):.4g} after; "
+        f"KL divergence from the original's classes {float(first.divergence.mean()):.4g} nats before, {float(last.divergence.mean()):.4g} after",
+    )
 
 
-def _before(traced: fx.GraphModule, sites: Sequence[Site]) -> list[fx.Node]:
-    """The nodes to run before the first site: as many as leave no more in memory than twice the site's own value."""
-    nodes = list(traced.graph.nodes)
-    last = min((nodes.index(w.convolution) for site in sites for w in site.writers), default=0)
-    room = 2 * math.prod(shape_of(sites[0].value) or (0,)) if sites else 0
-    for stop in range(last, 1, -1):
-        live = _live(traced, nodes[:stop], sites)
-        if sum(math.prod(shape_of(node) or (0,)) for node in live) <= room:
-            return nodes[:stop]
-    return nodes[:1]
-
-
-def _move_to(traced: fx.GraphModule, done: Sequence[fx.Node], env: Env, later: Sequence[Site]) -> Env:
-    """The known values moved to just behind the nodes that are done: what the rest of the network still needs."""
-    live = _live(traced, done, later)
-    return compute(traced, order_of(live, env), env, frozenset(n.name for n in live))
-
-
-def _live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site]) -> list[fx.Node]:
-    """What the rest of the network needs of the nodes that are done.
-
-    What writers of later sites give is not among it, as it will change: their inputs are.
-    """
-    before = set(done)
-    needed = _needed_for_output(traced)
-    to_come = {node for site in later for writer in site.writers for node in _span(writer)}
-    return [
-        n
-        for n in done
-        if n in needed and n.op != "get_attr" and n not in to_come
-        and any(user in needed and (user not in before or user in to_come) for user in n.users)
-    ]  # fmt: skip
-
-
-def _span(writer: Writer) -> list[fx.Node]:
-    """The values from a writer's convolution to its output."""
-    found = [writer.output]
-    while found[-1] is not writer.convolution:
-        found.append(found[-1].all_input_nodes[0])
-    return found
-
-
-def _needed_for_output(traced: fx.GraphModule) -> set[fx.Node]:
-    return set(order_of([logits_of(traced)], set()))
+def _relative(errors: Errors) -> float:
+    return float(errors.features.mean() / errors.variance.mean().clamp_min(1e-12))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from practise_deploy.planning.refit import NormalEquations
+from practise_deploy.planning.equations import NormalEquations
 
 problems = st.tuples(
     st.integers(2, 40), st.integers(1, 8), st.integers(1, 3), st.integers(0, 10**6), st.floats(1e-3, 10.0)

@@ -10,6 +10,7 @@ from torchvision.models import mobilenet_v2, resnet18, resnet50
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
@@ -241,7 +242,8 @@ def test_a_few_steps_lower_the_error_on_images_kept_aside(make, shape, name):
     before = {key: value.clone() for key, value in traced.state_dict().items()}
     schedule = Schedule(steps=20, batch_size=16, learning_rate=0.1)
     feature = find_feature(traced).name
-    (found,) = measure_by_adaptors(traced, feature, [blocks[name]], images(40, shape), schedule, Silent())
+    lesson = Lesson(teacher=traced, feature=feature, images=images(40, shape))
+    (found,) = measure_by_adaptors(lesson, [blocks[name]], schedule, Silent()).of
     assert found.mse.estimate < 0.9 * found.mse_dropped
     assert (found.fit_images, found.judged_images) == (32, 8)
     assert found.method.endswith("adaptors, 20 SGD steps")
@@ -253,9 +255,8 @@ def test_measuring_is_the_same_each_time():
     traced, blocks = opened(tiny_resnet, RESNET)
     feature, schedule = find_feature(traced).name, Schedule(steps=3, batch_size=8)
     chosen = [blocks["layer1.1"], blocks["layer3.2"]]
-    first, second = (
-        measure_by_adaptors(traced, feature, chosen, images(20, RESNET), schedule, Silent()) for _ in range(2)
-    )
+    lesson = Lesson(teacher=traced, feature=feature, images=images(20, RESNET))
+    first, second = (measure_by_adaptors(lesson, chosen, schedule, Silent()).of for _ in range(2))
     assert first == second
     assert [found.block for found in first] == ["layer1.1", "layer3.2"]
 
@@ -278,7 +279,8 @@ def test_block_with_no_place_for_an_adaptor_is_measured_plain():
     traced, blocks = opened(lambda: Walled().eval(), RESNET)
     (block,) = [each for each in blocks.values() if each.droppable]
     schedule = Schedule(steps=2, batch_size=8)
-    (found,) = measure_by_adaptors(traced, find_feature(traced).name, [block], images(10, RESNET), schedule, Silent())
+    lesson = Lesson(teacher=traced, feature=find_feature(traced).name, images=images(10, RESNET))
+    (found,) = measure_by_adaptors(lesson, [block], schedule, Silent()).of
     assert found.method == "plain (no convolution takes an adaptor)"
     assert found.mse.estimate == pytest.approx(found.mse_dropped, rel=1e-5)
 

@@ -13,6 +13,7 @@ from practise_deploy.model import mimic as mimicking
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.draws import Draw, mixed
 from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import Pair, divergence
 from practise_deploy.model.schedule import Schedule
@@ -326,7 +327,7 @@ def test_batches_without_augmentation_are_the_images_themselves():
 
 def tuned(original, schedule: Schedule):
     teacher, student, feature, block = original
-    start = finetuning.drop_only(teacher, feature, [block], images(20), 0)
+    start = finetuning.drop_only(Lesson(teacher=teacher, feature=feature, images=images(20)), [block])
     network = copy.deepcopy(student)
     pair = Pair(network, copy.deepcopy(teacher), feature, feature)
     result = finetuning.finetune(pair, start, images(20), schedule, Silent())

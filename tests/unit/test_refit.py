@@ -12,21 +12,11 @@ from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import compute, forward, input_of, named, order_of
-from practise_deploy.planning.refit import (
-    NormalEquations,
-    Sampler,
-    Site,
-    at_positions,
-    folded,
-    junction_site,
-    patches_of,
-    rows_for,
-    solve_site,
-    values_for,
-    write_back,
-    writer_of,
-    writers_into,
-)
+from practise_deploy.planning.equations import NormalEquations, options
+from practise_deploy.planning.refit import folded, put_in, start_of, write_back
+from practise_deploy.planning.rows import Sampler, at_positions, patches_of, rows_for, values_for
+from practise_deploy.planning.sites import junction_site
+from practise_deploy.planning.writers import Site, writer_of, writers_into
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
 
@@ -92,6 +82,72 @@ def test_start_that_fits_already_is_the_solution_for_every_ridge():
     for ridge in (0.0, 0.1, 10.0):
         found = summed(patches, patches @ start).solve(ridge, start)
         torch.testing.assert_close(found, start, rtol=1e-8, atol=1e-8)
+
+
+# Fewer unknowns, the same sums. Each is compared with a dense solution of its own problem.
+
+
+def test_bias_takes_the_mean_error_away():
+    patches, targets, start = rows()
+    found = summed(patches, targets).with_bias(start)
+    torch.testing.assert_close(found[:-1], start[:-1])
+    torch.testing.assert_close(
+        (patches @ found - targets).mean(0), torch.zeros(3, dtype=torch.float64), atol=1e-10, rtol=0
+    )
+
+
+def test_scale_and_bias_are_those_of_a_regression_on_each_output():
+    patches, targets, start = rows(count=4000)
+    found = patches @ summed(patches, targets).with_scale(start)
+    outputs = patches @ start
+    hold = 0.01 * outputs.var(0, correction=0).mean()
+    for n in range(3):
+        centred, goal = outputs[:, n] - outputs[:, n].mean(), targets[:, n] - targets[:, n].mean()
+        scale = (float((centred * goal).mean()) + hold) / (float((centred**2).mean()) + hold)
+        torch.testing.assert_close(found[:, n], targets[:, n].mean() + scale * centred, rtol=1e-8, atol=1e-8)
+
+
+def test_adaptor_is_the_best_1x1_map_of_the_outputs_near_the_identity():
+    patches, targets, start = rows()
+    outputs = torch.cat([patches @ start, torch.ones(len(patches), 1, dtype=torch.float64)], 1)
+    identity = torch.cat([torch.eye(3), torch.zeros(1, 3)]).double()
+    expected = outputs @ dense(outputs, targets, identity, 0.3)
+    found = patches @ summed(patches, targets).with_adaptor(0.3, start)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_repaired_solution_varies_as_its_targets_do():
+    patches, targets, start = rows(count=400, width=40)
+    equations = summed(patches, targets)
+    solution = equations.solve(0.3, start * 0)
+    repaired = patches @ equations.with_variance(solution)
+    wanted = targets.var(0, correction=0) / (patches @ solution).var(0, correction=0)
+    scale = wanted.sqrt().clamp(0.5, 2.0)
+    torch.testing.assert_close(repaired.var(0, correction=0), scale**2 * (patches @ solution).var(0, correction=0))
+    torch.testing.assert_close(repaired.mean(0), targets.mean(0), rtol=1e-8, atol=1e-8)
+
+
+def test_weights_count_rows_as_often_as_they_say():
+    patches, targets, start = rows(count=30)
+    counts = torch.arange(30) % 3
+    weighted, repeated = NormalEquations(), NormalEquations()
+    weighted.add(patches, targets, counts.double())
+    repeated.add(patches.repeat_interleave(counts, 0), targets.repeat_interleave(counts, 0))
+    assert weighted.rows == repeated.rows
+    for name, way in options().items():
+        torch.testing.assert_close(way(weighted, start), way(repeated, start), rtol=1e-7, atol=1e-7, msg=name)
+
+
+def test_every_way_to_solve_fits_no_worse_than_doing_nothing():
+    patches, targets, start = rows()
+    equations = summed(patches, targets)
+
+    def error(solution: Tensor) -> float:
+        return float((patches @ solution - targets).square().sum())
+
+    plain = error(start)
+    for name, way in options().items():
+        assert error(way(equations, start)) <= plain * (1 + 1e-9), name
 
 
 def test_rows_added_in_batches_give_what_one_batch_gives():
@@ -282,7 +338,8 @@ def test_site_with_two_writers_is_solved_for_both_together():
         starts = [folded(traced, writer) for writer in site.writers]
         begin = torch.cat([*(s[:-1] for s in starts), (starts[0][-1] + starts[1][-1])[None]])
         solution = dense(patches, targets, begin, 0.1)
-        solve_site(traced, site, summed(patches, targets), 0.1)
+        equations = summed(patches, targets)
+        put_in(traced, site, equations.solve(0.1, start_of(traced, site)), equations)
         (found,) = forward(traced, x, [add])
     torch.testing.assert_close(at_positions(found, at).flatten(0, 1), patches @ solution, rtol=1e-8, atol=1e-8)
 

@@ -1,0 +1,29 @@
+"""What planning and recovery learn from: the teacher, its feature map, and the tiny set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from practise_deploy.model.images import FitImages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """A traced teacher, the name of its pre-pooling feature map, the images to fit, and the seed of every draw.
+
+    judging: the precision in which candidates are compared; sums and solutions are never below fp32.
+    """
+
+    teacher: fx.GraphModule
+    feature: str
+    images: FitImages
+    seed: int = 0
+    judging: torch.dtype = torch.float32
+
+    @property
+    def batch_size(self) -> int:
+        """Images a pass: as many as keep all values of a network in memory."""
+        return 8 if self.images.pixels.shape[-1] > 64 else 64

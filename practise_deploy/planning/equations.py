@@ -1,0 +1,118 @@
+"""Least squares for a site's writers: the sums over rows, and every way to solve them.
+
+With P the patches of the writers' inputs (im2col, with a ones column), T the target less what the rest of the sum
+gives, and W0 the writers' own weights (BatchNorm folded):
+
+    W' = argmin ||P W - T||^2 + a ||W - W0||^2 = (P'P + a I)^-1 (P'T + a W0),   a = ridge * tr(P'P) / d
+
+It is exact, convex, free of a learning rate, and leaves no operator behind. A bias, a scale and a 1x1 adaptor
+(W' = W0 A, the paper's in closed form) are the same problem with fewer unknowns: no further pass over the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)
+ADAPTOR_RIDGES = (0.01, 0.3)
+PLAIN = "plain"
+
+
+@dataclass(slots=True)
+class NormalEquations:
+    """Sums over rows, in fp64: gram P'P [d, d], moment P'T [d, outputs], square of T [outputs]."""
+
+    gram: Tensor | None = None
+    moment: Tensor | None = None
+    square: Tensor | None = None
+    rows: float = 0.0
+
+    def add(self, patches: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
+        """Add rows. Shapes: patches [rows, d] with the ones column last, targets [rows, outputs], weights [rows]."""
+        weighted = patches if weights is None else patches * weights[:, None]
+        gram, moment = (weighted.T @ patches).double(), (weighted.T @ targets).double()
+        heights = targets.square() if weights is None else targets.square() * weights[:, None]
+        square = heights.sum(0, dtype=torch.float64)
+        self.gram = gram if self.gram is None else self.gram.add_(gram)
+        self.moment = moment if self.moment is None else self.moment.add_(moment)
+        self.square = square if self.square is None else self.square + square
+        self.rows += len(patches) if weights is None else float(weights.sum())
+
+    def solve(self, ridge: float, start: Tensor) -> Tensor:
+        """The ridge solution around `start`. Shapes: [d, outputs]. The bias row is hardly held back."""
+        gram, moment = self._sums
+        weights = gram.diagonal()[:-1]
+        hold = torch.full_like(gram.diagonal(), ridge * float(weights.mean()) + 1e-12)
+        hold[-1] = 1e-9 * self.rows
+        left = gram.clone()
+        left.diagonal().add_(hold)
+        right = moment + hold[:, None] * start.double()
+        factor, failed = torch.linalg.cholesky_ex(left)
+        return torch.linalg.solve(left, right) if int(failed) else torch.cholesky_solve(right, factor)
+
+    def with_bias(self, start: Tensor) -> Tensor:
+        """`start` with the bias that takes the mean error away."""
+        gram, moment = self._sums
+        found = start.double().clone()
+        found[-1] += (moment[-1] - gram[-1] @ found) / self.rows
+        return found
+
+    def with_scale(self, start: Tensor) -> Tensor:
+        """`start` with the scale and bias of each output that fit best; outputs that hardly vary keep their scale."""
+        gram, moment = self._sums
+        own = start.double()
+        mean, goal = gram[-1] @ own / self.rows, moment[-1] / self.rows
+        both = (own * moment).sum(0) / self.rows - mean * goal
+        spread = self.spread_of(own)
+        hold = 0.01 * spread.mean() + 1e-12
+        return self.with_bias(own * ((both + hold) / (spread + hold)))
+
+    def with_adaptor(self, ridge: float, start: Tensor) -> Tensor:
+        """`start` behind the 1x1 adaptor and the bias that fit best, held to the identity by the ridge."""
+        gram, moment = self._sums
+        own = torch.zeros(len(start), start.shape[1] + 1, dtype=torch.float64)
+        own[:, :-1], own[-1, -1] = start.double(), 1.0
+        inner = NormalEquations(own.T @ gram @ own, own.T @ moment, self.square, self.rows)
+        identity = torch.cat([torch.eye(start.shape[1], dtype=torch.float64), torch.zeros(1, start.shape[1])])
+        return own @ inner.solve(ridge, identity)
+
+    def with_variance(self, solution: Tensor) -> Tensor:
+        """A solution scaled so that each output varies as much as its target does; the ridge shrinks it."""
+        _, moment = self._sums
+        assert self.square is not None
+        wanted = (self.square / self.rows - (moment[-1] / self.rows) ** 2).clamp_min(0)
+        spread = self.spread_of(solution)
+        scale = torch.where(spread > 1e-12, (wanted / spread.clamp_min(1e-12)).sqrt(), torch.ones_like(spread))
+        return self.with_bias(solution * scale.clamp(0.5, 2.0))
+
+    def spread_of(self, weights: Tensor) -> Tensor:
+        """Variance of every output of these weights over the rows. Shapes: [outputs]."""
+        gram, _ = self._sums
+        mean = gram[-1] @ weights / self.rows
+        return (((gram @ weights) * weights).sum(0) / self.rows - mean**2).clamp_min(0)
+
+    @property
+    def _sums(self) -> tuple[Tensor, Tensor]:
+        assert self.gram is not None and self.moment is not None
+        return self.gram, self.moment
+
+
+Option = Callable[[NormalEquations, Tensor], Tensor]
+
+
+def options(ridges: Sequence[float] = RIDGES) -> dict[str, Option]:
+    """Every way to solve a site by its name, from doing nothing to the whole refit."""
+    found: dict[str, Option] = {
+        PLAIN: lambda _, start: start.double(),
+        "bias": NormalEquations.with_bias,
+        "bias and scale": NormalEquations.with_scale,
+    }
+    for ridge in ADAPTOR_RIDGES:
+        found[f"1x1 adaptor, ridge {ridge:g}"] = lambda sums, start, ridge=ridge: sums.with_adaptor(ridge, start)  # type: ignore[misc]
+    for ridge in ridges:
+        found[f"refit, ridge {ridge:g}"] = lambda sums, start, ridge=ridge: sums.solve(ridge, start)  # type: ignore[misc]
+    return found

@@ -1,0 +1,39 @@
+"""Replaying only the part of a network behind a change, from values that are known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from practise_deploy.model.compute import autocast
+from practise_deploy.model.values import Env, downstream, named
+from practise_deploy.planning.criterion import Ends, end_of
+from practise_deploy.planning.writers import Site
+
+_CPU = torch.device("cpu")
+
+
+def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
+    """A site's value after a change of its writers' folded weights. Shapes: change [d + 1, outputs]."""
+    total, begin = change[-1].view(1, -1, 1, 1), 0
+    with autocast(_CPU, dtype):
+        for writer in site.writers:
+            convolution = traced.get_submodule(str(writer.convolution.target))
+            assert isinstance(convolution, nn.Conv2d)
+            rows = change[begin : (begin := begin + convolution.weight[0].numel())]
+            kernel = rows.T.reshape(convolution.weight.shape)
+            x, stride, padding = env[writer.source.name], convolution.stride, convolution.padding
+            total = total + nn.functional.conv2d(x, kernel, None, stride, padding, convolution.dilation)
+    return env[site.value.name] + total
+
+
+def replay(network: fx.GraphModule, env: Env, name: str, value: Tensor, end: tuple[str, torch.dtype]) -> Ends:
+    """The network's ends when one value is another. env: known values, also of the part that changes.
+
+    end: the feature map's name, and the precision to compute in.
+    """
+    alive = {node.name for node in network.graph.nodes}
+    affected = downstream(named(network, name))
+    known: Env = {each: found for each, found in env.items() if each in alive and each not in affected}
+    known[name] = value
+    return end_of(network, known, *end)

@@ -1,0 +1,66 @@
+"""The rows of a site's least squares problem: patches at random positions, and what the writers should give there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from practise_deploy.model.trace import shape_of
+from practise_deploy.model.values import Env
+from practise_deploy.planning.writers import Site
+
+ROWS = 20_000
+
+
+class Sampler:
+    """Draws the same random positions of every image, so that about ROWS rows are summed in all."""
+
+    def __init__(self, images: int, seed: int) -> None:
+        self.per_image = max(1, ROWS // max(1, images))
+        self.seed = seed
+
+    def positions(self, value: fx.Node) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the drawn positions in a value's height and width."""
+        shape = shape_of(value)
+        assert shape is not None and len(shape) == 4
+        height, width = shape[2], shape[3]
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randperm(height * width, generator=generator)[: self.per_image]
+        return drawn // width, drawn % width
+
+
+def patches_of(convolution: nn.Conv2d, x: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
+    """im2col at some output positions. Shapes: x [n, c, h, w] -> [n * positions, c * kernel]."""
+    (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
+    ph, pw = (int(side) for side in convolution.padding)
+    padded = nn.functional.pad(x, (pw, pw, ph, ph))
+    rows, columns = positions
+    taps = [padded[:, :, rows * sh + i * dh, columns * sw + j * dw] for i in range(kh) for j in range(kw)]
+    return torch.stack(taps, 2).permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
+
+
+def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
+    """Patches of all writers with the ones column, and what the writers together should give.
+
+    Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions -> [rows, d + 1], [rows, channels].
+    """
+    at = sampler.positions(site.value)
+    rest = wanted - at_positions(env[site.value.name], at)
+    parts = []
+    for writer in site.writers:
+        convolution = traced.get_submodule(str(writer.convolution.target))
+        assert isinstance(convolution, nn.Conv2d)
+        parts.append(patches_of(convolution, env[writer.source.name], at))
+        rest = rest + at_positions(env[writer.output.name], at)
+    ones = parts[0].new_ones(len(parts[0]), 1)
+    return torch.cat([*parts, ones], 1), rest.flatten(0, 1)
+
+
+def at_positions(value: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
+    """Shapes: [n, channels, height, width] -> [n, positions, channels]."""
+    return value[:, :, positions[0], positions[1]].permute(0, 2, 1)
+
+
+def values_for(site: Site) -> list[fx.Node]:
+    """The values that `rows_for` needs."""
+    return [site.value, *(w.source for w in site.writers), *(w.output for w in site.writers)]
