@@ -26,7 +26,7 @@ PAPER = Schedule(steps=2000, norms="trained")
 TINY = Schedule(
     steps=300,
     optimiser="adamw",
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     cosine=True,
     norms="frozen",
     mix=1.0,

@@ -53,7 +53,8 @@ class Recoverability:
     mse: mean squared error of the pre-pooling features on images not used for the fit; the least over the
     methods that were tried on them, so a little optimistic.
     mse_dropped: the same without any recovery. relative: mse over the features' variance.
-    divergence: KL divergence from the teacher's classes, in nats an image; None where it was not looked at.
+    divergence: KL divergence from the teacher's classes at the best temperature, in nats an image; None where it
+    was not looked at.
     method: how the block's writer was solved for, the least of relative plus divergence.
     """
 
@@ -176,7 +177,8 @@ class Student:
     """A pruned network's weights at one stage, and how it came to them.
 
     mse: error of the pre-pooling features on fit images kept aside. history: (step, mse) pairs.
-    choices: of the closed-form refit, site by site.
+    choices: of the closed-form refit, site by site. criterion: what recoveries are compared by, the features' error
+    over their variance plus the KL divergence in nats; None where it was not computed.
     """
 
     schema: int = SCHEMA
@@ -189,6 +191,7 @@ class Student:
     notes: tuple[str, ...]
     history: tuple[tuple[int, float], ...] = ()
     choices: tuple[SiteChoice, ...] = ()
+    criterion: float | None = None
     weights: Arrays = field(default_factory=dict)
 
 

@@ -18,7 +18,7 @@ from practise_deploy.settings import EMBEDDED, Settings
 from practise_deploy.terms import DataFacts, NetworkFacts, Preprocessing
 
 LEAST = 8
-FEW, FOLDS, MOST_JUDGED = 200, 5, 100
+FEW, FOLDS = 200, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class FitImages(Images):
         return FitImages(self.pixels[which], None if self.labels is None else self.labels[which], self.preprocessing)
 
     def split(self, seed: int) -> tuple[FitImages, FitImages]:
-        """Four fifths to learn from, one fifth to judge with (at least 2 and at most MOST_JUDGED images)."""
+        """Four fifths to learn from, one fifth to judge with (at least 2 and at most 100 images, 64 large ones)."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        judges = min(max(2, len(self) // 5), MOST_JUDGED)
+        judges = min(max(2, len(self) // 5), 64 if self.pixels.shape[-1] > 64 else 100)
         return self.part(order[judges:].sort().values), self.part(order[:judges].sort().values)
 
     def folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
 
-from practise_deploy.model.images import FitImages
+from practise_deploy.model.images import FEW, FitImages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,14 @@ class Lesson:
     images: FitImages
     seed: int = 0
     judging: torch.dtype = torch.float32
+
+    @property
+    def few(self) -> Lesson:
+        """The same with at most FEW images, drawn at random: enough to compare sets of blocks by."""
+        if len(self.images) <= FEW:
+            return self
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))
+        return replace(self, images=self.images.part(order[:FEW].sort().values))
 
     @property
     def batch_size(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from practise_deploy.model.compute import autocast
 from practise_deploy.model.values import Env, compute, logits_of, named, order_of
 
 _CPU = torch.device("cpu")
+_SCALES = (0.5, 0.63, 0.8, 0.9, 1.0, 1.12, 1.25, 1.6, 2.0, 2.5, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +26,40 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """By image. features: mean squared difference; divergence: KL from the teacher's classes in nats, else zeros.
+    """By image. features: mean squared difference; variance: of the teacher's features.
 
-    variance: of the teacher's features.
+    goal, own: both networks' logits [n, classes], without columns where there are no classes.
     """
 
     features: Tensor
-    divergence: Tensor
     variance: Tensor
+    goal: Tensor
+    own: Tensor
 
     @property
-    def criterion(self) -> Tensor:
-        """What recoveries are compared by: the features' error over their variance, plus the divergence."""
-        return self.features / self.variance.mean().clamp_min(1e-12) + self.divergence
+    def divergence(self) -> Tensor:
+        """KL from the teacher's classes in nats, at the student's best temperature for all these images.
+
+        A refit shrinks, so its logits are too small; that misleads KL, and hardly an answer.
+        """
+        if not self.goal.shape[1]:
+            return torch.zeros_like(self.features)
+        goal = F.log_softmax(self.goal, 1)
+        tried = [
+            F.kl_div(F.log_softmax(scale * self.own, 1), goal, log_target=True, reduction="none").sum(1)
+            for scale in _SCALES
+        ]
+        return min(tried, key=lambda found: float(found.mean().nan_to_num(math.inf)))
+
+    @property
+    def relative(self) -> float:
+        """The features' mean squared error over their variance."""
+        return float(self.features.mean() / self.variance.mean().clamp_min(1e-12))
+
+    @property
+    def criterion(self) -> float:
+        """What recoveries are compared by: the features' relative error plus the divergence."""
+        return self.relative + float(self.divergence.mean())
 
 
 def end_of(network: fx.GraphModule, known: Env, feature: str, dtype: torch.dtype = torch.float32) -> Ends:
@@ -52,11 +75,11 @@ def end_of(network: fx.GraphModule, known: Env, feature: str, dtype: torch.dtype
 def errors_of(wanted: Ends, found: Ends) -> Errors:
     """The student's errors, image by image."""
     features = (wanted.features - found.features).flatten(1).square().mean(1)
-    divergence = torch.zeros_like(features)
-    if wanted.logits is not None and found.logits is not None:
-        goal, own = (F.log_softmax(each, 1) for each in (wanted.logits, found.logits))
-        divergence = F.kl_div(own, goal, log_target=True, reduction="none").sum(1)
-    return Errors(features, divergence, wanted.features.flatten(1).var(1))
+    none = features.new_zeros(len(features), 0)
+    both = wanted.logits is not None and found.logits is not None
+    goal, own = (wanted.logits, found.logits) if both else (none, none)
+    assert goal is not None and own is not None
+    return Errors(features, wanted.features.flatten(1).var(1), goal, own)
 
 
 def joined(parts: list[Errors]) -> Errors:

@@ -104,14 +104,14 @@ class NormalEquations:
 Option = Callable[[NormalEquations, Tensor], Tensor]
 
 
-def options(ridges: Sequence[float] = RIDGES) -> dict[str, Option]:
+def options(ridges: Sequence[float] = RIDGES, adaptor_ridges: Sequence[float] = ADAPTOR_RIDGES) -> dict[str, Option]:
     """Every way to solve a site by its name, from doing nothing to the whole refit."""
     found: dict[str, Option] = {
         PLAIN: lambda _, start: start.double(),
         "bias": NormalEquations.with_bias,
         "bias and scale": NormalEquations.with_scale,
     }
-    for ridge in ADAPTOR_RIDGES:
+    for ridge in adaptor_ridges:
         found[f"1x1 adaptor, ridge {ridge:g}"] = lambda sums, start, ridge=ridge: sums.with_adaptor(ridge, start)  # type: ignore[misc]
     for ridge in ridges:
         found[f"refit, ridge {ridge:g}"] = lambda sums, start, ridge=ridge: sums.solve(ridge, start)  # type: ignore[misc]

@@ -33,6 +33,7 @@ from practise_deploy.planning.sites import junction_site
 from practise_deploy.planning.writers import Site
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
+RIDGES, ADAPTOR_RIDGES = (0.01, 0.1, 1.0), (0.3,)  # fewer than in the refit itself: blocks are compared, not shipped
 _CPU = torch.device("cpu")
 
 
@@ -57,7 +58,7 @@ class _Candidate:
     @property
     def best(self) -> str:
         """The way of least error."""
-        found = {method: float(joined(parts).criterion.mean()) for method, parts in self.errors.items()}
+        found = {method: joined(parts).criterion for method, parts in self.errors.items()}
         found = {method: error for method, error in found.items() if math.isfinite(error)}
         return min(found, key=found.__getitem__, default=PLAIN)
 
@@ -138,7 +139,7 @@ def _fit(
         if candidate.site is None:
             continue
         start, precision = start_of(lesson.teacher, candidate.site), next(lesson.teacher.parameters()).dtype
-        for method, solve in options().items():
+        for method, solve in options(RIDGES, ADAPTOR_RIDGES).items():
             if method != PLAIN and (only is None or only[candidate.block.name] == method):
                 candidate.changes[method] = (solve(equations, start) - start).to(precision)
 

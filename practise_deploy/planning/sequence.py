@@ -6,8 +6,10 @@ the network ends, on images that the solution did not see: the error at the site
 
 from __future__ import annotations
 
+import copy
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx
@@ -29,46 +31,91 @@ from practise_deploy.planning.sites import sites_of
 from practise_deploy.terms import Block, SiteChoice, Student
 
 WEIGHTED, REPAIRED = "weighted by sensitivity", "variance repaired"
+EACH = "each in its best way"
+UNIFORM = ("refit, ridge 0.1", "refit, ridge 1")
 
 
 def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Student:
-    """Drop the blocks and refit in sequence everything behind the cuts, each site in the way of least held-out error.
+    """Drop the blocks and refit in sequence everything behind the cuts.
 
-    Few images are judged in turns, by students that did not see them (k-fold); the student that is returned then
-    takes their choices and is fitted on all images.
+    Site by site in the way of least held-out error, or the whole refit with one ridge at every site (what follows
+    a cut can make good what looks worse at the cut itself): whichever ends with less error. Few images are judged
+    in turns, by students that did not see them (k-fold); the student that is returned then takes their choices
+    and is fitted on all images.
     """
     began = time.monotonic()
     folds = lesson.images.folds(lesson.seed)
     with torch.no_grad():
-        chains = [Chain(lesson, dropped, learn, judge) for learn, judge in folds]
-        judges, whole = list(chains), chains[0]
-        if len(folds) > 1:
-            whole = Chain(lesson, dropped, lesson.images, None)
-            chains.append(whole)
-        first = last = _judged(judges)
-        choices = []
-        for number, site in enumerate(whole.sites):
-            progress.advance(number, len(whole.sites), f"solving for {site.value.name}")
-            choice, last = _settle(chains, judges, number, last)
-            choices.append(choice)
+        start = _Chains(lesson, dropped, folds)
+        first = start.judged()
+        courses = []
+        for number, way in enumerate((EACH, *UNIFORM)):
+            chains = start.branched()
+            count = len(chains.whole.sites)
+
+            def tell(done: int, number: int = number, way: str = way, count: int = count) -> None:
+                progress.advance(number + done / max(1, count), 1 + len(UNIFORM), way)
+
+            courses.append((*chains.settled(way, first, tell), chains, way))
+    choices, last, chains, way = min(courses, key=lambda each: _comparable(each[1]))
     return Student(
         dropped=tuple(block.name for block in dropped),
-        method=_described(choices),
+        method=_described(choices, way),
         mse_before=float(first.features.mean()),
         mse=float(last.features.mean()),
         steps=0,
         seconds=time.monotonic() - began,
-        notes=_notes(folds, first, last),
+        notes=_notes(folds, first, {name: errors for _, errors, _, name in courses}),
         choices=tuple(choices),
-        weights=weights_of(whole.student),
+        criterion=last.criterion,
+        weights=weights_of(chains.whole.student),
     )
+
+
+class _Chains:
+    """One student for each fold, and where there are several the one that is fitted on all images."""
+
+    def __init__(self, lesson: Lesson, dropped: Sequence[Block], folds: Sequence[tuple[FitImages, FitImages]]) -> None:
+        self.judges = [Chain(lesson, dropped, learn, judge) for learn, judge in folds]
+        self.whole = Chain(lesson, dropped, lesson.images, None) if len(folds) > 1 else self.judges[0]
+
+    @property
+    def all(self) -> list[Chain]:
+        return list(dict.fromkeys([*self.judges, self.whole]))
+
+    def branched(self) -> _Chains:
+        """The same students before any refit."""
+        other = copy.copy(self)
+        made = {chain: chain.branched() for chain in self.all}
+        other.judges, other.whole = [made[chain] for chain in self.judges], made[self.whole]
+        return other
+
+    def judged(self) -> Errors:
+        """The errors of the students as they are."""
+        return joined([error for chain in self.judges for error in chain.judged()])
+
+    def settled(self, way: str, errors: Errors, tell: Callable[[int], None]) -> tuple[list[SiteChoice], Errors]:
+        """Solve all sites in order. way: `EACH`, or the one for all of them. errors: of the students as they are."""
+        choices = []
+        for number, site in enumerate(self.whole.sites):
+            tell(number)
+            if way == EACH:
+                choice, errors = _settle(self.all, self.judges, number, errors)
+            else:
+                for chain in self.all:
+                    chain.fit(number, weighted=False)
+                    chain.solve(number, {way: options()[way]})
+                    chain.take(number, way)
+                choice = SiteChoice(site=site.value.name, method=way, errors={})
+            choices.append(choice)
+        return choices, errors if way == EACH else self.judged()
 
 
 class Chain:
     """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is."""
 
     def __init__(self, lesson: Lesson, dropped: Sequence[Block], learn: FitImages, judge: FitImages | None) -> None:
-        teacher = lesson.teacher
+        teacher, self.lesson, self.dropped = lesson.teacher, lesson, dropped
         self.student = drop_blocks(teacher, dropped)
         self.sites = sites_of(self.student, teacher, dropped, lesson.feature)
         self.end = (feature_in(self.student, lesson.feature, junctions(self.student, dropped)), lesson.judging)
@@ -101,7 +148,19 @@ class Chain:
             self.targets[name].append(at_positions(values[node.name], at))
             self.weights[name].append(at_positions(slopes[node.name], at).squeeze(2).flatten())
 
-    def fit(self, number: int) -> None:
+    def branched(self) -> Chain:
+        """The same before any refit; what was computed so far is shared."""
+        other = copy.copy(self)
+        other.student = drop_blocks(self.lesson.teacher, self.dropped)
+        other.sites = sites_of(other.student, self.lesson.teacher, self.dropped, self.lesson.feature)
+        return other
+
+    def judged(self) -> list[Errors]:
+        """The judged images' errors of the student as it is."""
+        pairs = zip(self.judge, self.wanted, strict=True)
+        return [errors_of(wanted, end_of(self.student, env, *self.end)) for env, wanted in pairs]
+
+    def fit(self, number: int, *, weighted: bool = True) -> None:
         """Sum the equations of a site, plainly and weighted, on the student's own activations."""
         site = self.sites[number]
         self.equations, self.weighted = NormalEquations(), NormalEquations()
@@ -112,7 +171,8 @@ class Chain:
             values = compute(self.student, order, env, keep)
             patches, targets = rows_for(self.student, site, values, wanted, self.sampler)
             self.equations.add(patches, targets)
-            self.weighted.add(patches, targets, weights)
+            if weighted:
+                self.weighted.add(patches, targets, weights)
 
     def solve(self, number: int, ways: dict[str, Option]) -> None:
         """Solve a site in some ways more; `WEIGHTED` ones take the weighted sums."""
@@ -171,7 +231,7 @@ def _settle(
     for chain in chains:
         chain.take(number, best)
     site = judges[0].sites[number]
-    errors = {name: float(found.criterion.mean()) for name, found in tried.items()}
+    errors = {name: found.criterion for name, found in tried.items()}
     return SiteChoice(site=site.value.name, method=best, errors=errors), tried[best]
 
 
@@ -181,35 +241,24 @@ def _tried(judges: Sequence[Chain], number: int, ways: Sequence[str]) -> dict[st
 
 
 def _least(tried: dict[str, Errors]) -> str:
-    """The way of least error; what gives no numbers is never it."""
-    found = {name: float(errors.criterion.mean()) for name, errors in tried.items()}
-    return min(found, key=lambda name: found[name] if found[name] == found[name] else float("inf"))
+    """The way of least error."""
+    return min(tried, key=lambda name: _comparable(tried[name]))
 
 
-def _judged(judges: Sequence[Chain]) -> Errors:
-    """The errors of the students as they are."""
-    parts = []
-    for chain in judges:
-        for env, wanted in zip(chain.judge, chain.wanted, strict=True):
-            parts.append(errors_of(wanted, end_of(chain.student, env, *chain.end)))
-    return joined(parts)
+def _comparable(errors: Errors) -> float:
+    """The criterion; what gives no numbers is never least."""
+    return errors.criterion if math.isfinite(errors.criterion) else math.inf
 
 
-def _described(choices: Sequence[SiteChoice]) -> str:
+def _described(choices: Sequence[SiteChoice], way: str) -> str:
     solved = [choice.method for choice in choices if choice.method != PLAIN]
     if not solved:
         return "plain drop (every refit was worse on images kept aside)"
-    return f"sequential refit of {len(solved)} of {len(choices)} sums"
+    return f"sequential refit of {len(solved)} of {len(choices)} sums, {way if way == EACH else way.removeprefix('refit, ')}"
 
 
-def _notes(folds: Sequence[tuple[FitImages, FitImages]], first: Errors, last: Errors) -> tuple[str, ...]:
+def _notes(folds: Sequence[tuple[FitImages, FitImages]], first: Errors, tried: dict[str, Errors]) -> tuple[str, ...]:
     how = "judged in five turns" if len(folds) > 1 else "kept aside"
     judged = sum(len(judge) for _, judge in folds)
-    return (
-        f"on {judged} images {how}: error over the features' variance {_relative(first):.4g} before, {_relative(last):.4g} after; "
-        f"KL divergence from the original's classes {float(first.divergence.mean()):.4g} nats before, {float(last.divergence.mean()):.4g} after",
-    )
-
-
-def _relative(errors: Errors) -> float:
-    return float(errors.features.mean() / errors.variance.mean().clamp_min(1e-12))
+    told = ", ".join(f"{name} {errors.criterion:.4g}" for name, errors in {"plain drop": first, **tried}.items())
+    return (f"error over the features' variance plus KL divergence in nats, on {judged} images {how}: {told}",)

@@ -298,7 +298,8 @@ def test_plain_drop_is_kept_and_named_where_every_refit_is_worse(monkeypatch):
     assert all(torch.equal(torch.from_numpy(student.weights[name]), value) for name, value in plain.items())
 
 
-def test_every_site_takes_the_way_of_least_error_and_all_are_told():
+def test_every_site_takes_the_way_of_least_error_and_all_are_told(monkeypatch):
+    monkeypatch.setattr(sequence, "UNIFORM", ())
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
     assert len(student.choices) == 8
@@ -309,6 +310,15 @@ def test_every_site_takes_the_way_of_least_error_and_all_are_told():
         assert choice.errors["plain"] <= before + 1e-6  # what was won at a site is not lost at the next
         before = choice.errors[choice.method]
     assert any("variance repaired" in choice.errors or "weighted" in str(choice.errors) for choice in student.choices)
+
+
+def test_one_ridge_for_all_sites_competes_with_each_in_its_best_way():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
+    told = dict(each.rsplit(" ", 1) for each in student.notes[0].rsplit(": ", 1)[1].replace("refit, ", "").split(", "))
+    assert set(told) == {"plain drop", sequence.EACH, "ridge 0.1", "ridge 1"}
+    assert min(told.values(), key=float) == f"{student.criterion:.4g}"
+    assert student.method.rsplit(", ", 1)[1] == min(told, key=lambda name: float(told[name]))
 
 
 def test_error_after_a_site_is_what_the_network_gives_from_end_to_end():
@@ -328,7 +338,7 @@ def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     dropped = [blocks["layer2.1"]]
     student = recover(teacher, feature, dropped, images(30, RESNET), 0, Silent())
-    assert "30 images judged in five turns" in student.notes[0]
+    assert "on 30 images judged in five turns" in student.notes[0]
     assert student.mse < student.mse_before
     plain, recovered = held_out_error(teacher, feature, dropped, student, images(64, RESNET, seed=77))
     assert recovered < plain
@@ -339,6 +349,7 @@ def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     only = {"refit, ridge 0.1": options()["refit, ridge 0.1"]}
     monkeypatch.setattr(sequence, "options", lambda: only)
+    monkeypatch.setattr(sequence, "UNIFORM", ())
     monkeypatch.setattr(sequence, "_least", lambda tried: "refit, ridge 0.1")
     data = images(20, RESNET)
     _, judge = data.split(0)
