@@ -37,10 +37,10 @@ from practise_deploy.planning.latency import (
 )
 from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.sequence import recover
+from practise_deploy.planning.sets import choose_set, neighbouring_sets
 from practise_deploy.results import write_results
 from practise_deploy.shipping.batching import with_any_batch
 from practise_deploy.shipping.frontier import (
-    MOST_FIT,
     Neighbour,
     judge_neighbours,
     judged_part,
@@ -151,28 +151,35 @@ class Build(Ground):
 
         return self.run.step("recoverability", Recoverabilities, key, compute)
 
-    # Take the best bargains until the budget is met, then recover.
+    # Take the set whose loss is cheapest to recover within the budget, then recover.
 
     @cached_property
     def plan(self) -> Plan:
         """Which blocks go; the chosen network was measured."""
-        budget = self.settings.budget
+        budget, losses = self.settings.budget, self.recoverability
         key = {
             **self.device_key,
             **self.measuring_key,
+            **self.learning_key,
             "sessions": self.settings.sessions,
             "budget": digest(budget.reduce_percent, budget.target_ms, budget.drop),
             "latency table": digest(to_json(self.latency)),
-            "recoverability": digest(to_json(self.recoverability)),
+            "recoverability": digest(to_json(losses), arrays_digest(losses.interactions)),
         }
 
         def measure(names: tuple[str, ...]) -> Interval:
             with self.screen(f"Measuring the network without {', '.join(names)}") as progress:
                 return measure_reduction(self.cuttable, self.named(names), self.stand, progress)
 
+        def verify(names: tuple[str, ...]) -> float:
+            found = self._recovered(f"Recovering without {', '.join(names)}", names, self.lesson.few.images)
+            return found.mse if found.criterion is None else found.criterion
+
         def compute() -> Plan:
-            at_hand = self._wanted.is_at_hand(self.latency)
-            return choose_blocks(self.latency, self.recoverability.of, budget, measure if at_hand else None)
+            measured = measure if self._wanted.is_at_hand(self.latency) else None
+            if self._is_paper:
+                return choose_blocks(self.latency, losses.of, budget, measured)
+            return choose_set(self.latency, losses, budget, measured, verify)
 
         plan = self.run.step("plan", Plan, key, compute)
         self.run.write("latency.json", to_json(self.latency))
@@ -184,18 +191,8 @@ class Build(Ground):
         """The pruned network after the closed-form refit (recipe paper: after the plain drop)."""
         plan = self._reached_plan
         key = {**self.learning_key, "dropped blocks": plan.dropped}
-        paper = self.settings.recipe == "paper"
-
-        def compute() -> Student:
-            with (
-                self.screen("Dropping the blocks" if paper else "Refitting the network in closed form") as progress,
-                exact(self.settings.seed),
-            ):
-                if paper:
-                    return drop_only(self.lesson, self._dropped)
-                return recover(self.lesson, self._dropped, progress)
-
-        return self.run.step("recover", Student, key, compute)
+        title = "Dropping the blocks" if self._is_paper else "Refitting the network in closed form"
+        return self.run.step("recover", Student, key, lambda: self._recovered(title, plan.dropped, self.images.fit))
 
     @cached_property
     def finetuned(self) -> Student:
@@ -290,7 +287,7 @@ class Build(Ground):
     @cached_property
     def frontier(self) -> Frontier:
         """What fewer and more dropped blocks would have given; the release itself is its last point."""
-        wanted = neighbours_of(self._reached_plan, self._needed) if self.settings.frontier else []
+        wanted = self._neighbours if self.settings.frontier else []
         key = {
             **self.device_key,
             **self.learning_key,
@@ -304,20 +301,14 @@ class Build(Ground):
         return replace(found, points=(*found.points, released))
 
     def _judged(self, wanted: list[tuple[str, ...]]) -> Frontier:
-        images, fit = judged_part(self.images.held_out, self.settings.seed), self._few
+        images, fit = judged_part(self.images.held_out, self.settings.seed), self.lesson.few.images
         with self.screen("Measuring neighbouring sets of blocks") as progress:
             saved = measure_reductions(self.cuttable, [self.named(names) for names in wanted], self.stand, progress)
         neighbours = []
         for names, reduction in zip(wanted, saved, strict=True):
-            with (
-                self.screen(f"Recovering without {', '.join(names)}") as progress,
-                exact(self.settings.seed),
-            ):
-                lesson, blocks = replace(self.lesson, images=fit), self.named(names)
-                paper = self.settings.recipe == "paper"
-                state = drop_only(lesson, blocks) if paper else recover(lesson, blocks, progress)
-                form = torch_form(self._student(state, blocks))
-            recovery = "none" if paper else "closed form"
+            state = self._recovered(f"Recovering without {', '.join(names)}", names, fit)
+            form = torch_form(self._student(state, self.named(names)))
+            recovery = "none" if self._is_paper else "closed form"
             neighbours.append(Neighbour(dropped=names, recovery=recovery, reduction_percent=reduction, form=form))
         with self.screen("Judging neighbouring sets of blocks") as progress, exact(self.settings.seed):
             teacher_form = torch_form(self.network.traced)
@@ -376,22 +367,28 @@ class Build(Ground):
         return self.named(self.plan.dropped)
 
     @property
-    def _needed(self) -> int | None:
-        """How many blocks --min-speedup calls for, by the table."""
-        asked = self.settings.min_speedup
-        return None if asked is None else count_reaching(self.plan, self.latency, 100 * (1 - 1 / asked))
+    def _is_paper(self) -> bool:
+        return self.settings.recipe == "paper"
 
-    @cached_property
-    def _few(self) -> FitImages:
-        """The fit images that neighbours are recovered with: two hundred at most, drawn at random."""
-        fit = self.images.fit
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        return fit.part(torch.randperm(len(fit), generator=generator)[:MOST_FIT].sort().values)
+    @property
+    def _neighbours(self) -> list[tuple[str, ...]]:
+        """Sets around the plan's, and what --min-speedup calls for by the table."""
+        plan, asked = self._reached_plan, self.settings.min_speedup
+        needed = None if asked is None else 100 * (1 - 1 / asked)
+        if self._is_paper:
+            return neighbours_of(plan, None if needed is None else count_reaching(plan, self.latency, needed))
+        return neighbouring_sets(self.latency, self.recoverability, plan, needed)
 
     @property
     def _files_key(self) -> Key:
         """What a measurement of both models depends on."""
         return {**self.device_key, "model": self.shipped.sha256, "original": self.original.sha256}
+
+    def _recovered(self, title: str, names: tuple[str, ...], images: FitImages) -> Student:
+        """The network without these blocks, recovered in closed form (recipe paper: merely without them)."""
+        lesson, blocks = replace(self.lesson, images=images), self.named(names)
+        with self.screen(title) as progress, exact(self.settings.seed):
+            return drop_only(lesson, blocks) if self._is_paper else recover(lesson, blocks, progress)
 
     def _student(self, state: Student, dropped: Sequence[Block] | None = None) -> torch.fx.GraphModule:
         student = drop_blocks(self.network.traced, self._dropped if dropped is None else dropped)

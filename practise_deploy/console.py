@@ -113,7 +113,9 @@ class Console:
     def show_plan(self, plan: Plan, recoverability: Sequence[Recoverability]) -> None:
         """Which blocks go, and why the others stay."""
         self._table(tables.choices(plan, recoverability))
-        if plan.attempts:
+        if plan.considered:
+            self._table(tables.considered(plan))
+        elif plan.attempts:
             self._table(tables.attempts(plan))
         self._facts("Plan", plan_facts(plan))
 

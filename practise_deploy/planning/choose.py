@@ -1,12 +1,14 @@
-"""Which blocks go: lowest recoverability per surely saved millisecond, until the budget is met. Pure arithmetic.
+"""Which blocks go by the paper's recipe: lowest recoverability per surely saved millisecond, until the budget is met.
 
 The score is the paper's s(B) = R(B) / tau(B) (section 3.3), with tau at the bad end of its interval, so that a
-block is never ranked by the noise of its measurement.
+block is never ranked by the noise of its measurement. What a plan holds whichever way its blocks were chosen is
+here too. Pure arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError, TargetOutOfReach
@@ -36,34 +38,44 @@ def choose_blocks(
     Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
     """
     scores = scores_of(latency, recoverability)
-    target = _target_percent(budget, latency)
     if not scores:
-        return _nothing(latency, recoverability, budget, target)
-    ranked = tuple(scores)
-    if budget.drop is not None and budget.drop > len(ranked):
+        return empty_plan(latency, recoverability, budget)
+    target, ranked = checked_target(budget, latency, len(scores)), tuple(scores)
+    attempts: list[Attempt] = []
+    count = budget.drop or _count_for(ranked, latency, target or 0.0)
+    while True:
+        attempts.append(try_blocks(ranked[:count], latency, target, measure))
+        if attempts[-1].met or budget.drop is not None or count == len(ranked):
+            break
+        count += 1
+    while budget.drop is None and attempts[-1].met and count > 1 and len(attempts) == 1:
+        fewer = try_blocks(ranked[: count - 1], latency, target, measure)  # the table's sum may promise too little
+        if not fewer.met:
+            attempts.insert(0, fewer)
+            break
+        attempts, count = [fewer], count - 1
+    found = plan_of(latency, budget, scores, tuple(attempts))
+    places = {name: f"ranked {place} of {len(ranked)}" for place, name in enumerate(ranked, 1)}
+    return replace(found, kept=kept_blocks(latency, recoverability, found, places))
+
+
+def checked_target(budget: Budget, latency: LatencyTable, rankable: int) -> float | None:
+    """The reduction that the budget asks for, in percent; None where it is a number of blocks.
+
+    Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
+    """
+    if budget.drop is not None and budget.drop > rankable:
         raise InputError(
-            f"--drop {budget.drop}: only {len(ranked)} blocks have a saving that can be told from none",
-            remedy=f"ask for at most {len(ranked)}",
+            f"--drop {budget.drop}: only {rankable} blocks have a saving that can be told from none",
+            remedy=f"ask for at most {rankable}",
         )
+    target = _target_percent(budget, latency)
     if target is not None and target <= 0:
         raise InputError(
             f"nothing to do: the original runs in {latency.baseline_ms.estimate:.3g} ms, within {budget.target_ms:g} ms",
             remedy="ask for less than that with --target-ms, or for a share with --reduce",
         )
-    attempts: list[Attempt] = []
-    count = budget.drop or _count_for(ranked, latency, target or 0.0)
-    while True:
-        attempts.append(_attempt(ranked[:count], latency, target, measure))
-        if attempts[-1].met or budget.drop is not None or count == len(ranked):
-            break
-        count += 1
-    while budget.drop is None and attempts[-1].met and count > 1 and len(attempts) == 1:
-        fewer = _attempt(ranked[: count - 1], latency, target, measure)  # the table's sum may promise too little
-        if not fewer.met:
-            attempts.insert(0, fewer)
-            break
-        attempts, count = [fewer], count - 1
-    return _plan(latency, recoverability, budget, target, scores, tuple(attempts))
+    return target
 
 
 def _sure(saving: Saving | None) -> bool:
@@ -107,39 +119,34 @@ def _count_for(ranked: tuple[str, ...], latency: LatencyTable, target: float) ->
     return len(ranked)
 
 
-def _surely(found: Interval, *, measured: bool) -> float:
-    """What another measurement will hardly fall short of at its own bad end: the low end less half an interval.
+def surely_saved(found: Interval, *, measured: bool) -> float:
+    """In percent: what another measurement will hardly fall short of at its own bad end: the low end less half an interval.
 
     Of a prediction, whose ends are wide already, the low end.
     """
     return found.low - (found.high - found.low) / 2 if measured else found.low
 
 
-def _attempt(names: tuple[str, ...], latency: LatencyTable, target: float | None, measure: Measure | None) -> Attempt:
+def try_blocks(names: tuple[str, ...], latency: LatencyTable, target: float | None, measure: Measure | None) -> Attempt:
+    """The predicted and, where the device is at hand, the measured reduction of a set, against the target."""
     predicted = predicted_percent(names, latency)
     measured = measure(names) if measure else None
-    surely = _surely(measured or predicted, measured=measured is not None)
+    surely = surely_saved(measured or predicted, measured=measured is not None)
     met = target is None or surely >= target
     return Attempt(dropped=names, predicted_percent=predicted, measured_percent=measured, met=met)
 
 
-def _plan(
-    latency: LatencyTable,
-    recoverability: Sequence[Recoverability],
-    budget: Budget,
-    target: float | None,
-    scores: dict[str, float],
-    attempts: tuple[Attempt, ...],
-) -> Plan:
+def plan_of(latency: LatencyTable, budget: Budget, scores: Mapping[str, float], attempts: tuple[Attempt, ...]) -> Plan:
+    """The plan that the last attempt makes, without the reasons of the blocks that stay."""
     chosen = attempts[-1]
     baseline = latency.baseline_ms.estimate
     return Plan(
         budget=budget,
-        target_percent=target,
+        target_percent=_target_percent(budget, latency),
         baseline_ms=baseline,
         dropped=chosen.dropped,
-        kept=_kept(latency, recoverability, scores, chosen.dropped, counted=budget.drop is not None),
-        scores=scores,
+        kept=(),
+        scores=dict(scores),
         device=latency.device.name,
         predicted_ms=baseline * (1 - chosen.predicted_percent.estimate / 100),
         predicted_percent=chosen.predicted_percent,
@@ -149,24 +156,20 @@ def _plan(
     )
 
 
-def _kept(
-    latency: LatencyTable,
-    recoverability: Sequence[Recoverability],
-    scores: dict[str, float],
-    dropped: Sequence[str],
-    *,
-    counted: bool,
+def kept_blocks(
+    latency: LatencyTable, recoverability: Sequence[Recoverability], plan: Plan, places: Mapping[str, str]
 ) -> tuple[Kept, ...]:
-    rank = {name: place for place, name in enumerate(scores, 1)}
+    """Why each of the other blocks stays. places: of every rankable block, how near it came to being dropped."""
     judged = {r.block for r in recoverability}
-    enough = f"--drop {len(dropped)} was asked for" if counted else "the target is met without it"
+    counted = plan.budget.drop is not None
+    enough = f"--drop {len(plan.dropped)} was asked for" if counted else "the target is met without it"
     kept = []
     for saving in latency.savings:
         name = saving.block
-        if name in dropped:
+        if name in plan.dropped:
             continue
-        if name in rank:
-            reason = f"ranked {rank[name]} of {len(rank)}; {enough}"
+        if name in places:
+            reason = f"{places[name]}; {enough}"
         elif not _sure(saving):
             low, high = saving.saving_ms.low, saving.saving_ms.high
             reason = f"no measurable saving: {low:.3f} to {high:.3f} ms, noise floor {latency.resolution_ms:.3f} ms"
@@ -176,12 +179,12 @@ def _kept(
     return tuple(kept)
 
 
-def _nothing(
-    latency: LatencyTable, recoverability: Sequence[Recoverability], budget: Budget, target: float | None
-) -> Plan:
+def empty_plan(latency: LatencyTable, recoverability: Sequence[Recoverability], budget: Budget) -> Plan:
+    """Nothing goes, since no block has a saving that can be told from none."""
     none = Interval(estimate=0.0, low=0.0, high=0.0, confidence=latency.baseline_ms.confidence)
     empty = Attempt(dropped=(), predicted_percent=none, measured_percent=none, met=False)
-    return _plan(latency, recoverability, budget, target, {}, (empty,))
+    found = plan_of(latency, budget, {}, (empty,))
+    return replace(found, kept=kept_blocks(latency, recoverability, found, {}))
 
 
 def out_of_reach(plan: Plan) -> TargetOutOfReach:
@@ -192,7 +195,7 @@ def out_of_reach(plan: Plan) -> TargetOutOfReach:
             remedy="measure for longer with --measure-budget-s, or on a quieter machine",
         )
     found, baseline = plan.measured_percent or plan.predicted_percent, plan.baseline_ms
-    surely = _surely(found, measured=plan.measured_percent is not None)
+    surely = surely_saved(found, measured=plan.measured_percent is not None)
     asked = plan.budget.target_ms
     target = f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
     return TargetOutOfReach(

@@ -69,6 +69,8 @@ def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Pr
     Few images are judged in turns, by solutions that did not see them (k-fold).
     """
     candidates = [_candidate(lesson, block) for block in blocks]
+    if not blocks:
+        return Recoverabilities(of=())
     folds = lesson.images.folds(lesson.seed)
     work = _Work(progress, lesson, folds, len(candidates))
     with torch.no_grad():

@@ -137,11 +137,22 @@ def plan_facts(plan: Plan) -> Facts:
         ("Target", target(plan)),
         ("Target reached", "yes" if plan.reached else "no"),
         ("Blocks dropped", listed(plan.dropped)),
+        *_sureness(plan),
         ("Latency before", f"{number(plan.baseline_ms)} ms"),
         ("Latency predicted", f"{number(plan.predicted_ms)} ms, a reduction of {predicted}"),
         ("Reduction measured", interval(plan.measured_percent, "%", absent=ELSEWHERE)),
         ("Device of the table", plan.device),
     )
+
+
+def _sureness(plan: Plan) -> Facts:
+    """How often the set is chosen again, and its least sure block, where sets were searched for."""
+    if plan.set_share is None:
+        return ()
+    among = {name: plan.chosen_share[name] for name in plan.dropped if name in plan.chosen_share}
+    least = min(among, key=among.__getitem__, default=None)
+    told = f"; its least sure block, {least}, in {number(100 * among[least])}%" if least else ""
+    return (("Sure of the set", f"chosen again in {number(100 * plan.set_share)}% of the resamples{told}"),)
 
 
 def student_facts(student: Student) -> Facts:

@@ -9,6 +9,7 @@ from practise_deploy.report.charts.distributions import distributions
 from practise_deploy.report.charts.frontier import frontier, frontier_table, neighbours
 from practise_deploy.report.charts.predictions import predicted
 from practise_deploy.report.charts.rounds import rounds, rounds_table
+from practise_deploy.report.charts.shares import shares
 from practise_deploy.report.demands import demands, outcome, way_out
 from practise_deploy.report.facts import (
     comparison_facts,
@@ -27,6 +28,11 @@ from practise_deploy.terms import Release
 _UNLABELLED = (
     "The images carry no labels, so accuracy is unknown; "
     "the share of images with the teacher's own top-1 class stands in for it."
+)
+_RANKED = "Blocks were taken by their scores until the target was met, then measured as a whole."
+_SEARCHED = (
+    "Of the sets that surely save enough, those of least predicted error were recovered and judged; "
+    "the best was measured as a whole."
 )
 _NO_SAMPLES = "The raw samples are not at hand, so neither the distributions nor the rounds can be drawn."
 _OTHER_DEVICE = "The blocks were measured on a device with another fingerprint than the bench's."
@@ -83,10 +89,13 @@ def _plan(release: Release) -> Section:
     return Section(
         name="plan",
         title="The plan, predicted and measured",
-        lead="Blocks were taken by their scores until the target was met, then measured as a whole.",
-        charts=_drawn(predicted(release)),
+        lead=_SEARCHED if release.plan.considered else _RANKED,
+        charts=_drawn(shares(release), predicted(release)),
         facts=plan_facts(release.plan),
-        tables=(measurements.predictions(release),),
+        tables=(
+            *((tables.considered(release.plan),) if release.plan.considered else ()),
+            measurements.predictions(release),
+        ),
     )
 
 

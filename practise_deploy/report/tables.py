@@ -19,6 +19,10 @@ from practise_deploy.terms import (
 )
 
 ELSEWHERE = "the device of the table is not at hand"
+_SETS = (
+    "of the block by itself. Sets were chosen by how losses act together. "
+    "In resamples: of choices with images and savings drawn anew, those in which the block goes."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,7 @@ def savings(table: LatencyTable) -> Table:
 def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: LatencyTable | None = None) -> Table:
     """Every candidate, the best bargain first: what it saves, what its loss costs, and whether it went.
 
-    The method has a column where there are several.
+    The method has a column where there are several, and how sure the choice is where sets were searched for.
     """
     saved = {saving.block: saving for saving in latency.savings} if latency else {}
     judged = {found.block: found for found in recoverability}
@@ -66,13 +70,15 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
     mixed = len({found.method for found in recoverability}) > 1
     errors = ("Recoverability, mse", "Relative, %", "Without recovery, mse")
     savings_head = ("Saving, ms", "Reduction, %") if latency else ()
-    head = ("Block", "Outcome", *savings_head, *errors, "Score", *(("Method",) if mixed else ()))
+    sure = ("In resamples, %",) if plan.chosen_share else ()
+    head = ("Block", "Outcome", *savings_head, *errors, "Score", *sure, *(("Method",) if mixed else ()))
     rows = []
     for name in names:
         costs = _saved(saved.get(name)) if latency else ()
         score = quantity(plan.scores.get(name), "", absent="not scored")
         *left, method = _judged(judged.get(name))
-        rows.append((name, _outcome(name, plan), *costs, *left, score, *((method,) if mixed else ())))
+        share = (_percent(plan.chosen_share.get(name)),) if sure else ()
+        rows.append((name, _outcome(name, plan), *costs, *left, score, *share, *((method,) if mixed else ())))
     return Table(
         title="Candidates, the best bargain first",
         head=head,
@@ -80,7 +86,32 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
         left=(0, 1, *((len(head) - 1,) if mixed else ())),
         strong=tuple(at for at, name in enumerate(names) if name in plan.dropped),
         note="Recoverability is the error that stays after recovery: lower is easier. "
-        "Score is recoverability per surely saved millisecond: the lowest goes first.",
+        f"Score is recoverability per surely saved millisecond: {_SETS if sure else 'the lowest goes first.'}",
+    )
+
+
+def considered(plan: Plan) -> Table:
+    """The sets that were searched out, what they would have cost and saved, and why one of them went."""
+    rows = tuple(
+        (
+            listed(one.dropped),
+            number(one.predicted_error),
+            quantity(one.verified_error, "", absent="not verified"),
+            interval(one.predicted_percent, "%"),
+            interval(one.measured_percent, "%", absent="not measured"),
+            one.reason or "taken",
+        )
+        for one in plan.considered
+    )
+    head = ("Set", "Predicted error", "Verified error, mse", "Predicted reduction", "Measured reduction", "Outcome")
+    return Table(
+        title="Sets that were considered",
+        head=head,
+        rows=rows,
+        left=(0, len(head) - 1),
+        strong=tuple(at for at, one in enumerate(plan.considered) if not one.reason),
+        note="Predicted error: from single losses and how they act together, in errors of a typical block; it ranks sets. "
+        "Verified error: of the pre-pooling features, on fit images kept aside, after the set was recovered.",
     )
 
 
@@ -153,6 +184,10 @@ def teacher_link(verification: Verification) -> Link | None:
     first, last = verification.links[0], verification.links[-1]
     whole = [link for link in verification.links if (link.before, link.after) == (first.before, last.after)]
     return (whole or [first])[0]
+
+
+def _percent(share: float | None) -> str:
+    return quantity(None if share is None else 100 * share, "", absent="no candidate")
 
 
 def _inspected_row(block: Block) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Latency against accuracy along the plan's ranking: what fewer and more dropped blocks would have given.
+"""Latency against accuracy around the plan's set: what fewer and more dropped blocks would have given.
 
 It looks at held-out images, so nothing is chosen by it: the plan and the weights are settled before.
 """
@@ -18,7 +18,7 @@ from practise_deploy.shipping.verify import Form, Outputs, accuracy, drop_in_poi
 from practise_deploy.terms import Accuracy, FrontierPoint, Plan, Verification
 
 NEAR = 2
-MOST_FIT, MOST_JUDGED = 200, 400
+MOST_JUDGED = 400
 _BATCH = 32
 
 
@@ -33,7 +33,7 @@ class Neighbour:
 
 
 def neighbours_of(plan: Plan, needed: int | None = None) -> list[tuple[str, ...]]:
-    """Sets along the ranking: the plan's, up to two blocks fewer and more, and half of the plan's.
+    """Sets along the ranking of recipe paper: the plan's, up to two blocks fewer and more, and half of the plan's.
 
     needed: a number of blocks that a demand on the speed calls for, looked at too.
     """

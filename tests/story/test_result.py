@@ -65,10 +65,11 @@ def test_blocks_of_one_stage_share_their_figure_and_savings_add_up(finished: Pat
     assert table["notes"] == []
 
 
-def test_frontier_goes_along_the_ranking_and_ends_with_the_release(finished: Path):
+def test_frontier_holds_the_best_sets_of_near_numbers_and_ends_with_the_release(finished: Path):
     release = read(finished, "release.json")
-    points, ranked = release["frontier"]["points"], list(release["plan"]["scores"])
-    assert [p["dropped"] for p in points[:-1]] == [ranked[:count] for count in (1, 2, 3, 4)]
+    points, candidates = release["frontier"]["points"], set(release["plan"]["scores"])
+    assert [len(p["dropped"]) for p in points[:-1]] == [1, 2, 3, 4]
+    assert all(set(p["dropped"]) <= candidates for p in points)
     assert [p["reduction_percent"]["estimate"] for p in points[:-1]] == pytest.approx(
         [100 * 0.2 * count / 2.6 for count in (1, 2, 3, 4)], rel=1e-6
     )
@@ -76,6 +77,17 @@ def test_frontier_goes_along_the_ranking_and_ends_with_the_release(finished: Pat
     assert [p["chosen"] for p in points] == [False, True, False, False, True]
     assert all(p["accuracy"] is None for p in points)
     assert release["gate"] is None
+
+
+def test_plan_tells_what_was_verified_and_how_sure_it_is(finished: Path):
+    release = read(finished, "release.json")
+    plan = release["plan"]
+    chosen, *others = plan["considered"]
+    assert chosen["dropped"] == plan["dropped"] and chosen["reason"] == ""
+    assert chosen["verified_error"] == pytest.approx(release["recovered"]["mse"])
+    assert others and all(one["verified_error"] >= chosen["verified_error"] and one["reason"] for one in others)
+    assert set(plan["chosen_share"]) == set(plan["scores"]) and 0 < plan["set_share"] <= 1
+    assert "Sets that were considered" in (finished / "report.html").read_text()
 
 
 def test_throughput_is_told_of_both_models_at_every_point(finished: Path):
@@ -174,6 +186,8 @@ def test_paper_recipe_ends_with_a_faithful_network(tmp_path: Path, given: dict[s
     with device():
         release = build.release
     assert release.verdict.exit_code == 0 and release.recipe == "paper"
+    assert release.plan.dropped == tuple(release.plan.scores)[:1]
+    assert (release.plan.considered, release.plan.set_share) == ((), None)
     assert {point.recovery for point in release.frontier.points} == {"none", "finetuned"}
     assert "plain drop" in release.recovered.method and release.finetuned.steps == 5
     assert count_of("Conv", tmp_path / "run" / "model.onnx") == 19

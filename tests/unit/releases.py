@@ -10,6 +10,7 @@ from practise_deploy.terms import (
     Attempt,
     Block,
     Budget,
+    Considered,
     Constraint,
     DataFacts,
     Frontier,
@@ -218,6 +219,25 @@ def plan() -> Plan:
             ),
         ),
         reached=True,
+        chosen_share={
+            name: {"layer2.3": 0.76, "layer1.0": 0.21}.get(name, float(name in DROPPED))
+            for name, _, share, _ in _BLOCKS
+            if share
+        },
+        set_share=0.71,
+        considered=(considered(DROPPED, 4.21, 0.0212, ""), considered(NAMES[:4], 4.02, 0.0247, "too dear")),
+    )
+
+
+def considered(dropped: tuple[str, ...], predicted: float, verified: float, reason: str) -> Considered:
+    """A set that was verified; it was measured where it was taken."""
+    return Considered(
+        dropped=dropped,
+        predicted_error=predicted,
+        verified_error=verified,
+        predicted_percent=around(22.5, 0.4),
+        measured_percent=None if reason else around(21.9, 0.31),
+        reason=reason,
     )
 
 
@@ -381,6 +401,9 @@ def bare_release() -> Release:
             scores={},
             attempts=(),
             measured_percent=None,
+            chosen_share={},
+            set_share=None,
+            considered=(),
         ),
         verification=replace(whole.verification, accuracy={}, drop_points=None),
         latency=replace(whole.latency, twins=(), sets=(), additivity=None, environment=None, notes=()),

@@ -20,11 +20,13 @@ from practise_deploy.report.charts.frontier import frontier, neighbours
 from practise_deploy.report.charts.labels import Named, box_of, placed
 from practise_deploy.report.charts.predictions import predicted
 from practise_deploy.report.charts.rounds import POINTS, rounds, rounds_table
+from practise_deploy.report.charts.shares import shares
 from practise_deploy.terms import Release
 from unit import releases
 
 CHARTS: dict[str, Callable[[Release], Chart | None]] = {
     "bargains": bargains,
+    "shares": shares,
     "predicted": predicted,
     "frontier": frontier,
     "distributions": lambda release: distributions(release.bench),
@@ -82,13 +84,40 @@ def test_bargain_without_spread_is_drawn(release: Release) -> None:
     assert 'id="bargains"' in render_html(alone)
 
 
+def test_shares_place_every_candidate_by_rank_and_share(release: Release) -> None:
+    chart = drawn(release, "shares")
+    placed = {mark.name: (mark.x, mark.y) for mark in chart.marks}
+    ranked = list(release.plan.scores)
+    assert set(placed) == set(ranked)
+    assert placed["layer2.3"] == (ranked.index("layer2.3") + 1, 76.0)
+    assert {mark.name for mark in chart.marks if mark.shape == "dot"} == set(releases.DROPPED)
+
+
+def test_shares_are_not_drawn_where_blocks_were_ranked(release: Release) -> None:
+    ranked = replace(release, plan=replace(release.plan, chosen_share={}, set_share=None, considered=()))
+    assert shares(ranked) is None
+    page = render_html(ranked)
+    assert "Blocks were taken by their scores" in page and "Sets that were considered" not in page
+    assert "In resamples" not in page and "the lowest goes first." in page
+
+
+def test_frontier_neighbours_go_by_what_they_save(release: Release) -> None:
+    """Sets of equal size may save more or less."""
+    points = [replace(point, dropped=releases.NAMES[:4]) for point in release.frontier.points[:6]]
+    points = [replace(point, chosen=at == 2) for at, point in enumerate(points)]
+    turned = replace(release, frontier=replace(release.frontier, points=tuple(points[::-1])))
+    told = neighbours(turned)
+    assert [line.split(":")[0] for line in told] == ["4 blocks dropped", "The chosen set", "4 blocks dropped"]
+    assert "saves 11.70%" in told[0] and "saves 21.90%" in told[2]
+
+
 def test_frontier_begins_at_the_original_and_marks_the_chosen_set(release: Release) -> None:
     chart = drawn(release, "frontier")
     first = chart.curves[0].points
     assert first[0] == (0.0, 73.4) and len(first) == 7
     assert [mark.said for mark in chart.marks if "the chosen set" in mark.said and mark.shape == "dot"]
     assert [mark.name for mark in chart.marks if mark.shape == "diamond"] == ["the release"]
-    assert neighbours(release)[0] == "One block less: saves 16.80% (16.50 to 17.10) and loses 1.4 points (0.3 to 2.5)."
+    assert neighbours(release)[0] == "3 blocks dropped: saves 16.80% (16.50 to 17.10) and loses 1.4 points (0.3 to 2.5)."
 
 
 def test_frontier_without_labels_shows_agreement(release: Release) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from practise_backends.terms import Interval
 from practise_deploy.shipping.gate import Demands, judge_gate, speedup_of
-from practise_deploy.terms import Frontier, FrontierPoint, Gate, Plan
+from practise_deploy.terms import Budget, Frontier, FrontierPoint, Gate, Plan
 from unit import releases
 
 
@@ -17,7 +17,7 @@ def interval(low: float, estimate: float, high: float) -> Interval:
 
 
 RANKED = tuple(releases.plan().scores)
-PLAN = replace(releases.plan(), dropped=RANKED[:4])
+PLAN = replace(releases.plan(), dropped=RANKED[:4], set_share=None)
 SPEEDUP, LOST = interval(1.2, 1.25, 1.3), interval(0.5, 1.0, 1.5)
 NONE = Frontier(points=(), fit_images=0, images=0)
 
@@ -165,6 +165,21 @@ def test_nearest_set_is_the_nearest_that_is_fast_enough():
     assert f"drops 5: {', '.join(RANKED[:5])}; 1.667 times as fast, surely 1.639" in found.advice
     assert "2.50 points lost, at most 3.00" in found.advice
     assert found.advice.endswith("recovered in closed form, before finetuning; build it with --drop 5")
+
+
+def test_set_that_a_search_for_a_reduction_found_is_asked_for_by_its_reduction():
+    """Five blocks save 39% at the bad end; with half an interval to spare that is 38%."""
+    searched = replace(PLAN, set_share=0.7)
+    found = gate(min_speedup=1.6, plan=searched, among=LADDER)
+    assert found.advice.endswith("before finetuning; build one like it with --reduce 38")
+    exact = gate(min_speedup=1.63, plan=searched, among=LADDER)
+    assert exact.advice.endswith("build one like it with --reduce 38.7")  # what 1.63 times as fast takes
+
+
+def test_set_that_a_search_for_a_number_found_is_asked_for_by_its_number():
+    counted = replace(PLAN, set_share=0.7, budget=Budget(drop=4))
+    found = gate(min_speedup=1.6, plan=counted, among=LADDER)
+    assert found.advice.endswith("build it with --drop 5")
 
 
 def test_nearest_set_meets_all_demands_not_only_the_one_that_failed():

@@ -86,7 +86,7 @@ def test_tags_nest_and_names_are_given_once(page: str) -> None:
 
 def test_every_picture_has_a_name_and_a_table_behind_it(page: str) -> None:
     pictures = [found for tag, found in Outline(page).tags if tag == "svg" and "aria-hidden" not in found]
-    assert len(pictures) == 2 * 5  # for a desk and for a phone
+    assert len(pictures) == 2 * 6  # for a desk and for a phone
     assert all(found["role"] == "img" and "table" in str(found["aria-label"]) for found in pictures)
 
 
@@ -151,6 +151,15 @@ def test_numbers_that_cannot_be_are_no_reason_to_fail(release: Release, value: f
         latency=replace(release.latency, sets=sets, additivity=odd, baseline_ms=odd),
         verification=replace(release.verification, links=links, drop_points=odd),
         recoverability=tuple(replace(one, relative=value) for one in release.recoverability),
+        plan=replace(
+            release.plan,
+            set_share=value,
+            chosen_share=dict.fromkeys(release.plan.chosen_share, value),
+            considered=tuple(
+                replace(one, predicted_error=value, verified_error=value, predicted_percent=odd)
+                for one in release.plan.considered
+            ),
+        ),
     )
     for text in (render_html(broken), render_runs_html({"one": broken, "other": release})):
         body = text.split("</style>")[1]
@@ -169,6 +178,14 @@ def test_prediction_stands_alone_where_the_device_is_not_at_hand(release: Releas
     attempts = tuple(replace(one, measured_percent=None) for one in release.plan.attempts)
     away = replace(release, plan=replace(release.plan, attempts=attempts, measured_percent=None))
     assert render_html(away).count("– (the device of the table is not at hand)") == 3
+
+
+def test_sets_that_were_considered_are_told_with_why_they_were_not_taken(release: Release, page: str) -> None:
+    for text in (page, render_markdown(release)):
+        assert "Sets that were considered" in text
+        assert "0.0247" in text and "too dear" in text and "taken" in text
+        assert "In resamples, %" in text
+        assert "71.0% of the resamples; its least sure block, layer2.3, in 76.0%" in text
 
 
 def test_chain_is_drawn_step_by_step(page: str) -> None:
@@ -214,7 +231,7 @@ def test_markdown_is_short_and_has_intervals(release: Release) -> None:
     assert all(f"| {name} |" in text for name in releases.NAMES)
     assert "2. **student**: 91.4% (88.3 to 91.4) same top-1 class" in text
     rows = [line for line in text.splitlines() if line.startswith("| layer")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} <= {4, 5, 9}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} <= {4, 5, 7, 10}
 
 
 def test_markdown_of_a_bare_release_says_what_is_absent() -> None:

@@ -37,7 +37,7 @@ def frontier(release: Release) -> Chart | None:
         marks=tuple(sorted(marks, key=lambda mark: mark.tone != "old")),
         curves=(_path(release, points),),
         keys=_keys(points),
-        note="Bars are the intervals, where they are wider than the mark; the line is the path of closed-form recovery, one block more at each step.",
+        note="Bars are the intervals, where they are wider than the mark; the line joins the sets that were recovered in closed form.",
     )
 
 
@@ -49,7 +49,7 @@ def frontier_table(release: Release) -> Table:
     judged = ("Top-1 accuracy", "Points lost") if labelled else ()
     head = ("Dropped", "Recovery", "Reduction", "Same top-1 class", *judged, "Blocks")
     return Table(
-        title="Sets along the ranking",
+        title="The chosen set and its neighbours",
         head=head,
         rows=tuple(_row(point, labelled) for point in points),
         left=(0, 1, len(head) - 1),
@@ -60,13 +60,23 @@ def frontier_table(release: Release) -> Table:
 
 
 def neighbours(release: Release) -> tuple[str, ...]:
-    """What one block less and one block more would have given, as sentences."""
-    points = {len(point.dropped): point for point in release.frontier.points if point.recovery == PATH}
-    here = len(release.plan.dropped)
-    near = (("One block less", here - 1), ("The chosen set", here), ("One block more", here + 1))
-    told = tuple(f"{title}: {_gain(points[many])}." for title, many in near if many in points and many)
+    """What the sets that save a little less and a little more would have given, as sentences."""
+    points = _along(release.frontier.points)
+    at = next((place for place, point in enumerate(points) if point.chosen), None)
+    near = [] if at is None else points[max(0, at - 1) : at + 2]
+    told = tuple(f"{_who(point)}: {_gain(point)}." for point in near)
     final = [p for p in release.frontier.points if p.recovery == "finetuned" and p.chosen]
     return (*told, *(f"The chosen set, finetuned: {_gain(point)}." for point in final))
+
+
+def _along(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
+    """The sets that were recovered in closed form, what saves least first."""
+    closed = [point for point in points if point.recovery == PATH and point.dropped]
+    return sorted(closed, key=lambda point: point.reduction_percent.estimate)
+
+
+def _who(point: FrontierPoint) -> str:
+    return "The chosen set" if point.chosen else f"{plural(len(point.dropped), 'block')} dropped"
 
 
 def _gain(point: FrontierPoint) -> str:
@@ -137,7 +147,7 @@ def _recovery(point: FrontierPoint) -> str:
 
 
 def _path(release: Release, points: Sequence[FrontierPoint]) -> Curve:
-    along = sorted((point for point in points if point.recovery == PATH), key=lambda point: len(point.dropped))
+    along = _along(points)
     start = _original(release)
     steps = [(point.reduction_percent.estimate, _height(point, release).estimate) for point in along]
     return Curve(points=((start.x, start.y), *steps) if steps else (), tone="new", kind="line")

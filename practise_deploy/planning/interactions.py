@@ -1,0 +1,196 @@
+"""How the losses of blocks act together: the error of a set, predicted, and the sets of least predicted error.
+
+To first order what the lost blocks change adds up, so the error of a set S is a quadratic form,
+R(S) ~ 1_S' Q 1_S, where Q_ij is the mean inner product of what losing the blocks i and j changes. It predicts too
+large an error, but ranks sets well: whoever takes one of its best should verify it. Pure arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from practise_backends.terms import Interval, LatencyTable
+from practise_deploy.planning.choose import scores_of
+from practise_deploy.terms import Budget, Recoverabilities
+
+CRITERIA = ("features", "logits")  # what predicts the error: the mean of these, each over its mean diagonal
+MOST_EXHAUSTIVE = 20
+_LEVELS, _WIDTH, _MOST_ROUNDS = 24, 128, 4
+
+Blocks = tuple[str, ...]
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    """The blocks that sets are made of, in the order of the latency table.
+
+    losses: [images, blocks, blocks], in mean errors of a single block. reductions: [3, blocks], estimate, low and
+    high end in percent; additivity: the same of measured over predicted savings. confidence: of these intervals.
+    """
+
+    names: Blocks
+    losses: Floats
+    reductions: Floats
+    additivity: tuple[float, float, float]
+    confidence: float
+    latency_classes: tuple[int, ...]
+
+    def error_of(self, blocks: Sequence[str]) -> float:
+        """The predicted error of a set, in mean errors of a single block."""
+        return float(set_errors(self.losses.mean(0), self.rows_of([blocks]))[0])
+
+    def rows_of(self, sets: Sequence[Sequence[str]]) -> Rows:
+        """Sets as rows of flags."""
+        return np.array([[name in blocks for name in self.names] for blocks in sets], dtype=np.bool_)
+
+    def sets_of(self, rows: Rows) -> tuple[Blocks, ...]:
+        """The names of every row."""
+        return tuple(tuple(name for name, there in zip(self.names, row, strict=True) if there) for row in rows)
+
+    def surely_saved(self, lows: Floats, highs: Floats) -> Floats:
+        """The low end of the predicted reduction, from the sums of the blocks' low and high ends; in percent."""
+        _, low, high = self.additivity
+        ends = (low * lows, high * lows, low * highs, high * highs)
+        return np.minimum(np.minimum(ends[0], ends[1]), np.minimum(ends[2], ends[3]))
+
+
+def candidates_of(latency: LatencyTable, recoverability: Recoverabilities) -> Candidates:
+    """The blocks whose saving can be told from none and whose loss was judged."""
+    scored, places = scores_of(latency, recoverability.of), {r.block: at for at, r in enumerate(recoverability.of)}
+    savings = [saving for saving in latency.savings if saving.block in scored]
+    factor = latency.additivity
+    return Candidates(
+        names=tuple(saving.block for saving in savings),
+        losses=_losses(recoverability, [places[saving.block] for saving in savings]),
+        reductions=np.array([_ends(saving.reduction_percent) for saving in savings]).T,
+        additivity=_ends(factor) if factor else (1.0, 1.0, 1.0),
+        confidence=latency.baseline_ms.confidence,
+        latency_classes=tuple(saving.latency_class for saving in savings),
+    )
+
+
+def best_sets(candidates: Candidates, budget: Budget, most: int) -> tuple[Blocks, ...]:
+    """The sets of least predicted error that meet the budget, the best first.
+
+    A set that holds a listed one is left out. All sets are looked at where there are few blocks; where there are
+    many a beam search goes through them. budget: a reduction, which the low end of the prediction must reach, or
+    a number of blocks.
+    """
+    few = len(candidates.names) <= MOST_EXHAUSTIVE
+    return (exhaustive_search if few else beam_search)(candidates, budget, most)
+
+
+def exhaustive_search(candidates: Candidates, budget: Budget, most: int) -> tuple[Blocks, ...]:
+    """The same for up to about 20 blocks, exactly: every subset is looked at."""
+    _, lows, highs = candidates.reductions
+    if budget.drop is not None:
+        allowed = _subset_sums(np.ones(len(lows))) == budget.drop
+    else:
+        allowed = candidates.surely_saved(_subset_sums(lows), _subset_sums(highs)) >= (budget.reduce_percent or 0.0)
+    allowed[0] = False  # the empty set
+    masks = np.flatnonzero(allowed)
+    errors = _subset_errors(candidates.losses.mean(0))[masks]
+    found: list[int] = []
+    while len(masks) and len(found) < most:
+        found.append(best := int(masks[errors.argmin()]))
+        others = (masks & best) != best
+        masks, errors = masks[others], errors[others]
+    bits = np.array(found, dtype=np.int64)[:, None] >> np.arange(len(lows))
+    return candidates.sets_of((bits & 1).astype(np.bool_))
+
+
+def beam_search(candidates: Candidates, budget: Budget, most: int) -> tuple[Blocks, ...]:
+    """The same for any number of blocks, nearly always exactly.
+
+    At every level of the budget (of the reduction, or the number of blocks) the best sets are kept; each gives
+    rise to all sets that differ in one block, up or down, until nothing better is found.
+    """
+    form, top = candidates.losses.mean(0), budget.drop or _LEVELS
+    rows = np.zeros((1, len(candidates.names)), dtype=np.bool_)
+    fresh = np.ones(1, dtype=np.bool_)
+    for _ in range(_MOST_ROUNDS * len(candidates.names)):
+        rows = np.concatenate([rows, _neighbours(rows[fresh])])
+        fresh = np.arange(len(rows)) >= len(fresh)
+        levels = _levels(candidates, budget, rows)
+        kept = _best_of_levels(rows, set_errors(form, rows), levels)
+        rows, fresh = rows[kept], fresh[kept]
+        if not fresh.any():
+            break
+    reached = rows[_levels(candidates, budget, rows) == top]
+    ordered = reached[np.argsort(set_errors(form, reached), kind="stable")]
+    found: list[Rows] = []
+    for row in ordered:
+        if len(found) < most and row.any() and not any((row | other == row).all() for other in found):
+            found.append(row)
+    return candidates.sets_of(np.array(found, dtype=np.bool_).reshape(-1, rows.shape[1]))
+
+
+def set_errors(form: Floats, rows: Rows) -> Floats:
+    """1_S' Q 1_S of every set. Shapes: [..., blocks, blocks], [sets, blocks] -> [..., sets]."""
+    flags = rows.astype(np.float64)
+    return np.asarray(((flags @ form) * flags).sum(-1))
+
+
+def _losses(recoverability: Recoverabilities, places: Sequence[int]) -> Floats:
+    """The criteria that are there, averaged; without any the blocks' own errors, which then simply add up."""
+    given = [recoverability.interactions[name] for name in CRITERIA if name in recoverability.interactions]
+    forms = given or [np.diag([one.mse.estimate for one in recoverability.of])[None]]
+    parts = []
+    for form in forms:
+        part = np.asarray(form, dtype=np.float64)[:, places][:, :, places]
+        scale = float(part.mean(0).diagonal().mean())
+        parts.append(part / scale if scale > 0 else part)
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def _ends(found: Interval) -> tuple[float, float, float]:
+    return found.estimate, found.low, found.high
+
+
+def _subset_sums(values: Floats) -> Floats:
+    """The sum of every subset, where bit i of the index says whether value i is in it."""
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums, sums + value])
+    return sums
+
+
+def _subset_errors(form: Floats) -> Floats:
+    """1_S' Q 1_S of every subset: with one more block come its own error and its products with those before it."""
+    errors, both = np.zeros(1), form + form.T
+    for at in range(len(form)):
+        errors = np.concatenate([errors, errors + form[at, at] + _subset_sums(both[at, :at])])
+    return errors
+
+
+def _neighbours(rows: Rows) -> Rows:
+    """Every row with each of its flags turned."""
+    turned = rows[:, None, :] ^ np.eye(rows.shape[1], dtype=np.bool_)
+    return turned.reshape(-1, rows.shape[1])
+
+
+def _levels(candidates: Candidates, budget: Budget, rows: Rows) -> npt.NDArray[np.int64]:
+    """How much of the budget every set meets; -1 where it is beyond."""
+    if budget.drop is not None:
+        sizes = rows.sum(1)
+        return np.where(sizes > budget.drop, -1, sizes)
+    asked = budget.reduce_percent or 0.0
+    _, lows, highs = (np.cumsum(rows * ends, axis=1)[:, -1] for ends in candidates.reductions)
+    surely = candidates.surely_saved(lows, highs)
+    share = np.clip(surely / asked, 0, 1) if asked > 0 else np.ones(len(rows))
+    return np.where(surely >= asked, _LEVELS, np.minimum((share * _LEVELS).astype(np.int64), _LEVELS - 1))
+
+
+def _best_of_levels(rows: Rows, errors: Floats, levels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Places of the sets of least error at every level, each set once; of equal rows the first counts."""
+    _, once = np.unique(np.packbits(rows, axis=1), axis=0, return_index=True)
+    once = np.sort(once[levels[once] >= 0])
+    ordered = once[np.lexsort((errors[once], levels[once]))]
+    starts = np.searchsorted(levels[ordered], levels[ordered])
+    return np.asarray(np.sort(ordered[np.arange(len(ordered)) - starts < _WIDTH]))

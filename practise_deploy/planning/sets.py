@@ -1,0 +1,228 @@
+"""Which set of blocks goes: of least predicted error within the budget, then verified, then measured.
+
+Losses of blocks act together, so the best set is not made of the best blocks (section 3.2 of the paper adds them
+up). The search predicts; what it predicts best is recovered and judged, and the best of that is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from practise_backends.terms import LatencyTable
+from practise_deploy.planning.choose import (
+    Measure,
+    checked_target,
+    empty_plan,
+    kept_blocks,
+    plan_of,
+    predicted_percent,
+    scores_of,
+    surely_saved,
+    try_blocks,
+)
+from practise_deploy.planning.interactions import Blocks, Candidates, best_sets, candidates_of
+from practise_deploy.planning.resampling import chosen_shares
+from practise_deploy.terms import Attempt, Budget, Considered, Plan, Recoverabilities
+
+Verify = Callable[[Blocks], float]
+
+TOP, TOP_AGAIN = 5, 3  # sets to verify in the first round of the search, and in each later one
+MOST_CHEAPER = 2
+NEAR = 2
+_LEAST_STEP = 0.01  # of the target, after the first miss; twice as much after each further one
+
+
+def choose_set(
+    latency: LatencyTable,
+    recoverability: Recoverabilities,
+    budget: Budget,
+    measure: Measure | None,
+    verify: Verify | None,
+) -> Plan:
+    """The set of least error whose measured reduction meets the budget.
+
+    measure: as for `choose_blocks`. verify: the error of a set after it was recovered, on images kept aside; None
+    where the prediction must do. A measurement that misses asks for correspondingly more, one that exceeds for
+    less. `reached` is False where all blocks together fall short; the plan then holds them all.
+    Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
+    """
+    scores = scores_of(latency, recoverability.of)
+    if not scores:
+        return empty_plan(latency, recoverability.of, budget)
+    target = checked_target(budget, latency, len(scores))
+    search = _Search(candidates_of(latency, recoverability), latency, target, measure, verify)
+    search.meet(budget if target is None else Budget(reduce_percent=target))
+    if target is not None and measure is not None:
+        search.try_less()
+    plan = plan_of(latency, budget, scores, tuple(search.attempts))
+    shares, share = chosen_shares(search.candidates, search.budget, plan.dropped, search.verified)
+    places = {name: f"in {100 * part:.0f}% of the resampled choices" for name, part in shares.items()}
+    return replace(
+        plan,
+        kept=kept_blocks(latency, recoverability.of, plan, places),
+        chosen_share={name: shares[name] for name in scores},
+        set_share=share,
+        considered=search.considered,
+    )
+
+
+def neighbouring_sets(
+    latency: LatencyTable, recoverability: Recoverabilities, plan: Plan, reduction_percent: float | None = None
+) -> list[Blocks]:
+    """The plan's set among those of least predicted error that save up to two blocks' worth less and more, and half.
+
+    Where a number of blocks was asked for: among those of up to two blocks fewer and more, and half as many.
+    reduction_percent: what a demand on the speed calls for, looked at too. What is predicted to save least is first.
+    """
+    search = _of_reductions if plan.budget.drop is None else _of_sizes
+    found = set(search(candidates_of(latency, recoverability), latency, plan, reduction_percent))
+    return sorted(found, key=lambda blocks: (predicted_percent(blocks, latency).estimate, len(blocks), blocks))
+
+
+def _of_sizes(
+    candidates: Candidates, latency: LatencyTable, plan: Plan, reduction_percent: float | None
+) -> list[Blocks]:
+    chosen, most = len(plan.dropped), len(candidates.names)
+
+    def best(size: int) -> Blocks:
+        return plan.dropped if size == chosen else best_sets(candidates, Budget(drop=size), 1)[0]
+
+    sizes = {*range(chosen - NEAR, chosen + NEAR + 1), chosen // 2}
+    if reduction_percent is not None:
+        enough = (n for n in range(1, most) if predicted_percent(best(n), latency).low >= reduction_percent)
+        sizes.add(next(enough, most))
+    return [best(size) for size in sorted(sizes) if 1 <= size <= most]
+
+
+def _of_reductions(
+    candidates: Candidates, latency: LatencyTable, plan: Plan, reduction_percent: float | None
+) -> list[Blocks]:
+    here = predicted_percent(plan.dropped, latency).low
+    block = here / len(plan.dropped)
+    steps = [here + step * block for step in range(-NEAR, NEAR + 1) if step]
+    wanted = [*steps, here / 2, *([] if reduction_percent is None else [reduction_percent])]
+    found = [best_sets(candidates, Budget(reduce_percent=asked), 1) for asked in wanted if asked > 0]
+    return [plan.dropped, *(blocks for sets in found for blocks in sets)]
+
+
+class _Search:
+    """The search for one target, and all that was verified and measured for it, so that nothing is done twice."""
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        latency: LatencyTable,
+        target: float | None,
+        measure: Measure | None,
+        verify: Verify | None,
+    ) -> None:
+        self.candidates = candidates
+        self.latency, self.target = latency, target
+        self.measure, self.verify = measure, verify
+        self.budget = Budget()
+        self.attempts: list[Attempt] = []
+        self.verified: dict[Blocks, float] = {}
+        self._predicted: dict[Blocks, float] = {}
+
+    def meet(self, budget: Budget) -> None:
+        """Measure the best set that the prediction offers, and ask it for more until the target is met."""
+        while True:
+            self.budget = budget
+            self._try(self._best(TOP_AGAIN if self.attempts else TOP) or self._all())
+            last = self.attempts[-1]
+            if last.met or last.dropped == self.candidates.names:
+                return
+            step = (self.target or 0.0) * _LEAST_STEP * 2 ** (len(self.attempts) - 1)
+            budget = Budget(reduce_percent=max(self._to_predict(last), last.predicted_percent.low + step))
+
+    def try_less(self) -> None:
+        """Where more was saved than predicted a set of less error may do; the chosen one stays the last attempt."""
+        for _ in range(MOST_CHEAPER):
+            chosen, budget = self.attempts[-1], self.budget
+            if not chosen.met:
+                return
+            self.budget = Budget(reduce_percent=self._to_predict(chosen))
+            less = self._best(TOP_AGAIN, below=self._predicted[chosen.dropped])
+            if less is None or self._error(less) >= self._error(chosen.dropped):
+                self.budget = budget
+                return
+            self._try(less)
+            if not self.attempts[-1].met:
+                self.attempts[-2:] = [self.attempts[-1], chosen]
+                self.budget = budget
+                return
+
+    @property
+    def considered(self) -> tuple[Considered, ...]:
+        """Every set that was looked at, the chosen one first, then by predicted error."""
+        measured = {attempt.dropped: attempt.measured_percent for attempt in self.attempts}
+        chosen = self.attempts[-1].dropped
+        order = sorted(self._predicted, key=lambda blocks: (blocks != chosen, self._predicted[blocks], blocks))
+        return tuple(
+            Considered(
+                dropped=blocks,
+                predicted_error=self._predicted[blocks],
+                verified_error=self.verified.get(blocks),
+                predicted_percent=predicted_percent(blocks, self.latency),
+                measured_percent=measured.get(blocks),
+                reason=self._why_not(blocks),
+            )
+            for blocks in order
+        )
+
+    def _best(self, most: int, below: float = math.inf) -> Blocks | None:
+        """The least error among the sets of least predicted error that meet the budget and were not tried yet."""
+        tried = {attempt.dropped for attempt in self.attempts}
+        found = best_sets(self.candidates, self.budget, most + len(tried))
+        fresh = [blocks for blocks in found if blocks not in tried and self._predict(blocks) < below][:most]
+        return min(fresh, key=self._error) if len(fresh) > 1 else next(iter(fresh), None)
+
+    def _all(self) -> Blocks:
+        """All blocks, where the prediction has no set left that meets the budget."""
+        blocks = self.candidates.names
+        self.budget = Budget(reduce_percent=predicted_percent(blocks, self.latency).low)
+        return blocks
+
+    def _predict(self, blocks: Blocks) -> float:
+        return self.candidates.error_of(blocks)
+
+    def _error(self, blocks: Blocks) -> float:
+        """Verified where that is possible; a set that was looked at is told of in the plan."""
+        self._predicted[blocks] = self._predict(blocks)
+        if self.verify is None:
+            return self._predicted[blocks]
+        if blocks not in self.verified:
+            error = self.verify(blocks)
+            self.verified[blocks] = error if math.isfinite(error) else math.inf
+        return self.verified[blocks]
+
+    def _try(self, blocks: Blocks) -> None:
+        self._predicted[blocks] = self._predict(blocks)
+        self.attempts.append(try_blocks(blocks, self.latency, self.target, self.measure))
+
+    def _to_predict(self, attempt: Attempt) -> float:
+        """The reduction that must surely be predicted, for a measurement as far from it as this one to meet the target."""
+        measured = attempt.measured_percent or attempt.predicted_percent
+        if measured.estimate <= 0:
+            return math.inf
+        to_spare = measured.estimate - surely_saved(measured, measured=attempt.measured_percent is not None)
+        return attempt.predicted_percent.low * ((self.target or 0.0) + to_spare) / measured.estimate
+
+    def _why_not(self, blocks: Blocks) -> str:
+        chosen = self.attempts[-1].dropped
+        if blocks == chosen:
+            return ""
+        met = {attempt.dropped: attempt.met for attempt in self.attempts}
+        if blocks in met:
+            return (
+                "meets the target, as a set of less error does too" if met[blocks] else "measured, it misses the target"
+            )
+        kind, errors = ("predicted", self._predicted) if self.verify is None else ("verified", self.verified)
+        asked = self.budget.reduce_percent
+        if blocks in errors and errors[blocks] >= errors.get(chosen, math.inf):
+            return f"its {kind} error is no lower"
+        if asked is not None and predicted_percent(blocks, self.latency).low < asked:
+            return f"saves too little: after the measurements, {asked:.1f}% must surely be predicted"
+        return "its predicted error is no lower"

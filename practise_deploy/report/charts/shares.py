@@ -1,0 +1,45 @@
+"""How sure is the choice? In what share of the resamples each block goes, against its rank by itself."""
+
+from __future__ import annotations
+
+import math
+
+from practise_deploy.report.charts.axes import Axis
+from practise_deploy.report.charts.chart import Chart, Key, Mark
+from practise_deploy.report.words import number
+from practise_deploy.terms import Release
+
+
+def shares(release: Release) -> Chart | None:
+    """Rank by score against share of the resamples; None where no set was searched for."""
+    plan = release.plan
+    ranked = [name for name in plan.scores if math.isfinite(plan.chosen_share.get(name, math.nan))]
+    if not ranked:
+        return None
+    marks = [
+        _mark(name, rank, plan.chosen_share[name], name in plan.dropped) for rank, name in enumerate(ranked, start=1)
+    ]
+    return Chart(
+        name="shares",
+        title="How sure each block's place is",
+        said="Rank of each block by its score against the share of the resampled choices in which it goes, "
+        "one mark a block; the table of candidates holds the numbers",
+        x=Axis(title="rank by score (left is cheaper by itself)", low=0.0, high=len(ranked) + 1.0),
+        y=Axis(title="goes in so many of the resampled choices", low=-4.0, high=104.0, unit="%"),
+        marks=tuple(sorted(marks, key=lambda mark: mark.tone)),
+        keys=(Key(tone="new", shape="dot", text="dropped"), Key(tone="soft", shape="ring", text="kept")),
+        note="Each resample draws the images and the savings anew and chooses again. Near 0 or 100% the choice is "
+        "sure; where a cheap block stays or a dear one goes, losses act together or savings fit the target better.",
+    )
+
+
+def _mark(name: str, rank: int, share: float, dropped: bool) -> Mark:
+    outcome = "dropped" if dropped else "kept"
+    return Mark(
+        x=float(rank),
+        y=100 * share,
+        tone="new" if dropped else "soft",
+        shape="dot" if dropped else "ring",
+        name=name,
+        said=f"{name}, {outcome}: ranked {rank} by its score, goes in {number(100 * share)}% of the resamples",
+    )

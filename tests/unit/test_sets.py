@@ -1,0 +1,282 @@
+"""Which set of blocks goes: predicted, verified, measured, and planned again where the measurement misses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from practise_backends.terms import Interval
+from practise_deploy.errors import InputError
+from practise_deploy.planning.choose import out_of_reach
+from practise_deploy.planning.interactions import Blocks
+from practise_deploy.planning.sets import TOP, TOP_AGAIN, choose_set, neighbouring_sets
+from practise_deploy.terms import Budget, Plan
+from unit.test_interactions import FOUR, TWICE, interval, judged, table
+
+ALONE = judged([1.0, 2.0, 3.0, 4.0])  # a is the easiest to lose; losses add up
+
+
+class Measured:
+    """Saves so many percent a block, whatever block, and remembers what it was asked."""
+
+    def __init__(self, percent: float | Mapping[Blocks, float], half: float = 0.0) -> None:
+        self.percent, self.half, self.asked = percent, half, list[Blocks]()
+
+    def __call__(self, blocks: Blocks) -> Interval:
+        self.asked.append(blocks)
+        if isinstance(self.percent, Mapping):
+            return interval(self.percent[blocks], self.half)
+        return interval(self.percent * len(blocks), self.half)
+
+
+class Verified:
+    """The error of a set from a table, else a large one, and what was asked."""
+
+    def __init__(self, errors: Mapping[Blocks, float]) -> None:
+        self.errors, self.asked = errors, list[Blocks]()
+
+    def __call__(self, blocks: Blocks) -> float:
+        self.asked.append(blocks)
+        return self.errors.get(blocks, 9.0)
+
+
+def never(blocks: Blocks) -> Interval:
+    raise AssertionError(f"measured {blocks}")
+
+
+def reasons(plan: Plan) -> dict[Blocks, str]:
+    return {one.dropped: one.reason for one in plan.considered}
+
+
+def attempts(plan: Plan) -> list[tuple[Blocks, bool]]:
+    return [(one.dropped, one.met) for one in plan.attempts]
+
+
+# Predicting.
+
+
+def test_set_is_not_made_of_the_best_blocks_where_these_lose_the_same_thing():
+    plan = choose_set(FOUR, judged([1.0, 1.0, 1.5, 1.5], features=TWICE), Budget(drop=2), None, None)
+    assert list(plan.scores)[:2] == ["a", "b"]
+    assert plan.dropped == ("c", "d")
+    assert plan.reached and plan.target_percent is None
+
+
+def test_target_takes_the_set_of_least_predicted_error_that_surely_saves_enough():
+    latency = table([2.0, 1.0, 1.0, 1.0], half=0.1)
+    plan = choose_set(latency, judged([2.5, 1.0, 1.2, 3.0]), Budget(reduce_percent=18.0), None, None)
+    assert plan.dropped == ("b", "c")  # 18% at the low end, for an error of 2.2 instead of 2.5
+    assert plan.reached and plan.measured_percent is None
+    more = choose_set(latency, judged([2.5, 1.0, 1.2, 3.0]), Budget(reduce_percent=18.1), None, None)
+    assert more.dropped == ("a",)
+
+
+def test_target_in_milliseconds_is_a_reduction_from_the_measured_baseline():
+    plan = choose_set(FOUR, ALONE, Budget(target_ms=7.5), None, None)
+    assert plan.target_percent == pytest.approx(25.0) and plan.dropped == ("a", "b", "c")
+
+
+# Verifying.
+
+
+def test_best_verified_of_the_few_best_predicted_sets_goes():
+    verify = Verified({("a", "b"): 3.0, ("a", "c"): 1.0, ("b", "c"): 2.0})
+    plan = choose_set(FOUR, ALONE, Budget(drop=2), None, verify)
+    assert plan.dropped == ("a", "c")
+    assert len(verify.asked) == len(set(verify.asked)) == TOP
+    first, second, *_ = plan.considered
+    assert (first.dropped, first.verified_error, first.reason) == (("a", "c"), 1.0, "")
+    assert (second.dropped, second.verified_error) == (("a", "b"), 3.0)
+    assert second.reason == "its verified error is no lower"
+    assert second.predicted_error < first.predicted_error
+    assert len(plan.considered) == TOP
+
+
+def test_only_set_is_not_compared_with_itself():
+    verify = Verified({})
+    plan = choose_set(FOUR, ALONE, Budget(drop=4), None, verify)
+    assert plan.dropped == ("a", "b", "c", "d") and verify.asked == []
+    assert [one.verified_error for one in plan.considered] == [None]
+
+
+def test_error_that_is_no_number_is_worse_than_any():
+    verify = Verified({("a",): float("nan"), ("b",): 5.0})
+    assert choose_set(FOUR, ALONE, Budget(drop=1), None, verify).dropped == ("b",)
+
+
+def test_set_is_verified_once_however_often_it_comes_up():
+    verify = Verified({})
+    choose_set(FOUR, ALONE, Budget(reduce_percent=20.0), Measured(9.0), verify)
+    assert len(verify.asked) == len(set(verify.asked)) <= TOP + TOP_AGAIN
+
+
+# Measuring.
+
+
+def test_measured_set_that_misses_asks_for_correspondingly_more():
+    """Each block saves 10% by the table and 7% in truth: two are too few for 20%, three are enough."""
+    measure = Measured(7.0)
+    plan = choose_set(FOUR, ALONE, Budget(reduce_percent=20.0), measure, None)
+    assert attempts(plan) == [(("a", "b"), False), (("a", "b", "c"), True)]
+    assert measure.asked == [("a", "b"), ("a", "b", "c")]
+    assert plan.measured_percent is not None and plan.measured_percent.estimate == pytest.approx(21.0)
+    assert reasons(plan)[("a", "b")] == "measured, it misses the target"
+
+
+def test_much_too_small_a_set_is_not_grown_block_by_block():
+    measure = Measured(5.0)
+    plan = choose_set(FOUR, ALONE, Budget(reduce_percent=20.0), measure, None)
+    assert measure.asked == [("a", "b"), ("a", "b", "c", "d")]
+    assert plan.reached
+
+
+def test_set_that_saves_too_little_after_the_measurement_says_so():
+    verify = Verified({("a", "b"): 1.0, ("a", "c"): 2.0})
+    plan = choose_set(FOUR, ALONE, Budget(reduce_percent=20.0), Measured(7.0), verify)
+    assert len(plan.dropped) == 3
+    assert reasons(plan)[("a", "c")] == "saves too little: after the measurements, 28.6% must surely be predicted"
+
+
+def test_target_counts_as_met_with_half_an_interval_to_spare():
+    met = choose_set(FOUR, ALONE, Budget(reduce_percent=18.0), Measured(10.0, half=0.9), None)
+    assert met.dropped == ("a", "b")  # 19.1 at the bad end
+    missed = choose_set(FOUR, ALONE, Budget(reduce_percent=18.5), Measured(10.0, half=0.9), None)
+    assert attempts(missed) == [(("a", "b"), False), (("a", "b", "c"), True)]
+
+
+def test_set_of_less_error_is_tried_where_the_table_promised_too_little():
+    """Each block saves at least 9% by the table and 10% in truth, so that two do for 20%."""
+    measure = Measured(10.0)
+    plan = choose_set(table([1.0] * 4, half=0.1), ALONE, Budget(reduce_percent=20.0), measure, None)
+    assert measure.asked == [("a", "b", "c"), ("a", "b")]
+    assert attempts(plan) == [(("a", "b", "c"), True), (("a", "b"), True)]
+    assert plan.dropped == ("a", "b")
+    assert reasons(plan)[("a", "b", "c")] == "meets the target, as a set of less error does too"
+
+
+def test_set_of_less_error_that_misses_leaves_the_one_that_met():
+    measure = Measured({("a", "b", "c"): 33.0, ("a", "b"): 19.0})
+    plan = choose_set(table([1.0] * 4, half=0.1), ALONE, Budget(reduce_percent=20.0), measure, None)
+    assert attempts(plan) == [(("a", "b"), False), (("a", "b", "c"), True)]
+    assert plan.dropped == ("a", "b", "c") and plan.reached
+    assert reasons(plan)[("a", "b")] == "measured, it misses the target"
+
+
+def test_set_that_saves_less_for_no_less_verified_error_is_not_measured():
+    measure, verify = Measured(10.0), Verified({("a", "b", "c"): 1.0})
+    plan = choose_set(table([1.0] * 4, half=0.1), ALONE, Budget(reduce_percent=20.0), measure, verify)
+    assert measure.asked == [("a", "b", "c")] == [plan.dropped]
+    assert reasons(plan)[("a", "b")] == "its verified error is no lower"
+
+
+def test_number_of_blocks_is_taken_as_asked_and_measured_once():
+    measure = Measured(1.0)
+    plan = choose_set(FOUR, ALONE, Budget(drop=3), measure, None)
+    assert plan.dropped == ("a", "b", "c") and measure.asked == [("a", "b", "c")]
+    assert plan.reached and plan.predicted_ms == pytest.approx(7.0)
+
+
+def test_unreachable_target_holds_all_blocks_and_says_what_can_be_had():
+    plan = choose_set(FOUR, ALONE, Budget(reduce_percent=50.0), Measured(9.6, half=0.9), None)
+    assert not plan.reached and plan.dropped == ("a", "b", "c", "d")
+    error = out_of_reach(plan)
+    assert "all 4 rankable blocks saves 38.4% [37.5, 39.3], 6.160 ms of 10.000 ms" in error.message
+    assert choose_set(FOUR, ALONE, Budget(reduce_percent=36.0), Measured(9.6, half=0.9), None).reached
+
+
+def test_sets_that_save_nothing_end_with_all_blocks():
+    measure = Measured(-1.0)
+    plan = choose_set(FOUR, ALONE, Budget(reduce_percent=10.0), measure, None)
+    assert not plan.reached and measure.asked == [("a",), ("a", "b", "c", "d")]
+
+
+def test_measurements_that_hardly_grow_do_not_go_on_for_ever():
+    rng = np.random.default_rng(1)
+    asked: list[Blocks] = []
+
+    def nearly(blocks: Blocks) -> Interval:
+        asked.append(blocks)
+        return interval(19.999)
+
+    latency = table(list(rng.uniform(0.2, 0.6, 14)))
+    plan = choose_set(latency, judged(list(rng.uniform(1, 3, 14))), Budget(reduce_percent=20.0), nearly, None)
+    assert not plan.reached and len(plan.dropped) == 14
+    assert len(asked) == len(set(asked)) < 12
+
+
+# Refusals.
+
+
+def test_nothing_is_dropped_where_no_saving_can_be_told_from_none():
+    latency = table([0.0, 0.0])
+    plan = choose_set(latency, judged([1.0, 1.0]), Budget(reduce_percent=10.0), never, None)
+    assert (plan.dropped, plan.reached, plan.considered, plan.set_share) == ((), False, (), None)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"), [(Budget(drop=5), "only 4 blocks"), (Budget(target_ms=11.0), "within 11 ms")]
+)
+def test_impossible_budgets_are_refused(budget: Budget, said: str):
+    with pytest.raises(InputError, match=said):
+        choose_set(FOUR, ALONE, budget, never, None)
+
+
+# What the plan tells.
+
+
+def test_plan_tells_how_sure_every_block_is_and_why_others_stay():
+    forms = np.stack([np.diag([1.0, 2.0, 8.0, 9.0]), np.diag([2.0, 1.0, 8.0, 9.0])] * 20)
+    plan = choose_set(FOUR, judged([1.0, 1.1, 8.0, 9.0], features=forms), Budget(drop=1), None, None)
+    assert list(plan.chosen_share) == list(plan.scores) == ["a", "b", "c", "d"]
+    assert plan.set_share == plan.chosen_share["a"]
+    other = plan.chosen_share["b"]
+    assert 0.2 < other < 0.8
+    said = {kept.block: kept.reason for kept in plan.kept}
+    assert said["b"] == f"in {100 * other:.0f}% of the resampled choices; --drop 1 was asked for"
+    assert said["d"] == "in 0% of the resampled choices; --drop 1 was asked for"
+
+
+# Neighbours.
+
+
+def sizes(found: Sequence[Blocks]) -> list[int]:
+    return [len(blocks) for blocks in found]
+
+
+@pytest.mark.parametrize(
+    ("dropped", "expected"), [(1, [1, 2, 3]), (2, [1, 2, 3, 4]), (4, [2, 3, 4, 5, 6]), (8, [4, 6, 7, 8])]
+)
+def test_neighbours_of_a_number_of_blocks_are_the_best_sets_of_near_numbers(dropped: int, expected: list[int]):
+    latency, losses = table([0.5] * 8), judged([float(n) for n in range(1, 9)])
+    plan = choose_set(latency, losses, Budget(drop=dropped), None, None)
+    found = neighbouring_sets(latency, losses, plan)
+    assert sizes(found) == expected and plan.dropped in found
+
+
+def test_neighbours_need_not_hold_one_another():
+    losses = judged([1.0] * 4, features=TWICE)
+    plan = choose_set(FOUR, losses, Budget(drop=1), None, None)
+    assert neighbouring_sets(FOUR, losses, plan) == [("a",), ("c", "d"), ("a", "c", "d")]
+
+
+def test_neighbours_of_a_reduction_save_up_to_two_blocks_worth_less_and_more():
+    latency, losses = table([0.5] * 8), judged([float(n) for n in range(1, 9)])
+    plan = choose_set(latency, losses, Budget(reduce_percent=20.0), None, None)
+    assert sizes(neighbouring_sets(latency, losses, plan)) == [2, 3, 4, 5, 6]
+    assert sizes(neighbouring_sets(latency, losses, plan, 38.0)) == [2, 3, 4, 5, 6, 8]
+
+
+def test_what_a_demand_on_the_speed_calls_for_is_a_neighbour_too():
+    latency, losses = table([0.5] * 8), judged([float(n) for n in range(1, 9)])
+    plan = choose_set(latency, losses, Budget(drop=1), None, None)
+    assert sizes(neighbouring_sets(latency, losses, plan, 33.0)) == [1, 2, 3, 7]
+    assert sizes(neighbouring_sets(latency, losses, plan, 99.0)) == [1, 2, 3, 8]
+
+
+def test_set_that_was_verified_as_the_best_stays_among_its_neighbours():
+    verify = Verified({("b", "d"): 1.0})
+    plan = choose_set(FOUR, ALONE, Budget(drop=2), None, verify)
+    assert plan.dropped == ("b", "d")
+    assert neighbouring_sets(FOUR, ALONE, plan) == [("a",), ("b", "d"), ("a", "b", "c"), ("a", "b", "c", "d")]
