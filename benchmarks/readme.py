@@ -102,6 +102,59 @@ def instrument() -> str:
     return "\n".join(rows)
 
 
+def tiny_sets() -> str:
+    """Accuracy at equal latency, a table for every point that has results, and the figures of the comparison."""
+    found = _read("tiny_sets.json")
+    if found is None:
+        return "Not measured yet."
+    known = [point for point in found["points"] if any(each["seeds"] for each in point["methods"].values())]
+    parts = [_point(point) for point in known]
+    missing = len(found["missing"])
+    state = f"{missing} of {found['done'] + missing} units are missing." if missing else "All units are done."
+    return "\n\n".join([*parts, _figures(found["figures"]), state])
+
+
+def _point(point: dict) -> str:
+    rows = [
+        f"**{point['network']}, {point['asked_percent']}% asked, {point['images']} images, {point['steps']} steps** (original {point['teacher_percent']:.2f}%)",
+        "",
+        "| method | seeds | top-1, mean ± std | less latency | `ours` minus it, points |",
+        "|---|---|---|---|---|",
+    ]
+    for name, each in point["methods"].items():
+        if not each["seeds"]:
+            rows.append(f"| {name} | missing | | | |")
+            continue
+        wanted = len(each["seeds"]) + len(each["missing_seeds"])
+        seeds = f"{len(each['seeds'])} of {wanted}" if each["missing_seeds"] else f"{wanted}"
+        spread = "" if each["std"] is None else f" ± {each['std']:.2f}"
+        cut, how = each["reduction_percent"], "measured" if each["reduction_measured"] else "predicted"
+        less = f"{cut['estimate']:.1f}% [{cut['low']:.1f}, {cut['high']:.1f}], {how}"
+        rows.append(f"| {name} | {seeds} | {each['mean']:.2f}{spread} | {less} | {_points(each.get('ours_minus'))} |")
+    return "\n".join(rows)
+
+
+def _figures(figures: dict) -> str:
+    """The paper's recipe at few images, and the best filter pruning at 22%."""
+    rows = ["| `ours` minus | at | points |", "|---|---|---|"]
+    few = figures["ours_minus_paper_mean_at_50_images"]
+    rows.append(f"| paper | mean of {few['points']} points at 50 images | {_points(few)} |")
+    rows += [
+        f"| {each['method'] or 'filters'} (the best filter pruning) | {each['network']}, 22%, {each['images']} images | {_points(each)} |"
+        for each in figures["ours_minus_best_filters_at_22"]
+    ]
+    return "\n".join(rows)
+
+
+def _points(found: dict | None) -> str:
+    """A difference with its interval, where there is one."""
+    if found is None or found["estimate"] is None:
+        return ""
+    if found.get("low") is None:
+        return f"{found['estimate']:+.2f}"
+    return f"{found['estimate']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+
+
 def _read(name: str) -> dict | None:
     path = RESULTS / name
     return json.loads(path.read_text()) if path.is_file() else None
@@ -114,6 +167,7 @@ def _tau(value: float | None) -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
+    "docs/tiny-sets.md": {"tiny_sets": tiny_sets},
 }
 
 

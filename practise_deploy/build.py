@@ -36,7 +36,7 @@ from practise_deploy.planning.latency import (
     measure_reductions,
 )
 from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.sequence import recover
+from practise_deploy.planning.sequence import error_without, recover
 from practise_deploy.planning.sets import choose_set, neighbouring_sets
 from practise_deploy.results import write_results
 from practise_deploy.shipping.batching import with_any_batch
@@ -172,8 +172,8 @@ class Build(Ground):
                 return measure_reduction(self.cuttable, self.named(names), self.stand, progress)
 
         def verify(names: tuple[str, ...]) -> float:
-            found = self._recovered(f"Recovering without {', '.join(names)}", names, self.lesson.few.images)
-            return found.mse if found.criterion is None else found.criterion
+            with self.screen(f"Refitting without {', '.join(names)}") as progress, exact(self.settings.seed):
+                return error_without(self.lesson.few, self.named(names), progress)
 
         def compute() -> Plan:
             measured = measure if self._wanted.is_at_hand(self.latency) else None

@@ -321,6 +321,21 @@ def test_one_ridge_for_all_sites_competes_with_each_in_its_best_way():
     assert student.method.rsplit(", ", 1)[1] == min(told, key=lambda name: float(told[name]))
 
 
+@pytest.mark.parametrize("few", [8, 200])
+def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(few, monkeypatch):
+    monkeypatch.setattr("practise_deploy.model.images.FEW", few)
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    dropped, data = [blocks["layer1.1"], blocks["layer2.1"]], images(20, RESNET)
+    found = sequence.error_without(Lesson(teacher=teacher, feature=feature, images=data), dropped, Silent())
+    student = recover(teacher, feature, dropped, data, 0, Silent())
+    told = [
+        float(part.split(" ")[-1])
+        for part in student.notes[0].replace(", ridge", " ridge").split(": ")[1].split(", ")
+        if sequence.EACH not in part
+    ]
+    assert found == pytest.approx(min(told), rel=1e-3)
+
+
 def test_error_after_a_site_is_what_the_network_gives_from_end_to_end():
     """The replay with a changed value equals the network with its weights written back."""
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)

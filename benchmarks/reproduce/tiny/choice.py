@@ -1,0 +1,81 @@
+"""Which blocks the baselines drop, from the latency table alone and what each of them looks at. Nothing is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from practise_backends.terms import Interval, LatencyTable
+from practise_deploy.errors import InputError
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
+from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.surgery import drop_blocks, junctions
+from practise_deploy.planning.adaptors import measure_by_adaptors
+from practise_deploy.planning.choose import predicted_percent
+from practise_deploy.progress import Silent
+
+from .grid import MET_AT
+from .subjects import Subject
+
+
+def first_that_meet(order: Sequence[str], table: LatencyTable, reduction: float) -> tuple[str, ...]:
+    """The fewest blocks, in this order, whose predicted reduction meets the target.
+
+    Raises: InputError where all together do not.
+    """
+    for count in range(1, len(order) + 1):
+        if meets(predicted_percent(order[:count], table), reduction):
+            return tuple(order[:count])
+    raise InputError(f"dropping all {len(order)} blocks is not predicted to save {reduction}%")
+
+
+def meets(predicted: Interval, reduction: float) -> bool:
+    """Whether a prediction counts as enough."""
+    return bool(getattr(predicted, MET_AT) >= reduction)
+
+
+def at_random(table: LatencyTable, images: int, seed: int) -> tuple[str, ...]:
+    """The blocks in an order that the seed draws."""
+    names = _told_apart(table)
+    return tuple(names[place] for place in np.random.default_rng([seed, images]).permutation(len(names)))
+
+
+def by_score(errors: dict[str, float], table: LatencyTable) -> tuple[str, ...]:
+    """The paper's order: lowest R(B) / tau(B) first (PRACTISE, section 3.3)."""
+    saving = {each.block: each.saving_ms.estimate for each in table.savings}
+    return tuple(sorted(_told_apart(table), key=lambda name: errors[name] / saving[name]))
+
+
+def by_error(errors: dict[str, float], table: LatencyTable) -> tuple[str, ...]:
+    """Lowest error first, whatever a block saves."""
+    return tuple(sorted(_told_apart(table), key=errors.__getitem__))
+
+
+def _told_apart(table: LatencyTable) -> list[str]:
+    return [saving.block for saving in table.savings if saving.distinguishable]
+
+
+def plain_errors(subject: Subject, images: FitImages) -> dict[str, float]:
+    """Every block's error of the pre-pooling features where it is dropped and nothing else is done."""
+    teacher, found = subject.teacher.cpu(), {}
+    for block in subject.candidates:
+        student = drop_blocks(teacher, [block], share_weights=True)
+        own = feature_in(student, subject.feature, junctions(student, [block]))
+        found[block.name] = Pair(student, teacher, own, subject.feature).error(images, 64)
+    return found
+
+
+def adaptor_errors(subject: Subject, images: FitImages, schedule: Schedule) -> dict[str, dict[str, float]]:
+    """Every block's R by the paper's SGD on adaptors; the product computes it on the CPU.
+
+    One thing is not as published: R is judged on a fifth of the images that the adaptors did not learn from.
+    """
+    teacher = subject.teacher.cpu()
+    torch.manual_seed(schedule.seed)
+    lesson = Lesson(teacher=teacher, feature=subject.feature, images=images, seed=schedule.seed)
+    found = measure_by_adaptors(lesson, subject.candidates, schedule, Silent())
+    return {each.block: {"mse": each.mse.estimate, "mse_dropped": each.mse_dropped} for each in found.of}

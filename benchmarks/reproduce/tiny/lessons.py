@@ -1,0 +1,108 @@
+"""Recovering a pruned network by SGD: feature mimicking, knowledge distillation, or the true labels.
+
+One loop for all three, with the same draws of images for one seed, so that only the loss and its learning rate
+differ. All images of the tiny set are learnt from; BatchNorm is in train mode, as published for each.
+Sources: mimicking: PRACTISE (Wang and Wu, CVPR 2023) and MiR (Wang et al., ECCV 2022). Distillation: Hinton et al. (2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional as F
+
+from practise_deploy.model.compute import autocast
+from practise_deploy.model.draws import Draw
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.values import forward, named
+
+TEMPERATURE = 4.0
+SOFT_SHARE = 0.9
+RATES = {"mimic": 0.02, "kd": 0.001, "labels": 0.001}
+"""Learning rates: mimicking as published; the other two by `pilot` (see `pilot.json` among the results)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pupil:
+    """A pruned network beside its teacher; `feature` is its name for the teacher's pre-pooling feature map."""
+
+    student: fx.GraphModule
+    feature: str
+    teacher: fx.GraphModule
+    teacher_feature: str
+    device: torch.device
+
+
+Loss = Callable[[Pupil, Tensor, Tensor], Tensor]
+
+
+def mimic_loss(pupil: Pupil, x: Tensor, labels: Tensor) -> Tensor:
+    """Squared difference to the teacher's pre-pooling features; the labels are not looked at."""
+    with torch.no_grad():
+        (wanted,) = forward(pupil.teacher, x, [named(pupil.teacher, pupil.teacher_feature)])
+    (found,) = forward(pupil.student, x, [named(pupil.student, pupil.feature)])
+    return F.mse_loss(found.float(), wanted.float())
+
+
+def label_loss(pupil: Pupil, x: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy with the true labels."""
+    return F.cross_entropy(pupil.student(x).float(), labels)
+
+
+def distillation_loss(pupil: Pupil, x: Tensor, labels: Tensor) -> Tensor:
+    """Mostly the teacher's softened answers, a little of the true labels."""
+    with torch.no_grad():
+        wanted = pupil.teacher(x).float()
+    return distillation(pupil.student(x).float(), wanted, labels)
+
+
+def distillation(found: Tensor, wanted: Tensor, labels: Tensor) -> Tensor:
+    """0.9 T^2 KL(teacher || student) at T = 4, and 0.1 cross entropy. Shapes: logits [n, classes], labels [n].
+
+    Source: Hinton et al. (2015), section 2.
+    """
+    soft = F.kl_div(
+        F.log_softmax(found / TEMPERATURE, 1), F.log_softmax(wanted / TEMPERATURE, 1),
+        reduction="batchmean", log_target=True,
+    )  # fmt: skip
+    return SOFT_SHARE * TEMPERATURE**2 * soft + (1 - SOFT_SHARE) * F.cross_entropy(found, labels)
+
+
+LOSSES: dict[str, Loss] = {"mimic": mimic_loss, "labels": label_loss, "kd": distillation_loss}
+
+
+def teach(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule) -> float:
+    """Descend on the pupil's weights; leaves it in eval mode and gives the mean loss of the last tenth of the steps."""
+    pupil.student.to(pupil.device).requires_grad_(True)
+    pupil.teacher.to(pupil.device).requires_grad_(False).eval()
+    optimiser = torch.optim.SGD(
+        pupil.student.parameters(),
+        lr=schedule.learning_rate,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+    )
+    draw, recent = Draw(images, schedule), []
+    pupil.student.train(schedule.norms == "trained")
+    for step in range(schedule.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step)
+        x = draw(step).to(pupil.device)
+        with autocast(pupil.device, schedule.dtype):
+            value = LOSSES[loss](pupil, x, _labels(images, draw, step).to(pupil.device))
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        optimiser.step()
+        if step >= 0.9 * schedule.steps:
+            recent.append(float(value.detach()))
+    pupil.student.eval()
+    return sum(recent) / max(1, len(recent))
+
+
+def _labels(images: FitImages, draw: Draw, step: int) -> Tensor:
+    """The labels of a step's batch; zeros where the images have none."""
+    which = draw.which(step)
+    return torch.zeros(len(which), dtype=torch.int64) if images.labels is None else images.labels[which]

@@ -1,0 +1,68 @@
+"""The product's default, in one place: everything else in the grid knows nothing of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import fx
+
+from practise_backends.terms import Interval, LatencyTable
+from practise_deploy.finetune import finetune, schedule_for
+from practise_deploy.model.compute import exact
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
+from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
+from practise_deploy.planning.recoverability import measure_recoverability
+from practise_deploy.planning.sequence import error_without, recover
+from practise_deploy.planning.sets import choose_set
+from practise_deploy.progress import Silent
+from practise_deploy.settings import Settings
+from practise_deploy.terms import Budget
+
+from .grid import Unit
+from .subjects import Subject
+
+
+def recovered_by_default(
+    unit: Unit, subject: Subject, images: FitImages, table: LatencyTable, where: tuple[torch.device, torch.dtype]
+) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """The student that `practise-deploy build` would make with the unit's budget, images, seed and steps, and its blocks.
+
+    where: the device and the precision of the finetuning steps.
+    """
+    device, dtype = where
+    teacher, feature, seed = subject.teacher.cpu(), subject.feature, unit.seed
+    judging = dtype if subject.network.input_shape[-1] > 64 else torch.float32
+    lesson = Lesson(teacher=teacher, feature=feature, images=images, seed=seed, judging=judging)
+    with exact(seed):
+        found = measure_recoverability(lesson, subject.candidates, Silent())
+
+        def verify(names: tuple[str, ...]) -> float:
+            return error_without(lesson.few, subject.named(names), Silent())
+
+        plan = choose_set(sure(table), found, Budget(reduce_percent=float(unit.reduction)), None, verify)
+        dropped = subject.named(plan.dropped)
+        start = recover(lesson, dropped, Silent())
+        student = drop_blocks(teacher, dropped)
+        load_weights(student, start.weights)
+        own = feature_in(student, feature, junctions(student, dropped))
+        asked = Settings(recipe="refit", iterations=unit.steps, seed=seed)
+        schedule = schedule_for(asked, subject.network.input_shape[-1], dtype)
+        pair = Pair(student, teacher, own, feature, device)
+        finetune(pair, start, images, schedule, Silent())
+    return student.eval(), plan.dropped
+
+
+def sure(table: LatencyTable) -> LatencyTable:
+    """The table with every saving known exactly: in this grid a budget counts as met by the estimate, for all methods."""
+
+    def exactly(found: Interval) -> Interval:
+        return replace(found, low=found.estimate, high=found.estimate)
+
+    savings = tuple(
+        replace(each, saving_ms=exactly(each.saving_ms), reduction_percent=exactly(each.reduction_percent))
+        for each in table.savings
+    )
+    return replace(table, savings=savings, additivity=exactly(table.additivity) if table.additivity else None)

@@ -1,0 +1,143 @@
+"""The networks of the grid with their images, loaded as the product loads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+
+from practise_deploy.errors import InputError
+from practise_deploy.model.blocks import droppable, find_blocks
+from practise_deploy.model.images import FitImages, HeldOutImages, image_size_of, load_images
+from practise_deploy.model.networks import Network, load_network
+from practise_deploy.model.values import batches, forward, logits_of, named
+from practise_deploy.settings import Settings
+from practise_deploy.terms import Block
+
+ROOT = Path(__file__).resolve().parents[3]
+DATA = ROOT.parent / "shared" / "data"
+INNER = {
+    "resnet20": r"layer\d\.\d+\.conv1$",
+    "resnet56": r"layer\d\.\d+\.conv1$",
+    "efficientnet-lite0": r"_blocks\.\d+\._expand_conv$",
+    "torchvision:resnet34": r"layer\d\.\d+\.conv1$",
+    "torchvision:resnet50": r"layer\d\.\d+\.conv[12]$",
+    "torchvision:mobilenet_v2": r"features\.\d+\.conv\.0\.0$",
+}
+"""The convolutions whose outputs stay within a residual unit: the widths that filter pruning may change."""
+
+_BATCH = 100
+
+
+def settings_of(name: str, data: Path) -> Settings:
+    """What the product is told about a network of the grid. data: the folder with the networks and images."""
+    if name in ("resnet20", "resnet56"):
+        cifar = data / "cifar10"
+        network = f"{ROOT / 'tests' / 'networks.py'}:make_{name}"
+        return Settings(
+            network=network, weights=cifar / f"{name}.pt", data=cifar / "train.npz", eval=cifar / "test.npz"
+        )
+    folder = "imagenet" if name.startswith("torchvision:") else "imagenette"
+    return Settings(network=name, data=data / folder / "train", eval=data / folder / "val")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a network answers on the test images. feature_error: of its pre-pooling features against the teacher's."""
+
+    correct: npt.NDArray[np.bool_]
+    feature_error: float
+
+
+@dataclass(slots=True)
+class Subject:
+    """A network, its residual units, the images that tiny sets are drawn from, and those that judge."""
+
+    name: str
+    settings: Settings
+    network: Network
+    blocks: tuple[Block, ...]
+    pool: FitImages
+    test: HeldOutImages
+    _features: list[Tensor] = field(default_factory=list, repr=False)
+    _correct: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
+
+    @property
+    def teacher(self) -> fx.GraphModule:
+        """The network as it came."""
+        return self.network.traced
+
+    @property
+    def feature(self) -> str:
+        """The teacher's pre-pooling feature map."""
+        return self.network.facts.feature
+
+    @property
+    def candidates(self) -> tuple[Block, ...]:
+        """The units that can be dropped."""
+        return droppable(self.blocks)
+
+    def named(self, names: tuple[str, ...]) -> list[Block]:
+        """Units by name, in the network's order."""
+        return [block for block in self.blocks if block.name in names]
+
+    def tiny_set(self, images: int, seed: int) -> FitImages:
+        """So many images, drawn at random with the seed."""
+        if images > len(self.pool):
+            raise InputError(f"{self.name} has {len(self.pool)} images to draw from, not {images}")
+        order = torch.randperm(len(self.pool), generator=torch.Generator().manual_seed(seed))
+        return self.pool.part(order[:images].sort().values)
+
+    def judge(self, student: fx.GraphModule, feature: str, device: torch.device) -> Judgement:
+        """The student on the test images, in fp32 and eval mode."""
+        wanted = self._wanted(device)
+        correct, total = [], 0.0
+        for number, (right, found) in enumerate(_answers(student, feature, self.test, device)):
+            correct.append(right)
+            total += float((wanted[number].to(device) - found).float().square().mean()) * len(found)
+        return Judgement(np.concatenate(correct), total / len(self.test))
+
+    def teacher_correct(self, device: torch.device) -> npt.NDArray[np.bool_]:
+        """The teacher's answers, computed once a process."""
+        self._wanted(device)
+        assert self._correct is not None
+        return self._correct
+
+    def _wanted(self, device: torch.device) -> list[Tensor]:
+        if self._correct is None:
+            answers = [(right, f.half().cpu()) for right, f in _answers(self.teacher, self.feature, self.test, device)]
+            self._features = [features for _, features in answers]  # in half precision: errors are far larger
+            self._correct = np.concatenate([right for right, _ in answers])
+        return self._features
+
+
+def _answers(
+    network: fx.GraphModule, feature: str, images: HeldOutImages, device: torch.device
+) -> Iterator[tuple[npt.NDArray[np.bool_], Tensor]]:
+    """Whether each image is told right, and the feature maps, batch by batch."""
+    assert images.labels is not None
+    network.to(device).eval()
+    wanted = [logits_of(network), named(network, feature)]
+    for part in batches(len(images), _BATCH):
+        with torch.no_grad():
+            logits, features = forward(network, images.batch(part).to(device), wanted)
+        yield (logits.argmax(1).cpu() == images.labels[part]).numpy(), features
+
+
+@lru_cache(maxsize=1)
+def load_subject(name: str, data: Path) -> Subject:
+    """A network of the grid; loaded once for as long as no other is asked for."""
+    settings = settings_of(name, data)
+    network = load_network(settings, image_size=image_size_of(settings))
+    images = load_images(settings, network.facts)
+    blocks = find_blocks(network.traced, network.input_shape)
+    return Subject(name, settings, network, blocks, images.fit, images.held_out)
+
+
+Loader = Callable[[str], Subject]

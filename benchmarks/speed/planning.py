@@ -1,0 +1,214 @@
+"""What planning costs: ours in closed form against the paper's scoring by SGD, in images, seconds and memory.
+
+    python benchmarks/speed/planning.py [resnet56] [efficientnet-lite0] [resnet34] [--data ../shared/data]
+
+Ours is recoverability, the choice of blocks with its verifying refits, and the refit of the chosen network. The
+paper's scoring trains adaptors for 1000 steps of 64 images for every block; here STEPS steps of every block are
+timed and counted in the same process, turn by turn with ours, and multiplied out. Images are counted in forwards of the whole network: an operation
+counts by its share of the multiply-accumulates, a gradient as two forwards of what it goes through (of ours; the
+paper's gradients are left out of its count, to its favour). ResNet-34 has random weights, which cost the same.
+Savings of all blocks are taken as equal, so that no latency is measured here.
+Each case is a process of its own, so that its peak memory is its own. Writes benchmarks/results/planning.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from practise_backends.terms import Interval, LatencyTable, Saving
+from practise_deploy.model import values
+from practise_deploy.model.blocks import droppable, find_blocks
+from practise_deploy.model.compute import exact, pick_device, pick_precision
+from practise_deploy.model.images import image_size_of, load_images
+from practise_deploy.model.lesson import Lesson
+from practise_deploy.model.networks import load_network
+from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.values import macs_by_node
+from practise_deploy.planning.adaptors import measure_by_adaptors
+from practise_deploy.planning.recoverability import measure_recoverability
+from practise_deploy.planning.sequence import error_without, recover
+from practise_deploy.planning.sets import choose_set
+from practise_deploy.progress import Silent
+from practise_deploy.settings import Settings
+from practise_deploy.terms import Block, Budget
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+STEPS, OFFICIAL = 3, 1000
+BATCH = 64
+REDUCTION = 25.0
+CASES: dict[str, list[tuple[int, int | None, bool]]] = {
+    "resnet56": [(500, None, True), (50, None, False), (1000, None, False), (500, 6, False), (500, 12, False)],
+    "efficientnet-lite0": [(500, None, True), (50, None, False), (900, None, False)],
+    "resnet34": [(500, None, True)],
+}
+"""By network: images, number of candidate blocks (None: all), whether the paper's scoring is measured beside."""
+
+
+class Counter:
+    """Counts forwards of the whole network while it is open, by multiply-accumulates."""
+
+    def __init__(self, macs: dict[str, int]) -> None:
+        self.macs, self.whole, self.images = macs, sum(macs.values()), 0.0
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Count every operation that the traced networks execute; in a graph of gradients it counts three times."""
+        plain = values.execute
+
+        def counted(traced: fx.GraphModule, node: fx.Node, env: values.Env) -> torch.Tensor:
+            value = plain(traced, node, env)
+            if node.name in self.macs:
+                times = 3 if self.gradients and value.requires_grad else 1
+                self.images += times * len(value) * self.macs[node.name] / self.whole
+            return value
+
+        values.execute = counted
+        try:
+            yield
+        finally:
+            values.execute = plain
+
+    gradients = True
+
+
+def settings_of(name: str, data: Path) -> Settings:
+    """The network and its images."""
+    if name == "resnet56":
+        network = f"{ROOT / 'tests' / 'networks.py'}:make_resnet56"
+        return Settings(
+            network=network, weights=data / "cifar10/resnet56.pt", data=data / "cifar10/train.npz",
+            eval=data / "cifar10/test.npz",
+        )  # fmt: skip
+    known = "torchvision:resnet34" if name == "resnet34" else name
+    return Settings(network=known, data=data / "imagenette/train", eval=data / "imagenette/val")
+
+
+def lesson_of(name: str, images: int, data: Path) -> tuple[Lesson, tuple[Block, ...], dict[str, int]]:
+    """The lesson of so many images, the blocks that can go, and the network's multiply-accumulates by value."""
+    settings = settings_of(name, data)
+    torch.manual_seed(0)
+    network = load_network(settings, structure_only=name == "resnet34", image_size=image_size_of(settings))
+    fit = load_images(settings, network.facts).fit
+    order = torch.randperm(len(fit), generator=torch.Generator().manual_seed(0))[:images].sort().values
+    dtype = pick_precision(None, network.input_shape[-1], pick_device("cpu"))
+    lesson = Lesson(teacher=network.traced, feature=network.facts.feature, images=fit.part(order), judging=dtype)
+    macs = macs_by_node(network.traced, torch.zeros(network.input_shape))
+    return lesson, droppable(find_blocks(network.traced, network.input_shape)), macs
+
+
+def equal_savings(blocks: Sequence[Block]) -> LatencyTable:
+    """A table in which every block saves the same."""
+    from tests.unit import releases  # a made-up table to start from
+
+    def exactly(value: float) -> Interval:
+        return Interval(estimate=value, low=value, high=value, confidence=0.95)
+
+    share = 100.0 * 0.6 / len(blocks)
+    savings = tuple(
+        Saving(
+            block=block.name, latency_class=block.latency_class, saving_ms=exactly(share / 10),
+            reduction_percent=exactly(share), pooled_with=(), distinguishable=True,
+        )
+        for block in blocks
+    )  # fmt: skip
+    from dataclasses import replace
+
+    return replace(releases.latency(), baseline_ms=exactly(10.0), savings=savings, additivity=None)
+
+
+def timed(work: Callable[[], Any], counter: Counter) -> tuple[Any, dict[str, float]]:
+    """What the work gives, its seconds, and its images."""
+    counter.images, began = 0.0, time.monotonic()
+    with counter.open():
+        given = work()
+    return given, {"seconds": time.monotonic() - began, "image_forwards": counter.images}
+
+
+def ours(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, Any]:
+    """Planning and recovery, part by part."""
+    found, scoring = timed(lambda: measure_recoverability(lesson, blocks, Silent()), counter)
+    named = {block.name: block for block in blocks}
+
+    def verify(names: tuple[str, ...]) -> float:
+        return error_without(lesson.few, [named[name] for name in names], Silent())
+
+    table = equal_savings(blocks)
+    plan, choosing = timed(lambda: choose_set(table, found, Budget(reduce_percent=REDUCTION), None, verify), counter)
+    _, recovering = timed(lambda: recover(lesson, [named[name] for name in plan.dropped], Silent()), counter)
+    parts = {"recoverability": scoring, "choice": choosing, "refit": recovering}
+    planning = {key: scoring[key] + choosing[key] for key in scoring}
+    return {"dropped": list(plan.dropped), "planning": planning, "parts": parts}
+
+
+def paper(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, Any]:
+    """The paper's scoring: a few steps of every block, multiplied out; what is judged besides is left out."""
+    counter.gradients = False
+    seconds = forwards = 0.0
+    for block in blocks:
+        few, many = (
+            timed(lambda n=n, b=block: measure_by_adaptors(lesson, [b], Schedule(steps=n, batch_size=BATCH), Silent()), counter)[1]
+            for n in (1, 1 + STEPS)
+        )  # fmt: skip
+        seconds += (many["seconds"] - few["seconds"]) / STEPS
+        forwards += (many["image_forwards"] - few["image_forwards"]) / STEPS
+    counter.gradients = True
+    return {
+        "steps_measured": STEPS, "steps": OFFICIAL, "seconds": seconds * OFFICIAL, "image_forwards": forwards * OFFICIAL,
+        "seconds_per_step_of_all_blocks": seconds,
+    }  # fmt: skip
+
+
+def case(name: str, images: int, count: int | None, beside: bool, data: Path) -> dict[str, Any]:
+    """One measurement, in this process."""
+    lesson, candidates, macs = lesson_of(name, images, data)
+    blocks = candidates if count is None else candidates[:: max(1, len(candidates) // count)][:count]
+    counter = Counter(macs)
+    with exact(0):
+        found = {
+            "network": name, "images": len(lesson.images), "blocks": len(blocks), "threads": torch.get_num_threads(),
+            "precision_of_judging": str(lesson.judging).removeprefix("torch."), **ours(lesson, blocks, counter),
+        }  # fmt: skip
+        found["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        if beside:
+            found["paper"] = paper(lesson, blocks, counter)
+    return found
+
+
+def main() -> None:
+    """Measure the named networks' cases, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(case(*json.loads(options.case), options.data)))
+        return
+    path = RESULTS / "planning.json"
+    kept = json.loads(path.read_text())["cases"] if path.is_file() else []
+    for name in options.names or CASES:
+        kept = [each for each in kept if each["network"] != name]
+        for images, count, beside in CASES[name]:
+            given = json.dumps([name, images, count, beside])
+            command = [sys.executable, __file__, "--case", given, "--data", str(options.data)]
+            ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+            kept.append(json.loads(ran.stdout.splitlines()[-1]))
+            path.write_text(json.dumps({"schema": 1, "cases": kept}, indent=1) + "\n")
+            print(name, images, count, kept[-1]["planning"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
