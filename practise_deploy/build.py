@@ -24,7 +24,7 @@ from practise_deploy.finetune import drop_only, finetune, schedule_for
 from practise_deploy.ground import MODEL, ORIGINAL_MODEL, Ground
 from practise_deploy.latency_table import Wanted, check_table, read_table
 from practise_deploy.model.compute import exact, pick_device
-from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
@@ -192,7 +192,7 @@ class Build(Ground):
         plan = self._reached_plan
         key = {**self.learning_key, "dropped blocks": plan.dropped}
         title = "Dropping the blocks" if self._is_paper else "Refitting the network in closed form"
-        return self.run.step("recover", Student, key, lambda: self._recovered(title, plan.dropped, self.images.fit))
+        return self.run.step("recover", Student, key, lambda: self._recovered(title, plan.dropped, self.lesson))
 
     @cached_property
     def finetuned(self) -> Student:
@@ -301,19 +301,20 @@ class Build(Ground):
         return replace(found, points=(*found.points, released))
 
     def _judged(self, wanted: list[tuple[str, ...]]) -> Frontier:
-        images, fit = judged_part(self.images.held_out, self.settings.seed), self.lesson.few.images
+        images = judged_part(self.images.held_out, self.settings.seed)
+        lesson = replace(self.lesson.few, in_turns=False)  # five networks are recovered here, for a look
         with self.screen("Measuring neighbouring sets of blocks") as progress:
             saved = measure_reductions(self.cuttable, [self.named(names) for names in wanted], self.stand, progress)
         neighbours = []
         for names, reduction in zip(wanted, saved, strict=True):
-            state = self._recovered(f"Recovering without {', '.join(names)}", names, fit)
+            state = self._recovered(f"Recovering without {', '.join(names)}", names, lesson)
             form = torch_form(self._student(state, self.named(names)))
             recovery = "none" if self._is_paper else "closed form"
             neighbours.append(Neighbour(dropped=names, recovery=recovery, reduction_percent=reduction, form=form))
         with self.screen("Judging neighbouring sets of blocks") as progress, exact(self.settings.seed):
             teacher_form = torch_form(self.network.traced)
             points = judge_neighbours(teacher_form, neighbours, self.plan.dropped, images, progress)
-        return Frontier(points=points, fit_images=len(fit), images=len(images))
+        return Frontier(points=points, fit_images=len(lesson.images), images=len(images))
 
     @property
     def gate(self) -> Gate | None:
@@ -384,9 +385,9 @@ class Build(Ground):
         """What a measurement of both models depends on."""
         return {**self.device_key, "model": self.shipped.sha256, "original": self.original.sha256}
 
-    def _recovered(self, title: str, names: tuple[str, ...], images: FitImages) -> Student:
+    def _recovered(self, title: str, names: tuple[str, ...], lesson: Lesson) -> Student:
         """The network without these blocks, recovered in closed form (recipe paper: merely without them)."""
-        lesson, blocks = replace(self.lesson, images=images), self.named(names)
+        blocks = self.named(names)
         with self.screen(title) as progress, exact(self.settings.seed):
             return drop_only(lesson, blocks) if self._is_paper else recover(lesson, blocks, progress)
 

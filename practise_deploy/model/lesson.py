@@ -15,6 +15,7 @@ class Lesson:
     """A traced teacher, the name of its pre-pooling feature map, the images to fit, and the seed of every draw.
 
     judging: the precision in which candidates are compared; sums and solutions are never below fp32.
+    in_turns: few images are judged in turns (k-fold); else a fifth of them is kept aside.
     """
 
     teacher: fx.GraphModule
@@ -22,6 +23,7 @@ class Lesson:
     images: FitImages
     seed: int = 0
     judging: torch.dtype = torch.float32
+    in_turns: bool = True
 
     @property
     def few(self) -> Lesson:
@@ -30,6 +32,11 @@ class Lesson:
             return self
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))
         return replace(self, images=self.images.part(order[:FEW].sort().values))
+
+    @property
+    def folds(self) -> list[tuple[FitImages, FitImages]]:
+        """(learn, judge) pairs."""
+        return self.images.folds(self.seed) if self.in_turns else [self.images.split(self.seed)]
 
     @property
     def batch_size(self) -> int:

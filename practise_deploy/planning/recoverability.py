@@ -71,7 +71,7 @@ def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Pr
     candidates = [_candidate(lesson, block) for block in blocks]
     if not blocks:
         return Recoverabilities(of=())
-    folds = lesson.images.folds(lesson.seed)
+    folds = lesson.folds
     work = _Work(progress, lesson, folds, len(candidates))
     with torch.no_grad():
         for learn, judge in folds:

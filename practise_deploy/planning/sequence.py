@@ -44,7 +44,7 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
     and is fitted on all images.
     """
     began = time.monotonic()
-    folds = lesson.images.folds(lesson.seed)
+    folds = lesson.folds
     with torch.no_grad():
         start = _Chains(lesson, dropped, folds)
         first = start.judged()
@@ -78,7 +78,7 @@ def error_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) 
     Enough to compare sets of blocks by; `recover` finds at least as little error.
     """
     with torch.no_grad():
-        start = _Chains(lesson, dropped, lesson.images.folds(lesson.seed), judges_only=True)
+        start = _Chains(lesson, dropped, lesson.folds, judges_only=True)
         first = start.judged()
         found = [_comparable(first)]
         for number, way in enumerate(UNIFORM):
