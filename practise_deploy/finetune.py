@@ -16,7 +16,7 @@ from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, junctions, weights_of
+from practise_deploy.model.surgery import drop_blocks, junctions, load_weights, weights_of
 from practise_deploy.model.values import named, order_of
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
@@ -32,6 +32,7 @@ TINY = Schedule(
     mix=1.0,
     scaled=True,
     average=0.99,
+    keep_start=True,
 )
 """What the ablation chose (benchmarks/reproduce/ablation.py): docs/tiny-sets.md has its table."""
 
@@ -81,6 +82,11 @@ def finetune(
     course = mimic(pair, reached, (learn if schedule.keep_best else images, judge), schedule, progress, partial)
     pair.student.cpu()
     pair.teacher.cpu()
+    notes = () if schedule.keep_best else (SEEN,)
+    if schedule.keep_start and not course.history[-1][1] <= course.history[0][1]:
+        load_weights(pair.student, start.weights)
+        course.history.append((0, course.history[0][1]))
+        notes = (*notes, "finetuning ended with more error than it began with: the weights before it are kept")
     kept = min(e for _, e in course.history) if schedule.keep_best else course.history[-1][1]
     return Student(
         dropped=start.dropped,
@@ -89,7 +95,7 @@ def finetune(
         mse=kept,
         steps=course.step,
         seconds=time.monotonic() - began,
-        notes=() if schedule.keep_best else (SEEN,),
+        notes=notes,
         history=tuple(course.history),
         weights=weights_of(pair.student),
     )

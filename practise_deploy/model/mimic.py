@@ -111,7 +111,7 @@ def _judge(pair: Pair, judge: FitImages, schedule: Schedule, course: Course) -> 
     if course.average:
         load_weights(pair.student, course.average)
     error = pair.error(judge, schedule.batch_size)
-    if not math.isfinite(error) and not schedule.keep_best:
+    if not math.isfinite(error) and not (schedule.keep_best or schedule.keep_start):
         raise InputError(
             f"the descent diverged: after {course.step} steps the student's features are no numbers",
             remedy=f"try a rate below {schedule.learning_rate:g} with --learning-rate",

@@ -22,6 +22,7 @@ class Schedule:
     of the weights that is kept; 0 keeps the last ones. pull: decay towards the weights of the start, in shares
     of the rate a step, beside `weight_decay` towards zero.
     keep_best: the weights of least error on images kept aside are kept, and those images are not learned from.
+    keep_start: the weights of the start are kept where the descent ends with more error than it began with.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class Schedule:
     average: float = 0.0
     pull: float = 0.0
     keep_best: bool = False
+    keep_start: bool = False
     seed: int = 0
     dtype: torch.dtype = torch.float32
 

@@ -351,6 +351,15 @@ def test_plain_drop_is_where_the_papers_finetuning_starts(original):
     assert (result.dropped, result.steps) == (("layer2.1",), 6)
 
 
+@pytest.mark.parametrize("rate", [500.0, 1e-4])
+def test_finetuning_that_ends_worse_than_it_began_keeps_the_start_and_says_so(original, rate):
+    start, _, result = tuned(original, Schedule(steps=5, batch_size=8, learning_rate=rate, keep_start=True))
+    worse = rate > 1
+    assert same(result.weights, start.weights) == worse
+    assert any("the weights before it are kept" in note for note in result.notes) == worse
+    assert result.mse == result.mse_before if worse else result.mse < result.mse_before
+
+
 @pytest.mark.parametrize("keep_best", [True, False])
 def test_error_told_is_that_of_the_weights_kept(original, keep_best):
     schedule = Schedule(steps=5, batch_size=8, learning_rate=0.1, keep_best=keep_best)
