@@ -98,7 +98,7 @@ class Settings(BaseModel):
     )
     batch_size: int = Field(64, ge=2, description="images a finetuning step")
     learning_rate: float | None = Field(
-        None, gt=0, description="finetuning rate (default 0.02 in recipe paper, 0.01 in recipe refit)"
+        None, gt=0, description="finetuning rate (default 0.02 in recipe paper, 0.002 in recipe refit)"
     )
     compute: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch computes (planning, finetuning)")
     compute_precision: Literal["fp32", "bf16"] | None = Field(

@@ -169,7 +169,7 @@ def kept_blocks(
         if name in plan.dropped:
             continue
         if name in places:
-            reason = f"{places[name]}; {enough}"
+            reason = f"{places[name]}; {enough}" if places[name] else enough
         elif not _sure(saving):
             low, high = saving.saving_ms.low, saving.saving_ms.high
             reason = f"no measurable saving: {low:.3f} to {high:.3f} ms, noise floor {latency.resolution_ms:.3f} ms"

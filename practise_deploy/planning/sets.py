@@ -58,10 +58,9 @@ def choose_set(
         search.try_less()
     plan = plan_of(latency, budget, scores, tuple(search.attempts))
     shares, share = chosen_shares(search.candidates, search.budget, plan.dropped, search.verified)
-    places = {name: f"in {100 * part:.0f}% of the resampled choices" for name, part in shares.items()}
     return replace(
         plan,
-        kept=kept_blocks(latency, recoverability.of, plan, places),
+        kept=kept_blocks(latency, recoverability.of, plan, dict.fromkeys(shares, "")),
         chosen_share={name: shares[name] for name in scores},
         set_share=share,
         considered=search.considered,

@@ -112,7 +112,13 @@ def _frontier(release: Release) -> tuple[Section, ...]:
 
 def _recovery(release: Release) -> Section:
     stages = {"Closed form": release.recovered, "Finetuned": release.finetuned}
-    return Section(name="recovery", title="Recovery", tables=(tables.students(stages),))
+    refitted = tables.sites(release.recovered)
+    return Section(
+        name="recovery",
+        title="Recovery",
+        tables=(tables.students(stages),),
+        folded=(refitted,) if refitted else (),
+    )
 
 
 def _verification(release: Release) -> Section:
