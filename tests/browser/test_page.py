@@ -152,7 +152,7 @@ def test_one_drawing_of_each_picture_is_shown_with_text_that_can_be_read(
 ) -> None:
     found = opened(browser, files["whole"], size)
     pictures = found.page.locator("svg.picture:visible")
-    assert pictures.count() == 5
+    assert pictures.count() == 6
     for at in range(5):
         picture = pictures.nth(at)
         assert shown in picture.get_attribute("class")
