@@ -27,10 +27,16 @@ def before(traced: fx.GraphModule, sites: Sequence[Site]) -> list[fx.Node]:
     return nodes[:1]
 
 
-def move_to(traced: fx.GraphModule, done: Sequence[fx.Node], env: Env, later: Sequence[Site]) -> Env:
-    """The known values moved to just behind the nodes that are done: what the rest of the network still needs."""
+def moved(traced: fx.GraphModule, done: Sequence[fx.Node], envs: Sequence[Env], later: Sequence[Site]) -> list[Env]:
+    """The known values moved to just behind the nodes that are done: what the rest of the network still needs.
+
+    envs: of several batches, all of the same values.
+    """
+    if not envs:
+        return []
     live = _live(traced, done, later)
-    return compute(traced, order_of(live, env), env, frozenset(n.name for n in live))
+    order, keep = order_of(live, envs[0]), frozenset(node.name for node in live)
+    return [compute(traced, order, env, keep) for env in envs]
 
 
 def _live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site]) -> list[fx.Node]:

@@ -22,7 +22,7 @@ from practise_deploy.model.surgery import drop_blocks, junctions, weights_of
 from practise_deploy.model.values import Env, batches, compute, input_of, named, order_of
 from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of, joined
 from practise_deploy.planning.equations import PLAIN, NormalEquations, Option, options
-from practise_deploy.planning.frontier import before, move_to
+from practise_deploy.planning.frontier import before, moved
 from practise_deploy.planning.refit import put_in, start_of
 from practise_deploy.planning.replay import changed, replay
 from practise_deploy.planning.rows import Sampler, at_positions, rows_for, values_for
@@ -157,12 +157,12 @@ class Chain:
         start, done = input_of(self.student).name, before(self.student, self.sites)
         for part in batches(len(learn), size):
             self._look(teacher, lesson.feature, goals, learn.batch(part))
-            self.learn.append(move_to(self.student, done, {start: learn.batch(part)}, self.sites))
+            self.learn += moved(self.student, done, [{start: learn.batch(part)}], self.sites)
         for part in batches(0 if judge is None else len(judge), size):
             assert judge is not None
             x = judge.batch(part)
             self.wanted.append(end_of(teacher, {input_of(teacher).name: x}, lesson.feature, lesson.judging))
-            self.judge.append(move_to(self.student, done, {start: x}, self.sites))
+            self.judge += moved(self.student, done, [{start: x}], self.sites)
 
     def _look(self, teacher: fx.GraphModule, feature: str, goals: dict[str, fx.Node], x: Tensor) -> None:
         """The teacher's values at the sampled positions, and how much its features depend on them."""
@@ -227,8 +227,8 @@ class Chain:
             put_in(self.student, site, self.solutions[way], self.equations)
         nodes = list(self.student.graph.nodes)
         done, later = nodes[: nodes.index(site.value) + 1], self.sites[number + 1 :]
-        self.learn = [move_to(self.student, done, env, later) for env in self.learn]
-        self.judge = [move_to(self.student, done, env, later) for env in self.judge]
+        self.learn = moved(self.student, done, self.learn, later)
+        self.judge = moved(self.student, done, self.judge, later)
         self.solutions = {}
 
 

@@ -28,7 +28,7 @@ from practise_deploy.terms import Attempt, Budget, Considered, Plan, Recoverabil
 
 Verify = Callable[[Blocks], float]
 
-TOP, TOP_AGAIN = 5, 3  # sets to verify in the first round of the search, and in each later one
+TOP, TOP_AGAIN = 3, 2  # sets to verify in the first round of the search, and in each later one
 MOST_CHEAPER = 2
 NEAR = 2
 _LEAST_STEP = 0.01  # of the target, after the first miss; twice as much after each further one
