@@ -155,6 +155,21 @@ def _points(found: dict | None) -> str:
     return f"{found['estimate']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
 
 
+def ablation() -> str:
+    """The default finetuning with one part changed at a time."""
+    found = _read("ablation/summary.json")
+    if found is None:
+        return "Not measured yet."
+    rows = ["| network | images | variant | seeds | top-1, mean | minus the default, points |", "|---|---|---|---|---|---|"]
+    for one in found["rows"]:
+        against = one["against_default_points"]
+        change = "" if against is None or one["variant"] == "default" else f"{against:+.2f}"
+        rows.append(
+            f"| {one['network']} | {one['images']} | {one['variant']} | {one['seeds']} | {one['mean_percent']:.2f} | {change} |"
+        )
+    return "\n".join([*rows, "", f"{found['missing']} runs of the ablation are missing."])
+
+
 def _read(name: str) -> dict | None:
     path = RESULTS / name
     return json.loads(path.read_text()) if path.is_file() else None
@@ -167,7 +182,7 @@ def _tau(value: float | None) -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
-    "docs/tiny-sets.md": {"tiny_sets": tiny_sets},
+    "docs/tiny-sets.md": {"tiny_sets": tiny_sets, "ablation": ablation},
 }
 
 

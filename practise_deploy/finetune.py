@@ -34,7 +34,7 @@ TINY = Schedule(
     average=0.99,
     keep_start=True,
 )
-"""What the ablation chose (benchmarks/reproduce/ablation.py): docs/tiny-sets.md has its table."""
+"""The default; benchmarks/reproduce/ablation.py changes one part of it at a time, docs/tiny-sets.md has the table."""
 
 
 def schedule_for(asked: Settings, side: int, dtype: torch.dtype) -> Schedule:
