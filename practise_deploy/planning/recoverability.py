@@ -33,7 +33,9 @@ from practise_deploy.planning.sites import junction_site
 from practise_deploy.planning.writers import Site
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
-RIDGES, ADAPTOR_RIDGES = (0.01, 0.1, 1.0), (0.3,)  # fewer than in the refit itself: blocks are compared, not shipped
+WAYS = {
+    name: way for name, way in options((0.01, 0.1, 1.0), (0.3,)).items() if not name.startswith("bias")
+}  # fewer than in the refit itself: blocks are compared here, not shipped
 _CPU = torch.device("cpu")
 
 
@@ -141,7 +143,7 @@ def _fit(
         if candidate.site is None:
             continue
         start, precision = start_of(lesson.teacher, candidate.site), next(lesson.teacher.parameters()).dtype
-        for method, solve in options(RIDGES, ADAPTOR_RIDGES).items():
+        for method, solve in WAYS.items():
             if method != PLAIN and (only is None or only[candidate.block.name] == method):
                 candidate.changes[method] = (solve(equations, start) - start).to(precision)
 

@@ -18,14 +18,13 @@ from practise_deploy.model.trace import trace
 from practise_deploy.model.values import batches, compute, find_feature, forward, input_of, logits_of, named, order_of
 from practise_deploy.planning import recoverability
 from practise_deploy.planning.criterion import Ends, errors_of, interactions_of
-from practise_deploy.planning.equations import NormalEquations, options
-from practise_deploy.planning.recoverability import mean_interval
+from practise_deploy.planning.equations import NormalEquations
+from practise_deploy.planning.recoverability import WAYS, mean_interval
 from practise_deploy.planning.refit import put_in, start_of
 from practise_deploy.planning.rows import Sampler, at_positions, rows_for, values_for
 from practise_deploy.planning.sites import junction_site
 from practise_deploy.terms import Preprocessing
 
-WAYS = options(recoverability.RIDGES, recoverability.ADAPTOR_RIDGES)
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
 
 
