@@ -119,8 +119,8 @@ class Considered:
     """A set of blocks that the search found, its figures, and why it was not taken (empty for the one that was).
 
     predicted_error: from single losses and how they act together, in mean errors of a single block; good for
-    comparing sets, not for its size. verified_error: mean squared error of the pre-pooling features on fit images
-    kept aside, after the set was recovered; None where it was not. measured_percent: None where it was not measured.
+    comparing sets, not for its size. verified_error: the features' error over their variance plus the KL divergence
+    in nats, on fit images kept aside, after a refit with one ridge; None where it was not verified. measured_percent: None where it was not measured.
     """
 
     dropped: tuple[str, ...]

@@ -102,14 +102,14 @@ def _measure_one(lesson: Lesson, block: Block, schedule: Schedule, progress: Pro
     student = drop_blocks(lesson.teacher, [block]).requires_grad_(False)
     own = feature_in(student, lesson.feature, junctions(student, [block]))
     pair = Pair(student, lesson.teacher, own, lesson.feature)
-    plain, variance = _judged(pair, judge)
+    plain, variance = _judged(pair, judge, lesson.batch_size)
     adaptors = insert_adaptors(student, block.entry)
     best, method = plain, "plain (no convolution takes an adaptor)"
     if adaptors:
         trained = [student.get_parameter(f"{named(student, adaptor.node).target}.weight") for adaptor in adaptors]
         mimic(pair, trained, (learn, judge), schedule, progress)
         absorb_adaptors(student, adaptors)
-        best, _ = _judged(pair, judge)
+        best, _ = _judged(pair, judge, lesson.batch_size)
         method = f"{len(adaptors)} adaptors, {schedule.steps} SGD steps"
         if best.mean() > plain.mean():  # identity adaptors belong to the minimum too
             best, method = plain, f"plain ({len(adaptors)} trained adaptors were worse)"
@@ -124,11 +124,11 @@ def _measure_one(lesson: Lesson, block: Block, schedule: Schedule, progress: Pro
     )
 
 
-def _judged(pair: Pair, judge: FitImages) -> tuple[npt.NDArray[np.float64], float]:
+def _judged(pair: Pair, judge: FitImages, size: int) -> tuple[npt.NDArray[np.float64], float]:
     """Every image's error, and the variance of the teacher's features."""
     errors, variance = [], []
     with torch.no_grad():
-        for part in batches(len(judge), 8 if judge.pixels.shape[-1] > 64 else 64):
+        for part in batches(len(judge), size):
             wanted, found = pair.features(judge.batch(part))
             judged = errors_of(Ends(wanted, None), Ends(found, None))
             errors.append(judged.features)

@@ -159,7 +159,7 @@ def plan_of(latency: LatencyTable, budget: Budget, scores: Mapping[str, float], 
 def kept_blocks(
     latency: LatencyTable, recoverability: Sequence[Recoverability], plan: Plan, places: Mapping[str, str]
 ) -> tuple[Kept, ...]:
-    """Why each of the other blocks stays. places: of every rankable block, how near it came to being dropped."""
+    """Why each of the other blocks stays. places: in a ranking, of every rankable block."""
     judged = {r.block for r in recoverability}
     counted = plan.budget.drop is not None
     enough = f"--drop {len(plan.dropped)} was asked for" if counted else "the target is met without it"
@@ -169,7 +169,9 @@ def kept_blocks(
         if name in plan.dropped:
             continue
         if name in places:
-            reason = f"{places[name]}; {enough}" if places[name] else enough
+            reason = f"{places[name]}; {enough}"
+        elif name in plan.scores:
+            reason = enough
         elif not _sure(saving):
             low, high = saving.saving_ms.low, saving.saving_ms.high
             reason = f"no measurable saving: {low:.3f} to {high:.3f} ms, noise floor {latency.resolution_ms:.3f} ms"

@@ -60,7 +60,7 @@ def choose_set(
     shares, share = chosen_shares(search.candidates, search.budget, plan.dropped, search.verified)
     return replace(
         plan,
-        kept=kept_blocks(latency, recoverability.of, plan, dict.fromkeys(shares, "")),
+        kept=kept_blocks(latency, recoverability.of, plan, {}),
         chosen_share={name: shares[name] for name in scores},
         set_share=share,
         considered=search.considered,
