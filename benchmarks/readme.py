@@ -160,7 +160,10 @@ def ablation() -> str:
     found = _read("ablation/summary.json")
     if found is None:
         return "Not measured yet."
-    rows = ["| network | images | variant | seeds | top-1, mean | minus the default, points |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| network | images | variant | seeds | top-1, mean | minus the default, points |",
+        "|---|---|---|---|---|---|",
+    ]
     for one in found["rows"]:
         against = one["against_default_points"]
         change = "" if against is None or one["variant"] == "default" else f"{against:+.2f}"
@@ -168,6 +171,60 @@ def ablation() -> str:
             f"| {one['network']} | {one['images']} | {one['variant']} | {one['seeds']} | {one['mean_percent']:.2f} | {change} |"
         )
     return "\n".join([*rows, "", f"{found['missing']} runs of the ablation are missing."])
+
+
+def planning() -> str:
+    """Planning beside the paper's scoring, and its growth with images and blocks."""
+    found = _read("planning.json")
+    if found is None:
+        return "Not measured yet."
+    rows = [
+        "| network | images | blocks | planning | refit of the choice | peak memory | the paper's scoring | forwards: of the paper's | time: of the paper's |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in found["cases"]:
+        mine, paper, refit = case["planning"], case.get("paper"), case["parts"]["refit"]
+        beside = ["", "", ""]
+        if paper:
+            beside = [
+                _cost(paper),
+                *(f"1/{paper[key] / mine[key]:.0f}" for key in ("image_forwards", "seconds")),
+            ]
+        rows.append(
+            f"| {case['network']} | {case['images']} | {case['blocks']} | {_cost(mine)} | {_cost(refit)} "
+            f"| {case['peak_memory_gb']:.1f} GB | {' | '.join(beside)} |"
+        )
+    return "\n".join(rows)
+
+
+def _cost(found: dict) -> str:
+    return f"{found['seconds']:,.0f} s, {found['image_forwards']:,.0f} forwards"
+
+
+def choice() -> str:
+    """What each criterion tells of a set's accuracy, by network."""
+    parts = []
+    for path in sorted((RESULTS / "choice").glob("*.json")):
+        found = json.loads(path.read_text())
+        parts.append(
+            f"**{found['network']}**, {len(found['sets'])} sets of {found['blocks']} blocks, {found['images']} images, "
+            f"{found['steps']} steps: {found['mean_percent']:.2f}% on average, {found['most_percent']:.2f}% the best of all"
+        )
+        rows = [
+            "| criterion | rank correlation after finetuning | before it | its best set | mean of its best five |",
+            "|---|---|---|---|---|",
+        ]
+        rows += [
+            f"| {one['criterion']} | {_rank(one['finetuned'])} | {_rank(one['refit'])} | {one['best_percent']:.2f}% "
+            f"| {one['best_few_percent']:.2f}% |"
+            for one in found["criteria"]
+        ]
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) or "Not measured yet."
+
+
+def _rank(found: dict) -> str:
+    return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def _read(name: str) -> dict | None:
@@ -182,6 +239,7 @@ def _tau(value: float | None) -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
+    "docs/planning.md": {"planning": planning, "choice": choice},
     "docs/tiny-sets.md": {"tiny_sets": tiny_sets, "ablation": ablation},
 }
 

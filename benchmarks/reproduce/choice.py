@@ -1,0 +1,211 @@
+"""Which criterion knows best what a set of blocks will cost: its rank correlation with the accuracy after finetuning.
+
+    python benchmarks/reproduce/choice.py [resnet20] [resnet56] [--images 50] [--data ../shared/data]
+
+Random sets of one size, so that all are equally fast; each is refitted in closed form and finetuned by the default,
+from the same tiny set. Criteria see that tiny set and no labels; the accuracy is on the test images. The paper's R are the
+grid's (`tiny_sets.py`), computed here where they are missing. One JSON a network under benchmarks/results/choice/, written anew
+after every set; sets that are there are not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import rankdata
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from tiny.choice import plain_errors
+from tiny.grid import SCORES, Unit
+from tiny.shelf import Shelf
+from tiny.subjects import DATA, ROOT, Subject, load_subject
+from tiny.work import Place, compute
+
+from practise_backends.intervals import bootstrap
+from practise_deploy.finetune import TINY, finetune
+from practise_deploy.model.compute import exact, has_fast_bf16, pick_device
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
+from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
+from practise_deploy.model.values import batches, input_of
+from practise_deploy.planning.criterion import Errors, end_of, errors_of, joined
+from practise_deploy.planning.interactions import set_errors
+from practise_deploy.planning.recoverability import measure_recoverability
+from practise_deploy.planning.sequence import recover
+from practise_deploy.progress import Silent
+from practise_deploy.store import write_atomically
+from practise_deploy.terms import Recoverabilities
+
+RESULTS = ROOT / "benchmarks" / "results" / "choice"
+CASES = {"resnet20": (3, 300, 1000), "resnet56": (8, 300, 150)}
+"""Blocks a set, steps of finetuning, and steps of the paper's scoring, by network."""
+SETS, SEED, TOP = 40, 0, 5
+
+Floats = npt.NDArray[np.float64]
+
+
+def random_sets(names: tuple[str, ...], size: int) -> list[tuple[str, ...]]:
+    """Distinct sets, drawn with the seed, in the network's order."""
+    random, found = np.random.default_rng(SEED), dict[tuple[str, ...], None]()
+    while len(found) < min(SETS, math.comb(len(names), size)):
+        found[tuple(names[at] for at in sorted(random.choice(len(names), size, replace=False)))] = None
+    return list(found)
+
+
+def plain_set(subject: Subject, names: tuple[str, ...], images: FitImages) -> Errors:
+    """The errors of the network without these blocks, nothing else changed."""
+    student, parts = drop_blocks(subject.teacher, subject.named(names)), []
+    own = feature_in(student, subject.feature, junctions(student, subject.named(names)))
+    with torch.no_grad():
+        for part in batches(len(images), 64):
+            x = images.batch(part)
+            wanted = end_of(subject.teacher, {input_of(subject.teacher).name: x}, subject.feature)
+            parts.append(errors_of(wanted, end_of(student, {input_of(student).name: x}, own)))
+    return joined(parts)
+
+
+class Study:
+    """What is known of single blocks of a network, and what a set of them comes to."""
+
+    def __init__(self, name: str, images: int, data: Path) -> None:
+        self.subject = load_subject(name, data)
+        self.images = self.subject.tiny_set(images, SEED)
+        self.size, self.steps, score_steps = CASES[name]
+        self.device = pick_device("cpu")
+        fast = torch.bfloat16 if has_fast_bf16(self.device) else torch.float32
+        self.schedule = replace(TINY, steps=self.steps, seed=SEED, dtype=fast)
+        self.lesson = Lesson(
+            teacher=self.subject.teacher, feature=self.subject.feature, images=self.images, seed=SEED
+        )  # fmt: skip
+        unit = Unit(network=name, reduction=0, images=images, method=SCORES, seed=SEED, steps=score_steps)
+        shelf = Shelf(ROOT / "benchmarks/results/tiny_sets", Path(tempfile.gettempdir()) / "practise-tiny-sets")
+        place = Place(shelf=shelf, data=data, device=self.device, dtype=fast)
+        scored = shelf.get(unit, lambda each: compute(each, place), wait=True)
+        assert scored is not None
+        with exact(SEED):
+            self.recoverabilities = measure_recoverability(self.lesson, self.subject.candidates, Silent())
+            plain = plain_errors(self.subject, self.images)
+        self.single = {
+            "paper's R, summed": {block: one["mse"] for block, one in scored["scores"].items()},
+            "plain drops, features, summed": plain,
+            "refits, features, summed": {one.block: one.mse.estimate for one in self.recoverabilities.of},
+            "refits, KL, summed": {one.block: one.divergence for one in self.recoverabilities.of},
+        }
+
+    def record(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """A set's criteria, and its accuracy before and after finetuning."""
+        began, subject, dropped = time.monotonic(), self.subject, self.subject.named(names)
+        with exact(SEED):
+            plain = plain_set(subject, names, self.images)
+            start = recover(self.lesson, dropped, Silent())
+            student = drop_blocks(subject.teacher, dropped)
+            load_weights(student, start.weights)
+            own = feature_in(student, subject.feature, junctions(student, dropped))
+            before = subject.judge(student, own, self.device)
+            pair = Pair(student, subject.teacher, own, subject.feature, self.device)
+            finetune(pair, start, self.images, self.schedule, Silent())
+            after = subject.judge(student.eval(), own, self.device)
+        relative = start.mse / float(plain.variance.mean())
+        assert start.criterion is not None
+        of_set = {
+            "plain drop, features": plain.relative,
+            "plain drop, KL": float(plain.divergence.mean()),
+            "plain drop, features and KL": plain.criterion,
+            "refit, features": relative,
+            "refit, KL": start.criterion - relative,
+            "refit, features and KL": start.criterion,
+        }
+        summed = {name: sum(values[block] for block in names) for name, values in self.single.items()}
+        return {
+            "dropped": list(names),
+            "criteria": {**summed, **together(self.recoverabilities, names), **of_set},
+            "refit_percent": 100 * float(before.correct.mean()),
+            "finetuned_percent": 100 * float(after.correct.mean()),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+
+def together(found: Recoverabilities, names: tuple[str, ...]) -> dict[str, float]:
+    """What the interactions predict of a set, by criterion, and by all at once as the planner takes them."""
+    row = np.array([[one.block in names for one in found.of]])
+    forms = {name: np.asarray(form).mean(0) for name, form in found.interactions.items()}
+    forms = {name: form / form.diagonal().mean() for name, form in forms.items()}
+    known = {"features": "features", "logits": "KL"}
+    each = {f"set predicted, {known[name]}": float(set_errors(form, row)[0]) for name, form in forms.items()}
+    both = sum(forms.values()) / len(forms)
+    return {**each, "set predicted, features and KL": float(set_errors(np.asarray(both), row)[0])}
+
+
+def correlation(criterion: Floats, accuracy: Floats) -> dict[str, Any]:
+    """Spearman's rank correlation of a low criterion with a high accuracy; its interval is a bootstrap over sets."""
+    both, places = np.stack([criterion, accuracy], 1), np.arange(len(criterion), dtype=np.float64)
+
+    def spearman(drawn: Floats) -> Floats:
+        ranks = rankdata(both[drawn.astype(np.int64)], axis=-2)
+        centred = ranks - ranks.mean(-2, keepdims=True)
+        cross = (centred[..., 0] * centred[..., 1]).sum(-1)
+        return np.asarray(-cross / np.sqrt((centred**2).sum(-2).prod(-1)))
+
+    return asdict(bootstrap(places, spearman))
+
+
+def summary(sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By criterion: the rank correlation with both accuracies, and what its best sets reach above the mean of all."""
+    after, before = (np.array([one[key] for one in sets]) for key in ("finetuned_percent", "refit_percent"))
+    rows = []
+    for name in sets[0]["criteria"]:
+        values = np.array([one["criteria"][name] for one in sets])
+        best = np.argsort(values, kind="stable")
+        rows.append(
+            {
+                "criterion": name,
+                "finetuned": correlation(values, after),
+                "refit": correlation(values, before),
+                "best_percent": float(after[best[0]]),
+                "best_few_percent": float(after[best[:TOP]].mean()),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Study the named networks, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--data", type=Path, default=DATA)
+    options = parser.parse_args()
+    for name in options.names or CASES:
+        study = Study(name, options.images, options.data.resolve())
+        path = RESULTS / f"{name}_{options.images}.json"
+        sets = json.loads(path.read_text())["sets"] if path.is_file() else []
+        for names in random_sets(tuple(block.name for block in study.subject.candidates), study.size):
+            if list(names) in [one["dropped"] for one in sets]:
+                continue
+            sets.append(study.record(names))
+            after = np.array([one["finetuned_percent"] for one in sets])
+            found = {
+                "schema": 1, "network": name, "images": options.images, "blocks": study.size, "steps": study.steps,
+                "score_steps": CASES[name][2], "precision": str(study.schedule.dtype).removeprefix("torch."),
+                "torch": torch.__version__, "mean_percent": float(after.mean()), "most_percent": float(after.max()),
+                "best_few": TOP, "criteria": summary(sets) if len(sets) >= 10 else [], "sets": sets,
+            }  # fmt: skip
+            write_atomically(path, json.dumps(found, indent=1) + "\n")
+            print(name, len(sets), *names, f"{after[-1]:.2f}%", f"{sets[-1]['seconds']} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
