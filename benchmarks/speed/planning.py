@@ -34,7 +34,7 @@ from practise_deploy.model import mimic as mimicking
 from practise_deploy.model import values
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.compute import exact, pick_device, pick_precision
-from practise_deploy.model.course import Course
+from practise_deploy.model.course import Course, Descent
 from practise_deploy.model.images import FitImages, image_size_of, load_images
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.networks import load_network
@@ -156,7 +156,7 @@ def ours(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str,
     return {"dropped": list(plan.dropped), "planning": planning, "parts": parts}
 
 
-def _judge_nothing(pair: Pair, images: FitImages, schedule: Schedule, course: Course) -> None:
+def _judge_nothing(pair: Pair, descent: Descent, images: FitImages, schedule: Schedule, course: Course) -> None:
     """In the place of the judging that a real descent does ten times: so few steps would be mostly that."""
     course.history.append((course.step, 1.0))
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import fx, nn
 
-from practise_backends.terms import Arrays, Progress
+from practise_backends.terms import Progress
 from practise_deploy.errors import InputError
 from practise_deploy.model.compute import autocast
-from practise_deploy.model.course import Course, Descent
+from practise_deploy.model.course import Course, Descent, moving_average
 from practise_deploy.model.draws import Draw
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.pair import Pair
@@ -37,7 +38,8 @@ def mimic(
     images: those to learn from, and those to judge with. partial: a file from which an interrupted descent goes on, and into which this one is saved.
     """
     learn, judge = images
-    descent = Descent(pair.student, parameters, schedule.optimise(list(parameters)))
+    average = moving_average(pair.student, schedule.average) if schedule.average else None
+    descent = Descent(pair.student, parameters, schedule.optimise(list(parameters)), average)
     start = [parameter.detach().clone() for parameter in parameters] if schedule.pull else []
     course = _set_out(pair, descent, images, schedule, partial)
     draw = Draw(learn, schedule)
@@ -47,19 +49,20 @@ def mimic(
         _step(pair, descent.optimiser, draw(course.step).to(pair.device), schedule, course.step)
         _pull(parameters, start, schedule.pull * schedule.rate(course.step))
         course.step += 1
-        if schedule.average:
-            _follow(course, pair.student, schedule.average)
+        if average is not None:
+            average.update_parameters(pair.student)
         if course.step % every == 0 or course.step == schedule.steps:
-            _judge(pair, judge, schedule, course)
+            _judge(pair, descent, judge, schedule, course)
         progress.advance(
             course.step, schedule.steps, f"error {course.history[-1][1]:.4g} at step {course.history[-1][0]}"
         )
         if partial is not None and time.monotonic() - saved > _SAVE_EVERY_S:
             descent.save(course, partial)
             saved = time.monotonic()
-    kept = course.best if schedule.keep_best else course.average
-    if kept:
-        load_weights(pair.student, kept)
+    if schedule.keep_best:
+        load_weights(pair.student, course.best)
+    elif average is not None:
+        pair.student.load_state_dict(descent.judged.state_dict())
     pair.student.eval()
     return course
 
@@ -73,7 +76,7 @@ def _set_out(
     if schedule.norms == "re-estimated":
         re_estimate(pair.student, images[0], pair.device)
     course = Course()
-    _judge(pair, images[1], schedule, course)
+    _judge(pair, descent, images[1], schedule, course)
     return course
 
 
@@ -94,23 +97,9 @@ def _pull(parameters: Sequence[nn.Parameter], start: Sequence[torch.Tensor], sha
             parameter.lerp_(began, share)
 
 
-def _follow(course: Course, student: fx.GraphModule, decay: float) -> None:
-    """Move the average towards the weights; its first steps count little (decay (1 + t) / (10 + t) until then)."""
-    now = weights_of(student)
-    decay = min(decay, (1 + course.step) / (10 + course.step))
-    course.average = {
-        name: (decay * course.average[name] + (1 - decay) * value).astype(value.dtype)
-        if course.average and value.dtype.kind == "f"
-        else value
-        for name, value in now.items()
-    }
-
-
-def _judge(pair: Pair, judge: FitImages, schedule: Schedule, course: Course) -> None:
-    now: Arrays = weights_of(pair.student)
-    if course.average:
-        load_weights(pair.student, course.average)
-    error = pair.error(judge, schedule.batch_size)
+def _judge(pair: Pair, descent: Descent, judge: FitImages, schedule: Schedule, course: Course) -> None:
+    network = descent.judged
+    error = replace(pair, student=network).error(judge, schedule.batch_size)
     if not math.isfinite(error) and not (schedule.keep_best or schedule.keep_start):
         raise InputError(
             f"the descent diverged: after {course.step} steps the student's features are no numbers",
@@ -118,10 +107,8 @@ def _judge(pair: Pair, judge: FitImages, schedule: Schedule, course: Course) -> 
         )
     if not course.history or error < min(e for _, e in course.history):
         course.best_step = course.step
-        course.best = weights_of(pair.student) if schedule.keep_best else {}
+        course.best = weights_of(network) if schedule.keep_best else {}
     course.history.append((course.step, error))
-    if course.average:
-        load_weights(pair.student, now)
 
 
 def re_estimate(student: fx.GraphModule, images: FitImages, device: torch.device) -> None:

