@@ -55,7 +55,7 @@ def drop_only(lesson: Lesson, dropped: Sequence[Block]) -> Student:
     _, judge = lesson.images.split(lesson.seed)
     student = drop_blocks(lesson.teacher, dropped)
     own = feature_in(student, lesson.feature, junctions(student, dropped))
-    error = Pair(student, lesson.teacher, own, lesson.feature).error(judge, 64)
+    error = Pair(student, lesson.teacher, own, lesson.feature, lesson.device).error(judge, 64)
     return Student(
         dropped=tuple(block.name for block in dropped), method="plain drop (the paper's start)", mse_before=error, mse=error,
         steps=0, seconds=0.0, notes=(), weights=weights_of(student),

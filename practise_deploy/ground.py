@@ -140,20 +140,22 @@ class Ground:
             "preprocessing": repr(decoding),
             "recipe": self.settings.recipe,
             "precision": str(self.precision),
+            "compute": str(pick_device(self.settings.compute)),
             "seed": self.settings.seed,
             "torch": torch.__version__,
             "practise-deploy": version("practise-deploy"),
         }
 
-    @property
+    @cached_property
     def lesson(self) -> Lesson:
-        return Lesson(
+        here = Lesson(
             teacher=self.network.traced,
             feature=self.network.facts.feature,
             images=self.images.fit,
             seed=self.settings.seed,
             judging=self.precision,
         )
+        return here.placed(pick_device(self.settings.compute))
 
     @property
     def descent_key(self) -> Key:
@@ -161,7 +163,6 @@ class Ground:
             "batch_size": self.settings.batch_size,
             "augment": self.network.facts.preprocessing.augment,
             "precision": str(self.precision),
-            "compute": str(pick_device(self.settings.compute)),
         }
 
     @property

@@ -59,6 +59,10 @@ class FitImages(Images):
         """Some of the images."""
         return FitImages(self.pixels[which], None if self.labels is None else self.labels[which], self.preprocessing)
 
+    def to(self, device: torch.device) -> FitImages:
+        """The same, where they are to be normalised and computed with."""
+        return FitImages(self.pixels.to(device), self.labels, self.preprocessing)
+
     def split(self, seed: int) -> tuple[FitImages, FitImages]:
         """Four fifths to learn from, one fifth to judge with (at least 2 and at most 100 images, 64 large ones)."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
@@ -93,8 +97,9 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Bytes to normalised float32; float32 pixels are taken as normalised already."""
     if pixels.dtype != torch.uint8:
         return pixels
-    mean = torch.tensor(preprocessing.mean).view(1, -1, 1, 1)
-    std = torch.tensor(preprocessing.std).view(1, -1, 1, 1)
+    mean, std = (
+        torch.tensor(each, device=pixels.device).view(1, -1, 1, 1) for each in (preprocessing.mean, preprocessing.std)
+    )
     return (pixels.float() / 255 - mean) / std
 
 

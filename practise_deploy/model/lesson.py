@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +25,17 @@ class Lesson:
     seed: int = 0
     judging: torch.dtype = torch.float32
     in_turns: bool = True
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed: where the images are."""
+        return self.images.pixels.device
+
+    def placed(self, device: torch.device) -> Lesson:
+        """The same on a device; the teacher stays where it is, and a copy of it goes."""
+        if device == self.device:
+            return self
+        return replace(self, teacher=copy.deepcopy(self.teacher).to(device), images=self.images.to(device))
 
     @property
     def few(self) -> Lesson:

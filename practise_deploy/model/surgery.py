@@ -62,5 +62,6 @@ def load_weights(network: torch.nn.Module, weights: Arrays) -> None:
         owner, _, name = path.rpartition(".")
         module = network.get_submodule(owner)
         if name == "bias" and getattr(module, "bias", "") is None:  # a refit may have given a convolution its bias
-            module.bias = torch.nn.Parameter(torch.empty(weights[path].shape))
+            weight = network.get_parameter(f"{owner}.weight")
+            module.bias = torch.nn.Parameter(weight.new_empty(weights[path].shape))
     network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()}, strict=True)

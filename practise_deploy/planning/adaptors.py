@@ -101,7 +101,7 @@ def _measure_one(lesson: Lesson, block: Block, schedule: Schedule, progress: Pro
     learn, judge = lesson.images.split(lesson.seed)
     student = drop_blocks(lesson.teacher, [block]).requires_grad_(False)
     own = feature_in(student, lesson.feature, junctions(student, [block]))
-    pair = Pair(student, lesson.teacher, own, lesson.feature)
+    pair = Pair(student, lesson.teacher, own, lesson.feature, lesson.device)
     plain, variance = _judged(pair, judge, lesson.batch_size)
     adaptors = insert_adaptors(student, block.entry)
     best, method = plain, "plain (no convolution takes an adaptor)"
@@ -133,7 +133,7 @@ def _judged(pair: Pair, judge: FitImages, size: int) -> tuple[npt.NDArray[np.flo
             judged = errors_of(Ends(wanted, None), Ends(found, None))
             errors.append(judged.features)
             variance.append(judged.variance)
-    return torch.cat(errors).double().numpy(), float(torch.cat(variance).mean())
+    return torch.cat(errors).double().cpu().numpy(), float(torch.cat(variance).mean())
 
 
 def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.values import Env, compute, logits_of, named, order_of
 
-_CPU = torch.device("cpu")
 _SCALES = (0.5, 0.63, 0.8, 0.9, 1.0, 1.12, 1.25, 1.6, 2.0, 2.5, 4.0)
 
 
@@ -66,7 +65,7 @@ def end_of(network: fx.GraphModule, known: Env, feature: str, dtype: torch.dtype
     """Compute a network's ends from any known values, nothing else."""
     end, logits = named(network, feature), logits_of(network)
     keep = frozenset({end.name, logits.name})
-    with autocast(_CPU, dtype):
+    with autocast(next(iter(known.values())).device, dtype):
         found = compute(network, order_of([end, logits], known), known, keep)
     outputs = found[logits.name]
     return Ends(found[end.name].float(), outputs.float() if outputs.ndim == 2 else None)

@@ -74,10 +74,10 @@ class NormalEquations:
     def with_adaptor(self, ridge: float, start: Tensor) -> Tensor:
         """`start` behind the 1x1 adaptor and the bias that fit best, held to the identity by the ridge."""
         gram, moment = self._sums
-        own = torch.zeros(len(start), start.shape[1] + 1, dtype=torch.float64)
+        own = gram.new_zeros(len(start), start.shape[1] + 1)
         own[:, :-1], own[-1, -1] = start.double(), 1.0
         inner = NormalEquations(own.T @ gram @ own, own.T @ moment, self.square, self.rows)
-        identity = torch.cat([torch.eye(start.shape[1], dtype=torch.float64), torch.zeros(1, start.shape[1])])
+        identity = torch.eye(start.shape[1] + 1, start.shape[1], dtype=torch.float64, device=gram.device)
         return own @ inner.solve(ridge, identity)
 
     def with_variance(self, solution: Tensor) -> Tensor:

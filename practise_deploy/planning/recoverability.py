@@ -36,7 +36,6 @@ from practise_deploy.terms import Block, Recoverabilities, Recoverability
 WAYS = {
     name: way for name, way in options((0.01, 0.3), (0.3,)).items() if not name.startswith("bias")
 }  # fewer than in the refit itself: blocks are compared here, not shipped
-_CPU = torch.device("cpu")
 
 
 @dataclass(slots=True)
@@ -171,7 +170,7 @@ def _teacher_on(lesson: Lesson, images: FitImages) -> Iterator[tuple[Env, Ends]]
     )
     keep = frozenset(node.name for node in lesson.teacher.graph.nodes)
     for part in batches(len(images), lesson.batch_size):
-        with autocast(_CPU, lesson.judging):
+        with autocast(lesson.device, lesson.judging):
             env = compute(lesson.teacher, nodes, {start: images.batch(part)}, keep)
         yield env, end_of(lesson.teacher, env, lesson.feature)
 
@@ -190,7 +189,7 @@ def _interactions(
             for name, products in interactions_of(wanted, ends).items():
                 found.setdefault(name, []).append(products)
             work.done("how losses act together")
-    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+    return {name: torch.cat(parts).cpu().numpy() for name, parts in found.items()}
 
 
 def _conclude(candidate: _Candidate, learned: int, judged: int) -> Recoverability:
@@ -202,7 +201,7 @@ def _conclude(candidate: _Candidate, learned: int, judged: int) -> Recoverabilit
         )
     errors = joined(candidate.errors[candidate.best])
     variance = float(errors.variance.mean())
-    mse = mean_interval(errors.features.double().numpy())
+    mse = mean_interval(errors.features.double().cpu().numpy())
     return Recoverability(
         block=candidate.block.name,
         mse=mse,

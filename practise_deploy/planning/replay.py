@@ -10,13 +10,11 @@ from practise_deploy.model.values import Env, downstream, named
 from practise_deploy.planning.criterion import Ends, end_of
 from practise_deploy.planning.writers import Site
 
-_CPU = torch.device("cpu")
-
 
 def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
     """A site's value after a change of its writers' folded weights. Shapes: change [d + 1, outputs]."""
     total, begin = change[-1].view(1, -1, 1, 1), 0
-    with autocast(_CPU, dtype):
+    with autocast(change.device, dtype):
         for writer in site.writers:
             convolution = traced.get_submodule(str(writer.convolution.target))
             assert isinstance(convolution, nn.Conv2d)

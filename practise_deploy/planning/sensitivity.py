@@ -26,7 +26,8 @@ def sensitivities(
         generator = torch.Generator().manual_seed(seed)
         probe = torch.randn(env[end.name].shape, generator=generator, dtype=env[end.name].dtype)
         nodes = list(dict.fromkeys(values))
-        slopes = torch.autograd.grad(env[end.name], [env[node.name] for node in nodes], probe, allow_unused=True)
+        ends, begins = env[end.name], [env[node.name] for node in nodes]
+        slopes = torch.autograd.grad(ends, begins, probe.to(ends.device), allow_unused=True)
     weights: Env = {}
     for node, slope in zip(nodes, slopes, strict=True):
         value = env[node.name]

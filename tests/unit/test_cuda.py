@@ -1,0 +1,74 @@
+"""Planning on a GPU gives what it gives on the CPU; everything stays where the lesson is."""
+
+import numpy as np
+import pytest
+import torch
+
+from networks import tiny_mobilenet, tiny_resnet
+from practise_deploy.model.blocks import droppable, find_blocks
+from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
+from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.trace import trace
+from practise_deploy.model.values import find_feature
+from practise_deploy.planning.adaptors import measure_by_adaptors
+from practise_deploy.planning.recoverability import measure_recoverability
+from practise_deploy.planning.sequence import error_without, recover
+from practise_deploy.progress import Silent
+from practise_deploy.terms import Preprocessing
+
+
+def lesson_of(make, side):
+    traced, _ = trace(make(), (1, 3, side, side))
+    prepared = Preprocessing(
+        channels=3, size=(side, side), resize=side, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear",
+        augment="none",
+    )  # fmt: skip
+    pixels = torch.randn((24, 3, side, side), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    data = FitImages(pixels, None, prepared)
+    lesson = Lesson(teacher=traced.double(), feature=find_feature(traced).name, images=data)
+    return lesson, droppable(find_blocks(lesson.teacher, (1, 3, side, side)))
+
+
+def test_a_lesson_stays_itself_on_its_own_device():
+    lesson, _ = lesson_of(tiny_resnet, 16)
+    assert lesson.placed(torch.device("cpu")) is lesson
+
+
+def test_a_lesson_goes_to_a_device_and_the_teacher_stays():
+    lesson, _ = lesson_of(tiny_resnet, 16)
+    there = lesson.placed(torch.device("meta"))
+    assert there.device.type == "meta"
+    assert {value.device.type for value in there.teacher.state_dict().values()} == {"meta"}
+    assert {value.device.type for value in lesson.teacher.state_dict().values()} == {"cpu"}
+    assert len(there.images) == len(lesson.images)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("make", "side"), [(tiny_resnet, 16), (tiny_mobilenet, 32)])
+def test_planning_and_refit_agree_with_the_cpu(make, side):
+    lesson, blocks = lesson_of(make, side)
+    there = lesson.placed(torch.device("cuda"))
+    here, far = (measure_recoverability(each, blocks, Silent()) for each in (lesson, there))
+    for a, b in zip(here.of, far.of, strict=True):
+        assert (a.block, a.method) == (b.block, b.method)
+        assert b.mse.estimate == pytest.approx(a.mse.estimate, rel=1e-6)
+    for name, products in here.interactions.items():
+        np.testing.assert_allclose(far.interactions[name], products, rtol=1e-5, atol=1e-9)
+    assert error_without(there, blocks[:1], Silent()) == pytest.approx(
+        error_without(lesson, blocks[:1], Silent()), rel=1e-6
+    )
+    students = [recover(each, blocks[:1], Silent()) for each in (lesson, there)]
+    assert students[1].criterion == pytest.approx(students[0].criterion, rel=1e-6)
+    assert all(isinstance(value, np.ndarray) for value in students[1].weights.values())
+
+
+@pytest.mark.gpu
+def test_the_papers_adaptors_are_trained_on_the_gpu():
+    lesson, blocks = lesson_of(tiny_resnet, 16)
+    schedule = Schedule(steps=3, batch_size=8)
+    found = [
+        measure_by_adaptors(each, blocks[:1], schedule, Silent())
+        for each in (lesson, lesson.placed(torch.device("cuda")))
+    ]
+    assert found[1].of[0].mse.estimate == pytest.approx(found[0].of[0].mse.estimate, rel=1e-4)
