@@ -72,11 +72,10 @@ class Recoverability:
 class Recoverabilities:
     """R of every block that was judged, and how their losses act together.
 
-    interactions: by criterion ("features", "logits"), float64[images, blocks, blocks], in the order of `of`: for
-    every judged image the inner products of what losing each block, recovered as well as it can be, changes, so
-    that the sum over a set's rows and columns predicts the set's error (a quadratic form). "features": mean
-    squared difference of the pre-pooling features over their variance; "logits": the second-order expansion of
-    the label-free KL divergence from the teacher, in nats. Empty for recipe paper, which adds scores up.
+    interactions: float64[images, blocks, blocks] in the order of `of`, every block recovered as well as it can be;
+    the sum over a set's rows and columns predicts the set's error. "features": inner products of what losing each
+    block changes of the pre-pooling features, over their variance; "classes": on the diagonal the KL divergence
+    from the teacher's classes in nats, which adds up. Empty for recipe paper, which adds scores up.
     """
 
     schema: int = SCHEMA

@@ -47,7 +47,6 @@ from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.sequence import recover
 from practise_deploy.progress import Silent
 from practise_deploy.store import write_atomically
-from practise_deploy.terms import Recoverabilities
 
 RESULTS = ROOT / "benchmarks" / "results" / "choice"
 CASES = {"resnet20": (3, 300, 1000), "resnet56": (8, 300, 150)}
@@ -128,25 +127,22 @@ class Study:
             "refit, KL": start.criterion - relative,
             "refit, features and KL": start.criterion,
         }
-        summed = {name: sum(values[block] for block in names) for name, values in self.single.items()}
         return {
             "dropped": list(names),
-            "criteria": {**summed, **together(self.recoverabilities, names), **of_set},
+            "criteria": of_set,
             "refit_percent": 100 * float(before.correct.mean()),
             "finetuned_percent": 100 * float(after.correct.mean()),
             "seconds": round(time.monotonic() - began, 1),
         }
 
-
-def together(found: Recoverabilities, names: tuple[str, ...]) -> dict[str, float]:
-    """What the interactions predict of a set, by criterion, and by all at once as the planner takes them."""
-    row = np.array([[one.block in names for one in found.of]])
-    forms = {name: np.asarray(form).mean(0) for name, form in found.interactions.items()}
-    forms = {name: form / form.diagonal().mean() for name, form in forms.items()}
-    known = {"features": "features", "logits": "KL"}
-    each = {f"set predicted, {known[name]}": float(set_errors(form, row)[0]) for name, form in forms.items()}
-    both = sum(forms.values()) / len(forms)
-    return {**each, "set predicted, features and KL": float(set_errors(np.asarray(both), row)[0])}
+    def predicted(self, names: tuple[str, ...]) -> dict[str, float]:
+        """What is known of a set before it was computed: sums over its blocks, and how they act together."""
+        summed = {name: sum(values[block] for block in names) for name, values in self.single.items()}
+        row = np.array([[one.block in names for one in self.recoverabilities.of]])
+        forms = {name: np.asarray(form).mean(0) for name, form in self.recoverabilities.interactions.items()}
+        features = float(set_errors(forms["features"], row)[0])
+        both = features + float(set_errors(forms["classes"], row)[0])
+        return {**summed, "set predicted, features": features, "set predicted, features and KL": both}
 
 
 def correlation(criterion: Floats, accuracy: Floats) -> dict[str, Any]:
@@ -162,12 +158,13 @@ def correlation(criterion: Floats, accuracy: Floats) -> dict[str, Any]:
     return asdict(bootstrap(places, spearman))
 
 
-def summary(sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By criterion: the rank correlation with both accuracies, and what its best sets reach above the mean of all."""
+def summary(study: Study, sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By criterion: the rank correlation with both accuracies, and what its best set and its best few reach."""
+    known = [{**study.predicted(tuple(one["dropped"])), **one["criteria"]} for one in sets]
     after, before = (np.array([one[key] for one in sets]) for key in ("finetuned_percent", "refit_percent"))
     rows = []
-    for name in sets[0]["criteria"]:
-        values = np.array([one["criteria"][name] for one in sets])
+    for name in known[0]:
+        values = np.array([each[name] for each in known])
         best = np.argsort(values, kind="stable")
         rows.append(
             {
@@ -193,18 +190,24 @@ def main() -> None:
         path = RESULTS / f"{name}_{options.images}.json"
         sets = json.loads(path.read_text())["sets"] if path.is_file() else []
         for names in random_sets(tuple(block.name for block in study.subject.candidates), study.size):
-            if list(names) in [one["dropped"] for one in sets]:
-                continue
-            sets.append(study.record(names))
-            after = np.array([one["finetuned_percent"] for one in sets])
-            found = {
-                "schema": 1, "network": name, "images": options.images, "blocks": study.size, "steps": study.steps,
-                "score_steps": CASES[name][2], "precision": str(study.schedule.dtype).removeprefix("torch."),
-                "torch": torch.__version__, "mean_percent": float(after.mean()), "most_percent": float(after.max()),
-                "best_few": TOP, "criteria": summary(sets) if len(sets) >= 10 else [], "sets": sets,
-            }  # fmt: skip
-            write_atomically(path, json.dumps(found, indent=1) + "\n")
-            print(name, len(sets), *names, f"{after[-1]:.2f}%", f"{sets[-1]['seconds']} s", flush=True)
+            if list(names) not in [one["dropped"] for one in sets]:
+                sets.append(study.record(names))
+                print(name, len(sets), *names, f"{sets[-1]['finetuned_percent']:.2f}%", flush=True)
+                write(path, study, sets)
+        write(path, study, sets)
+
+
+def write(path: Path, study: Study, sets: list[dict[str, Any]]) -> None:
+    """The study as it stands."""
+    after = np.array([one["finetuned_percent"] for one in sets])
+    found = {
+        "schema": 1, "network": study.subject.name, "images": len(study.images), "blocks": study.size,
+        "steps": study.steps, "score_steps": CASES[study.subject.name][2],
+        "precision": str(study.schedule.dtype).removeprefix("torch."), "torch": torch.__version__,
+        "mean_percent": float(after.mean()), "most_percent": float(after.max()), "best_few": TOP,
+        "criteria": summary(study, sets) if len(sets) >= 10 else [], "sets": sets,
+    }  # fmt: skip
+    write_atomically(path, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

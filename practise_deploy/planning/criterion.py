@@ -86,18 +86,8 @@ def joined(parts: list[Errors]) -> Errors:
     return Errors(*(torch.cat([getattr(part, name) for part in parts]) for name in Errors.__slots__))
 
 
-def interactions_of(wanted: Ends, found: list[Ends]) -> dict[str, Tensor]:
-    """Inner products of what several students change, image by image. Shapes: [n, students, students].
-
-    "features": over their variance. "logits": d_i' (diag p - p p') d_j / 2 with the teacher's classes p, the
-    second-order expansion of the KL divergence.
-    """
+def interactions_of(wanted: Ends, found: list[Ends]) -> Tensor:
+    """Inner products of what several students change of the features, over their variance. Shapes: [n, students, students]."""
     moved = torch.stack([(each.features - wanted.features).flatten(1) for each in found], 1).double()
     variance = wanted.features.double().flatten(1).var(1).mean().clamp_min(1e-12)
-    products = {"features": moved @ moved.transpose(1, 2) / (moved.shape[2] * variance)}
-    if wanted.logits is not None:
-        classes = F.softmax(wanted.logits.double(), 1)[:, None]
-        change = torch.stack([(each.logits - wanted.logits).double() for each in found if each.logits is not None], 1)
-        means = (change * classes).sum(2)
-        products["logits"] = ((change * classes) @ change.transpose(1, 2) - means[:, :, None] * means[:, None]) / 2
-    return products
+    return moved @ moved.transpose(1, 2) / (moved.shape[2] * variance)

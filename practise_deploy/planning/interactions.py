@@ -1,7 +1,8 @@
 """How the losses of blocks act together: the error of a set, predicted, and the sets of least predicted error.
 
-To first order what the lost blocks change adds up, so the error of a set S is a quadratic form,
-R(S) ~ 1_S' Q 1_S, where Q_ij is the mean inner product of what losing the blocks i and j changes. It predicts too
+To first order what the lost blocks change of the features adds up, so the error of a set S is a quadratic form,
+R(S) ~ 1_S' Q 1_S, where Q_ij is the mean inner product of what losing the blocks i and j changes; the divergence of
+the classes, which is far from quadratic, is added up (benchmarks/reproduce/choice.py compares). It predicts too
 large an error, but ranks sets well: whoever takes one of its best should verify it. Pure arithmetic.
 """
 
@@ -17,7 +18,6 @@ from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.planning.choose import scores_of
 from practise_deploy.terms import Budget, Recoverabilities
 
-CRITERIA = ("features", "logits")  # what predicts the error: the mean of these, each over its mean diagonal
 MOST_EXHAUSTIVE = 20
 _LEVELS, _WIDTH, _MOST_ROUNDS = 24, 128, 4
 
@@ -30,7 +30,7 @@ Rows = npt.NDArray[np.bool_]
 class Candidates:
     """The blocks that sets are made of, in the order of the latency table.
 
-    losses: [images, blocks, blocks], in mean errors of a single block. reductions: [3, blocks], estimate, low and
+    losses: [images, blocks, blocks], in the units of the criterion. reductions: [3, blocks], estimate, low and
     high end in percent; additivity: the same of measured over predicted savings. confidence: of these intervals.
     """
 
@@ -42,7 +42,7 @@ class Candidates:
     latency_classes: tuple[int, ...]
 
     def error_of(self, blocks: Sequence[str]) -> float:
-        """The predicted error of a set, in mean errors of a single block."""
+        """The predicted error of a set, in the units of the criterion."""
         return float(set_errors(self.losses.mean(0), self.rows_of([blocks]))[0])
 
     def rows_of(self, sets: Sequence[Sequence[str]]) -> Rows:
@@ -138,15 +138,12 @@ def set_errors(form: Floats, rows: Rows) -> Floats:
 
 
 def _losses(recoverability: Recoverabilities, places: Sequence[int]) -> Floats:
-    """The criteria that are there, averaged; without any the blocks' own errors, which then simply add up."""
-    given = [recoverability.interactions[name] for name in CRITERIA if name in recoverability.interactions]
-    forms = given or [np.diag([one.mse.estimate for one in recoverability.of])[None]]
-    parts = []
-    for form in forms:
-        part = np.asarray(form, dtype=np.float64)[:, places][:, :, places]
-        scale = float(part.mean(0).diagonal().mean())
-        parts.append(part / scale if scale > 0 else part)
-    return np.asarray(np.mean(parts, axis=0))
+    """The sum of what is known of interactions; without any the blocks' own errors, which then simply add up."""
+    given = list(recoverability.interactions.values()) or [
+        np.diag([one.mse.estimate for one in recoverability.of])[None]
+    ]
+    whole = np.asarray(np.sum(given, axis=0), dtype=np.float64)
+    return whole[:, places][:, :, places]
 
 
 def _ends(found: Interval) -> tuple[float, float, float]:

@@ -178,18 +178,21 @@ def _teacher_on(lesson: Lesson, images: FitImages) -> Iterator[tuple[Env, Ends]]
 def _interactions(
     lesson: Lesson, candidates: Sequence[_Candidate], folds: Sequence[tuple[FitImages, FitImages]], work: _Work
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Inner products of what losing each block changes, every one recovered in its best way."""
+    """How the losses act together, every block recovered in its best way; see `Recoverabilities`."""
     best = {candidate.block.name: candidate.best for candidate in candidates}
-    found: dict[str, list[Tensor]] = {}
+    features: list[Tensor] = []
     for learn, judge in folds:
         if len(folds) > 1:  # the only fold's solutions are still there
             _fit(lesson, candidates, learn, work, best)
         for env, wanted in _teacher_on(lesson, judge):
             ends = [candidate.without(lesson.teacher, env, best[candidate.block.name]) for candidate in candidates]
-            for name, products in interactions_of(wanted, ends).items():
-                found.setdefault(name, []).append(products)
+            features.append(interactions_of(wanted, ends))
             work.done("how losses act together")
-    return {name: torch.cat(parts).cpu().numpy() for name, parts in found.items()}
+    classes = torch.stack([joined(candidate.errors[candidate.best]).divergence for candidate in candidates], 1)
+    return {
+        "features": torch.cat(features).cpu().numpy(),
+        "classes": torch.diag_embed(classes.double()).cpu().numpy(),
+    }
 
 
 def _conclude(candidate: _Candidate, learned: int, judged: int) -> Recoverability:

@@ -293,15 +293,17 @@ def test_diagonal_of_the_interactions_is_the_blocks_own_error(few, monkeypatch):
         )
 
 
-def test_interactions_at_the_classes_are_the_divergence_to_second_order():
+def test_divergence_of_the_classes_is_each_blocks_own_and_adds_up():
+    found = interactions(images(20, RESNET), ("layer1.1", "layer2.1"))
+    classes = found.interactions["classes"]
+    np.testing.assert_allclose(classes.mean(0), np.diag([each.divergence for each in found.of]), rtol=1e-5, atol=1e-9)
+
+
+def test_interactions_are_inner_products_of_what_changes_over_the_variance():
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(6, 5, generator=generator, dtype=torch.float64)
-    small = [1e-3 * torch.randn(6, 5, generator=generator, dtype=torch.float64) for _ in range(2)]
-    nothing = torch.zeros(6, 3, dtype=torch.float64)
-    wanted = Ends(nothing, logits)
-    products = interactions_of(Ends(nothing + torch.arange(3), logits), [Ends(nothing, logits + d) for d in small])
-    for at, d in enumerate(small):
-        exact = errors_of(wanted, Ends(nothing, logits + d)).divergence
-        torch.testing.assert_close(products["logits"][:, at, at], exact, rtol=1e-2, atol=1e-12)
-    both = errors_of(wanted, Ends(nothing, logits + small[0] + small[1])).divergence
-    torch.testing.assert_close(products["logits"].sum((1, 2)), both, rtol=1e-2, atol=1e-12)
+    wanted, first, second = (torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    products = interactions_of(Ends(wanted, None), [Ends(wanted + first, None), Ends(wanted + second, None)])
+    variance = wanted.var(1).mean()
+    torch.testing.assert_close(products[:, 0, 1], (first * second).mean(1) / variance)
+    both = (first + second).square().mean(1) / variance
+    torch.testing.assert_close(products.sum((1, 2)), both)
