@@ -192,9 +192,15 @@ def planning() -> str:
             ]
         rows.append(
             f"| {case['network']} | {case['images']} | {case['blocks']} | {_cost(mine)} | {_cost(refit)} "
-            f"| {case['peak_memory_gb']:.1f} GB | {' | '.join(beside)} |"
+            f"| {_memory(case)} | {' | '.join(beside)} |"
         )
     return "\n".join(rows)
+
+
+def _memory(case: dict) -> str:
+    of_planning = case.get("peak_memory_of_planning_gb")
+    whole = f"{case['peak_memory_gb']:.1f} GB"
+    return f"{whole} with the refit" if of_planning is None else f"{of_planning:.1f} GB, {whole} with the refit"
 
 
 def _cost(found: dict) -> str:

@@ -150,10 +150,19 @@ def ours(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str,
 
     table = equal_savings(blocks)
     plan, choosing = timed(lambda: choose_set(table, found, Budget(reduce_percent=REDUCTION), None, verify), counter)
+    peak_of_planning = peak_memory_gb()
     _, recovering = timed(lambda: recover(lesson, [named[name] for name in plan.dropped], Silent()), counter)
     parts = {"recoverability": scoring, "choice": choosing, "refit": recovering}
     planning = {key: scoring[key] + choosing[key] for key in scoring}
-    return {"dropped": list(plan.dropped), "planning": planning, "parts": parts}
+    return {
+        "dropped": list(plan.dropped), "planning": planning, "parts": parts, "peak_memory_of_planning_gb": peak_of_planning,
+        "peak_memory_gb": peak_memory_gb(),
+    }  # fmt: skip
+
+
+def peak_memory_gb() -> float:
+    """The most that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def _judge_nothing(pair: Pair, descent: Descent, images: FitImages, schedule: Schedule, course: Course) -> None:
@@ -190,7 +199,6 @@ def case(name: str, images: int, count: int | None, beside: bool, data: Path) ->
             "network": name, "images": len(lesson.images), "blocks": len(blocks), "threads": torch.get_num_threads(),
             "precision_of_judging": str(lesson.judging).removeprefix("torch."), **ours(lesson, blocks, counter),
         }  # fmt: skip
-        found["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         if beside:
             found["paper"] = paper(lesson, blocks, counter)
     return found
