@@ -75,6 +75,11 @@ def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
     return node.target in _RELUS or (node.op == "call_method" and node.target == "relu")
 
 
+def is_relu6(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a value is the ReLU6 of another."""
+    return isinstance(module_of(traced, node), nn.ReLU6) or node.target is nn.functional.relu6
+
+
 def is_addition(node: fx.Node) -> bool:
     """Whether a value is the sum of two computed values of one shape."""
     if node.target not in _ADDITIONS and not (node.op == "call_method" and node.target == "add"):
@@ -135,11 +140,7 @@ def _is_fixed_point(traced: fx.GraphModule, node: fx.Node, activation: fx.Node) 
     """Whether this activation of the value would change nothing: it comes out of such a one already."""
     while isinstance(module_of(traced, node), _KEEPS_SIGN):
         node = node.all_input_nodes[0]
-    return is_relu(traced, node) and (_is_relu6(traced, node) or not _is_relu6(traced, activation))
-
-
-def _is_relu6(traced: fx.GraphModule, node: fx.Node) -> bool:
-    return isinstance(module_of(traced, node), nn.ReLU6) or node.target is nn.functional.relu6
+    return is_relu(traced, node) and (is_relu6(traced, node) or not is_relu6(traced, activation))
 
 
 def _why_not(unit: _Unit, units: list[_Unit]) -> str:

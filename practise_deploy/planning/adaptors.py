@@ -27,6 +27,7 @@ from practise_deploy.model.surgery import drop_blocks, junctions
 from practise_deploy.model.trace import module_of, shape_of
 from practise_deploy.model.values import batches, named
 from practise_deploy.planning.criterion import Ends, errors_of
+from practise_deploy.planning.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
 from practise_deploy.planning.recoverability import mean_interval
 from practise_deploy.planning.writers import before_activation, readers_of, writer_of
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
@@ -67,23 +68,10 @@ def absorb_adaptors(student: fx.GraphModule, adaptors: Sequence[Adaptor]) -> Non
     """Multiply the adaptors into their convolutions (in fp64) and take them out of the graph."""
     for adaptor in adaptors:
         node = named(student, adaptor.node)
-        convolution = student.get_submodule(adaptor.convolution)
-        matrix = student.get_parameter(f"{node.target}.weight").detach().double()[:, :, 0, 0]
-        assert isinstance(convolution, nn.Conv2d)
-        weight = convolution.weight.detach().double()
-        merged = (
-            torch.einsum("ab,bcij->acij", matrix, weight)
-            if adaptor.behind
-            else torch.einsum("abij,bc->acij", weight, matrix)
-        )
-        with torch.no_grad():
-            if adaptor.behind and convolution.bias is not None:
-                convolution.bias.copy_(matrix @ convolution.bias.detach().double())
-            convolution.weight.copy_(merged)
-        node.replace_all_uses_with(node.all_input_nodes[0])
-        student.graph.erase_node(node)
-    student.delete_all_unused_submodules()
-    student.recompile()
+        convolution, module = student.get_submodule(adaptor.convolution), module_of(student, node)
+        assert isinstance(convolution, nn.Conv2d) and isinstance(module, Pointwise)
+        (multiply_behind if adaptor.behind else multiply_before)(convolution, module.matrix)
+        take_out(student, node)
 
 
 class _Within:
@@ -178,18 +166,7 @@ def _insert(student: fx.GraphModule, convolution: fx.Node, behind: bool) -> Adap
     module = student.get_submodule(str(convolution.target))
     assert isinstance(module, nn.Conv2d)
     width = module.out_channels if behind else module.in_channels
-    adaptor = nn.Conv2d(width, width, 1, bias=False).to(module.weight)
-    with torch.no_grad():
-        adaptor.weight.copy_(torch.eye(width)[:, :, None, None])
     name = f"adaptor_{'behind' if behind else 'before'}_{str(convolution.target).replace('.', '_')}"
-    student.add_submodule(name, adaptor)
-    anchor = convolution if behind else convolution.all_input_nodes[0]
-    with student.graph.inserting_after(anchor):
-        node = student.graph.call_module(name, (anchor,))
-    node.meta = dict(anchor.meta)
-    if behind:
-        anchor.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
-    else:
-        convolution.replace_input_with(anchor, node)
-    student.recompile()
+    anchor, reader = (convolution, None) if behind else (convolution.all_input_nodes[0], convolution)
+    node = put_behind(student, name, Pointwise(torch.eye(width).to(module.weight)), anchor, reader)
     return Adaptor(node.name, str(convolution.target), behind)

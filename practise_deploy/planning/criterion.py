@@ -65,7 +65,8 @@ def end_of(network: fx.GraphModule, known: Env, feature: str, dtype: torch.dtype
     """Compute a network's ends from any known values, nothing else."""
     end, logits = named(network, feature), logits_of(network)
     keep = frozenset({end.name, logits.name})
-    with autocast(next(iter(known.values())).device, dtype):
+    device = next(value.device for value in known.values() if isinstance(value, Tensor))  # a batch size is none
+    with autocast(device, dtype):
         found = compute(network, order_of([end, logits], known), known, keep)
     outputs = found[logits.name]
     return Ends(found[end.name].float(), outputs.float() if outputs.ndim == 2 else None)

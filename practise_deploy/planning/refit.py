@@ -6,57 +6,84 @@ import torch
 from torch import Tensor, fx, nn
 
 from practise_deploy.planning.equations import NormalEquations
-from practise_deploy.planning.writers import Site, Writer
+from practise_deploy.planning.pointwise import multiply_behind
+from practise_deploy.planning.writers import Site, Writer, convolution_at, norm_of
 
 
 def folded(traced: fx.GraphModule, writer: Writer) -> Tensor:
     """The writer's weights with its BatchNorm folded in, as the refit sees them. Shapes: [d + 1, outputs], bias last."""
-    convolution = traced.get_submodule(str(writer.convolution.target))
-    assert isinstance(convolution, nn.Conv2d)
+    convolution, norm = convolution_at(traced, writer.convolution), norm_of(traced, writer)
     weight = convolution.weight.detach().double().flatten(1)
     bias = weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach().double()
-    if writer.norm is not None:
-        norm = traced.get_submodule(str(writer.norm.target))
-        assert isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None and norm.running_mean is not None
-        scale = (norm.running_var.double() + norm.eps).rsqrt()
-        shift = -norm.running_mean.double() * scale
-        if norm.affine:
-            scale, shift = (
-                scale * norm.weight.detach().double(),
-                shift * norm.weight.detach().double() + norm.bias.detach().double(),
-            )
-        weight, bias = weight * scale[:, None], bias * scale + shift
+    if norm is not None:
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight.detach().double() * (norm.running_var.double() + norm.eps).rsqrt()
+        weight, bias = (
+            weight * scale[:, None],
+            (bias - norm.running_mean.double()) * scale + norm.bias.detach().double(),
+        )
     return torch.cat([weight.T, bias[None]])
 
 
 def write_back(
     traced: fx.GraphModule, writer: Writer, solution: Tensor, equations: NormalEquations, rows: slice
 ) -> None:
-    """Put solved weights into the writer.
+    """Put solved weights into the writer; a BatchNorm behind it gets the statistics of the rows that were summed."""
+    _write(traced, writer, solution, *_output_statistics(equations, solution[:-1], rows))
 
-    A BatchNorm behind it is set to the new output's own mean and variance, with scale and shift that undo
-    them: the same in eval mode, and a network that can still be finetuned (folded ones diverge).
+
+def map_output(traced: fx.GraphModule, writer: Writer, matrix: Tensor) -> None:
+    """Put a linear map behind a writer into its weights. Shapes: [outputs, outputs].
+
+    A BatchNorm's statistics are mapped too, as if the outputs were not correlated (that matters in training mode alone).
     """
-    convolution = traced.get_submodule(str(writer.convolution.target))
-    assert isinstance(convolution, nn.Conv2d)
+    norm = norm_of(traced, writer)
+    if norm is None:
+        multiply_behind(convolution_at(traced, writer.convolution), matrix)
+        return
+    assert norm.running_var is not None
+    own = folded(traced, writer)
+    gain = norm.weight.detach().double()
+    mean = norm.bias.detach().double() - own[-1]
+    variance = gain.square() * norm.running_var.double() / (norm.running_var.double() + norm.eps)
+    _write(traced, writer, own @ matrix.T, matrix @ mean, matrix.square() @ variance)
+
+
+def add_bias(traced: fx.GraphModule, writer: Writer, bias: Tensor) -> None:
+    """Add to what a writer gives at every position. Shapes: [outputs]."""
+    norm = norm_of(traced, writer)
+    own = _bias_of(convolution_at(traced, writer.convolution)) if norm is None else norm.bias
+    with torch.no_grad():
+        own.copy_(own.double() + bias)
+
+
+def _write(traced: fx.GraphModule, writer: Writer, solution: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Put folded weights into the writer. mean, variance: of what they give without the bias.
+
+    A BatchNorm behind it is set to that mean and variance, with scale and shift that undo them: the same in eval
+    mode, and a network that can still be finetuned (folded ones diverge).
+    """
+    convolution, norm = convolution_at(traced, writer.convolution), norm_of(traced, writer)
     weight, bias = solution[:-1], solution[-1]
     with torch.no_grad():
         convolution.weight.copy_(weight.T.reshape(convolution.weight.shape))
-        if writer.norm is None:
-            if convolution.bias is None:
-                convolution.bias = nn.Parameter(bias.to(convolution.weight))
-            convolution.bias.copy_(bias)
+        if norm is None:
+            _bias_of(convolution).copy_(bias)
             return
-        norm = traced.get_submodule(str(writer.norm.target))
-        assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
         if convolution.bias is not None:
             convolution.bias.zero_()
-        mean, variance = _output_statistics(equations, weight, rows)
+        assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
-        scale = (norm.running_var.double() + norm.eps).sqrt()
-        norm.weight.copy_(scale)
+        norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt())
         norm.bias.copy_(bias + norm.running_mean.double())
+
+
+def _bias_of(convolution: nn.Conv2d) -> Tensor:
+    """The convolution's bias, given one where it has none."""
+    if convolution.bias is None:
+        convolution.bias = nn.Parameter(convolution.weight.new_zeros(convolution.out_channels))
+    return convolution.bias
 
 
 def _output_statistics(equations: NormalEquations, weight: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -78,9 +105,7 @@ def put_in(traced: fx.GraphModule, site: Site, solution: Tensor, equations: Norm
     """Put a joint solution into the writers of a site; the bias goes to the first. equations: those of its rows."""
     begin = 0
     for number, writer in enumerate(site.writers):
-        convolution = traced.get_submodule(str(writer.convolution.target))
-        assert isinstance(convolution, nn.Conv2d)
-        rows = slice(begin, begin + convolution.weight[0].numel())
+        rows = slice(begin, begin + convolution_at(traced, writer.convolution).weight[0].numel())
         bias = solution[-1] if number == 0 else torch.zeros_like(solution[-1])
         write_back(traced, writer, torch.cat([solution[rows], bias[None]]), equations, rows)
         begin = rows.stop

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.values import Env, downstream, named
 from practise_deploy.planning.criterion import Ends, end_of
-from practise_deploy.planning.writers import Site
+from practise_deploy.planning.writers import Site, convolution_at
 
 
 def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
@@ -16,8 +16,7 @@ def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype:
     total, begin = change[-1].view(1, -1, 1, 1), 0
     with autocast(change.device, dtype):
         for writer in site.writers:
-            convolution = traced.get_submodule(str(writer.convolution.target))
-            assert isinstance(convolution, nn.Conv2d)
+            convolution = convolution_at(traced, writer.convolution)
             rows = change[begin : (begin := begin + convolution.weight[0].numel())]
             kernel = rows.T.reshape(convolution.weight.shape)
             x, stride, padding = env[writer.source.name], convolution.stride, convolution.padding

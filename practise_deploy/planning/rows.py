@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from practise_deploy.model.trace import shape_of
 from practise_deploy.model.values import Env
-from practise_deploy.planning.writers import Site
+from practise_deploy.planning.writers import Site, convolution_at
 
 ROWS = 20_000
 
@@ -48,8 +48,7 @@ def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampl
     rest = wanted - at_positions(env[site.value.name], at)
     parts = []
     for writer in site.writers:
-        convolution = traced.get_submodule(str(writer.convolution.target))
-        assert isinstance(convolution, nn.Conv2d)
+        convolution = convolution_at(traced, writer.convolution)
         parts.append(patches_of(convolution, env[writer.source.name], at))
         rest = rest + at_positions(env[writer.output.name], at)
     ones = parts[0].new_ones(len(parts[0]), 1)

@@ -12,25 +12,18 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, fx
 
 from practise_backends.terms import Progress
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import feature_in
-from practise_deploy.model.surgery import drop_blocks, junctions, weights_of
-from practise_deploy.model.values import Env, batches, compute, input_of, named, order_of
-from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of, joined
-from practise_deploy.planning.equations import PLAIN, NormalEquations, Option, options
-from practise_deploy.planning.frontier import before, moved
-from practise_deploy.planning.refit import put_in, start_of
-from practise_deploy.planning.replay import changed, replay
-from practise_deploy.planning.rows import Sampler, at_positions, rows_for, values_for
-from practise_deploy.planning.sensitivity import sensitivities
-from practise_deploy.planning.sites import sites_of
+from practise_deploy.model.surgery import weights_of
+from practise_deploy.planning.chain import Chain
+from practise_deploy.planning.criterion import Errors, joined
+from practise_deploy.planning.equations import PLAIN
+from practise_deploy.planning.streams import absorb
+from practise_deploy.planning.ways import Way, ways_of
 from practise_deploy.terms import Block, SiteChoice, Student
 
-WEIGHTED, REPAIRED = "weighted by sensitivity", "variance repaired"
 EACH = "each in its best way"
 UNIFORM = ("refit, ridge 0.1", "refit, ridge 1")
 
@@ -57,7 +50,8 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
                 progress.advance(number + done / max(1, count), 1 + len(UNIFORM), way)
 
             courses.append((*chains.settled(way, first, tell), chains, way))
-    choices, last, chains, way = min(courses, key=lambda each: _comparable(each[1]))
+        choices, last, chains, way = min(courses, key=lambda each: _comparable(each[1]))
+        absorb(chains.whole.student)
     return Student(
         dropped=tuple(block.name for block in dropped),
         method=_described(choices, way),
@@ -123,145 +117,41 @@ class _Chains:
         choices = []
         for number, site in enumerate(self.whole.sites):
             tell(number)
-            if way == EACH:
-                choice, errors = _settle(self.all, self.judges, number, errors)
-            else:
-                for chain in self.all:
-                    chain.fit(number, weighted=False)
-                    chain.solve(number, {way: options()[way]})
-                    chain.take(number, way)
-                choice = SiteChoice(site=site.value.name, method=way, errors={})
-            choices.append(choice)
+            tried = self._compared(errors) if way == EACH else {}
+            method = _least(tried) if tried else self._solved(way)
+            for chain in self.all:
+                chain.take(method)
+            errors = tried.get(method, errors)
+            found = {name: each.criterion for name, each in tried.items()}
+            choices.append(SiteChoice(site=site.value.name, method=method, errors=found))
         return choices, errors if way == EACH else self.judged()
 
+    def _solved(self, way: str) -> str:
+        """Solve the next site in one way."""
+        only = {way: ways_of(None)[way]}
+        for chain in self.all:
+            chain.fit(only.values())
+            chain.solve(only)
+        return way
 
-class Chain:
-    """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is."""
+    def _compared(self, errors: Errors) -> dict[str, Errors]:
+        """Solve the next site in every way; the errors of each. errors: of the students as they are."""
+        ways = ways_of(self.whole.stream)
+        for chain in self.all:
+            chain.fit(ways.values())
+        tried, best = {PLAIN: errors}, ""
+        for _ in range(2):
+            tried |= self._tried({name: way for name, way in ways.items() if way.refines == best})
+            best = _least(tried)
+        return tried
 
-    def __init__(self, lesson: Lesson, dropped: Sequence[Block], learn: FitImages, judge: FitImages | None) -> None:
-        teacher, self.lesson, self.dropped = lesson.teacher, lesson, dropped
-        self.student = drop_blocks(teacher, dropped)
-        self.sites = sites_of(self.student, teacher, dropped, lesson.feature)
-        self.end = (feature_in(self.student, lesson.feature, junctions(self.student, dropped)), lesson.judging)
-        self.sampler = Sampler(len(learn), lesson.seed)
-        size = 8 if lesson.batch_size == 8 else 16
-        goals = {site.value.name: named(teacher, site.target) for site in self.sites}
-        self.targets: dict[str, list[Tensor]] = {name: [] for name in goals}
-        self.weights: dict[str, list[Tensor]] = {name: [] for name in goals}
-        self.learn: list[Env] = []
-        self.judge: list[Env] = []
-        self.wanted: list[Ends] = []
-        self.precision = next(teacher.parameters()).dtype
-        self.equations = self.weighted = NormalEquations()
-        self.solutions: dict[str, Tensor] = {}
-        start, done = input_of(self.student).name, before(self.student, self.sites)
-        for part in batches(len(learn), size):
-            self._look(teacher, lesson.feature, goals, learn.batch(part))
-            self.learn += moved(self.student, done, [{start: learn.batch(part)}], self.sites)
-        for part in batches(0 if judge is None else len(judge), size):
-            assert judge is not None
-            x = judge.batch(part)
-            self.wanted.append(end_of(teacher, {input_of(teacher).name: x}, lesson.feature, lesson.judging))
-            self.judge += moved(self.student, done, [{start: x}], self.sites)
-
-    def _look(self, teacher: fx.GraphModule, feature: str, goals: dict[str, fx.Node], x: Tensor) -> None:
-        """The teacher's values at the sampled positions, and how much its features depend on them."""
-        values, slopes = sensitivities(teacher, feature, list(goals.values()), x, self.sampler.seed)
-        for name, node in goals.items():
-            at = self.sampler.positions(node)
-            self.targets[name].append(at_positions(values[node.name], at))
-            self.weights[name].append(at_positions(slopes[node.name], at).squeeze(2).flatten())
-
-    def branched(self) -> Chain:
-        """The same before any refit; what was computed so far is shared."""
-        other = copy.copy(self)
-        other.student = drop_blocks(self.lesson.teacher, self.dropped)
-        other.sites = sites_of(other.student, self.lesson.teacher, self.dropped, self.lesson.feature)
-        return other
-
-    def judged(self) -> list[Errors]:
-        """The judged images' errors of the student as it is."""
-        pairs = zip(self.judge, self.wanted, strict=True)
-        return [errors_of(wanted, end_of(self.student, env, *self.end)) for env, wanted in pairs]
-
-    def fit(self, number: int, *, weighted: bool = True) -> None:
-        """Sum the equations of a site, plainly and weighted, on the student's own activations."""
-        site = self.sites[number]
-        self.equations, self.weighted = NormalEquations(), NormalEquations()
-        order = order_of(values_for(site), self.learn[0])
-        keep = frozenset(node.name for node in values_for(site))
-        name = site.value.name
-        for env, wanted, weights in zip(self.learn, self.targets[name], self.weights[name], strict=True):
-            values = compute(self.student, order, env, keep)
-            patches, targets = rows_for(self.student, site, values, wanted, self.sampler)
-            self.equations.add(patches, targets)
-            if weighted:
-                self.weighted.add(patches, targets, weights)
-
-    def solve(self, number: int, ways: dict[str, Option]) -> None:
-        """Solve a site in some ways more; `WEIGHTED` ones take the weighted sums."""
-        start = start_of(self.student, self.sites[number])
-        for name, way in ways.items():
-            sums = self.weighted if name.endswith(WEIGHTED) else self.equations
-            self.solutions[name] = way(sums, start)
-
-    def errors(self, number: int, ways: Sequence[str]) -> dict[str, list[Errors]]:
-        """The judged images' errors for each of these solutions."""
-        site = self.sites[number]
-        found: dict[str, list[Errors]] = {name: [] for name in ways}
-        start = start_of(self.student, site)
-        extra = [site.value, *(writer.source for writer in site.writers)]
-        for env, wanted in zip(self.judge, self.wanted, strict=True):
-            keep = frozenset([*env, *(node.name for node in extra)])
-            here = compute(self.student, order_of(extra, env), env, keep)
-            for name in ways:
-                change = (self.solutions[name] - start).to(self.precision)
-                value = changed(self.student, site, change, here, self.end[1])
-                found[name].append(errors_of(wanted, replay(self.student, here, site.value.name, value, self.end)))
-        return found
-
-    def take(self, number: int, way: str) -> None:
-        """Put a solution in for good, and go on to the next site."""
-        site = self.sites[number]
-        if way != PLAIN:
-            put_in(self.student, site, self.solutions[way], self.equations)
-        nodes = list(self.student.graph.nodes)
-        done, later = nodes[: nodes.index(site.value) + 1], self.sites[number + 1 :]
-        self.learn = moved(self.student, done, self.learn, later)
-        self.judge = moved(self.student, done, self.judge, later)
-        self.solutions = {}
-
-
-def _settle(
-    chains: Sequence[Chain], judges: Sequence[Chain], number: int, before_it: Errors
-) -> tuple[SiteChoice, Errors]:
-    """Solve one site in every way, keep the one of least error, and go on."""
-    ways = options()
-    for chain in chains:
-        chain.fit(number)
-        chain.solve(number, ways)
-    tried = {PLAIN: before_it, **_tried(judges, number, [name for name in ways if name != PLAIN])}
-    best = _least(tried)
-    if best.startswith("refit"):
-        way = ways[best]
-        more: dict[str, Option] = {
-            f"{best}, {REPAIRED}": lambda sums, start: sums.with_variance(way(sums, start)),
-            f"{best}, {WEIGHTED}": way,
-        }
-        for chain in chains:
-            chain.solve(number, more)
-        tried |= _tried(judges, number, list(more))
-        best = _least(tried)
-    for chain in chains:
-        chain.take(number, best)
-    site = judges[0].sites[number]
-    errors = {name: found.criterion for name, found in tried.items()}
-    return SiteChoice(site=site.value.name, method=best, errors=errors), tried[best]
-
-
-def _tried(judges: Sequence[Chain], number: int, ways: Sequence[str]) -> dict[str, Errors]:
-    parts = [chain.errors(number, ways) for chain in judges]
-    return {name: joined([error for part in parts for error in part[name]]) for name in ways}
+    def _tried(self, ways: dict[str, Way]) -> dict[str, Errors]:
+        """The errors of these ways; those that some student could not keep are left out."""
+        for chain in self.all:
+            chain.solve(ways)
+        offered = [name for name in ways if all(name in chain.solutions for chain in self.all)]
+        parts = [chain.errors(offered) for chain in self.judges] if offered else []
+        return {name: joined([error for part in parts for error in part[name]]) for name in offered}
 
 
 def _least(tried: dict[str, Errors]) -> str:

@@ -9,8 +9,6 @@ from torch import fx, nn
 from practise_deploy.model.blocks import is_addition, is_relu
 from practise_deploy.model.trace import module_of
 
-_PASSES_THROUGH = (nn.Identity, nn.Dropout)
-
 
 @dataclass(frozen=True, slots=True)
 class Writer:
@@ -49,14 +47,47 @@ def writer_of(traced: fx.GraphModule, node: fx.Node) -> Writer | None:
         if isinstance(module, nn.BatchNorm2d) and norm is None and _settable(module) and _called_once(node):
             norm = node
         elif isinstance(module, nn.Conv2d):
-            return Writer(node, output, norm) if _solvable(module) and _called_once(node) else None
-        elif not (
-            isinstance(module, _PASSES_THROUGH)
-            or "Drop" in type(module).__name__
-            or "StochasticDepth" in type(module).__name__
-        ):
+            return Writer(node, output, norm) if is_plain(traced, node) else None
+        elif not does_nothing(module):
             return None
         node = node.all_input_nodes[0]
+
+
+def convolution_at(traced: fx.GraphModule, node: fx.Node) -> nn.Conv2d:
+    """The convolution that a node calls."""
+    module = traced.get_submodule(str(node.target))
+    assert isinstance(module, nn.Conv2d)
+    return module
+
+
+def norm_of(traced: fx.GraphModule, writer: Writer) -> nn.BatchNorm2d | None:
+    """The BatchNorm behind the writer's convolution."""
+    if writer.norm is None:
+        return None
+    module = traced.get_submodule(str(writer.norm.target))
+    assert isinstance(module, nn.BatchNorm2d)
+    return module
+
+
+def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a value is a convolution of all channels that its weights alone describe, called nowhere else."""
+    module = module_of(traced, node)
+    if not isinstance(module, nn.Conv2d) or type(module).forward is not nn.Conv2d.forward or module.groups != 1:
+        return False
+    padded = isinstance(module.padding, str) or (module.padding_mode != "zeros" and any(module.padding))
+    return not padded and _called_once(node)
+
+
+def does_nothing(module: nn.Module | None) -> bool:
+    """Whether a module gives what it gets in eval mode: an identity (some networks have their own), or dropout of any kind."""
+    kind = type(module).__name__
+    return kind in ("Identity", "StochasticDepth") or "Drop" in kind
+
+
+def passes_on(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a value is another one as it is in eval mode, or with zeros around it."""
+    module = module_of(traced, node)
+    return does_nothing(module) or isinstance(module, nn.ZeroPad2d)
 
 
 def _called_once(node: fx.Node) -> bool:
@@ -66,12 +97,6 @@ def _called_once(node: fx.Node) -> bool:
 def _settable(module: nn.BatchNorm2d) -> bool:
     own_forward = type(module).forward is not nn.BatchNorm2d.forward
     return module.affine and module.running_mean is not None and not own_forward
-
-
-def _solvable(module: nn.Conv2d) -> bool:
-    padded = isinstance(module.padding, str) or (module.padding_mode != "zeros" and any(module.padding))
-    own_forward = type(module).forward is not nn.Conv2d.forward
-    return module.groups == 1 and not padded and not own_forward
 
 
 def writers_into(traced: fx.GraphModule, value: fx.Node) -> tuple[Writer, ...]:
@@ -93,6 +118,5 @@ def readers_of(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """Who uses a value, seen through zero padding and what does nothing in eval mode."""
     found = []
     for user in node.users:
-        passes = isinstance(module_of(traced, user), (nn.Identity, nn.Dropout, nn.ZeroPad2d))
-        found += readers_of(traced, user) if passes else [user]
+        found += readers_of(traced, user) if passes_on(traced, user) else [user]
     return found

@@ -16,7 +16,7 @@ from practise_deploy.planning.equations import NormalEquations, options
 from practise_deploy.planning.refit import folded, put_in, start_of, write_back
 from practise_deploy.planning.rows import Sampler, at_positions, patches_of, rows_for, values_for
 from practise_deploy.planning.sites import junction_site
-from practise_deploy.planning.writers import Site, writer_of, writers_into
+from practise_deploy.planning.writers import Site, readers_of, writer_of, writers_into
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
 
@@ -394,6 +394,19 @@ def test_writer_is_found_behind_dropout_and_identity():
     last = list(traced.graph.nodes)[-2]
     writer = writer_of(traced, last)
     assert str(writer.convolution.target) == "0" and writer.output is last
+
+
+class Identity(nn.Module):
+    """Some networks have one of their own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("between", [Identity(), nn.Identity(), nn.Dropout2d(), nn.ZeroPad2d(1)], ids=str)
+def test_readers_are_seen_through_what_does_nothing(between):
+    traced, _ = trace(nn.Sequential(nn.Conv2d(3, 4, 1), between, nn.Conv2d(4, 4, 1)).eval(), (1, 3, 4, 4))
+    assert [reader.name for reader in readers_of(traced, named(traced, "_0"))] == ["_2"]
 
 
 class OwnConvolution(nn.Conv2d):

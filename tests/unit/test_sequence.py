@@ -16,9 +16,10 @@ from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature, forward, named
 from practise_deploy.planning import sequence
+from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.equations import NormalEquations, options
-from practise_deploy.planning.sequence import Chain
 from practise_deploy.planning.sites import sites_of
+from practise_deploy.planning.ways import Way, ways_of
 from practise_deploy.terms import Preprocessing
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
@@ -56,12 +57,13 @@ def recover(teacher, feature, dropped, data, seed, progress):
 
 def refitted(teacher, feature, dropped, data, count: int | None = None):
     """A student whose first sites are solved without a ridge, one after another, and all its sites."""
+    refit = Way(lambda sums, start: sums.solve(0.0, start))
     with torch.no_grad():
         chain = Chain(Lesson(teacher=teacher, feature=feature, images=data), dropped, data, None)
-        for number in range(len(chain.sites) if count is None else count):
-            chain.fit(number)
-            chain.solve(number, {"refit": lambda sums, start: sums.solve(0.0, start)})
-            chain.take(number, "refit")
+        for _ in range(len(chain.sites) if count is None else count):
+            chain.fit([refit])
+            chain.solve({"refit": refit})
+            chain.take("refit")
     return chain.student, chain.sites
 
 
@@ -237,6 +239,75 @@ def test_sequence_solves_on_the_students_own_activations(make, shape, name):
 # Recovering.
 
 
+class Branched(nn.Module):
+    """x + f(x) on a linear stream; what f makes has few channels, so it can hardly undo what x brings."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(width, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, width, 1, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class Mixed(nn.Module):
+    """A linear stream with a block that is but a linear map of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 1))
+        self.first, self.mixing, self.second = Branched(6), LinearBlock(6), Branched(6)
+        self.head, self.pool, self.fc = nn.Conv2d(6, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.mixing(self.first(self.stem(x))))
+        return self.fc(self.pool(self.head(x).relu()).flatten(1))
+
+
+@pytest.mark.parametrize("few", [8, 200])
+@pytest.mark.parametrize(("scaled", "way"), [(False, "stream map, ridge 0.01"), (True, "stream scale")])
+def test_block_that_is_a_map_of_the_stream_costs_nothing(scaled, way, few, monkeypatch):
+    """No writer can make good what the skip brings; the map of the whole stream can, and leaves nothing behind."""
+    monkeypatch.setattr("practise_deploy.model.images.FEW", few)
+    torch.manual_seed(3)
+    network, shape = Mixed().double().eval(), (1, 3, 8, 8)
+    if scaled:
+        nn.init.dirac_(network.mixing.conv.weight)
+    teacher, feature, blocks = opened(network, shape)
+    dropped, data = [blocks["mixing"]], images(40, shape, torch.float64)
+    student = recover(teacher, feature, dropped, data, 0, Silent())
+    first = student.choices[0]
+    assert first.method == way
+    assert first.errors[way] < 0.01 * min(error for name, error in first.errors.items() if "stream" not in name)
+    plain, recovered = drop_blocks(teacher, dropped), drop_blocks(teacher, dropped)
+    load_weights(recovered, student.weights)
+    assert recovered.state_dict().keys() == plain.state_dict().keys()
+    fresh = images(64, shape, torch.float64, seed=77)
+    assert Pair(recovered, teacher, feature, feature).error(fresh, 64) == pytest.approx(student.mse, rel=2)
+    assert student.mse < 1e-3 * student.mse_before
+    if few == 8:
+        told = Pair(recovered, teacher, feature, feature).error(data.split(0)[1], 64)
+        assert told == pytest.approx(student.mse, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "gone", "offered"),
+    [
+        (tiny_resnet, RESNET, "layer1.1", [["stream scale"]] * 5 + [[]] * 3),
+        (tiny_mobilenet, MOBILENET, "features.4",
+         [["stream scale", "stream map, ridge 0.01", "stream map, ridge 0.3"]] * 4 + [[]]),
+    ],
+    ids=["activations", "linear"],
+)  # fmt: skip
+def test_maps_compete_wherever_a_stream_lets_them_through(make, shape, gone, offered, monkeypatch):
+    monkeypatch.setattr(sequence, "UNIFORM", ())
+    teacher, feature, blocks = opened(make(), shape)
+    student = recover(teacher, feature, [blocks[gone]], images(20, shape), 0, Silent())
+    assert [[name for name in choice.errors if "stream" in name] for choice in student.choices] == offered
+
+
 def digits_teacher() -> nn.Module:
     network = digits.make_digits_network()
     network.load_state_dict(load_file(digits.WEIGHTS))
@@ -285,6 +356,31 @@ def test_digits_network_recovers_from_two_lost_blocks_on_held_out_digits():
     plain, recovered = held_out_error(teacher, feature, dropped, student, unseen)
     assert recovered < 0.5 * plain
     assert student.mse < 0.5 * student.mse_before
+
+
+def test_map_that_no_student_could_keep_does_not_compete(monkeypatch):
+    monkeypatch.setattr(sequence, "UNIFORM", ())
+    monkeypatch.setattr("practise_deploy.planning.problems.WORST_CONDITION", 0.0)
+    teacher, feature, blocks = opened(tiny_mobilenet(), MOBILENET)
+    student = recover(teacher, feature, [blocks["features.4"]], images(20, MOBILENET), 0, Silent())
+    assert not [name for choice in student.choices for name in choice.errors if "stream" in name]
+
+
+class Reshaped(LinearStream):
+    """It reads its batch size at the very beginning and needs it at the very end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = x.size(0)
+        x = self.behind(self.block(self.norm(self.writer(self.stem(x)))))
+        return self.fc(self.pool(x).view(count, -1))
+
+
+def test_network_that_asks_for_its_batch_size_is_recovered():
+    torch.manual_seed(1)
+    shape = (1, 3, 8, 8)
+    teacher, feature, blocks = opened(Reshaped(True).eval(), shape)
+    student = recover(teacher, feature, [blocks["block"]], images(20, shape), 0, Silent())
+    assert student.mse < student.mse_before
 
 
 def test_plain_drop_is_kept_and_named_where_every_refit_is_worse(monkeypatch):
@@ -362,8 +458,8 @@ def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
 def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
     """Spoiling the judge's images changes the error and not the weights."""
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    only = {"refit, ridge 0.1": options()["refit, ridge 0.1"]}
-    monkeypatch.setattr(sequence, "options", lambda: only)
+    only = {"refit, ridge 0.1": ways_of(None)["refit, ridge 0.1"]}
+    monkeypatch.setattr(sequence, "ways_of", lambda stream: only)
     monkeypatch.setattr(sequence, "UNIFORM", ())
     monkeypatch.setattr(sequence, "_least", lambda tried: "refit, ridge 0.1")
     data = images(20, RESNET)
