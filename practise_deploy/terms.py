@@ -55,7 +55,7 @@ class Recoverability:
     mse_dropped: the same without any recovery. relative: mse over the features' variance.
     divergence: KL divergence from the teacher's classes at the best temperature, in nats an image; None where it
     was not looked at.
-    method: how the block's writer was solved for, the least of relative plus divergence.
+    method: how the block's writer was solved for, the way of least error.
     """
 
     block: str
@@ -74,8 +74,7 @@ class Recoverabilities:
 
     interactions: float64[images, blocks, blocks] in the order of `of`, every block recovered as well as it can be;
     the sum over a set's rows and columns predicts the set's error. "features": inner products of what losing each
-    block changes of the pre-pooling features, over their variance; "classes": on the diagonal the KL divergence
-    from the teacher's classes in nats, which adds up. Empty for recipe paper, which adds scores up.
+    block changes of the pre-pooling features, over their variance. Empty for recipe paper, which adds scores up.
     """
 
     schema: int = SCHEMA
@@ -118,8 +117,9 @@ class Considered:
     """A set of blocks that the search found, its figures, and why it was not taken (empty for the one that was).
 
     predicted_error: from single losses and how they act together, in mean errors of a single block; good for
-    comparing sets, not for its size. verified_error: the features' error over their variance plus the KL divergence
-    in nats, on fit images kept aside, after a refit with one ridge; None where it was not verified. measured_percent: None where it was not measured.
+    comparing sets, not for its size. verified_error: the features' error over their variance, on fit images kept
+    aside, after a refit with one ridge; None where it was not verified. measured_percent: None where it was not
+    measured.
     """
 
     dropped: tuple[str, ...]
@@ -162,8 +162,8 @@ class Plan:
 class SiteChoice:
     """How one stream value was refitted: the way of least error, and what every way gave.
 
-    site: the value of the traced graph. errors: by way, the features' error over their variance plus the KL
-    divergence in nats, where the network ends, on images that the solution did not see.
+    site: the value of the traced graph. errors: by way, the features' error over their variance, on
+    images that the solution did not see.
     """
 
     site: str
@@ -176,8 +176,9 @@ class Student:
     """A pruned network's weights at one stage, and how it came to them.
 
     mse: error of the pre-pooling features on fit images kept aside. history: (step, mse) pairs.
-    choices: of the closed-form refit, site by site. criterion: what recoveries are compared by, the features' error
-    over their variance plus the KL divergence in nats; None where it was not computed.
+    choices: of the closed-form refit, site by site. relative: mse over the features' variance, what recoveries are
+    compared by. divergence: KL divergence from the teacher's classes at the best temperature, in nats an image. Both
+    are None where they were not computed.
     """
 
     schema: int = SCHEMA
@@ -190,7 +191,8 @@ class Student:
     notes: tuple[str, ...]
     history: tuple[tuple[int, float], ...] = ()
     choices: tuple[SiteChoice, ...] = ()
-    criterion: float | None = None
+    relative: float | None = None
+    divergence: float | None = None
     weights: Arrays = field(default_factory=dict)
 
 

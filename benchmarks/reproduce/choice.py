@@ -117,15 +117,15 @@ class Study:
             pair = Pair(student, subject.teacher, own, subject.feature, self.device)
             finetune(pair, start, self.images, self.schedule, Silent())
             after = subject.judge(student.eval(), own, self.device)
-        relative = start.mse / float(plain.variance.mean())
-        assert start.criterion is not None
+        assert start.relative is not None and start.divergence is not None
+        divergence = float(plain.divergence.mean())
         of_set = {
             "plain drop, features": plain.relative,
-            "plain drop, KL": float(plain.divergence.mean()),
-            "plain drop, features and KL": plain.criterion,
-            "refit, features": relative,
-            "refit, KL": start.criterion - relative,
-            "refit, features and KL": start.criterion,
+            "plain drop, KL": divergence,
+            "plain drop, features and KL": plain.relative + divergence,
+            "refit, features": start.relative,
+            "refit, KL": start.divergence,
+            "refit, features and KL": start.relative + start.divergence,
         }
         return {
             "dropped": list(names),
@@ -139,9 +139,9 @@ class Study:
         """What is known of a set before it was computed: sums over its blocks, and how they act together."""
         summed = {name: sum(values[block] for block in names) for name, values in self.single.items()}
         row = np.array([[one.block in names for one in self.recoverabilities.of]])
-        forms = {name: np.asarray(form).mean(0) for name, form in self.recoverabilities.interactions.items()}
-        features = float(set_errors(forms["features"], row)[0])
-        both = features + float(set_errors(forms["classes"], row)[0])
+        form = np.asarray(self.recoverabilities.interactions["features"]).mean(0)
+        features = float(set_errors(form, row)[0])
+        both = features + summed["refits, KL, summed"]
         return {**summed, "set predicted, features": features, "set predicted, features and KL": both}
 
 

@@ -1,9 +1,9 @@
 """How the losses of blocks act together: the error of a set, predicted, and the sets of least predicted error.
 
 To first order what the lost blocks change of the features adds up, so the error of a set S is a quadratic form,
-R(S) ~ 1_S' Q 1_S, where Q_ij is the mean inner product of what losing the blocks i and j changes; the divergence of
-the classes, which is far from quadratic, is added up (benchmarks/reproduce/choice.py compares). It predicts too
-large an error, but ranks sets well: whoever takes one of its best should verify it. Pure arithmetic.
+R(S) ~ 1_S' Q 1_S, where Q_ij is the mean inner product of what losing the blocks i and j changes. It predicts too
+large an error, but ranks sets well (benchmarks/reproduce/choice.py): whoever takes one of its best should verify it.
+Pure arithmetic.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Rows = npt.NDArray[np.bool_]
 class Candidates:
     """The blocks that sets are made of, in the order of the latency table.
 
-    losses: [images, blocks, blocks], in the units of the criterion. reductions: [3, blocks], estimate, low and
+    losses: [images, blocks, blocks], in units of the features' variance. reductions: [3, blocks], estimate, low and
     high end in percent; additivity: the same of measured over predicted savings. confidence: of these intervals.
     """
 
@@ -42,7 +42,7 @@ class Candidates:
     latency_classes: tuple[int, ...]
 
     def error_of(self, blocks: Sequence[str]) -> float:
-        """The predicted error of a set, in the units of the criterion."""
+        """The predicted error of a set, in units of the features' variance."""
         return float(set_errors(self.losses.mean(0), self.rows_of([blocks]))[0])
 
     def rows_of(self, sets: Sequence[Sequence[str]]) -> Rows:
@@ -138,11 +138,9 @@ def set_errors(form: Floats, rows: Rows) -> Floats:
 
 
 def _losses(recoverability: Recoverabilities, places: Sequence[int]) -> Floats:
-    """The sum of what is known of interactions; without any the blocks' own errors, which then simply add up."""
-    given = list(recoverability.interactions.values()) or [
-        np.diag([one.mse.estimate for one in recoverability.of])[None]
-    ]
-    whole = np.asarray(np.sum(given, axis=0), dtype=np.float64)
+    """The interactions; where there are none the blocks' own errors, which then simply add up."""
+    alone = np.diag([one.mse.estimate for one in recoverability.of])[None]
+    whole = np.asarray(recoverability.interactions.get("features", alone), dtype=np.float64)
     return whole[:, places][:, :, places]
 
 

@@ -40,14 +40,19 @@ WAYS = {
 
 @dataclass(slots=True)
 class _Candidate:
-    """A block, the network without it, its site, and its errors by the way its site was solved."""
+    """A block, the network without it, its site, what changes it by the way it is solved, and the errors of each."""
 
     block: Block
     student: fx.GraphModule
     site: Site | None
     end: tuple[str, torch.dtype]
-    errors: dict[str, list[Errors]] = field(default_factory=dict)
     changes: dict[str, Tensor] = field(default_factory=dict)
+    errors: dict[str, list[Errors]] = field(default_factory=dict)
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways that compete."""
+        return (PLAIN,) if self.site is None else tuple(WAYS)
 
     def without(self, teacher: fx.GraphModule, env: Env, method: str) -> Ends:
         """Where the network without the block ends, its site solved in one way. env: all of the teacher's values."""
@@ -59,7 +64,7 @@ class _Candidate:
     @property
     def best(self) -> str:
         """The way of least error."""
-        found = {method: joined(parts).criterion for method, parts in self.errors.items()}
+        found = {method: joined(parts).relative for method, parts in self.errors.items()}
         found = {method: error for method, error in found.items() if math.isfinite(error)}
         return min(found, key=found.__getitem__, default=PLAIN)
 
@@ -73,20 +78,16 @@ def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Pr
     if not blocks:
         return Recoverabilities(of=())
     folds = lesson.folds
-    work = _Work(progress, lesson, folds, len(candidates))
+    work, products = _Work(progress, lesson, folds, len(candidates)), []
     with torch.no_grad():
         for learn, judge in folds:
             _fit(lesson, candidates, learn, work)
             for env, wanted in _teacher_on(lesson, judge):
-                for candidate in candidates:
-                    for method in (PLAIN, *candidate.changes):
-                        found = errors_of(wanted, candidate.without(lesson.teacher, env, method))
-                        candidate.errors.setdefault(method, []).append(found)
-                    work.done(f"replaying without {candidate.block.name}")
-        together = _interactions(lesson, candidates, folds, work)
+                products.append(interactions_of(wanted, _judge(lesson.teacher, candidates, env, wanted, work)))
     learned, judged = len(folds[0][0]), sum(len(judge) for _, judge in folds)
     return Recoverabilities(
-        of=tuple(_conclude(candidate, learned, judged) for candidate in candidates), interactions=together
+        of=tuple(_conclude(candidate, learned, judged) for candidate in candidates),
+        interactions={"features": _of_the_best(candidates, torch.cat(products)).cpu().numpy()},
     )
 
 
@@ -96,14 +97,14 @@ class _Work:
     def __init__(
         self, progress: Progress, lesson: Lesson, folds: Sequence[tuple[FitImages, FitImages]], blocks: int
     ) -> None:
-        size, again = lesson.batch_size, 2 if len(folds) > 1 else 1
+        size = lesson.batch_size
         fits = sum(math.ceil(len(learn) / size) for learn, _ in folds)
         judged = sum(math.ceil(len(judge) / size) for _, judge in folds)
-        self.progress, self.total, self.count = progress, again * fits + judged * (blocks + 1), 0
+        self.progress, self.total, self.count = progress, fits + judged * blocks, 0
 
     def done(self, note: str) -> None:
         """One more batch."""
-        self.count = min(self.count + 1, self.total)
+        self.count += 1
         self.progress.advance(self.count, self.total, note)
 
 
@@ -128,22 +129,19 @@ def _candidate(lesson: Lesson, block: Block) -> _Candidate:
     return _Candidate(block, student, site, (end, lesson.judging))
 
 
-def _fit(
-    lesson: Lesson, candidates: Sequence[_Candidate], learn: FitImages, work: _Work, only: dict[str, str] | None = None
-) -> None:
-    """Solve every candidate's site in every way, or in the one that `only` names for its block."""
+def _fit(lesson: Lesson, candidates: Sequence[_Candidate], learn: FitImages, work: _Work) -> None:
+    """Solve every candidate's site in every way."""
     sampler = Sampler(len(learn), lesson.seed)
     sums = [NormalEquations() for _ in candidates]
     for part in batches(len(learn), lesson.batch_size):
         _sum_equations(lesson.teacher, list(zip(candidates, sums, strict=True)), learn.batch(part), sampler)
         work.done("summing normal equations")
     for candidate, equations in zip(candidates, sums, strict=True):
-        candidate.changes.clear()
         if candidate.site is None:
             continue
         start, precision = start_of(lesson.teacher, candidate.site), next(lesson.teacher.parameters()).dtype
         for method, solve in WAYS.items():
-            if method != PLAIN and (only is None or only[candidate.block.name] == method):
+            if method != PLAIN:
                 candidate.changes[method] = (solve(equations, start) - start).to(precision)
 
 
@@ -175,24 +173,26 @@ def _teacher_on(lesson: Lesson, images: FitImages) -> Iterator[tuple[Env, Ends]]
         yield env, end_of(lesson.teacher, env, lesson.feature)
 
 
-def _interactions(
-    lesson: Lesson, candidates: Sequence[_Candidate], folds: Sequence[tuple[FitImages, FitImages]], work: _Work
-) -> dict[str, npt.NDArray[np.float64]]:
-    """How the losses act together, every block recovered in its best way; see `Recoverabilities`."""
-    best = {candidate.block.name: candidate.best for candidate in candidates}
-    features: list[Tensor] = []
-    for learn, judge in folds:
-        if len(folds) > 1:  # the only fold's solutions are still there
-            _fit(lesson, candidates, learn, work, best)
-        for env, wanted in _teacher_on(lesson, judge):
-            ends = [candidate.without(lesson.teacher, env, best[candidate.block.name]) for candidate in candidates]
-            features.append(interactions_of(wanted, ends))
-            work.done("how losses act together")
-    classes = torch.stack([joined(candidate.errors[candidate.best]).divergence for candidate in candidates], 1)
-    return {
-        "features": torch.cat(features).cpu().numpy(),
-        "classes": torch.diag_embed(classes.double()).cpu().numpy(),
-    }
+def _judge(
+    teacher: fx.GraphModule, candidates: Sequence[_Candidate], env: Env, wanted: Ends, work: _Work
+) -> list[Ends]:
+    """Where the network ends without each candidate, in each of its ways; their errors are taken down."""
+    ends = []
+    for candidate in candidates:
+        for way in candidate.ways:
+            ends.append(candidate.without(teacher, env, way))
+            candidate.errors.setdefault(way, []).append(errors_of(wanted, ends[-1]))
+        work.done(f"replaying without {candidate.block.name}")
+    return ends
+
+
+def _of_the_best(candidates: Sequence[_Candidate], products: Tensor) -> Tensor:
+    """Of the products of all candidates in all their ways those of each in its best. Shapes: [n, ways, ways] -> [n, blocks, blocks]."""
+    places, begin = [], 0
+    for candidate in candidates:
+        places.append(begin + candidate.ways.index(candidate.best))
+        begin += len(candidate.ways)
+    return products[:, places][:, :, places]
 
 
 def _conclude(candidate: _Candidate, learned: int, judged: int) -> Recoverability:

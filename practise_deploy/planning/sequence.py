@@ -61,13 +61,14 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         seconds=time.monotonic() - began,
         notes=_notes(folds, first, {name: errors for _, errors, _, name in courses}),
         choices=tuple(choices),
-        criterion=last.criterion,
+        relative=last.relative,
+        divergence=float(last.divergence.mean()),
         weights=weights_of(chains.whole.student),
     )
 
 
 def error_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> float:
-    """The criterion of the network without these blocks, refitted with one ridge at every site, the least of all.
+    """The relative error of the network without these blocks, refitted with one ridge at every site, the least of all.
 
     Enough to compare sets of blocks by; `recover` finds at least as little error.
     """
@@ -122,7 +123,7 @@ class _Chains:
             for chain in self.all:
                 chain.take(method)
             errors = tried.get(method, errors)
-            found = {name: each.criterion for name, each in tried.items()}
+            found = {name: each.relative for name, each in tried.items()}
             choices.append(SiteChoice(site=site.value.name, method=method, errors=found))
         return choices, errors if way == EACH else self.judged()
 
@@ -160,8 +161,8 @@ def _least(tried: dict[str, Errors]) -> str:
 
 
 def _comparable(errors: Errors) -> float:
-    """The criterion; what gives no numbers is never least."""
-    return errors.criterion if math.isfinite(errors.criterion) else math.inf
+    """The relative error; what gives no numbers is never least."""
+    return errors.relative if math.isfinite(errors.relative) else math.inf
 
 
 def _described(choices: Sequence[SiteChoice], way: str) -> str:
@@ -174,5 +175,5 @@ def _described(choices: Sequence[SiteChoice], way: str) -> str:
 def _notes(folds: Sequence[tuple[FitImages, FitImages]], first: Errors, tried: dict[str, Errors]) -> tuple[str, ...]:
     how = "judged in five turns" if len(folds) > 1 else "kept aside"
     judged = sum(len(judge) for _, judge in folds)
-    told = ", ".join(f"{name} {errors.criterion:.4g}" for name, errors in {"plain drop": first, **tried}.items())
-    return (f"error over the features' variance plus KL divergence in nats, on {judged} images {how}: {told}",)
+    told = ", ".join(f"{name} {errors.relative:.4g}" for name, errors in {"plain drop": first, **tried}.items())
+    return (f"the features' error over their variance, on {judged} images {how}: {told}",)

@@ -111,8 +111,8 @@ def considered(plan: Plan) -> Table:
         left=(0, len(head) - 1),
         strong=tuple(at for at, one in enumerate(plan.considered) if not one.reason),
         note="Predicted error: from single losses and how they act together, in errors of a typical block; it ranks sets. "
-        "Verified error: of the features over their variance, plus the KL divergence in nats, on fit images kept aside, after "
-        "the whole network was refitted with one ridge.",
+        "Verified error: of the features over their variance, on fit images kept aside, after the whole network was refitted "
+        "with one ridge.",
     )
 
 
@@ -181,8 +181,8 @@ def sites(student: Student) -> Table | None:
         head=("Stream value", "Solved by", "Error if left alone", "Error", "Ways that competed"),
         rows=rows,
         left=(0, 1),
-        note="Error where the network ends, of the features over their variance plus the KL divergence in nats, on images that "
-        "the solution did not see; all sites behind are as they were.",
+        note="Error of the features before pooling over their variance, on images that the solution did not see; all sites behind "
+        "are as they were.",
     )
 
 

@@ -59,7 +59,7 @@ def test_planning_and_refit_agree_with_the_cpu(make, side):
         error_without(lesson, blocks[:1], Silent()), rel=1e-6
     )
     students = [recover(each, blocks[:1], Silent()) for each in (lesson, there)]
-    assert students[1].criterion == pytest.approx(students[0].criterion, rel=1e-6)
+    assert students[1].relative == pytest.approx(students[0].relative, rel=1e-6)
     assert all(isinstance(value, np.ndarray) for value in students[1].weights.values())
 
 

@@ -36,7 +36,7 @@ def table(ms: Sequence[float], half: float = 0.0, additivity: Interval | None = 
 
 
 def judged(mse: Sequence[float], **interactions: object) -> Recoverabilities:
-    """The errors of blocks a, b, c, ... and their interactions by criterion, of one image or of many."""
+    """The errors of blocks a, b, c, ... and their interactions by name, of one image or of many."""
     of = tuple(
         Recoverability(
             block=chr(97 + at), mse=interval(one), mse_dropped=2 * one, relative=one, fit_images=8, judged_images=2,
@@ -70,14 +70,6 @@ def test_error_of_a_set_is_the_sum_over_its_rows_and_columns():
     assert candidates.error_of(("c", "d")) == pytest.approx(1.0)
     assert candidates.error_of(("a", "b", "c", "d")) == pytest.approx(TWICE.sum())
     assert candidates.error_of(()) == 0.0
-
-
-def test_features_and_classes_are_added_as_in_the_criterion():
-    features, classes = np.array([[1.0, 0.5], [0.5, 3.0]]), np.diag([0.2, 0.4])
-    candidates = candidates_of(table([1.0, 1.0]), judged([1.0, 1.0], features=features, classes=classes))
-    assert candidates.error_of(("a",)) == pytest.approx(1.2)
-    assert candidates.error_of(("b",)) == pytest.approx(3.4)
-    assert candidates.error_of(("a", "b")) == pytest.approx(5.6)
 
 
 def test_error_is_of_the_mean_image():
