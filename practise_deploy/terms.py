@@ -162,13 +162,15 @@ class Plan:
 class SiteChoice:
     """How one stream value was refitted: the way of least error, and what every way gave.
 
-    site: the value of the traced graph. errors: by way, the features' error over their variance, on
-    images that the solution did not see.
+    site: the value of the traced graph. errors: by way, the features' error over their variance, on images that the
+    solution did not see. images: by way, on how many; one that was surely worse than the best left the race early, its
+    error is then the best's plus their difference on these.
     """
 
     site: str
     method: str
     errors: dict[str, float]
+    images: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

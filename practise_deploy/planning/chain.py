@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor, fx
 
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import drop_blocks, junctions
-from practise_deploy.model.values import Env, batches, compute, input_of, named, order_of
+from practise_deploy.model.values import Env, batches, compute, forward, input_of, named, order_of
 from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of
 from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.frontier import before, moved
@@ -25,44 +26,64 @@ from practise_deploy.planning.ways import Way
 from practise_deploy.planning.writers import Site
 from practise_deploy.terms import Block
 
+_SMALL, _WIDE = 16, 4
+
 
 class Chain:
-    """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is."""
+    """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is.
 
-    def __init__(self, lesson: Lesson, dropped: Sequence[Block], learn: FitImages, judge: FitImages | None) -> None:
-        teacher, self.lesson, self.dropped = lesson.teacher, lesson, dropped
-        self.student = drop_blocks(teacher, dropped)
-        self.sites = sites_of(self.student, teacher, dropped, lesson.feature)
+    weighted: whether some way weights rows by how much the features depend on them.
+    """
+
+    def __init__(
+        self,
+        lesson: Lesson,
+        dropped: Sequence[Block],
+        learn: FitImages,
+        judge: FitImages | None,
+        *,
+        weighted: bool = True,
+    ) -> None:
+        self.lesson, self.dropped, self.weighted = lesson, dropped, weighted
+        self.student = drop_blocks(lesson.teacher, dropped)
+        self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
         self.end = (feature_in(self.student, lesson.feature, junctions(self.student, dropped)), lesson.judging)
-        self.sampler = Sampler(len(learn), lesson.seed)
-        size = 8 if lesson.batch_size == 8 else 16
-        goals = {site.value.name: named(teacher, site.target) for site in self.sites}
-        self.targets: dict[str, list[Tensor]] = {name: [] for name in goals}
-        self.weights: dict[str, list[Tensor]] = {name: [] for name in goals}
-        self.learn: list[Env] = []
-        self.judge: list[Env] = []
-        self.wanted: list[Ends] = []
-        self.precision = next(teacher.parameters()).dtype
-        self.solved = 0
-        self.problems: dict[type[Problem], Problem] = {}
-        self.solutions: dict[str, Solution] = {}
-        start, done = input_of(self.student).name, before(self.student, self.sites)
-        for part in batches(len(learn), size):
-            self._look(teacher, lesson.feature, goals, learn.batch(part))
-            self.learn += moved(self.student, done, [{start: learn.batch(part)}], self.sites)
-        for part in batches(0 if judge is None else len(judge), size):
+        self.images, self.sampler = len(learn), Sampler(len(learn), lesson.seed)
+        self.precision = next(lesson.teacher.parameters()).dtype
+        self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()
+        first = before(self.student, self.sites, len(learn))
+        self.reached = len(first)
+        self.targets: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
+        self.weights: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
+        self.learn, self.judge, self.wanted = list[Env](), list[Env](), list[Ends]()
+        small = min(_SMALL, lesson.batch_size)
+        for part in batches(len(learn), _WIDE * small):
+            x = learn.batch(part)
+            self._look([x[each] for each in batches(len(x), small)])
+            self.learn += moved(self.student, first, [{input_of(self.student).name: x}], self.sites)
+        for part in batches(0 if judge is None else len(judge), small):
             assert judge is not None
             x = judge.batch(part)
-            self.wanted.append(end_of(teacher, {input_of(teacher).name: x}, lesson.feature, lesson.judging))
-            self.judge += moved(self.student, done, [{start: x}], self.sites)
+            self.wanted.append(
+                end_of(lesson.teacher, {input_of(lesson.teacher).name: x}, lesson.feature, lesson.judging)
+            )
+            self.judge += moved(self.student, first, [{input_of(self.student).name: x}], self.sites)
 
-    def _look(self, teacher: fx.GraphModule, feature: str, goals: dict[str, fx.Node], x: Tensor) -> None:
+    def _look(self, parts: Sequence[Tensor]) -> None:
         """The teacher's values at the sampled positions, and how much its features depend on them."""
-        values, slopes = sensitivities(teacher, feature, list(goals.values()), x, self.sampler.seed)
+        teacher, feature, seed = self.lesson.teacher, self.lesson.feature, self.sampler.seed
+        goals = {site.value.name: named(teacher, site.target) for site in self.sites}
+        nodes = list(dict.fromkeys(goals.values()))
+        if self.weighted:
+            looks = [sensitivities(teacher, feature, nodes, x, seed) for x in parts]
+        else:
+            looks = [(dict(zip([n.name for n in nodes], forward(teacher, x, nodes), strict=True)), {}) for x in parts]
         for name, node in goals.items():
             at = self.sampler.positions(node)
-            self.targets[name].append(at_positions(values[node.name], at))
-            self.weights[name].append(at_positions(slopes[node.name], at).squeeze(2).flatten())
+            self.targets[name].append(torch.cat([at_positions(values[node.name], at) for values, _ in looks]))
+            if self.weighted:
+                slopes = torch.cat([at_positions(slopes[node.name], at) for _, slopes in looks])
+                self.weights[name].append(slopes.squeeze(2).flatten())
 
     def branched(self) -> Chain:
         """The same before any refit; what was computed so far is shared."""
@@ -88,14 +109,24 @@ class Chain:
 
     def fit(self, ways: Collection[Way]) -> None:
         """Sum the equations that these ways to solve the next site need, on the student's own activations."""
+        self._approach()
         site, name, needed = self.site, self.site.value.name, values_for(self.site)
         self.problems = {of: of(self.student, site) for of in dict.fromkeys(way.of for way in ways)}
-        self.solutions, weighted = {}, any(way.weighted for way in ways)
+        self.solutions = {}
         order, keep = order_of(needed, self.learn[0]), frozenset(node.name for node in needed)
-        for env, wanted, weights in zip(self.learn, self.targets[name], self.weights[name], strict=True):
+        weighted = any(way.weighted for way in ways)
+        weights = self.weights[name] if weighted else [None] * len(self.learn)
+        for env, wanted, weight in zip(self.learn, self.targets[name], weights, strict=True):
             values = compute(self.student, order, env, keep)
             for problem in self.problems.values():
-                problem.add(values, wanted, self.sampler, weights if weighted else None)
+                problem.add(values, wanted, self.sampler, weight)
+
+    def _approach(self) -> None:
+        """Compute all up to the next site's writers, as far as memory allows: it will be needed more than once."""
+        sites = self.sites[self.solved :]
+        done = before(self.student, sites, self.images)
+        if len(done) > self.reached:
+            self._move(done, sites)
 
     def solve(self, ways: Mapping[str, Way]) -> None:
         """Solve it in some ways more; a solution that the student could not keep is left out."""
@@ -106,25 +137,29 @@ class Chain:
             if problem.admits(found):
                 self.solutions[name] = Solution(problem, found, (found - start).to(self.precision))
 
-    def errors(self, ways: Collection[str]) -> dict[str, list[Errors]]:
-        """The judged images' errors for each of these solutions."""
+    def looks(self) -> Iterator[Callable[[str], Errors]]:
+        """By batch of the judged images: their errors with a solution."""
         site = self.site
-        found: dict[str, list[Errors]] = {name: [] for name in ways}
         extra = [site.value, *(writer.source for writer in site.writers)]
         for env, wanted in zip(self.judge, self.wanted, strict=True):
             keep = frozenset([*env, *(node.name for node in extra)])
             here = compute(self.student, order_of(extra, env), env, keep)
-            for name in ways:
-                value = self.solutions[name].value(here, self.end[1])
-                found[name].append(errors_of(wanted, replay(self.student, here, site.value.name, value, self.end)))
-        return found
+
+            def look(way: str, here: Env = here, wanted: Ends = wanted) -> Errors:
+                value = self.solutions[way].value(here, self.end[1])
+                return errors_of(wanted, replay(self.student, here, site.value.name, value, self.end))
+
+            yield look
 
     def take(self, way: str) -> None:
         """Put a solution in for good, and go on to the next site."""
         if way != PLAIN:
             self.solutions[way].put_in()
         nodes = list(self.student.graph.nodes)
-        done, later = nodes[: nodes.index(self.site.value) + 1], self.sites[self.solved + 1 :]
+        done = nodes[: nodes.index(self.site.value) + 1]
         self.solved, self.problems, self.solutions = self.solved + 1, {}, {}
-        self.learn = moved(self.student, done, self.learn, later)
-        self.judge = moved(self.student, done, self.judge, later)
+        self._move(done, self.sites[self.solved :])
+
+    def _move(self, done: Sequence[fx.Node], later: Sequence[Site]) -> None:
+        self.reached = len(done)
+        self.learn, self.judge = (moved(self.student, done, envs, later) for envs in (self.learn, self.judge))

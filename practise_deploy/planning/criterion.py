@@ -35,6 +35,10 @@ class Errors:
     goal: Tensor
     own: Tensor
 
+    def first(self, images: int) -> Errors:
+        """Those of the first so many images."""
+        return Errors(*(getattr(self, name)[:images] for name in Errors.__slots__))
+
     @property
     def divergence(self) -> Tensor:
         """KL from the teacher's classes in nats, at the student's best temperature for all these images.

@@ -14,17 +14,27 @@ from practise_deploy.model.trace import shape_of
 from practise_deploy.model.values import Env, compute, logits_of, order_of
 from practise_deploy.planning.writers import Site, Writer
 
+ROOM = 1 << 28
 
-def before(traced: fx.GraphModule, sites: Sequence[Site]) -> list[fx.Node]:
-    """The nodes to run before the first site: as many as leave no more in memory than twice the site's own value."""
+
+def before(traced: fx.GraphModule, sites: Sequence[Site], images: int) -> list[fx.Node]:
+    """The nodes to run before the first of these sites.
+
+    As many as leave ROOM bytes in memory for so many images, or twice the site's own value where that is more.
+    """
     nodes = list(traced.graph.nodes)
     last = min((nodes.index(w.convolution) for site in sites for w in site.writers), default=0)
-    room = 2 * math.prod(shape_of(sites[0].value) or (0,)) if sites else 0
+    own = _numbers([site.value for site in sites[:1]])
+    room = max(2 * own, ROOM // (4 * max(1, images)))
     for stop in range(last, 1, -1):
-        live = _live(traced, nodes[:stop], sites)
-        if sum(math.prod(shape_of(node) or (0,)) for node in live) <= room:
+        if _numbers(_live(traced, nodes[:stop], sites)) <= room:
             return nodes[:stop]
     return nodes[:1]
+
+
+def _numbers(values: Sequence[fx.Node]) -> int:
+    """How many numbers an image has in them."""
+    return sum(math.prod((shape_of(node) or (0,))[1:]) for node in values)
 
 
 def moved(traced: fx.GraphModule, done: Sequence[fx.Node], envs: Sequence[Env], later: Sequence[Site]) -> list[Env]:

@@ -7,9 +7,9 @@ the network ends, on images that the solution did not see: the error at the site
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain as chain_together
 
 import torch
 
@@ -20,6 +20,7 @@ from practise_deploy.model.surgery import weights_of
 from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.criterion import Errors, joined
 from practise_deploy.planning.equations import PLAIN
+from practise_deploy.planning.race import beside, comparable, raced, winner_of
 from practise_deploy.planning.streams import absorb
 from practise_deploy.planning.ways import Way, ways_of
 from practise_deploy.terms import Block, SiteChoice, Student
@@ -49,9 +50,9 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
             def tell(done: int, number: int = number, way: str = way, count: int = count) -> None:
                 progress.advance(number + done / max(1, count), 1 + len(UNIFORM), way)
 
-            courses.append((*chains.settled(way, first, tell), chains, way))
-        choices, last, chains, way = min(courses, key=lambda each: _comparable(each[1]))
-        absorb(chains.whole.student)
+            courses.append((*chains.settled(way, first, tell), chains.whole.student, way))
+        choices, last, student, way = min(courses, key=lambda each: comparable(each[1]))
+        absorb(student)
     return Student(
         dropped=tuple(block.name for block in dropped),
         method=_described(choices, way),
@@ -63,7 +64,7 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         choices=tuple(choices),
         relative=last.relative,
         divergence=float(last.divergence.mean()),
-        weights=weights_of(chains.whole.student),
+        weights=weights_of(student),
     )
 
 
@@ -73,13 +74,13 @@ def error_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) 
     Enough to compare sets of blocks by; `recover` finds at least as little error.
     """
     with torch.no_grad():
-        start = _Chains(lesson, dropped, lesson.folds, judges_only=True)
+        start = _Chains(lesson, dropped, lesson.folds, uniform=True)
         first = start.judged()
-        found = [_comparable(first)]
+        found = [comparable(first)]
         for number, way in enumerate(UNIFORM):
             progress.advance(number, len(UNIFORM), way)
             _, errors = start.branched().settled(way, first, lambda _: None)
-            found.append(_comparable(errors))
+            found.append(comparable(errors))
     return min(found)
 
 
@@ -92,11 +93,12 @@ class _Chains:
         dropped: Sequence[Block],
         folds: Sequence[tuple[FitImages, FitImages]],
         *,
-        judges_only: bool = False,
+        uniform: bool = False,
     ) -> None:
-        self.judges = [Chain(lesson, dropped, learn, judge) for learn, judge in folds]
-        alone = len(folds) == 1 or judges_only
-        self.whole = self.judges[0] if alone else Chain(lesson, dropped, lesson.images, None)
+        """uniform: for one way at all sites, and only to be judged."""
+        self.judges = [Chain(lesson, dropped, learn, judge, weighted=not uniform) for learn, judge in folds]
+        alone = len(folds) == 1 or uniform
+        self.whole = self.judges[0] if alone else Chain(lesson, dropped, lesson.images, None, weighted=True)
 
     @property
     def all(self) -> list[Chain]:
@@ -119,12 +121,11 @@ class _Chains:
         for number, site in enumerate(self.whole.sites):
             tell(number)
             tried = self._compared(errors) if way == EACH else {}
-            method = _least(tried) if tried else self._solved(way)
+            method = winner_of(tried) if tried else self._solved(way)
             for chain in self.all:
                 chain.take(method)
             errors = tried.get(method, errors)
-            found = {name: each.relative for name, each in tried.items()}
-            choices.append(SiteChoice(site=site.value.name, method=method, errors=found))
+            choices.append(_choice(site.value.name, method, tried))
         return choices, errors if way == EACH else self.judged()
 
     def _solved(self, way: str) -> str:
@@ -142,27 +143,26 @@ class _Chains:
             chain.fit(ways.values())
         tried, best = {PLAIN: errors}, ""
         for _ in range(2):
-            tried |= self._tried({name: way for name, way in ways.items() if way.refines == best})
-            best = _least(tried)
+            tried |= self._tried({name: way for name, way in ways.items() if way.refines == best}, tried)
+            best = winner_of(tried)
         return tried
 
-    def _tried(self, ways: dict[str, Way]) -> dict[str, Errors]:
+    def _tried(self, ways: dict[str, Way], known: dict[str, Errors]) -> dict[str, Errors]:
         """The errors of these ways; those that some student could not keep are left out."""
         for chain in self.all:
             chain.solve(ways)
         offered = [name for name in ways if all(name in chain.solutions for chain in self.all)]
-        parts = [chain.errors(offered) for chain in self.judges] if offered else []
-        return {name: joined([error for part in parts for error in part[name]]) for name in offered}
+        looks = chain_together.from_iterable(chain.looks() for chain in self.judges)
+        return raced(offered, looks if offered else (), {winner_of(known): known[winner_of(known)]})
 
 
-def _least(tried: dict[str, Errors]) -> str:
-    """The way of least error."""
-    return min(tried, key=lambda name: _comparable(tried[name]))
-
-
-def _comparable(errors: Errors) -> float:
-    """The relative error; what gives no numbers is never least."""
-    return errors.relative if math.isfinite(errors.relative) else math.inf
+def _choice(site: str, method: str, tried: dict[str, Errors]) -> SiteChoice:
+    return SiteChoice(
+        site=site,
+        method=method,
+        errors={name: beside(tried[method], errors) for name, errors in tried.items()},
+        images={name: len(errors.features) for name, errors in tried.items()},
+    )
 
 
 def _described(choices: Sequence[SiteChoice], way: str) -> str:

@@ -461,7 +461,7 @@ def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
     only = {"refit, ridge 0.1": ways_of(None)["refit, ridge 0.1"]}
     monkeypatch.setattr(sequence, "ways_of", lambda stream: only)
     monkeypatch.setattr(sequence, "UNIFORM", ())
-    monkeypatch.setattr(sequence, "_least", lambda tried: "refit, ridge 0.1")
+    monkeypatch.setattr(sequence, "winner_of", lambda tried: list(tried)[-1])
     data = images(20, RESNET)
     _, judge = data.split(0)
     spoiled = images(20, RESNET)
