@@ -36,7 +36,7 @@ from practise_deploy.store import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "sites"
 SIZES = {**{name: size for name, (size, _, _) in CASES.items()}, "efficientnet-lite0": 4}
-FEATURES = "features"
+FEATURES, LEAST = "features", 10
 _by_features = Errors.by_image
 CRITERIA: dict[str, Callable[[Errors], torch.Tensor]] = {
     FEATURES: lambda errors: _by_features.__get__(errors),
@@ -73,6 +73,13 @@ def refit(subject: Subject, lesson: Lesson, names: tuple[str, ...], criterion: s
     }
 
 
+def mean_of(differences: np.ndarray) -> dict[str, Any]:
+    """The mean with its interval; without one where there are too few for it."""
+    if len(differences) < LEAST:
+        return {"estimate": float(differences.mean()), "low": None, "high": None}
+    return asdict(bootstrap(differences, lambda drawn: drawn.mean(-1)))
+
+
 def summary(sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """By criterion: the mean accuracy, and the paired difference to the features' over all sets and over the better half.
 
@@ -89,8 +96,8 @@ def summary(sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "criterion": name,
                 "mean_percent": float(found.mean()),
                 "mean_percent_of_the_better_half": float(found[better].mean()),
-                "points_against_features": asdict(bootstrap(differences, lambda drawn: drawn.mean(-1))),
-                "points_of_the_better_half": asdict(bootstrap(differences[better], lambda drawn: drawn.mean(-1))),
+                "points_against_features": mean_of(differences),
+                "points_of_the_better_half": mean_of(differences[better]),
             }
         )
     return rows
@@ -111,7 +118,7 @@ def study(name: str, images: int, most: int, data: Path) -> None:
         print(name, images, len(sets), *names, {c: found["percent"] for c, found in by.items()}, flush=True)
         found = {
             "schema": 1, "network": name, "images": images, "blocks": SIZES[name], "torch": torch.__version__,
-            "criteria": summary(sets) if len(sets) >= 5 else [], "sets": sets,
+            "criteria": summary(sets), "sets": sets,
         }  # fmt: skip
         write_atomically(path, json.dumps(found, indent=1) + "\n")
 

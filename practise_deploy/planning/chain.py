@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor, fx
 
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import drop_blocks, junctions
-from practise_deploy.model.values import Env, batches, compute, forward, input_of, named, order_of
+from practise_deploy.model.values import Env, batches, compute, input_of, named, order_of
 from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of
 from practise_deploy.planning.equations import PLAIN
-from practise_deploy.planning.frontier import before, moved
+from practise_deploy.planning.frontier import before, live, moved, until_cut
 from practise_deploy.planning.problems import Problem, Solution
 from practise_deploy.planning.replay import replay
 from practise_deploy.planning.rows import Sampler, at_positions, values_for
@@ -26,7 +25,7 @@ from practise_deploy.planning.ways import Way
 from practise_deploy.planning.writers import Site
 from practise_deploy.terms import Block
 
-_SMALL, _WIDE = 16, 4
+_BATCH = 16
 
 
 class Chain:
@@ -47,43 +46,47 @@ class Chain:
         self.lesson, self.dropped, self.weighted = lesson, dropped, weighted
         self.student = drop_blocks(lesson.teacher, dropped)
         self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
-        self.end = (feature_in(self.student, lesson.feature, junctions(self.student, dropped)), lesson.judging)
+        cuts = junctions(self.student, dropped)
+        self.end = (feature_in(self.student, lesson.feature, cuts), lesson.judging)
         self.images, self.sampler = len(learn), Sampler(len(learn), lesson.seed)
         self.precision = next(lesson.teacher.parameters()).dtype
         self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()
-        first = before(self.student, self.sites, len(learn))
-        self.reached = len(first)
         self.targets: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.weights: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.learn, self.judge, self.wanted = list[Env](), list[Env](), list[Ends]()
-        small = min(_SMALL, lesson.batch_size)
-        for part in batches(len(learn), _WIDE * small):
-            x = learn.batch(part)
-            self._look([x[each] for each in batches(len(x), small)])
-            self.learn += moved(self.student, first, [{input_of(self.student).name: x}], self.sites)
-        for part in batches(0 if judge is None else len(judge), small):
+        first = before(self.student, self.sites, len(learn))
+        self.reached, size = len(first), max(_BATCH, lesson.batch_size)
+        common = live(self.student, until_cut(self.student, first, cuts), self.sites)
+        for part in batches(len(learn), size):
+            known = self._known(common, learn.batch(part))
+            self._look(known)
+            self.learn += moved(self.student, first, [known], self.sites)
+        for part in batches(0 if judge is None else len(judge), _BATCH):
             assert judge is not None
-            x = judge.batch(part)
-            self.wanted.append(
-                end_of(lesson.teacher, {input_of(lesson.teacher).name: x}, lesson.feature, lesson.judging)
-            )
-            self.judge += moved(self.student, first, [{input_of(self.student).name: x}], self.sites)
+            known = self._known(common, judge.batch(part))
+            self.wanted.append(end_of(lesson.teacher, known, lesson.feature, lesson.judging))
+            self.judge += moved(self.student, first, [known], self.sites)
 
-    def _look(self, parts: Sequence[Tensor]) -> None:
+    def _known(self, common: Sequence[fx.Node], x: Tensor) -> Env:
+        """The images, and the values before the first cut: up to there the student is its teacher."""
+        start = {input_of(self.student).name: x}
+        keep = frozenset([*start, *(node.name for node in common)])
+        return compute(self.student, order_of(common, start), start, keep)
+
+    def _look(self, known: Env) -> None:
         """The teacher's values at the sampled positions, and how much its features depend on them."""
-        teacher, feature, seed = self.lesson.teacher, self.lesson.feature, self.sampler.seed
+        teacher, feature = self.lesson.teacher, self.lesson.feature
         goals = {site.value.name: named(teacher, site.target) for site in self.sites}
         nodes = list(dict.fromkeys(goals.values()))
         if self.weighted:
-            looks = [sensitivities(teacher, feature, nodes, x, seed) for x in parts]
+            values, slopes = sensitivities(teacher, feature, nodes, known, self.sampler.seed)
         else:
-            looks = [(dict(zip([n.name for n in nodes], forward(teacher, x, nodes), strict=True)), {}) for x in parts]
+            values, slopes = compute(teacher, order_of(nodes, known), known, frozenset(n.name for n in nodes)), {}
         for name, node in goals.items():
             at = self.sampler.positions(node)
-            self.targets[name].append(torch.cat([at_positions(values[node.name], at) for values, _ in looks]))
+            self.targets[name].append(at_positions(values[node.name], at))
             if self.weighted:
-                slopes = torch.cat([at_positions(slopes[node.name], at) for _, slopes in looks])
-                self.weights[name].append(slopes.squeeze(2).flatten())
+                self.weights[name].append(at_positions(slopes[node.name], at).squeeze(2).flatten())
 
     def branched(self) -> Chain:
         """The same before any refit; what was computed so far is shared."""

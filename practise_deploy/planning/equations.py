@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)
+RIDGES = (0.003, 0.03, 0.3, 3.0)
 ADAPTOR_RIDGES = (0.01, 0.3)
 PLAIN = "plain"
 

@@ -6,7 +6,7 @@ What lies before a site that is being refitted does not change any more, so it i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import fx
 
@@ -27,7 +27,7 @@ def before(traced: fx.GraphModule, sites: Sequence[Site], images: int) -> list[f
     own = _numbers([site.value for site in sites[:1]])
     room = max(2 * own, ROOM // (4 * max(1, images)))
     for stop in range(last, 1, -1):
-        if _numbers(_live(traced, nodes[:stop], sites)) <= room:
+        if _numbers(live(traced, nodes[:stop], sites)) <= room:
             return nodes[:stop]
     return nodes[:1]
 
@@ -44,12 +44,18 @@ def moved(traced: fx.GraphModule, done: Sequence[fx.Node], envs: Sequence[Env], 
     """
     if not envs:
         return []
-    live = _live(traced, done, later)
-    order, keep = order_of(live, envs[0]), frozenset(node.name for node in live)
+    kept = live(traced, done, later)
+    order, keep = order_of(kept, envs[0]), frozenset(node.name for node in kept)
     return [compute(traced, order, env, keep) for env in envs]
 
 
-def _live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site]) -> list[fx.Node]:
+def until_cut(student: fx.GraphModule, done: Sequence[fx.Node], cuts: Iterable[str]) -> list[fx.Node]:
+    """Of the nodes that are done those before the first cut: up to there the student is its teacher."""
+    names = [node.name for node in student.graph.nodes]
+    return list(done[: min((names.index(entry) + 1 for entry in cuts), default=len(done))])
+
+
+def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site]) -> list[fx.Node]:
     """What the rest of the network needs of the nodes that are done.
 
     What writers of later sites give is not among it, as it will change: their inputs are.

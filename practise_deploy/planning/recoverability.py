@@ -34,7 +34,7 @@ from practise_deploy.planning.writers import Site
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
 WAYS = {
-    name: way for name, way in options((0.01, 0.3), (0.3,)).items() if not name.startswith("bias")
+    name: way for name, way in options((0.03, 0.3), (0.3,)).items() if not name.startswith("bias")
 }  # fewer than in the refit itself: blocks are compared here, not shipped
 
 

@@ -7,22 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.model.values import Env, compute, input_of, named, order_of
+from practise_deploy.model.values import Env, compute, named, order_of
 
 
 def sensitivities(
-    teacher: fx.GraphModule, feature: str, values: Sequence[fx.Node], x: Tensor, seed: int
+    teacher: fx.GraphModule, feature: str, values: Sequence[fx.Node], known: Env, seed: int
 ) -> tuple[Env, Env]:
     """The values, and their positions' weights: the squared norm over channels of v'J for one random v, mean 1 each.
 
-    J: Jacobian of the features with respect to the value. Shapes: weights [n, 1, height, width] (Hutchinson's probe).
+    known: values to compute them from. J: Jacobian of the features with respect to the value. Shapes: weights [n, 1, height, width] (Hutchinson's probe).
     """
     end = named(teacher, feature)
-    start = input_of(teacher).name
     keep = frozenset([end.name, *(node.name for node in values)])
     with torch.enable_grad():
-        image = x.detach().requires_grad_(True)  # so that every value has a gradient, whatever the weights say
-        env = compute(teacher, order_of([end, *values], {start}), {start: image}, keep)
+        starts = {name: _differentiable(value) for name, value in known.items()}
+        env = compute(teacher, order_of([end, *values], starts), starts, keep)
         generator = torch.Generator().manual_seed(seed)
         probe = torch.randn(env[end.name].shape, generator=generator, dtype=env[end.name].dtype)
         nodes = list(dict.fromkeys(values))
@@ -34,3 +33,9 @@ def sensitivities(
         squared = torch.ones_like(value[:, :1]) if slope is None else slope.square().sum(1, keepdim=True)
         weights[node.name] = squared / squared.mean().clamp_min(1e-30)
     return {node.name: env[node.name].detach() for node in nodes}, weights
+
+
+def _differentiable(value: Tensor) -> Tensor:
+    """The same with a gradient, so that all that is computed of it has one, whatever the weights say."""
+    counts = isinstance(value, Tensor) and value.is_floating_point()  # a batch size is none
+    return value.detach().requires_grad_(True) if counts else value

@@ -26,14 +26,15 @@ from practise_deploy.planning.ways import Way, ways_of
 from practise_deploy.terms import Block, SiteChoice, Student
 
 EACH = "each in its best way"
-UNIFORM = ("refit, ridge 0.1", "refit, ridge 1")
+UNIFORM = "refit, ridge 0.3"
+COURSES = (EACH, UNIFORM)
 
 
 def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Student:
     """Drop the blocks and refit in sequence everything behind the cuts.
 
-    Site by site in the way of least held-out error, or the whole refit with one ridge at every site (what follows
-    a cut can make good what looks worse at the cut itself): whichever ends with less error. Few images are judged
+    Site by site in the way of least held-out error, or with one ridge at every site (what follows a cut can make
+    good what looks worse at the cut itself): whichever ends with less error. Few images are judged
     in turns, by students that did not see them (k-fold); the student that is returned then takes their choices
     and is fitted on all images.
     """
@@ -43,12 +44,12 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         start = _Chains(lesson, dropped, folds)
         first = start.judged()
         courses = []
-        for number, way in enumerate((EACH, *UNIFORM)):
+        for number, way in enumerate(COURSES):
             chains = start.branched()
             count = len(chains.whole.sites)
 
             def tell(done: int, number: int = number, way: str = way, count: int = count) -> None:
-                progress.advance(number + done / max(1, count), 1 + len(UNIFORM), way)
+                progress.advance(number + done / max(1, count), len(COURSES), way)
 
             courses.append((*chains.settled(way, first, tell), chains.whole.student, way))
         choices, last, student, way = min(courses, key=lambda each: comparable(each[1]))
@@ -69,19 +70,15 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
 
 
 def error_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> float:
-    """The relative error of the network without these blocks, refitted with one ridge at every site, the least of all.
+    """The relative error of the network without these blocks, refitted with one ridge at every site, or as it is where that is less.
 
     Enough to compare sets of blocks by; `recover` finds at least as little error.
     """
     with torch.no_grad():
-        start = _Chains(lesson, dropped, lesson.folds, uniform=True)
-        first = start.judged()
-        found = [comparable(first)]
-        for number, way in enumerate(UNIFORM):
-            progress.advance(number, len(UNIFORM), way)
-            _, errors = start.branched().settled(way, first, lambda _: None)
-            found.append(comparable(errors))
-    return min(found)
+        chains = _Chains(lesson, dropped, lesson.folds, uniform=True)
+        first, count = chains.judged(), max(1, len(chains.whole.sites))
+        _, errors = chains.settled(UNIFORM, first, lambda done: progress.advance(done / count, 1, UNIFORM))
+    return min(comparable(first), comparable(errors))
 
 
 class _Chains:

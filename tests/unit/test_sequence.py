@@ -302,7 +302,7 @@ def test_block_that_is_a_map_of_the_stream_costs_nothing(scaled, way, few, monke
     ids=["activations", "linear"],
 )  # fmt: skip
 def test_maps_compete_wherever_a_stream_lets_them_through(make, shape, gone, offered, monkeypatch):
-    monkeypatch.setattr(sequence, "UNIFORM", ())
+    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
     teacher, feature, blocks = opened(make(), shape)
     student = recover(teacher, feature, [blocks[gone]], images(20, shape), 0, Silent())
     assert [[name for name in choice.errors if "stream" in name] for choice in student.choices] == offered
@@ -359,7 +359,7 @@ def test_digits_network_recovers_from_two_lost_blocks_on_held_out_digits():
 
 
 def test_map_that_no_student_could_keep_does_not_compete(monkeypatch):
-    monkeypatch.setattr(sequence, "UNIFORM", ())
+    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
     monkeypatch.setattr("practise_deploy.planning.problems.WORST_CONDITION", 0.0)
     teacher, feature, blocks = opened(tiny_mobilenet(), MOBILENET)
     student = recover(teacher, feature, [blocks["features.4"]], images(20, MOBILENET), 0, Silent())
@@ -395,7 +395,7 @@ def test_plain_drop_is_kept_and_named_where_every_refit_is_worse(monkeypatch):
 
 
 def test_every_site_takes_the_way_of_least_error_and_all_are_told(monkeypatch):
-    monkeypatch.setattr(sequence, "UNIFORM", ())
+    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
     assert len(student.choices) == 8
@@ -412,7 +412,7 @@ def test_one_ridge_for_all_sites_competes_with_each_in_its_best_way():
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
     told = dict(each.rsplit(" ", 1) for each in student.notes[0].rsplit(": ", 1)[1].replace("refit, ", "").split(", "))
-    assert set(told) == {"plain drop", sequence.EACH, "ridge 0.1", "ridge 1"}
+    assert set(told) == {"plain drop", sequence.EACH, "ridge 0.3"}
     assert min(told.values(), key=float) == f"{student.relative:.4g}"
     assert student.method.rsplit(", ", 1)[1] == min(told, key=lambda name: float(told[name]))
 
@@ -458,9 +458,9 @@ def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
 def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
     """Spoiling the judge's images changes the error and not the weights."""
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    only = {"refit, ridge 0.1": ways_of(None)["refit, ridge 0.1"]}
+    only = {"refit, ridge 0.3": ways_of(None)["refit, ridge 0.3"]}
     monkeypatch.setattr(sequence, "ways_of", lambda stream: only)
-    monkeypatch.setattr(sequence, "UNIFORM", ())
+    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
     monkeypatch.setattr(sequence, "winner_of", lambda tried: list(tried)[-1])
     data = images(20, RESNET)
     _, judge = data.split(0)
