@@ -1,12 +1,13 @@
 """A network as a graph of values, found by tracing (torch.fx), in a form that surgery can rely on.
 
 In the traced graph no operation writes in place, every convolution is a plain `nn.Conv2d` call and every batch
-normalisation a plain `nn.BatchNorm2d` call, nothing is asserted, and every value has its shape in
-`node.meta["shape"]`. Only the first argument is an input; the others keep their defaults.
+normalisation a plain `nn.BatchNorm2d` call, zeros that are put around a convolution's input on all sides alike are
+the convolution's own padding, nothing is asserted, and every value has its shape in `node.meta["shape"]`. Only the first argument is an input; the others keep their defaults.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import operator
 from typing import Any
@@ -54,6 +55,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     expected = _first_value(module, sample)
     _write_nothing_in_place(traced)
     _plain_layers(traced, module)
+    _pad_in_convolutions(traced)
     _tidy(traced.eval())
     annotate_shapes(traced, input_shape)
     _check_same(traced, sample, expected)
@@ -264,6 +266,31 @@ def _call_instead(traced: fx.GraphModule, path: str, plain: nn.Module, node: fx.
     call.meta = dict(node.meta)
     node.replace_all_uses_with(call)
     traced.graph.erase_node(node)
+
+
+def _pad_in_convolutions(traced: fx.GraphModule) -> None:
+    """Leave symmetric padding to the convolutions behind it: no copy of their input is made."""
+    for node in list(traced.graph.nodes):
+        zeros = module_of(traced, node)
+        if not isinstance(zeros, nn.ZeroPad2d) or not all(_takes_padding(traced, user) for user in node.users):
+            continue
+        left, right, top, bottom = zeros.padding
+        if (left, top) != (right, bottom) or min(left, top) < 0:
+            continue
+        for user in node.users:
+            padded = copy.copy(traced.get_submodule(str(user.target)))
+            assert isinstance(padded, nn.Conv2d)
+            padded.padding = (int(padded.padding[0]) + top, int(padded.padding[1]) + left)
+            traced.set_submodule(str(user.target), padded)
+        node.replace_all_uses_with(node.all_input_nodes[0])
+
+
+def _takes_padding(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a value is a convolution that can pad with zeros itself, called nowhere else."""
+    module = module_of(traced, node)
+    if type(module) is not nn.Conv2d or isinstance(module.padding, str) or module.padding_mode != "zeros":
+        return False
+    return len(traced.graph.find_nodes(op="call_module", target=node.target, sort=False)) == 1
 
 
 def _first_line(error: BaseException) -> str:

@@ -194,6 +194,42 @@ def test_convolution_that_pads_by_a_child_becomes_a_plain_one():
     assert set(traced.state_dict()) == {"0.weight"}
 
 
+@pytest.mark.parametrize(
+    ("zeros", "own", "becomes"),
+    [
+        ((1, 1, 1, 1), 0, [(1, 1)]),
+        ((2, 2, 1, 1), 1, [(2, 3)]),
+        ((0, 1, 0, 1), 0, [None, (0, 0)]),
+        ((-1, -1, -1, -1), 0, [None, (0, 0)]),
+        ((1, 1, 1, 1), "valid", [None, "valid"]),
+    ],
+)
+def test_zeros_around_on_all_sides_alike_are_the_convolutions_own_padding(zeros, own, becomes):
+    network, x = nn.Sequential(nn.ZeroPad2d(zeros), nn.Conv2d(3, 4, 3, padding=own)).eval(), noise(*SHAPE)
+    traced, _ = trace(network, SHAPE)
+    modules = [module_of(traced, node) for node in traced.graph.nodes if node.op == "call_module"]
+    assert [
+        getattr(module, "padding", None) if isinstance(module, nn.Conv2d) else None for module in modules
+    ] == becomes
+    with torch.no_grad():
+        torch.testing.assert_close(traced(x), network(x))
+    assert network[1].padding == ((own, own) if isinstance(own, int) else own)  # the user's network is left alone
+
+
+def test_zeros_that_others_read_too_stay():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pad, self.convolution = nn.ZeroPad2d(1), nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.pad(x)
+            return x + self.convolution(x)
+
+    traced, _ = trace(Shared().eval(), SHAPE)
+    assert any(isinstance(module_of(traced, node), nn.ZeroPad2d) for node in traced.graph.nodes)
+
+
 def test_normalisation_with_an_activation_of_its_own_becomes_a_plain_one():
     layers = pytest.importorskip("timm.layers", reason="timm is not installed")
     network = nn.Sequential(nn.Conv2d(3, 4, 3), layers.BatchNormAct2d(4)).eval()
