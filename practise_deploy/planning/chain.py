@@ -17,7 +17,7 @@ from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.frontier import before, live, moved, until_cut
 from practise_deploy.planning.problems import Problem, Solution
 from practise_deploy.planning.replay import replay
-from practise_deploy.planning.rows import Sampler, at_positions, values_for
+from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, ROWS, Sampler, at_positions, values_for
 from practise_deploy.planning.sensitivity import sensitivities
 from practise_deploy.planning.sites import sites_of
 from practise_deploy.planning.streams import Stream, stream_of
@@ -31,7 +31,7 @@ _BATCH = 16
 class Chain:
     """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is.
 
-    weighted: whether some way weights rows by how much the features depend on them.
+    to_compare: for sets to be compared by, in one way of all sites: fewer rows, none weighted.
     """
 
     def __init__(
@@ -41,14 +41,17 @@ class Chain:
         learn: FitImages,
         judge: FitImages | None,
         *,
-        weighted: bool = True,
+        to_compare: bool = False,
     ) -> None:
-        self.lesson, self.dropped, self.weighted = lesson, dropped, weighted
+        self.lesson, self.dropped, self.weighted = lesson, dropped, not to_compare
         self.student = drop_blocks(lesson.teacher, dropped)
         self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
         cuts = junctions(self.student, dropped)
         self.end = (feature_in(self.student, lesson.feature, cuts), lesson.judging)
-        self.images, self.sampler = len(learn), Sampler(len(learn), lesson.seed)
+        self.images, self.sampler = (
+            len(learn),
+            Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE if to_compare else ROWS),
+        )
         self.precision = next(lesson.teacher.parameters()).dtype
         self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()
         self.targets: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}

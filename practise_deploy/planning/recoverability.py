@@ -26,9 +26,10 @@ from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.values import Env, batches, compute, input_of, named, order_of
 from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of, interactions_of, joined
 from practise_deploy.planning.equations import PLAIN, NormalEquations, options
+from practise_deploy.planning.race import still_racing, winner_of
 from practise_deploy.planning.refit import start_of
 from practise_deploy.planning.replay import changed, replay
-from practise_deploy.planning.rows import Sampler, at_positions, rows_for, values_for
+from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, Sampler, at_positions, rows_for, values_for
 from practise_deploy.planning.sites import junction_site
 from practise_deploy.planning.writers import Site
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
@@ -48,11 +49,10 @@ class _Candidate:
     end: tuple[str, torch.dtype]
     changes: dict[str, Tensor] = field(default_factory=dict)
     errors: dict[str, list[Errors]] = field(default_factory=dict)
+    racing: list[str] = field(default_factory=list)
 
-    @property
-    def ways(self) -> tuple[str, ...]:
-        """The ways that compete."""
-        return (PLAIN,) if self.site is None else tuple(WAYS)
+    def __post_init__(self) -> None:
+        self.racing = [PLAIN] if self.site is None else list(WAYS)
 
     def without(self, teacher: fx.GraphModule, env: Env, method: str) -> Ends:
         """Where the network without the block ends, its site solved in one way. env: all of the teacher's values."""
@@ -61,12 +61,15 @@ class _Candidate:
         value = changed(teacher, self.site, self.changes[method], env, self.end[1])
         return replay(self.student, env, self.site.value.name, value, self.end)
 
+    def leave_race(self) -> None:
+        """Let those leave that are surely worse than the best; the plain drop stays, since it is told of."""
+        staying = still_racing({way: joined(self.errors[way]).by_image for way in self.racing})
+        self.racing = [way for way in self.racing if way in staying or way == PLAIN]
+
     @property
     def best(self) -> str:
         """The way of least error."""
-        found = {method: joined(parts).relative for method, parts in self.errors.items()}
-        found = {method: error for method, error in found.items() if math.isfinite(error)}
-        return min(found, key=found.__getitem__, default=PLAIN)
+        return winner_of({way: joined(parts) for way, parts in self.errors.items()})
 
 
 def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Progress) -> Recoverabilities:
@@ -83,12 +86,26 @@ def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Pr
         for learn, judge in folds:
             _fit(lesson, candidates, learn, work)
             for env, wanted in _teacher_on(lesson, judge):
-                products.append(interactions_of(wanted, _judge(lesson.teacher, candidates, env, wanted, work)))
+                products.append(_judge(lesson.teacher, candidates, env, wanted, work))
+    best = [(candidate.block.name, candidate.best) for candidate in candidates]
     learned, judged = len(folds[0][0]), sum(len(judge) for _, judge in folds)
     return Recoverabilities(
         of=tuple(_conclude(candidate, learned, judged) for candidate in candidates),
-        interactions={"features": _of_the_best(candidates, torch.cat(products)).cpu().numpy()},
+        interactions={"features": torch.cat([each.of(best) for each in products]).cpu().numpy()},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Products:
+    """Interactions on a batch of images. names: (block, way). Shapes: values [n, names, names]."""
+
+    names: list[tuple[str, str]]
+    values: Tensor
+
+    def of(self, names: Sequence[tuple[str, str]]) -> Tensor:
+        """Those of some alone. Shapes: [n, blocks, blocks]."""
+        places = [self.names.index(name) for name in names]
+        return self.values[:, places][:, :, places]
 
 
 class _Work:
@@ -131,7 +148,7 @@ def _candidate(lesson: Lesson, block: Block) -> _Candidate:
 
 def _fit(lesson: Lesson, candidates: Sequence[_Candidate], learn: FitImages, work: _Work) -> None:
     """Solve every candidate's site in every way."""
-    sampler = Sampler(len(learn), lesson.seed)
+    sampler = Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE)
     sums = [NormalEquations() for _ in candidates]
     for part in batches(len(learn), lesson.batch_size):
         _sum_equations(lesson.teacher, list(zip(candidates, sums, strict=True)), learn.batch(part), sampler)
@@ -173,26 +190,17 @@ def _teacher_on(lesson: Lesson, images: FitImages) -> Iterator[tuple[Env, Ends]]
         yield env, end_of(lesson.teacher, env, lesson.feature)
 
 
-def _judge(
-    teacher: fx.GraphModule, candidates: Sequence[_Candidate], env: Env, wanted: Ends, work: _Work
-) -> list[Ends]:
-    """Where the network ends without each candidate, in each of its ways; their errors are taken down."""
-    ends = []
+def _judge(teacher: fx.GraphModule, candidates: Sequence[_Candidate], env: Env, wanted: Ends, work: _Work) -> _Products:
+    """The interactions of all candidates in all ways that are still in the race; their errors are taken down."""
+    ends, names = [], []
     for candidate in candidates:
-        for way in candidate.ways:
+        for way in candidate.racing:
             ends.append(candidate.without(teacher, env, way))
+            names.append((candidate.block.name, way))
             candidate.errors.setdefault(way, []).append(errors_of(wanted, ends[-1]))
+        candidate.leave_race()
         work.done(f"replaying without {candidate.block.name}")
-    return ends
-
-
-def _of_the_best(candidates: Sequence[_Candidate], products: Tensor) -> Tensor:
-    """Of the products of all candidates in all their ways those of each in its best. Shapes: [n, ways, ways] -> [n, blocks, blocks]."""
-    places, begin = [], 0
-    for candidate in candidates:
-        places.append(begin + candidate.ways.index(candidate.best))
-        begin += len(candidate.ways)
-    return products[:, places][:, :, places]
+    return _Products(names, interactions_of(wanted, ends))
 
 
 def _conclude(candidate: _Candidate, learned: int, judged: int) -> Recoverability:

@@ -9,14 +9,15 @@ from practise_deploy.model.trace import shape_of
 from practise_deploy.model.values import Env
 from practise_deploy.planning.writers import Site, convolution_at
 
-ROWS = 20_000
+ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000
+"""Rows of a solution that is shipped, and of one that blocks or sets of them are compared by."""
 
 
 class Sampler:
-    """Draws the same random positions of every image, so that about ROWS rows are summed in all."""
+    """Draws the same random positions of every image, so that about so many rows are summed in all."""
 
-    def __init__(self, images: int, seed: int) -> None:
-        self.per_image = max(1, ROWS // max(1, images))
+    def __init__(self, images: int, seed: int, rows: int = ROWS) -> None:
+        self.per_image = max(1, rows // max(1, images))
         self.seed = seed
 
     def positions(self, value: fx.Node) -> tuple[Tensor, Tensor]:

@@ -75,14 +75,17 @@ def error_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) 
     Enough to compare sets of blocks by; `recover` finds at least as little error.
     """
     with torch.no_grad():
-        chains = _Chains(lesson, dropped, lesson.folds, uniform=True)
+        chains = _Chains(lesson, dropped, lesson.folds, to_compare=True)
         first, count = chains.judged(), max(1, len(chains.whole.sites))
         _, errors = chains.settled(UNIFORM, first, lambda done: progress.advance(done / count, 1, UNIFORM))
     return min(comparable(first), comparable(errors))
 
 
 class _Chains:
-    """One student for each fold, and where there are several the one that is fitted on all images."""
+    """One student for each fold, and where there are several the one that is fitted on all images.
+
+    to_compare: for one way at all sites, and only to be judged.
+    """
 
     def __init__(
         self,
@@ -90,12 +93,11 @@ class _Chains:
         dropped: Sequence[Block],
         folds: Sequence[tuple[FitImages, FitImages]],
         *,
-        uniform: bool = False,
+        to_compare: bool = False,
     ) -> None:
-        """uniform: for one way at all sites, and only to be judged."""
-        self.judges = [Chain(lesson, dropped, learn, judge, weighted=not uniform) for learn, judge in folds]
-        alone = len(folds) == 1 or uniform
-        self.whole = self.judges[0] if alone else Chain(lesson, dropped, lesson.images, None, weighted=True)
+        self.judges = [Chain(lesson, dropped, learn, judge, to_compare=to_compare) for learn, judge in folds]
+        alone = len(folds) == 1 or to_compare
+        self.whole = self.judges[0] if alone else Chain(lesson, dropped, lesson.images, None)
 
     @property
     def all(self) -> list[Chain]:
