@@ -15,6 +15,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 TITLES = {
     "digits": "embedded digits (ResNet-20, 28x28)",
     "efficientnet-lite0": "EfficientNet-Lite0 (Imagenette, 224x224)",
+    "efficientnet-lite0-25": "EfficientNet-Lite0 (Imagenette, 224x224)",
     "resnet56": "ResNet-56 (CIFAR-10, 32x32)",
 }
 
@@ -229,6 +230,30 @@ def choice() -> str:
     return "\n\n".join(parts) or "Not measured yet."
 
 
+def sites() -> str:
+    """What the refit gives by what its sites' ways are compared by."""
+    parts = []
+    for path in sorted((RESULTS / "sites").glob("*.json")):
+        found = json.loads(path.read_text())
+        parts.append(
+            f"**{found['network']}**, {len(found['sets'])} sets of {found['blocks']} blocks, {found['images']} images"
+        )
+        rows = [
+            "| ways compared by | top-1 of the refit, mean | minus features, points | the better half of the sets | minus features, points |",
+            "|---|---|---|---|---|",
+        ]
+        for one in found["criteria"]:
+            alone = one["criterion"] == "features"
+            whole, better = (
+                "" if alone else _points(one[key]) for key in ("points_against_features", "points_of_the_better_half")
+            )
+            rows.append(
+                f"| {one['criterion']} | {one['mean_percent']:.2f} | {whole} | {one['mean_percent_of_the_better_half']:.2f} | {better} |"
+            )
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) or "Not measured yet."
+
+
 def _rank(found: dict) -> str:
     return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
@@ -245,7 +270,7 @@ def _tau(value: float | None) -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
-    "docs/planning.md": {"planning": planning, "choice": choice},
+    "docs/planning.md": {"planning": planning, "choice": choice, "sites": sites},
     "docs/tiny-sets.md": {"tiny_sets": tiny_sets, "ablation": ablation},
 }
 

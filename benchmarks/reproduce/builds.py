@@ -1,6 +1,6 @@
 """The README's builds: runs each as a user would, and keeps what it measured as JSON.
 
-    python benchmarks/reproduce/builds.py [digits] [efficientnet-lite0] [resnet56] [--data ../shared/data]
+    python benchmarks/reproduce/builds.py [digits] [efficientnet-lite0] [efficientnet-lite0-25] [resnet56] [--data ../shared/data]
 
 Each build is a process of its own; its wall time and peak memory are taken from outside.
 """
@@ -28,6 +28,10 @@ def builds(data: Path) -> dict[str, list[str]]:
         "efficientnet-lite0": [
             "efficientnet-lite0", "--data", str(imagenette / "train"), "--eval", str(imagenette / "val"),
             "--reduce", "15%", "--threads", "1",
+        ],
+        "efficientnet-lite0-25": [
+            "efficientnet-lite0", "--data", str(imagenette / "train"), "--eval", str(imagenette / "val"),
+            "--reduce", "25%", "--threads", "1", "--fit-images", "500",
         ],
         "resnet56": [
             f"{HERE.parents[1] / 'tests' / 'networks.py'}:make_resnet56", "--weights", str(cifar / "resnet56.pt"),
@@ -64,6 +68,7 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
         "plan": {key: release["plan"][key] for key in ("dropped", "target_percent", "attempts", "measured_percent")},
         "recovered": {key: release["recovered"][key] for key in ("method", "mse_before", "mse")},
         "finetuned": {key: release["finetuned"][key] for key in ("method", "mse_before", "mse", "history")},
+        "frontier": release["frontier"],
         "verification": release["verification"],
         "images": {key: release["images"][key] for key in ("fit", "held_out")},
         "verdict": release["verdict"],

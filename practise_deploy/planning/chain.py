@@ -48,25 +48,21 @@ class Chain:
         self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
         cuts = junctions(self.student, dropped)
         self.end = (feature_in(self.student, lesson.feature, cuts), lesson.judging)
-        self.images, self.sampler = (
-            len(learn),
-            Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE if to_compare else ROWS),
-        )
+        self.sampler = Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE if to_compare else ROWS)
         self.precision = next(lesson.teacher.parameters()).dtype
         self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()
         self.targets: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.weights: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.learn, self.judge, self.wanted = list[Env](), list[Env](), list[Ends]()
-        first = before(self.student, self.sites, len(learn))
-        self.reached, size = len(first), max(_BATCH, lesson.batch_size)
+        self.images, first = len(learn), before(self.student, self.sites, len(learn))
+        self.reached = len(first)
         common = live(self.student, until_cut(self.student, first, cuts), self.sites)
-        for part in batches(len(learn), size):
-            known = self._known(common, learn.batch(part))
+        for x in _parts(learn, max(_BATCH, lesson.batch_size)):
+            known = self._known(common, x)
             self._look(known)
             self.learn += moved(self.student, first, [known], self.sites)
-        for part in batches(0 if judge is None else len(judge), _BATCH):
-            assert judge is not None
-            known = self._known(common, judge.batch(part))
+        for x in _parts(judge, _BATCH):
+            known = self._known(common, x)
             self.wanted.append(end_of(lesson.teacher, known, lesson.feature, lesson.judging))
             self.judge += moved(self.student, first, [known], self.sites)
 
@@ -169,3 +165,8 @@ class Chain:
     def _move(self, done: Sequence[fx.Node], later: Sequence[Site]) -> None:
         self.reached = len(done)
         self.learn, self.judge = (moved(self.student, done, envs, later) for envs in (self.learn, self.judge))
+
+
+def _parts(images: FitImages | None, size: int) -> Iterator[Tensor]:
+    """The images by batch."""
+    return (images.batch(part) for part in batches(len(images), size)) if images else iter(())

@@ -403,6 +403,9 @@ def test_every_site_takes_the_way_of_least_error_and_all_are_told(monkeypatch):
     for choice in student.choices:
         assert set(options()) <= set(choice.errors)
         assert choice.errors[choice.method] == min(choice.errors.values())
+        assert set(choice.images) == set(choice.errors) and choice.images[choice.method] == len(
+            images(20, RESNET).split(0)[1]
+        )
         assert choice.errors["plain"] <= before + 1e-6  # what was won at a site is not lost at the next
         before = choice.errors[choice.method]
     assert any("variance repaired" in choice.errors or "weighted" in str(choice.errors) for choice in student.choices)
