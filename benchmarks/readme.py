@@ -15,7 +15,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 TITLES = {
     "digits": "embedded digits (ResNet-20, 28x28)",
     "efficientnet-lite0": "EfficientNet-Lite0 (Imagenette, 224x224)",
-    "efficientnet-lite0-25": "EfficientNet-Lite0 (Imagenette, 224x224)",
+    "efficientnet-lite0-25": "EfficientNet-Lite0, fewer images",
     "resnet56": "ResNet-56 (CIFAR-10, 32x32)",
 }
 

@@ -64,17 +64,20 @@ class FitImages(Images):
         return FitImages(self.pixels.to(device), self.labels, self.preprocessing)
 
     def split(self, seed: int) -> tuple[FitImages, FitImages]:
-        """Four fifths to learn from, one fifth to judge with (at least 2 and at most 100 images, 64 large ones)."""
+        """Four fifths to learn from, one fifth to judge with (at least 2 and at most 100 images, 64 large ones).
+
+        Those that judge are in random order, so that the first of them are a fair sample: files come class by class.
+        """
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         judges = min(max(2, len(self) // 5), 64 if self.pixels.shape[-1] > 64 else 100)
-        return self.part(order[judges:].sort().values), self.part(order[:judges].sort().values)
+        return self.part(order[judges:].sort().values), self.part(order[:judges])
 
     def folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
         """(learn, judge) pairs: of fewer than FEW images all are judged, in five turns; else one split is enough."""
         if len(self) >= FEW:
             return [self.split(seed)]
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        turns = [order[turn::FOLDS].sort().values for turn in range(FOLDS)]
+        turns = [order[turn::FOLDS] for turn in range(FOLDS)]
         every = torch.arange(len(self))
         return [(self.part(every[~torch.isin(every, turn)]), self.part(turn)) for turn in turns]
 

@@ -1,8 +1,8 @@
 """A network as a graph of values, found by tracing (torch.fx), in a form that surgery can rely on.
 
 In the traced graph no operation writes in place, every convolution is a plain `nn.Conv2d` call and every batch
-normalisation a plain `nn.BatchNorm2d` call, zeros that are put around a convolution's input on all sides alike are
-the convolution's own padding, nothing is asserted, and every value has its shape in `node.meta["shape"]`. Only the first argument is an input; the others keep their defaults.
+normalisation a plain `nn.BatchNorm2d` call, a symmetric `nn.ZeroPad2d` that only such convolutions read is their own
+padding, nothing is asserted, and every value has its shape in `node.meta["shape"]`. Only the first argument is an input; the others keep their defaults.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def _pad_in_convolutions(traced: fx.GraphModule) -> None:
     """Leave symmetric padding to the convolutions behind it: no copy of their input is made."""
     for node in list(traced.graph.nodes):
         zeros = module_of(traced, node)
-        if not isinstance(zeros, nn.ZeroPad2d) or not all(_takes_padding(traced, user) for user in node.users):
+        if type(zeros) is not nn.ZeroPad2d or not all(_takes_padding(traced, user) for user in node.users):
             continue
         left, right, top, bottom = zeros.padding
         if (left, top) != (right, bottom) or min(left, top) < 0:

@@ -31,7 +31,7 @@ _BATCH = 16
 class Chain:
     """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is.
 
-    to_compare: for sets to be compared by, in one way of all sites: fewer rows, none weighted.
+    beside: how many chains share the memory for known values. to_compare: for sets to be compared by, in one way of all sites: fewer rows, none weighted.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Chain:
         dropped: Sequence[Block],
         learn: FitImages,
         judge: FitImages | None,
+        beside: int = 1,
         *,
         to_compare: bool = False,
     ) -> None:
@@ -54,10 +55,11 @@ class Chain:
         self.targets: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.weights: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.learn, self.judge, self.wanted = list[Env](), list[Env](), list[Ends]()
-        self.images, first = len(learn), before(self.student, self.sites, len(learn))
+        self.images = beside * (len(learn) + len(judge or ()))
+        first = before(self.student, self.sites, self.images)
         self.reached = len(first)
         common = live(self.student, until_cut(self.student, first, cuts), self.sites)
-        for x in _parts(learn, max(_BATCH, lesson.batch_size)):
+        for x in _parts(learn, lesson.batch_size if self.weighted else max(_BATCH, lesson.batch_size)):
             known = self._known(common, x)
             self._look(known)
             self.learn += moved(self.student, first, [known], self.sites)
@@ -77,7 +79,7 @@ class Chain:
         teacher, feature = self.lesson.teacher, self.lesson.feature
         goals = {site.value.name: named(teacher, site.target) for site in self.sites}
         nodes = list(dict.fromkeys(goals.values()))
-        if self.weighted:
+        if self.weighted and nodes:
             values, slopes = sensitivities(teacher, feature, nodes, known, self.sampler.seed)
         else:
             values, slopes = compute(teacher, order_of(nodes, known), known, frozenset(n.name for n in nodes)), {}
@@ -126,7 +128,7 @@ class Chain:
     def _approach(self) -> None:
         """Compute all up to the next site's writers, as far as memory allows: it will be needed more than once."""
         sites = self.sites[self.solved :]
-        done = before(self.student, sites, self.images)
+        done = before(self.student, sites, self.images, self.reached)
         if len(done) > self.reached:
             self._move(done, sites)
 

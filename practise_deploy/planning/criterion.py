@@ -58,8 +58,8 @@ class Errors:
     def by_image(self) -> Tensor:
         """What recoveries are compared by: every image's error of the features over their mean variance.
 
-        It tells sets and ways of recovery apart better than the divergence or the sum of both: see
-        benchmarks/reproduce/choice.py and sites.py.
+        It tells sets apart at least as well as the divergence or the sum of both (benchmarks/reproduce/choice.py);
+        ways to solve a site no worse (sites.py).
         """
         return self.features / self.variance.mean().clamp_min(1e-12)
 
@@ -97,7 +97,8 @@ def joined(parts: list[Errors]) -> Errors:
 
 def interactions_of(wanted: Ends, found: list[Ends]) -> Tensor:
     """Inner products of what several students change of the features, over their variance. Shapes: [n, students, students]."""
-    moved = torch.stack([(each.features - wanted.features).flatten(1) for each in found], 1)
-    variance = wanted.features.double().flatten(1).var(1).mean().clamp_min(1e-12)
-    products = torch.stack([each @ each.T for each in (image.double() for image in moved)])
-    return products / (moved.shape[2] * variance)
+    variance, products = wanted.features.double().flatten(1).var(1).mean().clamp_min(1e-12), []
+    for image, goal in enumerate(wanted.features):
+        moved = torch.stack([(each.features[image] - goal).flatten() for each in found]).double()
+        products.append(moved @ moved.T / (moved.shape[1] * variance))
+    return torch.stack(products)

@@ -17,8 +17,8 @@ from practise_deploy.planning.writers import Site, Writer
 ROOM = 1 << 28
 
 
-def before(traced: fx.GraphModule, sites: Sequence[Site], images: int) -> list[fx.Node]:
-    """The nodes to run before the first of these sites.
+def before(traced: fx.GraphModule, sites: Sequence[Site], images: int, reached: int = 1) -> list[fx.Node]:
+    """The nodes to run before the first of these sites, at least so many as are reached.
 
     As many as leave ROOM bytes in memory for so many images, or twice the site's own value where that is more.
     """
@@ -26,10 +26,10 @@ def before(traced: fx.GraphModule, sites: Sequence[Site], images: int) -> list[f
     last = min((nodes.index(w.convolution) for site in sites for w in site.writers), default=0)
     own = _numbers([site.value for site in sites[:1]])
     room = max(2 * own, ROOM // (4 * max(1, images)))
-    for stop in range(last, 1, -1):
+    for stop in range(last, reached, -1):
         if _numbers(live(traced, nodes[:stop], sites)) <= room:
             return nodes[:stop]
-    return nodes[:1]
+    return nodes[:reached]
 
 
 def _numbers(values: Sequence[fx.Node]) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from practise_deploy.planning.criterion import Errors, joined
 
-SURELY, LEAST_IMAGES = 3.0, 8
+SURELY, LEAST_IMAGES = 3.0, 16
 """Standard errors by which a mean difference has to exceed zero, and the images that it takes to know them."""
 
 
@@ -21,7 +21,7 @@ def raced(
 ) -> dict[str, Errors]:
     """The errors of each entrant on the images that it saw before it was surely worse.
 
-    looks: by batch of images, the errors of a way. known: of ways that were judged on all these images already.
+    looks: by batch of images in random order, the errors of a way. known: of ways that were judged on all these images already.
     """
     seen: dict[str, list[Errors]] = {name: [] for name in entrants}
     racing = list(seen)
@@ -32,6 +32,8 @@ def raced(
         count = max((len(found) for found in here.values()), default=0)
         there = {name: errors.first(count).by_image for name, errors in known.items()}
         racing = [name for name in still_racing(there | here) if name in here]
+        if not racing:
+            break
     return {name: joined(parts) for name, parts in seen.items()}
 
 
@@ -60,6 +62,9 @@ def comparable(errors: Errors) -> float:
 
 
 def beside(winner: Errors, errors: Errors) -> float:
-    """The relative error of a way on all images, had it stayed as far from the winner as on those that it saw."""
+    """The relative error of a way on all images, had it stayed as far from the winner as on those that it saw.
+
+    At least the winner's: a way that left before a late winner led was not judged beside it.
+    """
     seen = winner.first(len(errors.features))
-    return winner.relative + errors.relative - seen.relative
+    return max(winner.relative, winner.relative + errors.relative - seen.relative)

@@ -26,7 +26,7 @@ class Inverted(nn.Module):
     def __init__(self, width: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.expand, self.expand_norm = nn.Conv2d(width, 2 * width, 1, bias=False), nn.BatchNorm2d(2 * width)
-        self.pad = nn.ZeroPad2d(1)
+        self.pad = nn.ZeroPad2d((0, 2, 0, 2))
         self.depthwise = nn.Conv2d(2 * width, 2 * width, 3, stride, groups=2 * width, bias=False)
         self.depthwise_norm = nn.BatchNorm2d(2 * width)
         self.project, self.project_norm = nn.Conv2d(2 * width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
@@ -59,7 +59,7 @@ class Linear(nn.Module):
             Inverted(4, 5, 1), Inverted(5, 5, 1), Mixing(5), nn.Dropout(), Inverted(5, 5, 1),
             Inverted(5, 6, 2), Inverted(6, 6, 1),
         )  # fmt: skip
-        self.pad = nn.ZeroPad2d(1)
+        self.pad = nn.ZeroPad2d((0, 2, 0, 2))
         self.head = nn.Sequential(nn.Conv2d(6, 7, 3, bias=False), nn.BatchNorm2d(7), nn.ReLU6())
         self.pool, self.classes = nn.AdaptiveAvgPool2d(1), nn.Linear(7, 3)
 

@@ -290,7 +290,7 @@ def test_padding_between_stream_and_reader_does_not_hide_the_reader():
         def __init__(self):
             super().__init__()
             self.stem = nn.Conv2d(3, 8, 3, padding=1)
-            self.pad, self.branch = nn.ZeroPad2d(1), nn.Conv2d(8, 8, 3, bias=False)
+            self.pad, self.branch = nn.ZeroPad2d((0, 2, 0, 2)), nn.Conv2d(8, 8, 3, bias=False)
             self.head_pad, self.head = nn.Identity(), nn.Conv2d(8, 4, 1)
 
         def forward(self, x):

@@ -45,8 +45,8 @@ HARD = noise(0)  # some images are harder than others, for every way
 def test_who_is_surely_worse_leaves_early_though_images_differ_more_than_ways():
     track = Track(best=HARD + 0.01 * noise(1), worse=HARD + 0.1 + 0.01 * noise(2))
     found = raced(track.ways, track.looks(), {})
-    assert track.looked == {"best": 8, "worse": 1}
-    assert len(found["best"].features) == IMAGES and len(found["worse"].features) == BATCH
+    assert track.looked == {"best": 8, "worse": 2}
+    assert len(found["best"].features) == IMAGES and len(found["worse"].features) == 2 * BATCH
     assert winner_of(found) == "best"
 
 
@@ -59,7 +59,7 @@ def test_ways_that_cannot_be_told_apart_all_finish():
 def test_what_is_known_already_takes_part_and_is_not_looked_at_again():
     track = Track(worse=HARD + 0.1 + 0.01 * noise(1))
     raced(track.ways, track.looks(), {"known": errors_of(HARD)})
-    assert track.looked == {"worse": 1}
+    assert track.looked == {"worse": 2}
 
 
 def test_way_that_gives_no_numbers_leaves_at_once_and_never_wins():
@@ -74,8 +74,8 @@ def test_way_that_gives_no_numbers_leaves_at_once_and_never_wins():
 
 
 def test_nobody_leaves_before_there_are_images_enough_to_know():
-    assert still_racing({"good": HARD[:7], "bad": HARD[:7] + 10}) == ["good", "bad"]
-    assert still_racing({"good": HARD[:8], "bad": HARD[:8] + 10}) == ["good"]
+    assert still_racing({"good": HARD[:15], "bad": HARD[:15] + 10}) == ["good", "bad"]
+    assert still_racing({"good": HARD[:16], "bad": HARD[:16] + 10}) == ["good"]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -91,3 +91,4 @@ def test_error_of_who_left_is_told_beside_the_winners():
     winner, left = errors_of(HARD), errors_of(HARD[:8] + 0.25)
     assert beside(winner, left) == pytest.approx(winner.relative + 0.25)
     assert beside(winner, winner) == pytest.approx(winner.relative)
+    assert beside(winner, errors_of(HARD[:8] - 0.25)) == winner.relative  # it left before the winner led

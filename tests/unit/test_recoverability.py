@@ -177,6 +177,14 @@ def test_images_that_judge_are_not_among_those_that_fit():
         assert 2 <= len(second) <= 100
 
 
+def test_images_that_judge_come_in_random_order_though_files_come_class_by_class():
+    pixels = torch.arange(1200, dtype=torch.float32).view(-1, 1, 1, 1)
+    data = FitImages(pixels, None, images(1, RESNET).preprocessing)
+    for judge in (data.split(7)[1], *(judge for _, judge in data.part(torch.arange(100)).folds(7))):
+        order = judge.pixels.flatten().tolist()
+        assert order != sorted(order)
+
+
 def test_changing_the_judging_images_changes_no_solution(monkeypatch):
     """What is solved comes from the learning images alone; what is reported from the others alone."""
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)

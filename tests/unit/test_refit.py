@@ -403,7 +403,7 @@ class Identity(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("between", [Identity(), nn.Identity(), nn.Dropout2d(), nn.ZeroPad2d(1)], ids=str)
+@pytest.mark.parametrize("between", [Identity(), nn.Identity(), nn.Dropout2d(), nn.ZeroPad2d((0, 2, 0, 2))], ids=str)
 def test_readers_are_seen_through_what_does_nothing(between):
     traced, _ = trace(nn.Sequential(nn.Conv2d(3, 4, 1), between, nn.Conv2d(4, 4, 1)).eval(), (1, 3, 4, 4))
     assert [reader.name for reader in readers_of(traced, named(traced, "_0"))] == ["_2"]

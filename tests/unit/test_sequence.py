@@ -490,3 +490,45 @@ def test_teacher_is_left_as_it_was():
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     recover(teacher, feature, [blocks["layer1.1"]], images(10, RESNET), 0, Silent())
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+class BehindMaxPooling(nn.Module):
+    """Its only block has nothing linear before it, and nothing to refit behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.pooled = nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2)
+        self.block = Unit()
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(self.block(self.pooled(self.stem(x)))).flatten(1))
+
+
+class Unit(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.relu, self.two = nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.two(self.relu(self.one(x)))
+
+
+def test_network_without_any_site_is_dropped_plainly_and_says_so():
+    torch.manual_seed(0)
+    teacher, feature, blocks = opened(BehindMaxPooling().eval(), RESNET)
+    student = recover(teacher, feature, [blocks["block"]], images(20, RESNET), 0, Silent())
+    assert student.choices == () and student.method.startswith("plain drop")
+    assert student.mse == student.mse_before > 0
+    lesson = Lesson(teacher=teacher, feature=feature, images=images(20, RESNET))
+    assert sequence.error_without(lesson, [blocks["block"]], Silent()) == pytest.approx(student.relative)
+
+
+def test_way_that_leaves_the_race_is_told_with_the_images_it_saw():
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    student = recover(teacher, feature, [blocks["layer1.1"]], images(320, RESNET), 0, Silent())
+    (judged,) = {choice.images[choice.method] for choice in student.choices}
+    assert judged == 64
+    assert any(min(choice.images.values()) < judged for choice in student.choices)
+    for choice in student.choices:
+        assert choice.errors[choice.method] == min(choice.errors.values())
