@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tiny.subjects import DATA, ROOT, Subject, load_subject
 
 from practise_deploy.finetune import PAPER, TINY, finetune
-from practise_deploy.model.compute import exact, has_fast_bf16, pick_device, pick_precision
+from practise_deploy.model.compute import exact, fast_precision, pick_device, pick_precision
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.schedule import Schedule
@@ -133,7 +133,7 @@ def run(unit: Unit, data: Path, device: torch.device) -> dict[str, Any]:
         variant.schedule,
         steps=steps if variant.schedule.steps else 0,
         seed=unit.seed,
-        dtype=torch.bfloat16 if has_fast_bf16(device) else torch.float32,
+        dtype=fast_precision(device),
     )
     with exact(unit.seed):
         start = started(unit.network, unit.images, unit.seed, data) if variant.start == "refit" else None

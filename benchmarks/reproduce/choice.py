@@ -35,7 +35,7 @@ from tiny.work import Place, compute
 
 from practise_backends.intervals import bootstrap
 from practise_deploy.finetune import TINY, finetune
-from practise_deploy.model.compute import exact, has_fast_bf16, pick_device
+from practise_deploy.model.compute import exact, fast_precision, pick_device
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import Pair, feature_in
@@ -84,7 +84,7 @@ class Study:
         self.images = self.subject.tiny_set(images, SEED)
         self.size, self.steps, score_steps = CASES[name]
         self.device = pick_device("cpu")
-        fast = torch.bfloat16 if has_fast_bf16(self.device) else torch.float32
+        fast = fast_precision(self.device)
         self.schedule = replace(TINY, steps=self.steps, seed=SEED, dtype=fast)
         self.lesson = Lesson(
             teacher=self.subject.teacher, feature=self.subject.feature, images=self.images, seed=SEED

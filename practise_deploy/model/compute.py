@@ -35,11 +35,16 @@ def has_fast_bf16(device: torch.device) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def fast_precision(device: torch.device) -> torch.dtype:
+    """bf16 where the processor multiplies it natively, else fp32."""
+    return torch.bfloat16 if has_fast_bf16(device) else torch.float32
+
+
 def pick_precision(asked: str | None, side: int, device: torch.device) -> torch.dtype:
     """The precision of finetuning steps: as asked, else bf16 for large inputs where it is fast."""
     if asked is not None:
         return torch.bfloat16 if asked == "bf16" else torch.float32
-    return torch.bfloat16 if side > 64 and has_fast_bf16(device) else torch.float32
+    return fast_precision(device) if side > 64 else torch.float32
 
 
 @contextlib.contextmanager

@@ -55,11 +55,12 @@ class Chain:
         self.targets: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.weights: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.learn, self.judge, self.wanted = list[Env](), list[Env](), list[Ends]()
-        self.images = beside * (len(learn) + len(judge or ()))
-        first = before(self.student, self.sites, self.images)
+        # images whose values are kept, by all chains
+        self.in_memory = beside * (len(learn) + len(judge or ()))
+        first = before(self.student, self.sites, self.in_memory)
         self.reached = len(first)
         common = live(self.student, until_cut(self.student, first, cuts), self.sites)
-        for x in _parts(learn, lesson.batch_size if self.weighted else max(_BATCH, lesson.batch_size)):
+        for x in _parts(learn, (min if self.weighted else max)(_BATCH, lesson.batch_size)):
             known = self._known(common, x)
             self._look(known)
             self.learn += moved(self.student, first, [known], self.sites)
@@ -128,7 +129,7 @@ class Chain:
     def _approach(self) -> None:
         """Compute all up to the next site's writers, as far as memory allows: it will be needed more than once."""
         sites = self.sites[self.solved :]
-        done = before(self.student, sites, self.images, self.reached)
+        done = before(self.student, sites, self.in_memory, self.reached)
         if len(done) > self.reached:
             self._move(done, sites)
 

@@ -58,8 +58,8 @@ class Errors:
     def by_image(self) -> Tensor:
         """What recoveries are compared by: every image's error of the features over their mean variance.
 
-        It tells sets apart at least as well as the divergence or the sum of both (benchmarks/reproduce/choice.py);
-        ways to solve a site no worse (sites.py).
+        Of refitted sets it predicts the accuracy better than the divergence or the sum of both
+        (benchmarks/reproduce/choice.py); ways to solve a site are not told apart by any of them (sites.py).
         """
         return self.features / self.variance.mean().clamp_min(1e-12)
 

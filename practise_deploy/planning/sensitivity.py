@@ -15,7 +15,8 @@ def sensitivities(
 ) -> tuple[Env, Env]:
     """The values, and their positions' weights: the squared norm over channels of v'J for one random v, mean 1 each.
 
-    known: values to compute them from. J: Jacobian of the features with respect to the value. Shapes: weights [n, 1, height, width] (Hutchinson's probe).
+    known: values to compute them from. J: Jacobian of the features with respect to the value (Hutchinson's probe).
+    Shapes: weights [n, 1, height, width].
     """
     end = named(teacher, feature)
     keep = frozenset([end.name, *(node.name for node in values)])

@@ -34,9 +34,9 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
     """Drop the blocks and refit in sequence everything behind the cuts.
 
     Site by site in the way of least held-out error, or with one ridge at every site (what follows a cut can make
-    good what looks worse at the cut itself): whichever ends with less error. Few images are judged
-    in turns, by students that did not see them (k-fold); the student that is returned then takes their choices
-    and is fitted on all images.
+    good what looks worse at the cut itself): whichever ends with less error. Few images are judged in turns, by
+    students that did not see them (k-fold); the student that is returned then takes their choices and is fitted on
+    all images.
     """
     began = time.monotonic()
     folds = lesson.folds
@@ -95,11 +95,10 @@ class _Chains:
         *,
         to_compare: bool = False,
     ) -> None:
-        self.judges = [
-            Chain(lesson, dropped, learn, judge, len(folds), to_compare=to_compare) for learn, judge in folds
-        ]
         alone = len(folds) == 1 or to_compare
-        self.whole = self.judges[0] if alone else Chain(lesson, dropped, lesson.images, None, len(folds))
+        count = len(folds) + (0 if alone else 1)
+        self.judges = [Chain(lesson, dropped, learn, judge, count, to_compare=to_compare) for learn, judge in folds]
+        self.whole = self.judges[0] if alone else Chain(lesson, dropped, lesson.images, None, count)
 
     @property
     def all(self) -> list[Chain]:
@@ -142,19 +141,23 @@ class _Chains:
         ways = ways_of(self.whole.stream)
         for chain in self.all:
             chain.fit(ways.values())
-        tried, best = {PLAIN: errors}, ""
-        for _ in range(2):
-            tried |= self._tried({name: way for name, way in ways.items() if way.refines == best}, tried)
-            best = winner_of(tried)
-        return tried
+        tried = {PLAIN: errors}
+        tried |= self._tried(_refining("", ways), tried)
+        best = winner_of(tried)
+        return tried | self._tried(_refining(best, ways), {best: tried[best]})
 
     def _tried(self, ways: dict[str, Way], known: dict[str, Errors]) -> dict[str, Errors]:
-        """The errors of these ways; those that some student could not keep are left out."""
+        """The errors of these ways beside those known; those that some student could not keep are left out."""
         for chain in self.all:
             chain.solve(ways)
         offered = [name for name in ways if all(name in chain.solutions for chain in self.all)]
         looks = chain_together.from_iterable(chain.looks() for chain in self.judges)
-        return raced(offered, looks if offered else (), {winner_of(known): known[winner_of(known)]})
+        return raced(offered, looks if offered else (), known)
+
+
+def _refining(best: str, ways: dict[str, Way]) -> dict[str, Way]:
+    """The ways that are tried where this one is the best so far; at first, where there is none."""
+    return {name: way for name, way in ways.items() if way.refines == best}
 
 
 def _choice(site: str, method: str, tried: dict[str, Errors]) -> SiteChoice:
