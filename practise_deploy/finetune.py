@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from practise_backends.terms import Progress
+from practise_deploy.model.draws import fresh_views
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
@@ -21,7 +22,6 @@ from practise_deploy.model.values import named, order_of
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
 
-SEEN = "the errors are on a fifth of the images, which were learned from too"
 PAPER = Schedule(steps=2000, norms="trained")
 TINY = Schedule(
     steps=300,
@@ -58,7 +58,7 @@ def drop_only(lesson: Lesson, dropped: Sequence[Block]) -> Student:
     error = Pair(student, lesson.teacher, own, lesson.feature, lesson.device).error(judge, 64)
     return Student(
         dropped=tuple(block.name for block in dropped), method="plain drop (the paper's start)", mse_before=error, mse=error,
-        steps=0, seconds=0.0, notes=(), weights=weights_of(student),
+        steps=0, seconds=0.0, judged_on=_aside(judge), notes=(), weights=weights_of(student),
     )  # fmt: skip
 
 
@@ -72,21 +72,27 @@ def finetune(
 ) -> Student:
     """Mimic the teacher's features with the whole student; the classifier is not touched (paper, section 3.1).
 
-    All images are learned from, unless the schedule keeps the best weights, which takes images kept aside. Both networks are computed on the pair's device, and are back on the CPU afterwards.
+    All images are learned from, and judged by fresh views of them, which a start that was fitted to the images themselves
+    has not seen either; unless the schedule keeps the best weights, which takes images kept aside. Both networks are
+    computed on the pair's device, and are back on the CPU afterwards.
     """
     began = time.monotonic()
     pair.student.to(pair.device).requires_grad_(True)
     pair.teacher.to(pair.device).requires_grad_(False)
     reached = _reaching(pair.student, pair.student_feature)
     learn, judge = images.split(schedule.seed)
-    course = mimic(pair, reached, (learn if schedule.keep_best else images, judge), schedule, progress, partial)
+    judged_on = _aside(judge)
+    if not schedule.keep_best:
+        learn, judge = images, fresh_views(images.some(images.enough, schedule.seed), schedule.seed)
+        judged_on = f"fresh views of {len(judge)} images that were learned from"
+    course = mimic(pair, reached, (learn, judge), schedule, progress, partial)
     pair.student.cpu()
     pair.teacher.cpu()
-    notes = () if schedule.keep_best else (SEEN,)
+    notes: tuple[str, ...] = ()
     if schedule.keep_start and not course.history[-1][1] <= course.history[0][1]:
         load_weights(pair.student, start.weights)
         course.history.append((0, course.history[0][1]))
-        notes = (*notes, "finetuning ended with more error than it began with: the weights before it are kept")
+        notes = ("finetuning ended with more error than it began with: the weights before it are kept",)
     kept = min(e for _, e in course.history) if schedule.keep_best else course.history[-1][1]
     return Student(
         dropped=start.dropped,
@@ -95,10 +101,15 @@ def finetune(
         mse=kept,
         steps=course.step,
         seconds=time.monotonic() - began,
+        judged_on=judged_on,
         notes=notes,
         history=tuple(course.history),
         weights=weights_of(pair.student),
     )
+
+
+def _aside(judge: FitImages) -> str:
+    return f"{len(judge)} images kept aside"
 
 
 def _reaching(student: fx.GraphModule, feature: str) -> list[torch.nn.Parameter]:

@@ -177,7 +177,8 @@ class SiteChoice:
 class Student:
     """A pruned network's weights at one stage, and how it came to them.
 
-    mse: error of the pre-pooling features on fit images kept aside. history: (step, mse) pairs.
+    mse: error of the pre-pooling features. judged_on: which images that error, the one before and the history are of.
+    history: (step, mse) pairs.
     choices: of the closed-form refit, site by site. relative: mse over the features' variance, what recoveries are
     compared by. divergence: KL divergence from the teacher's classes at the best temperature, in nats an image. Both
     are None where they were not computed.
@@ -190,6 +191,7 @@ class Student:
     mse: float
     steps: int
     seconds: float
+    judged_on: str
     notes: tuple[str, ...]
     history: tuple[tuple[int, float], ...] = ()
     choices: tuple[SiteChoice, ...] = ()

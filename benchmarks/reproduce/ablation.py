@@ -171,7 +171,7 @@ def _descended(
     elif refit is not None:
         load_weights(student, refit.weights)
     pair = Pair(student, subject.teacher, _feature(subject, student, gone), subject.feature, device)
-    empty = Student(dropped=gone, method="", mse_before=0.0, mse=0.0, steps=0, seconds=0.0, notes=())
+    empty = Student(dropped=gone, method="", mse_before=0.0, mse=0.0, steps=0, seconds=0.0, judged_on="", notes=())
     if schedule.steps:
         finetune(pair, refit or empty, subject.tiny_set(unit.images, unit.seed), schedule, Silent())
     return student.eval()

@@ -41,6 +41,15 @@ class Draw:
         return torch.cat(orders)[first % count : first % count + size]
 
 
+def fresh_views(images: FitImages, seed: int) -> FitImages:
+    """Every image once, augmented as no step of a descent draws it."""
+    augment = augmenter(images.preprocessing)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed * 1_000_003)  # the steps' begin one above
+        pixels = torch.stack([augment(image) for image in images.pixels])
+    return FitImages(pixels, None, images.preprocessing)
+
+
 def mixed(images: Tensor) -> Tensor:
     """Every image with another one of the batch: blended (mixup) or with a rectangle of it (CutMix), by a coin.
 

@@ -63,13 +63,25 @@ class FitImages(Images):
         """The same, where they are to be normalised and computed with."""
         return FitImages(self.pixels.to(device), self.labels, self.preprocessing)
 
+    @property
+    def enough(self) -> int:
+        """How many images tell an error well enough."""
+        return 64 if self.pixels.shape[-1] > 64 else 100
+
+    def some(self, most: int, seed: int) -> FitImages:
+        """At most so many images, drawn at random."""
+        if len(self) <= most:
+            return self
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.part(order[:most].sort().values)
+
     def split(self, seed: int) -> tuple[FitImages, FitImages]:
         """Four fifths to learn from, one fifth to judge with (at least 2 and at most 100 images, 64 large ones).
 
         Those that judge are in random order, so that the first of them are a fair sample: files come class by class.
         """
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        judges = min(max(2, len(self) // 5), 64 if self.pixels.shape[-1] > 64 else 100)
+        judges = min(max(2, len(self) // 5), self.enough)
         return self.part(order[judges:].sort().values), self.part(order[:judges])
 
     def folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:

@@ -40,10 +40,7 @@ class Lesson:
     @property
     def few(self) -> Lesson:
         """The same with at most FEW images, drawn at random: enough to compare sets of blocks by."""
-        if len(self.images) <= FEW:
-            return self
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))
-        return replace(self, images=self.images.part(order[:FEW].sort().values))
+        return replace(self, images=self.images.some(FEW, self.seed))
 
     @property
     def folds(self) -> list[tuple[FitImages, FitImages]]:

@@ -61,7 +61,8 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         mse=float(last.features.mean()),
         steps=0,
         seconds=time.monotonic() - began,
-        notes=_notes(folds, first, {name: errors for _, errors, _, name in courses}),
+        judged_on=_judged_on(folds),
+        notes=_notes(first, {name: errors for _, errors, _, name in courses}),
         choices=tuple(choices),
         relative=last.relative,
         divergence=float(last.divergence.mean()),
@@ -176,8 +177,11 @@ def _described(choices: Sequence[SiteChoice], way: str) -> str:
     return f"sequential refit of {len(solved)} of {len(choices)} sums, {way if way == EACH else way.removeprefix('refit, ')}"
 
 
-def _notes(folds: Sequence[tuple[FitImages, FitImages]], first: Errors, tried: dict[str, Errors]) -> tuple[str, ...]:
+def _judged_on(folds: Sequence[tuple[FitImages, FitImages]]) -> str:
     how = "judged in five turns" if len(folds) > 1 else "kept aside"
-    judged = sum(len(judge) for _, judge in folds)
+    return f"{sum(len(judge) for _, judge in folds)} images {how}"
+
+
+def _notes(first: Errors, tried: dict[str, Errors]) -> tuple[str, ...]:
     told = ", ".join(f"{name} {errors.relative:.4g}" for name, errors in {"plain drop": first, **tried}.items())
-    return (f"the features' error over their variance, on {judged} images {how}: {told}",)
+    return (f"the features' error over their variance: {told}",)

@@ -140,15 +140,16 @@ def students(stages: Mapping[str, Student]) -> Table:
             student.method,
             number(student.mse_before),
             number(student.mse),
+            student.judged_on,
             f"{student.steps:,}",
             number(student.seconds),
             "; ".join(student.notes) or ABSENT,
         )
         for title, student in stages.items()
     )
-    head = ("Stage", "Method", "mse before", "mse after", "Steps", "Seconds", "Notes")
-    note = "Mean squared error of the pre-pooling features, on fit images kept aside."
-    return Table(title="How the features were won back", head=head, rows=rows, left=(0, 1, 6), note=note)
+    head = ("Stage", "Method", "mse before", "mse after", "Judged on", "Steps", "Seconds", "Notes")
+    note = "Mean squared error of the pre-pooling features."
+    return Table(title="How the features were won back", head=head, rows=rows, left=(0, 1, 4, 7), note=note)
 
 
 def links(verification: Verification) -> Table:

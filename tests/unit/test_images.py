@@ -431,3 +431,11 @@ def test_images_beside_folders_of_images_are_an_error(tmp_path: Path):
     numbered(tmp_path, 1), numbered(tmp_path / "cat", 12)
     with pytest.raises(InputError, match="beside folders of images"):
         load_images(settings(tmp_path), facts())
+
+
+def test_some_images_are_a_random_part_in_its_order(tmp_path: Path):
+    whole = load_images(settings(numbered(tmp_path, 24)), facts()).fit
+    some = whole.some(8, 0)
+    assert len(some) == 8 and numbers(some) == sorted(set(numbers(some))) and numbers(some) != numbers(whole)[:8]
+    assert torch.equal(some.pixels, whole.some(8, 0).pixels) and not torch.equal(some.pixels, whole.some(8, 1).pixels)
+    assert whole.some(100, 0) is whole

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from networks import tiny_resnet
 from practise_deploy import finetune as finetuning
 from practise_deploy.model import mimic as mimicking
 from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.draws import Draw, mixed
+from practise_deploy.model.draws import Draw, fresh_views, mixed
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
@@ -21,7 +22,7 @@ from practise_deploy.model.surgery import drop_blocks, weights_of
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature
 from practise_deploy.store import read_arrays
-from practise_deploy.terms import Preprocessing
+from practise_deploy.terms import Preprocessing, Student
 
 SHAPE = (1, 3, 16, 16)
 CPU = torch.device("cpu")
@@ -294,6 +295,33 @@ def test_batch_of_a_step_is_the_same_whenever_it_is_drawn_and_another_one_at_ano
     assert first.shape == (10, 3, 16, 16) and first.dtype == torch.float32
 
 
+def test_fresh_views_are_of_every_image_and_drawn_by_no_step():
+    data = images(10)
+    found = fresh_views(data, 0)
+    assert len(found) == 10 and torch.equal(found.pixels, fresh_views(data, 0).pixels)
+    assert not torch.equal(found.pixels, fresh_views(data, 1).pixels)
+    whole = found.batch(slice(0, 10))
+    for step in range(5):
+        draw = Draw(data, Schedule(steps=1, batch_size=10))
+        drawn = draw(step)[draw.which(step).argsort()]
+        assert not torch.equal(drawn, whole)
+    assert torch.equal(fresh_views(images(10, "none"), 0).pixels, data.pixels)
+
+
+def test_start_that_knows_the_images_by_heart_does_not_win_by_it(original):
+    """A refit fits the few images themselves; only views of them that it has not seen say how good it is."""
+    pair, data = pair_of(original), images(20)
+    as_they_are = replace(data, preprocessing=replace(data.preprocessing, augment="none"))
+    by_heart = Schedule(steps=150, batch_size=20, optimiser="adamw", learning_rate=5e-3)
+    mimic(pair, list(pair.student.parameters()), (as_they_are, data), by_heart, Silent())
+    known = pair.error(data, 20)
+    start = replace(start_of(original), weights=weights_of(pair.student))
+    augmented = Schedule(steps=60, batch_size=20, optimiser="adamw", learning_rate=2e-3, keep_start=True)
+    result = finetuning.finetune(pair, start, data, augmented, Silent())
+    assert pair.error(data, 20) > known  # judged by the images themselves, the start would have been kept
+    assert result.notes == () and result.mse < result.mse_before
+
+
 def test_mixed_batch_holds_no_image_of_its_own_unless_the_coin_says_so():
     data = images(6, "none")
     plain, every = (Draw(data, Schedule(steps=1, batch_size=6, mix=share)) for share in (0.0, 1.0))
@@ -324,9 +352,14 @@ def test_batches_without_augmentation_are_the_images_themselves():
 # The stage around it.
 
 
+def start_of(original) -> Student:
+    teacher, _, feature, block = original
+    return finetuning.drop_only(Lesson(teacher=teacher, feature=feature, images=images(20)), [block])
+
+
 def tuned(original, schedule: Schedule):
-    teacher, student, feature, block = original
-    start = finetuning.drop_only(Lesson(teacher=teacher, feature=feature, images=images(20)), [block])
+    teacher, student, feature, _ = original
+    start = start_of(original)
     network = copy.deepcopy(student)
     pair = Pair(network, copy.deepcopy(teacher), feature, feature)
     result = finetuning.finetune(pair, start, images(20), schedule, Silent())
@@ -343,8 +376,10 @@ def test_classifier_is_not_touched_and_everything_else_may_be(original):
 
 
 def test_plain_drop_is_where_the_papers_finetuning_starts(original):
-    start, _, result = tuned(original, SHORT)
+    aside = replace(SHORT, keep_best=True)  # judged by images kept aside, as the plain drop is
+    start, _, result = tuned(original, aside)
     assert start.mse == start.mse_before == pytest.approx(result.mse_before, rel=1e-6)
+    assert start.judged_on == result.judged_on == "4 images kept aside"
     assert same(start.weights, weights_of(original[1]))
     assert (start.method, start.steps, start.dropped) == ("plain drop (the paper's start)", 0, ("layer2.1",))
     assert (result.dropped, result.steps) == (("layer2.1",), 6)
@@ -364,9 +399,12 @@ def test_error_told_is_that_of_the_weights_kept(original, keep_best):
     schedule = Schedule(steps=5, batch_size=8, learning_rate=0.1, keep_best=keep_best)
     teacher, _, feature, _ = original
     _, network, result = tuned(original, schedule)
-    _, judge = images(20).split(0)
+    judge = images(20).split(0)[1] if keep_best else fresh_views(images(20), 0)
     assert result.mse == pytest.approx(Pair(network, teacher, feature, feature).error(judge, 8), rel=1e-6)
     assert ("kept" in result.method) == keep_best
+    assert result.judged_on == (
+        "4 images kept aside" if keep_best else "fresh views of 20 images that were learned from"
+    )
     assert result.history[0] == (0, result.mse_before)
 
 

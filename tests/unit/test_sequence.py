@@ -452,7 +452,7 @@ def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     dropped = [blocks["layer2.1"]]
     student = recover(teacher, feature, dropped, images(30, RESNET), 0, Silent())
-    assert "on 30 images judged in five turns" in student.notes[0]
+    assert student.judged_on == "30 images judged in five turns"
     assert student.mse < student.mse_before
     plain, recovered = held_out_error(teacher, feature, dropped, student, images(64, RESNET, seed=77))
     assert recovered < plain
