@@ -25,9 +25,9 @@ from practise_deploy.ground import MODEL, ORIGINAL_MODEL, Ground
 from practise_deploy.latency_table import Wanted, check_table, read_table
 from practise_deploy.model.compute import exact, pick_device
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.pair import Pair, exits_in, feature_in
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
+from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning.adaptors import measure_by_adaptors
 from practise_deploy.planning.choose import choose_blocks, count_reaching, out_of_reach
 from practise_deploy.planning.latency import (
@@ -207,8 +207,10 @@ class Build(Ground):
 
         def compute() -> Student:
             student, feature = self._student(self.recovered), self.network.facts.feature
-            own = feature_in(student, feature, junctions(student, self._dropped))
-            pair = Pair(student, self.network.traced, own, feature, pick_device(self.settings.compute))
+            own = feature_in(student, feature, self._dropped)
+            device = pick_device(self.settings.compute)
+            exits = exits_in(student, self.blocks, self._dropped, feature)
+            pair = Pair(student, self.network.traced, own, feature, device, exits)
             partial = self.run.partial(f"finetune.{digest(key)[:12]}")
             with self.screen("Finetuning by feature mimicking") as progress, exact(self.settings.seed):
                 return finetune(pair, self.recovered, self.images.fit, schedule, progress, partial)

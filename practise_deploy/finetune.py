@@ -17,7 +17,7 @@ from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, junctions, load_weights, weights_of
+from practise_deploy.model.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.model.values import named, order_of
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
@@ -54,7 +54,7 @@ def drop_only(lesson: Lesson, dropped: Sequence[Block]) -> Student:
     """Drop the blocks and change nothing else: where the paper's finetuning starts."""
     _, judge = lesson.images.split(lesson.seed)
     student = drop_blocks(lesson.teacher, dropped)
-    own = feature_in(student, lesson.feature, junctions(student, dropped))
+    own = feature_in(student, lesson.feature, dropped)
     error = Pair(student, lesson.teacher, own, lesson.feature, lesson.device).error(judge, 64)
     return Student(
         dropped=tuple(block.name for block in dropped), method="plain drop (the paper's start)", mse_before=error, mse=error,
@@ -135,6 +135,7 @@ def _described(schedule: Schedule, device: torch.device, best_step: int) -> str:
         f"BatchNorm {norms[schedule.norms]}",
         f"{100 * schedule.mix:.0f}% of batches mixed" if schedule.mix else "",
         f"KL of the classes x{schedule.logits:g}" if schedule.logits else "",
+        f"block exits x{schedule.exits:g}" if schedule.exits else "",
         f"moving average of the weights ({schedule.average:g})" if schedule.average else "",
         f"pulled to the start ({schedule.pull:g})" if schedule.pull else "",
         f"{str(schedule.dtype).removeprefix('torch.')} on {device.type}",

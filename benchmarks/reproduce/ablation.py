@@ -33,9 +33,9 @@ from tiny.subjects import DATA, ROOT, Subject, load_subject
 from practise_deploy.finetune import PAPER, TINY, finetune
 from practise_deploy.model.compute import exact, fast_precision, pick_device, pick_precision
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.pair import Pair, exits_in, feature_in
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
+from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning.sequence import recover
 from practise_deploy.progress import Silent
 from practise_deploy.store import write_atomically
@@ -170,7 +170,8 @@ def _descended(
         )
     elif refit is not None:
         load_weights(student, refit.weights)
-    pair = Pair(student, subject.teacher, _feature(subject, student, gone), subject.feature, device)
+    exits = exits_in(student, subject.blocks, subject.named(gone), subject.feature)
+    pair = Pair(student, subject.teacher, _feature(subject, student, gone), subject.feature, device, exits)
     empty = Student(dropped=gone, method="", mse_before=0.0, mse=0.0, steps=0, seconds=0.0, judged_on="", notes=())
     if schedule.steps:
         finetune(pair, refit or empty, subject.tiny_set(unit.images, unit.seed), schedule, Silent())
@@ -178,7 +179,7 @@ def _descended(
 
 
 def _feature(subject: Subject, student: fx.GraphModule, gone: tuple[str, ...]) -> str:
-    return feature_in(student, subject.feature, junctions(student, subject.named(gone)))
+    return feature_in(student, subject.feature, subject.named(gone))
 
 
 def summarise() -> None:

@@ -38,8 +38,8 @@ from practise_deploy.finetune import TINY, finetune
 from practise_deploy.model.compute import exact, fast_precision, pick_device
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, feature_in
-from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
+from practise_deploy.model.pair import Pair, exits_in, feature_in
+from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.model.values import batches, input_of
 from practise_deploy.planning.criterion import Errors, end_of, errors_of, joined
 from practise_deploy.planning.interactions import set_errors
@@ -67,7 +67,7 @@ def random_sets(names: tuple[str, ...], size: int) -> list[tuple[str, ...]]:
 def plain_set(subject: Subject, names: tuple[str, ...], images: FitImages) -> Errors:
     """The errors of the network without these blocks, nothing else changed."""
     student, parts = drop_blocks(subject.teacher, subject.named(names)), []
-    own = feature_in(student, subject.feature, junctions(student, subject.named(names)))
+    own = feature_in(student, subject.feature, subject.named(names))
     with torch.no_grad():
         for part in batches(len(images), 64):
             x = images.batch(part)
@@ -112,9 +112,10 @@ class Study:
             start = recover(self.lesson, dropped, Silent())
             student = drop_blocks(subject.teacher, dropped)
             load_weights(student, start.weights)
-            own = feature_in(student, subject.feature, junctions(student, dropped))
+            own = feature_in(student, subject.feature, dropped)
             before = subject.judge(student, own, self.device)
-            pair = Pair(student, subject.teacher, own, subject.feature, self.device)
+            exits = exits_in(student, subject.blocks, dropped, subject.feature)
+            pair = Pair(student, subject.teacher, own, subject.feature, self.device, exits)
             finetune(pair, start, self.images, self.schedule, Silent())
             after = subject.judge(student.eval(), own, self.device)
         assert start.relative is not None and start.divergence is not None

@@ -28,7 +28,7 @@ from practise_backends.intervals import bootstrap
 from practise_deploy.model.compute import exact, pick_device
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
-from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
+from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning.criterion import Errors
 from practise_deploy.planning.sequence import recover
 from practise_deploy.progress import Silent
@@ -62,7 +62,7 @@ def refit(subject: Subject, lesson: Lesson, names: tuple[str, ...], criterion: s
         start = recover(lesson, dropped, Silent())
     student = drop_blocks(subject.teacher, dropped)
     load_weights(student, start.weights)
-    own = feature_in(student, subject.feature, junctions(student, dropped))
+    own = feature_in(student, subject.feature, dropped)
     judgement = subject.judge(student, own, pick_device("cpu"))
     return {
         "percent": 100 * float(judgement.correct.mean()),

@@ -85,7 +85,7 @@ def _step(pair: Pair, optimiser: torch.optim.Optimizer, x: torch.Tensor, schedul
     for group in optimiser.param_groups:
         group["lr"] = schedule.rate(step)
     with autocast(pair.device, schedule.dtype):
-        loss = pair.loss(x, schedule.logits, scaled=schedule.scaled)
+        loss = pair.loss(x, schedule)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()

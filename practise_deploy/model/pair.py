@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
+from torch.nn.functional import kl_div, log_softmax, mse_loss
 
 from practise_deploy.model.images import FitImages
+from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.surgery import junctions
 from practise_deploy.model.values import batches, forward, logits_of, named
+from practise_deploy.terms import Block
 
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A student, its teacher, the values of theirs that should agree, and where they are computed."""
+    """A student, its teacher, the values of theirs that should agree, and where they are computed.
+
+    exits: further values on the way to the features, as `exits_in` gives them.
+    """
 
     student: fx.GraphModule
     teacher: fx.GraphModule
     student_feature: str
     teacher_feature: str
     device: torch.device = _CPU
+    exits: tuple[tuple[str, str], ...] = ()
     known: dict[tuple[int, int], tuple[FitImages, list[Tensor]]] = field(default_factory=dict, repr=False)
 
     def error(self, images: FitImages, size: int) -> float:
@@ -50,28 +59,51 @@ class Pair:
         (found,) = forward(self.student, x, [named(self.student, self.student_feature)])
         return wanted, found
 
-    def loss(self, x: Tensor, logits: float, *, scaled: bool) -> Tensor:
-        """Mean squared error of the features, over their variance where `scaled`, plus `logits` times KL in nats."""
-        both = logits > 0
-        teacher = [named(self.teacher, self.teacher_feature), *([logits_of(self.teacher)] if both else [])]
-        student = [named(self.student, self.student_feature), *([logits_of(self.student)] if both else [])]
+    def loss(self, x: Tensor, schedule: Schedule) -> Tensor:
+        """What a step descends on: the squared error of the features, and what the schedule adds to it."""
+        alike = [(self.student_feature, self.teacher_feature), *(self.exits if schedule.exits else ())]
+        if schedule.logits:
+            alike.append((logits_of(self.student).name, logits_of(self.teacher).name))
         with torch.no_grad():
-            wanted = forward(self.teacher, x, teacher)
-        found = forward(self.student, x, student)
-        loss = nn.functional.mse_loss(found[0].float(), wanted[0].float())
-        if scaled:
-            loss = loss / wanted[0].float().var().clamp_min(1e-12)
-        return loss + logits * divergence(wanted[1], found[1]) if both else loss
+            wanted = forward(self.teacher, x, [named(self.teacher, name) for _, name in alike])
+        found = forward(self.student, x, [named(self.student, name) for name, _ in alike])
+        loss = relative_error(found[0], wanted[0]) if schedule.scaled else mse_loss(found[0].float(), wanted[0].float())
+        if schedule.logits:
+            loss = loss + schedule.logits * divergence(wanted[-1], found[-1])
+        if schedule.exits and self.exits:
+            way = slice(1, 1 + len(self.exits))
+            errors = [relative_error(*each) for each in zip(found[way], wanted[way], strict=True)]
+            loss = loss + schedule.exits * torch.stack(errors).mean()
+        return loss
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error over the variance of what is wanted."""
+    return mse_loss(found.float(), wanted.float()) / wanted.float().var().clamp_min(1e-12)
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """KL divergence of the student's classes from the teacher's, in nats a sample. Shapes: logits [n, classes]."""
-    wanted, found = (nn.functional.log_softmax(each.float().flatten(1), 1) for each in (teacher, student))
-    return nn.functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
+    wanted, found = (log_softmax(each.float().flatten(1), 1) for each in (teacher, student))
+    return kl_div(found, wanted, log_target=True, reduction="batchmean")
 
 
-def feature_in(student: fx.GraphModule, feature: str, cuts: dict[str, str]) -> str:
+def feature_in(student: fx.GraphModule, feature: str, dropped: Sequence[Block]) -> str:
     """The student's name for the teacher's feature map: a dropped last block's entry stands for its exit."""
     if any(node.name == feature for node in student.graph.nodes):
         return feature
-    return next(entry for entry, exit_ in cuts.items() if exit_ == feature)
+    return next(entry for entry, exit_ in junctions(student, dropped).items() if exit_ == feature)
+
+
+def exits_in(
+    student: fx.GraphModule, blocks: Sequence[Block], dropped: Sequence[Block], feature: str
+) -> tuple[tuple[str, str], ...]:
+    """The student's values on the way from the first cut to the features that end a block, and the teacher's that they should equal.
+
+    At a cut, what stays stands for the end of what was dropped. feature: the teacher's; it is left out.
+    """
+    cuts = junctions(student, dropped)
+    stands_for = {block.exit: block.exit for block in blocks} | cuts
+    order = [node.name for node in student.graph.nodes]
+    behind = order[min((order.index(cut) for cut in cuts), default=len(order)) :]
+    return tuple((name, stands_for[name]) for name in behind if stands_for.get(name, feature) != feature)

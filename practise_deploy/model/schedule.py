@@ -17,8 +17,9 @@ class Schedule:
     ("re-estimated"), or follow every batch ("trained").
     mix: share of batches whose images are mixed with each other (mixup and CutMix by turns of a coin); the teacher
     says what is right, so no label is needed.
-    logits: weight of the KL divergence from the teacher's classes. scaled: the features' error is divided by
-    their variance, so that one rate suits networks of any scale. average: decay of the exponential moving average
+    logits: weight of the KL divergence from the teacher's classes. exits: weight of the mean error at the ends of the
+    blocks behind the first cut, each over its variance (hints: Romero et al., ICLR 2015). scaled: the features' error is
+    divided by their variance, so that one rate suits networks of any scale. average: decay of the exponential moving average
     of the weights that is kept; 0 keeps the last ones. pull: decay towards the weights of the start, in shares
     of the rate a step, beside `weight_decay` towards zero.
     keep_best: the weights of least error on images kept aside are kept, and those images are not learned from.
@@ -36,6 +37,7 @@ class Schedule:
     norms: Literal["frozen", "re-estimated", "trained"] = "frozen"
     mix: float = 0.0
     logits: float = 0.0
+    exits: float = 0.0
     scaled: bool = False
     average: float = 0.0
     pull: float = 0.0

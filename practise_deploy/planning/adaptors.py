@@ -23,7 +23,7 @@ from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, junctions
+from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import module_of, shape_of
 from practise_deploy.model.values import batches, named
 from practise_deploy.planning.criterion import Ends, errors_of
@@ -88,7 +88,7 @@ class _Within:
 def _measure_one(lesson: Lesson, block: Block, schedule: Schedule, progress: Progress) -> Recoverability:
     learn, judge = lesson.images.split(lesson.seed)
     student = drop_blocks(lesson.teacher, [block]).requires_grad_(False)
-    own = feature_in(student, lesson.feature, junctions(student, [block]))
+    own = feature_in(student, lesson.feature, [block])
     pair = Pair(student, lesson.teacher, own, lesson.feature, lesson.device)
     plain, variance = _judged(pair, judge, lesson.batch_size)
     adaptors = insert_adaptors(student, block.entry)

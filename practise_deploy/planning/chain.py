@@ -48,7 +48,7 @@ class Chain:
         self.student = drop_blocks(lesson.teacher, dropped)
         self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
         cuts = junctions(self.student, dropped)
-        self.end = (feature_in(self.student, lesson.feature, cuts), lesson.judging)
+        self.end = (feature_in(self.student, lesson.feature, dropped), lesson.judging)
         self.sampler = Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE if to_compare else ROWS)
         self.precision = next(lesson.teacher.parameters()).dtype
         self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()

@@ -36,7 +36,7 @@ def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence
     ]
     taken = {site.value.name for site in found}
     touched = {*cuts, *taken}
-    last = feature_in(student, feature, cuts)
+    last = feature_in(student, feature, dropped)
     found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
     order = {node.name: place for place, node in enumerate(student.graph.nodes)}
     return sorted(found, key=lambda site: order[site.value.name])

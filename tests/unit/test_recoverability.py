@@ -13,7 +13,7 @@ from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import Pair, feature_in
-from practise_deploy.model.surgery import drop_blocks, junctions
+from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import batches, compute, find_feature, forward, input_of, logits_of, named, order_of
 from practise_deploy.planning import recoverability
@@ -98,7 +98,7 @@ def test_r_is_the_error_of_the_rebuilt_network_from_end_to_end(make, shape, name
     (found,) = measure_recoverability(teacher, feature, [blocks[name]], data, seed, Silent())
     learn, judge = data.split(seed)
     student = rebuilt(teacher, blocks[name], learn, found.method, seed)
-    renamed = feature_in(student, feature, junctions(student, [blocks[name]]))
+    renamed = feature_in(student, feature, [blocks[name]])
     assert (renamed == feature) == (name != "layer3.2")
     error = Pair(student, teacher, renamed, feature).error(judge, 7)
     assert found.mse.estimate == pytest.approx(error, rel=1e-5)

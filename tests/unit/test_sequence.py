@@ -12,7 +12,7 @@ from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.reading import read_npz
-from practise_deploy.model.surgery import drop_blocks, junctions, load_weights
+from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature, forward, named
 from practise_deploy.planning import sequence
@@ -318,7 +318,7 @@ def held_out_error(teacher, feature, blocks, student, x: FitImages) -> tuple[flo
     """Of the plain drop and of the recovered student, on images that `recover` did not have."""
     plain, recovered = drop_blocks(teacher, blocks), drop_blocks(teacher, blocks)
     load_weights(recovered, student.weights)
-    name = feature_in(plain, feature, junctions(plain, blocks))
+    name = feature_in(plain, feature, blocks)
     return tuple(Pair(each, teacher, name, feature).error(x, 64) for each in (plain, recovered))
 
 

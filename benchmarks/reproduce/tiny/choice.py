@@ -13,7 +13,7 @@ from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, junctions
+from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.planning.adaptors import measure_by_adaptors
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.progress import Silent
@@ -64,7 +64,7 @@ def plain_errors(subject: Subject, images: FitImages) -> dict[str, float]:
     teacher, found = subject.teacher.cpu(), {}
     for block in subject.candidates:
         student = drop_blocks(teacher, [block], share_weights=True)
-        own = feature_in(student, subject.feature, junctions(student, [block]))
+        own = feature_in(student, subject.feature, [block])
         found[block.name] = Pair(student, teacher, own, subject.feature).error(images, 64)
     return found
 

@@ -7,7 +7,7 @@ import json
 from practise_deploy.finetune import schedule_for
 from practise_deploy.model.compute import exact
 from practise_deploy.model.pair import feature_in
-from practise_deploy.model.surgery import drop_blocks, junctions
+from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.settings import Settings
 from practise_deploy.store import write_atomically
 
@@ -35,7 +35,7 @@ def write_pilot(place: Place) -> None:
     for loss, tried in percent.items():
         for rate in TRIED:
             student = drop_blocks(subject.teacher, subject.named(dropped))
-            own = feature_in(student, subject.feature, junctions(student, subject.named(dropped)))
+            own = feature_in(student, subject.feature, subject.named(dropped))
             pupil = Pupil(student, own, subject.teacher, subject.feature, place.device)
             asked = Settings(recipe="paper", iterations=STEPS, seed=SEED, batch_size=BATCH, learning_rate=rate)
             with exact(SEED):

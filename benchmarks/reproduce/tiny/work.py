@@ -17,7 +17,7 @@ from practise_deploy.model.compute import exact
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, junctions
+from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.settings import Settings
 
@@ -107,7 +107,7 @@ def _scores(unit: Unit, place: Place) -> dict[str, float]:
 def _ours(unit: Unit, place: Place, subject: Subject, images: FitImages) -> Recovered:
     table = table_of(place.results, unit.network)
     student, dropped = recovered_by_default(unit, subject, images, table, (place.device, place.dtype))
-    own = feature_in(student, subject.feature, junctions(student, subject.named(dropped)))
+    own = feature_in(student, subject.feature, subject.named(dropped))
     return Recovered(student, own, _of_blocks(dropped, place, unit) | {"learning_rate": None, "last_loss": None})
 
 
@@ -124,7 +124,7 @@ def _blocks(
         order = choice.by_error(choice.plain_errors(subject, images), table)
     dropped = choice.first_that_meet(order, table, unit.reduction)
     student = drop_blocks(subject.teacher, subject.named(dropped))
-    own = feature_in(student, subject.feature, junctions(student, subject.named(dropped)))
+    own = feature_in(student, subject.feature, subject.named(dropped))
     taught = _taught(unit, place, subject, images, (student, own))
     return Recovered(student, own, _of_blocks(dropped, place, unit) | taught)
 

@@ -1,0 +1,89 @@
+"""A student beside its teacher: which of their values stand for each other, and how far they are apart."""
+
+import pytest
+import torch
+
+from networks import tiny_resnet
+from practise_deploy.model.blocks import find_blocks
+from practise_deploy.model.pair import Pair, divergence, exits_in, feature_in
+from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.model.trace import trace
+from practise_deploy.model.values import find_feature, forward, named
+
+SHAPE = (1, 3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    traced, _ = trace(tiny_resnet(), SHAPE)
+    return traced.eval()
+
+
+@pytest.fixture(scope="module")
+def blocks(teacher):
+    return find_blocks(teacher, SHAPE)
+
+
+def without(teacher, blocks, *names):
+    dropped = [block for block in blocks if block.name in names]
+    return drop_blocks(teacher, dropped).eval(), dropped
+
+
+def value(network, name, x):
+    return forward(network, x, [named(network, name)])[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("layer2.1",), ["layer2.0 layer2.1", "layer2.2", "layer3.0", "layer3.1"]),
+        (("layer2.1", "layer2.2"), ["layer2.0 layer2.2", "layer3.0", "layer3.1"]),
+        (("layer2.2", "layer3.1"), ["layer2.1 layer2.2", "layer3.0 layer3.1"]),
+        (("layer3.2",), []),  # what stays stands for the features themselves
+        ((), []),
+    ],
+)
+def test_exits_are_those_of_the_kept_blocks_from_the_first_cut_to_the_features(teacher, blocks, names, expected):
+    student, dropped = without(teacher, blocks, *names)
+    name_of = {block.exit: block.name for block in blocks}
+    found = exits_in(student, blocks, dropped, find_feature(teacher).name)
+    told = [" ".join(dict.fromkeys((name_of[own], name_of[theirs]))) for own, theirs in found]
+    assert told == expected
+
+
+def test_stem_stands_for_a_dropped_first_block(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer1.0")
+    first, *_ = exits_in(student, blocks, dropped, find_feature(teacher).name)
+    assert first == (dropped[0].entry, dropped[0].exit)
+
+
+def test_loss_adds_the_mean_relative_error_of_the_exits(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer1.1")
+    feature, x = find_feature(teacher).name, torch.randn(4, *SHAPE[1:])
+    own, exits = feature_in(student, feature, dropped), exits_in(student, blocks, dropped, feature)
+    pair = Pair(student, teacher, own, feature, exits=exits)
+    errors = []
+    for mine, theirs in ((own, feature), *exits):
+        found, wanted = value(student, mine, x), value(teacher, theirs, x)
+        errors.append((found - wanted).square().mean() / wanted.var())
+    expected = errors[0] + 0.5 * sum(errors[1:]) / len(exits)
+    torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True, exits=0.5)), expected)
+    torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True)), errors[0])
+    classes = divergence(teacher(x), student(x))
+    everything = Schedule(steps=1, scaled=True, exits=0.5, logits=2.0)
+    torch.testing.assert_close(pair.loss(x, everything), expected + 2 * classes)
+
+
+def test_plain_loss_is_the_papers_squared_error(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer1.1")
+    feature, x = find_feature(teacher).name, torch.randn(4, *SHAPE[1:])
+    pair = Pair(
+        student,
+        teacher,
+        feature_in(student, feature, dropped),
+        feature,
+        exits=exits_in(student, blocks, dropped, feature),
+    )
+    wanted, found = pair.features(x)
+    torch.testing.assert_close(pair.loss(x, Schedule(steps=1)), (wanted - found).square().mean())
