@@ -6,38 +6,25 @@ the same inputs, kept, and pulled in by whatever needs it, so that a single stag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
 from practise_backends.compare import NEW, compare
 from practise_backends.intervals import ORIGINAL
 from practise_backends.ort import OrtBackend
-from practise_backends.terms import Comparison, Interval, LatencyTable, Patience, Throughput
+from practise_backends.terms import Comparison, Patience, Throughput
 from practise_backends.throughput import measure_throughput
 from practise_deploy.errors import InputError
-from practise_deploy.finetune import drop_only, finetune, schedule_for
-from practise_deploy.ground import MODEL, ORIGINAL_MODEL, Ground
-from practise_deploy.latency_table import Wanted, check_table, read_table
+from practise_deploy.ground import MODEL, ORIGINAL_MODEL
 from practise_deploy.model.compute import exact, pick_device
-from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, exits_in, feature_in
-from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.planning.adaptors import measure_by_adaptors
-from practise_deploy.planning.choose import choose_blocks, count_reaching, out_of_reach
+from practise_deploy.planning.choose import count_reaching
 from practise_deploy.planning.latency import (
-    measure_block_latency,
-    measure_reduction,
     measure_reductions,
 )
-from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.sequence import error_without, recover
-from practise_deploy.planning.sets import choose_set, neighbouring_sets
+from practise_deploy.planning.sets import neighbouring_sets
+from practise_deploy.pruning import Pruning
 from practise_deploy.results import write_results
 from practise_deploy.shipping.batching import with_any_batch
 from practise_deploy.shipping.frontier import (
@@ -50,16 +37,12 @@ from practise_deploy.shipping.frontier import (
 from practise_deploy.shipping.gate import Demands, judge_gate
 from practise_deploy.shipping.verdict import judge
 from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
-from practise_deploy.store import Key, arrays_digest, digest, to_json
+from practise_deploy.store import Key, arrays_digest
 from practise_deploy.terms import (
-    Block,
     Frontier,
     Gate,
-    Plan,
-    Recoverabilities,
     Release,
     Shipped,
-    Student,
     Throughputs,
     Verification,
 )
@@ -68,7 +51,7 @@ QUICK = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, 
 _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
 
 
-class Build(Ground):
+class Build(Pruning):
     """One build over one run folder; each property is a stage, computed when it is first asked for."""
 
     def check(self) -> None:
@@ -91,132 +74,6 @@ class Build(Ground):
         if self.settings.latency_table is not None:
             assert self.latency
 
-    # What does each block cost on this device?
-
-    @cached_property
-    def latency(self) -> LatencyTable:
-        """Savings of all droppable blocks: measured here, or read from --latency-table."""
-        candidates = self.candidates
-        given = self.settings.latency_table
-        if given is not None:
-            found = read_table(given)
-            check_table(found, self._wanted, given)
-            return found
-        key = {**self.device_key, **self.measuring_key, "blocks": [block.name for block in candidates]}
-
-        def compute() -> LatencyTable:
-            with self.screen("Measuring what every block costs") as progress:
-                found = measure_block_latency(
-                    self.cuttable, self.settings.network, candidates, self.ranking_stand, progress
-                )
-                return replace(found, structure_sha256=self.structure_sha256)
-
-        table = self.run.step("latency", LatencyTable, key, compute)
-        self.run.write("latency.json", to_json(table))
-        return table
-
-    @property
-    def _wanted(self) -> Wanted:
-        return Wanted(
-            blocks=tuple(block.name for block in self.candidates),
-            input_shape=self.engine_shape,
-            backend=self.backend.name,
-            conditions=self.conditions,
-            structure_sha256=self.structure_sha256,
-            here=self.backend.device().fingerprint,
-        )
-
-    # What would losing it cost?
-
-    @cached_property
-    def recoverability(self) -> Recoverabilities:
-        """R of every block whose saving can be told from none."""
-        sure = {saving.block for saving in self.latency.savings if saving.distinguishable}
-        candidates = [block for block in self.candidates if block.name in sure]
-        steps = self.settings.score_iterations if self.settings.recipe == "paper" else None
-        key = {**self.learning_key, "candidates": sorted(sure), "score_iterations": steps}
-        if steps is not None:
-            key |= self.descent_key
-
-        def compute() -> Recoverabilities:
-            lesson, seed = self.lesson, self.settings.seed
-            with (
-                self.screen("Measuring how well the network recovers from losing each block") as progress,
-                exact(seed),
-            ):
-                if steps is None:
-                    return measure_recoverability(lesson, candidates, progress)
-                schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self.precision)
-                return measure_by_adaptors(lesson, candidates, schedule, progress)
-
-        return self.run.step("recoverability", Recoverabilities, key, compute)
-
-    # Take the set whose loss is cheapest to recover within the budget, then recover.
-
-    @cached_property
-    def plan(self) -> Plan:
-        """Which blocks go; the chosen network was measured."""
-        budget, losses = self.settings.budget, self.recoverability
-        key = {
-            **self.device_key,
-            **self.measuring_key,
-            **self.learning_key,
-            "sessions": self.settings.sessions,
-            "budget": digest(budget.reduce_percent, budget.target_ms, budget.drop),
-            "latency table": digest(to_json(self.latency)),
-            "recoverability": digest(to_json(losses), arrays_digest(losses.interactions)),
-        }
-
-        def measure(names: tuple[str, ...]) -> Interval:
-            with self.screen(f"Measuring the network without {', '.join(names)}") as progress:
-                return measure_reduction(self.cuttable, self.named(names), self.stand, progress)
-
-        def verify(names: tuple[str, ...]) -> float:
-            with self.screen(f"Refitting without {', '.join(names)}") as progress, exact(self.settings.seed):
-                return error_without(self.lesson.few, self.named(names), progress)
-
-        def compute() -> Plan:
-            measured = measure if self._wanted.is_at_hand(self.latency) else None
-            if self._is_paper:
-                return choose_blocks(self.latency, losses.of, budget, measured)
-            return choose_set(self.latency, losses, budget, measured, verify)
-
-        plan = self.run.step("plan", Plan, key, compute)
-        self.run.write("latency.json", to_json(self.latency))
-        self.run.write("plan.json", to_json(plan))
-        return plan
-
-    @cached_property
-    def recovered(self) -> Student:
-        """The pruned network after the closed-form refit (recipe paper: after the plain drop)."""
-        plan = self._reached_plan
-        key = {**self.learning_key, "dropped blocks": plan.dropped}
-        title = "Dropping the blocks" if self._is_paper else "Refitting the network in closed form"
-        return self.run.step("recover", Student, key, lambda: self._recovered(title, plan.dropped, self.lesson))
-
-    @cached_property
-    def finetuned(self) -> Student:
-        """The student after feature mimicking."""
-        schedule = schedule_for(self.settings, self.network.input_shape[-1], self.precision)
-        key = {
-            **self.learning_key,
-            **self.descent_key,
-            "starting weights": arrays_digest(self.recovered.weights),
-            "schedule": repr(schedule),
-        }
-
-        def compute() -> Student:
-            student, feature = self._student(self.recovered), self.network.facts.feature
-            own = feature_in(student, feature, self._dropped)
-            device = pick_device(self.settings.compute)
-            exits = exits_in(student, self.blocks, self._dropped, feature)
-            pair = Pair(student, self.network.traced, own, feature, device, exits)
-            partial = self.run.partial(f"finetune.{digest(key)[:12]}")
-            with self.screen("Finetuning by feature mimicking") as progress, exact(self.settings.seed):
-                return finetune(pair, self.recovered, self.images.fit, schedule, progress, partial)
-
-        return self.run.step("finetune", Student, key, compute)
-
     # Ship it, and prove it.
 
     @cached_property
@@ -226,7 +83,7 @@ class Build(Ground):
         if not self.network.learns:
             return original
         return self.export(
-            "export", MODEL, arrays_digest(self.finetuned.weights), lambda: self._student(self.finetuned)
+            "export", MODEL, arrays_digest(self.finetuned.weights), lambda: self.student_of(self.finetuned)
         )
 
     @cached_property
@@ -246,7 +103,7 @@ class Build(Ground):
             unoptimised = plain.open(plain.compile(path, self.conditions), self.conditions, optimise=False)
             forms = Forms(
                 teacher=torch_form(self.network.traced),
-                student=torch_form(self._student(self.finetuned)),
+                student=torch_form(self.student_of(self.finetuned)),
                 onnx=engine_form(unoptimised, self.settings.batch),
                 engine=engine_form(self.backend.open(artifact, self.conditions), self.settings.batch),
             )
@@ -309,9 +166,9 @@ class Build(Ground):
             saved = measure_reductions(self.cuttable, [self.named(names) for names in wanted], self.stand, progress)
         neighbours = []
         for names, reduction in zip(wanted, saved, strict=True):
-            state = self._recovered(f"Recovering without {', '.join(names)}", names, lesson)
-            form = torch_form(self._student(state, self.named(names)))
-            recovery = "none" if self._is_paper else "closed form"
+            state = self.recover_without(f"Recovering without {', '.join(names)}", names, lesson)
+            form = torch_form(self.student_of(state, self.named(names)))
+            recovery = "none" if self.is_paper else "closed form"
             neighbours.append(Neighbour(dropped=names, recovery=recovery, reduction_percent=reduction, form=form))
         with self.screen("Judging neighbouring sets of blocks") as progress, exact(self.settings.seed):
             teacher_form = torch_form(self.network.traced)
@@ -356,29 +213,11 @@ class Build(Ground):
     # What the chapters share.
 
     @property
-    def _reached_plan(self) -> Plan:
-        plan = self.plan
-        if plan.reached and plan.dropped:
-            return plan
-        error = out_of_reach(plan)
-        if self.settings.min_speedup and self.settings.asks_for_nothing_else:
-            error.remedy += f", or for less than --min-speedup {self.settings.min_speedup:g}, which set this target"
-        raise error
-
-    @property
-    def _dropped(self) -> list[Block]:
-        return self.named(self.plan.dropped)
-
-    @property
-    def _is_paper(self) -> bool:
-        return self.settings.recipe == "paper"
-
-    @property
     def _neighbours(self) -> list[tuple[str, ...]]:
         """Sets around the plan's, and what --min-speedup calls for by the table."""
-        plan, asked = self._reached_plan, self.settings.min_speedup
+        plan, asked = self.reached_plan, self.settings.min_speedup
         needed = None if asked is None else 100 * (1 - 1 / asked)
-        if self._is_paper:
+        if self.is_paper:
             return neighbours_of(plan, None if needed is None else count_reaching(plan, self.latency, needed))
         return neighbouring_sets(self.latency, self.recoverability, plan, needed)
 
@@ -386,14 +225,3 @@ class Build(Ground):
     def _files_key(self) -> Key:
         """What a measurement of both models depends on."""
         return {**self.device_key, "model": self.shipped.sha256, "original": self.original.sha256}
-
-    def _recovered(self, title: str, names: tuple[str, ...], lesson: Lesson) -> Student:
-        """The network without these blocks, recovered in closed form (recipe paper: merely without them)."""
-        blocks = self.named(names)
-        with self.screen(title) as progress, exact(self.settings.seed):
-            return drop_only(lesson, blocks) if self._is_paper else recover(lesson, blocks, progress)
-
-    def _student(self, state: Student, dropped: Sequence[Block] | None = None) -> torch.fx.GraphModule:
-        student = drop_blocks(self.network.traced, self._dropped if dropped is None else dropped)
-        load_weights(student, state.weights)
-        return student.eval()

@@ -15,7 +15,7 @@ from practise_deploy.model.draws import fresh_views
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
-from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.pair import Pair, pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.model.values import named, order_of
@@ -54,8 +54,7 @@ def drop_only(lesson: Lesson, dropped: Sequence[Block]) -> Student:
     """Drop the blocks and change nothing else: where the paper's finetuning starts."""
     _, judge = lesson.images.split(lesson.seed)
     student = drop_blocks(lesson.teacher, dropped)
-    own = feature_in(student, lesson.feature, dropped)
-    error = Pair(student, lesson.teacher, own, lesson.feature, lesson.device).error(judge, 64)
+    error = pair_of(student, lesson.teacher, lesson.feature, dropped, device=lesson.device).error(judge, 64)
     return Student(
         dropped=tuple(block.name for block in dropped), method="plain drop (the paper's start)", mse_before=error, mse=error,
         steps=0, seconds=0.0, judged_on=_aside(judge), notes=(), weights=weights_of(student),

@@ -33,7 +33,7 @@ from tiny.subjects import DATA, ROOT, Subject, load_subject
 from practise_deploy.finetune import PAPER, TINY, finetune
 from practise_deploy.model.compute import exact, fast_precision, pick_device, pick_precision
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, exits_in, feature_in
+from practise_deploy.model.pair import feature_in
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning.sequence import recover
@@ -143,7 +143,7 @@ def run(unit: Unit, data: Path, device: torch.device) -> dict[str, Any]:
             part = replace(schedule, steps=schedule.steps // len(whole))
             student = _descended(subject, gone, part, (student, start if gone == names else None), unit, device)
     assert student is not None
-    own = _feature(subject, student, names)
+    own = feature_in(student, subject.feature, subject.named(names))
     judged = subject.judge(student, own, device)
     return {
         "schema": 1, "network": unit.network, "images": unit.images, "seed": unit.seed, "variant": unit.variant,
@@ -170,16 +170,11 @@ def _descended(
         )
     elif refit is not None:
         load_weights(student, refit.weights)
-    exits = exits_in(student, subject.blocks, subject.named(gone), subject.feature)
-    pair = Pair(student, subject.teacher, _feature(subject, student, gone), subject.feature, device, exits)
+    pair = subject.pair(student, gone, device)
     empty = Student(dropped=gone, method="", mse_before=0.0, mse=0.0, steps=0, seconds=0.0, judged_on="", notes=())
     if schedule.steps:
         finetune(pair, refit or empty, subject.tiny_set(unit.images, unit.seed), schedule, Silent())
     return student.eval()
-
-
-def _feature(subject: Subject, student: fx.GraphModule, gone: tuple[str, ...]) -> str:
-    return feature_in(student, subject.feature, subject.named(gone))
 
 
 def summarise() -> None:

@@ -38,7 +38,7 @@ from practise_deploy.finetune import TINY, finetune
 from practise_deploy.model.compute import exact, fast_precision, pick_device
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, exits_in, feature_in
+from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.model.values import batches, input_of
 from practise_deploy.planning.criterion import Errors, end_of, errors_of, joined
@@ -114,8 +114,7 @@ class Study:
             load_weights(student, start.weights)
             own = feature_in(student, subject.feature, dropped)
             before = subject.judge(student, own, self.device)
-            exits = exits_in(student, subject.blocks, dropped, subject.feature)
-            pair = Pair(student, subject.teacher, own, subject.feature, self.device, exits)
+            pair = subject.pair(student, names, self.device)
             finetune(pair, start, self.images, self.schedule, Silent())
             after = subject.judge(student.eval(), own, self.device)
         assert start.relative is not None and start.divergence is not None

@@ -77,6 +77,23 @@ class Pair:
         return loss
 
 
+def pair_of(
+    student: fx.GraphModule,
+    teacher: fx.GraphModule,
+    feature: str,
+    dropped: Sequence[Block],
+    *,
+    blocks: Sequence[Block] = (),
+    device: torch.device = _CPU,
+) -> Pair:
+    """A student without these blocks beside its teacher.
+
+    feature: the teacher's. blocks: all of the teacher's, where the exits on the way should agree too.
+    """
+    exits = exits_in(student, blocks, dropped, feature) if blocks else ()
+    return Pair(student, teacher, feature_in(student, feature, dropped), feature, device, exits)
+
+
 def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
     """Mean squared error over the variance of what is wanted."""
     return mse_loss(found.float(), wanted.float()) / wanted.float().var().clamp_min(1e-12)

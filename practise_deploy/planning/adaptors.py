@@ -21,7 +21,7 @@ from practise_deploy.model.blocks import is_addition, is_relu
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
-from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.pair import Pair, pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import module_of, shape_of
@@ -88,8 +88,7 @@ class _Within:
 def _measure_one(lesson: Lesson, block: Block, schedule: Schedule, progress: Progress) -> Recoverability:
     learn, judge = lesson.images.split(lesson.seed)
     student = drop_blocks(lesson.teacher, [block]).requires_grad_(False)
-    own = feature_in(student, lesson.feature, [block])
-    pair = Pair(student, lesson.teacher, own, lesson.feature, lesson.device)
+    pair = pair_of(student, lesson.teacher, lesson.feature, [block], device=lesson.device)
     plain, variance = _judged(pair, judge, lesson.batch_size)
     adaptors = insert_adaptors(student, block.entry)
     best, method = plain, "plain (no convolution takes an adaptor)"

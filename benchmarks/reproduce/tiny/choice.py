@@ -11,7 +11,7 @@ from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.errors import InputError
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.pair import pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.planning.adaptors import measure_by_adaptors
@@ -64,8 +64,7 @@ def plain_errors(subject: Subject, images: FitImages) -> dict[str, float]:
     teacher, found = subject.teacher.cpu(), {}
     for block in subject.candidates:
         student = drop_blocks(teacher, [block], share_weights=True)
-        own = feature_in(student, subject.feature, [block])
-        found[block.name] = Pair(student, teacher, own, subject.feature).error(images, 64)
+        found[block.name] = pair_of(student, teacher, subject.feature, [block]).error(images, 64)
     return found
 
 

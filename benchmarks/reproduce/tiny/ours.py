@@ -12,7 +12,6 @@ from practise_deploy.finetune import finetune, schedule_for
 from practise_deploy.model.compute import exact
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, exits_in, feature_in
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.sequence import error_without, recover
@@ -47,10 +46,9 @@ def recovered_by_default(
         start = recover(lesson, dropped, Silent())
         student = drop_blocks(teacher, dropped)
         load_weights(student, start.weights)
-        own = feature_in(student, feature, dropped)
         asked = Settings(recipe="refit", iterations=unit.steps, seed=seed)
         schedule = schedule_for(asked, subject.network.input_shape[-1], dtype)
-        pair = Pair(student, teacher, own, feature, device, exits_in(student, subject.blocks, dropped, feature))
+        pair = subject.pair(student, plan.dropped, device)
         finetune(pair, start, images, schedule, Silent())
     return student.eval(), plan.dropped
 

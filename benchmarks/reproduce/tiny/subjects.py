@@ -16,6 +16,7 @@ from practise_deploy.errors import InputError
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages, HeldOutImages, image_size_of, load_images
 from practise_deploy.model.networks import Network, load_network
+from practise_deploy.model.pair import Pair, pair_of
 from practise_deploy.model.values import batches, forward, logits_of, named
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block
@@ -93,6 +94,11 @@ class Subject:
             raise InputError(f"{self.name} has {len(self.pool)} images to draw from, not {images}")
         order = torch.randperm(len(self.pool), generator=torch.Generator().manual_seed(seed))
         return self.pool.part(order[:images].sort().values)
+
+    def pair(self, student: fx.GraphModule, dropped: tuple[str, ...], device: torch.device) -> Pair:
+        """A student without these units beside its teacher, as the product finetunes it."""
+        gone = self.named(dropped)
+        return pair_of(student, self.teacher, self.feature, gone, blocks=self.blocks, device=device)
 
     def judge(self, student: fx.GraphModule, feature: str, device: torch.device) -> Judgement:
         """The student on the test images, in fp32 and eval mode."""
