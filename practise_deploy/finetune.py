@@ -30,6 +30,7 @@ TINY = Schedule(
     cosine=True,
     norms="frozen",
     mix=1.0,
+    exits=3.0,
     scaled=True,
     average=0.99,
     keep_start=True,

@@ -49,7 +49,7 @@ SUBJECTS: dict[str, tuple[tuple[str, ...], int, int]] = {
 }
 """Dropped blocks, steps and seeds by network."""
 IMAGES = (50, 500)
-CONFIRMED = ("paper", "default", "no finetuning", "from the plain drop", "no mixing")
+CONFIRMED = ("paper", "default", "no finetuning", "features alone", "no mixing")
 """The variants that EfficientNet-Lite0 is tried with too."""
 
 
@@ -69,12 +69,15 @@ VARIANTS: dict[str, Variant] = {
     "from the plain drop": Variant(start="plain"),
     "no mixing": Variant(schedule=replace(TINY, mix=0.0)),
     "half of the batches mixed": Variant(schedule=replace(TINY, mix=0.5)),
+    "features alone": Variant(schedule=replace(TINY, exits=0.0)),
+    "exits x1": Variant(schedule=replace(TINY, exits=1.0)),
+    "exits x10": Variant(schedule=replace(TINY, exits=10.0)),
     "no averaging": Variant(schedule=replace(TINY, average=0.0)),
     "norms trained": Variant(schedule=replace(TINY, norms="trained")),
     "norms re-estimated": Variant(schedule=replace(TINY, norms="re-estimated")),
     "KL x0.3": Variant(schedule=replace(TINY, logits=0.3)),
     "pull to the start": Variant(schedule=replace(TINY, pull=0.1, weight_decay=0.0)),
-    "SGD": Variant(schedule=replace(TINY, optimiser="sgd", learning_rate=0.05, scaled=False)),
+    "SGD": Variant(schedule=replace(TINY, optimiser="sgd", learning_rate=0.02)),
     "half the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate / 2)),
     "twice the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate * 2)),
     "early stop": Variant(schedule=replace(TINY, keep_best=True)),
