@@ -162,14 +162,14 @@ def ablation() -> str:
     if found is None:
         return "Not measured yet."
     rows = [
-        "| network | images | variant | seeds | top-1, mean | minus the default, points |",
-        "|---|---|---|---|---|---|",
+        "| network | images | variant | seeds | top-1, mean | minus the default, points | error of the features |",
+        "|---|---|---|---|---|---|---|",
     ]
     for one in found["rows"]:
         against = one["against_default_points"]
         change = "" if against is None or one["variant"] == "default" else f"{against:+.2f}"
         rows.append(
-            f"| {one['network']} | {one['images']} | {one['variant']} | {one['seeds']} | {one['mean_percent']:.2f} | {change} |"
+            f"| {one['network']} | {one['images']} | {one['variant']} | {one['seeds']} | {one['mean_percent']:.2f} | {change} | {one['feature_error']:.4f} |"
         )
     return "\n".join([*rows, "", f"{found['missing']} runs of the ablation are missing."])
 

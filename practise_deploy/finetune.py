@@ -83,7 +83,7 @@ def finetune(
     learn, judge = images.split(schedule.seed)
     judged_on = _aside(judge)
     if not schedule.keep_best:
-        learn, judge = images, fresh_views(images.some(images.enough, schedule.seed), schedule.seed)
+        learn, judge = images, fresh_views(images.some(images.enough, schedule.seed), schedule)
         judged_on = f"fresh views of {len(judge)} images that were learned from"
     course = mimic(pair, reached, (learn, judge), schedule, progress, partial)
     pair.student.cpu()

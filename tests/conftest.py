@@ -1,10 +1,14 @@
 """What every test may ask for."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: one thread each, or they wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,7 @@ def summarise() -> None:
     """Means over seeds, and differences to the default on the same seed, in points."""
     done = [json.loads(unit.path.read_text()) for unit in units() if unit.path.is_file()]
     accuracy = {(d["network"], d["images"], d["variant"], d["seed"]): 100 * d["correct"] / d["of"] for d in done}
+    errors = {(d["network"], d["images"], d["variant"], d["seed"]): d["feature_error"] for d in done}
     rows = []
     for network, images, variant in dict.fromkeys(key[:3] for key in accuracy):
         mine = {key[3]: value for key, value in accuracy.items() if key[:3] == (network, images, variant)}
@@ -196,6 +197,7 @@ def summarise() -> None:
             {
                 "network": network, "images": images, "variant": variant, "seeds": len(mine),
                 "mean_percent": statistics.fmean(mine.values()),
+                "feature_error": statistics.fmean(errors[network, images, variant, seed] for seed in mine),
                 "against_default_points": statistics.fmean(against) if against else None,
                 "differences_points": against,
             }

@@ -41,12 +41,14 @@ class Draw:
         return torch.cat(orders)[first % count : first % count + size]
 
 
-def fresh_views(images: FitImages, seed: int) -> FitImages:
-    """Every image once, augmented as no step of a descent draws it."""
+def fresh_views(images: FitImages, schedule: Schedule) -> FitImages:
+    """Every image once, as no step of the descent draws it: augmented, or mixed where nothing else varies them."""
     augment = augmenter(images.preprocessing)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed * 1_000_003)  # the steps' begin one above
+        torch.manual_seed(schedule.seed * 1_000_003)  # the steps' begin one above
         pixels = torch.stack([augment(image) for image in images.pixels])
+        if images.preprocessing.augment == "none" and schedule.mix:
+            pixels = mixed(normalise(pixels, images.preprocessing))
     return FitImages(pixels, None, images.preprocessing)
 
 

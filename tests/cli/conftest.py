@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from practise_deploy.cli import main
-from story.scripted import ScriptedOrt, one_thread, write_inputs
+from story.scripted import ScriptedOrt, one_split, one_thread, write_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Said:
 Command = Callable[..., Said]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
+@pytest.fixture(scope="package", autouse=True)
+def _quick() -> Iterator[None]:
+    with one_thread(), one_split():
         yield
 
 
@@ -59,7 +59,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A user's Python file of networks, and an .npz of 40 images."""
     return write_inputs(tmp_path_factory.mktemp("inputs"))

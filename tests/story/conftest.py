@@ -9,31 +9,23 @@ from typing import Any
 
 import pytest
 
-from story.scripted import device, make_build, one_thread, write_inputs
+from story.scripted import device, make_build, one_split, one_thread, write_inputs
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
+@pytest.fixture(scope="package", autouse=True)
+def _quick() -> Iterator[None]:
+    with one_thread(), one_split():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_split() -> Iterator[None]:
-    """Builds keep some images aside instead of judging all in turns, which takes six students for one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("practise_deploy.model.images.FEW", 8)
-        yield
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The settings of the finished build: nine basic blocks of a user's network, two of them to be dropped."""
     networks, data = write_inputs(tmp_path_factory.mktemp("inputs"))
     return {"network": f"{networks}:tiny_resnet", "data": data, "drop": 2}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(tmp_path_factory: pytest.TempPathFactory, given: dict[str, Any]) -> Path:
     """Its run folder; look, and do not write."""
     folder = tmp_path_factory.mktemp("finished") / "run"

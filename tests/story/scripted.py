@@ -123,6 +123,14 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
+def one_split() -> Iterator[None]:
+    """Builds keep some images aside instead of judging all in turns, which takes six students for one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("practise_deploy.model.images.FEW", 8)
+        yield
+
+
+@contextmanager
 def silent(title: str) -> Iterator[Any]:
     """A screen that shows nothing."""
     yield _Nobody()

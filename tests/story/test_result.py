@@ -207,7 +207,7 @@ def test_default_network_end_to_end_on_this_processor(
         "--batch-size",
         "16",
         "--measure-budget-s",
-        "3",
+        "10",
     ]
     monkeypatch.setattr("sys.argv", ["practise-deploy", "build", *options, "--out", str(tmp_path / "run")])
     with pytest.raises(SystemExit) as left:

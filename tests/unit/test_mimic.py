@@ -296,27 +296,30 @@ def test_batch_of_a_step_is_the_same_whenever_it_is_drawn_and_another_one_at_ano
 
 
 def test_fresh_views_are_of_every_image_and_drawn_by_no_step():
-    data = images(10)
-    found = fresh_views(data, 0)
-    assert len(found) == 10 and torch.equal(found.pixels, fresh_views(data, 0).pixels)
-    assert not torch.equal(found.pixels, fresh_views(data, 1).pixels)
-    whole = found.batch(slice(0, 10))
+    data, schedule = images(10), Schedule(steps=1, batch_size=10)
+    found, draw = fresh_views(data, schedule), Draw(data, schedule)
+    assert torch.equal(found.pixels, fresh_views(data, schedule).pixels)
+    assert not torch.equal(found.pixels, fresh_views(data, replace(schedule, seed=1)).pixels)
     for step in range(5):
-        draw = Draw(data, Schedule(steps=1, batch_size=10))
-        drawn = draw(step)[draw.which(step).argsort()]
-        assert not torch.equal(drawn, whole)
-    assert torch.equal(fresh_views(images(10, "none"), 0).pixels, data.pixels)
+        assert not torch.equal(draw(step)[draw.which(step).argsort()], found.batch(slice(0, 10)))
+
+
+def test_views_of_images_that_are_not_augmented_are_mixtures_if_the_steps_mix_and_else_the_images():
+    data = images(10, "none")
+    assert torch.equal(fresh_views(data, SHORT).pixels, data.pixels)
+    found = fresh_views(data, replace(SHORT, mix=1.0)).batch(slice(0, 10))
+    assert found.shape == data.pixels.shape and not torch.equal(found, data.batch(slice(0, 10)))
 
 
 def test_start_that_knows_the_images_by_heart_does_not_win_by_it(original):
     """A refit fits the few images themselves; only views of them that it has not seen say how good it is."""
     pair, data = pair_of(original), images(20)
     as_they_are = replace(data, preprocessing=replace(data.preprocessing, augment="none"))
-    by_heart = Schedule(steps=150, batch_size=20, optimiser="adamw", learning_rate=5e-3)
+    by_heart = Schedule(steps=50, batch_size=20, optimiser="adamw", learning_rate=1e-2, cosine=True)
     mimic(pair, list(pair.student.parameters()), (as_they_are, data), by_heart, Silent())
     known = pair.error(data, 20)
     start = replace(start_of(original), weights=weights_of(pair.student))
-    augmented = Schedule(steps=60, batch_size=20, optimiser="adamw", learning_rate=2e-3, keep_start=True)
+    augmented = Schedule(steps=20, batch_size=20, optimiser="adamw", learning_rate=2e-3, keep_start=True)
     result = finetuning.finetune(pair, start, data, augmented, Silent())
     assert pair.error(data, 20) > known  # judged by the images themselves, the start would have been kept
     assert result.notes == () and result.mse < result.mse_before
@@ -399,7 +402,7 @@ def test_error_told_is_that_of_the_weights_kept(original, keep_best):
     schedule = Schedule(steps=5, batch_size=8, learning_rate=0.1, keep_best=keep_best)
     teacher, _, feature, _ = original
     _, network, result = tuned(original, schedule)
-    judge = images(20).split(0)[1] if keep_best else fresh_views(images(20), 0)
+    judge = images(20).split(0)[1] if keep_best else fresh_views(images(20), schedule)
     assert result.mse == pytest.approx(Pair(network, teacher, feature, feature).error(judge, 8), rel=1e-6)
     assert ("kept" in result.method) == keep_best
     assert result.judged_on == (

@@ -17,4 +17,4 @@ def test_tables_are_the_ones_that_the_committed_results_make():
 def test_first_two_install_lines_are_the_job_and_the_tests():
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("pip install ")]
     assert lines[0].endswith("&& practise-deploy build")
-    assert lines[1].endswith("&& pytest")
+    assert lines[1].endswith("&& pytest -n 2")
