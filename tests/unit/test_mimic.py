@@ -12,8 +12,7 @@ from networks import tiny_resnet
 from practise_deploy import finetune as finetuning
 from practise_deploy.model import mimic as mimicking
 from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.draws import Draw, fresh_views, mixed
-from practise_deploy.model.images import FitImages
+from practise_deploy.model.draws import fresh_views
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import Pair, divergence
@@ -22,15 +21,10 @@ from practise_deploy.model.surgery import drop_blocks, weights_of
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature
 from practise_deploy.store import read_arrays
-from practise_deploy.terms import Preprocessing, Student
+from practise_deploy.terms import Student
+from unit.lessons import Silent, photos
 
 SHAPE = (1, 3, 16, 16)
-CPU = torch.device("cpu")
-
-
-class Silent:
-    def advance(self, done: float, total: float, note: str = "") -> None:
-        assert 0 <= done <= total
 
 
 class Interrupted(Exception):
@@ -48,20 +42,6 @@ class Interrupting:
             raise Interrupted
 
 
-def images(count: int, augment: str = "crop-flip") -> FitImages:
-    pixels = torch.randint(0, 256, (count, *SHAPE[1:]), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
-    prepared = Preprocessing(
-        channels=3,
-        size=(16, 16),
-        resize=16,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        interpolation="bilinear",
-        augment=augment,
-    )
-    return FitImages(pixels, None, prepared)
-
-
 @pytest.fixture(scope="module")
 def original():
     traced, _ = trace(tiny_resnet(), SHAPE)
@@ -76,7 +56,7 @@ def pair_of(original) -> Pair:
 
 def descend(original, schedule: Schedule, *, partial=None, progress=None, count: int = 20):
     pair = pair_of(original)
-    learn, judge = images(count).split(0)
+    learn, judge = photos(count).split(0)
     reached = [p for name, p in pair.student.named_parameters() if not name.startswith("fc")]
     course = mimic(pair, reached, (learn, judge), schedule, progress or Silent(), partial)
     return pair, course, weights_of(pair.student)
@@ -166,7 +146,7 @@ def test_error_falls(original):
 def test_best_weights_are_never_worse_than_the_start(original, rate):
     schedule = Schedule(steps=5, batch_size=8, learning_rate=rate, keep_best=True)
     pair, course, _ = descend(original, schedule)
-    _, judge = images(20).split(0)
+    _, judge = photos(20).split(0)
     error = pair.error(judge, 8)
     assert error == pytest.approx(min(e for _, e in course.history if e == e), rel=1e-6)
     assert error <= course.history[0][1] * (1 + 1e-6)
@@ -180,7 +160,7 @@ def test_descent_that_diverges_keeps_the_start(original):
 
 def test_without_keeping_the_best_the_last_weights_stay(original):
     pair, course, _ = descend(original, Schedule(steps=5, batch_size=8, learning_rate=0.3))
-    _, judge = images(20).split(0)
+    _, judge = photos(20).split(0)
     assert pair.error(judge, 8) == pytest.approx(course.history[-1][1], rel=1e-6)
 
 
@@ -207,7 +187,7 @@ def test_trained_norms_follow_the_images_and_the_teachers_do_not(original):
 
 def test_re_estimated_norms_describe_the_images_and_stay(original):
     pair, _, _ = descend(original, Schedule(steps=2, batch_size=8, norms="re-estimated", learning_rate=1e-12))
-    learn, _ = images(20).split(0)
+    learn, _ = photos(20).split(0)
     first = next(m for m in pair.student.modules() if isinstance(m, nn.BatchNorm2d))
     given = pair.student.get_submodule("conv1")(learn.batch(slice(0, len(learn))))
     torch.testing.assert_close(first.running_mean, given.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -219,7 +199,7 @@ def test_average_of_the_weights_is_kept_and_judged(original):
     pair, course, weights = descend(original, Schedule(steps=20, batch_size=8, average=0.5, learning_rate=0.1))
     _, _, last = descend(original, Schedule(steps=20, batch_size=8, learning_rate=0.1))
     assert not same(weights, last)
-    _, judge = images(20).split(0)
+    _, judge = photos(20).split(0)
     assert pair.error(judge, 8) == pytest.approx(course.history[-1][1], rel=1e-6)
 
 
@@ -235,7 +215,7 @@ def test_pull_keeps_the_weights_nearer_to_the_start(original):
 def test_logits_teach_too(original):
     def divergence_after(weight: float) -> float:
         pair, _, _ = descend(original, Schedule(steps=20, batch_size=16, logits=weight))
-        x = images(20).batch(slice(0, 20))
+        x = photos(20).batch(slice(0, 20))
         with torch.no_grad():
             return float(divergence(pair.teacher(x), pair.student(x)))
 
@@ -243,7 +223,7 @@ def test_logits_teach_too(original):
 
 
 def test_scaled_error_does_not_depend_on_the_features_scale(original):
-    pair, x = pair_of(original), images(8).batch(slice(0, 8))
+    pair, x = pair_of(original), photos(8).batch(slice(0, 8))
     wanted, found = pair.features(x)
     expected = (wanted - found).square().mean() / wanted.var()
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True)), expected)
@@ -257,107 +237,12 @@ def test_divergence_is_that_of_the_classes_in_nats():
     assert float(divergence(teacher, student)) > 10
 
 
-# The paper's schedule, and its batches.
-
-
-def test_rates_are_the_papers():
-    schedule = Schedule(steps=1000)
-    assert (schedule.momentum, schedule.weight_decay, schedule.batch_size) == (0.9, 1e-4, 64)
-    assert [schedule.rate(step) for step in (0, 399)] == [0.02, 0.02]
-    assert [schedule.rate(step) for step in (400, 999)] == pytest.approx([0.002, 0.002])
-
-
-def test_cosine_rates_warm_up_and_fall_to_nothing():
-    schedule = Schedule(steps=100, cosine=True, learning_rate=1.0)
-    rates = [schedule.rate(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.2)
-    assert max(rates) == pytest.approx(rates[4]) and rates[4] > 0.99
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert rates[-1] < 0.001
-
-
-@pytest.mark.parametrize(("count", "size"), [(10, 4), (10, 10), (7, 16), (5, 13)])
-def test_every_pass_draws_every_image_once(count, size):
-    draw = Draw(images(count), Schedule(steps=1, batch_size=size))
-    drawn = torch.cat([draw.which(step) for step in range(4 * count)])
-    assert len(drawn) == 4 * count * size
-    passes = drawn[: len(drawn) // count * count].view(-1, count)
-    assert all(each.sort().values.tolist() == list(range(count)) for each in passes)
-    assert len({tuple(each.tolist()) for each in passes}) > 1  # in fresh orders
-
-
-def test_batch_of_a_step_is_the_same_whenever_it_is_drawn_and_another_one_at_another_step():
-    draw = Draw(images(10), Schedule(steps=1, batch_size=10))
-    first = draw(7)
-    draw(8)
-    assert torch.equal(draw(7), first)
-    assert not torch.equal(draw(8), first)
-    assert first.shape == (10, 3, 16, 16) and first.dtype == torch.float32
-
-
-def test_fresh_views_are_of_every_image_and_drawn_by_no_step():
-    data, schedule = images(10), Schedule(steps=1, batch_size=10)
-    found, draw = fresh_views(data, schedule), Draw(data, schedule)
-    assert torch.equal(found.pixels, fresh_views(data, schedule).pixels)
-    assert not torch.equal(found.pixels, fresh_views(data, replace(schedule, seed=1)).pixels)
-    for step in range(5):
-        assert not torch.equal(draw(step)[draw.which(step).argsort()], found.batch(slice(0, 10)))
-
-
-def test_views_of_images_that_are_not_augmented_are_mixtures_if_the_steps_mix_and_else_the_images():
-    data = images(10, "none")
-    assert torch.equal(fresh_views(data, SHORT).pixels, data.pixels)
-    found = fresh_views(data, replace(SHORT, mix=1.0)).batch(slice(0, 10))
-    assert found.shape == data.pixels.shape and not torch.equal(found, data.batch(slice(0, 10)))
-
-
-def test_start_that_knows_the_images_by_heart_does_not_win_by_it(original):
-    """A refit fits the few images themselves; only views of them that it has not seen say how good it is."""
-    pair, data = pair_of(original), images(20)
-    as_they_are = replace(data, preprocessing=replace(data.preprocessing, augment="none"))
-    by_heart = Schedule(steps=50, batch_size=20, optimiser="adamw", learning_rate=1e-2, cosine=True)
-    mimic(pair, list(pair.student.parameters()), (as_they_are, data), by_heart, Silent())
-    known = pair.error(data, 20)
-    start = replace(start_of(original), weights=weights_of(pair.student))
-    augmented = Schedule(steps=20, batch_size=20, optimiser="adamw", learning_rate=2e-3, keep_start=True)
-    result = finetuning.finetune(pair, start, data, augmented, Silent())
-    assert pair.error(data, 20) > known  # judged by the images themselves, the start would have been kept
-    assert result.notes == () and result.mse < result.mse_before
-
-
-def test_mixed_batch_holds_no_image_of_its_own_unless_the_coin_says_so():
-    data = images(6, "none")
-    plain, every = (Draw(data, Schedule(steps=1, batch_size=6, mix=share)) for share in (0.0, 1.0))
-    assert torch.equal(plain(2), data.batch(plain.which(2)))
-    assert not torch.equal(every(2), plain(2))
-    assert torch.equal(every(2), every(2))
-
-
-def test_mixing_blends_or_pastes_and_invents_nothing():
-    torch.manual_seed(0)
-    batch = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 16, 16)
-    kinds = set()
-    for _ in range(40):
-        found = mixed(batch)
-        assert found.shape == batch.shape and found.min() >= 0 and found.max() <= 7
-        flat = all(len(image.unique()) == 1 for image in found)
-        kinds.add("blended" if flat and not set(found.unique().tolist()) <= set(range(8)) else "pasted")
-        assert flat or set(found.unique().tolist()) <= set(range(8))
-    assert kinds == {"blended", "pasted"}
-
-
-def test_batches_without_augmentation_are_the_images_themselves():
-    data = images(6, "none")
-    draw = Draw(data, Schedule(steps=1, batch_size=6))
-    assert torch.equal(draw(2), data.batch(draw.which(2)))
-
-
 # The stage around it.
 
 
 def start_of(original) -> Student:
     teacher, _, feature, block = original
-    return finetuning.drop_only(Lesson(teacher=teacher, feature=feature, images=images(20)), [block])
+    return finetuning.drop_only(Lesson(teacher=teacher, feature=feature, images=photos(20)), [block])
 
 
 def tuned(original, schedule: Schedule):
@@ -365,7 +250,7 @@ def tuned(original, schedule: Schedule):
     start = start_of(original)
     network = copy.deepcopy(student)
     pair = Pair(network, copy.deepcopy(teacher), feature, feature)
-    result = finetuning.finetune(pair, start, images(20), schedule, Silent())
+    result = finetuning.finetune(pair, start, photos(20), schedule, Silent())
     return start, network, result
 
 
@@ -402,7 +287,7 @@ def test_error_told_is_that_of_the_weights_kept(original, keep_best):
     schedule = Schedule(steps=5, batch_size=8, learning_rate=0.1, keep_best=keep_best)
     teacher, _, feature, _ = original
     _, network, result = tuned(original, schedule)
-    judge = images(20).split(0)[1] if keep_best else fresh_views(images(20), schedule)
+    judge = photos(20).split(0)[1] if keep_best else fresh_views(photos(20), schedule)
     assert result.mse == pytest.approx(Pair(network, teacher, feature, feature).error(judge, 8), rel=1e-6)
     assert ("kept" in result.method) == keep_best
     assert result.judged_on == (
@@ -418,7 +303,21 @@ def test_first_and_last_step_are_judged_and_every_tenth_part(original):
 
 def test_error_is_the_mean_over_images_whatever_the_batches(original):
     pair = pair_of(original)
-    data = images(10)
+    data = photos(10)
     assert pair.error(data, 3) == pytest.approx(pair.error(data, 10), rel=1e-6)
     wanted, found = pair.features(data.batch(slice(0, 10)))
     assert pair.error(data, 10) == pytest.approx((wanted - found).square().mean().item(), rel=1e-6)
+
+
+def test_start_that_knows_the_images_by_heart_does_not_win_by_it(original):
+    """A refit fits the few images themselves; only views of them that it has not seen say how good it is."""
+    pair, data = pair_of(original), photos(20)
+    as_they_are = replace(data, preprocessing=replace(data.preprocessing, augment="none"))
+    by_heart = Schedule(steps=50, batch_size=20, optimiser="adamw", learning_rate=1e-2, cosine=True)
+    mimic(pair, list(pair.student.parameters()), (as_they_are, data), by_heart, Silent())
+    known = pair.error(data, 20)
+    start = replace(start_of(original), weights=weights_of(pair.student))
+    augmented = Schedule(steps=20, batch_size=20, optimiser="adamw", learning_rate=2e-3, keep_start=True)
+    result = finetuning.finetune(pair, start, data, augmented, Silent())
+    assert pair.error(data, 20) > known  # judged by the images themselves, the start would have been kept
+    assert result.notes == () and result.mse < result.mse_before
