@@ -159,7 +159,7 @@ def _points(found: dict | None) -> str:
 def ablation() -> str:
     """The default finetuning with one part changed at a time."""
     found = _read("ablation/summary.json")
-    if found is None:
+    if found is None or not found["rows"]:
         return "Not measured yet."
     rows = [
         "| network | images | variant | seeds | top-1, mean | minus the default, points | error of the features |",

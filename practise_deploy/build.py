@@ -20,9 +20,7 @@ from practise_deploy.errors import InputError
 from practise_deploy.ground import MODEL, ORIGINAL_MODEL
 from practise_deploy.model.compute import exact, pick_device
 from practise_deploy.planning.choose import count_reaching
-from practise_deploy.planning.latency import (
-    measure_reductions,
-)
+from practise_deploy.planning.latency import measure_reductions
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.pruning import Pruning
 from practise_deploy.results import write_results

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from practise_backends.terms import Progress
-from practise_deploy.model.draws import fresh_views
+from practise_deploy.model.draws import other_views
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
@@ -72,8 +72,8 @@ def finetune(
 ) -> Student:
     """Mimic the teacher's features with the whole student; the classifier is not touched (paper, section 3.1).
 
-    All images are learned from, and judged by fresh views of them, which a start that was fitted to the images themselves
-    has not seen either; unless the schedule keeps the best weights, which takes images kept aside. Both networks are
+    All images are learned from, and judged by other views of them, so that a start that was fitted to the images themselves
+    is not preferred for it; unless the schedule keeps the best weights, which takes images kept aside. Both networks are
     computed on the pair's device, and are back on the CPU afterwards.
     """
     began = time.monotonic()
@@ -83,20 +83,22 @@ def finetune(
     learn, judge = images.split(schedule.seed)
     judged_on = _aside(judge)
     if not schedule.keep_best:
-        learn, judge = images, fresh_views(images.some(images.enough, schedule.seed), schedule)
-        judged_on = f"fresh views of {len(judge)} images that were learned from"
+        learn, judge = images, other_views(images.some(images.enough, schedule.seed), schedule)
+        varied = images.preprocessing.augment != "none" or schedule.mix
+        judged_on = f"{'random views of ' if varied else ''}{len(judge)} images that were learned from"
     course = mimic(pair, reached, (learn, judge), schedule, progress, partial)
     pair.student.cpu()
     pair.teacher.cpu()
     notes: tuple[str, ...] = ()
-    if schedule.keep_start and not course.history[-1][1] <= course.history[0][1]:
-        load_weights(pair.student, start.weights)
-        course.history.append((0, course.history[0][1]))
-        notes = ("finetuning ended with more error than it began with: the weights before it are kept",)
     kept = min(e for _, e in course.history) if schedule.keep_best else course.history[-1][1]
+    if schedule.keep_start and not kept <= course.history[0][1]:
+        load_weights(pair.student, start.weights)
+        kept = course.history[0][1]
+        course.history.append((0, kept))
+        notes = ("finetuning ended with more error than it began with: the weights before it are kept",)
     return Student(
         dropped=start.dropped,
-        method=_described(schedule, pair.device, course.best_step),
+        method=_described(schedule, pair, course.best_step),
         mse_before=course.history[0][1],
         mse=kept,
         steps=course.step,
@@ -123,7 +125,7 @@ def _reaching(student: fx.GraphModule, feature: str) -> list[torch.nn.Parameter]
     return list(unique.values())
 
 
-def _described(schedule: Schedule, device: torch.device, best_step: int) -> str:
+def _described(schedule: Schedule, pair: Pair, best_step: int) -> str:
     norms = {
         "trained": "trained",
         "frozen": "frozen statistics",
@@ -135,10 +137,10 @@ def _described(schedule: Schedule, device: torch.device, best_step: int) -> str:
         f"BatchNorm {norms[schedule.norms]}",
         f"{100 * schedule.mix:.0f}% of batches mixed" if schedule.mix else "",
         f"KL of the classes x{schedule.logits:g}" if schedule.logits else "",
-        f"block exits x{schedule.exits:g}" if schedule.exits else "",
+        f"block exits x{schedule.exits:g}" if schedule.exits and pair.exits else "",
         f"moving average of the weights ({schedule.average:g})" if schedule.average else "",
         f"pulled to the start ({schedule.pull:g})" if schedule.pull else "",
-        f"{str(schedule.dtype).removeprefix('torch.')} on {device.type}",
+        f"{str(schedule.dtype).removeprefix('torch.')} on {pair.device.type}",
         f"weights of step {best_step} kept (least error on images kept aside)" if schedule.keep_best else "",
     ]
     return ", ".join(part for part in parts if part)

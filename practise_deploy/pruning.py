@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from practise_backends.terms import Interval, LatencyTable, Patience
+from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.finetune import drop_only, finetune, schedule_for
 from practise_deploy.ground import Ground
 from practise_deploy.latency_table import Wanted, check_table, read_table
@@ -29,14 +29,10 @@ from practise_deploy.planning.sets import choose_set
 from practise_deploy.store import arrays_digest, digest, to_json
 from practise_deploy.terms import (
     Block,
-    Frontier,
     Plan,
     Recoverabilities,
     Student,
 )
-
-QUICK = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, sessions=1)
-_NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
 
 
 class Pruning(Ground):

@@ -191,8 +191,8 @@ class Student:
     mse: float
     steps: int
     seconds: float
-    judged_on: str
     notes: tuple[str, ...]
+    judged_on: str = ""
     history: tuple[tuple[int, float], ...] = ()
     choices: tuple[SiteChoice, ...] = ()
     relative: float | None = None

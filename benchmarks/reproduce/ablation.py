@@ -35,7 +35,7 @@ from practise_deploy.model.compute import exact, fast_precision, pick_device, pi
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, load_weights
+from practise_deploy.model.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.planning.sequence import recover
 from practise_deploy.progress import Silent
 from practise_deploy.store import write_atomically
@@ -174,13 +174,15 @@ def _descended(
     elif refit is not None:
         load_weights(student, refit.weights)
     pair = subject.pair(student, gone, device)
-    empty = Student(dropped=gone, method="", mse_before=0.0, mse=0.0, steps=0, seconds=0.0, judged_on="", notes=())
+    plain = Student(
+        dropped=gone, method="", mse_before=0.0, mse=0.0, steps=0, seconds=0.0, notes=(), weights=weights_of(student)
+    )
     if schedule.steps:
-        finetune(pair, refit or empty, subject.tiny_set(unit.images, unit.seed), schedule, Silent())
+        finetune(pair, refit or plain, subject.tiny_set(unit.images, unit.seed), schedule, Silent())
     return student.eval()
 
 
-def summarise() -> None:
+def summary() -> str:
     """Means over seeds, and differences to the default on the same seed, in points."""
     done = [json.loads(unit.path.read_text()) for unit in units() if unit.path.is_file()]
     accuracy = {(d["network"], d["images"], d["variant"], d["seed"]): 100 * d["correct"] / d["of"] for d in done}
@@ -204,8 +206,9 @@ def summarise() -> None:
         )  # fmt: skip
     missing = [unit.path.stem for unit in units() if not unit.path.is_file()]
     teachers = {d["network"]: 100 * d["teacher_correct"] / d["of"] for d in done}
-    text = json.dumps({"schema": 1, "teacher_percent": teachers, "rows": rows, "missing": len(missing)}, indent=1)
-    write_atomically(RESULTS / "summary.json", text + "\n")
+    return (
+        json.dumps({"schema": 1, "teacher_percent": teachers, "rows": rows, "missing": len(missing)}, indent=1) + "\n"
+    )
 
 
 def main() -> None:
@@ -217,8 +220,12 @@ def main() -> None:
     parser.add_argument("--variant", nargs="*", choices=tuple(VARIANTS))
     parser.add_argument("--compute", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--list", action="store_true", help="show the units, compute none")
+    parser.add_argument("--summary", action="store_true", help="write the summary anew, compute none")
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
+    if options.summary:
+        write_atomically(RESULTS / "summary.json", summary())
+        return
     for unit in units():
         asked = all(
             not given or getattr(unit, name) in given
@@ -238,7 +245,7 @@ def main() -> None:
             except Timeout:
                 continue  # another process is at it
             print(unit, f"{100 * found['correct'] / found['of']:.2f}%", f"{found['seconds']} s", flush=True)
-            summarise()
+            write_atomically(RESULTS / "summary.json", summary())
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def main() -> None:
     for name in options.names or CASES:
         study = Study(name, options.images, options.data.resolve())
         path = RESULTS / f"{name}_{options.images}.json"
-        sets = json.loads(path.read_text())["sets"] if path.is_file() else []
+        sets = kept_sets(path, study)
         for names in random_sets(tuple(block.name for block in study.subject.candidates), study.size):
             if list(names) not in [one["dropped"] for one in sets]:
                 sets.append(study.record(names))
@@ -197,12 +197,22 @@ def main() -> None:
         write(path, study, sets)
 
 
+def kept_sets(path: Path, study: Study) -> list[dict[str, Any]]:
+    """The sets that are there already; those of another finetuning are not mixed with new ones."""
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text())
+    if found.get("finetuning") != repr(study.schedule):
+        sys.exit(f"{path} is of another finetuning than {study.schedule}: remove it to begin anew")
+    return list(found["sets"])
+
+
 def write(path: Path, study: Study, sets: list[dict[str, Any]]) -> None:
     """The study as it stands."""
     after = np.array([one["finetuned_percent"] for one in sets])
     found = {
         "schema": 1, "network": study.subject.name, "images": len(study.images), "blocks": study.size,
-        "steps": study.steps, "score_steps": CASES[study.subject.name][2],
+        "steps": study.steps, "finetuning": repr(study.schedule), "score_steps": CASES[study.subject.name][2],
         "precision": str(study.schedule.dtype).removeprefix("torch."), "torch": torch.__version__,
         "mean_percent": float(after.mean()), "most_percent": float(after.max()), "best_few": TOP,
         "criteria": summary(study, sets) if len(sets) >= 10 else [], "sets": sets,

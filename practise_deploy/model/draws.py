@@ -10,6 +10,8 @@ from torch import Tensor
 from practise_deploy.model.images import FitImages, augmenter, normalise
 from practise_deploy.model.schedule import Schedule
 
+_ALIKE = 8  # images that are mixed alike in a view to judge by: one share for all of them may be a share of nothing
+
 
 class Draw:
     """The batch of any step, the same whenever it is drawn."""
@@ -41,14 +43,15 @@ class Draw:
         return torch.cat(orders)[first % count : first % count + size]
 
 
-def fresh_views(images: FitImages, schedule: Schedule) -> FitImages:
-    """Every image once, as no step of the descent draws it: augmented, or mixed where nothing else varies them."""
+def other_views(images: FitImages, schedule: Schedule) -> FitImages:
+    """Every image once, varied with a seed that no step has: augmented, or mixed where nothing else varies them."""
     augment = augmenter(images.preprocessing)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed * 1_000_003)  # the steps' begin one above
         pixels = torch.stack([augment(image) for image in images.pixels])
         if images.preprocessing.augment == "none" and schedule.mix:
-            pixels = mixed(normalise(pixels, images.preprocessing))
+            parts = torch.split(normalise(pixels, images.preprocessing), _ALIKE)
+            pixels = torch.cat([mixed(part) for part in parts])
     return FitImages(pixels, None, images.preprocessing)
 
 

@@ -1,4 +1,7 @@
-"""Feature mimicking: descent on the squared difference to the teacher's pre-pooling features. No labels (paper, section 3.1)."""
+"""Feature mimicking: descent on the squared difference to the teacher's pre-pooling features, and to what else the schedule names.
+
+No labels (paper, section 3.1).
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch.nn.functional import kl_div, log_softmax, mse_loss
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import junctions
-from practise_deploy.model.values import batches, forward, logits_of, named
+from practise_deploy.model.values import batches, downstream, forward, logits_of, named, order_of
 from practise_deploy.terms import Block
 
 _CPU = torch.device("cpu")
@@ -115,12 +115,22 @@ def feature_in(student: fx.GraphModule, feature: str, dropped: Sequence[Block]) 
 def exits_in(
     student: fx.GraphModule, blocks: Sequence[Block], dropped: Sequence[Block], feature: str
 ) -> tuple[tuple[str, str], ...]:
-    """The student's values on the way from the first cut to the features that end a block, and the teacher's that they should equal.
+    """The student's values between a cut and the features that end a block, and the teacher's that they should equal.
 
-    At a cut, what stays stands for the end of what was dropped. feature: the teacher's; it is left out.
+    At a cut, what stays stands for the end of what was dropped. feature: the teacher's; it is left out, and so is a unit
+    inside another one.
     """
     cuts = junctions(student, dropped)
-    stands_for = {block.exit: block.exit for block in blocks} | cuts
-    order = [node.name for node in student.graph.nodes]
-    behind = order[min((order.index(cut) for cut in cuts), default=len(order)) :]
-    return tuple((name, stands_for[name]) for name in behind if stands_for.get(name, feature) != feature)
+    stands_for = dict.fromkeys(_outermost(student, blocks, cuts)) | cuts
+    behind = set[str]().union(*(downstream(named(student, cut)) for cut in cuts))
+    way = order_of([named(student, feature_in(student, feature, dropped))], ())
+    pairs = [(node.name, stands_for[node.name] or node.name) for node in way if node.name in behind & stands_for.keys()]
+    return tuple(pair for pair in pairs if pair[1] != feature)
+
+
+def _outermost(student: fx.GraphModule, blocks: Sequence[Block], cuts: dict[str, str]) -> list[str]:
+    """The exits of the student's units, but of those within another unit."""
+    place = {node.name: number for number, node in enumerate(student.graph.nodes)}
+    place |= {exit_: place[cut] for cut, exit_ in cuts.items()}
+    spans = [(place[b.entry], place[b.exit], b.exit) for b in blocks if {b.entry, b.exit} <= place.keys()]
+    return [exit_ for begin, end, exit_ in spans if not any(first <= begin and end < last for first, last, _ in spans)]

@@ -157,7 +157,7 @@ def _sureness(plan: Plan) -> Facts:
 
 def student_facts(student: Student) -> Facts:
     """How the pruned network recovered."""
-    error = f"{number(student.mse_before)} → {number(student.mse)}, on {student.judged_on}"
+    error = f"{number(student.mse_before)} → {number(student.mse)}{f', on {student.judged_on}' if student.judged_on else ''}"
     return (
         ("Method", student.method),
         ("Blocks dropped", listed(student.dropped)),

@@ -140,7 +140,7 @@ def students(stages: Mapping[str, Student]) -> Table:
             student.method,
             number(student.mse_before),
             number(student.mse),
-            student.judged_on,
+            student.judged_on or ABSENT,
             f"{student.steps:,}",
             number(student.seconds),
             "; ".join(student.notes) or ABSENT,

@@ -79,6 +79,20 @@ def test_frontier_holds_the_best_sets_of_near_numbers_and_ends_with_the_release(
     assert release["gate"] is None
 
 
+def test_student_tells_what_it_is_judged_on(finished: Path):
+    release = read(finished, "release.json")
+    assert "random views" in release["finetuned"]["judged_on"] and "kept aside" in release["recovered"]["judged_on"]
+    assert release["finetuned"]["judged_on"] in (finished / "report.html").read_text()
+    assert_exits_are_told(release)
+
+
+def assert_exits_are_told(release: dict[str, Any]) -> None:
+    """The exits of kept blocks are mimicked, unless nothing but the last blocks went: then there are none behind the cut."""
+    dropped = release["plan"]["dropped"]
+    last = [block["name"] for block in release["blocks"]][-len(dropped) :]
+    assert ("block exits x3" in release["finetuned"]["method"]) == (sorted(dropped) != sorted(last))
+
+
 def test_plan_tells_what_was_verified_and_how_sure_it_is(finished: Path):
     release = read(finished, "release.json")
     plan = release["plan"]
@@ -221,5 +235,6 @@ def test_default_network_end_to_end_on_this_processor(
     assert {f.name for f in (tmp_path / "run").iterdir()} == {*FILES, "settings.json", ".lock", "steps"}
     assert release["verification"]["accuracy"]["engine"]["percent"]["estimate"] > 95
     assert release["plan"]["dropped"] and release["bench"]["engines"][0]["load_ms"] > 0
+    assert_exits_are_told(release)
     dropped = count_of("Conv", tmp_path / "run" / "original.onnx") - count_of("Conv", tmp_path / "run" / "model.onnx")
     assert dropped == 2 * len(release["plan"]["dropped"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from practise_deploy.model.draws import Draw, fresh_views, mixed
+from practise_deploy.model.draws import Draw, mixed, other_views
 from practise_deploy.model.schedule import Schedule
 from unit.lessons import photos
 
@@ -47,19 +47,19 @@ def test_batch_of_a_step_is_the_same_whenever_it_is_drawn_and_another_one_at_ano
     assert first.shape == (10, 3, 16, 16) and first.dtype == torch.float32
 
 
-def test_fresh_views_are_of_every_image_and_drawn_by_no_step():
+def test_other_views_are_of_every_image_and_drawn_by_no_step():
     data, schedule = photos(10), Schedule(steps=1, batch_size=10)
-    found, draw = fresh_views(data, schedule), Draw(data, schedule)
-    assert torch.equal(found.pixels, fresh_views(data, schedule).pixels)
-    assert not torch.equal(found.pixels, fresh_views(data, replace(schedule, seed=1)).pixels)
+    found, draw = other_views(data, schedule), Draw(data, schedule)
+    assert torch.equal(found.pixels, other_views(data, schedule).pixels)
+    assert not torch.equal(found.pixels, other_views(data, replace(schedule, seed=1)).pixels)
     for step in range(5):
         assert not torch.equal(draw(step)[draw.which(step).argsort()], found.batch(slice(0, 10)))
 
 
 def test_views_of_images_that_are_not_augmented_are_mixtures_if_the_steps_mix_and_else_the_images():
     data = photos(10, "none")
-    assert torch.equal(fresh_views(data, SHORT).pixels, data.pixels)
-    found = fresh_views(data, replace(SHORT, mix=1.0)).batch(slice(0, 10))
+    assert torch.equal(other_views(data, SHORT).pixels, data.pixels)
+    found = other_views(data, replace(SHORT, mix=1.0)).batch(slice(0, 10))
     assert found.shape == data.pixels.shape and not torch.equal(found, data.batch(slice(0, 10)))
 
 

@@ -12,14 +12,14 @@ from networks import tiny_resnet
 from practise_deploy import finetune as finetuning
 from practise_deploy.model import mimic as mimicking
 from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.draws import fresh_views
+from practise_deploy.model.draws import other_views
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
-from practise_deploy.model.pair import Pair, divergence
+from practise_deploy.model.pair import Pair, divergence, pair_of, relative_error
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, weights_of
 from practise_deploy.model.trace import trace
-from practise_deploy.model.values import find_feature
+from practise_deploy.model.values import find_feature, forward, named
 from practise_deploy.store import read_arrays
 from practise_deploy.terms import Student
 from unit.lessons import Silent, photos
@@ -49,13 +49,15 @@ def original():
     return traced, drop_blocks(traced, [blocks["layer2.1"]]), find_feature(traced).name, blocks["layer2.1"]
 
 
-def pair_of(original) -> Pair:
-    teacher, student, feature, _ = original
-    return Pair(copy.deepcopy(student), copy.deepcopy(teacher).requires_grad_(False), feature, feature)
+def small_pair(original) -> Pair:
+    teacher, student, feature, block = original
+    traced, _ = trace(tiny_resnet(), SHAPE)
+    networks = copy.deepcopy(student), copy.deepcopy(teacher).requires_grad_(False)
+    return pair_of(*networks, feature, [block], blocks=find_blocks(traced, SHAPE))
 
 
 def descend(original, schedule: Schedule, *, partial=None, progress=None, count: int = 20):
-    pair = pair_of(original)
+    pair = small_pair(original)
     learn, judge = photos(count).split(0)
     reached = [p for name, p in pair.student.named_parameters() if not name.startswith("fc")]
     course = mimic(pair, reached, (learn, judge), schedule, progress or Silent(), partial)
@@ -79,6 +81,7 @@ SHORT = Schedule(steps=6, batch_size=8)
         SHORT,
         Schedule(steps=6, batch_size=8, norms="trained", keep_best=True),
         Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-3, mix=0.5, scaled=True, average=0.9),
+        Schedule(steps=6, batch_size=8, exits=3.0, scaled=True, learning_rate=1e-3),
         Schedule(steps=6, batch_size=8, norms="re-estimated", logits=0.1, pull=0.1, learning_rate=1e-4),
     ],
 )
@@ -168,6 +171,19 @@ def norms_of(network) -> list:
     return [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
+def test_mimicking_the_exits_brings_them_nearer(original):
+    def apart(weight: float) -> float:
+        schedule = Schedule(steps=40, batch_size=16, optimiser="adamw", learning_rate=2e-3, scaled=True, exits=weight)
+        pair, _, _ = descend(original, schedule)
+        x = photos(20).batch(slice(0, 20))
+        both = ((pair.student, 0), (pair.teacher, 1))
+        with torch.no_grad():
+            found, wanted = (forward(net, x, [named(net, each[side]) for each in pair.exits]) for net, side in both)
+        return float(sum(relative_error(*each) for each in zip(found, wanted, strict=True)))
+
+    assert apart(3.0) < 0.9 * apart(0.0)
+
+
 def test_frozen_norms_keep_their_statistics_and_learn_scale_and_shift(original):
     pair, _, _ = descend(original, SHORT)
     pairs = list(zip(norms_of(original[1]), norms_of(pair.student), strict=True))
@@ -223,7 +239,7 @@ def test_logits_teach_too(original):
 
 
 def test_scaled_error_does_not_depend_on_the_features_scale(original):
-    pair, x = pair_of(original), photos(8).batch(slice(0, 8))
+    pair, x = small_pair(original), photos(8).batch(slice(0, 8))
     wanted, found = pair.features(x)
     expected = (wanted - found).square().mean() / wanted.var()
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True)), expected)
@@ -283,15 +299,29 @@ def test_finetuning_that_ends_worse_than_it_began_keeps_the_start_and_says_so(or
 
 
 @pytest.mark.parametrize("keep_best", [True, False])
+def test_start_is_kept_only_where_no_weights_are_better(original, keep_best):
+    """With the best kept, the last error does not matter: the rate grows until the descent is lost again."""
+    schedule = Schedule(
+        steps=20, batch_size=20, learning_rate=0.5, decay_at=1.0, momentum=0.99, keep_best=keep_best, keep_start=True
+    )
+    start, _, result = tuned(original, schedule)
+    ended = next(error for step, error in result.history if step == 20)
+    best = min(error for _, error in result.history)
+    assert not ended <= result.mse_before  # it is lost in the end
+    assert result.mse == (best if keep_best else result.mse_before)
+    assert same(result.weights, start.weights) == (not keep_best or best == result.mse_before)
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
 def test_error_told_is_that_of_the_weights_kept(original, keep_best):
     schedule = Schedule(steps=5, batch_size=8, learning_rate=0.1, keep_best=keep_best)
     teacher, _, feature, _ = original
     _, network, result = tuned(original, schedule)
-    judge = photos(20).split(0)[1] if keep_best else fresh_views(photos(20), schedule)
+    judge = photos(20).split(0)[1] if keep_best else other_views(photos(20), schedule)
     assert result.mse == pytest.approx(Pair(network, teacher, feature, feature).error(judge, 8), rel=1e-6)
     assert ("kept" in result.method) == keep_best
     assert result.judged_on == (
-        "4 images kept aside" if keep_best else "fresh views of 20 images that were learned from"
+        "4 images kept aside" if keep_best else "random views of 20 images that were learned from"
     )
     assert result.history[0] == (0, result.mse_before)
 
@@ -302,7 +332,7 @@ def test_first_and_last_step_are_judged_and_every_tenth_part(original):
 
 
 def test_error_is_the_mean_over_images_whatever_the_batches(original):
-    pair = pair_of(original)
+    pair = small_pair(original)
     data = photos(10)
     assert pair.error(data, 3) == pytest.approx(pair.error(data, 10), rel=1e-6)
     wanted, found = pair.features(data.batch(slice(0, 10)))
@@ -311,7 +341,7 @@ def test_error_is_the_mean_over_images_whatever_the_batches(original):
 
 def test_start_that_knows_the_images_by_heart_does_not_win_by_it(original):
     """A refit fits the few images themselves; only views of them that it has not seen say how good it is."""
-    pair, data = pair_of(original), photos(20)
+    pair, data = small_pair(original), photos(20)
     as_they_are = replace(data, preprocessing=replace(data.preprocessing, augment="none"))
     by_heart = Schedule(steps=50, batch_size=20, optimiser="adamw", learning_rate=1e-2, cosine=True)
     mimic(pair, list(pair.student.parameters()), (as_they_are, data), by_heart, Silent())

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from networks import tiny_resnet
 from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.pair import Pair, divergence, exits_in, feature_in
+from practise_deploy.model.pair import Pair, divergence, exits_in, feature_in, pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
@@ -87,3 +88,45 @@ def test_plain_loss_is_the_papers_squared_error(teacher, blocks):
     )
     wanted, found = pair.features(x)
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1)), (wanted - found).square().mean())
+
+
+class Nested(nn.Module):
+    """A residual unit within a residual unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = x + self.inner(x).relu()
+        return x + self.outer(inner).relu()
+
+
+class Nesting(nn.Module):
+    """Three such units between a stem and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.units = nn.Conv2d(3, 4, 3, padding=1), nn.Sequential(Nested(), Nested(), Nested())
+        self.head, self.pool, self.fc = nn.Conv2d(4, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(self.head(self.units(self.stem(x))).relu()).flatten(1))
+
+
+def test_unit_within_a_kept_unit_is_no_exit():
+    traced, _ = trace(Nesting().eval(), SHAPE)
+    found = find_blocks(traced, SHAPE)
+    gone = [block for block in found if block.name == "units.0"]
+    student, feature = drop_blocks(traced, gone), find_feature(traced).name
+    whole = [block.exit for block in found if block.name in ("units.0", "units.1", "units.2")]
+    assert len(found) > 3 and [theirs for _, theirs in exits_in(student, found, gone, feature)] == whole
+
+
+def test_pair_of_a_student_knows_its_feature_and_its_exits(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer2.1", "layer3.2")
+    feature = find_feature(teacher).name
+    plain = pair_of(student, teacher, feature, dropped)
+    pair = pair_of(student, teacher, feature, dropped, blocks=blocks)
+    assert plain.exits == () and pair.exits == exits_in(student, blocks, dropped, feature) != ()
+    assert pair.student_feature == plain.student_feature == dropped[-1].entry
