@@ -25,25 +25,12 @@ from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.pruning import Pruning
 from practise_deploy.results import write_results
 from practise_deploy.shipping.batching import with_any_batch
-from practise_deploy.shipping.frontier import (
-    Neighbour,
-    judge_neighbours,
-    judged_part,
-    neighbours_of,
-    released_point,
-)
+from practise_deploy.shipping.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
 from practise_deploy.shipping.gate import Demands, judge_gate
 from practise_deploy.shipping.verdict import judge
 from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
 from practise_deploy.store import Key, arrays_digest
-from practise_deploy.terms import (
-    Frontier,
-    Gate,
-    Release,
-    Shipped,
-    Throughputs,
-    Verification,
-)
+from practise_deploy.terms import Frontier, Gate, Release, Shipped, Throughputs, Verification
 
 QUICK = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, sessions=1)
 _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)

@@ -106,10 +106,9 @@ def lesson_of(name: str, images: int, data: Path) -> tuple[Lesson, tuple[Block, 
     settings = settings_of(name, data)
     torch.manual_seed(0)
     network = load_network(settings, structure_only=name == "resnet34", image_size=image_size_of(settings))
-    fit = load_images(settings, network.facts).fit
-    order = torch.randperm(len(fit), generator=torch.Generator().manual_seed(0))[:images].sort().values
+    fit = load_images(settings, network.facts).fit.some(images, 0)
     dtype = pick_precision(None, network.input_shape[-1], pick_device("cpu"))
-    lesson = Lesson(teacher=network.traced, feature=network.facts.feature, images=fit.part(order), judging=dtype)
+    lesson = Lesson(teacher=network.traced, feature=network.facts.feature, images=fit, judging=dtype)
     macs = macs_by_node(network.traced, torch.zeros(network.input_shape))
     return lesson, droppable(find_blocks(network.traced, network.input_shape)), macs
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -40,6 +41,18 @@ class Images:
         """Network inputs: float32[k, channels, height, width], normalised."""
         return normalise(self.pixels[which], self.preprocessing).contiguous(memory_format=torch.channels_last)
 
+    def part(self, which: Tensor) -> Self:
+        """Those at these places."""
+        labels = None if self.labels is None else self.labels[which]
+        return replace(self, pixels=self.pixels[which], labels=labels)
+
+    def some(self, most: int, seed: int) -> Self:
+        """At most so many, drawn at random, in their order."""
+        if len(self) <= most:
+            return self
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.part(order[:most].sort().values)
+
     def digest(self) -> str:
         """sha256 of pixels and labels."""
         total = hashlib.sha256(self.pixels.numpy().tobytes())
@@ -55,10 +68,6 @@ class FitImages(Images):
         """sha256 of the pixels."""
         return hashlib.sha256(self.pixels.numpy().tobytes()).hexdigest()
 
-    def part(self, which: Tensor) -> FitImages:
-        """Some of the images."""
-        return FitImages(self.pixels[which], None if self.labels is None else self.labels[which], self.preprocessing)
-
     def to(self, device: torch.device) -> FitImages:
         """The same, where they are to be normalised and computed with."""
         return FitImages(self.pixels.to(device), self.labels, self.preprocessing)
@@ -67,13 +76,6 @@ class FitImages(Images):
     def enough(self) -> int:
         """How many images tell an error well enough."""
         return 64 if self.pixels.shape[-1] > 64 else 100
-
-    def some(self, most: int, seed: int) -> FitImages:
-        """At most so many images, drawn at random."""
-        if len(self) <= most:
-            return self
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self.part(order[:most].sort().values)
 
     def split(self, seed: int) -> tuple[FitImages, FitImages]:
         """Four fifths to learn from, one fifth to judge with (at least 2 and at most 100 images, 64 large ones).

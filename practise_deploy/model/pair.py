@@ -121,10 +121,10 @@ def exits_in(
     inside another one.
     """
     cuts = junctions(student, dropped)
-    stands_for = dict.fromkeys(_outermost(student, blocks, cuts)) | cuts
-    behind = set[str]().union(*(downstream(named(student, cut)) for cut in cuts))
+    stands_for = {exit_: exit_ for exit_ in _outermost(student, blocks, cuts)} | cuts
+    behind = set[str]().union(*(downstream(named(student, cut)) for cut in cuts)) & stands_for.keys()
     way = order_of([named(student, feature_in(student, feature, dropped))], ())
-    pairs = [(node.name, stands_for[node.name] or node.name) for node in way if node.name in behind & stands_for.keys()]
+    pairs = [(node.name, stands_for[node.name]) for node in way if node.name in behind]
     return tuple(pair for pair in pairs if pair[1] != feature)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from practise_backends.terms import Comparison, Interval, Progress
 from practise_deploy.model.images import HeldOutImages
@@ -44,11 +43,7 @@ def neighbours_of(plan: Plan, needed: int | None = None) -> list[tuple[str, ...]
 
 def judged_part(images: HeldOutImages, seed: int) -> HeldOutImages:
     """At most 400 held-out images, drawn at random."""
-    if len(images) <= MOST_JUDGED:
-        return images
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:MOST_JUDGED].sort().values
-    labels = None if images.labels is None else images.labels[chosen]
-    return HeldOutImages(images.pixels[chosen], labels, images.preprocessing)
+    return images.some(MOST_JUDGED, seed)
 
 
 def judge_neighbours(

@@ -92,8 +92,7 @@ class Subject:
         """So many images, drawn at random with the seed."""
         if images > len(self.pool):
             raise InputError(f"{self.name} has {len(self.pool)} images to draw from, not {images}")
-        order = torch.randperm(len(self.pool), generator=torch.Generator().manual_seed(seed))
-        return self.pool.part(order[:images].sort().values)
+        return self.pool.some(images, seed)
 
     def pair(self, student: fx.GraphModule, dropped: tuple[str, ...], device: torch.device) -> Pair:
         """A student without these units beside its teacher, as the product finetunes it."""
