@@ -224,6 +224,7 @@ def test_default_network_end_to_end_on_this_processor(
         "10",
     ]
     monkeypatch.setattr("sys.argv", ["practise-deploy", "build", *options, "--out", str(tmp_path / "run")])
+    monkeypatch.setattr("practise_deploy.model.images.FEW", 200)  # so few images are judged in turns, as users' are
     with pytest.raises(SystemExit) as left:
         main()
     said = capsys.readouterr()
@@ -236,5 +237,6 @@ def test_default_network_end_to_end_on_this_processor(
     assert release["verification"]["accuracy"]["engine"]["percent"]["estimate"] > 95
     assert release["plan"]["dropped"] and release["bench"]["engines"][0]["load_ms"] > 0
     assert_exits_are_told(release)
+    assert release["recovered"]["judged_on"] == "16 images judged in five turns"
     dropped = count_of("Conv", tmp_path / "run" / "original.onnx") - count_of("Conv", tmp_path / "run" / "model.onnx")
     assert dropped == 2 * len(release["plan"]["dropped"])
