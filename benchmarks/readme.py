@@ -166,12 +166,19 @@ def ablation() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for one in found["rows"]:
-        against = one["against_default_points"]
-        change = "" if against is None or one["variant"] == "default" else f"{against:+.2f}"
+        change = "" if one["variant"] == "default" else _by_seed(one["differences_points"])
         rows.append(
             f"| {one['network']} | {one['images']} | {one['variant']} | {one['seeds']} | {one['mean_percent']:.2f} | {change} | {one['feature_error']:.4f} |"
         )
     return "\n".join([*rows, "", f"{found['missing']} runs of the ablation are missing."])
+
+
+def _by_seed(points: list[float]) -> str:
+    """The mean of differences, and each of them where they are several."""
+    if not points:
+        return ""
+    each = ", ".join(f"{one:+.2f}" for one in points)
+    return f"{sum(points) / len(points):+.2f}" + (f" ({each})" if len(points) > 1 else "")
 
 
 def planning() -> str:

@@ -2,9 +2,10 @@
 
     python benchmarks/reproduce/ablation.py [--network resnet20] [--images 50] [--seed 0] [--list] [--data ../shared/data]
 
-A grid of independent units (network, images, seed, variant), one JSON each under benchmarks/results/ablation/; a
-unit that is there is not computed again, and several processes may run side by side. `summary.json` is written anew
-after every unit: mean accuracy, and the paired difference to the default by seed.
+All variants take as many steps as `practise-deploy build` does. A grid of independent units (network, images, seed,
+variant), one JSON each under benchmarks/results/ablation/; a unit that is there is not computed again, and several processes
+may run side by side. `summary.json` is written anew after every unit: mean accuracy, and the paired difference to the
+default by seed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from tiny.subjects import DATA, ROOT, Subject, load_subject
 
-from practise_deploy.finetune import PAPER, TINY, finetune
+from practise_deploy.finetune import PAPER, TINY, finetune, schedule_for
 from practise_deploy.model.compute import exact, fast_precision, pick_device, pick_precision
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
@@ -38,19 +39,12 @@ from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.planning.sequence import recover
 from practise_deploy.progress import Silent
+from practise_deploy.settings import Settings
 from practise_deploy.store import write_atomically
 from practise_deploy.terms import Student
 
 RESULTS = ROOT / "benchmarks" / "results" / "ablation"
-SUBJECTS: dict[str, tuple[tuple[str, ...], int, int]] = {
-    "resnet20": (("layer1.1", "layer2.2"), 600, 3),
-    "resnet56": (("layer1.8", "layer1.5", "layer1.3", "layer2.6", "layer2.5", "layer2.4"), 300, 2),
-    "efficientnet-lite0": (("_blocks.2", "_blocks.7", "_blocks.10", "_blocks.13"), 100, 1),
-}
-"""Dropped blocks, steps and seeds by network."""
 IMAGES = (50, 500)
-CONFIRMED = ("paper", "default", "no finetuning", "features alone", "no mixing")
-"""The variants that EfficientNet-Lite0 is tried with too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +79,30 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+CONFIRMED = ("paper", "default", "no finetuning", "features alone", "no mixing")
+DECISIVE = (*CONFIRMED, "from the plain drop", "no averaging", "norms trained", "SGD")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A network, the blocks it loses, how many seeds, and which variants it is tried with."""
+
+    dropped: tuple[str, ...]
+    seeds: int
+    variants: tuple[str, ...]
+
+
+CASES: dict[str, Case] = {
+    "resnet20": Case(dropped=("layer1.1", "layer2.2"), seeds=3, variants=tuple(VARIANTS)),
+    "resnet56": Case(
+        dropped=("layer1.8", "layer1.5", "layer1.3", "layer2.6", "layer2.5", "layer2.4"), seeds=2, variants=DECISIVE
+    ),
+    "efficientnet-lite0": Case(
+        dropped=("_blocks.2", "_blocks.7", "_blocks.10", "_blocks.13"), seeds=1, variants=CONFIRMED
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """One run."""
@@ -102,9 +120,8 @@ class Unit:
 
 def units() -> Iterator[Unit]:
     """Seed by seed, so that a grid that is stopped early has whole seeds."""
-    for network, (_, _, seeds) in SUBJECTS.items():
-        variants = CONFIRMED if network == "efficientnet-lite0" else tuple(VARIANTS)
-        for seed, images, variant in product(range(seeds), IMAGES, variants):
+    for network, case in CASES.items():
+        for seed, images, variant in product(range(case.seeds), IMAGES, case.variants):
             yield Unit(network=network, images=images, seed=seed, variant=variant)
 
 
@@ -112,7 +129,7 @@ def units() -> Iterator[Unit]:
 def started(subject_name: str, images: int, seed: int, data: Path) -> Student:
     """The closed-form refit that all variants of a seed share."""
     subject = load_subject(subject_name, data)
-    return recover(lesson_of(subject, images, seed), subject.named(SUBJECTS[subject_name][0]), Silent())
+    return recover(lesson_of(subject, images, seed), subject.named(CASES[subject_name].dropped), Silent())
 
 
 def lesson_of(subject: Subject, images: int, seed: int) -> Lesson:
@@ -131,7 +148,8 @@ def run(unit: Unit, data: Path, device: torch.device) -> dict[str, Any]:
     """A unit's record."""
     began = time.monotonic()
     subject, variant = load_subject(unit.network, data), VARIANTS[unit.variant]
-    names, steps, _ = SUBJECTS[unit.network]
+    names = CASES[unit.network].dropped
+    steps = schedule_for(Settings(), subject.network.input_shape[-1], torch.float32).steps
     schedule = replace(
         variant.schedule,
         steps=steps if variant.schedule.steps else 0,
