@@ -1,0 +1,91 @@
+"""What planning costs, and what it goes by."""
+
+from __future__ import annotations
+
+import json
+
+from .shared import ABSENT, RESULTS, points, read
+
+
+def planning() -> str:
+    """Planning beside the paper's scoring, and its growth with images and blocks."""
+    found = read("planning.json")
+    if found is None:
+        return ABSENT
+    rows = [
+        "| network | images | blocks | planning | refit of the choice | peak memory | the paper's scoring | forwards: of the paper's | time: of the paper's |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in found["cases"]:
+        mine, paper, refit = case["planning"], case.get("paper"), case["parts"]["refit"]
+        beside = ["", "", ""]
+        if paper:
+            beside = [
+                _cost(paper),
+                *(f"1/{paper[key] / mine[key]:.0f}" for key in ("image_forwards", "seconds")),
+            ]
+        rows.append(
+            f"| {case['network']} | {case['images']} | {case['blocks']} | {_cost(mine)} | {_cost(refit)} "
+            f"| {_memory(case)} | {' | '.join(beside)} |"
+        )
+    return "\n".join(rows)
+
+
+def _memory(case: dict) -> str:
+    of_planning = case.get("peak_memory_of_planning_gb")
+    whole = f"{case['peak_memory_gb']:.1f} GB"
+    return f"{whole} with the refit" if of_planning is None else f"{of_planning:.1f} GB, {whole} with the refit"
+
+
+def _cost(found: dict) -> str:
+    return f"{found['seconds']:,.0f} s, {found['image_forwards']:,.0f} forwards"
+
+
+def choice() -> str:
+    """What each criterion tells of a set's accuracy, by network."""
+    parts = []
+    for path in sorted((RESULTS / "choice").glob("*.json")):
+        found = json.loads(path.read_text())
+        parts.append(
+            f"**{found['network']}**, {len(found['sets'])} sets of {found['blocks']} blocks, {found['images']} images, "
+            f"{found['steps']} steps: {found['mean_percent']:.2f}% on average, {found['most_percent']:.2f}% the best of all"
+        )
+        rows = [
+            "| criterion | rank correlation after finetuning | before it | its best set | mean of its best five |",
+            "|---|---|---|---|---|",
+        ]
+        rows += [
+            f"| {one['criterion']} | {_rank(one['finetuned'])} | {_rank(one['refit'])} | {one['best_percent']:.2f}% "
+            f"| {one['best_few_percent']:.2f}% |"
+            for one in found["criteria"]
+        ]
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) or ABSENT
+
+
+def sites() -> str:
+    """What the refit gives by what its sites' ways are compared by."""
+    parts = []
+    for path in sorted((RESULTS / "sites").glob("*.json")):
+        found = json.loads(path.read_text())
+        parts.append(
+            f"**{found['network']}**, {len(found['sets'])} sets of {found['blocks']} blocks, {found['images']} images"
+        )
+        rows = [
+            "| ways compared by | top-1 of the refit, mean | minus features, points | the better half of the sets | minus features, points |",
+            "|---|---|---|---|---|",
+        ]
+        for one in found["criteria"]:
+            alone = one["criterion"] == "features"
+            whole, better = (
+                "" if alone else points(one[key]) for key in ("points_against_features", "points_of_the_better_half")
+            )
+            rows.append(
+                f"| {one['criterion']} | {one['mean_percent']:.2f} | {whole} | {one['mean_percent_of_the_better_half']:.2f} | {better} |"
+            )
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) or ABSENT
+
+
+def _rank(found: dict) -> str:
+    return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"

@@ -1,0 +1,74 @@
+"""Accuracy with tiny sets, and the ablation of the finetuning."""
+
+from __future__ import annotations
+
+from .shared import ABSENT, points, read
+
+
+def tiny_sets() -> str:
+    """Accuracy at equal latency, a table for every point that has results, and the figures of the comparison."""
+    found = read("tiny_sets.json")
+    if found is None:
+        return ABSENT
+    known = [point for point in found["points"] if any(each["seeds"] for each in point["methods"].values())]
+    parts = [_point(point) for point in known]
+    missing = len(found["missing"])
+    state = f"{missing} of {found['done'] + missing} units are missing." if missing else "All units are done."
+    return "\n\n".join([*parts, _figures(found["figures"]), state])
+
+
+def _point(point: dict) -> str:
+    rows = [
+        f"**{point['network']}, {point['asked_percent']}% asked, {point['images']} images, {point['steps']} steps** (original {point['teacher_percent']:.2f}%)",
+        "",
+        "| method | seeds | top-1, mean ± std | less latency | `ours` minus it, points |",
+        "|---|---|---|---|---|",
+    ]
+    for name, each in point["methods"].items():
+        if not each["seeds"]:
+            rows.append(f"| {name} | missing | | | |")
+            continue
+        wanted = len(each["seeds"]) + len(each["missing_seeds"])
+        seeds = f"{len(each['seeds'])} of {wanted}" if each["missing_seeds"] else f"{wanted}"
+        spread = "" if each["std"] is None else f" ± {each['std']:.2f}"
+        cut, how = each["reduction_percent"], "measured" if each["reduction_measured"] else "predicted"
+        less = f"{cut['estimate']:.1f}% [{cut['low']:.1f}, {cut['high']:.1f}], {how}"
+        rows.append(f"| {name} | {seeds} | {each['mean']:.2f}{spread} | {less} | {points(each.get('ours_minus'))} |")
+    return "\n".join(rows)
+
+
+def _figures(figures: dict) -> str:
+    """The paper's recipe at few images, and the best filter pruning at 22%."""
+    rows = ["| `ours` minus | at | points |", "|---|---|---|"]
+    few = figures["ours_minus_paper_mean_at_50_images"]
+    rows.append(f"| paper | mean of {few['points']} points at 50 images | {points(few)} |")
+    rows += [
+        f"| {each['method'] or 'filters'} (the best filter pruning) | {each['network']}, 22%, {each['images']} images | {points(each)} |"
+        for each in figures["ours_minus_best_filters_at_22"]
+    ]
+    return "\n".join(rows)
+
+
+def ablation() -> str:
+    """The default finetuning with one part changed at a time."""
+    found = read("ablation/summary.json")
+    if found is None or not found["rows"]:
+        return ABSENT
+    rows = [
+        "| network | images | variant | seeds | top-1, mean | minus the default, points | error of the features |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in found["rows"]:
+        change = "" if one["variant"] == "default" else _by_seed(one["differences_points"])
+        rows.append(
+            f"| {one['network']} | {one['images']} | {one['variant']} | {one['seeds']} | {one['mean_percent']:.2f} | {change} | {one['feature_error']:.4f} |"
+        )
+    return "\n".join([*rows, "", f"{found['missing']} runs of the ablation are missing."])
+
+
+def _by_seed(points: list[float]) -> str:
+    """The mean of differences, and each of them where they are several."""
+    if not points:
+        return ""
+    each = ", ".join(f"{one:+.2f}" for one in points)
+    return f"{sum(points) / len(points):+.2f}" + (f" ({each})" if len(points) > 1 else "")
