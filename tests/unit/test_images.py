@@ -1,4 +1,4 @@
-"""The tiny set: any image that PIL reads, labels where they fit, and a held-out part that nothing else sees."""
+"""The tiny set: labels where they fit, and a held-out part that nothing else sees."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,83 +9,11 @@ import torch
 from PIL import Image
 
 from practise_deploy.errors import InputError
-from practise_deploy.model.images import augmenter, image_size_of, load_images
+from practise_deploy.model.images import load_images
 from practise_deploy.settings import Settings
-from practise_deploy.terms import NetworkFacts, Preprocessing
+from unit.pictures import GREY, RGB, facts, numbered, numbers, settings
 
 torch.set_num_threads(1)  # images this small are slower on two
-RGB = Preprocessing(
-    channels=3,
-    size=(16, 16),
-    resize=16,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.25, 0.25, 0.25),
-    interpolation="bilinear",
-    augment="crop-flip",
-)
-GREY = replace(RGB, channels=1, mean=(0.5,), std=(0.25,))
-
-
-def facts(preprocessing: Preprocessing = RGB, outputs: int = 10) -> NetworkFacts:
-    return NetworkFacts(
-        name="n",
-        weights="",
-        sha256="",
-        parameters=0,
-        macs=0,
-        output_classes=outputs,
-        feature="f",
-        preprocessing=preprocessing,
-        notes=(),
-    )
-
-
-def settings(data: Path, **more) -> Settings:
-    return Settings(network="torchvision:resnet18", data=data, **more)
-
-
-def numbered(folder: Path, count: int = 16, name: str = "{:02d}.png", *, blue: int | None = None) -> Path:
-    """Images whose grey level (with `blue`, whose red) is their number times ten."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for n in range(count):
-        colour = (n * 10,) * 3 if blue is None else (n * 10, 0, blue)
-        Image.new("RGB", (16, 16), colour).save(folder / name.format(n))
-    return folder
-
-
-def numbers(images) -> list[int]:
-    return [round(int(image[0, 0, 0]) / 10) for image in images.pixels]
-
-
-def one(
-    folder: Path, image: Image.Image | None = None, *, name: str = "a.png", preprocessing: Preprocessing = RGB, **save
-) -> np.ndarray:
-    """How one image is read, as [height, width, channels], among black ones."""
-    numbered(folder, 16, "b{:02d}.png")
-    if image is not None:
-        image.save(folder / name, **save)
-    listing = folder / "list.txt"
-    listing.write_text("\n".join([name, *(f"b{n:02d}.png" for n in range(16))]))
-    for seed in range(40):
-        tiny = load_images(settings(listing, seed=seed), facts(preprocessing))
-        if len(tiny.fit) + len(tiny.held_out) == 17 and tiny.facts.fit:
-            both = torch.cat([tiny.fit.pixels, tiny.held_out.pixels])
-            plain = {n * 10 for n in range(16)}
-            for pixels in both:
-                if (
-                    pixels.float().std() > 0
-                    or int(pixels[0, 0, 0]) not in plain
-                    or len(set(pixels[:, 0, 0].tolist())) > 1
-                ):
-                    return pixels.permute(1, 2, 0).numpy()
-    raise AssertionError("the image was not found among the plain ones")
-
-
-def quadrants() -> np.ndarray:
-    """Red, green / blue, white."""
-    array = np.zeros((16, 16, 3), np.uint8)
-    array[:8, :8], array[:8, 8:], array[8:, :8], array[8:, 8:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-    return array
 
 
 def test_flat_folder_has_no_labels_and_no_image_is_lost(tmp_path: Path):
@@ -220,161 +148,6 @@ def test_missing_data_is_an_error_except_for_the_embedded_network():
     assert (len(tiny.fit), len(tiny.held_out), tiny.facts.labelled) == (50, 500, True)
 
 
-@pytest.mark.parametrize("shape", [(20, 16, 16), (20, 16, 16, 3), (20, 3, 16, 16), (20, 16, 16, 1)])
-def test_bytes_of_an_npz_are_understood_in_every_layout(tmp_path: Path, shape):
-    values = np.arange(20, dtype=np.uint8).reshape(20, *[1] * (len(shape) - 1)) * 10
-    np.savez(tmp_path / "a.npz", images=np.broadcast_to(values, shape), labels=np.arange(20) % 10)
-    tiny = load_images(settings(tmp_path / "a.npz"), facts())
-    assert tiny.fit.pixels.shape[1:] == (3, 16, 16) and tiny.fit.pixels.dtype == torch.uint8
-    assert tiny.fit.labels.tolist() == [n % 10 for n in numbers(tiny.fit)]
-    assert image_size_of(settings(tmp_path / "a.npz")) == (16, 16)
-
-
-def test_floats_of_an_npz_are_taken_as_normalised_already(tmp_path: Path):
-    values = np.random.default_rng(0).normal(size=(12, 3, 16, 16))
-    np.savez(tmp_path / "a.npz", images=values)
-    tiny = load_images(settings(tmp_path / "a.npz"), facts())
-    assert tiny.fit.pixels.dtype == torch.float32 and torch.equal(tiny.fit.batch(slice(2)), tiny.fit.pixels[:2])
-    found = torch.cat([tiny.fit.pixels, tiny.held_out.pixels]).numpy().sum((1, 2, 3))
-    assert np.allclose(np.sort(found), np.sort(values.sum((1, 2, 3))), atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "arrays, message",
-    [
-        ({"pictures": np.zeros((12, 16, 16), np.uint8)}, "has no array 'images'; it has: pictures"),
-        ({"images": np.zeros((12, 16), np.uint8)}, r"uint8\[12, 16\]"),
-        ({"images": np.zeros((12, 16, 16), np.uint16)}, "uint16"),
-        ({"images": np.zeros((12, 16, 16), np.int64)}, "int64"),
-        ({"images": np.zeros((12, 16, 16, 4), np.uint8)}, "4 channels, the network takes 3"),
-        ({"images": np.zeros((12, 3, 8, 8), np.float32)}, "normalised images are 8x8"),
-        ({"images": np.zeros((12, 16, 16), np.uint8), "labels": np.zeros(11, int)}, "12 images but 11 labels"),
-        (
-            {"images": np.zeros((12, 16, 16), np.uint8), "labels": np.zeros((12, 10), int)},
-            "one whole number for each image",
-        ),
-        (
-            {"images": np.zeros((12, 16, 16), np.uint8), "labels": np.array(["cat"] * 12)},
-            "one whole number for each image",
-        ),
-    ],
-)
-def test_npz_of_another_form_is_an_error_that_says_what_was_found(tmp_path: Path, arrays, message):
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(InputError, match=message):
-        load_images(settings(tmp_path / "a.npz"), facts())
-
-
-def test_broken_npz_is_an_error_that_names_it(tmp_path: Path):
-    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(InputError, match=r"a\.npz"):
-        load_images(settings(tmp_path / "a.npz"), facts())
-
-
-def test_photo_is_turned_as_its_exif_says(tmp_path: Path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
-    found = one(tmp_path, Image.fromarray(quadrants()), exif=exif)
-    assert np.array_equal(found, np.rot90(quadrants(), -1))
-
-
-def test_transparent_pixels_are_white_and_the_others_keep_their_colour(tmp_path: Path):
-    array = np.dstack([quadrants(), np.full((16, 16), 255, np.uint8)])
-    array[:8, :8, 3] = 0
-    found = one(tmp_path, Image.fromarray(array))
-    assert (found[0, 0] == 255).all() and (found[0, 15] == (0, 255, 0)).all()
-
-
-@pytest.mark.parametrize(
-    "mode, suffix", [("P", "gif"), ("P", "png"), ("RGB", "bmp"), ("RGB", "tiff"), ("RGB", "webp"), ("RGB", "PNG")]
-)
-def test_colours_survive_in_every_lossless_format(tmp_path: Path, mode, suffix):
-    image = Image.fromarray(quadrants())
-    image = image.quantize(8) if mode == "P" else image
-    save = {"lossless": True} if suffix == "webp" else {}
-    assert np.abs(one(tmp_path, image, name=f"a.{suffix}", **save).astype(int) - quadrants()).max() <= 1
-
-
-def test_cmyk_jpeg_is_read_in_colour(tmp_path: Path):
-    found = one(tmp_path, Image.fromarray(quadrants()).convert("CMYK"), name="a.jpg", quality=95, subsampling=0).astype(
-        int
-    )
-    assert np.abs(found[2, 2] - (255, 0, 0)).max() < 30 and np.abs(found[12, 2] - (0, 0, 255)).max() < 30
-
-
-@pytest.mark.parametrize("preprocessing", [RGB, GREY], ids=["colour", "grey"])
-def test_grey_image_fills_the_networks_channels(tmp_path: Path, preprocessing):
-    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    found = one(tmp_path, Image.fromarray(ramp), preprocessing=preprocessing)
-    assert found.shape == (16, 16, preprocessing.channels) and (found == ramp[:, :, None]).all()
-
-
-@pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_sixteen_bit_image_is_scaled_and_not_clipped(tmp_path: Path, suffix):
-    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
-    found = one(tmp_path, Image.fromarray(ramp), name=f"a.{suffix}")
-    assert (found[:, :, 0] == np.arange(256).reshape(16, 16)).all()
-
-
-def test_colour_image_for_a_grey_network_is_its_luminance(tmp_path: Path):
-    found = one(tmp_path, Image.fromarray(quadrants()), preprocessing=GREY)
-    assert found[0, 0, 0] == 76 and found[15, 15, 0] == 255
-
-
-def test_larger_image_is_resized_by_its_shorter_side_and_cropped_in_the_middle(tmp_path: Path):
-    array = np.zeros((32, 64, 3), np.uint8)
-    array[:, 16:48] = quadrants().repeat(2, 0).repeat(2, 1)
-    found = one(tmp_path, Image.fromarray(array))
-    assert np.array_equal(found[[2, 2, 13, 13], [2, 13, 2, 13]], quadrants()[[2, 2, 13, 13], [2, 13, 2, 13]])
-
-
-def truncated(folder: Path, name: str) -> None:
-    path = folder / name
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-@pytest.mark.parametrize("name", ["broken.jpg", "broken.png", "broken.tiff", "empty.png", "text.jpg"])
-def test_broken_image_is_named_in_the_error(tmp_path: Path, name):
-    numbered(tmp_path)
-    truncated(tmp_path, name)
-    if name.startswith(("empty", "text")):
-        (tmp_path / name).write_text("not an image" * name.startswith("text"))
-    with pytest.raises(InputError, match=f"broken image .*{name}") as error:
-        load_images(settings(tmp_path), facts())
-    assert "--skip-bad-images" in error.value.remedy
-
-
-def test_broken_images_are_skipped_and_counted_where_asked(tmp_path: Path):
-    numbered(tmp_path, 18)
-    truncated(tmp_path, "05b.jpg"), truncated(tmp_path, "11b.png")
-    tiny = load_images(settings(tmp_path, skip_bad_images=True), facts())
-    assert sorted(numbers(tiny.fit) + numbers(tiny.held_out)) == list(range(18))
-    assert len(tiny.facts.skipped) == 2 and any("05b.jpg" in problem for problem in tiny.facts.skipped)
-
-
-def test_skipped_image_takes_its_label_along(tmp_path: Path):
-    for n in range(16):
-        numbered(tmp_path / f"{n % 4}", blue=1 + n % 4)
-    truncated(tmp_path / "0", "00.png"), truncated(tmp_path / "2", "07.png")
-    by_class = {label: [n for n in range(16)] for label in range(4)}
-    by_class[0].remove(0), by_class[2].remove(7)
-    tiny = load_images(settings(tmp_path, skip_bad_images=True), facts())
-    found = [
-        *zip(tiny.fit.labels.tolist(), numbers(tiny.fit), strict=True),
-        *zip(tiny.held_out.labels.tolist(), numbers(tiny.held_out), strict=True),
-    ]
-    assert sorted(found) == [(label, n) for label in range(4) for n in by_class[label]]
-
-
-def test_too_few_images_after_skipping_are_an_error(tmp_path: Path):
-    numbered(tmp_path, 8)
-    for n in range(8):
-        truncated(tmp_path, f"x{n}.png")
-    with pytest.raises(InputError, match="could be read; at least 8"):
-        load_images(settings(tmp_path, skip_bad_images=True), facts())
-
-
 def test_batch_is_normalised_by_channel(tmp_path: Path):
     tiny = load_images(settings(numbered(tmp_path)), facts(replace(RGB, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))))
     value = tiny.fit.pixels[0, 0, 0, 0].item() / 255
@@ -410,21 +183,6 @@ def test_labels_outside_the_outputs_are_never_renumbered(tmp_path: Path, first: 
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(40) % 10 + first)
     tiny = load_images(settings(tmp_path / "a.npz"), facts(outputs=10))
     assert tiny.held_out.labels is None and "cannot be matched" in tiny.facts.notes[0]
-
-
-@pytest.mark.parametrize("augment", ["crop-flip", "crop", "none"])
-def test_augmentation_keeps_the_size_and_none_keeps_the_image(augment):
-    pixels = torch.arange(3 * 256, dtype=torch.int64).remainder(256).to(torch.uint8).view(1, 3, 16, 16)
-    found = augmenter(replace(RGB, augment=augment))(pixels)
-    assert found.shape == pixels.shape and (augment != "none" or torch.equal(found, pixels))
-
-
-def test_values_that_are_no_numbers_are_an_error(tmp_path: Path):
-    images = np.zeros((20, 3, 16, 16), np.float32)
-    images[3, 1, 2, 2] = np.nan
-    np.savez(tmp_path / "a.npz", images=images + np.arange(20, dtype=np.float32)[:, None, None, None])
-    with pytest.raises(InputError, match="no numbers"):
-        load_images(settings(tmp_path / "a.npz"), facts())
 
 
 def test_images_beside_folders_of_images_are_an_error(tmp_path: Path):
