@@ -49,20 +49,10 @@ def measure_table(
     found = _measured(design.variants(), without, bench, progress)
     levels = levels_of(found.timings, bench.patience.confidence)
     twins = tuple(_twin_check(key, design, levels) for key in design.twins)
-    split = [
-        cut.block for cut in cuts if cut.latency_class in {one.latency_class for one in twins if not one.same}
-    ]
-    samples = _samples(found.timings)
-    single, more = levels, None
-    if split:
-        variants = (
-            Variant(dropped=(), sessions=ORIGINALS),
-            *(Variant(dropped=(block,), sessions=FIRSTS) for block in split),
-        )
-        second = _measured(variants, without, bench, progress)
-        single = levels_of(second.timings, bench.patience.confidence)
-        samples |= _samples(second.timings, "split_")
-        more = second.timings
+    split = _split(cuts, twins)
+    alone = _measured(_alone(split), without, bench, progress).timings if split else None
+    single = levels if alone is None else levels_of(alone, bench.patience.confidence)
+    samples = _samples(found.timings) | ({} if alone is None else _samples(alone, "split_"))
     scale = _Scale.of(found.timings, levels)
     savings = tuple(
         _own(cut, single, scale) if cut.block in split else _pooled(cut, cuts, design, levels, scale)
@@ -85,11 +75,14 @@ def measure_table(
         sets=_set_checks(design, savings, levels),
         additivity=_additivity(design, cuts, levels),
         rounds=len(found.timings.rounds_ms),
-        discarded=(*found.timings.discarded, *(f"split: {one}" for one in (more.discarded if more else ()))),
+        discarded=(
+            *found.timings.discarded,
+            *(f"split: {one}" for one in (alone.discarded if alone else ())),
+        ),
         warmup_s=found.timings.warmup_s,
         stopped_because=found.timings.stopped_because,
         environment=found.timings.environment,
-        notes=(*found.notes, *found.timings.notes, *_split_note(twins, split, more)),
+        notes=(*found.notes, *found.timings.notes, *_split_note(twins, alone)),
         samples_sha256=samples_digest(samples),
         samples=samples,
     )
@@ -268,15 +261,26 @@ def _samples(timings: Timings, prefix: str = "") -> Arrays:
     return {f"{prefix}{name}": array for name, array in raw_samples(timings).items()}
 
 
-def _split_note(twins: Sequence[TwinCheck], split: Sequence[str], more: Timings | None) -> tuple[str, ...]:
+def _split(cuts: Sequence[Cut], twins: Sequence[TwinCheck]) -> tuple[str, ...]:
+    """The blocks of the classes whose twin disagrees."""
+    classes = {one.latency_class for one in twins if not one.same}
+    return tuple(cut.block for cut in cuts if cut.latency_class in classes)
+
+
+def _alone(split: Sequence[str]) -> tuple[Variant, ...]:
+    """The original, and the network without each of these blocks."""
+    each = (Variant(dropped=(block,), sessions=FIRSTS) for block in split)
+    return (Variant(dropped=(), sessions=ORIGINALS), *each)
+
+
+def _split_note(twins: Sequence[TwinCheck], alone: Timings | None) -> tuple[str, ...]:
     """Which classes were split, and why, and how their own measurement ended."""
-    ended = (
-        () if more is None else (f"split: {len(more.rounds_ms)} rounds; {more.stopped_because}", *more.notes)
-    )
+    if alone is None:
+        return ()
     why = tuple(
         f"latency class {one.latency_class} was split, its blocks measured one by one: {one.blocks[0]} and "
         f"{one.blocks[1]} differ by {one.difference_percent.estimate:.2f}% of the latency"
         for one in twins
-        if split and not one.same
+        if not one.same
     )
-    return why + ended
+    return (*why, f"split: {len(alone.rounds_ms)} rounds; {alone.stopped_because}", *alone.notes)
