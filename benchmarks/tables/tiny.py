@@ -21,7 +21,7 @@ def _point(point: dict) -> str:
     rows = [
         f"**{point['network']}, {point['asked_percent']}% asked, {point['images']} images, {point['steps']} steps** (original {point['teacher_percent']:.2f}%)",
         "",
-        "| method | seeds | top-1, mean ± std | less latency | `ours` minus it, points |",
+        "| method | seeds, steps in | top-1, mean ± std | less latency | `ours` minus it, points |",
         "|---|---|---|---|---|",
     ]
     for name, each in point["methods"].items():
@@ -33,7 +33,9 @@ def _point(point: dict) -> str:
         spread = "" if each["std"] is None else f" ± {each['std']:.2f}"
         cut, how = each["reduction_percent"], "measured" if each["reduction_measured"] else "predicted"
         less = f"{cut['estimate']:.1f}% [{cut['low']:.1f}, {cut['high']:.1f}], {how}"
-        rows.append(f"| {name} | {seeds} | {each['mean']:.2f}{spread} | {less} | {points(each.get('ours_minus'))} |")
+        rows.append(
+            f"| {name} | {seeds}, {' and '.join(each['precision'])} | {each['mean']:.2f}{spread} | {less} | {points(each.get('ours_minus'))} |"
+        )
     return "\n".join(rows)
 
 

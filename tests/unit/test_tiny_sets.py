@@ -30,7 +30,7 @@ def record(unit: Unit, correct: np.ndarray | None = None, **more: object) -> dic
     counted = {"correct": int(correct.sum()), "images": len(correct)}
     reduction = {"estimate": 22.0, "low": 21.0, "high": 23.0, "confidence": 0.95}
     return {
-        "schema": grid.SCHEMA, "unit": unit.record(), "budget_met_at": grid.MET_AT, "seconds": 36.0,
+        "schema": grid.SCHEMA, "unit": unit.record(), "budget_met_at": grid.MET_AT, "precision": "fp32", "seconds": 36.0,
         "dropped": ["layer1.1"], "predicted_percent": reduction, "measured_percent": None,
         "teacher": {"correct": 8, "images": 8}, "student": {**counted, "bits": packed(correct)},
     } | more  # fmt: skip

@@ -93,6 +93,7 @@ def _method(wanted: Sequence[Unit], done: Found, sets: Sets) -> Record:
     return {
         "seeds": sorted(records),
         "missing_seeds": sorted(unit.seed for unit in wanted if unit not in done),
+        "precision": sorted({each["precision"] for each in records.values()}),
         "accuracy_percent": accuracy,
         "mean": float(np.mean(accuracy)) if accuracy else None,
         "std": float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,
