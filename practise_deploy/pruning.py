@@ -17,10 +17,10 @@ from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.planning.adaptors import measure_by_adaptors
 from practise_deploy.planning.choose import choose_blocks, out_of_reach
 from practise_deploy.planning.latency import measure_block_latency, measure_reduction
 from practise_deploy.planning.recoverability import measure_recoverability
+from practise_deploy.planning.scoring import measure_by_adaptors
 from practise_deploy.planning.sequence import error_without, recover
 from practise_deploy.planning.sets import choose_set
 from practise_deploy.store import arrays_digest, digest, to_json

@@ -38,11 +38,13 @@ from practise_deploy.model.course import Course, Descent
 from practise_deploy.model.images import FitImages, image_size_of, load_images
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.networks import load_network
-from practise_deploy.model.pair import Pair
+from practise_deploy.model.pair import Pair, pair_of
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.values import macs_by_node
-from practise_deploy.planning.adaptors import measure_by_adaptors
+from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.model.values import macs_by_node, named
+from practise_deploy.planning.adaptors import insert_adaptors
 from practise_deploy.planning.recoverability import measure_recoverability
+from practise_deploy.planning.scoring import measure_by_adaptors
 from practise_deploy.planning.sequence import error_without, recover
 from practise_deploy.planning.sets import choose_set
 from practise_deploy.progress import Silent
@@ -142,15 +144,15 @@ def timed(work: Callable[[], Any], counter: Counter) -> tuple[Any, dict[str, flo
 def ours(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, Any]:
     """Planning and recovery, part by part."""
     found, scoring = timed(lambda: measure_recoverability(lesson, blocks, Silent()), counter)
-    named = {block.name: block for block in blocks}
+    by_name = {block.name: block for block in blocks}
 
     def verify(names: tuple[str, ...]) -> float:
-        return error_without(lesson.few, [named[name] for name in names], Silent())
+        return error_without(lesson.few, [by_name[name] for name in names], Silent())
 
     table = equal_savings(blocks)
     plan, choosing = timed(lambda: choose_set(table, found, Budget(reduce_percent=REDUCTION), None, verify), counter)
     peak_of_planning = peak_memory_gb()
-    _, recovering = timed(lambda: recover(lesson, [named[name] for name in plan.dropped], Silent()), counter)
+    _, recovering = timed(lambda: recover(lesson, [by_name[name] for name in plan.dropped], Silent()), counter)
     parts = {"recoverability": scoring, "choice": choosing, "refit": recovering}
     planning = {key: scoring[key] + choosing[key] for key in scoring}
     return {
@@ -170,22 +172,40 @@ def _judge_nothing(pair: Pair, descent: Descent, images: FitImages, schedule: Sc
 
 
 def paper(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, Any]:
-    """The paper's scoring: a few steps of every block, multiplied out; what is judged besides is left out."""
+    """The paper's scoring: a few steps of every block, multiplied out; what is judged besides is left out.
+
+    The figures are of the published way, block after block; `together` are those of `--recipe paper`, which gives the same.
+    """
     counter.gradients = False
     judge, mimicking._judge = mimicking._judge, _judge_nothing
-    seconds = forwards = 0.0
-    for block in blocks:
-        few, many = (
-            timed(lambda n=n, b=block: measure_by_adaptors(lesson, [b], Schedule(steps=n, batch_size=BATCH), Silent()), counter)[1]
-            for n in (1, 1 + STEPS)
-        )  # fmt: skip
-        seconds += (many["seconds"] - few["seconds"]) / STEPS
-        forwards += (many["image_forwards"] - few["image_forwards"]) / STEPS
-    counter.gradients, mimicking._judge = True, judge
+    each = [a_step(lambda steps, block=block: _descend(lesson, block, steps), counter) for block in blocks]
+    mimicking._judge = judge
+    together = a_step(
+        lambda n: measure_by_adaptors(lesson, blocks, Schedule(steps=n, batch_size=BATCH), Silent()), counter
+    )
+    counter.gradients = True
+    seconds, forwards = (sum(one[key] for one in each) for key in ("seconds", "image_forwards"))
     return {
         "steps_measured": STEPS, "steps": OFFICIAL, "seconds": seconds * OFFICIAL, "image_forwards": forwards * OFFICIAL,
-        "seconds_per_step_of_all_blocks": seconds,
+        "seconds_per_step_of_all_blocks": seconds, "together": {key: value * OFFICIAL for key, value in together.items()},
     }  # fmt: skip
+
+
+def a_step(work: Callable[[int], Any], counter: Counter) -> dict[str, float]:
+    """What one more step costs: the difference of a few and one more than a few, over a few."""
+    few, many = (timed(lambda steps=steps: work(steps), counter)[1] for steps in (1, 1 + STEPS))
+    return {key: (many[key] - few[key]) / STEPS for key in few}
+
+
+def _descend(lesson: Lesson, block: Block, steps: int) -> None:
+    """Adaptors of one block as the published code trains them: the whole student beside the whole teacher."""
+    student = drop_blocks(lesson.teacher, [block]).requires_grad_(False)
+    trained = [
+        student.get_parameter(f"{named(student, adaptor.node).target}.weight")
+        for adaptor in insert_adaptors(student, block.entry)
+    ]
+    pair = pair_of(student, lesson.teacher, lesson.feature, [block])
+    mimicking.mimic(pair, trained, lesson.images.split(lesson.seed), Schedule(steps=steps, batch_size=BATCH), Silent())
 
 
 def case(name: str, images: int, count: int | None, beside: bool, data: Path) -> dict[str, Any]:

@@ -13,16 +13,17 @@ def planning() -> str:
     if found is None:
         return ABSENT
     rows = [
-        "| network | images | blocks | planning | refit of the choice | peak memory | the paper's scoring | forwards: of the paper's | time: of the paper's |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| network | images | blocks | planning | refit of the choice | peak memory | the paper's scoring | forwards: of the paper's | time: of the paper's | `--recipe paper` |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case in found["cases"]:
         mine, paper, refit = case["planning"], case.get("paper"), case["parts"]["refit"]
-        beside = ["", "", ""]
+        beside = ["", "", "", ""]
         if paper:
             beside = [
                 _cost(paper),
                 *(f"1/{paper[key] / mine[key]:.0f}" for key in ("image_forwards", "seconds")),
+                _cost(paper["together"]) if "together" in paper else "",
             ]
         rows.append(
             f"| {case['network']} | {case['images']} | {case['blocks']} | {_cost(mine)} | {_cost(refit)} "

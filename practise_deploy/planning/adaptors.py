@@ -1,4 +1,4 @@
-"""The paper's recoverability: 1x1 adaptors trained by SGD (section 3.2), absorbed exactly afterwards.
+"""The paper's adaptors around a cut (section 3.2): put in as identities, absorbed exactly afterwards.
 
 An adaptor stands behind every convolution that writes to the dropped block's stream before it, and in front of
 every convolution that reads that stream after it. Next to a convolution it is linear after linear: W' = A W
@@ -7,30 +7,17 @@ behind it, W' = W A in front of it, so the network that is judged and kept has n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from practise_backends.terms import Progress
 from practise_deploy.model.blocks import is_addition, is_relu
-from practise_deploy.model.images import FitImages
-from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.mimic import mimic
-from practise_deploy.model.pair import Pair, pair_of
-from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import module_of, shape_of
-from practise_deploy.model.values import batches, named
-from practise_deploy.planning.criterion import Ends, errors_of
+from practise_deploy.model.values import named
 from practise_deploy.planning.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
-from practise_deploy.planning.recoverability import mean_interval
 from practise_deploy.planning.writers import before_activation, readers_of, writer_of
-from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +27,6 @@ class Adaptor:
     node: str
     convolution: str
     behind: bool
-
-
-def measure_by_adaptors(
-    lesson: Lesson, blocks: Sequence[Block], schedule: Schedule, progress: Progress
-) -> Recoverabilities:
-    """R of every block by the paper's SGD on adaptors alone, BatchNorm in eval mode; judged on images kept aside."""
-    found = []
-    for number, block in enumerate(blocks):
-        report = _Within(progress, number, len(blocks), block.name)
-        found.append(_measure_one(lesson, block, schedule, report))
-    return Recoverabilities(of=tuple(found))
 
 
 def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
@@ -72,55 +48,6 @@ def absorb_adaptors(student: fx.GraphModule, adaptors: Sequence[Adaptor]) -> Non
         assert isinstance(convolution, nn.Conv2d) and isinstance(module, Pointwise)
         (multiply_behind if adaptor.behind else multiply_before)(convolution, module.matrix)
         take_out(student, node)
-
-
-class _Within:
-    """One block's share of the progress of all."""
-
-    def __init__(self, whole: Progress, number: int, count: int, name: str) -> None:
-        self.whole, self.number, self.count, self.name = whole, number, count, name
-
-    def advance(self, done: float, total: float, note: str = "") -> None:
-        """Say how far this block is."""
-        self.whole.advance(self.number + done / total, self.count, f"{self.name}: {note}")
-
-
-def _measure_one(lesson: Lesson, block: Block, schedule: Schedule, progress: Progress) -> Recoverability:
-    learn, judge = lesson.images.split(lesson.seed)
-    student = drop_blocks(lesson.teacher, [block]).requires_grad_(False)
-    pair = pair_of(student, lesson.teacher, lesson.feature, [block], device=lesson.device)
-    plain, variance = _judged(pair, judge, lesson.batch_size)
-    adaptors = insert_adaptors(student, block.entry)
-    best, method = plain, "plain (no convolution takes an adaptor)"
-    if adaptors:
-        trained = [student.get_parameter(f"{named(student, adaptor.node).target}.weight") for adaptor in adaptors]
-        mimic(pair, trained, (learn, judge), schedule, progress)
-        absorb_adaptors(student, adaptors)
-        best, _ = _judged(pair, judge, lesson.batch_size)
-        method = f"{len(adaptors)} adaptors, {schedule.steps} SGD steps"
-        if best.mean() > plain.mean():  # identity adaptors belong to the minimum too
-            best, method = plain, f"plain ({len(adaptors)} trained adaptors were worse)"
-    return Recoverability(
-        block=block.name,
-        mse=mean_interval(best),
-        mse_dropped=float(plain.mean()),
-        relative=float(best.mean()) / variance if variance else math.nan,
-        fit_images=len(learn),
-        judged_images=len(judge),
-        method=method,
-    )
-
-
-def _judged(pair: Pair, judge: FitImages, size: int) -> tuple[npt.NDArray[np.float64], float]:
-    """Every image's error, and the variance of the teacher's features."""
-    errors, variance = [], []
-    with torch.no_grad():
-        for part in batches(len(judge), size):
-            wanted, found = pair.features(judge.batch(part))
-            judged = errors_of(Ends(wanted, None), Ends(found, None))
-            errors.append(judged.features)
-            variance.append(judged.variance)
-    return torch.cat(errors).double().cpu().numpy(), float(torch.cat(variance).mean())
 
 
 def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:

@@ -9,14 +9,10 @@ from torchvision.models import mobilenet_v2, resnet18, resnet50
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import droppable, find_blocks
-from practise_deploy.model.images import FitImages
-from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
-from practise_deploy.model.values import find_feature, named
-from practise_deploy.planning.adaptors import absorb_adaptors, insert_adaptors, measure_by_adaptors
-from practise_deploy.terms import Preprocessing
+from practise_deploy.model.values import named
+from practise_deploy.planning.adaptors import absorb_adaptors, insert_adaptors
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
 Make = Callable[[], nn.Module]
@@ -222,67 +218,6 @@ def test_adaptors_of_torchvision_networks_are_where_the_paper_puts_them(make, na
 
 
 # Measuring.
-
-
-def images(count: int, shape: tuple[int, ...]) -> FitImages:
-    pixels = torch.randn((count, *shape[1:]), generator=torch.Generator().manual_seed(3))
-    side = shape[-1]
-    prepared = Preprocessing(
-        channels=3, size=(side, side), resize=side, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear",
-        augment="none",
-    )  # fmt: skip
-    return FitImages(pixels, None, prepared)
-
-
-@pytest.mark.parametrize(
-    ("make", "shape", "name"), [(tiny_resnet, RESNET, "layer1.1"), (tiny_mobilenet, MOBILENET, "features.4")]
-)
-def test_a_few_steps_lower_the_error_on_images_kept_aside(make, shape, name):
-    traced, blocks = opened(make, shape)
-    before = {key: value.clone() for key, value in traced.state_dict().items()}
-    schedule = Schedule(steps=20, batch_size=16, learning_rate=0.1)
-    feature = find_feature(traced).name
-    lesson = Lesson(teacher=traced, feature=feature, images=images(40, shape))
-    (found,) = measure_by_adaptors(lesson, [blocks[name]], schedule, Silent()).of
-    assert found.mse.estimate < 0.9 * found.mse_dropped
-    assert (found.fit_images, found.judged_images) == (32, 8)
-    assert found.method.endswith("adaptors, 20 SGD steps")
-    assert all(torch.equal(before[key], value) for key, value in traced.state_dict().items())
-    assert {node.name for node in traced.graph.nodes if "adaptor" in node.name} == set()
-
-
-def test_measuring_is_the_same_each_time():
-    traced, blocks = opened(tiny_resnet, RESNET)
-    feature, schedule = find_feature(traced).name, Schedule(steps=3, batch_size=8)
-    chosen = [blocks["layer1.1"], blocks["layer3.2"]]
-    lesson = Lesson(teacher=traced, feature=feature, images=images(20, RESNET))
-    first, second = (measure_by_adaptors(lesson, chosen, schedule, Silent()).of for _ in range(2))
-    assert first == second
-    assert [found.block for found in first] == ["layer1.1", "layer3.2"]
-
-
-def test_block_with_no_place_for_an_adaptor_is_measured_plain():
-    class Walled(nn.Module):
-        """One block between poolings."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.pool = nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2)
-            self.inside = nn.Conv2d(4, 4, 3, padding=1)
-            self.last, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.pool(self.stem(x).relu())
-            return self.fc(self.last((x + self.inside(x)).relu()).flatten(1))
-
-    torch.manual_seed(0)
-    traced, blocks = opened(lambda: Walled().eval(), RESNET)
-    (block,) = [each for each in blocks.values() if each.droppable]
-    schedule = Schedule(steps=2, batch_size=8)
-    lesson = Lesson(teacher=traced, feature=find_feature(traced).name, images=images(10, RESNET))
-    (found,) = measure_by_adaptors(lesson, [block], schedule, Silent()).of
-    assert found.method == "plain (no convolution takes an adaptor)"
-    assert found.mse.estimate == pytest.approx(found.mse_dropped, rel=1e-5)
 
 
 def test_padding_between_stream_and_reader_does_not_hide_the_reader():

@@ -11,8 +11,8 @@ from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature
-from practise_deploy.planning.adaptors import measure_by_adaptors
 from practise_deploy.planning.recoverability import measure_recoverability
+from practise_deploy.planning.scoring import measure_by_adaptors
 from practise_deploy.planning.sequence import error_without, recover
 from practise_deploy.progress import Silent
 from practise_deploy.terms import Preprocessing

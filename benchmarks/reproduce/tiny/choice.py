@@ -14,8 +14,8 @@ from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.planning.adaptors import measure_by_adaptors
 from practise_deploy.planning.choose import predicted_percent
+from practise_deploy.planning.scoring import measure_by_adaptors
 from practise_deploy.progress import Silent
 
 from .grid import MET_AT
