@@ -5,46 +5,26 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.model.blocks import droppable, find_blocks
-from practise_deploy.model.images import FitImages
+from practise_deploy.model.blocks import droppable
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.trace import trace
-from practise_deploy.model.values import find_feature, named
+from practise_deploy.model.values import named
 from practise_deploy.planning.adaptors import absorb_adaptors, insert_adaptors
 from practise_deploy.planning.scoring import measure_by_adaptors
 from practise_deploy.progress import Silent
-from practise_deploy.terms import Preprocessing
-
-RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
-
-
-def opened(make, shape: tuple[int, ...]):
-    traced, _ = trace(make(), shape)
-    return traced, {block.name: block for block in find_blocks(traced, shape)}
-
-
-def images(count: int, shape: tuple[int, ...]) -> FitImages:
-    pixels = torch.randn((count, *shape[1:]), generator=torch.Generator().manual_seed(3))
-    side = shape[-1]
-    prepared = Preprocessing(
-        channels=3, size=(side, side), resize=side, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear",
-        augment="none",
-    )  # fmt: skip
-    return FitImages(pixels, None, prepared)
+from unit.lessons import MOBILENET, RESNET, images, opened
 
 
 @pytest.mark.parametrize(
     ("make", "shape", "name"), [(tiny_resnet, RESNET, "layer1.1"), (tiny_mobilenet, MOBILENET, "features.4")]
 )
 def test_a_few_steps_lower_the_error_on_images_kept_aside(make, shape, name):
-    traced, blocks = opened(make, shape)
+    traced, feature, blocks = opened(make(), shape)
     before = {key: value.clone() for key, value in traced.state_dict().items()}
     schedule = Schedule(steps=20, batch_size=16, learning_rate=0.1)
-    feature = find_feature(traced).name
     lesson = Lesson(teacher=traced, feature=feature, images=images(40, shape))
     (found,) = measure_by_adaptors(lesson, [blocks[name]], schedule, Silent()).of
     assert found.mse.estimate < 0.9 * found.mse_dropped
@@ -55,8 +35,8 @@ def test_a_few_steps_lower_the_error_on_images_kept_aside(make, shape, name):
 
 
 def test_measuring_is_the_same_each_time():
-    traced, blocks = opened(tiny_resnet, RESNET)
-    feature, schedule = find_feature(traced).name, Schedule(steps=3, batch_size=8)
+    traced, feature, blocks = opened(tiny_resnet(), RESNET)
+    schedule = Schedule(steps=3, batch_size=8)
     chosen = [blocks["layer1.1"], blocks["layer3.2"]]
     lesson = Lesson(teacher=traced, feature=feature, images=images(20, RESNET))
     first, second = (measure_by_adaptors(lesson, chosen, schedule, Silent()).of for _ in range(2))
@@ -79,10 +59,10 @@ def test_block_with_no_place_for_an_adaptor_is_measured_plain():
             return self.fc(self.last((x + self.inside(x)).relu()).flatten(1))
 
     torch.manual_seed(0)
-    traced, blocks = opened(lambda: Walled().eval(), RESNET)
+    traced, feature, blocks = opened(Walled().eval(), RESNET)
     (block,) = [each for each in blocks.values() if each.droppable]
     schedule = Schedule(steps=2, batch_size=8)
-    lesson = Lesson(teacher=traced, feature=find_feature(traced).name, images=images(10, RESNET))
+    lesson = Lesson(teacher=traced, feature=feature, images=images(10, RESNET))
     (found,) = measure_by_adaptors(lesson, [block], schedule, Silent()).of
     assert found.method == "plain (no convolution takes an adaptor)"
     assert found.mse.estimate == pytest.approx(found.mse_dropped, rel=1e-5)
@@ -102,8 +82,8 @@ def alone(lesson: Lesson, block, schedule: Schedule) -> float:
 
 @pytest.mark.parametrize(("make", "shape"), [(tiny_resnet, RESNET), (tiny_mobilenet, MOBILENET)])
 def test_scores_are_those_of_blocks_trained_one_by_one(make, shape):
-    traced, blocks = opened(make, shape)
-    lesson = Lesson(teacher=traced, feature=find_feature(traced).name, images=images(40, shape))
+    traced, feature, blocks = opened(make(), shape)
+    lesson = Lesson(teacher=traced, feature=feature, images=images(40, shape))
     schedule = Schedule(steps=12, batch_size=16, learning_rate=0.1)
     chosen = droppable(tuple(blocks.values()))
     found = measure_by_adaptors(lesson, chosen, schedule, Silent()).of
@@ -113,11 +93,11 @@ def test_scores_are_those_of_blocks_trained_one_by_one(make, shape):
 
 
 def test_teacher_looks_at_the_images_of_a_step_once_for_all_blocks():
-    traced, blocks = opened(tiny_resnet, RESNET)
+    traced, feature, blocks = opened(tiny_resnet(), RESNET)
     seen = []
     stem = traced.get_submodule(str(next(node for node in traced.graph.nodes if node.op == "call_module").target))
     stem.register_forward_hook(lambda module, given, made: seen.append(torch.is_grad_enabled()))
-    lesson = Lesson(teacher=traced, feature=find_feature(traced).name, images=images(40, RESNET))
+    lesson = Lesson(teacher=traced, feature=feature, images=images(40, RESNET))
     chosen = [blocks["layer2.1"], blocks["layer3.1"], blocks["layer3.2"]]
     counts = []
     for steps in (1, 6):
@@ -128,8 +108,8 @@ def test_teacher_looks_at_the_images_of_a_step_once_for_all_blocks():
 
 
 def test_descent_that_diverges_leaves_the_block_plain_and_says_so():
-    traced, blocks = opened(tiny_resnet, RESNET)
-    lesson = Lesson(teacher=traced, feature=find_feature(traced).name, images=images(40, RESNET))
+    traced, feature, blocks = opened(tiny_resnet(), RESNET)
+    lesson = Lesson(teacher=traced, feature=feature, images=images(40, RESNET))
     schedule = Schedule(steps=8, batch_size=16, learning_rate=1e12)
     (found,) = measure_by_adaptors(lesson, [blocks["layer1.1"]], schedule, Silent()).of
     assert found.method.endswith("trained adaptors diverged)")

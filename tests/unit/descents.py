@@ -1,0 +1,46 @@
+"""What the tests of finetuning share: a teacher, a student, and short descents."""
+
+import copy
+from functools import cache
+
+from networks import tiny_resnet
+from practise_deploy.model.blocks import find_blocks
+from practise_deploy.model.mimic import mimic
+from practise_deploy.model.pair import Pair, pair_of
+from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.surgery import drop_blocks, weights_of
+from practise_deploy.model.trace import trace
+from practise_deploy.model.values import find_feature
+from unit.lessons import Silent, photos
+
+SHAPE = (1, 3, 16, 16)
+
+
+@cache
+def original():
+    """A teacher, a student without one of its blocks, the name of their features, and the block. Not to be changed."""
+    traced, _ = trace(tiny_resnet(), SHAPE)
+    blocks = {block.name: block for block in find_blocks(traced, SHAPE)}
+    return traced, drop_blocks(traced, [blocks["layer2.1"]]), find_feature(traced).name, blocks["layer2.1"]
+
+
+def small_pair() -> Pair:
+    teacher, student, feature, block = original()
+    traced, _ = trace(tiny_resnet(), SHAPE)
+    networks = copy.deepcopy(student), copy.deepcopy(teacher).requires_grad_(False)
+    return pair_of(*networks, feature, [block], blocks=find_blocks(traced, SHAPE))
+
+
+def descend(schedule: Schedule, *, partial=None, progress=None, count: int = 20):
+    pair = small_pair()
+    learn, judge = photos(count).split(0)
+    reached = [p for name, p in pair.student.named_parameters() if not name.startswith("fc")]
+    course = mimic(pair, reached, (learn, judge), schedule, progress or Silent(), partial)
+    return pair, course, weights_of(pair.student)
+
+
+def same(first, second) -> bool:
+    return first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+
+
+SHORT = Schedule(steps=6, batch_size=8)
