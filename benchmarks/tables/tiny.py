@@ -44,6 +44,8 @@ def _figures(figures: dict) -> str:
     rows = ["| `ours` minus | at | points |", "|---|---|---|"]
     few = figures["ours_minus_paper_mean_at_50_images"]
     rows.append(f"| paper | mean of {few['points']} points at 50 images | {points(few)} |")
+    whole = figures["ours_minus_best_filters_mean_at_22"]
+    rows.append(f"| the best filter pruning | mean of {whole['points']} points at 22% | {points(whole)} |")
     rows += [
         f"| {each['method'] or 'filters'} (the best filter pruning) | {each['network']}, 22%, {each['images']} images | {points(each)} |"
         for each in figures["ours_minus_best_filters_at_22"]

@@ -164,6 +164,9 @@ def test_summary_names_missing_units_and_gives_no_figure_that_needs_them():
     assert made["missing"] == [unit.name for unit in units if unit.method == "ours"]
     assert made["figures"]["ours_minus_paper"][0]["estimate"] is None
     assert made["figures"]["ours_minus_paper_mean_at_50_images"]["estimate"] is None
+    assert made["figures"]["ours_minus_best_filters_mean_at_22"] == {
+        "points": 1, "estimate": None, "low": None, "high": None,
+    }  # fmt: skip
     assert made["points"][0]["methods"]["ours"]["missing_seeds"] == [0, 1]
     json.dumps(made, allow_nan=False)
 
@@ -179,6 +182,7 @@ def test_summary_takes_the_best_filter_baseline_and_the_measured_reduction_where
     made = summary.summary("small", list(found), found, {("resnet20", frozenset({"layer1.1"})): measured})
     best = made["figures"]["ours_minus_best_filters_at_22"][0]
     assert (best["method"], best["estimate"]) == ("filters-kd", pytest.approx(12.5))
+    assert made["figures"]["ours_minus_best_filters_mean_at_22"]["estimate"] == pytest.approx(12.5)
     point = made["points"][0]["methods"]["ours"]
     assert (point["reduction_percent"]["estimate"], point["reduction_measured"]) == (25.0, True)
 
