@@ -129,11 +129,12 @@ def _train(
 
 @dataclass(frozen=True, slots=True)
 class _Judge:
-    """Images kept aside, and the teacher's features of them by batch."""
+    """Images kept aside, the teacher's features of them by batch, and the variance of those."""
 
     images: FitImages
     size: int
     wanted: tuple[Tensor, ...]
+    variance: float
 
     @classmethod
     def of(cls, lesson: Lesson, images: FitImages) -> _Judge:
@@ -141,7 +142,8 @@ class _Judge:
         value, size = named(lesson.teacher, lesson.feature), lesson.batch_size
         with torch.no_grad():
             parts = [forward(lesson.teacher, images.batch(part), [value])[0] for part in batches(len(images), size)]
-        return cls(images, size, tuple(parts))
+        variance = torch.cat([errors_of(Ends(part, None), Ends(part, None)).variance for part in parts]).mean()
+        return cls(images, size, tuple(parts), float(variance))
 
     def errors(self, student: fx.GraphModule, feature: str) -> Errors:
         """Every image's error."""
@@ -152,26 +154,18 @@ class _Judge:
                 found.append(errors_of(Ends(wanted, None), Ends(own, None)).features)
         return torch.cat(found).double().cpu().numpy()
 
-    @property
-    def variance(self) -> float:
-        """Of the teacher's features."""
-        return float(torch.cat([errors_of(Ends(one, None), Ends(one, None)).variance for one in self.wanted]).mean())
-
 
 def _scored(trial: _Trial, lesson: Lesson, judge: _Judge, schedule: Schedule, learnt: int) -> Recoverability:
     plain = judge.errors(drop_blocks(lesson.teacher, [trial.block], share_weights=True), trial.feature)
     best, method = plain, "plain (no convolution takes an adaptor)"
     if trial.adaptors:
+        trained = judge.errors(trial.absorbed(lesson.teacher), trial.feature)
         count = len(trial.adaptors)
-        best, method = (
-            judge.errors(trial.absorbed(lesson.teacher), trial.feature),
-            f"{count} adaptors, {schedule.steps} SGD steps",
-        )
-        if not best.mean() <= plain.mean():  # identity adaptors belong to the minimum too
-            best, method = (
-                plain,
-                f"plain ({count} trained adaptors {'were worse' if math.isfinite(best.mean()) else 'diverged'})",
-            )
+        if trained.mean() <= plain.mean():
+            best, method = trained, f"{count} adaptors, {schedule.steps} SGD steps"
+        else:  # identity adaptors belong to the minimum too
+            what = "were worse" if math.isfinite(trained.mean()) else "diverged"
+            method = f"plain ({count} trained adaptors {what})"
     return Recoverability(
         block=trial.block.name,
         mse=mean_interval(best),
