@@ -18,13 +18,14 @@ from practise_backends import catalog, doctor
 from practise_backends.catalog import available_backends, load_backend
 from practise_backends.cli import main
 from practise_backends.device import describe_cpu
-from practise_backends.doctor import Checkup, Finding
+from practise_backends.doctor import Checkup
 from practise_backends.errors import BackendMissing
 from practise_backends.fake import FakeBackend, steady
 from practise_backends.loadgen_settings import SCENARIOS as LOADGEN_SCENARIOS
 from practise_backends.network import content_of, read_network
 from practise_backends.options import SCENARIOS, BenchOptions, CompareOptions, flags_of
 from practise_backends.ort import OrtBackend
+from practise_backends.symptoms import Finding
 from practise_backends.terms import Artifact, Environment
 
 QUICK = ["--budget-s", "0.3"]

@@ -13,9 +13,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from practise_backends import doctor
-from practise_backends.doctor import Checkup, Finding, SelfTest, examine, exit_code, render, self_test
+from practise_backends.doctor import Checkup, SelfTest, examine, exit_code, render, self_test
 from practise_backends.errors import BackendMissing, DeviceUnavailable, MeasureError
 from practise_backends.ort import OrtBackend
+from practise_backends.symptoms import Finding
 from practise_backends.terms import Backend, Conditions, Device, Interval, Progress
 
 CPU0 = "sys/devices/system/cpu/cpu0"

@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 
 from practise_backends import doctor
 from practise_backends.device import describe_cpu
-from practise_backends.doctor import Checkup, Finding
+from practise_backends.doctor import Checkup
+from practise_backends.symptoms import Finding
 from practise_backends.terms import Environment
 from practise_deploy.store import to_json
 from unit.releases import release

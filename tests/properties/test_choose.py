@@ -11,7 +11,7 @@ from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError
 from practise_deploy.planning.choose import choose_blocks, out_of_reach, predicted_percent
 from practise_deploy.terms import Budget, Plan, Recoverability
-from unit import releases
+from unit import plans
 
 BASELINE_MS = 10.0
 
@@ -53,7 +53,7 @@ def tables(draw):
 
 def table_of(savings: tuple[Saving, ...], additivity: Interval | None) -> LatencyTable:
     return replace(
-        releases.latency(), baseline_ms=interval(BASELINE_MS, 0.0), resolution_ms=0.1, savings=savings,
+        plans.latency(), baseline_ms=interval(BASELINE_MS, 0.0), resolution_ms=0.1, savings=savings,
         additivity=additivity,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from practise_deploy.planning.choose import out_of_reach, predicted_percent
 from practise_deploy.planning.interactions import Candidates, beam_search, candidates_of, exhaustive_search
 from practise_deploy.planning.sets import MOST_CHEAPER, choose_set, neighbouring_sets
 from practise_deploy.terms import Budget, Recoverabilities, Recoverability
-from unit import releases
+from unit import plans
 
 BASELINE_MS = 10.0
 
@@ -35,7 +35,7 @@ def latency_of(rng: np.random.Generator, count: int) -> LatencyTable:
     )  # fmt: skip
     additivity = interval(float(rng.uniform(0.6, 1.1)), float(rng.uniform(0.0, 0.05)))
     return replace(
-        releases.latency(), baseline_ms=interval(BASELINE_MS, 0.0), savings=savings, additivity=additivity
+        plans.latency(), baseline_ms=interval(BASELINE_MS, 0.0), savings=savings, additivity=additivity
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from practise_deploy.report.charts.predictions import predicted
 from practise_deploy.report.charts.rounds import POINTS, rounds, rounds_table
 from practise_deploy.report.charts.shares import shares
 from practise_deploy.terms import Release
-from unit import releases
+from unit import plans, releases
 
 CHARTS: dict[str, Callable[[Release], Chart | None]] = {
     "bargains": bargains,
@@ -75,7 +75,7 @@ def test_every_look_of_a_chart_is_in_its_key(release: Release, name: str) -> Non
 def test_bargains_leave_out_what_they_cannot_place(release: Release) -> None:
     chart = drawn(release, "bargains")
     assert absent(release) == ("layer4.2",)
-    assert {mark.name for mark in chart.marks if mark.tone == "new"} == set(releases.DROPPED)
+    assert {mark.name for mark in chart.marks if mark.tone == "new"} == set(plans.DROPPED)
 
 
 def test_bargain_without_spread_is_drawn(release: Release) -> None:
@@ -90,7 +90,7 @@ def test_shares_place_every_candidate_by_rank_and_share(release: Release) -> Non
     ranked = list(release.plan.scores)
     assert set(placed) == set(ranked)
     assert placed["layer2.3"] == (ranked.index("layer2.3") + 1, 76.0)
-    assert {mark.name for mark in chart.marks if mark.shape == "dot"} == set(releases.DROPPED)
+    assert {mark.name for mark in chart.marks if mark.shape == "dot"} == set(plans.DROPPED)
 
 
 def test_shares_are_not_drawn_where_blocks_were_ranked(release: Release) -> None:
@@ -103,7 +103,7 @@ def test_shares_are_not_drawn_where_blocks_were_ranked(release: Release) -> None
 
 def test_frontier_neighbours_go_by_what_they_save(release: Release) -> None:
     """Sets of equal size may save more or less."""
-    points = [replace(point, dropped=releases.NAMES[:4]) for point in release.frontier.points[:6]]
+    points = [replace(point, dropped=plans.NAMES[:4]) for point in release.frontier.points[:6]]
     points = [replace(point, chosen=at == 2) for at, point in enumerate(points)]
     turned = replace(release, frontier=replace(release.frontier, points=tuple(points[::-1])))
     told = neighbours(turned)

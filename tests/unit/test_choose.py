@@ -9,7 +9,7 @@ from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError, TargetOutOfReach
 from practise_deploy.planning.choose import choose_blocks, count_reaching, out_of_reach, predicted_percent, scores_of
 from practise_deploy.terms import Budget, Recoverability
-from unit import releases
+from unit import plans, releases
 
 BASELINE_MS = 10.0
 
@@ -27,7 +27,7 @@ def saving(block: str, ms: float, half: float = 0.1, distinguishable: bool = Tru
 
 def table(*savings: Saving, additivity: Interval | None = None) -> LatencyTable:
     return replace(
-        releases.latency(), baseline_ms=interval(BASELINE_MS), resolution_ms=0.1, savings=savings, additivity=additivity
+        plans.latency(), baseline_ms=interval(BASELINE_MS), resolution_ms=0.1, savings=savings, additivity=additivity
     )
 
 

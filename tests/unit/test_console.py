@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from practise_deploy.console import Console
-from unit import releases
+from unit import plans, releases
 
 Shown = Callable[[Console], None]
 
 SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
     "blocks": (
-        lambda c: c.show_blocks(releases.blocks(), releases.network()),
+        lambda c: c.show_blocks(plans.blocks(), plans.network()),
         (
             "layer4.1",
             "64 × 56 × 56",
@@ -27,11 +27,11 @@ SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
         ),
     ),
     "latency": (
-        lambda c: c.show_latency(releases.latency()),
+        lambda c: c.show_latency(plans.latency()),
         ("1.92 (1.85 to 1.99)", "31.42 ms (31.31 to 31.53)", "640 run, 1 discarded", "95%"),
     ),
     "plan": (
-        lambda c: c.show_plan(releases.plan(), releases.recoverability()),
+        lambda c: c.show_plan(plans.plan(), plans.recoverability()),
         (
             "layer2.2",
             "kept: no measurable saving",

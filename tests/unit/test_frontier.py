@@ -14,7 +14,7 @@ from practise_deploy.model.images import HeldOutImages
 from practise_deploy.shipping.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
 from practise_deploy.shipping.verify import Form, Outputs
 from practise_deploy.terms import Plan
-from unit import releases
+from unit import plans, releases
 
 CLASSES = 4
 RANKED = tuple("abcdefgh")
@@ -27,13 +27,13 @@ def interval(estimate: float, half: float = 1.0) -> Interval:
 def plan(dropped: int, ranked: int = len(RANKED)) -> Plan:
     names = RANKED[:ranked]
     scores = {name: float(at) for at, name in enumerate(names)}
-    return replace(releases.plan(), scores=scores, dropped=names[:dropped])
+    return replace(plans.plan(), scores=scores, dropped=names[:dropped])
 
 
 def held_out(count: int, labels: list[int] | None = None) -> HeldOutImages:
     """Image number n is of class n modulo four, which its pixels say."""
     pixels = torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).contiguous()
-    return HeldOutImages(pixels, None if labels is None else torch.tensor(labels), releases.preprocessing())
+    return HeldOutImages(pixels, None if labels is None else torch.tensor(labels), plans.preprocessing())
 
 
 def answering(wrong_from: int | None = None) -> Form:
@@ -164,8 +164,8 @@ def test_network_that_gives_maps_has_no_accuracy_though_there_are_labels():
 def test_release_is_a_point_by_what_was_measured_and_verified():
     bench = replace(releases.comparison(), speedup=Interval(estimate=1.25, low=1.0, high=2.0, confidence=0.9))
     verification = releases.verification()
-    found = released_point(releases.plan(), bench, verification)
-    assert found.dropped == releases.DROPPED and found.recovery == "finetuned" and found.chosen
+    found = released_point(plans.plan(), bench, verification)
+    assert found.dropped == plans.DROPPED and found.recovery == "finetuned" and found.chosen
     reduction = found.reduction_percent
     assert (reduction.low, reduction.estimate, reduction.high) == pytest.approx((0.0, 20.0, 50.0))
     assert reduction.confidence == 0.9
@@ -176,5 +176,5 @@ def test_release_is_a_point_by_what_was_measured_and_verified():
 
 def test_release_without_labels_has_no_accuracy():
     verification = replace(releases.verification(), accuracy={}, drop_points=None)
-    found = released_point(releases.plan(), releases.comparison(), verification)
+    found = released_point(plans.plan(), releases.comparison(), verification)
     assert (found.accuracy, found.drop_points) == (None, None)

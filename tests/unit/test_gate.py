@@ -9,15 +9,15 @@ import pytest
 from practise_backends.terms import Interval
 from practise_deploy.shipping.gate import Demands, judge_gate, speedup_of
 from practise_deploy.terms import Budget, Frontier, FrontierPoint, Gate, Plan
-from unit import releases
+from unit import plans, releases
 
 
 def interval(low: float, estimate: float, high: float) -> Interval:
     return Interval(estimate=estimate, low=low, high=high, confidence=0.95)
 
 
-RANKED = tuple(releases.plan().scores)
-PLAN = replace(releases.plan(), dropped=RANKED[:4], set_share=None)
+RANKED = tuple(plans.plan().scores)
+PLAN = replace(plans.plan(), dropped=RANKED[:4], set_share=None)
 SPEEDUP, LOST = interval(1.2, 1.25, 1.3), interval(0.5, 1.0, 1.5)
 NONE = Frontier(points=(), fit_images=0, images=0)
 

@@ -13,7 +13,7 @@ from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.planning.interactions import best_sets, candidates_of, exhaustive_search
 from practise_deploy.planning.resampling import RESAMPLES, chosen_shares
 from practise_deploy.terms import Budget, Recoverabilities, Recoverability
-from unit import releases
+from unit import plans
 
 BASELINE_MS = 10.0
 
@@ -32,7 +32,7 @@ def table(ms: Sequence[float], half: float = 0.0, additivity: Interval | None = 
         )
         for at, one in enumerate(ms)
     )  # fmt: skip
-    return replace(releases.latency(), baseline_ms=interval(BASELINE_MS), savings=savings, additivity=additivity)
+    return replace(plans.latency(), baseline_ms=interval(BASELINE_MS), savings=savings, additivity=additivity)
 
 
 def judged(mse: Sequence[float], **interactions: object) -> Recoverabilities:

@@ -14,12 +14,12 @@ from practise_backends.terms import LatencyTable
 from practise_deploy.errors import InputError
 from practise_deploy.latency_table import Wanted, check_table, read_table, write_table
 from practise_deploy.store import read_arrays
-from unit import releases
+from unit import plans, releases
 
 
 def table() -> LatencyTable:
     return replace(
-        releases.latency(),
+        plans.latency(),
         samples={"rounds_ms": np.arange(6.0).reshape(3, 2), "engines": np.array(["original", "layer1.0"])},
         samples_sha256="ab" * 32,
     )
@@ -99,9 +99,9 @@ def test_damaged_field_is_named(tmp_path: Path, place: tuple[Any, ...], value: o
 INPUT = (1, 3, 224, 224)
 PATH = Path("r34.json")
 WANTED = Wanted(
-    blocks=tuple(block.name for block in releases.blocks() if block.droppable),
+    blocks=tuple(block.name for block in plans.blocks() if block.droppable),
     input_shape=INPUT,
-    backend=releases.latency().backend,
+    backend=plans.latency().backend,
     conditions=releases.CONDITIONS,
     structure_sha256="5a" * 32,
     here=releases.DEVICE.fingerprint,

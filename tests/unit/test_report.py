@@ -14,7 +14,7 @@ from practise_backends.terms import Interval
 from practise_deploy.report import render_html, render_markdown, render_runs_html
 from practise_deploy.report.words import count, duration, interval, number
 from practise_deploy.terms import Release
-from unit import releases
+from unit import plans, releases
 
 EVIL = "<script>alert('|')</script>"
 
@@ -58,7 +58,7 @@ def test_verdict_comes_first(page: str) -> None:
 
 
 def test_every_block_is_named_with_its_outcome(page: str) -> None:
-    for name in releases.NAMES:
+    for name in plans.NAMES:
         assert f'role="rowheader">{name}</th>' in page
     assert page.count("kept: no measurable saving") == 1
 
@@ -228,7 +228,7 @@ def test_markdown_is_short_and_has_intervals(release: Release) -> None:
     assert text.startswith(f"# torchvision:resnet34: {releases.SENTENCE}\n")
     assert "1.281× (1.275 to 1.287)" in text
     assert f"    {releases.COMMAND}" in text
-    assert all(f"| {name} |" in text for name in releases.NAMES)
+    assert all(f"| {name} |" in text for name in plans.NAMES)
     assert "2. **student**: 91.4% (88.3 to 91.4) same top-1 class" in text
     rows = [line for line in text.splitlines() if line.startswith("| layer")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} <= {4, 5, 7, 10}

@@ -7,7 +7,7 @@ import pytest
 from practise_backends.terms import Comparison, Interval
 from practise_deploy.shipping.verdict import judge
 from practise_deploy.terms import Accuracy, Constraint, Gate, Link, Plan, Verification
-from unit import releases
+from unit import plans, releases
 
 
 def interval(estimate: float, low: float, high: float) -> Interval:
@@ -15,7 +15,7 @@ def interval(estimate: float, low: float, high: float) -> Interval:
 
 
 def plan(target_percent: float | None) -> Plan:
-    return dataclasses.replace(releases.plan(), target_percent=target_percent)
+    return dataclasses.replace(plans.plan(), target_percent=target_percent)
 
 
 def away(target_percent: float | None) -> Plan:
