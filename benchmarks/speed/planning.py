@@ -49,6 +49,7 @@ from practise_deploy.planning.sequence import error_without, recover
 from practise_deploy.planning.sets import choose_set
 from practise_deploy.progress import Silent
 from practise_deploy.settings import Settings
+from practise_deploy.store import write_atomically
 from practise_deploy.terms import Block, Budget
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +227,7 @@ def case(name: str, images: int, count: int | None, beside: bool, data: Path) ->
 def main() -> None:
     """Measure the named networks' cases, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("names", nargs="*", choices=list(CASES), default=list(CASES), metavar="NETWORK")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -235,15 +236,17 @@ def main() -> None:
         return
     path = RESULTS / "planning.json"
     kept = json.loads(path.read_text())["cases"] if path.is_file() else []
-    for name in options.names or CASES:
+    for name in options.names:
         kept = [each for each in kept if each["network"] != name]
         for images, count, beside in CASES[name]:
             given = json.dumps([name, images, count, beside])
             command = [sys.executable, __file__, "--case", given, "--data", str(options.data)]
             ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-            kept.append(json.loads(ran.stdout.splitlines()[-1]))
-            path.write_text(json.dumps({"schema": 1, "cases": kept}, indent=1) + "\n")
-            print(name, images, count, kept[-1]["planning"], flush=True)
+            found = json.loads(ran.stdout.splitlines()[-1])
+            kept.append(found)
+            kept.sort(key=lambda each: list(CASES).index(each["network"]))
+            write_atomically(path, json.dumps({"schema": 1, "cases": kept}, indent=1) + "\n")
+            print(name, images, count, found["planning"], flush=True)
 
 
 if __name__ == "__main__":
