@@ -227,7 +227,7 @@ def case(name: str, images: int, count: int | None, beside: bool, data: Path) ->
 def main() -> None:
     """Measure the named networks' cases, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=list(CASES), default=list(CASES), metavar="NETWORK")
+    parser.add_argument("names", nargs="*", choices=list(CASES), metavar="NETWORK")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -236,7 +236,7 @@ def main() -> None:
         return
     path = RESULTS / "planning.json"
     kept = json.loads(path.read_text())["cases"] if path.is_file() else []
-    for name in options.names:
+    for name in options.names or CASES:
         kept = [each for each in kept if each["network"] != name]
         for images, count, beside in CASES[name]:
             given = json.dumps([name, images, count, beside])
