@@ -227,13 +227,15 @@ def case(name: str, images: int, count: int | None, beside: bool, data: Path) ->
 def main() -> None:
     """Measure the named networks' cases, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=list(CASES), metavar="NETWORK")
+    parser.add_argument("names", nargs="*", metavar="NETWORK", help=", ".join(CASES))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
         print(json.dumps(case(*json.loads(options.case), options.data)))
         return
+    if unknown := set(options.names) - set(CASES):
+        parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     path = RESULTS / "planning.json"
     kept = json.loads(path.read_text())["cases"] if path.is_file() else []
     for name in options.names or CASES:
