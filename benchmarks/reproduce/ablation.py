@@ -79,7 +79,7 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-CONFIRMED = ("paper", "default", "no finetuning", "features alone", "no mixing")
+CONFIRMED = ("paper", "default", "no finetuning", "features alone", "exits x10", "no mixing")
 DECISIVE = (*CONFIRMED, "from the plain drop", "no averaging", "norms trained", "SGD")
 
 

@@ -161,11 +161,12 @@ def _scored(trial: _Trial, lesson: Lesson, judge: _Judge, schedule: Schedule, le
     if trial.adaptors:
         trained = judge.errors(trial.absorbed(lesson.teacher), trial.feature)
         count = len(trial.adaptors)
+        adaptors = f"{count} adaptor{'s' if count > 1 else ''}"
         if trained.mean() <= plain.mean():
-            best, method = trained, f"{count} adaptors, {schedule.steps} SGD steps"
+            best, method = trained, f"{adaptors}, {schedule.steps} SGD steps"
         else:  # identity adaptors belong to the minimum too
             what = "were worse" if math.isfinite(trained.mean()) else "diverged"
-            method = f"plain ({count} trained adaptors {what})"
+            method = f"plain (the {adaptors} {what})"
     return Recoverability(
         block=trial.block.name,
         mse=mean_interval(best),
