@@ -66,6 +66,7 @@ VARIANTS: dict[str, Variant] = {
     "features alone": Variant(schedule=replace(TINY, exits=0.0)),
     "exits x1": Variant(schedule=replace(TINY, exits=1.0)),
     "exits x10": Variant(schedule=replace(TINY, exits=10.0)),
+    "exits x30": Variant(schedule=replace(TINY, exits=30.0)),
     "no averaging": Variant(schedule=replace(TINY, average=0.0)),
     "norms trained": Variant(schedule=replace(TINY, norms="trained")),
     "norms re-estimated": Variant(schedule=replace(TINY, norms="re-estimated")),
