@@ -11,13 +11,14 @@ def tiny_sets() -> str:
     if found is None:
         return ABSENT
     known = [point for point in found["points"] if any(each["seeds"] for each in point["methods"].values())]
-    parts = [_point(point) for point in known]
+    parts = [point_table(point) for point in known]
     missing = len(found["missing"])
     state = f"{missing} of {found['done'] + missing} units are missing." if missing else "All units are done."
     return "\n\n".join([*parts, _figures(found["figures"]), state])
 
 
-def _point(point: dict) -> str:
+def point_table(point: dict) -> str:
+    """All methods at one point."""
     rows = [
         f"**{point['network']}, {point['asked_percent']}% asked, {point['images']} images, {point['steps']} steps** (original {point['teacher_percent']:.2f}%)",
         "",
@@ -36,7 +37,16 @@ def _point(point: dict) -> str:
         rows.append(
             f"| {name} | {seeds}, {' and '.join(each['precision'])} | {each['mean']:.2f}{spread} | {less} | {points(each.get('ours_minus'))} |"
         )
-    return "\n".join(rows)
+    return "\n".join([*rows, *_recovered(point["methods"].get("ours"))])
+
+
+def _recovered(ours: dict | None) -> list[str]:
+    """How `ours` was finetuned, as `build` said it; units from before it was kept are named by their seeds."""
+    if not ours or not ours["recovered_by"]:
+        return []
+    unknown = ", ".join(str(seed) for seed in ours["recovery_unrecorded_seeds"])
+    earlier = f"; seed {unknown}: by an earlier default" if unknown else ""
+    return ["", f"`ours`: {'; or '.join(ours['recovered_by'])}{earlier}."]
 
 
 def _figures(figures: dict) -> str:

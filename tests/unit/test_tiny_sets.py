@@ -16,6 +16,7 @@ from benchmarks.reproduce.tiny.grid import GRIDS, METHODS, SCORES, Part, Unit, u
 from benchmarks.reproduce.tiny.lessons import distillation
 from benchmarks.reproduce.tiny.listing import listed
 from benchmarks.reproduce.tiny.shelf import Shelf, packed, unpacked
+from benchmarks.tables.tiny import point_table
 from practise_deploy.model.trace import trace
 
 UNIT = Unit(network="resnet20", reduction=22, images=50, method="random", seed=0, steps=10)
@@ -185,6 +186,17 @@ def test_summary_takes_the_best_filter_baseline_and_the_measured_reduction_where
     assert made["figures"]["ours_minus_best_filters_mean_at_22"]["estimate"] == pytest.approx(12.5)
     point = made["points"][0]["methods"]["ours"]
     assert (point["reduction_percent"]["estimate"], point["reduction_measured"]) == (25.0, True)
+
+
+def test_summary_tells_units_of_one_default_from_those_of_another():
+    units = [replace(UNIT, method="ours", seed=seed) for seed in range(3)]
+    ways = [{}, {"recovered_by": "300 steps, exits x10"}, {"recovered_by": "300 steps, exits x3"}]
+    found = {unit: record(unit, **way) for unit, way in zip(units, ways, strict=True)}
+    ours = summary.summary("small", units, found, {})["points"][0]["methods"]["ours"]
+    assert ours["recovered_by"] == ["300 steps, exits x10", "300 steps, exits x3"]
+    assert ours["recovery_unrecorded_seeds"] == [0]
+    said = point_table(summary.summary("small", units, found, {})["points"][0])
+    assert said.endswith("`ours`: 300 steps, exits x10; or 300 steps, exits x3; seed 0: by an earlier default.")
 
 
 def test_distillation_of_the_teacher_itself_is_a_tenth_of_the_cross_entropy():

@@ -26,10 +26,11 @@ from .subjects import Subject
 
 def recovered_by_default(
     unit: Unit, subject: Subject, images: FitImages, table: LatencyTable, where: tuple[torch.device, torch.dtype]
-) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """The student that `practise-deploy build` would make with the unit's budget, images, seed and steps, and its blocks.
+) -> tuple[fx.GraphModule, tuple[str, ...], str]:
+    """The student that `practise-deploy build` would make with the unit's budget, images, seed and steps.
 
-    where: the device and the precision of the finetuning steps.
+    Gives it, the blocks that went, and how it was finetuned, as `build` says it: defaults change, and units of one table
+    should be of the same. where: the device and the precision of the finetuning steps.
     """
     device, dtype = where
     teacher, feature, seed = subject.teacher.cpu(), subject.feature, unit.seed
@@ -49,8 +50,8 @@ def recovered_by_default(
         asked = Settings(recipe="refit", iterations=unit.steps, seed=seed)
         schedule = schedule_for(asked, subject.network.input_shape[-1], dtype)
         pair = subject.pair(student, plan.dropped, device)
-        finetune(pair, start, images, schedule, Silent())
-    return student.eval(), plan.dropped
+        done = finetune(pair, start, images, schedule, Silent())
+    return student.eval(), plan.dropped, done.method
 
 
 def sure(table: LatencyTable) -> LatencyTable:

@@ -94,6 +94,8 @@ def _method(wanted: Sequence[Unit], done: Found, sets: Sets) -> Record:
         "seeds": sorted(records),
         "missing_seeds": sorted(unit.seed for unit in wanted if unit not in done),
         "precision": sorted({each["precision"] for each in records.values()}),
+        "recovered_by": sorted({how for each in records.values() if (how := each.get("recovered_by"))}),
+        "recovery_unrecorded_seeds": sorted(seed for seed, each in records.items() if not each.get("recovered_by")),
         "accuracy_percent": accuracy,
         "mean": float(np.mean(accuracy)) if accuracy else None,
         "std": float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,

@@ -106,9 +106,10 @@ def _scores(unit: Unit, place: Place) -> dict[str, float]:
 
 def _ours(unit: Unit, place: Place, subject: Subject, images: FitImages) -> Recovered:
     table = table_of(place.results, unit.network)
-    student, dropped = recovered_by_default(unit, subject, images, table, (place.device, place.dtype))
+    student, dropped, how = recovered_by_default(unit, subject, images, table, (place.device, place.dtype))
     own = feature_in(student, subject.feature, subject.named(dropped))
-    return Recovered(student, own, _of_blocks(dropped, place, unit) | {"learning_rate": None, "last_loss": None})
+    taught = {"learning_rate": None, "last_loss": None, "recovered_by": how}
+    return Recovered(student, own, _of_blocks(dropped, place, unit) | taught)
 
 
 def _blocks(
