@@ -45,8 +45,8 @@ def _recovered(ours: dict | None) -> list[str]:
     if not ours or not ours["recovered_by"]:
         return []
     unknown = ", ".join(str(seed) for seed in ours["recovery_unrecorded_seeds"])
-    earlier = f"; seed {unknown}: by an earlier default" if unknown else ""
-    return ["", f"`ours`: {'; or '.join(ours['recovered_by'])}{earlier}."]
+    rest = f"; seed {unknown}: not recorded" if unknown else ""
+    return ["", f"`ours`: {'; or '.join(ours['recovered_by'])}{rest}."]
 
 
 def _figures(figures: dict) -> str:

@@ -126,19 +126,7 @@ def latency() -> LatencyTable:
                 same=True,
             ),
         ),
-        sets=tuple(
-            SetCheck(
-                dropped=names,
-                predicted_percent=predicted,
-                measured_percent=around(measured, 0.3),
-            )
-            for names, predicted, measured in (
-                (("layer1.0", "layer3.1"), 10.8, 10.4),
-                (("layer1.1", "layer2.1", "layer4.1"), 15.4, 14.9),
-                (("layer1.2", "layer2.2", "layer3.3", "layer3.5"), 20.7, 19.6),
-                (NAMES[:8], 43.1, 41.2),
-            )
-        ),
+        sets=set_checks(),
         additivity=around(0.957, 0.014),
         environment=environment(),
         notes=("threads were pinned to cores 0 and 1",),
@@ -146,6 +134,20 @@ def latency() -> LatencyTable:
         rounds=640,
         discarded=("round 17: 'original' took 190 ms, more than 5 times its running median of 31.4 ms",),
         stopped_because="the interval of every ratio is within +-0.25%",
+    )
+
+
+def set_checks() -> tuple[SetCheck, ...]:
+    """Sets that saved a little less than their blocks together."""
+    found = (
+        (("layer1.0", "layer3.1"), 10.8, 10.4),
+        (("layer1.1", "layer2.1", "layer4.1"), 15.4, 14.9),
+        (("layer1.2", "layer2.2", "layer3.3", "layer3.5"), 20.7, 19.6),
+        (NAMES[:8], 43.1, 41.2),
+    )
+    return tuple(
+        SetCheck(dropped=names, predicted_percent=predicted, measured_percent=around(measured, 0.3))
+        for names, predicted, measured in found
     )
 
 

@@ -196,7 +196,7 @@ def test_summary_tells_units_of_one_default_from_those_of_another():
     assert ours["recovered_by"] == ["300 steps, exits x10", "300 steps, exits x3"]
     assert ours["recovery_unrecorded_seeds"] == [0]
     said = point_table(summary.summary("small", units, found, {})["points"][0])
-    assert said.endswith("`ours`: 300 steps, exits x10; or 300 steps, exits x3; seed 0: by an earlier default.")
+    assert said.endswith("`ours`: 300 steps, exits x10; or 300 steps, exits x3; seed 0: not recorded.")
 
 
 def test_distillation_of_the_teacher_itself_is_a_tenth_of_the_cross_entropy():
