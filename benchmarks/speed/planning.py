@@ -74,20 +74,20 @@ class Counter:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Count every operation that the traced networks execute; in a graph of gradients it counts three times."""
-        plain = values.execute
+        plain = values.execute_run
 
-        def counted(traced: fx.GraphModule, node: fx.Node, env: values.Env) -> torch.Tensor:
-            value = plain(traced, node, env)
-            if isinstance(value, torch.Tensor) and self.macs.get(node.name):
+        def counted(traced: fx.GraphModule, run: tuple[fx.Node, ...], env: values.Env) -> torch.Tensor:
+            value, macs = plain(traced, run, env), sum(self.macs.get(node.name, 0) for node in run)
+            if isinstance(value, torch.Tensor) and macs:
                 times = 3 if self.gradients and value.requires_grad else 1
-                self.images += times * len(value) * self.macs[node.name] / self.whole
+                self.images += times * len(value) * macs / self.whole
             return value
 
-        values.execute = counted
+        values.execute_run = counted
         try:
             yield
         finally:
-            values.execute = plain
+            values.execute_run = plain
 
     gradients = True
 

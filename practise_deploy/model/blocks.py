@@ -8,7 +8,6 @@ its entry, if nothing else enters or leaves it and both have the same shape.
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -17,12 +16,11 @@ from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
 from practise_deploy.errors import NoDroppableBlock
+from practise_deploy.model.operators import is_addition, is_relu, is_relu6
 from practise_deploy.model.trace import is_computed, module_of, scope_kinds, scope_of, shape_of
 from practise_deploy.model.values import macs_by_node
 from practise_deploy.terms import Block
 
-_ADDITIONS = {operator.add, torch.add, torch.ops.aten.add.Tensor}
-_RELUS = {torch.relu, nn.functional.relu, nn.functional.relu6, torch.ops.aten.relu.default}
 _KEEPS_SIGN = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.Dropout)
 
 
@@ -66,27 +64,6 @@ def droppable(blocks: Iterable[Block]) -> tuple[Block, ...]:
             remedy="choose a network with residual connections; practise-deploy inspect lists the units that were found",
         )
     return found
-
-
-def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a value is the ReLU or ReLU6 of another."""
-    if isinstance(module_of(traced, node), (nn.ReLU, nn.ReLU6)):
-        return True
-    return node.target in _RELUS or (node.op == "call_method" and node.target == "relu")
-
-
-def is_relu6(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a value is the ReLU6 of another."""
-    return isinstance(module_of(traced, node), nn.ReLU6) or node.target is nn.functional.relu6
-
-
-def is_addition(node: fx.Node) -> bool:
-    """Whether a value is the sum of two computed values of one shape."""
-    if node.target not in _ADDITIONS and not (node.op == "call_method" and node.target == "add"):
-        return False
-    sources = [n for n in node.args if isinstance(n, fx.Node) and n.op != "get_attr"]
-    shapes = {shape_of(n) for n in sources}
-    return len(sources) == 2 and len(shapes) == 1 and None not in shapes and len(shapes.pop() or ()) >= 3
 
 
 def _units(traced: fx.GraphModule) -> list[_Unit]:

@@ -8,37 +8,21 @@ import torch
 from torch import Tensor, fx, nn
 
 from practise_deploy.errors import InputError
+from practise_deploy.model.execution import Env, execute, execute_run, runs_of
 from practise_deploy.model.trace import is_computed, module_of, shape_of
 
-Env = dict[str, Tensor]
-
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
-
-
-def execute(traced: fx.GraphModule, node: fx.Node, env: Env) -> Tensor:
-    """One value from those it is computed of."""
-    if node.op == "get_attr":
-        value: object = traced
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
-        return value  # type: ignore[return-value]
-    args = fx.node.map_arg(node.args, lambda n: env[n.name])
-    kwargs = fx.node.map_arg(node.kwargs, lambda n: env[n.name])
-    if node.op == "call_module":
-        return traced.get_submodule(str(node.target))(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def compute(traced: fx.GraphModule, nodes: Sequence[fx.Node], env: Env, keep: frozenset[str]) -> Env:
     """Compute `nodes` in order on top of the known values; returns `keep`, frees the rest after their last use."""
     env = dict(env)
-    last_use = {user.name: node for node in nodes for user in node.all_input_nodes}
-    for node in nodes:
-        env[node.name] = execute(traced, node, env)
-        for used in node.all_input_nodes:
-            if last_use[used.name] is node and used.name not in keep:
+    runs = list(runs_of(traced, nodes, keep))
+    last_use = {used.name: run for run in runs for used in run[0].all_input_nodes}
+    for run in runs:
+        env[run[-1].name] = execute_run(traced, run, env)
+        for used in run[0].all_input_nodes:
+            if last_use[used.name] is run and used.name not in keep:
                 env.pop(used.name, None)
     return {name: value for name, value in env.items() if name in keep}
 

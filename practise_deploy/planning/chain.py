@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from torch import Tensor, fx
 
+from practise_deploy.model.execution import Env
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import drop_blocks, junctions
-from practise_deploy.model.values import Env, batches, compute, input_of, named, order_of
+from practise_deploy.model.values import batches, compute, input_of, named, order_of
 from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of
 from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.frontier import before, live, moved, until_cut

@@ -10,7 +10,8 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from practise_deploy.model.compute import autocast
-from practise_deploy.model.values import Env, compute, logits_of, named, order_of
+from practise_deploy.model.execution import Env
+from practise_deploy.model.values import compute, logits_of, named, order_of
 
 _SCALES = (0.5, 0.63, 0.8, 0.9, 1.0, 1.12, 1.25, 1.6, 2.0, 2.5, 4.0)
 

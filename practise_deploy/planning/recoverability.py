@@ -20,15 +20,16 @@ from practise_backends.intervals import bootstrap
 from practise_backends.terms import Interval, Progress
 from practise_deploy.errors import InputError
 from practise_deploy.model.compute import autocast
+from practise_deploy.model.execution import Env
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.values import Env, batches, compute, input_of, named, order_of
+from practise_deploy.model.values import batches, compute, input_of, logits_of, named, order_of
 from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of, interactions_of, joined
 from practise_deploy.planning.equations import PLAIN, NormalEquations, options
 from practise_deploy.planning.race import still_racing, winner_of
 from practise_deploy.planning.refit import start_of
-from practise_deploy.planning.replay import changed, replay
+from practise_deploy.planning.replay import changed, read_by_replay, replay
 from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, Sampler, at_positions, rows_for, values_for
 from practise_deploy.planning.sites import junction_site
 from practise_deploy.planning.writers import Site
@@ -54,8 +55,17 @@ class _Candidate:
     def __post_init__(self) -> None:
         self.racing = [PLAIN] if self.site is None else list(WAYS)
 
+    @property
+    def needs(self) -> set[str]:
+        """The teacher's values that `without` reads."""
+        from_entry = {self.block.entry} | read_by_replay(self.student, self.block.entry)
+        if self.site is None:
+            return from_entry
+        value, sources = self.site.value.name, {writer.source.name for writer in self.site.writers}
+        return from_entry | sources | {value} | read_by_replay(self.student, value)
+
     def without(self, teacher: fx.GraphModule, env: Env, method: str) -> Ends:
-        """Where the network without the block ends, its site solved in one way. env: all of the teacher's values."""
+        """Where the network without the block ends, its site solved in one way. env: the teacher's values that it needs."""
         if method == PLAIN or self.site is None:
             return replay(self.student, env, self.block.entry, env[self.block.entry], self.end)
         value = changed(teacher, self.site, self.changes[method], env, self.end[1])
@@ -82,10 +92,11 @@ def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Pr
         return Recoverabilities(of=())
     folds = lesson.folds
     work, products = _Work(progress, lesson, folds, len(candidates)), []
+    needed = frozenset[str]().union(*(candidate.needs for candidate in candidates))
     with torch.no_grad():
         for learn, judge in folds:
             _fit(lesson, candidates, learn, work)
-            for env, wanted in _teacher_on(lesson, judge):
+            for env, wanted in _teacher_on(lesson, judge, needed):
                 products.append(_judge(lesson.teacher, candidates, env, wanted, work))
     best = [(candidate.block.name, candidate.best) for candidate in candidates]
     learned, judged = len(folds[0][0]), sum(len(judge) for _, judge in folds)
@@ -177,17 +188,15 @@ def _sum_equations(
             equations.add(*rows_for(teacher, candidate.site, env, target, sampler))
 
 
-def _teacher_on(lesson: Lesson, images: FitImages) -> Iterator[tuple[Env, Ends]]:
-    """All of the teacher's values, and where it ends, by batch."""
-    start = input_of(lesson.teacher).name
-    nodes = order_of(
-        [n for n in lesson.teacher.graph.nodes if n.op not in ("placeholder", "output", "get_attr")], {start}
-    )
-    keep = frozenset(node.name for node in lesson.teacher.graph.nodes)
+def _teacher_on(lesson: Lesson, images: FitImages, needed: frozenset[str]) -> Iterator[tuple[Env, Ends]]:
+    """The teacher's needed values, and where it ends, by batch."""
+    teacher = lesson.teacher
+    start, ends = input_of(teacher).name, {lesson.feature, logits_of(teacher).name}
+    nodes = order_of([named(teacher, name) for name in needed | ends], {start})
     for part in batches(len(images), lesson.batch_size):
         with autocast(lesson.device, lesson.judging):
-            env = compute(lesson.teacher, nodes, {start: images.batch(part)}, keep)
-        yield env, end_of(lesson.teacher, env, lesson.feature)
+            env = compute(teacher, nodes, {start: images.batch(part)}, needed | ends | {start})
+        yield env, end_of(teacher, env, lesson.feature)
 
 
 def _judge(teacher: fx.GraphModule, candidates: Sequence[_Candidate], env: Env, wanted: Ends, work: _Work) -> _Products:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from practise_deploy.model.compute import autocast
-from practise_deploy.model.values import Env, downstream, named
+from practise_deploy.model.execution import Env
+from practise_deploy.model.values import downstream, named
 from practise_deploy.planning.criterion import Ends, end_of
 from practise_deploy.planning.writers import Site, convolution_at
 
@@ -22,6 +23,13 @@ def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype:
             x, stride, padding = env[writer.source.name], convolution.stride, convolution.padding
             total = total + nn.functional.conv2d(x, kernel, None, stride, padding, convolution.dilation)
     return env[site.value.name] + total
+
+
+def read_by_replay(network: fx.GraphModule, name: str) -> set[str]:
+    """The values beside the changed one that a replay from it reads."""
+    affected = downstream(named(network, name))
+    behind = (node for node in network.graph.nodes if node.name in affected and node.name != name)
+    return {source.name for node in behind for source in node.all_input_nodes} - affected
 
 
 def replay(network: fx.GraphModule, env: Env, name: str, value: Tensor, end: tuple[str, torch.dtype]) -> Ends:

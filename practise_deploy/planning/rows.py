@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
+from practise_deploy.model.execution import Env
 from practise_deploy.model.trace import shape_of
-from practise_deploy.model.values import Env
 from practise_deploy.planning.writers import Site, convolution_at
 
 ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000

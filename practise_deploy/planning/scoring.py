@@ -21,12 +21,13 @@ from torch.nn.functional import mse_loss
 from practise_backends.terms import Progress
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.draws import Draw
+from practise_deploy.model.execution import Env
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.values import Env, batches, compute, downstream, forward, named, order_of
+from practise_deploy.model.values import batches, compute, downstream, forward, named, order_of
 from practise_deploy.planning.adaptors import Adaptor, absorb_adaptors, insert_adaptors
 from practise_deploy.planning.criterion import Ends, errors_of
 from practise_deploy.planning.recoverability import mean_interval

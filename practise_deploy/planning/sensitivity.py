@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.model.values import Env, compute, named, order_of
+from practise_deploy.model.execution import Env
+from practise_deploy.model.values import compute, named, order_of
 
 
 def sensitivities(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx, nn
 
-from practise_deploy.model.blocks import is_addition, is_relu
+from practise_deploy.model.operators import is_addition, is_relu
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import junctions
 from practise_deploy.model.trace import module_of, shape_of
