@@ -29,8 +29,9 @@ def execute(traced: fx.GraphModule, node: fx.Node, env: Env) -> Tensor:
         return value  # type: ignore[return-value]
     args = fx.node.map_arg(node.args, lambda n: env[n.name])
     kwargs = fx.node.map_arg(node.kwargs, lambda n: env[n.name])
-    if node.op == "call_module":
-        return traced.get_submodule(str(node.target))(*args, **kwargs)
+    module = module_of(traced, node)
+    if module is not None:
+        return module(*args, **kwargs)
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     return node.target(*args, **kwargs)  # type: ignore[operator]

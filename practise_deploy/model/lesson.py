@@ -49,5 +49,5 @@ class Lesson:
 
     @property
     def batch_size(self) -> int:
-        """Images a pass: as many as keep all values of a network in memory."""
-        return 8 if self.images.pixels.shape[-1] > 64 else 64
+        """Images a pass: as many as keep the values that matter of a network in memory."""
+        return 16 if self.images.pixels.shape[-1] > 64 else 64

@@ -61,7 +61,7 @@ class Chain:
         first = before(self.student, self.sites, self.in_memory)
         self.reached = len(first)
         common = live(self.student, until_cut(self.student, first, cuts), self.sites)
-        for x in _parts(learn, (min if self.weighted else max)(_BATCH, lesson.batch_size)):
+        for x in _parts(learn, _BATCH if self.weighted else lesson.batch_size):
             known = self._known(common, x)
             self._look(known)
             self.learn += moved(self.student, first, [known], self.sites)

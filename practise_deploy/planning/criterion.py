@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx
@@ -16,12 +17,17 @@ from practise_deploy.model.values import compute, logits_of, named, order_of
 _SCALES = (0.5, 0.63, 0.8, 0.9, 1.0, 1.12, 1.25, 1.6, 2.0, 2.5, 4.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ends:
     """Where a network ends. Shapes: features [n, ...] before pooling, logits [n, classes] or None where it has none."""
 
     features: Tensor
     logits: Tensor | None
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """Of the features, image by image."""
+        return self.features.var(tuple(range(1, self.features.ndim)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +89,12 @@ def end_of(network: fx.GraphModule, known: Env, feature: str, dtype: torch.dtype
 
 def errors_of(wanted: Ends, found: Ends) -> Errors:
     """The student's errors, image by image."""
-    features = (wanted.features - found.features).flatten(1).square().mean(1)
+    features = (wanted.features - found.features).square().mean(tuple(range(1, wanted.features.ndim)))
     none = features.new_zeros(len(features), 0)
     both = wanted.logits is not None and found.logits is not None
     goal, own = (wanted.logits, found.logits) if both else (none, none)
     assert goal is not None and own is not None
-    return Errors(features, wanted.features.flatten(1).var(1), goal, own)
+    return Errors(features, wanted.variance, goal, own)
 
 
 def joined(parts: list[Errors]) -> Errors:
@@ -98,7 +104,7 @@ def joined(parts: list[Errors]) -> Errors:
 
 def interactions_of(wanted: Ends, found: list[Ends]) -> Tensor:
     """Inner products of what several students change of the features, over their variance. Shapes: [n, students, students]."""
-    variance, products = wanted.features.double().flatten(1).var(1).mean().clamp_min(1e-12), []
+    variance, products = wanted.variance.double().mean().clamp_min(1e-12), []
     for image, goal in enumerate(wanted.features):
         moved = torch.stack([(each.features[image] - goal).flatten() for each in found]).double()
         products.append(moved @ moved.T / (moved.shape[1] * variance))

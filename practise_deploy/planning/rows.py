@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -34,10 +36,10 @@ def patches_of(convolution: nn.Conv2d, x: Tensor, positions: tuple[Tensor, Tenso
     """im2col at some output positions. Shapes: x [n, c, h, w] -> [n * positions, c * kernel]."""
     (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
     ph, pw = (int(side) for side in convolution.padding)
-    padded = nn.functional.pad(x, (pw, pw, ph, ph))
+    padded = nn.functional.pad(x, (pw, pw, ph, ph)) if ph or pw else x
     rows, columns = positions
-    taps = [padded[:, :, rows * sh + i * dh, columns * sw + j * dw] for i in range(kh) for j in range(kw)]
-    return torch.stack(taps, 2).permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
+    taps = [at_positions(padded, (rows * sh + i * dh, columns * sw + j * dw)) for i, j in product(range(kh), range(kw))]
+    return torch.stack(taps, 3).flatten(0, 1).flatten(1)
 
 
 def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
@@ -58,7 +60,7 @@ def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampl
 
 def at_positions(value: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
     """Shapes: [n, channels, height, width] -> [n, positions, channels]."""
-    return value[:, :, positions[0], positions[1]].permute(0, 2, 1)
+    return value.permute(0, 2, 3, 1)[:, positions[0], positions[1]]  # values are channels last: whole vectors are read
 
 
 def values_for(site: Site) -> list[fx.Node]:
