@@ -3,7 +3,8 @@
     python benchmarks/reproduce/ablation.py [--network resnet20] [--images 50] [--seed 0] [--list] [--data ../shared/data]
 
 All variants take as many steps as `practise-deploy build` does. A grid of independent units (network, images, seed,
-variant), one JSON each under benchmarks/results/ablation/; a unit that is there is not computed again, and several processes
+variant), one JSON each under benchmarks/results/ablation/: many variants are screened with one seed, those that the default was
+decided by have several. A unit that is there is not computed again, and several processes
 may run side by side. `summary.json` is written anew after every unit: mean accuracy, and the paired difference to the
 default by seed.
 """
@@ -44,7 +45,6 @@ from practise_deploy.store import write_atomically
 from practise_deploy.terms import Student
 
 RESULTS = ROOT / "benchmarks" / "results" / "ablation"
-IMAGES = (50, 500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,20 +86,37 @@ DECISIVE = (*CONFIRMED, "from the plain drop", "no averaging", "norms trained", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A network, the blocks it loses, how many seeds, and which variants it is tried with."""
+    """A network, the blocks it loses, and which variants it is tried with.
+
+    seeds: of these variants. screened: further ones, tried with the first seed alone.
+    """
 
     dropped: tuple[str, ...]
     seeds: int
     variants: tuple[str, ...]
+    screened: tuple[str, ...] = ()
+    images: tuple[int, ...] = (50, 500)
+
+    def tried(self, seed: int) -> tuple[str, ...]:
+        """The variants of a seed."""
+        return (*self.variants, *(self.screened if seed == 0 else ()))
 
 
 CASES: dict[str, Case] = {
-    "resnet20": Case(dropped=("layer1.1", "layer2.2"), seeds=3, variants=tuple(VARIANTS)),
+    "resnet20": Case(
+        dropped=("layer1.1", "layer2.2"),
+        seeds=3,
+        variants=(*DECISIVE, "exits x30"),
+        screened=tuple(name for name in VARIANTS if name not in (*DECISIVE, "exits x30")),
+    ),
     "resnet56": Case(
-        dropped=("layer1.8", "layer1.5", "layer1.3", "layer2.6", "layer2.5", "layer2.4"), seeds=2, variants=DECISIVE
+        dropped=("layer1.8", "layer1.5", "layer1.3", "layer2.6", "layer2.5", "layer2.4"),
+        seeds=2,
+        variants=CONFIRMED,
+        screened=tuple(name for name in DECISIVE if name not in CONFIRMED),
     ),
     "efficientnet-lite0": Case(
-        dropped=("_blocks.2", "_blocks.7", "_blocks.10", "_blocks.13"), seeds=1, variants=CONFIRMED
+        dropped=("_blocks.2", "_blocks.7", "_blocks.10", "_blocks.13"), seeds=1, variants=CONFIRMED, images=(500,)
     ),
 }
 
@@ -122,8 +139,9 @@ class Unit:
 def units() -> Iterator[Unit]:
     """Seed by seed, so that a grid that is stopped early has whole seeds."""
     for network, case in CASES.items():
-        for seed, images, variant in product(range(case.seeds), IMAGES, case.variants):
-            yield Unit(network=network, images=images, seed=seed, variant=variant)
+        for seed, images in product(range(case.seeds), case.images):
+            for variant in case.tried(seed):
+                yield Unit(network=network, images=images, seed=seed, variant=variant)
 
 
 @lru_cache(maxsize=4)
