@@ -98,7 +98,10 @@ def test_plan_tells_what_was_verified_and_how_sure_it_is(finished: Path):
     plan = release["plan"]
     chosen, *others = plan["considered"]
     assert chosen["dropped"] == plan["dropped"] and chosen["reason"] == ""
-    assert chosen["verified_error"] >= release["recovered"]["relative"] > 0  # the whole recovery does no worse
+    rounding = 1 + 1e-4  # the two are summed in batches of different sizes
+    assert (
+        rounding * chosen["verified_error"] >= release["recovered"]["relative"] > 0
+    )  # the whole recovery does no worse
     assert others and all(one["verified_error"] >= chosen["verified_error"] and one["reason"] for one in others)
     assert set(plan["chosen_share"]) == set(plan["scores"]) and 0 < plan["set_share"] <= 1
     assert "Sets that were considered" in (finished / "report.html").read_text()
