@@ -16,8 +16,16 @@ from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
 from practise_deploy.errors import NoDroppableBlock
-from practise_deploy.model.operators import is_addition, is_relu, is_relu6
-from practise_deploy.model.trace import is_computed, module_of, scope_kinds, scope_of, shape_of
+from practise_deploy.model.operators import (
+    is_addition,
+    is_computed,
+    is_relu,
+    is_relu6,
+    module_of,
+    scope_kinds,
+    scope_of,
+    shape_of,
+)
 from practise_deploy.model.values import macs_by_node
 from practise_deploy.terms import Block
 

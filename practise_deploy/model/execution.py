@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import hardtanh, relu
 
-from practise_deploy.model.operators import is_addition, is_relu, is_relu6
-from practise_deploy.model.trace import module_of
+from practise_deploy.model.operators import is_addition, is_relu, is_relu6, module_of
 
 Env = dict[str, Tensor]
 Run = tuple[fx.Node, ...]

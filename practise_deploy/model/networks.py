@@ -11,8 +11,9 @@ import torch
 from torch import fx
 
 from practise_deploy.errors import InputError
+from practise_deploy.model.operators import module_of
 from practise_deploy.model.sources import Config, construct
-from practise_deploy.model.trace import annotate_shapes, module_of, trace
+from practise_deploy.model.trace import annotate_shapes, trace
 from practise_deploy.model.values import find_feature, input_of, logits_of, macs_by_node
 from practise_deploy.model.weights import load_state_dict
 from practise_deploy.settings import Settings

@@ -1,16 +1,53 @@
-"""What a value of a traced network is: a sum, a rectifier's output."""
+"""What a value of a traced network is: its shape, the module that gives it and those around, a sum, a rectifier's output."""
 
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import fx, nn
 
-from practise_deploy.model.trace import module_of, shape_of
-
 _ADDITIONS = {operator.add, torch.add, torch.ops.aten.add.Tensor}
 _RELUS = {torch.relu, nn.functional.relu, nn.functional.relu6, torch.ops.aten.relu.default}
+
+
+def is_computed(node: fx.Node) -> bool:
+    """Whether a value is a tensor, or a tuple of tensors, that depends on more than weights."""
+    return node.op not in ("get_attr", "output") and node.meta.get("tensor_meta") is not None
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """The shape of a value, None where it is no tensor."""
+    return node.meta.get("shape")
+
+
+def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The module that a node calls, if it calls one."""
+    if node.op != "call_module":
+        return None
+    module: Any = traced
+    for part in str(node.target).split("."):
+        module = module._modules[part]  # `get_submodule` takes ten times as long, and every operation asks
+    return module
+
+
+def scope_of(node: fx.Node) -> tuple[str, ...]:
+    """The modules around a node, outermost first."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [entry[0] if isinstance(entry, tuple) else str(entry) for entry in stack.values()]
+    return tuple(name.removeprefix("L['self'].") for name in names)
+
+
+def scope_kinds(node: fx.Node) -> dict[str, str]:
+    """Class name of every module around a node."""
+    stack = node.meta.get("nn_module_stack") or {}
+    kinds = {}
+    for entry in stack.values():
+        if isinstance(entry, tuple):
+            kind = entry[1]
+            kinds[entry[0].removeprefix("L['self'].")] = getattr(kind, "__name__", str(kind).rsplit(".", 1)[-1])
+    return kinds
 
 
 def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:

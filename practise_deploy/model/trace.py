@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from practise_deploy.errors import InputError
+from practise_deploy.model.operators import module_of
 
 _IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
 _SIMPLE = (type(None), bool, int, float, str)
@@ -146,45 +147,6 @@ def annotate_shapes(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> Non
     for node in traced.graph.nodes:
         found = node.meta.get("tensor_meta")
         node.meta["shape"] = tuple(found.shape) if hasattr(found, "shape") else None
-
-
-def is_computed(node: fx.Node) -> bool:
-    """Whether a value is a tensor, or a tuple of tensors, that depends on more than weights."""
-    return node.op not in ("get_attr", "output") and node.meta.get("tensor_meta") is not None
-
-
-def shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    """The shape of a value, None where it is no tensor."""
-    return node.meta.get("shape")
-
-
-def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """The module that a node calls, if it calls one."""
-    if node.op != "call_module":
-        return None
-    module: nn.Module | None = traced
-    for part in str(node.target).split("."):
-        assert module is not None
-        module = module._modules[part]  # `get_submodule` takes ten times as long, and every operation asks
-    return module
-
-
-def scope_of(node: fx.Node) -> tuple[str, ...]:
-    """The modules around a node, outermost first."""
-    stack = node.meta.get("nn_module_stack") or {}
-    names = [entry[0] if isinstance(entry, tuple) else str(entry) for entry in stack.values()]
-    return tuple(name.removeprefix("L['self'].") for name in names)
-
-
-def scope_kinds(node: fx.Node) -> dict[str, str]:
-    """Class name of every module around a node."""
-    stack = node.meta.get("nn_module_stack") or {}
-    kinds = {}
-    for entry in stack.values():
-        if isinstance(entry, tuple):
-            kind = entry[1]
-            kinds[entry[0].removeprefix("L['self'].")] = getattr(kind, "__name__", str(kind).rsplit(".", 1)[-1])
-    return kinds
 
 
 def _read_from_now_on(old: fx.Node, new: fx.Node, position: dict[fx.Node, int]) -> None:

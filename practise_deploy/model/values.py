@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from practise_deploy.errors import InputError
 from practise_deploy.model.execution import Env, execute, execute_run, runs_of
-from practise_deploy.model.trace import is_computed, module_of, shape_of
+from practise_deploy.model.operators import is_computed, module_of, shape_of
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
 

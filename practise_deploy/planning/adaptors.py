@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from practise_deploy.model.operators import is_addition, is_relu
-from practise_deploy.model.trace import module_of, shape_of
+from practise_deploy.model.operators import is_addition, is_relu, module_of, shape_of
 from practise_deploy.model.values import named
 from practise_deploy.planning.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
 from practise_deploy.planning.writers import before_activation, readers_of, writer_of

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from torch import fx
 
 from practise_deploy.model.execution import Env
-from practise_deploy.model.trace import shape_of
+from practise_deploy.model.operators import shape_of
 from practise_deploy.model.values import compute, logits_of, order_of
 from practise_deploy.planning.writers import Site, Writer
 

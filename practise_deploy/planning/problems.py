@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.execution import Env
-from practise_deploy.model.trace import shape_of
+from practise_deploy.model.operators import shape_of
 from practise_deploy.planning.equations import NormalEquations
 from practise_deploy.planning.refit import put_in, start_of
 from practise_deploy.planning.replay import changed

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from practise_deploy.model.execution import Env
-from practise_deploy.model.trace import shape_of
+from practise_deploy.model.operators import shape_of
 from practise_deploy.planning.writers import Site, convolution_at
 
 ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx, nn
 
-from practise_deploy.model.operators import is_addition, is_relu
+from practise_deploy.model.operators import is_addition, is_relu, module_of, shape_of
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import junctions
-from practise_deploy.model.trace import module_of, shape_of
 from practise_deploy.model.values import named
 from practise_deploy.planning.writers import Site, before_activation, readers_of, writers_into
 from practise_deploy.terms import Block

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.model.operators import is_addition, is_relu, is_relu6
-from practise_deploy.model.trace import module_of
+from practise_deploy.model.operators import is_addition, is_relu, is_relu6, module_of
 from practise_deploy.planning.pointwise import Pointwise, multiply_before, put_behind, take_out
 from practise_deploy.planning.refit import add_bias, map_output
 from practise_deploy.planning.writers import Site, Writer, convolution_at, is_plain, passes_on, writers_into

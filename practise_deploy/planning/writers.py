@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from practise_deploy.model.operators import is_addition, is_relu
-from practise_deploy.model.trace import module_of
+from practise_deploy.model.operators import is_addition, is_relu, module_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import droppable, find_blocks
+from practise_deploy.model.operators import module_of
 from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.trace import module_of, trace
+from practise_deploy.model.trace import trace
 from practise_deploy.model.values import forward, named
 from practise_deploy.planning.adaptors import absorb_adaptors, insert_adaptors
 from practise_deploy.planning.equations import NormalEquations

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from practise_deploy.model.trace import module_of, trace
+from practise_deploy.model.operators import module_of
+from practise_deploy.model.trace import trace
 from practise_deploy.model.values import compute, find_feature, input_of, logits_of, order_of
 from practise_deploy.planning.pointwise import Pointwise
 from practise_deploy.planning.streams import absorb, insert, stream_of

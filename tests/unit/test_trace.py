@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.errors import InputError
-from practise_deploy.model.trace import module_of, scope_kinds, scope_of, shape_of, trace
+from practise_deploy.model.operators import module_of, scope_kinds, scope_of, shape_of
+from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature, forward, input_of, logits_of, macs_by_node, order_of
 
 SHAPE = (1, 3, 16, 16)
