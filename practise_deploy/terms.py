@@ -50,8 +50,8 @@ class Block:
 class Recoverability:
     """How much error stays when a block is dropped and the network recovers; LOWER is easier.
 
-    mse: mean squared error of the pre-pooling features on images not used for the fit; the least over the
-    methods that were tried on them, so a little optimistic.
+    mse: mean squared error of the pre-pooling features on images not used for the fit (recipe paper: on those that
+    were, as published); the least over the methods that were tried on them, so a little optimistic.
     mse_dropped: the same without any recovery. relative: mse over the features' variance.
     divergence: KL divergence from the teacher's classes at the best temperature, in nats an image; None where it
     was not looked at.

@@ -206,7 +206,7 @@ def _descend(lesson: Lesson, block: Block, steps: int) -> None:
         for adaptor in insert_adaptors(student, block.entry)
     ]
     pair = pair_of(student, lesson.teacher, lesson.feature, [block])
-    mimicking.mimic(pair, trained, lesson.images.split(lesson.seed), Schedule(steps=steps, batch_size=BATCH), Silent())
+    mimicking.mimic(pair, trained, (lesson.images, lesson.images), Schedule(steps=steps, batch_size=BATCH), Silent())
 
 
 def case(name: str, images: int, count: int | None, beside: bool, data: Path) -> dict[str, Any]:

@@ -33,14 +33,18 @@ from practise_deploy.planning.criterion import Ends, errors_of
 from practise_deploy.planning.recoverability import mean_interval
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
+_MOST_JUDGED = 1000
 Errors = npt.NDArray[np.float64]
 
 
 def measure_by_adaptors(
     lesson: Lesson, blocks: Sequence[Block], schedule: Schedule, progress: Progress
 ) -> Recoverabilities:
-    """R of every block by the paper's SGD on adaptors alone, BatchNorm in eval mode; judged on images kept aside."""
-    learn, judge = lesson.images.split(lesson.seed)
+    """R of every block by the paper's SGD on adaptors alone, BatchNorm in eval mode.
+
+    As published, R is judged on the images that the adaptors learned from (at most 1000 of them), seen plainly.
+    """
+    learn, judge = lesson.images, lesson.images.some(_MOST_JUDGED, lesson.seed)
     teacher = copy.deepcopy(lesson.teacher).requires_grad_(False).eval()
     trials = [_Trial.of(teacher, lesson.feature, block, schedule) for block in blocks]
     _train(teacher, lesson.feature, [trial for trial in trials if trial.adaptors], learn, schedule, progress)
@@ -130,7 +134,7 @@ def _train(
 
 @dataclass(frozen=True, slots=True)
 class _Judge:
-    """Images kept aside, the teacher's features of them by batch, and the variance of those."""
+    """Images, the teacher's features of them by batch, and the variance of those."""
 
     images: FitImages
     size: int

