@@ -30,6 +30,7 @@ from torch import fx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, load_subject
 
 from practise_deploy.finetune import PAPER, TINY, finetune, schedule_for
@@ -190,7 +191,7 @@ def run(unit: Unit, data: Path, device: torch.device) -> dict[str, Any]:
         "dropped": list(names), "steps": schedule.steps, "correct": int(judged.correct.sum()), "of": len(judged.correct),
         "teacher_correct": int(subject.teacher_correct(device).sum()), "feature_error": judged.feature_error,
         "precision": str(schedule.dtype).removeprefix("torch."), "device": device.type,
-        "seconds": round(time.monotonic() - began, 1), "torch": torch.__version__,
+        "seconds": round(time.monotonic() - began, 1), "torch": torch.__version__, "commit": commit(),
     }  # fmt: skip
 
 

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tiny.provenance import commit
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
 
@@ -54,6 +56,7 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
     return {
         "schema": 1,
         "name": name,
+        "commit": commit(),
         "arguments": [_relative(argument) for argument in arguments],
         "exit_code": code,
         "wall_s": wall_s,

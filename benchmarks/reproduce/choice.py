@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from tiny.choice import plain_errors
 from tiny.grid import SCORES, Unit
+from tiny.provenance import commit
 from tiny.shelf import Shelf
 from tiny.subjects import DATA, ROOT, Subject, load_subject
 from tiny.work import Place, compute
@@ -133,6 +134,7 @@ class Study:
             "refit_percent": 100 * float(before.correct.mean()),
             "finetuned_percent": 100 * float(after.correct.mean()),
             "seconds": round(time.monotonic() - began, 1),
+            "commit": commit(),
         }
 
     def predicted(self, names: tuple[str, ...]) -> dict[str, float]:

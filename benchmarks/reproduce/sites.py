@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from choice import CASES, SEED, random_sets
+from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, load_subject
 
 from practise_backends.intervals import bootstrap
@@ -114,7 +115,7 @@ def study(name: str, images: int, most: int, data: Path) -> None:
         if list(names) in [one["dropped"] for one in sets]:
             continue
         by = {criterion: refit(subject, lesson, names, criterion) for criterion in CRITERIA}
-        sets.append({"dropped": list(names), "by": by})
+        sets.append({"dropped": list(names), "by": by, "commit": commit()})
         print(name, images, len(sets), *names, {c: found["percent"] for c, found in by.items()}, flush=True)
         found = {
             "schema": 1, "network": name, "images": images, "blocks": SIZES[name], "torch": torch.__version__,

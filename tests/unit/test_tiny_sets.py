@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks.reproduce.tiny import grid, summary
 from benchmarks.reproduce.tiny.grid import GRIDS, METHODS, SCORES, Part, Unit, units_of
 from benchmarks.reproduce.tiny.lessons import distillation
 from benchmarks.reproduce.tiny.listing import listed
+from benchmarks.reproduce.tiny.provenance import commit
 from benchmarks.reproduce.tiny.shelf import Shelf, packed, unpacked
 from benchmarks.tables.tiny import point_table
 from practise_deploy.model.trace import trace
@@ -274,3 +276,7 @@ def test_widest_structure_that_saves_enough_is_taken_even_where_savings_go_up_an
     assert widest(20.0, [5.0, 19.7, 12.0, 21.0]) == 1
     assert widest(20.0, [5.0, 7.0, 6.0]) == 1
     assert thinned([(n,) for n in range(11)], 5) == [(2,), (4,), (6,), (8,), (10,)]
+
+
+def test_results_name_the_code_that_made_them():
+    assert commit() is None or re.fullmatch(r"[0-9a-f]{10,}\+?", commit())

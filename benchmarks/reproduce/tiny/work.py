@@ -27,6 +27,7 @@ from .filters import prune_filters
 from .grid import FILTERS, MET_AT, SCHEMA, SCORED, SCORES, Unit
 from .lessons import RATES, Pupil, teach
 from .ours import recovered_by_default
+from .provenance import commit
 from .shelf import Record, Shelf, packed
 from .subjects import Subject, load_subject
 
@@ -176,5 +177,6 @@ def _circumstances(unit: Unit, place: Place) -> Record:
         "device": learnt_on,
         "threads": torch.get_num_threads(),
         "scored_by_sgd": unit.method in SCORED,
+        "commit": commit(),
         "versions": {package: version(package) for package in packages},
     }
