@@ -25,6 +25,7 @@ def point_table(point: dict) -> str:
         "| method | seeds, steps in | top-1, mean ± std | less latency | `ours` minus it, points |",
         "|---|---|---|---|---|",
     ]
+    ours = point["methods"].get("ours")
     for name, each in point["methods"].items():
         if not each["seeds"]:
             rows.append(f"| {name} | missing | | | |")
@@ -35,18 +36,26 @@ def point_table(point: dict) -> str:
         cut, how = each["reduction_percent"], "measured" if each["reduction_measured"] else "predicted"
         less = f"{cut['estimate']:.1f}% [{cut['low']:.1f}, {cut['high']:.1f}], {how}"
         rows.append(
-            f"| {name} | {seeds}, {' and '.join(each['precision'])} | {each['mean']:.2f}{spread} | {less} | {points(each.get('ours_minus'))} |"
+            f"| {name} | {seeds}, {' and '.join(each['precision'])} | {each['mean']:.2f}{spread} | {less} | {_minus(each, ours)} |"
         )
-    return "\n".join([*rows, *_recovered(point["methods"].get("ours"))])
+    return "\n".join([*rows, *_recovered(ours)])
+
+
+def _minus(each: dict, ours: dict | None) -> str:
+    """The paired difference, and the seeds it is of where a mean in the table is of others."""
+    found = each.get("ours_minus")
+    if not found or not ours or each["seeds"] == ours["seeds"] == found["seeds"]:
+        return points(found)
+    return f"{points(found)} (seed{'s' if len(found['seeds']) > 1 else ''} {', '.join(map(str, found['seeds']))})"
 
 
 def _recovered(ours: dict | None) -> list[str]:
     """How `ours` was finetuned, as `build` said it; units from before it was kept are named by their seeds."""
-    if not ours or not ours["recovered_by"]:
+    if not ours or not ours["seeds"]:
         return []
     unknown = ", ".join(str(seed) for seed in ours["recovery_unrecorded_seeds"])
-    rest = f"; seed {unknown}: not recorded" if unknown else ""
-    return ["", f"`ours`: {'; or '.join(ours['recovered_by'])}{rest}."]
+    ways = [*ours["recovered_by"], *([f"seed {unknown}: made before this was recorded"] if unknown else [])]
+    return ["", f"`ours`: {'; or '.join(ways)}."]
 
 
 def _figures(figures: dict) -> str:
@@ -55,12 +64,20 @@ def _figures(figures: dict) -> str:
     few = figures["ours_minus_paper_mean_at_50_images"]
     rows.append(f"| paper | mean of {few['points']} points at 50 images | {points(few)} |")
     whole = figures["ours_minus_best_filters_mean_at_22"]
-    rows.append(f"| the best filter pruning | mean of {whole['points']} points at 22% | {points(whole)} |")
+    rows.append(f"| the best filter pruning that was run | mean of {whole['points']} points at 22% | {points(whole)} |")
     rows += [
-        f"| {each['method'] or 'filters'} (the best filter pruning) | {each['network']}, 22%, {each['images']} images | {points(each)} |"
+        f"| {_filters(each)} | {each['network']}, 22%, {each['images']} images | {points(each)} |"
         for each in figures["ours_minus_best_filters_at_22"]
     ]
     return "\n".join(rows)
+
+
+def _filters(each: dict) -> str:
+    """The best filter pruning of a point, and what it was not compared with."""
+    if each["method"] is None:
+        return "filters (none was run)"
+    rest = f" ({', '.join(each['not_run'])}: not run)" if each["not_run"] else ""
+    return f"{each['method']}{rest}"
 
 
 def ablation() -> str:

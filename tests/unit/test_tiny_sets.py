@@ -198,7 +198,21 @@ def test_summary_tells_units_of_one_default_from_those_of_another():
     assert ours["recovered_by"] == ["300 steps, exits x10", "300 steps, exits x3"]
     assert ours["recovery_unrecorded_seeds"] == [0]
     said = point_table(summary.summary("small", units, found, {})["points"][0])
-    assert said.endswith("`ours`: 300 steps, exits x10; or 300 steps, exits x3; seed 0: not recorded.")
+    assert said.endswith(
+        "`ours`: 300 steps, exits x10; or 300 steps, exits x3; or seed 0: made before this was recorded."
+    )
+
+
+def test_table_says_of_which_seeds_a_difference_is_where_the_means_are_of_others():
+    units = [replace(UNIT, method=method, seed=seed) for method, seed in (("ours", 0), ("paper", 0), ("paper", 1))]
+    found = {unit: record(unit) for unit in units}
+    said = point_table(summary.summary("small", units, found, {})["points"][0])
+    assert "| +0.00 (seed 0) |" in said
+
+
+def test_mean_over_points_is_as_wide_as_if_they_all_erred_the_same_way():
+    points = [{"estimate": at, "low": at - half, "high": at + half} for at, half in ((1.0, 0.5), (3.0, 1.5))]
+    assert summary._mean(points) == {"points": 2, "estimate": 2.0, "low": 1.0, "high": 3.0}
 
 
 def test_distillation_of_the_teacher_itself_is_a_tenth_of_the_cross_entropy():

@@ -2,7 +2,7 @@
 
 What goes is chosen by torch-pruning's group magnitude (L2, from the weights alone). Only widths within a unit are pruned
 (a basic block's first convolution, an inverted residual's expansion), never the residual stream, as is usual in
-few-shot filter pruning (FSKD, CD, MiR). All units lose the same share.
+few-shot filter pruning (FSKD, CD, MiR). All units lose the same share, as nearly as the steps allow.
 
 Widths are multiples of 8: ONNX Runtime computes channels in groups, and at other widths a narrower network was found
 to be slower than the original, so that a free choice of widths would make filter pruning look worse than it is.

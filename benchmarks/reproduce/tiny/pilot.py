@@ -15,12 +15,13 @@ from . import choice
 from .bench import table_of
 from .grid import MET_AT
 from .lessons import Pupil, teach
+from .provenance import commit
 from .subjects import load_subject
 from .work import BATCH, Place
 
 SEED = 100
 NETWORK, REDUCTION, IMAGES, STEPS = "resnet20", 22, 50, 500
-TRIED = (0.001, 0.005, 0.02)
+TRIED = (0.0002, 0.001, 0.005, 0.02)
 
 
 def write_pilot(place: Place) -> None:
@@ -43,7 +44,7 @@ def write_pilot(place: Place) -> None:
             tried[str(rate)] = 100 * float(subject.judge(student, own, place.device).correct.mean())
             print(loss, rate, f"{tried[str(rate)]:.2f}%", flush=True)
     found = {
-        "schema": 1, "network": NETWORK, "asked_percent": REDUCTION, "budget_met_at": MET_AT, "images": IMAGES, "seed": SEED, "steps": STEPS,
+        "schema": 1, "commit": commit(), "network": NETWORK, "asked_percent": REDUCTION, "budget_met_at": MET_AT, "images": IMAGES, "seed": SEED, "steps": STEPS,
         "dropped": list(dropped), "accuracy_percent": percent,
         "best": {loss: float(max(tried, key=tried.__getitem__)) for loss, tried in percent.items()},
     }  # fmt: skip
