@@ -31,7 +31,7 @@ from torch import fx
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from tiny.provenance import commit
-from tiny.subjects import DATA, ROOT, Subject, load_subject
+from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
 from practise_deploy.finetune import PAPER, TINY, finetune, schedule_for
 from practise_deploy.model.compute import exact, fast_precision, pick_device, pick_precision
@@ -278,7 +278,7 @@ def main() -> None:
                 with FileLock(
                     Path(tempfile.gettempdir()) / f"ablation-{unit.network}-{unit.path.stem}.lock", timeout=0
                 ):
-                    found = run(unit, options.data.resolve(), pick_device(options.compute))
+                    found = run(unit, folder_of(options.data), pick_device(options.compute))
                     write_atomically(unit.path, json.dumps(found, indent=1) + "\n")
             except Timeout:
                 continue  # another process is at it

@@ -16,6 +16,7 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tiny.choice import plain_errors
 from tiny.grid import SCORES, Unit
 from tiny.provenance import commit
 from tiny.shelf import Shelf
-from tiny.subjects import DATA, ROOT, Subject, load_subject
+from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 from tiny.work import Place, compute
 
 from practise_backends.intervals import bootstrap
@@ -50,11 +51,14 @@ from practise_deploy.progress import Silent
 from practise_deploy.store import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "choice"
-CASES = {"resnet20": (3, 300, 1000), "resnet56": (8, 300, 150)}
+CASES = {"resnet20": (3, 300, 1000), "resnet56": (8, 100, 150)}
 """Blocks a set, steps of finetuning, and steps of the paper's scoring, by network."""
 SETS, SEED, TOP = 40, 0, 5
+BASIS = "refit, features"
+"""The criterion that the product verifies sets by: the others are compared with it."""
 
 Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
 
 
 def random_sets(names: tuple[str, ...], size: int) -> list[tuple[str, ...]]:
@@ -149,22 +153,35 @@ class Study:
 
 def correlation(criterion: Floats, accuracy: Floats) -> dict[str, Any]:
     """Spearman's rank correlation of a low criterion with a high accuracy; its interval is a bootstrap over sets."""
-    both, places = np.stack([criterion, accuracy], 1), np.arange(len(criterion), dtype=np.float64)
+    return _over_sets(lambda drawn: spearman(criterion[drawn], accuracy[drawn]), len(accuracy))
 
-    def spearman(drawn: Floats) -> Floats:
-        ranks = rankdata(both[drawn.astype(np.int64)], axis=-2)
-        centred = ranks - ranks.mean(-2, keepdims=True)
-        cross = (centred[..., 0] * centred[..., 1]).sum(-1)
-        return np.asarray(-cross / np.sqrt((centred**2).sum(-2).prod(-1)))
 
-    return asdict(bootstrap(places, spearman))
+def advantage(criterion: Floats, basis: Floats, accuracy: Floats) -> dict[str, Any]:
+    """By how much a criterion's rank correlation exceeds another's, both on the same drawn sets."""
+
+    def of(drawn: Places) -> Floats:
+        return spearman(criterion[drawn], accuracy[drawn]) - spearman(basis[drawn], accuracy[drawn])
+
+    return _over_sets(of, len(accuracy))
+
+
+def spearman(low: Floats, high: Floats) -> Floats:
+    """Spearman's rank correlation along the last axis, of what should be low with what should be high."""
+    ranks = np.stack([rankdata(each, axis=-1) for each in (low, high)])
+    centred = ranks - ranks.mean(-1, keepdims=True)
+    return np.asarray(-(centred[0] * centred[1]).sum(-1) / np.sqrt((centred**2).sum(-1).prod(0)))
+
+
+def _over_sets(statistic: Callable[[Places], Floats], count: int) -> dict[str, Any]:
+    places = np.arange(count, dtype=np.float64)
+    return asdict(bootstrap(places, lambda drawn: statistic(drawn.astype(np.int64))))
 
 
 def summary(study: Study, sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """By criterion: the rank correlation with both accuracies, and what its best set and its best few reach."""
     known = [{**study.predicted(tuple(one["dropped"])), **one["criteria"]} for one in sets]
     after, before = (np.array([one[key] for one in sets]) for key in ("finetuned_percent", "refit_percent"))
-    rows = []
+    basis, rows = np.array([each[BASIS] for each in known]), []
     for name in known[0]:
         values = np.array([each[name] for each in known])
         best = np.argsort(values, kind="stable")
@@ -172,6 +189,7 @@ def summary(study: Study, sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "criterion": name,
                 "finetuned": correlation(values, after),
+                "finetuned_minus_basis": advantage(values, basis, after),
                 "refit": correlation(values, before),
                 "best_percent": float(after[best[0]]),
                 "best_few_percent": float(after[best[:TOP]].mean()),
@@ -188,7 +206,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     for name in options.names or CASES:
-        study = Study(name, options.images, options.data.resolve())
+        study = Study(name, options.images, folder_of(options.data))
         path = RESULTS / f"{name}_{options.images}.json"
         sets = kept_sets(path, study)
         for names in random_sets(tuple(block.name for block in study.subject.candidates), study.size):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from choice import CASES, SEED, random_sets
 from tiny.provenance import commit
-from tiny.subjects import DATA, ROOT, Subject, load_subject
+from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
 from practise_backends.intervals import bootstrap
 from practise_deploy.model.compute import exact, pick_device
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     for name in options.names or SIZES:
-        study(name, options.images, options.sets, options.data.resolve())
+        study(name, options.images, options.sets, folder_of(options.data))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python benchmarks/speed/planning.py [resnet56] [efficientnet-lite0] [resnet34] [--data ../shared/data]
 
 Ours is recoverability, the choice of blocks with its verifying refits, and the refit of the chosen network. The
-paper's scoring trains adaptors for 1000 steps of 64 images for every block; here STEPS steps of every block are
-timed and counted in the same process, turn by turn with ours, and multiplied out. Images are counted in forwards of the whole network: an operation
-counts by its share of the multiply-accumulates, a gradient as two forwards of what it goes through (of ours; the
-paper's gradients are left out of its count, to its favour). ResNet-34 has random weights, which cost the same.
-Savings of all blocks are taken as equal, so that no latency is measured here.
-Each case is a process of its own, so that its peak memory is its own. Writes benchmarks/results/planning.json.
+paper's scoring trains adaptors for 1000 steps of 64 images for every block; here STEPS steps of every block are timed
+and counted right before ours and again right after it, and their mean is multiplied out; both are kept, so that a machine
+that drifted meanwhile shows. Images are counted in forwards of the whole network: an operation counts by its share of the
+multiply-accumulates, a gradient as two forwards of what it goes through (of ours; the paper's gradients are left out of its
+count, to its favour). Sums and solves of normal equations are no forwards: they are in the seconds alone.
+ResNet-34 has random weights, which cost the same. Savings of all blocks are taken as equal, so that no latency is measured here.
+Each part is a process of its own, so that its peak memory is its own. Writes benchmarks/results/planning.json.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ from typing import Any
 
 import torch
 from torch import fx
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
+
+from tiny.provenance import commit
+from tiny.subjects import folder_of
 
 from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.latency_table import read_table
@@ -54,7 +60,7 @@ from practise_deploy.terms import Block, Budget
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-STEPS, OFFICIAL = 3, 1000
+STEPS, OFFICIAL = 2, 1000
 BATCH = 64
 REDUCTION = 25.0
 CASES: dict[str, list[tuple[int, int | None, bool]]] = {
@@ -172,24 +178,19 @@ def _judge_nothing(pair: Pair, descent: Descent, images: FitImages, schedule: Sc
     course.history.append((course.step, 1.0))
 
 
-def paper(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, Any]:
-    """The paper's scoring: a few steps of every block, multiplied out; what is judged besides is left out.
-
-    The figures are of the published way, block after block; `together` are those of `--recipe paper`, which gives the same.
-    """
+def paper(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, float]:
+    """One step of the paper's scoring of all blocks as published, block after block; what is judged besides is left out."""
     counter.gradients = False
     judge, mimicking._judge = mimicking._judge, _judge_nothing
     each = [a_step(lambda steps, block=block: _descend(lesson, block, steps), counter) for block in blocks]
     mimicking._judge = judge
-    together = a_step(
-        lambda n: measure_by_adaptors(lesson, blocks, Schedule(steps=n, batch_size=BATCH), Silent()), counter
-    )
-    counter.gradients = True
-    seconds, forwards = (sum(one[key] for one in each) for key in ("seconds", "image_forwards"))
-    return {
-        "steps_measured": STEPS, "steps": OFFICIAL, "seconds": seconds * OFFICIAL, "image_forwards": forwards * OFFICIAL,
-        "seconds_per_step_of_all_blocks": seconds, "together": {key: value * OFFICIAL for key, value in together.items()},
-    }  # fmt: skip
+    return {key: sum(one[key] for one in each) for key in ("seconds", "image_forwards")}
+
+
+def together(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, float]:
+    """One step of `--recipe paper`, which gives the same scores."""
+    counter.gradients = False
+    return a_step(lambda n: measure_by_adaptors(lesson, blocks, Schedule(steps=n, batch_size=BATCH), Silent()), counter)
 
 
 def a_step(work: Callable[[int], Any], counter: Counter) -> dict[str, float]:
@@ -209,18 +210,42 @@ def _descend(lesson: Lesson, block: Block, steps: int) -> None:
     mimicking.mimic(pair, trained, (lesson.images, lesson.images), Schedule(steps=steps, batch_size=BATCH), Silent())
 
 
-def case(name: str, images: int, count: int | None, beside: bool, data: Path) -> dict[str, Any]:
+PARTS = {"ours": ours, "paper": paper, "together": together}
+
+
+def part(name: str, images: int, count: int | None, which: str, data: Path) -> dict[str, Any]:
     """One measurement, in this process."""
     lesson, candidates, macs = lesson_of(name, images, data)
     blocks = candidates if count is None else candidates[:: max(1, len(candidates) // count)][:count]
-    counter = Counter(macs)
     with exact(0):
-        found = {
-            "network": name, "images": len(lesson.images), "blocks": len(blocks), "threads": torch.get_num_threads(),
-            "precision_of_judging": str(lesson.judging).removeprefix("torch."), **ours(lesson, blocks, counter),
-        }  # fmt: skip
-        if beside:
-            found["paper"] = paper(lesson, blocks, counter)
+        found = PARTS[which](lesson, blocks, Counter(macs))
+    facts = {
+        "network": name, "images": len(lesson.images), "blocks": len(blocks), "threads": torch.get_num_threads(),
+        "precision_of_judging": str(lesson.judging).removeprefix("torch."), "commit": commit(),
+    }  # fmt: skip
+    return facts | found if which == "ours" else found
+
+
+def case(name: str, images: int, count: int | None, beside: bool, data: Path) -> dict[str, Any]:
+    """Ours, and where asked the paper's before and after it, every part in a process of its own."""
+
+    def apart(which: str) -> dict[str, Any]:
+        given = json.dumps([name, images, count, which])
+        command = [sys.executable, __file__, "--part", given, "--data", str(data)]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+        if ran.returncode:
+            sys.exit(f"{name}, {images} images: the part {which!r} failed")
+        return json.loads(ran.stdout.splitlines()[-1])
+
+    if not beside:
+        return apart("ours")
+    before, found, after, at_once = (apart(which) for which in ("paper", "ours", "paper", "together"))
+    whole = {key: OFFICIAL * (before[key] + after[key]) / 2 for key in before}
+    turns = [each["seconds"] for each in (before, after)]
+    found["paper"] = {
+        **whole, "steps_measured": 2 * STEPS, "steps": OFFICIAL, "seconds_per_step_before_and_after": turns,
+        "together": {key: OFFICIAL * value for key, value in at_once.items()},
+    }  # fmt: skip
     return found
 
 
@@ -229,26 +254,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NETWORK", help=", ".join(CASES))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.case:
-        print(json.dumps(case(*json.loads(options.case), options.data)))
+    if options.part:
+        print(json.dumps(part(*json.loads(options.part), options.data)))
         return
     if unknown := set(options.names) - set(CASES):
         parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    path = RESULTS / "planning.json"
+    data, path = folder_of(options.data), RESULTS / "planning.json"
     kept = json.loads(path.read_text())["cases"] if path.is_file() else []
     for name in options.names or CASES:
-        kept = [each for each in kept if each["network"] != name]
+        made = []
         for images, count, beside in CASES[name]:
-            given = json.dumps([name, images, count, beside])
-            command = [sys.executable, __file__, "--case", given, "--data", str(options.data)]
-            ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-            found = json.loads(ran.stdout.splitlines()[-1])
-            kept.append(found)
-            kept.sort(key=lambda each: list(CASES).index(each["network"]))
-            write_atomically(path, json.dumps({"schema": 1, "cases": kept}, indent=1) + "\n")
-            print(name, images, count, found["planning"], flush=True)
+            made.append(case(name, images, count, beside, data))
+            print(name, images, count, made[-1]["planning"], made[-1].get("paper"), flush=True)
+        kept = sorted([each for each in kept if each["network"] != name] + made, key=_place)
+        write_atomically(path, json.dumps({"schema": 1, "cases": kept}, indent=1) + "\n")
+
+
+def _place(found: dict[str, Any]) -> int:
+    return list(CASES).index(found["network"])
 
 
 if __name__ == "__main__":

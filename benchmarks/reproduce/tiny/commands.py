@@ -19,7 +19,7 @@ from .grid import GRIDS, METHODS, SCORES, Unit, units_of
 from .listing import listed
 from .pilot import write_pilot
 from .shelf import Shelf
-from .subjects import DATA, ROOT, load_subject
+from .subjects import DATA, ROOT, folder_of, load_subject
 from .summary import write_summary
 from .work import Place, compute
 
@@ -29,7 +29,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "tiny_sets"
 def main() -> int:
     """Do what the command line says."""
     options = _parser().parse_args()
-    options.data = options.data.resolve()
+    if options.verb not in ("list", "summary"):
+        options.data = folder_of(options.data)
     units = units_of(
         options.grid, networks=options.network, methods=options.method, images=options.images, seeds=options.seed
     )

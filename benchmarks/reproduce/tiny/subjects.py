@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -34,6 +35,13 @@ INNER = {
 """The convolutions whose outputs stay within a residual unit: the widths that filter pruning may change."""
 
 _BATCH = 100
+
+
+def folder_of(data: Path) -> Path:
+    """The folder of networks and images, absolute; ends the script where there is none."""
+    if not data.is_dir():
+        sys.exit(f"{data}: no such folder; --data names the one with the networks and images (docs/reproducing.md)")
+    return data.resolve()
 
 
 def settings_of(name: str, data: Path) -> Settings:
