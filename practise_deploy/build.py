@@ -117,13 +117,14 @@ class Build(Pruning):
     def throughput(self) -> tuple[Throughput, ...]:
         """Images a second of both models, over batches and numbers of threads."""
         batches, threads = self.settings.throughput_points
-        key = {**self._files_key, "batches": batches, "threads": threads}
+        key = {**self._files_key, **self.measuring_key, "batches": batches, "threads": threads}
 
         def compute() -> Throughputs:
             names = {ORIGINAL: ORIGINAL_MODEL, NEW: MODEL}
             with TemporaryDirectory(prefix="practise-") as folder, self.screen("Measuring throughput") as progress:
                 files = {key: with_any_batch(self.run.folder / name, Path(folder)) for key, name in names.items()}
-                stand = replace(self.stand, patience=QUICK)
+                quick = replace(QUICK, keep_throttled=self.settings.keep_throttled)
+                stand = replace(self.stand, patience=quick)
                 return Throughputs(of=measure_throughput(files, stand, batches, threads, progress))
 
         return self.run.step("throughput", Throughputs, key, compute).of
@@ -139,6 +140,7 @@ class Build(Pruning):
             "dropped blocks": self.plan.dropped,
             "held-out images": self.images.held_out.digest(),
             **self.measuring_key,
+            "sessions": self.settings.sessions,
         }
         found = self.run.step("frontier", Frontier, key, lambda: self._judged(wanted)) if wanted else _NO_FRONTIER
         released = released_point(self.plan, self.bench, self.verification)

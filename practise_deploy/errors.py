@@ -55,3 +55,9 @@ class VerificationFailed(PractiseError):
     """The shipped network does not compute what the student computes."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line: the first of its own, else its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

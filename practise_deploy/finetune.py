@@ -89,13 +89,16 @@ def finetune(
     course = mimic(pair, reached, (learn, judge), schedule, progress, partial)
     pair.student.cpu()
     pair.teacher.cpu()
-    notes: tuple[str, ...] = ()
+    notes = course.notes
     kept = min(e for _, e in course.history) if schedule.keep_best else course.history[-1][1]
     if schedule.keep_start and not kept <= course.history[0][1]:
         load_weights(pair.student, start.weights)
         kept = course.history[0][1]
         course.history.append((0, kept))
-        notes = ("finetuning ended with more error than it began with: the weights before it are kept",)
+        notes = (
+            *notes,
+            "finetuning ended with more error than it began with: the weights before it are kept",
+        )
     return Student(
         dropped=start.dropped,
         method=_described(schedule, pair, course.best_step),
@@ -115,14 +118,12 @@ def _aside(judge: FitImages) -> str:
 
 
 def _reaching(student: fx.GraphModule, feature: str) -> list[torch.nn.Parameter]:
-    """The parameters that the feature map depends on: all but the classifier's."""
-    modules = [
-        student.get_submodule(str(n.target))
-        for n in order_of([named(student, feature)], set())
-        if n.op == "call_module"
-    ]
-    unique = {id(p): p for module in modules for p in module.parameters()}
-    return list(unique.values())
+    """The parameters that the feature map depends on, of modules and those read by themselves: all but the classifier's."""
+    nodes = order_of([named(student, feature)], set())
+    of_modules = [p for n in nodes if n.op == "call_module" for p in student.get_submodule(str(n.target)).parameters()]
+    by_name = dict(student.named_parameters(remove_duplicate=False))
+    by_themselves = [by_name[str(n.target)] for n in nodes if n.op == "get_attr" and n.target in by_name]
+    return list({id(parameter): parameter for parameter in (*of_modules, *by_themselves)}.values())
 
 
 def _described(schedule: Schedule, pair: Pair, best_step: int) -> str:

@@ -85,7 +85,7 @@ class Settings(BaseModel):
         25.0, gt=0, lt=100, description="share of --data kept for verification where there is no --eval"
     )
     skip_bad_images: bool = Field(False, description="skip and count unreadable images instead of stopping")
-    seed: int = Field(0, ge=0, description="seed of every random draw")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of every random draw")
 
     recipe: Literal["refit", "paper"] = Field(
         "refit", description="refit: closed form, then mimicking; paper: PRACTISE as published"

@@ -58,6 +58,10 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
         write_atomically(path, buffer.read())
 
 
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error)
+"""What reading a damaged .npz raises."""
+
+
 def read_arrays(path: Path) -> Arrays:
     """Read an .npz that `write_arrays` wrote."""
     with np.load(path, allow_pickle=False) as file:
@@ -207,7 +211,7 @@ class Run:
                 arrays = read_arrays(self._steps / f"{name}.npz")
                 record = dataclasses.replace(cast(Any, record), **{_array_fields(record)[0]: arrays})
             return record
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error, ValidationError):
+        except (*UNREADABLE, ValidationError):
             return None
 
     def _keep(self, name: str, key: Key, record: object) -> None:

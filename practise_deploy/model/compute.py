@@ -27,7 +27,7 @@ def pick_device(asked: str) -> torch.device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the processor multiplies bf16 natively."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -62,6 +62,14 @@ def exact(seed: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(before[0])
         _, matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
+
+
+@contextlib.contextmanager
+def drawing(device: torch.device, seed: int) -> Iterator[None]:
+    """Random draws (dropout, say) from this seed, whatever was drawn before; those after it are as if nothing had been."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextlib.contextmanager

@@ -17,12 +17,13 @@ from practise_deploy.store import read_arrays, write_arrays
 
 @dataclass(slots=True)
 class Course:
-    """Steps done, the judged errors by step, and the weights of least error, where kept."""
+    """Steps done, the judged errors by step, the weights of least error, where kept, and what the user should know."""
 
     step: int = 0
     best_step: int = 0
     history: list[tuple[int, float]] = field(default_factory=list)
     best: Arrays = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,9 @@ class Descent:
         write_arrays(path, arrays)
 
     def resume(self, path: Path) -> Course:
-        """Back to where `save` was called."""
+        """Back to where `save` was called; nothing is changed where the file cannot be read (`UNREADABLE`)."""
         arrays = read_arrays(path)
+        steps, history = arrays["steps"], [(int(step), float(error)) for step, error in arrays["history"]]
 
         def group(prefix: str) -> Arrays:
             return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
@@ -69,8 +71,6 @@ class Descent:
         for number, parameter in enumerate(self.parameters):
             for key, value in group(f"memory/{number}/").items():
                 self.optimiser.state[parameter][key] = _like(torch.from_numpy(value.copy()), parameter)
-        history = [(int(step), float(error)) for step, error in arrays["history"]]
-        steps = arrays["steps"]
         return Course(int(steps[0]), int(steps[1]), history, group("best/"))
 
 

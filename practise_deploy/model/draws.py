@@ -24,7 +24,7 @@ class Draw:
     def __call__(self, step: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
             pixels = self.images.pixels[self.which(step)]
-            torch.manual_seed(self.schedule.seed * 1_000_003 + step + 1)
+            torch.manual_seed(self.schedule.seed_of(step))
             varied = torch.stack([self.augment(image) for image in pixels])
             drawn = normalise(varied, self.images.preprocessing)
             if float(torch.rand(())) < self.schedule.mix:
@@ -47,7 +47,7 @@ def other_views(images: FitImages, schedule: Schedule) -> FitImages:
     """Every image once, varied with a seed that no step has: augmented, or mixed where nothing else varies them."""
     augment = augmenter(images.preprocessing)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(schedule.seed * 1_000_003)  # the steps' begin one above
+        torch.manual_seed(schedule.seed_of(-1))
         pixels = torch.stack([augment(image) for image in images.pixels])
         if images.preprocessing.augment == "none" and schedule.mix:
             parts = torch.split(normalise(pixels, images.preprocessing), _ALIKE)

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError
-from practise_deploy.model.reading import MODES, Listing, Reader, list_images, read_npz
+from practise_deploy.model.reading import MODES, Listing, Reader, channels_first, list_images, read_npz
 from practise_deploy.settings import EMBEDDED, Settings
 from practise_deploy.terms import DataFacts, NetworkFacts, Preprocessing
 
@@ -124,9 +124,10 @@ def image_size_of(settings: Settings) -> tuple[int, int] | None:
     """(height, width) of the images in an .npz; None for files, which are resized."""
     if settings.data is None or settings.data.suffix != ".npz":
         return None
-    shape = read_npz(settings.data)["images"].shape
-    channels_first = len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3)
-    return (shape[2], shape[3]) if channels_first else (shape[1], shape[2])
+    array = list_images(settings.data).array
+    assert array is not None
+    of_one = array.shape[1:]
+    return of_one[1:3] if len(of_one) == 3 and channels_first(of_one, array.dtype) else of_one[:2]
 
 
 def load_images(settings: Settings, network: NetworkFacts) -> TinySet:

@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from practise_backends.terms import Progress
 from practise_deploy.errors import InputError
-from practise_deploy.model.compute import autocast
+from practise_deploy.model.compute import autocast, drawing
 from practise_deploy.model.course import Course, Descent, moving_average
 from practise_deploy.model.draws import Draw
 from practise_deploy.model.images import FitImages
@@ -24,6 +24,7 @@ from practise_deploy.model.pair import Pair
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import load_weights, weights_of
 from practise_deploy.model.values import batches
+from practise_deploy.store import UNREADABLE
 
 _SAVE_EVERY_S = 20.0
 
@@ -74,11 +75,14 @@ def _set_out(
     pair: Pair, descent: Descent, images: tuple[FitImages, FitImages], schedule: Schedule, partial: Path | None
 ) -> Course:
     """Where an interrupted descent had come to, or the start, judged."""
+    course = Course()
     if partial is not None and partial.is_file():
-        return descent.resume(partial)
+        try:
+            return descent.resume(partial)
+        except UNREADABLE:
+            course.notes = ("what the interrupted finetuning had kept was damaged: it was begun anew",)
     if schedule.norms == "re-estimated":
         re_estimate(pair.student, images[0], pair.device)
-    course = Course()
     _judge(pair, descent, images[1], schedule, course)
     return course
 
@@ -87,7 +91,7 @@ def _step(pair: Pair, optimiser: torch.optim.Optimizer, x: torch.Tensor, schedul
     pair.student.train(schedule.norms == "trained")
     for group in optimiser.param_groups:
         group["lr"] = schedule.rate(step)
-    with autocast(pair.device, schedule.dtype):
+    with drawing(pair.device, schedule.seed_of(step)), autocast(pair.device, schedule.dtype):
         loss = pair.loss(x, schedule)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]

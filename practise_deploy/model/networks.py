@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import torch
 from torch import fx
 
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.operators import module_of
+from practise_deploy.model.plain import with_plain_weights
+from practise_deploy.model.reading import MODES
 from practise_deploy.model.sources import Config, construct
 from practise_deploy.model.trace import annotate_shapes, trace
 from practise_deploy.model.values import find_feature, input_of, logits_of, macs_by_node
@@ -56,8 +59,9 @@ def load_network(
         load_state_dict(module, settings.weights)
         weights = str(settings.weights)
     preprocessing = _preprocessing(config, settings, image_size)
-    traced, opaque = trace(module.eval(), (1, preprocessing.channels, *preprocessing.size))
-    notes = tuple(f"{name} could not be traced into and counts as one operation" for name in opaque)
+    module, changed = with_plain_weights(module)
+    traced, opaque = trace(module, (1, preprocessing.channels, *preprocessing.size))
+    notes = (*changed, *(f"{name} could not be traced into and counts as one operation" for name in opaque))
     file = Path(settings.network.rpartition(":")[0])
     structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
     facts = _facts(traced, settings.network, weights, preprocessing, notes)
@@ -82,22 +86,36 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
         raise InputError(
             f"the network has {channels} input channels, but mean has {len(mean)} numbers and std {len(std)}"
         )
-    if settings.resize and settings.resize < max(size):
+    interpolation = settings.interpolation or config.get("interpolation") or "bilinear"
+    if interpolation not in MODES:
         raise InputError(
-            f"--resize {settings.resize} is smaller than the input, {size[0]}x{size[1]}",
-            remedy="resize to at least the input size",
+            f"the network's configuration asks for interpolation '{interpolation}'",
+            remedy=f"give --interpolation: {', '.join(MODES)}",
         )
-    resize = settings.resize or (config.get("resize") if not settings.input_size else None)
     return Preprocessing(
         channels=channels,
         size=(size[0], size[1]),
-        resize=resize or (round(size[0] / 0.875) if size[0] > 64 else size[0]),
+        resize=_resize(config, settings, max(size)),
         mean=tuple(mean),
         std=tuple(std),
-        interpolation=settings.interpolation or config.get("interpolation") or "bilinear",
+        interpolation=interpolation,
         augment=settings.augment or config.get("augment") or "crop-flip",
         assumed=tuple(assumed),
     )
+
+
+def _resize(config: Config, settings: Settings, side: int) -> int:
+    """The shorter side before the crop: as asked, as configured, else by the usual share. side: the input's longer one."""
+    share = config.get("crop_pct") or (0.875 if side > 64 else 1.0)
+    configured = None if settings.input_size else config.get("resize")
+    found = int(settings.resize or configured or math.floor(side / share))
+    if found < side:
+        where = "--resize" if settings.resize else "the network's own configuration resizes to"
+        raise InputError(
+            f"{where} {found} is smaller than the input, whose longer side is {side}",
+            remedy="give --resize, at least the input's size",
+        )
+    return found
 
 
 def _facts(
@@ -154,15 +172,15 @@ def _load_exported(path: Path, settings: Settings) -> Network:
     """A torch.export file: it can be inspected, measured and exported, not finetuned."""
     if not path.is_file():
         raise InputError(f"no such file: {path}")
+    if settings.weights is not None:
+        raise InputError(f"{path} has its weights in it; --weights cannot replace them", remedy="leave --weights out")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
             traced = program.run_decompositions({}).module()
     except Exception as error:
-        raise InputError(
-            f"{path} is no torch.export file: {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from None
+        raise InputError(f"{path} is no torch.export file: {first_line(error)}") from None
     assert isinstance(traced, fx.GraphModule)
     next(node for node in reversed(traced.graph.nodes) if node.op == "output").args = (logits_of(traced),)
     traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -156,20 +156,19 @@ class Reader:
         return torch.stack(pixels) if pixels else torch.empty(shape, dtype=torch.uint8), truth
 
     def _file(self, path: Path) -> Tensor | None:
+        if self.preprocessing.channels not in (1, 3):
+            raise InputError(
+                f"the network takes {self.preprocessing.channels} channels, which image files do not have",
+                remedy="give an .npz with images float32[n, channels, height, width], normalised",
+            )
         try:
             with Image.open(path) as opened:
-                image = _eight_bits(ImageOps.exif_transpose(opened))
+                image = _eight_bits(ImageOps.exif_transpose(opened), opened.format)
                 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
                 image = image.convert("L" if self.preprocessing.channels == 1 else "RGB")
                 return self._fit(v2.functional.pil_to_tensor(image))
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-        ) as error:
+        except Exception as error:  # decoders raise whatever they like
             problem = f"{path}: {error}"
         if not self.skip_bad:
             raise InputError(f"broken image {problem}", remedy="remove it, or give --skip-bad-images")
@@ -179,7 +178,7 @@ class Reader:
     def _array(self, array: np.ndarray) -> Tensor:
         channels = self.preprocessing.channels
         image = array[:, :, None] if array.ndim == 2 else array
-        if image.shape[0] not in (1, 3) or image.shape[-1] in (1, 3):
+        if array.ndim == 2 or not channels_first(image.shape, image.dtype):
             image = np.moveaxis(image, -1, 0)
         if image.shape[0] != channels:
             image = np.repeat(image, channels, 0) if image.shape[0] == 1 else image
@@ -204,11 +203,19 @@ class Reader:
         return self.crop(self.resize(image))
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey images scaled to bytes; PIL's own conversion would clip them at 255."""
-    if not image.mode.startswith("I"):
-        return image
-    wide = np.asarray(image).astype(np.float64)
-    return Image.fromarray(
-        np.clip(wide / 257, 0, 255).round().astype(np.uint8) if wide.max(initial=0) > 255 else wide.astype(np.uint8)
-    )
+def channels_first(shape: Sequence[int], dtype: np.dtype) -> bool:
+    """Whether an image of an array is [channels, height, width]: as its shape says, else float is and bytes are not."""
+    first, last = shape[0] in (1, 3), shape[-1] in (1, 3)
+    return first if first != last else dtype.kind == "f"
+
+
+def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
+    """16-bit grey images scaled to bytes; PIL's own conversion would clip them at 255.
+
+    Raises: ValueError for levels of other depths, whose white nobody knows.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+        return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))
+    if image.mode[0] in "IF":
+        raise ValueError(f"its levels are {image.mode} (32 bits), whose white is unknown: save it with 8 or 16 bits")
+    return image

@@ -53,6 +53,10 @@ class Schedule:
             return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.learning_rate * (1.0 if step < self.decay_at * self.steps else 0.1)
 
+    def seed_of(self, step: int) -> int:
+        """The seed of all that a step draws; -1: of what is drawn besides the steps."""
+        return self.seed * 1_000_003 + step + 1
+
     def optimise(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser of these parameters."""
         if self.optimiser == "adamw":

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from practise_deploy.embedded import digits
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import EnvironmentProblem, InputError, first_line
 from practise_deploy.model.weights import load_state_dict
 from practise_deploy.settings import EMBEDDED, Settings
 
@@ -99,9 +99,7 @@ def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
     if not timm.is_model(name):
         raise InputError(f"timm has no network '{name}'", remedy=_near(name, timm.list_models()))
     module = _fetch(lambda: timm.create_model(name, pretrained=pretrained), name)
-    config = dict(timm.data.resolve_model_data_config(module))
-    config["resize"] = round(config["input_size"][1] / config.get("crop_pct", 0.875))
-    return module, config, "timm, downloaded" if pretrained else "random"
+    return module, timm.data.resolve_model_data_config(module), "timm, downloaded" if pretrained else "random"
 
 
 def _fetch(make: Any, name: str) -> nn.Module:
@@ -109,7 +107,7 @@ def _fetch(make: Any, name: str) -> nn.Module:
         return make()
     except (OSError, RuntimeError) as error:
         raise EnvironmentProblem(
-            f"the pretrained weights of {name} could not be fetched: {str(error).splitlines()[0]}",
+            f"the pretrained weights of {name} could not be fetched: {first_line(error)}",
             remedy="give a local file with --weights",
         ) from None
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import copy
 import inspect
-import operator
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.operators import module_of
+from practise_deploy.model.writes import write_nothing_in_place
 
-_IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
 _SIMPLE = (type(None), bool, int, float, str)
 
 
@@ -54,7 +53,11 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     _forget_assertions(traced.graph)
     sample = _noise(traced, input_shape)
     expected = _first_value(module, sample)
-    _write_nothing_in_place(traced)
+    if expected is not None and not torch.isfinite(expected).all():
+        raise InputError(
+            "the network puts out NaN or infinity for random pixels", remedy="are its weights whole, and trained?"
+        )
+    write_nothing_in_place(traced)
     _plain_layers(traced, module)
     _pad_in_convolutions(traced)
     _tidy(traced.eval())
@@ -73,7 +76,7 @@ def _trace_what_can_be(module: nn.Module) -> tuple[fx.Graph, frozenset[str]]:
             culprit = tracer.inside[-1] if tracer.inside else ""
             if not culprit or culprit in opaque:
                 raise InputError(
-                    f"the network cannot be traced: {_first_line(error)}",
+                    f"the network cannot be traced: {first_line(error)}",
                     remedy="its forward takes decisions on values; give them fixed values in eval mode",
                 ) from None
             opaque |= {culprit}
@@ -141,7 +144,7 @@ def annotate_shapes(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> Non
             ShapeProp(traced).propagate(sample)
     except Exception as error:
         raise InputError(
-            f"the network does not run on an input of shape {tuple(input_shape)}: {_first_line(error)}",
+            f"the network does not run on an input of shape {tuple(input_shape)}: {first_line(error)}",
             remedy="give its input size with --input-size",
         ) from None
     for node in traced.graph.nodes:
@@ -149,50 +152,23 @@ def annotate_shapes(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> Non
         node.meta["shape"] = tuple(found.shape) if hasattr(found, "shape") else None
 
 
-def _read_from_now_on(old: fx.Node, new: fx.Node, position: dict[fx.Node, int]) -> None:
-    old.replace_all_uses_with(new, lambda user: position[user] > position[new])
-
-
-def _write_nothing_in_place(traced: fx.GraphModule) -> None:
-    """Give each written value a name of its own: whoever reads the old one later, reads the new one."""
-    position = {node: index for index, node in enumerate(traced.graph.nodes)}
-    for node in traced.graph.nodes:
-        if _writes_in_place(traced, node) and isinstance(node.args[0], fx.Node):
-            _read_from_now_on(node.args[0], node, position)
-        if node.op == "call_function":
-            node.target = _IN_PLACE.get(node.target, node.target)
-        if node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
-            node.target = node.target[:-1]
-        if node.kwargs.get("inplace"):
-            node.kwargs = {**node.kwargs, "inplace": False}
-    for module in traced.modules():
-        if getattr(module, "inplace", False) is True:
-            module.inplace = False  # type: ignore[assignment]
-
-
-def _writes_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
-    if not node.args or node.op in ("placeholder", "output", "get_attr"):
-        return False
-    if node.op == "call_module":
-        return getattr(module_of(traced, node), "inplace", False) is True
-    method = node.op == "call_method" and str(node.target).endswith("_") and not str(node.target).endswith("__")
-    return method or node.target in _IN_PLACE or node.kwargs.get("inplace") is True
-
-
 def _plain_layers(traced: fx.GraphModule, original: nn.Module) -> None:
     """Subclasses of Conv2d and BatchNorm2d with children of their own become a plain layer and those children."""
     for node in list(traced.graph.nodes):
-        convolves = node.op == "call_function" and node.target in (torch.conv2d, nn.functional.conv2d)
-        normalises = node.op == "call_function" and node.target is nn.functional.batch_norm
-        weight = node.args[1] if (convolves or normalises) and len(node.args) > 1 else None
-        if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-            continue
-        path, _, name = str(weight.target).rpartition(".")
-        owner = original.get_submodule(path)
-        if isinstance(owner, nn.Conv2d) and name == "weight":
-            _swap_in(traced, path, owner, node)
-        if isinstance(owner, nn.BatchNorm2d) and name == "running_mean":
-            _swap_norm_in(traced, path, owner, node)
+        if node.op == "call_function" and node.target in (torch.conv2d, nn.functional.conv2d):
+            _swap_in(traced, original, node)
+        if node.op == "call_function" and node.target is nn.functional.batch_norm:
+            owner, path, name = _owner(original, node.args[1] if len(node.args) > 1 else None)
+            if isinstance(owner, nn.BatchNorm2d) and name == "running_mean":
+                _swap_norm_in(traced, path, owner, node)
+
+
+def _owner(original: nn.Module, value: Any) -> tuple[nn.Module | None, str, str]:
+    """The module that a value is a parameter or a buffer of, its path, and the value's name in it."""
+    if not isinstance(value, fx.Node) or value.op != "get_attr":
+        return None, "", ""
+    path, _, name = str(value.target).rpartition(".")
+    return original.get_submodule(path), path, name
 
 
 def _swap_norm_in(traced: fx.GraphModule, path: str, owner: nn.BatchNorm2d, node: fx.Node) -> None:
@@ -200,37 +176,41 @@ def _swap_norm_in(traced: fx.GraphModule, path: str, owner: nn.BatchNorm2d, node
     plain.weight, plain.bias = owner.weight, owner.bias
     for name, value in (*owner.named_buffers(recurse=False), *owner.named_children()):
         setattr(plain, name, value)
-    _call_instead(traced, path, plain, node)
+    _call_instead(traced, path, plain, node, node.args[0])
 
 
-def _swap_in(traced: fx.GraphModule, path: str, owner: nn.Conv2d, node: fx.Node) -> None:
-    stride: Any
-    padding: Any
-    dilation: Any
-    groups: Any
+_CONVOLUTION = {"input": None, "weight": None, "bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+
+def _swap_in(traced: fx.GraphModule, original: nn.Module, node: fx.Node) -> None:
+    """A functional convolution with a Conv2d's own weight, and its own bias or none, becomes that Conv2d."""
+    given: dict[str, Any] = {**_CONVOLUTION, **dict(zip(_CONVOLUTION, node.args, strict=False)), **node.kwargs}
+    owner, path, name = _owner(original, given["weight"])
+    biased = _owner(original, given["bias"])[1:] == (path, "bias")
+    if not isinstance(owner, nn.Conv2d) or name != "weight" or not (biased or given["bias"] is None):
+        return
     kernel_size: Any = owner.kernel_size
-    _, _, _, stride, padding, dilation, groups = (*node.args, *(1, 0, 1, 1)[len(node.args) - 3 :])[:7]
     plain = nn.Conv2d(
         owner.in_channels,
         owner.out_channels,
         kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        bias=owner.bias is not None,
+        stride=given["stride"],
+        padding=given["padding"],
+        dilation=given["dilation"],
+        groups=given["groups"],
+        bias=biased,
         device="meta",
     )
-    plain.weight, plain.bias = owner.weight, owner.bias
-    for name, child in owner.named_children():
-        plain.add_module(name, child)
-    _call_instead(traced, path, plain, node)
+    plain.weight, plain.bias = owner.weight, owner.bias if biased else None
+    for child_name, child in owner.named_children():
+        plain.add_module(child_name, child)
+    _call_instead(traced, path, plain, node, given["input"])
 
 
-def _call_instead(traced: fx.GraphModule, path: str, plain: nn.Module, node: fx.Node) -> None:
+def _call_instead(traced: fx.GraphModule, path: str, plain: nn.Module, node: fx.Node, given: Any) -> None:
     traced.set_submodule(path, plain)
     with traced.graph.inserting_before(node):
-        call = traced.graph.call_module(path, (node.args[0],))
+        call = traced.graph.call_module(path, (given,))
     call.meta = dict(node.meta)
     node.replace_all_uses_with(call)
     traced.graph.erase_node(node)
@@ -259,8 +239,3 @@ def _takes_padding(traced: fx.GraphModule, node: fx.Node) -> bool:
     if type(module) is not nn.Conv2d or isinstance(module.padding, str) or module.padding_mode != "zeros":
         return False
     return len(traced.graph.find_nodes(op="call_module", target=node.target, sort=False)) == 1
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, first_line
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -25,7 +25,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
-            f"cannot read the weights file {path}: {str(error).splitlines()[0]}",
+            f"cannot read the weights file {path}: {first_line(error)}",
             remedy="save a plain state dict: torch.save(network.state_dict(), path)",
         ) from None
     for wrapper in ("state_dict", "model_state_dict", "model", "net", "ema_state_dict"):

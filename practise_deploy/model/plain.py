@@ -1,0 +1,49 @@
+"""A module whose weights are plain fp32 parameters on the CPU, as everything that writes weights takes them to be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+
+def with_plain_weights(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module itself, in eval mode, and what was changed of it.
+
+    Weights that are computed from others (`torch.nn.utils.parametrizations`, and the older weight_norm and spectral_norm)
+    become what they are computed to be.
+    """
+    module.eval()
+    notes = []
+    with torch.no_grad():
+        computed = sum(_make_plain(each) for each in module.modules())
+    if computed:
+        notes.append(f"{computed} weights that were computed from others (weight_norm and the like) are plain now")
+    values = [*module.parameters(), *module.buffers()]
+    others = Counter(str(value.dtype).removeprefix("torch.") for value in values if _is_other(value))
+    if others:
+        notes.append(f"weights of type {' and '.join(sorted(others))} are computed as float32")
+    return module.float().cpu(), tuple(notes)
+
+
+def _is_other(value: torch.Tensor) -> bool:
+    return value.is_floating_point() and value.dtype != torch.float32
+
+
+def _make_plain(module: nn.Module) -> int:
+    """How many weights of this very module were computed."""
+    names = list(module.parametrizations) if parametrize.is_parametrized(module) else []  # type: ignore[arg-type]
+    for name in names:
+        parametrize.remove_parametrizations(module, str(name), leave_parametrized=True)
+    older: list[Any] = [
+        hook for hook in module._forward_pre_hooks.values() if isinstance(hook, (WeightNorm, SpectralNorm))
+    ]
+    for hook in older:
+        remove = remove_weight_norm if isinstance(hook, WeightNorm) else remove_spectral_norm
+        remove(module, hook.name)
+    return len(names) + len(older)
