@@ -20,8 +20,7 @@ def with_plain_weights(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """
     module.eval()
     notes = []
-    with torch.no_grad():
-        computed = sum(_make_plain(each) for each in module.modules())
+    computed = sum(_make_plain(each) for each in module.modules())
     if computed:
         notes.append(f"{computed} weights that were computed from others (weight_norm and the like) are plain now")
     values = [*module.parameters(), *module.buffers()]
@@ -40,6 +39,9 @@ def _make_plain(module: nn.Module) -> int:
     names = list(module.parametrizations) if parametrize.is_parametrized(module) else []  # type: ignore[arg-type]
     for name in names:
         parametrize.remove_parametrizations(module, str(name), leave_parametrized=True)
+        if not isinstance(value := getattr(module, str(name)), nn.Parameter):  # what it was computed from is frozen
+            delattr(module, str(name))
+            module.register_parameter(str(name), nn.Parameter(value.detach(), requires_grad=False))
     older: list[Any] = [
         hook for hook in module._forward_pre_hooks.values() if isinstance(hook, (WeightNorm, SpectralNorm))
     ]

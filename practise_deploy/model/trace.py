@@ -183,11 +183,11 @@ _CONVOLUTION = {"input": None, "weight": None, "bias": None, "stride": 1, "paddi
 
 
 def _swap_in(traced: fx.GraphModule, original: nn.Module, node: fx.Node) -> None:
-    """A functional convolution with a Conv2d's own weight, and its own bias or none, becomes that Conv2d."""
+    """A functional convolution with a Conv2d's own weight and bias becomes that Conv2d."""
     given: dict[str, Any] = {**_CONVOLUTION, **dict(zip(_CONVOLUTION, node.args, strict=False)), **node.kwargs}
     owner, path, name = _owner(original, given["weight"])
     biased = _owner(original, given["bias"])[1:] == (path, "bias")
-    if not isinstance(owner, nn.Conv2d) or name != "weight" or not (biased or given["bias"] is None):
+    if not isinstance(owner, nn.Conv2d) or name != "weight" or biased != (owner.bias is not None):
         return
     kernel_size: Any = owner.kernel_size
     plain = nn.Conv2d(
@@ -201,7 +201,7 @@ def _swap_in(traced: fx.GraphModule, original: nn.Module, node: fx.Node) -> None
         bias=biased,
         device="meta",
     )
-    plain.weight, plain.bias = owner.weight, owner.bias if biased else None
+    plain.weight, plain.bias = owner.weight, owner.bias
     for child_name, child in owner.named_children():
         plain.add_module(child_name, child)
     _call_instead(traced, path, plain, node, given["input"])

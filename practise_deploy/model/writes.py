@@ -17,7 +17,6 @@ _OPERATORS: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
     operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
 }
 
 

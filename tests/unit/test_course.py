@@ -1,10 +1,13 @@
 """A descent that was interrupted goes on to the same bits."""
 
 import pytest
+import torch
+from torch import nn
 
 from practise_deploy.model import mimic as mimicking
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.store import read_arrays
+from unit import descents
 from unit.descents import SHORT, descend, same
 
 
@@ -63,3 +66,31 @@ def test_resumed_descent_does_not_start_over(tmp_path, monkeypatch):
 def test_nothing_is_saved_before_it_is_time(tmp_path):
     descend(SHORT, partial=tmp_path / "partial.npz")
     assert not (tmp_path / "partial.npz").exists()
+
+
+def test_damaged_file_of_an_interrupted_descent_is_said_and_the_descent_begun_anew(tmp_path):
+    (tmp_path / "partial.npz").write_bytes(b"PK\x03\x04 and nothing more")
+    _, course, found = descend(SHORT, partial=tmp_path / "partial.npz")
+    _, whole, wanted = descend(SHORT)
+    assert same(wanted, found) and course.history == whole.history
+    assert course.notes == ("what the interrupted finetuning had kept was damaged: it was begun anew",)
+    assert whole.notes == ()
+
+
+def test_resumed_descent_draws_the_same_dropout(tmp_path, monkeypatch):
+    monkeypatch.setattr(mimicking, "_SAVE_EVERY_S", -1.0)
+    schedule, pair = Schedule(steps=4, batch_size=8, norms="trained"), descents.small_pair
+
+    def dropping():
+        found = pair()
+        replaced = next(name for name, each in found.student.named_modules() if isinstance(each, nn.ReLU))
+        found.student.set_submodule(replaced, nn.Dropout(0.5))
+        return found
+
+    monkeypatch.setattr(descents, "small_pair", dropping)
+    _, _, wanted = descend(schedule)
+    with pytest.raises(Interrupted):
+        descend(schedule, partial=tmp_path / "p.npz", progress=Interrupting(3))
+    torch.rand(7)  # another process has another past
+    _, _, found = descend(schedule, partial=tmp_path / "p.npz")
+    assert same(wanted, found)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from practise_deploy import finetune as finetuning
 from practise_deploy.model.draws import other_views
@@ -13,6 +14,8 @@ from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import Pair
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import weights_of
+from practise_deploy.model.trace import trace
+from practise_deploy.model.values import find_feature
 from practise_deploy.terms import Student
 from unit.descents import SHORT, original, same, small_pair
 from unit.lessons import Silent, photos
@@ -30,6 +33,24 @@ def tuned(schedule: Schedule):
     pair = Pair(network, copy.deepcopy(teacher), feature, feature)
     result = finetuning.finetune(pair, start, photos(20), schedule, Silent())
     return start, network, result
+
+
+def test_parameters_that_are_read_by_themselves_learn_too():
+    class Scaled(nn.Module):
+        """A layer scale, as ConvNeXt has it, and one behind the features."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.behind = nn.Parameter(torch.ones(1, 3, 1, 1)), nn.Parameter(torch.ones(3))
+            self.conv, self.pool, self.fc = nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.pool(self.conv(x) * self.scale).flatten(1) * self.behind)
+
+    traced, _ = trace(Scaled().eval(), (1, 3, 8, 8))
+    reached = finetuning._reaching(traced, find_feature(traced).name)
+    by_name = {name for name, each in traced.named_parameters() if any(each is other for other in reached)}
+    assert by_name == {"scale", "conv.weight", "conv.bias"}
 
 
 def test_classifier_is_not_touched_and_everything_else_may_be():

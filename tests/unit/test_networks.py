@@ -11,7 +11,7 @@ from torch import nn
 from networks import tiny_resnet
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.networks import fingerprint, load_network, structure_of
+from practise_deploy.model.networks import _preprocessing, fingerprint, load_network, structure_of
 from practise_deploy.model.onnx_graph import to_onnx, with_cuts, without
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.weights import read_state_dict
@@ -193,6 +193,42 @@ def test_what_nobody_stated_is_assumed_and_said():
     assert facts.preprocessing.size == (16, 16) and len(facts.preprocessing.assumed) == 2
     assert any("assumed: input size 16x16" in note and "--input-size" in note for note in facts.notes)
     assert any("--mean" in note for note in facts.notes)
+
+
+def configured(config: dict, **more):
+    return _preprocessing(config, Settings(network=TINY, **more), None)
+
+
+def test_default_resize_covers_the_longer_side_of_the_input():
+    assert configured({"input_size": (3, 64, 128)}).resize == 146
+    assert configured({"input_size": (3, 32, 64)}).resize == 64
+    with pytest.raises(
+        InputError, match="configuration resizes to 100 is smaller than the input, whose longer side is 128"
+    ):
+        configured({"input_size": (3, 64, 128), "resize": 100})
+
+
+def test_share_of_the_crop_is_taken_from_the_configuration():
+    assert configured({"input_size": (3, 224, 224), "crop_pct": 0.95}).resize == 235
+    assert configured({"input_size": (3, 224, 224), "crop_pct": 0.95}, input_size=100).resize == 105
+
+
+def test_interpolation_that_cannot_be_done_is_an_error_with_the_option():
+    with pytest.raises(InputError, match="lanczos") as error:
+        configured({"interpolation": "lanczos"})
+    assert "--interpolation" in error.value.remedy
+
+
+def test_weights_beside_an_export_file_are_refused_and_not_ignored(tmp_path: Path):
+    (tmp_path / "a.pt2").write_bytes(b"")
+    with pytest.raises(InputError, match="has its weights in it"):
+        load_network(Settings(network=str(tmp_path / "a.pt2"), weights=tmp_path / "w.pt"))
+
+
+def test_empty_weights_file_is_an_error_that_names_it(tmp_path: Path):
+    (tmp_path / "w.pth").touch()
+    with pytest.raises(InputError, match=r"cannot read the weights file .*w\.pth"):
+        read_state_dict(tmp_path / "w.pth")
 
 
 def test_number_of_means_that_does_not_fit_the_channels_is_an_error():

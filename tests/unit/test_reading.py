@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from practise_deploy.errors import InputError
+from practise_deploy.model import reading
 from practise_deploy.model.images import augmenter, image_size_of, load_images
 from unit.pictures import GREY, RGB, facts, numbered, numbers, one, quadrants, settings
 
@@ -109,6 +110,38 @@ def test_sixteen_bit_image_is_scaled_and_not_clipped(tmp_path: Path, suffix):
     ramp = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     found = one(tmp_path, Image.fromarray(ramp), name=f"a.{suffix}")
     assert (found[:, :, 0] == np.arange(256).reshape(16, 16)).all()
+
+
+def test_dark_sixteen_bit_image_is_as_dark_as_it_says(tmp_path: Path):
+    found = one(tmp_path, Image.fromarray(np.full((16, 16), 250, np.uint16)))
+    assert (found == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_grey_levels_of_unknown_white_are_an_error_rather_than_a_guess(tmp_path: Path, dtype):
+    numbered(tmp_path)
+    Image.fromarray(np.full((16, 16), 1, dtype)).save(tmp_path / "deep.tiff")
+    with pytest.raises(InputError, match=r"deep\.tiff: .*white is unknown"):
+        load_images(settings(tmp_path), facts())
+
+
+def test_whatever_a_decoder_raises_is_a_broken_image(tmp_path: Path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("Failed to decode image")
+
+    monkeypatch.setattr(reading.ImageOps, "exif_transpose", fail)
+    with pytest.raises(InputError, match=r"broken image .*Failed to decode"):
+        load_images(settings(numbered(tmp_path)), facts())
+
+
+def test_images_of_four_channels_come_as_an_array_alone(tmp_path: Path):
+    four = replace(RGB, channels=4, mean=(0.5,) * 4, std=(0.25,) * 4)
+    values = np.random.default_rng(0).normal(size=(12, 4, 16, 16)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", images=values)
+    assert load_images(settings(tmp_path / "a.npz"), facts(four)).fit.pixels.shape[1:] == (4, 16, 16)
+    assert image_size_of(settings(tmp_path / "a.npz")) == (16, 16)
+    with pytest.raises(InputError, match="4 channels, which image files do not have"):
+        load_images(settings(numbered(tmp_path / "files")), facts(four))
 
 
 def test_colour_image_for_a_grey_network_is_its_luminance(tmp_path: Path):
