@@ -43,6 +43,10 @@ def read_table(path: Path) -> LatencyTable:
             f"{path} is no latency table: it does not hold one JSON object",
             remedy="make one with: practise-deploy latency",
         ) from None
+    if schema is None:
+        raise InputError(
+            f"{path} is no latency table: it states no schema", remedy="make one with: practise-deploy latency"
+        )
     if schema != SCHEMA:
         raise InputError(
             f"{path} has schema {schema!r}; this version reads {SCHEMA}", remedy="measure it again with this version"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from practise_deploy.errors import InputError
 
@@ -196,7 +197,7 @@ def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict
     try:
         return Settings(**merged)
     except ValidationError as error:
-        raise InputError(_explain(error), remedy="practise-deploy build --help lists the settings") from None
+        raise InputError(_explain(error), remedy="--help lists the settings and their bounds") from None
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -220,6 +221,12 @@ def _explain(error: ValidationError) -> str:
             near = difflib.get_close_matches(key, Settings.model_fields, n=1)
             lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
         else:
-            reason = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"setting '{key}' = {problem['input']!r}: {reason}" if key else reason)
+            lines.append(_refused(problem))
     return "; ".join(lines)
+
+
+def _refused(problem: ErrorDetails) -> str:
+    """One setting's problem, by its flag, in the flag's own terms."""
+    key = ".".join(str(part) for part in problem["loc"])
+    reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"--{key.replace('_', '-')} {problem['input']}: {reason}" if key else reason

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from annotated_types import Ge
 
 from practise_deploy.cli import files, tables
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add
 from practise_deploy.errors import InputError
-from practise_deploy.settings import Settings, read_settings
+from practise_deploy.settings import EMBEDDED, Settings, read_settings
 
 if TYPE_CHECKING:
     from practise_deploy.build import Build
     from practise_deploy.console import Console
 
-NETWORK = (
-    "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing, to go on in --out"
-)
+NETWORK = "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing: what --out holds, else digits"
 
 _OWN: dict[str, Any] = {
     "network": Annotated[str | None, typer.Argument(help=NETWORK, show_default=False)],
@@ -85,7 +84,9 @@ def _option(name: str) -> Any:
     field = Settings.model_fields[name]
     option = name.replace("_", "-")
     text = field.description or ""
-    if field.default not in (None, False):
+    least = next((b.ge for b in field.metadata if isinstance(b, Ge) and isinstance(b.ge, int)), 0)
+    text += f", at least {least}" if least > 1 else ""
+    if field.default is not None and field.default is not False:
         text += f" (default: {field.default})"
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(f"--{option}/--no-{option}", help=text, show_default=False)]
@@ -109,7 +110,7 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
 
     console = Console(quiet=own["quiet"])
     asked = {name: value for name, value in given.items() if value is not None}
-    settings = _settings(stage.name, own["network"], own["config"], asked)
+    settings = _settings(stage.name, own["network"], own["config"], asked, console.note)
     from practise_deploy.build import Build
     from practise_deploy.store import Run
 
@@ -145,7 +146,9 @@ def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> 
     return stage.code(build)
 
 
-def _settings(verb: str, network: str | None, config: Path | None, given: dict[str, Any]) -> Settings:
+def _settings(
+    verb: str, network: str | None, config: Path | None, given: dict[str, Any], tell: Callable[[str], None]
+) -> Settings:
     """Flags over the settings file over what the run folder was built with (where no network is named)."""
     if network is not None:
         return read_settings({**given, "network": network}, file=config)
@@ -161,7 +164,10 @@ def _settings(verb: str, network: str | None, config: Path | None, given: dict[s
         return read_settings(given, file=config, base=base)
     if earlier is not None and config is None and verb != "build":
         raise InputError(f"no run in {given['out']}", remedy="name the network, or a run folder that a build has made")
-    return read_settings(given, file=config)
+    found = read_settings(given, file=config)
+    if found.network == EMBEDDED:
+        tell("note: no network was named: this is digits, the embedded one")
+    return found
 
 
 def _inspection(build: Build) -> dict[str, Any]:

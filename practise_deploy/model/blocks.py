@@ -69,7 +69,7 @@ def droppable(blocks: Iterable[Block]) -> tuple[Block, ...]:
     if not found:
         raise NoDroppableBlock(
             "no droppable block: looked for additions whose two inputs come from one earlier value of the same shape",
-            remedy="choose a network with residual connections; practise-deploy inspect lists the units that were found",
+            remedy="choose a network with residual connections, or look with practise-deploy inspect why none can go",
         )
     return found
 

@@ -199,6 +199,12 @@ def _tiny_set(
 
 
 def _embedded(settings: Settings, preprocessing: Preprocessing) -> TinySet:
+    useless = [f"--{name}" for name in ("eval", "classes") if getattr(settings, name) is not None]
+    if useless:
+        raise InputError(
+            f"{' and '.join(useless)} without --data: the embedded images bring their own labelled held-out ones",
+            remedy=f"give --data too, or leave {' and '.join(useless)} out",
+        )
     arrays = read_npz(digits.IMAGES, images="fit_images")
     pixels = torch.from_numpy(arrays["fit_images"])[:, None][: settings.fit_images]
     fit = FitImages(pixels, torch.from_numpy(arrays["fit_labels"]).long()[: settings.fit_images], preprocessing)

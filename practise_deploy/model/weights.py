@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's own words advise to read it unsafely
+        raise InputError(
+            f"cannot read the weights file {path}: it is damaged, no file of torch, or holds more than tensors",
+            remedy="save a plain state dict: torch.save(network.state_dict(), path)",
+        ) from None
     except Exception as error:
         raise InputError(
             f"cannot read the weights file {path}: {first_line(error)}",

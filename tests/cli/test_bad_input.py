@@ -60,7 +60,20 @@ def test_wrong_weights_are_listed(cli: Cli, job: Job, tmp_path: Path):
 
 def test_weights_that_are_no_weights(cli: Cli, job: Job, tmp_path: Path):
     (tmp_path / "text.pth").write_text("these are not weights")
-    refused(cli("build", *job, "--weights", tmp_path / "text.pth"), 2, "cannot read the weights file", "text.pth")
+    said = cli("build", *job, "--weights", tmp_path / "text.pth")
+    refused(said, 2, "cannot read the weights file", "text.pth", "torch.save(network.state_dict(), path)")
+    assert "weights_only" not in said.err
+
+
+@pytest.mark.parametrize("flag", ["--eval", "--classes"])
+def test_images_to_judge_beside_the_embedded_ones_are_refused_and_not_ignored(cli: Cli, tmp_path: Path, flag: str):
+    refused(cli("plan", "digits", flag, "nope", "--out", tmp_path / "run"), 2, f"{flag} without --data")
+    assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_setting_out_of_its_bounds_is_told_by_its_flag(cli: Cli, job: Job):
+    refused(cli("build", *job, "--target-ms", 0), 2, "--target-ms 0.0: must be greater than 0")
+    refused(cli("build", *job, "--seed", 2**32), 2, "--seed 4294967296: must be less than 4294967296")
 
 
 def test_broken_image_is_named(cli: Cli, job: Job, photos: Path):
@@ -184,7 +197,7 @@ def test_two_targets_at_once(cli: Cli, job: Job):
     "name, content, words",
     [
         ("s.toml", "treads = 2", ("unknown setting 'treads'", "did you mean 'threads'")),
-        ("s.json", '{"threads": "x"}', ("setting 'threads' = 'x'",)),
+        ("s.json", '{"threads": "x"}', ("--threads x: must be a valid integer",)),
         ("s.toml", "threads = = 2", ("not valid",)),
         ("s.json", "[1]", ("must hold a table",)),
         ("s.toml", "drop = 1\nreduce = 20", ("one target",)),

@@ -48,8 +48,8 @@ def test_missing_table_is_refused(tmp_path: Path):
     assert caught.value.remedy == "check the path"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"7", b"\xff\xfe\x00", b"\x93NUMPY"])
-def test_file_that_holds_no_json_object_is_refused(tmp_path: Path, content: bytes):
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"7", b"{}", b"\xff\xfe\x00", b"\x93NUMPY"])
+def test_file_that_is_no_table_at_all_is_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "t.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"t\.json is no latency table") as caught:
@@ -57,7 +57,7 @@ def test_file_that_holds_no_json_object_is_refused(tmp_path: Path, content: byte
     assert caught.value.remedy == "make one with: practise-deploy latency"
 
 
-@pytest.mark.parametrize(("schema", "said"), [(1, "1"), (99, "99"), ("2", "'2'"), (None, "None")])
+@pytest.mark.parametrize(("schema", "said"), [(1, "1"), (99, "99"), ("2", "'2'")])
 def test_table_of_another_schema_is_refused(tmp_path: Path, schema: object, said: str):
     path, _ = write_table(table(), tmp_path / "t.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": schema}))
