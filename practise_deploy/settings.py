@@ -114,6 +114,13 @@ class Settings(BaseModel):
     def _percent(cls, value: Any) -> Any:
         return value.strip().removesuffix("%") if isinstance(value, str) else value
 
+    @field_validator("mean")
+    @classmethod
+    def _of_shares(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and not all(0 <= each <= 1 for each in value):
+            raise ValueError("means are of pixels in [0, 1]; divide those of bytes by 255")
+        return value
+
     @field_validator("std")
     @classmethod
     def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:

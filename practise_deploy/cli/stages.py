@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -15,13 +15,15 @@ from annotated_types import Ge
 
 from practise_deploy.cli import files, tables
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, PractiseError
 from practise_deploy.settings import EMBEDDED, Settings, read_settings
 
 if TYPE_CHECKING:
     from practise_deploy.build import Build
     from practise_deploy.console import Console
+    from practise_deploy.store import Run
 
+SETTINGS = "settings.json"
 NETWORK = "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing: what --out holds, else digits"
 
 _OWN: dict[str, Any] = {
@@ -125,17 +127,33 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
             console.note(f"note: {note}")
     if stage.name == "inspect":
         return _emit(stage, build, console, own)
-    with run.locked():
-        run.write("settings.json", json.dumps({"schema": 1, **settings.model_dump(mode="json")}, indent=1))
+    with run.locked(), _settings_of(run, settings):
         code = _emit(stage, build, console, own)
         stage.keep(build, extra)
         return code
 
 
+@contextlib.contextmanager
+def _settings_of(run: Run, settings: Settings) -> Iterator[None]:
+    """Keep the settings in the run folder, for who goes on in it; those of before come back where these are refused."""
+    file = run.folder / SETTINGS
+    before = file.read_text(encoding="utf-8") if file.is_file() else None
+    run.write(SETTINGS, json.dumps({"schema": 1, **settings.model_dump(mode="json")}, indent=1))
+    try:
+        yield
+    except PractiseError:
+        if before is not None:
+            run.write(SETTINGS, before)
+        raise
+
+
 def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         found = stage.result(build)
-    for note in build.images.facts.notes if "images" in vars(build) else ():
+    for note in (
+        *(build.images.facts.notes if "images" in vars(build) else ()),
+        *(build.finetuned.notes if "finetuned" in vars(build) else ()),
+    ):
         console.note(f"note: {note}")
     if own["json"]:
         from practise_deploy.store import to_json
@@ -152,7 +170,7 @@ def _settings(
     """Flags over the settings file over what the run folder was built with (where no network is named)."""
     if network is not None:
         return read_settings({**given, "network": network}, file=config)
-    earlier = Path(given["out"]) / "settings.json" if "out" in given else None
+    earlier = Path(given["out"]) / SETTINGS if "out" in given else None
     if earlier is not None and earlier.is_file():
         try:
             base = json.loads(earlier.read_text(encoding="utf-8"))
@@ -165,8 +183,14 @@ def _settings(
     if earlier is not None and config is None and verb != "build":
         raise InputError(f"no run in {given['out']}", remedy="name the network, or a run folder that a build has made")
     found = read_settings(given, file=config)
-    if found.network == EMBEDDED:
-        tell("note: no network was named: this is digits, the embedded one")
+    if found.network != EMBEDDED:
+        return found
+    if meant := [f"--{name}" for name in ("data", "weights") if getattr(found, name) is not None]:
+        raise InputError(
+            f"{' and '.join(meant)} without a network",
+            remedy=f"name the network; digits, the embedded one, where you mean it: practise-deploy {verb} digits",
+        )
+    tell("note: no network was named: this is digits, the embedded one")
     return found
 
 
@@ -208,7 +232,7 @@ STAGES = (
           lambda c, b: c.show_latency(b.latency), ("latency",),
           needs=lambda b: (b.backend, b.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
-          lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.plan.reached else 1),
+          lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.reached_plan else 1),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
           _show_students, ("recover", "finetune")),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,

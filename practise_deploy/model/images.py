@@ -166,6 +166,10 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
         held_out = HeldOutImages(*read(listing, labels, sorted(held)), network.preprocessing)
     if settings.fit_images is not None and len(mixed) - len(held) > settings.fit_images:
         notes.append(f"{settings.fit_images} of {len(mixed) - len(held)} images are used to fit (--fit-images)")
+    if fit_images.pixels.is_floating_point() and fit_images.pixels.min() >= 0 and fit_images.pixels.max() <= 1:
+        notes.append(
+            "the images are numbers from 0 to 1 and taken as normalised, as all floats are; give raw ones as uint8"
+        )
     fit_images = _apart(fit_images, held_out, notes)
     return _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
 

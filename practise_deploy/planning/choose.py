@@ -202,7 +202,7 @@ def out_of_reach(plan: Plan) -> TargetOutOfReach:
     target = f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
     return TargetOutOfReach(
         f"the target of {target} is out of reach: dropping all {len(plan.dropped)} rankable blocks {'saves' if plan.measured_percent else 'is predicted to save'} "
-        f"{found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}], {baseline * (1 - found.estimate / 100):.3f} ms of {baseline:.3f} ms",
+        f"{found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}]; {baseline * (1 - found.estimate / 100):.3f} ms of {baseline:.3f} ms remain",
         remedy=f"ask for at most --reduce {int(surely)}%, or --target-ms {baseline * (1 - surely / 100):.3g}"
         if surely >= 1
         else "nothing of note can be saved on this device by dropping blocks",

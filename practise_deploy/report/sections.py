@@ -104,7 +104,7 @@ def _plan(release: Release) -> Section:
 
 
 def _frontier(release: Release) -> tuple[Section, ...]:
-    picture = frontier(release)
+    picture = frontier(release) if release.frontier.images else None
     if picture is None:
         return ()
     table = frontier_table(release)
