@@ -99,6 +99,11 @@ def finetune(
             *notes,
             "finetuning ended with more error than it began with: the weights before it are kept",
         )
+    elif not kept <= course.history[0][1]:
+        notes = (
+            *notes,
+            "finetuning ended with more error than it began with, and recipe paper keeps its end all the same",
+        )
     return Student(
         dropped=start.dropped,
         method=_described(schedule, pair, course.best_step),

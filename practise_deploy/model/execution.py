@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import hardtanh, relu
 
-from practise_deploy.model.operators import is_addition, is_relu, is_relu6, module_of
+from practise_deploy.model.operators import is_addition, is_as_its_class, is_relu, is_relu6, module_of
 
 Env = dict[str, Tensor]
 Run = tuple[fx.Node, ...]
@@ -26,6 +26,8 @@ def execute(traced: fx.GraphModule, node: fx.Node, env: Env) -> Tensor:
         for part in str(node.target).split("."):
             value = getattr(value, part)
         return value  # type: ignore[return-value]
+    if node.op == "placeholder":  # an argument beside the input, with its default
+        return node.args[0]  # type: ignore[return-value]
     args = fx.node.map_arg(node.args, lambda n: env[n.name])
     kwargs = fx.node.map_arg(node.kwargs, lambda n: env[n.name])
     module = module_of(traced, node)
@@ -76,8 +78,8 @@ def _fuses(traced: fx.GraphModule, run: Run, after: fx.Node) -> bool:
 
 
 def _is_plain(module: nn.Module | None, *kinds: type[nn.Module]) -> bool:
-    """Whether a module is just this layer: no subclass of it, and nothing hooked onto it."""
-    return module is not None and type(module) in kinds and not (module._forward_hooks or module._forward_pre_hooks)
+    """Whether a module is just this layer: no subclass of it, and it computes as its class does."""
+    return module is not None and type(module) in kinds and is_as_its_class(module)
 
 
 def _normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:

@@ -210,6 +210,12 @@ def _embedded(settings: Settings, preprocessing: Preprocessing) -> TinySet:
             remedy=f"give --data too, or leave {' and '.join(useless)} out",
         )
     arrays = read_npz(digits.IMAGES, images="fit_images")
+    if arrays["fit_images"].shape[1:] != preprocessing.size:
+        height, width = arrays["fit_images"].shape[1:]
+        raise InputError(
+            f"the embedded images are {height}x{width}, the input is {preprocessing.size[0]}x{preprocessing.size[1]}",
+            remedy="leave --input-size out, or give images with --data",
+        )
     pixels = torch.from_numpy(arrays["fit_images"])[:, None][: settings.fit_images]
     fit = FitImages(pixels, torch.from_numpy(arrays["fit_labels"]).long()[: settings.fit_images], preprocessing)
     held_out = HeldOutImages(

@@ -23,7 +23,6 @@ from practise_deploy.model.images import FitImages
 from practise_deploy.model.pair import Pair
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import load_weights, weights_of
-from practise_deploy.model.values import batches
 from practise_deploy.store import UNREADABLE
 
 _SAVE_EVERY_S = 20.0
@@ -119,16 +118,20 @@ def _judge(pair: Pair, descent: Descent, judge: FitImages, schedule: Schedule, c
 
 
 def re_estimate(student: fx.GraphModule, images: FitImages, device: torch.device) -> None:
-    """BatchNorm statistics taken anew, as plain means over the images, every norm on what the ones before it give."""
+    """BatchNorm statistics taken anew, every norm on what the ones before it give: means over batches of one size."""
     norms = [module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative
-    student.train()
-    with torch.no_grad():
-        for part in batches(len(images), 64):
-            student(images.batch(part).to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    count = math.ceil(len(images) / 64)
     student.eval()
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative
+            norm.train()
+        with torch.no_grad():
+            for part in torch.arange(len(images)).tensor_split(count):
+                student(images.batch(slice(int(part[0]), int(part[-1]) + 1)).to(device))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        student.eval()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.operators import module_of
@@ -22,6 +23,7 @@ from practise_deploy.model.weights import load_state_dict
 from practise_deploy.settings import Settings
 from practise_deploy.terms import NetworkFacts, Preprocessing
 
+_SIMPLE = (type(None), bool, int, float, str, tuple)
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -144,11 +146,24 @@ def structure_of(traced: fx.GraphModule, source: bytes = b"") -> str:
     total = hashlib.sha256(source)
     for node in traced.graph.nodes:
         module = module_of(traced, node)
-        kind = "" if module is None else f"{type(module).__module__}.{type(module).__qualname__} {module!r}"
+        kind = (
+            "" if module is None else f"{type(module).__module__}.{type(module).__qualname__} {module!r} {_own(module)}"
+        )
         total.update(
             f"{node.op} {node.name} {_target(node)} {node.args} {node.kwargs} {node.meta.get('shape')} {kind}\n".encode()
         )
     return total.hexdigest()
+
+
+def _own(module: nn.Module) -> str:
+    """What a user's own module computes by: its plain attributes and its class's source, which its name does not tell."""
+    if type(module).__module__.partition(".")[0] in ("torch", "torchvision", "timm"):
+        return ""
+    values = sorted((name, value) for name, value in vars(module).items() if isinstance(value, _SIMPLE))
+    try:
+        return f"{values} {inspect.getsource(type(module))}"
+    except (OSError, TypeError):
+        return f"{values}"
 
 
 def _target(node: fx.Node) -> str:
@@ -185,7 +200,13 @@ def _load_exported(path: Path, settings: Settings) -> Network:
     next(node for node in reversed(traced.graph.nodes) if node.op == "output").args = (logits_of(traced),)
     traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
     traced.recompile()
-    shape = tuple(int(side) for side in input_of(traced).meta["val"].shape)
+    taken = input_of(traced).meta["val"]
+    shape = tuple(int(side) for side in taken.shape)
+    if len(shape) != 4 or taken.dtype != torch.float32:
+        raise InputError(
+            f"{path} takes {str(taken.dtype).removeprefix('torch.')}{list(shape)}, not images float32[n, channels, height, width]",
+            remedy="export the network in float32, with images for its input",
+        )
     if settings.input_size not in (None, shape[2], shape[3]):
         raise InputError(
             f"{path} takes inputs of {shape[2]}x{shape[3]}, not {settings.input_size}", remedy="leave --input-size out"

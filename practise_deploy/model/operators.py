@@ -32,6 +32,11 @@ def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return module
 
 
+def is_as_its_class(module: nn.Module) -> bool:
+    """Whether a module computes what its class says: nothing is hooked onto it, and its forward is not its own."""
+    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def scope_of(node: fx.Node) -> tuple[str, ...]:
     """The modules around a node, outermost first."""
     stack = node.meta.get("nn_module_stack") or {}
@@ -63,8 +68,10 @@ def is_relu6(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def is_addition(node: fx.Node) -> bool:
-    """Whether a value is the sum of two computed values of one shape."""
+    """Whether a value is the plain sum of two computed values of one shape."""
     if node.target not in _ADDITIONS and not (node.op == "call_method" and node.target == "add"):
+        return False
+    if node.kwargs.get("alpha", 1) != 1:
         return False
     sources = [n for n in node.args if isinstance(n, fx.Node) and n.op != "get_attr"]
     shapes = {shape_of(n) for n in sources}

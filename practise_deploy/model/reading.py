@@ -50,7 +50,12 @@ def _list_folder(folder: Path) -> Listing:
         )
 
     flat = images(folder)
-    found = [(file, place.name) for place in sorted(folder.iterdir()) if place.is_dir() for file in images(place)]
+    found = [
+        (file, place.name)
+        for place in sorted(folder.iterdir())
+        if place.is_dir() and place.name[0] != "."
+        for file in images(place)
+    ]
     if flat and found:
         raise InputError(
             f"{folder} holds images ({flat[0].name}) beside folders of images ({found[0][1]})",

@@ -6,6 +6,8 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,8 @@ def _from_file(path: Path, function: str) -> nn.Module:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = loaded
+    sys.path.insert(0, str(path.resolve().parent))  # as `python FILE.py` has it
     try:
         spec.loader.exec_module(loaded)
         make = getattr(loaded, function, None)
@@ -134,7 +138,15 @@ def _from_file(path: Path, function: str) -> nn.Module:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path}:{function} failed: {type(error).__name__}: {error}") from None
+        raise InputError(f"{path}:{function} failed{_line_in(path, error)}: {type(error).__name__}: {error}") from None
+    finally:
+        sys.path.remove(str(path.resolve().parent))
     if not isinstance(module, nn.Module):
         raise InputError(f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+def _line_in(path: Path, error: Exception) -> str:
+    """Where in the user's file an error came about."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if Path(each.filename) == path]
+    return f" in line {frames[-1].lineno}" if frames else ""

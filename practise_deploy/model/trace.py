@@ -17,6 +17,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.operators import module_of
+from practise_deploy.model.trial import check_same, noise, output_of
 from practise_deploy.model.writes import write_nothing_in_place
 
 _SIMPLE = (type(None), bool, int, float, str)
@@ -51,18 +52,14 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     graph, opaque = _trace_what_can_be(module)
     traced = fx.GraphModule(module, graph)
     _forget_assertions(traced.graph)
-    sample = _noise(traced, input_shape)
-    expected = _first_value(module, sample)
-    if expected is not None and not torch.isfinite(expected).all():
-        raise InputError(
-            "the network puts out NaN or infinity for random pixels", remedy="are its weights whole, and trained?"
-        )
+    sample = noise(module, input_shape)
+    expected = output_of(module, sample)
     write_nothing_in_place(traced)
     _plain_layers(traced, module)
     _pad_in_convolutions(traced)
     _tidy(traced.eval())
     annotate_shapes(traced, input_shape)
-    _check_same(traced, sample, expected)
+    check_same(traced, sample, expected)
     return traced, tuple(sorted(opaque))
 
 
@@ -101,36 +98,6 @@ def _tidy(traced: fx.GraphModule) -> None:
         if not node.users:
             traced.graph.erase_node(node)
     traced.recompile()
-
-
-def _noise(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> torch.Tensor:
-    parameter = next(traced.parameters(), torch.empty(0))
-    dtype = parameter.dtype if parameter.numel() else torch.float32
-    return torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(parameter.device, dtype)
-
-
-def _first_value(network: nn.Module, sample: torch.Tensor) -> torch.Tensor | None:
-    """The network's first output, None where it does not run (`annotate_shapes` says so) or gives no tensor."""
-    try:
-        with torch.no_grad():
-            found = network(sample.clone())
-    except Exception:
-        return None
-    while isinstance(found, (tuple, list)) and found:
-        found = found[0]
-    return found if isinstance(found, torch.Tensor) else None
-
-
-def _check_same(traced: fx.GraphModule, sample: torch.Tensor, expected: torch.Tensor | None) -> None:
-    """Refuse a graph that computes something else than the network, as tracing allows where values are written in place."""
-    found = _first_value(traced, sample)
-    if expected is None or found is None:
-        return
-    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
-        raise InputError(
-            "the traced network does not compute what the network computes",
-            remedy="does its forward write in place into a value under two names, draw random numbers or depend on values?",
-        )
 
 
 def annotate_shapes(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from practise_deploy.errors import InputError
 from practise_deploy.model.execution import Env, execute, execute_run, runs_of
 from practise_deploy.model.operators import is_computed, module_of, shape_of
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
+_POOLINGS = {F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.avg_pool2d, torch.mean, torch.amax, "mean", "amax"}
 
 
 def compute(traced: fx.GraphModule, nodes: Sequence[fx.Node], env: Env, keep: frozenset[str]) -> Env:
@@ -94,6 +96,8 @@ def find_feature(traced: fx.GraphModule) -> fx.Node:
         source = node.all_input_nodes[0] if node.all_input_nodes else None
         if source is not None and _pools_everything(traced, node, source):
             return source
+        if _is_map(node):  # a map of several positions, and nothing pooled it
+            break
     for node in _upstream(logits):
         if isinstance(module_of(traced, node), nn.Linear):
             return node.all_input_nodes[0]
@@ -110,12 +114,29 @@ def _upstream(node: fx.Node) -> Iterator[fx.Node]:
         node = sources[0]
 
 
+def _is_map(node: fx.Node) -> bool:
+    shape = shape_of(node)
+    return shape is not None and len(shape) == 4 and shape[2] * shape[3] > 1
+
+
 def _pools_everything(traced: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
-    before, after = shape_of(source), shape_of(node)
-    if before is None or after is None or len(before) != 4 or before[2] * before[3] == 1:
-        return isinstance(module_of(traced, node), _POOLS)
-    gone = len(after) == 2 and after[1] == before[1]
-    return gone or (len(after) == 4 and after[1] == before[1] and after[2] * after[3] == 1)
+    """Whether a value is one number a channel of its source, and no weights are in between.
+
+    Where the source has one position alone, it takes an operation that is known to pool.
+    """
+    module, before, after = module_of(traced, node), shape_of(source), shape_of(node)
+    if isinstance(module, _POOLS):
+        return after is None or not _is_map(node)
+    if before is None or after is None or len(before) != 4 or before[1] != after[1] or _is_map(node):
+        return False
+    if before[2] * before[3] == 1:
+        return node.target in _POOLINGS
+    return not _has_weights(module, node) and len(after) in (2, 4)
+
+
+def _has_weights(module: nn.Module | None, node: fx.Node) -> bool:
+    of_module = module is not None and next(module.parameters(), None) is not None
+    return of_module or any(each.op == "get_attr" for each in node.all_input_nodes[1:])
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

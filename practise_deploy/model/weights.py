@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from practise_deploy.errors import InputError, first_line
 
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """A state dict from .safetensors, or from a .pt / .pth file read with weights_only=True, unwrapped.
@@ -48,10 +50,8 @@ def load_state_dict(module: nn.Module, path: Path) -> None:
     Raises: InputError listing what is missing, unexpected or of another shape.
     """
     found = read_state_dict(path)
-    for prefix in ("module.", "_orig_mod.", "model."):
-        if found and all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): value for name, value in found.items()}
     own = module.state_dict()
+    found = _unwrapped(found, own)
     missing = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in found if name not in own]
     shaped = [
@@ -70,6 +70,17 @@ def load_state_dict(module: nn.Module, path: Path) -> None:
             remedy="are they from this network, with this number of classes?",
         )
     module.load_state_dict(found, strict=False)
+
+
+def _unwrapped(found: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes that wrappers put before every name, as long as the names are not the network's own."""
+    wrapped = True
+    while wrapped and found and not own.keys() & found.keys():
+        first = next(iter(found))
+        prefix = next((each for each in _PREFIXES if first.startswith(each)), "")
+        wrapped = bool(prefix) and all(name.startswith(prefix) for name in found)
+        found = {name.removeprefix(prefix): value for name, value in found.items()} if wrapped else found
+    return found
 
 
 def _few(names: list[str], most: int = 8) -> str:

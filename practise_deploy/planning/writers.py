@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from practise_deploy.model.operators import is_addition, is_relu, module_of
+from practise_deploy.model.operators import is_addition, is_as_its_class, is_relu, module_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a value is a convolution of all channels that its weights alone describe, called nowhere else."""
     module = module_of(traced, node)
     if not isinstance(module, nn.Conv2d) or type(module).forward is not nn.Conv2d.forward or module.groups != 1:
+        return False
+    if not is_as_its_class(module):
         return False
     padded = isinstance(module.padding, str) or (module.padding_mode != "zeros" and any(module.padding))
     return not padded and _called_once(node)

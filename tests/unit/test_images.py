@@ -10,6 +10,7 @@ from PIL import Image
 
 from practise_deploy.errors import InputError
 from practise_deploy.model.images import load_images
+from practise_deploy.model.networks import load_network
 from practise_deploy.settings import Settings
 from unit.pictures import GREY, RGB, facts, numbered, numbers, settings
 
@@ -57,6 +58,18 @@ def test_digit_folders_are_class_numbers_even_where_some_are_missing(tmp_path: P
         numbered(tmp_path / str(label), 6, blue=label)
     tiny = load_images(settings(tmp_path), facts())
     assert set(tiny.fit.labels.tolist()) | set(tiny.held_out.labels.tolist()) == {0, 3, 7} and tiny.facts.labelled
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path):
+    numbered(tmp_path / "0"), numbered(tmp_path / "1", blue=9), numbered(tmp_path / ".ipynb_checkpoints", blue=99)
+    tiny = load_images(settings(tmp_path), facts())
+    assert tiny.facts.fit + tiny.facts.held_out == 32
+
+
+def test_embedded_images_have_their_own_size():
+    network = load_network(Settings(network="digits", input_size=64))
+    with pytest.raises(InputError, match="28x28, the input is 64x64"):
+        load_images(Settings(network="digits", input_size=64), network.facts)
 
 
 def test_wordnet_folders_are_numbered_as_in_imagenet(tmp_path: Path):

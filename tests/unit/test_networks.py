@@ -1,5 +1,7 @@
 """Networks from every source, weights that fit or are refused, and where the input's preparation is from."""
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.networks import _preprocessing, fingerprint, load_network, structure_of
 from practise_deploy.model.onnx_graph import to_onnx, with_cuts, without
 from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.weights import read_state_dict
+from practise_deploy.model.weights import load_state_dict, read_state_dict
 from practise_deploy.settings import Settings
 
 torch.set_num_threads(1)  # networks this small run slower on two
@@ -55,14 +57,29 @@ def test_weights_are_read_from_each_kind_of_file(tmp_path: Path, other_weights, 
         lambda w: {"state_dict": {"module." + k: v for k, v in w.items()}},
         lambda w: {"model": w},
         lambda w: {"_orig_mod." + k: v for k, v in w.items()},
+        lambda w: {"_orig_mod.module." + k: v for k, v in w.items()},
         lambda w: {k: v for k, v in w.items() if not k.endswith("num_batches_tracked")},
     ],
-    ids=["state_dict", "module.", "state_dict of module.", "model", "compiled", "without counters"],
+    ids=[
+        "state_dict",
+        "module.",
+        "state_dict of module.",
+        "model",
+        "compiled",
+        "compiled and parallel",
+        "without counters",
+    ],
 )
 def test_usual_wrappers_around_weights_are_understood(tmp_path: Path, other_weights, wrap):
     torch.save(wrap(other_weights), tmp_path / "w.pt")
     found = load(weights=tmp_path / "w.pt").traced.state_dict()
     assert all(torch.equal(found[k], v) for k, v in other_weights.items() if not k.endswith("num_batches_tracked"))
+
+
+def test_names_of_the_network_that_look_like_a_wrappers_are_its_own(tmp_path: Path):
+    wrapped = nn.ModuleDict({"model": tiny_resnet()})
+    torch.save(wrapped.state_dict(), tmp_path / "w.pt")
+    load_state_dict(wrapped, tmp_path / "w.pt")
 
 
 def test_weights_that_do_not_fit_are_an_error_that_lists_missing_unexpected_and_misshapen(
@@ -125,7 +142,7 @@ def test_unknown_network_of_timm_is_an_error_that_helps():
 @pytest.mark.parametrize(
     "body, message",
     [
-        ("def make():\n    raise KeyError('depth')", "make failed: KeyError"),
+        ("def make():\n    raise KeyError('depth')", "make failed in line 2: KeyError"),
         ("def make():\n    return 3", "returned int, not a torch.nn.Module"),
         ("def make(:", "make failed: SyntaxError"),
         ("make = 3", "has no function 'make'"),
@@ -257,6 +274,26 @@ def test_fingerprint_changes_with_a_weight_and_with_the_structure_and_with_nothi
     assert len(prints) == 3
 
 
+def test_attribute_of_a_users_module_makes_another_network(tmp_path: Path):
+    body = (
+        "from torch import nn\nimport torch\n\nclass Sharp(nn.Module):\n    def __init__(self, k):\n        super().__init__()\n"
+        "        self.k = k\n    def forward(self, x):\n        return x * self.k\n"
+    )
+    (tmp_path / "sharp_layer.py").write_text(body)
+    (tmp_path / "n.py").write_text(
+        "from __future__ import annotations\nimport os\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+        "from sharp_layer import Sharp\n\n@dataclass\nclass Asked:\n    k: float\n\ndef make():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 1), Sharp(Asked(float(os.environ['SHARP_K'])).k))\n"
+    )
+    found = []
+    for k in ("1", "1", "5"):
+        os.environ["SHARP_K"] = k
+        torch.manual_seed(0)
+        found.append(load(f"{tmp_path / 'n.py'}:make").structure)
+    assert found[0] == found[1] != found[2]
+    assert str(tmp_path) not in sys.path
+
+
 @pytest.mark.parametrize("now", ["nn.Hardswish()", "nn.ReLU6()", "nn.LeakyReLU(0.3)"])
 def test_changed_activation_without_weights_is_another_network(tmp_path: Path, now: str):
     text = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), {}, nn.Flatten(), nn.Linear(784, 2))\n"
@@ -309,6 +346,20 @@ def test_block_of_an_export_file_is_dropped_in_onnx(exported_file: Path):
 def test_broken_export_file_is_an_error_that_names_it(tmp_path: Path):
     (tmp_path / "a.pt2").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"a\.pt2 is no torch.export file"):
+        load_network(Settings(network=str(tmp_path / "a.pt2")))
+
+
+@pytest.mark.parametrize(
+    ("network", "x", "said"),
+    [
+        (lambda: nn.Linear(8, 2), torch.zeros(1, 8), r"float32\[1, 8\]"),
+        (lambda: tiny_resnet().half(), torch.zeros(1, 3, 16, 16).half(), r"float16\[1, 3, 16, 16\]"),
+    ],
+    ids=["no images", "half"],
+)
+def test_export_file_of_other_inputs_is_an_error_that_says_which(tmp_path: Path, network, x, said):
+    torch.export.save(torch.export.export(network().eval(), (x,)), tmp_path / "a.pt2")
+    with pytest.raises(InputError, match=f"takes {said}, not images"):
         load_network(Settings(network=str(tmp_path / "a.pt2")))
 
 

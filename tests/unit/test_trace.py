@@ -115,6 +115,21 @@ def test_network_that_draws_random_numbers_is_refused():
         trace(Noisy().eval(), SHAPE)
 
 
+def test_module_that_writes_into_its_input_is_refused():
+    class Scales(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(2)
+
+    with pytest.raises(InputError, match="the module 0 writes into its input"):
+        trace(nn.Sequential(Scales(), nn.Conv2d(3, 4, 1)).eval(), SHAPE)
+
+
+def test_wrong_number_of_channels_is_told_by_the_networks_own_error():
+    with pytest.raises(InputError, match=r"expected input.* to have 1 channels, but got 3") as error:
+        trace(nn.Sequential(nn.Conv2d(1, 4, 1)).eval(), SHAPE)
+    assert "--mean" in error.value.remedy
+
+
 def test_module_with_control_flow_stays_whole_and_is_named():
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.ReLU(), Branching()), nn.Conv2d(8, 4, 1)).eval()
     traced, opaque = trace(network, SHAPE)
@@ -165,6 +180,20 @@ def test_further_arguments_keep_their_defaults():
 
     traced, _ = trace(Optional().eval(), SHAPE)
     assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "output"]
+
+
+def test_default_that_is_a_tuple_is_kept():
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor, size=(1, 1)) -> Tensor:
+            return nn.functional.adaptive_avg_pool2d(self.conv(x), size).flatten(1)
+
+    network, x = Pooled().eval(), noise(*SHAPE)
+    traced, _ = trace(network, SHAPE)
+    assert torch.equal(forward(traced, x, [logits_of(traced)])[0], network(x))
 
 
 def test_assertions_on_shapes_are_forgotten():
@@ -276,6 +305,27 @@ def test_feature_without_pooling_is_the_input_of_the_last_linear_layer_and_witho
     assert str(find_feature(linear).target) == "1"
     convolutions, _ = trace(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3)).eval(), SHAPE)
     assert find_feature(convolutions) is logits_of(convolutions)
+
+
+@pytest.mark.parametrize("pool", ["function", "mean", "module"])
+def test_feature_is_found_before_a_pooling_of_one_position(pool):
+    class Deep(nn.Module):
+        """Its last map has one position; a strided depthwise convolution before it has as many channels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.last = nn.Conv2d(3, 3, 3, 2, 1, groups=3), nn.Conv2d(3, 3, 1)
+            self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.last(self.down(x))
+            if pool == "mean":
+                return self.fc(x.mean((2, 3)))
+            x = self.pool(x) if pool == "module" else nn.functional.adaptive_avg_pool2d(x, 1)
+            return self.fc(x.flatten(1))
+
+    traced, _ = trace(Deep().eval(), (1, 3, 2, 2))
+    assert find_feature(traced).name == "last"
 
 
 def test_feature_is_found_before_pooling_by_a_mean():

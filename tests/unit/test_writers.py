@@ -1,6 +1,7 @@
 """Which convolutions write into a residual stream, who reads them, and where a site can be solved."""
 
 import pytest
+import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
@@ -165,3 +166,31 @@ def test_there_is_no_site_where_activations_differ():
     """features.1 of the tiny MobileNet reads the stem's ReLU6 and ends in a plain sum."""
     _, _, site = site_at(tiny_mobilenet(), MOBILENET, "features.1")
     assert site is None
+
+
+@pytest.mark.parametrize("how", ["hook", "own forward"])
+def test_convolution_that_computes_more_than_its_weights_say_writes_nothing(how):
+    traced, _ = trace(tiny_resnet(), RESNET)
+    convolution = traced.get_submodule("layer1.0.conv2")
+    assert writers_into(traced, additions(traced)[0])
+    if how == "hook":
+        convolution.register_forward_hook(lambda module, given, made: 3 * made)
+    else:
+        convolution.forward = lambda x: 3 * nn.Conv2d.forward(convolution, x)
+    assert not writers_into(traced, additions(traced)[0])
+
+
+@pytest.mark.parametrize("alpha", [1, 3])
+def test_weighted_addition_is_no_residual_connection(alpha):
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.inside = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+            self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.fc(self.pool(torch.add(x, self.inside(x), alpha=alpha)).flatten(1))
+
+    traced, _ = trace(Weighted().eval(), RESNET)
+    assert any(block.droppable for block in find_blocks(traced, RESNET)) == (alpha == 1)
