@@ -7,16 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
-from networks import tiny_resnet
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.networks import _preprocessing, fingerprint, load_network, structure_of
-from practise_deploy.model.onnx_graph import to_onnx, with_cuts, without
 from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.weights import load_state_dict, read_state_dict
 from practise_deploy.settings import Settings
 
 torch.set_num_threads(1)  # networks this small run slower on two
@@ -26,94 +21,6 @@ TINY = f"{NETWORKS}:tiny_resnet"
 
 def load(network: str = TINY, **more):
     return load_network(Settings(network=network, **{"input_size": 16, **more}))
-
-
-@pytest.fixture(scope="module")
-def other_weights() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return {
-        name: torch.rand(value.shape, generator=generator) if value.is_floating_point() else value
-        for name, value in tiny_resnet().state_dict().items()
-    }
-
-
-def holds(network, weights: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, weights[name]) for name, value in network.traced.state_dict().items())
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
-def test_weights_are_read_from_each_kind_of_file(tmp_path: Path, other_weights, suffix):
-    path = tmp_path / f"w{suffix}"
-    save_file(other_weights, path) if suffix == ".safetensors" else torch.save(other_weights, path)
-    network = load(weights=path)
-    assert holds(network, other_weights) and network.facts.weights == str(path)
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda w: {"state_dict": w, "epoch": 3},
-        lambda w: {"module." + k: v for k, v in w.items()},
-        lambda w: {"state_dict": {"module." + k: v for k, v in w.items()}},
-        lambda w: {"model": w},
-        lambda w: {"_orig_mod." + k: v for k, v in w.items()},
-        lambda w: {"_orig_mod.module." + k: v for k, v in w.items()},
-        lambda w: {k: v for k, v in w.items() if not k.endswith("num_batches_tracked")},
-    ],
-    ids=[
-        "state_dict",
-        "module.",
-        "state_dict of module.",
-        "model",
-        "compiled",
-        "compiled and parallel",
-        "without counters",
-    ],
-)
-def test_usual_wrappers_around_weights_are_understood(tmp_path: Path, other_weights, wrap):
-    torch.save(wrap(other_weights), tmp_path / "w.pt")
-    found = load(weights=tmp_path / "w.pt").traced.state_dict()
-    assert all(torch.equal(found[k], v) for k, v in other_weights.items() if not k.endswith("num_batches_tracked"))
-
-
-def test_names_of_the_network_that_look_like_a_wrappers_are_its_own(tmp_path: Path):
-    wrapped = nn.ModuleDict({"model": tiny_resnet()})
-    torch.save(wrapped.state_dict(), tmp_path / "w.pt")
-    load_state_dict(wrapped, tmp_path / "w.pt")
-
-
-def test_weights_that_do_not_fit_are_an_error_that_lists_missing_unexpected_and_misshapen(
-    tmp_path: Path, other_weights
-):
-    wrong = dict(other_weights)
-    del wrong["layer1.0.conv1.weight"], wrong["fc.bias"]
-    wrong |= {"head.weight": torch.zeros(3), "fc.weight": torch.zeros(7, 32)}
-    torch.save(wrong, tmp_path / "w.pt")
-    with pytest.raises(InputError) as error:
-        load(weights=tmp_path / "w.pt")
-    assert "missing: layer1.0.conv1.weight, fc.bias;" in error.value.message
-    assert "unexpected: head.weight;" in error.value.message
-    assert "wrong shape: fc.weight (7, 32) instead of (10, 32)" in error.value.message
-
-
-def test_long_lists_of_names_are_cut_and_counted(tmp_path: Path):
-    torch.save({"x": torch.zeros(1)}, tmp_path / "w.pt")
-    expected = sum(not name.endswith("num_batches_tracked") for name in tiny_resnet().state_dict()) - 8
-    with pytest.raises(InputError, match=f"and {expected} more; unexpected: x"):
-        load(weights=tmp_path / "w.pt")
-
-
-@pytest.mark.parametrize("what", ["missing", "garbage", "a whole module", "a list", "garbage.safetensors"])
-def test_file_without_a_state_dict_is_an_error_that_names_it(tmp_path: Path, what):
-    path = tmp_path / ("w.safetensors" if what.endswith("safetensors") else "w.pt")
-    if what.startswith("garbage"):
-        path.write_bytes(b"\x80garbage" * 9)
-    elif what == "a whole module":
-        torch.save(nn.Linear(2, 2), path)
-    elif what == "a list":
-        torch.save([1, 2], path)
-    with pytest.raises(InputError, match=path.name):
-        read_state_dict(path)
 
 
 @pytest.mark.parametrize(
@@ -236,18 +143,6 @@ def test_interpolation_that_cannot_be_done_is_an_error_with_the_option():
     assert "--interpolation" in error.value.remedy
 
 
-def test_weights_beside_an_export_file_are_refused_and_not_ignored(tmp_path: Path):
-    (tmp_path / "a.pt2").write_bytes(b"")
-    with pytest.raises(InputError, match="has its weights in it"):
-        load_network(Settings(network=str(tmp_path / "a.pt2"), weights=tmp_path / "w.pt"))
-
-
-def test_empty_weights_file_is_an_error_that_names_it(tmp_path: Path):
-    (tmp_path / "w.pth").touch()
-    with pytest.raises(InputError, match=r"cannot read the weights file .*w\.pth"):
-        read_state_dict(tmp_path / "w.pth")
-
-
 def test_number_of_means_that_does_not_fit_the_channels_is_an_error():
     with pytest.raises(InputError, match="1 input channels, but mean has 3"):
         load("digits", mean="0.5,0.5,0.5", std="1,1,1")
@@ -304,73 +199,6 @@ def test_changed_activation_without_weights_is_another_network(tmp_path: Path, n
         network = load(f"{tmp_path / 'net.py'}:make")
         found.append((network.structure, structure_of(network.traced), network.facts.sha256))
     assert all(before != after for before, after in zip(*found, strict=True))
-
-
-@pytest.fixture(scope="module")
-def exported_file(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("pt2") / "tiny.pt2"
-    torch.export.save(torch.export.export(tiny_resnet(), (torch.zeros(1, 3, 16, 16),)), path)
-    return path
-
-
-def test_export_file_has_the_blocks_of_the_network_it_was_made_from(exported_file: Path):
-    network, source = load_network(Settings(network=str(exported_file))), load()
-    expected = [
-        (b.name, b.shape, b.parameters, b.macs, b.droppable) for b in find_blocks(source.traced, source.input_shape)
-    ]
-    found = find_blocks(network.traced, network.input_shape)
-    assert [(b.name, b.shape, b.parameters, b.macs, b.droppable) for b in found] == expected
-    assert not network.learns and network.input_shape == (1, 3, 16, 16)
-    assert (network.facts.parameters, network.facts.macs, network.facts.output_classes) == (
-        source.facts.parameters,
-        source.facts.macs,
-        10,
-    )
-
-
-def test_block_of_an_export_file_is_dropped_in_onnx(exported_file: Path):
-    import onnxruntime
-
-    network = load_network(Settings(network=str(exported_file)))
-    block = next(b for b in find_blocks(network.traced, network.input_shape) if b.name == "layer2.1")
-    model = without(with_cuts(network.traced, [block], network.input_shape), [block])
-    by_hand = tiny_resnet()
-    by_hand.layer2[1] = nn.Identity()
-    x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    with torch.no_grad():
-        assert np.abs(session.run(None, {"input": x.numpy()})[0] - by_hand(x).numpy()).max() < 1e-4
-    assert "BatchNormalization" not in {n.op_type for n in to_onnx(network.traced, network.input_shape).graph.node}
-
-
-def test_broken_export_file_is_an_error_that_names_it(tmp_path: Path):
-    (tmp_path / "a.pt2").write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match=r"a\.pt2 is no torch.export file"):
-        load_network(Settings(network=str(tmp_path / "a.pt2")))
-
-
-@pytest.mark.parametrize(
-    ("network", "x", "said"),
-    [
-        (lambda: nn.Linear(8, 2), torch.zeros(1, 8), r"float32\[1, 8\]"),
-        (lambda: tiny_resnet().half(), torch.zeros(1, 3, 16, 16).half(), r"float16\[1, 3, 16, 16\]"),
-    ],
-    ids=["no images", "half"],
-)
-def test_export_file_of_other_inputs_is_an_error_that_says_which(tmp_path: Path, network, x, said):
-    torch.export.save(torch.export.export(network().eval(), (x,)), tmp_path / "a.pt2")
-    with pytest.raises(InputError, match=f"takes {said}, not images"):
-        load_network(Settings(network=str(tmp_path / "a.pt2")))
-
-
-def test_export_file_with_a_dynamic_batch_is_understood(tmp_path: Path):
-    program = torch.export.export(
-        tiny_resnet(), (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({0: torch.export.Dim("batch")},)
-    )
-    torch.export.save(program, tmp_path / "d.pt2")
-    network = load_network(Settings(network=str(tmp_path / "d.pt2")))
-    assert network.input_shape == (1, 3, 16, 16)
-    assert sum(b.droppable for b in find_blocks(network.traced, network.input_shape)) == 7
 
 
 def test_trained_resnet20_keeps_its_accuracy_when_loaded_from_its_file(shared_data: Path):
