@@ -68,11 +68,11 @@ def is_relu6(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def is_addition(node: fx.Node) -> bool:
-    """Whether a value is the plain sum of two computed values of one shape."""
+    """Whether a value is the plain sum of two computed values of one shape, and not of one with itself."""
     if node.target not in _ADDITIONS and not (node.op == "call_method" and node.target == "add"):
         return False
     if node.kwargs.get("alpha", 1) != 1:
         return False
     sources = [n for n in node.args if isinstance(n, fx.Node) and n.op != "get_attr"]
     shapes = {shape_of(n) for n in sources}
-    return len(sources) == 2 and len(shapes) == 1 and None not in shapes and len(shapes.pop() or ()) >= 3
+    return len(set(sources)) == 2 and len(shapes) == 1 and None not in shapes and len(shapes.pop() or ()) >= 3

@@ -107,9 +107,10 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
 
 def feature_in(student: fx.GraphModule, feature: str, dropped: Sequence[Block]) -> str:
     """The student's name for the teacher's feature map: a dropped last block's entry stands for its exit."""
-    if any(node.name == feature for node in student.graph.nodes):
-        return feature
-    return next(entry for entry, exit_ in junctions(student, dropped).items() if exit_ == feature)
+    alive, stands_for = {node.name for node in student.graph.nodes}, {block.exit: block.entry for block in dropped}
+    while feature not in alive:
+        feature = stands_for[feature]
+    return feature
 
 
 def exits_in(

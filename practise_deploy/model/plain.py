@@ -16,13 +16,15 @@ def with_plain_weights(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """The module itself, in eval mode, and what was changed of it.
 
     Weights that are computed from others (`torch.nn.utils.parametrizations`, and the older weight_norm and spectral_norm)
-    become what they are computed to be.
+    become what they are computed to be; those that several layers share become each layer's own.
     """
     module.eval()
     notes = []
     computed = sum(_make_plain(each) for each in module.modules())
     if computed:
         notes.append(f"{computed} weights that were computed from others (weight_norm and the like) are plain now")
+    if shared := _untie(module):
+        notes.append(f"{shared} weights that were another layer's too are a layer's own now")
     values = [*module.parameters(), *module.buffers()]
     others = Counter(str(value.dtype).removeprefix("torch.") for value in values if _is_other(value))
     if others:
@@ -49,3 +51,15 @@ def _make_plain(module: nn.Module) -> int:
         remove = remove_weight_norm if isinstance(hook, WeightNorm) else remove_spectral_norm
         remove(module, hook.name)
     return len(names) + len(older)
+
+
+def _untie(module: nn.Module) -> int:
+    """Give every layer weights of its own; how many were another's before."""
+    seen, count = set[int](), 0
+    for each in module.modules():
+        for name, weight in each._parameters.items():
+            if weight is not None and id(weight) in seen:
+                each._parameters[name] = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
+                count += 1
+            seen.add(id(weight))
+    return count

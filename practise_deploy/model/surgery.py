@@ -40,13 +40,21 @@ def _same_modules(network: fx.GraphModule) -> fx.GraphModule:
 
 
 def junctions(student: fx.GraphModule, dropped: Sequence[Block]) -> dict[str, str]:
-    """For every cut, the value that stays (the first dropped block's entry) and the exit it stands for (the last one's)."""
-    stands_for: dict[str, str] = {}
-    came_from: dict[str, str] = {}
+    """For every cut, the value that stays (the first dropped block's entry) and the exit it stands for (the last one's).
+
+    A value that would stand for several exits, those of blocks side by side, is left out. dropped: in any order.
+    """
+    exits: dict[str, list[str]] = {}
     for block in dropped:
-        root = came_from.get(block.entry, block.entry)
-        came_from[block.exit] = root
-        stands_for[root] = block.exit
+        exits.setdefault(block.entry, []).append(block.exit)
+    inner = {block.exit for block in dropped}
+    stands_for: dict[str, str] = {}
+    for root in exits:
+        end = root
+        while len(exits.get(end, ())) == 1:
+            (end,) = exits[end]
+        if root not in inner and end not in exits:
+            stands_for[root] = end
     alive = {node.name for node in student.graph.nodes}
     return {entry: exit_ for entry, exit_ in stands_for.items() if entry in alive}
 

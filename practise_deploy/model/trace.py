@@ -56,7 +56,9 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     expected = output_of(module, sample)
     write_nothing_in_place(traced)
     _plain_layers(traced, module)
+    _number_paddings(traced)
     _pad_in_convolutions(traced)
+    _one_output(traced)
     _tidy(traced.eval())
     annotate_shapes(traced, input_shape)
     check_same(traced, sample, expected)
@@ -90,6 +92,19 @@ def _forget_assertions(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.op == "call_function" and "_assert" in getattr(node.target, "__name__", "") and not node.users:
             graph.erase_node(node)
+
+
+def _one_output(traced: fx.GraphModule) -> None:
+    """A tuple of one output becomes that output; several are refused: which of them is to be kept, nobody said."""
+    output = next(node for node in reversed(traced.graph.nodes) if node.op == "output")
+    while isinstance(output.args[0], (tuple, list)):
+        found = [each for each in output.args[0] if each is not None]
+        if len(found) != 1:
+            raise InputError(
+                f"the network returns {len(found)} outputs, and one is planned for",
+                remedy="wrap it in a function of a file that returns the logits alone: FILE.py:FUNCTION",
+            )
+        output.args = (found[0],)
 
 
 def _tidy(traced: fx.GraphModule) -> None:
@@ -181,6 +196,16 @@ def _call_instead(traced: fx.GraphModule, path: str, plain: nn.Module, node: fx.
     call.meta = dict(node.meta)
     node.replace_all_uses_with(call)
     traced.graph.erase_node(node)
+
+
+def _number_paddings(traced: fx.GraphModule) -> None:
+    """Paddings by a word, "valid" or "same", as numbers, where they are the same on both sides."""
+    for module in traced.modules():
+        if type(module) is nn.Conv2d and isinstance(module.padding, str) and module.padding_mode == "zeros":
+            sides = zip(module.dilation, module.kernel_size, strict=True)
+            total = [0 if module.padding == "valid" else dilation * (size - 1) for dilation, size in sides]
+            if not any(each % 2 for each in total):
+                module.padding = (total[0] // 2, total[1] // 2)
 
 
 def _pad_in_convolutions(traced: fx.GraphModule) -> None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from practise_deploy.model.operators import is_addition, is_relu, module_of, shape_of
+from practise_deploy.model.operators import is_addition, is_as_its_class, is_relu, module_of, shape_of
 from practise_deploy.model.values import named
 from practise_deploy.planning.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
-from practise_deploy.planning.writers import before_activation, readers_of, writer_of
+from practise_deploy.planning.writers import before_activation, called_once, readers_of, writer_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +79,17 @@ def _readers(student: fx.GraphModule, cut: fx.Node) -> list[fx.Node]:
         seen.add(value)
         for user in readers_of(student, value):
             module = module_of(student, user)
-            if isinstance(module, nn.Conv2d) and module.groups == 1 and type(module).forward is nn.Conv2d.forward:
+            if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_by_itself(module, user):
                 readers.append(user)
             elif is_addition(user) or is_relu(student, user):
                 stream.append(user)
     order = {node: place for place, node in enumerate(student.graph.nodes)}
     return sorted(set(readers), key=order.__getitem__)
+
+
+def _is_by_itself(module: nn.Conv2d, call: fx.Node) -> bool:
+    """Whether an adaptor before this call of a convolution can go into its weights."""
+    return type(module).forward is nn.Conv2d.forward and is_as_its_class(module) and called_once(call)
 
 
 def _insert(student: fx.GraphModule, convolution: fx.Node, behind: bool) -> Adaptor:

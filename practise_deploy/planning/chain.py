@@ -11,7 +11,7 @@ from practise_deploy.model.execution import Env
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
-from practise_deploy.model.surgery import drop_blocks, junctions
+from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.values import batches, compute, input_of, named, order_of
 from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of
 from practise_deploy.planning.equations import PLAIN
@@ -48,7 +48,7 @@ class Chain:
         self.lesson, self.dropped, self.weighted = lesson, dropped, not to_compare
         self.student = drop_blocks(lesson.teacher, dropped)
         self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
-        cuts = junctions(self.student, dropped)
+        cuts = {block.entry for block in dropped}
         self.end = (feature_in(self.student, lesson.feature, dropped), lesson.judging)
         self.sampler = Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE if to_compare else ROWS)
         self.precision = next(lesson.teacher.parameters()).dtype

@@ -48,12 +48,14 @@ def choose_blocks(
         if attempts[-1].met or budget.drop is not None or count == len(ranked):
             break
         count += 1
-    while budget.drop is None and attempts[-1].met and count > 1 and len(attempts) == 1:
+    first = len(attempts) == 1
+    while budget.drop is None and first and attempts[-1].met and count > 1:
         fewer = try_blocks(ranked[: count - 1], latency, target, measure)  # the table's sum may promise too little
         if not fewer.met:
-            attempts.insert(0, fewer)
+            attempts.insert(-1, fewer)
             break
-        attempts, count = [fewer], count - 1
+        attempts.append(fewer)
+        count -= 1
     found = plan_of(latency, budget, scores, tuple(attempts))
     places = {name: f"ranked {place} of {len(ranked)}" for place, name in enumerate(ranked, 1)}
     return replace(found, kept=kept_blocks(latency, recoverability, found, places))

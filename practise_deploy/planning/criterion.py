@@ -66,7 +66,8 @@ class Errors:
         """What recoveries are compared by: every image's error of the features over their mean variance.
 
         Of refitted sets it predicts the accuracy better than the divergence or the sum of both
-        (benchmarks/reproduce/choice.py); ways to solve a site are not told apart by any of them (sites.py).
+        (benchmarks/reproduce/choice.py); ways to solve a site are not told apart by any of them
+        (benchmarks/reproduce/sites.py).
         """
         return self.features / self.variance.mean().clamp_min(1e-12)
 
@@ -103,9 +104,9 @@ def joined(parts: list[Errors]) -> Errors:
 
 
 def interactions_of(wanted: Ends, found: list[Ends]) -> Tensor:
-    """Inner products of what several students change of the features, over their variance. Shapes: [n, students, students]."""
-    variance, products = wanted.variance.double().mean().clamp_min(1e-12), []
+    """Inner products of what several students change of the features, a feature. Shapes: [n, students, students]."""
+    products = []
     for image, goal in enumerate(wanted.features):
         moved = torch.stack([(each.features[image] - goal).flatten() for each in found]).double()
-        products.append(moved @ moved.T / (moved.shape[1] * variance))
+        products.append(moved @ moved.T / moved.shape[1])
     return torch.stack(products)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from practise_deploy.errors import InputError
+
 RIDGES = (0.003, 0.03, 0.3, 3.0)
 ADAPTOR_RIDGES = (0.01, 0.3)
 PLAIN = "plain"
@@ -47,7 +49,7 @@ class NormalEquations:
         gram, moment = self._sums
         weights = gram.diagonal()[:-1]
         hold = torch.full_like(gram.diagonal(), ridge * float(weights.mean()) + 1e-12)
-        hold[-1] = 1e-9 * self.rows
+        hold[-1] = 1e-9 * self.rows + 1e-12
         left = gram.clone()
         left.diagonal().add_(hold)
         right = moment + hold[:, None] * start.double()
@@ -97,7 +99,12 @@ class NormalEquations:
 
     @property
     def _sums(self) -> tuple[Tensor, Tensor]:
-        assert self.gram is not None and self.moment is not None
+        assert self.gram is not None and self.moment is not None and self.square is not None
+        if not (torch.isfinite(self.gram[-1]).all() and torch.isfinite(self.square).all()):
+            raise InputError(
+                "within the network some of the images to fit become NaN or infinity",
+                remedy="look for constant or broken images among them, and check --mean and --std",
+            )
         return self.gram, self.moment
 
 

@@ -99,10 +99,11 @@ def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Pr
             for env, wanted in _teacher_on(lesson, judge, needed):
                 products.append(_judge(lesson.teacher, candidates, env, wanted, work))
     best = [(candidate.block.name, candidate.best) for candidate in candidates]
+    variance = joined(candidates[0].errors[PLAIN]).variance.double().mean().clamp_min(1e-12)
     learned, judged = len(folds[0][0]), sum(len(judge) for _, judge in folds)
     return Recoverabilities(
         of=tuple(_conclude(candidate, learned, judged) for candidate in candidates),
-        interactions={"features": torch.cat([each.of(best) for each in products]).cpu().numpy()},
+        interactions={"features": (torch.cat([each.of(best) for each in products]) / variance).cpu().numpy()},
     )
 
 
@@ -212,13 +213,18 @@ def _judge(teacher: fx.GraphModule, candidates: Sequence[_Candidate], env: Env, 
     return _Products(names, interactions_of(wanted, ends))
 
 
+def not_finite(block: str) -> InputError:
+    """The error where features overflow without a block."""
+    return InputError(
+        f"the features of the network without {block} are no numbers on some images",
+        remedy="check --mean and --std, and the weights",
+    )
+
+
 def _conclude(candidate: _Candidate, learned: int, judged: int) -> Recoverability:
     plain = joined(candidate.errors[PLAIN])
     if not bool(torch.isfinite(plain.features).all()):
-        raise InputError(
-            f"the features of the network without {candidate.block.name} are no numbers on some images",
-            remedy="check --mean and --std, and the weights",
-        )
+        raise not_finite(candidate.block.name)
     errors = joined(candidate.errors[candidate.best])
     variance = float(errors.variance.mean())
     mse = mean_interval(errors.features.double().cpu().numpy())

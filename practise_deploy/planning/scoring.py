@@ -30,7 +30,7 @@ from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.values import batches, compute, downstream, forward, named, order_of
 from practise_deploy.planning.adaptors import Adaptor, absorb_adaptors, insert_adaptors
 from practise_deploy.planning.criterion import Ends, errors_of
-from practise_deploy.planning.recoverability import mean_interval
+from practise_deploy.planning.recoverability import mean_interval, not_finite
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
 _MOST_JUDGED = 1000
@@ -162,6 +162,8 @@ class _Judge:
 
 def _scored(trial: _Trial, lesson: Lesson, judge: _Judge, schedule: Schedule, learnt: int) -> Recoverability:
     plain = judge.errors(drop_blocks(lesson.teacher, [trial.block], share_weights=True), trial.feature)
+    if not np.isfinite(plain).all():
+        raise not_finite(trial.block.name)
     best, method = plain, "plain (no convolution takes an adaptor)"
     if trial.adaptors:
         trained = judge.errors(trial.absorbed(lesson.teacher), trial.feature)

@@ -21,6 +21,7 @@ from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.criterion import Errors, joined
 from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.race import beside, comparable, raced, winner_of
+from practise_deploy.planning.sites import cuts_without_site
 from practise_deploy.planning.streams import absorb
 from practise_deploy.planning.ways import Way, ways_of
 from practise_deploy.terms import Block, SiteChoice, Student
@@ -62,7 +63,10 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         steps=0,
         seconds=time.monotonic() - began,
         judged_on=_judged_on(folds),
-        notes=_notes(first, {name: errors for _, errors, _, name in courses}),
+        notes=(
+            _notes(first, {name: errors for _, errors, _, name in courses}),
+            *_unfitted(cuts_without_site(start.whole.student, lesson.teacher, dropped)),
+        ),
         choices=tuple(choices),
         relative=last.relative,
         divergence=float(last.divergence.mean()),
@@ -127,7 +131,7 @@ class _Chains:
                 chain.take(method)
             errors = tried.get(method, errors)
             choices.append(_choice(site.value.name, method, tried))
-        return choices, errors if way == EACH else self.judged()
+        return choices, self.judged()
 
     def _solved(self, way: str) -> str:
         """Solve the next site in one way."""
@@ -172,6 +176,8 @@ def _choice(site: str, method: str, tried: dict[str, Errors]) -> SiteChoice:
 
 def _described(choices: Sequence[SiteChoice], way: str) -> str:
     solved = [choice.method for choice in choices if choice.method != PLAIN]
+    if not choices:
+        return "plain drop (nothing behind the cuts can be refitted: no linear writer)"
     if not solved:
         return "plain drop (every refit was worse on images kept aside)"
     return f"sequential refit of {len(solved)} of {len(choices)} sums, {way if way == EACH else way.removeprefix('refit, ')}"
@@ -182,6 +188,12 @@ def _judged_on(folds: Sequence[tuple[FitImages, FitImages]]) -> str:
     return f"{sum(len(judge) for _, judge in folds)} images {how}"
 
 
-def _notes(first: Errors, tried: dict[str, Errors]) -> tuple[str, ...]:
+def _unfitted(blocks: Sequence[str]) -> tuple[str, ...]:
+    if not blocks:
+        return ()
+    return (f"right where {', '.join(blocks)} went nothing can be refitted: no linear writer before the cut",)
+
+
+def _notes(first: Errors, tried: dict[str, Errors]) -> str:
     told = ", ".join(f"{name} {errors.relative:.4g}" for name, errors in {"plain drop": first, **tried}.items())
-    return (f"the features' error over their variance: {told}",)
+    return f"the features' error over their variance: {told}"

@@ -29,7 +29,7 @@ from practise_deploy.terms import Attempt, Budget, Considered, Plan, Recoverabil
 Verify = Callable[[Blocks], float]
 
 TOP, TOP_AGAIN = 3, 2  # sets to verify in the first round of the search, and in each later one
-MOST_CHEAPER = 2
+MOST_CHEAPER = 3
 NEAR = 2
 _LEAST_STEP = 0.01  # of the target, after the first miss; twice as much after each further one
 
@@ -137,21 +137,26 @@ class _Search:
             budget = Budget(reduce_percent=max(self._to_predict(last), last.predicted_percent.low + step))
 
     def try_less(self) -> None:
-        """Where more was saved than predicted a set of less error may do; the chosen one stays the last attempt."""
+        """Where more was saved than predicted a set of less error may do; the chosen one stays the last attempt.
+
+        After one that misses, sets between that and the chosen one are looked at.
+        """
+        asked = self._to_predict(self.attempts[-1])
         for _ in range(MOST_CHEAPER):
             chosen, budget = self.attempts[-1], self.budget
             if not chosen.met:
                 return
-            self.budget = Budget(reduce_percent=self._to_predict(chosen))
+            self.budget = Budget(reduce_percent=asked)
             less = self._best(TOP_AGAIN, below=self._predicted[chosen.dropped])
             if less is None or self._error(less) >= self._error(chosen.dropped):
                 self.budget = budget
                 return
             self._try(less)
-            if not self.attempts[-1].met:
-                self.attempts[-2:] = [self.attempts[-1], chosen]
+            tried = self.attempts[-1]
+            asked = self._to_predict(tried)
+            if not tried.met:
+                self.attempts[-2:] = [tried, chosen]
                 self.budget = budget
-                return
 
     @property
     def considered(self) -> tuple[Considered, ...]:

@@ -10,7 +10,7 @@ from practise_deploy.model.operators import is_addition, is_relu, module_of, sha
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import junctions
 from practise_deploy.model.values import named
-from practise_deploy.planning.writers import Site, before_activation, readers_of, writers_into
+from practise_deploy.planning.writers import Site, as_it_was, before_activation, readers_of, writers_into
 from practise_deploy.terms import Block
 
 
@@ -19,7 +19,7 @@ def junction_site(student: fx.GraphModule, teacher: fx.GraphModule, entry: str, 
 
     None where nothing linear writes it (a stem behind max pooling), or activations differ on both sides.
     """
-    kept, goal = named(student, entry), named(teacher, exit_)
+    kept, goal = as_it_was(student, named(student, entry)), as_it_was(teacher, named(teacher, exit_))
     if is_relu(student, kept) != is_relu(teacher, goal):
         return None
     value = before_activation(student, kept)
@@ -34,11 +34,18 @@ def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence
         site for entry, exit_ in cuts.items() if (site := junction_site(student, teacher, entry, exit_)) is not None
     ]
     taken = {site.value.name for site in found}
-    touched = {*cuts, *taken}
+    touched = {*taken, *(block.entry for block in dropped)}
     last = feature_in(student, feature, dropped)
     found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
     order = {node.name: place for place, node in enumerate(student.graph.nodes)}
     return sorted(found, key=lambda site: order[site.value.name])
+
+
+def cuts_without_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block]) -> list[str]:
+    """The blocks whose cut cannot be refitted right there, the first of each chain."""
+    cuts, alive = junctions(student, dropped), {node.name for node in student.graph.nodes}
+    fitted = {entry for entry, exit_ in cuts.items() if junction_site(student, teacher, entry, exit_) is not None}
+    return [block.name for block in dropped if block.entry in alive - fitted]
 
 
 def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterable[str], feature: str) -> list[Site]:
@@ -59,8 +66,8 @@ def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterabl
 
 
 def _is_linear_output(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """A convolution's output, normalised, that convolutions read as it is and that is not just a term of a sum."""
-    ends = isinstance(module_of(traced, node), nn.BatchNorm2d) and len(shape_of(node) or ()) == 4
+    """A convolution's output, normalised if at all, that convolutions read as it is and that is not just a term of a sum."""
+    ends = isinstance(module_of(traced, node), (nn.BatchNorm2d, nn.Conv2d)) and len(shape_of(node) or ()) == 4
     readers = readers_of(traced, node)
     convolves = any(isinstance(module_of(traced, reader), nn.Conv2d) for reader in readers)
     return ends and convolves and not (len(readers) == 1 and is_addition(readers[0]))

@@ -43,7 +43,7 @@ def writer_of(traced: fx.GraphModule, node: fx.Node) -> Writer | None:
         module = module_of(traced, node)
         if len(node.users) > 1 and node is not output:
             return None
-        if isinstance(module, nn.BatchNorm2d) and norm is None and _settable(module) and _called_once(node):
+        if isinstance(module, nn.BatchNorm2d) and norm is None and _settable(module) and called_once(node):
             norm = node
         elif isinstance(module, nn.Conv2d):
             return Writer(node, output, norm) if is_plain(traced, node) else None
@@ -76,7 +76,7 @@ def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
     if not is_as_its_class(module):
         return False
     padded = isinstance(module.padding, str) or (module.padding_mode != "zeros" and any(module.padding))
-    return not padded and _called_once(node)
+    return not padded and called_once(node)
 
 
 def does_nothing(module: nn.Module | None) -> bool:
@@ -91,7 +91,8 @@ def passes_on(traced: fx.GraphModule, node: fx.Node) -> bool:
     return does_nothing(module) or isinstance(module, nn.ZeroPad2d)
 
 
-def _called_once(node: fx.Node) -> bool:
+def called_once(node: fx.Node) -> bool:
+    """Whether a module is called nowhere else."""
     return len(node.graph.find_nodes(op="call_module", target=node.target, sort=False)) == 1
 
 
@@ -108,6 +109,13 @@ def writers_into(traced: fx.GraphModule, value: fx.Node) -> tuple[Writer, ...]:
         w for w, term in zip(found, terms, strict=True) if w is not None and (term is value or len(term.users) == 1)
     ]
     return tuple(alone)
+
+
+def as_it_was(traced: fx.GraphModule, value: fx.Node) -> fx.Node:
+    """The value that another one is in eval mode, seen through what does nothing."""
+    while does_nothing(module_of(traced, value)):
+        value = value.all_input_nodes[0]
+    return value
 
 
 def before_activation(traced: fx.GraphModule, value: fx.Node) -> fx.Node:

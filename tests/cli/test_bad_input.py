@@ -230,7 +230,13 @@ def test_unknown_network(cli: Cli, job: Job, network: str, words: tuple[str, ...
 @pytest.mark.parametrize(
     "function, words",
     [
-        ("broken", ("nets.py:broken failed: RuntimeError: no such layer",)),
+        (
+            "broken",
+            (
+                "nets.py:broken failed in line ",
+                "RuntimeError: no such layer",
+            ),
+        ),
         ("missing", ("has no function 'missing'", "broken", "tiny_resnet")),
         ("number", ("has no function 'number'",)),
     ],

@@ -51,6 +51,17 @@ def test_other_precisions_are_computed_as_float32_and_that_is_said(dtype):
     assert notes == (f"weights of type {str(dtype).removeprefix('torch.')} are computed as float32",)
 
 
+def test_weights_of_two_layers_become_each_ones_own_and_that_is_said():
+    module = tiny_resnet()
+    module.layer2[1].conv2.weight = module.layer2[2].conv2.weight
+    with torch.no_grad():
+        wanted = module.eval()(X)
+        plain, notes = with_plain_weights(module)
+        assert torch.equal(plain(X), wanted)
+    assert plain.layer2[1].conv2.weight is not plain.layer2[2].conv2.weight
+    assert notes == ("1 weights that were another layer's too are a layer's own now",)
+
+
 def test_plain_weights_are_left_as_they_are_and_nothing_is_said():
     module = tiny_resnet()
     before = {name: value.clone() for name, value in module.state_dict().items()}

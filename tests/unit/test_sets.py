@@ -164,6 +164,15 @@ def test_set_of_less_error_that_misses_leaves_the_one_that_met():
     assert reasons(plan)[("a", "b")] == "measured, it misses the target"
 
 
+def test_after_a_set_that_misses_those_between_it_and_the_chosen_one_are_looked_at():
+    """The table is so unsure that only all four seem enough; two miss, and three do."""
+    measure = Measured({("a", "b", "c", "d"): 40.0, ("a", "b", "c"): 30.0, ("a", "b"): 14.0})
+    plan = choose_set(table([1.0] * 4, half=0.6), ALONE, Budget(reduce_percent=15.0), measure, None)
+    assert measure.asked == [("a", "b", "c", "d"), ("a", "b"), ("a", "b", "c")]
+    assert attempts(plan) == [(("a", "b"), False), (("a", "b", "c", "d"), True), (("a", "b", "c"), True)]
+    assert plan.dropped == ("a", "b", "c") and plan.reached
+
+
 def test_set_that_saves_less_for_no_less_verified_error_is_not_measured():
     measure, verify = Measured(10.0), Verified({("a", "b", "c"): 1.0})
     plan = choose_set(table([1.0] * 4, half=0.1), ALONE, Budget(reduce_percent=20.0), measure, verify)
@@ -182,7 +191,7 @@ def test_unreachable_target_holds_all_blocks_and_says_what_can_be_had():
     plan = choose_set(FOUR, ALONE, Budget(reduce_percent=50.0), Measured(9.6, half=0.9), None)
     assert not plan.reached and plan.dropped == ("a", "b", "c", "d")
     error = out_of_reach(plan)
-    assert "all 4 rankable blocks saves 38.4% [37.5, 39.3], 6.160 ms of 10.000 ms" in error.message
+    assert "all 4 rankable blocks saves 38.4% [37.5, 39.3]; 6.160 ms of 10.000 ms remain" in error.message
     assert choose_set(FOUR, ALONE, Budget(reduce_percent=36.0), Measured(9.6, half=0.9), None).reached
 
 

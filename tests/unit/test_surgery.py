@@ -9,6 +9,7 @@ from practise_deploy.embedded.digits import make_digits_network
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.surgery import drop_blocks, junctions, load_weights, weights_of
 from practise_deploy.model.trace import trace
+from practise_deploy.planning.sites import cuts_without_site
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
 
@@ -145,6 +146,37 @@ def test_junction_of_a_chain_joins_its_first_entry_and_its_last_exit():
         blocks["layer1.0"].entry: blocks["layer1.1"].exit,
         blocks["layer2.2"].entry: blocks["layer2.2"].exit,
     }
+
+
+def test_junctions_are_the_same_in_any_order_of_the_blocks():
+    traced, blocks = blocks_of(tiny_resnet(), RESNET)
+    dropped = [blocks[name] for name in ("layer2.1", "layer2.2")]
+    student = drop_blocks(traced, dropped)
+    wanted = {blocks["layer2.1"].entry: blocks["layer2.2"].exit}
+    assert junctions(student, dropped) == junctions(student, dropped[::-1]) == wanted
+
+
+def test_value_that_would_stand_for_two_exits_is_no_junction():
+    class Aside(nn.Module):
+        """Two residual units side by side."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+            self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x).relu()
+            both = torch.cat([x + self.a(x), x + self.b(x)], 1)
+            return self.fc(self.pool(both).flatten(1))
+
+    torch.manual_seed(0)
+    traced, blocks = blocks_of(Aside().eval(), RESNET)
+    dropped = [block for block in blocks.values() if block.droppable]
+    assert len(dropped) == 2
+    student = drop_blocks(traced, dropped)
+    assert junctions(student, dropped) == {}
+    assert cuts_without_site(student, traced, dropped) == [block.name for block in dropped]
 
 
 @pytest.mark.parametrize("make", [tiny_resnet, tiny_mobilenet, make_digits_network])

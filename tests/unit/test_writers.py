@@ -1,15 +1,19 @@
 """Which convolutions write into a residual stream, who reads them, and where a site can be solved."""
 
+import operator
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torchvision.models import resnet18
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import find_blocks
+from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
-from practise_deploy.model.values import named
-from practise_deploy.planning.sites import junction_site
+from practise_deploy.model.values import find_feature, named
+from practise_deploy.planning.sites import junction_site, sites_of
 from practise_deploy.planning.writers import readers_of, writer_of, writers_into
 from unit.solving import additions
 
@@ -83,7 +87,7 @@ class OwnNorm(nn.BatchNorm2d):
     [
         [nn.Conv2d(4, 4, 3, padding=1, groups=4)],
         [nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4)],
-        [nn.Conv2d(4, 4, 3, padding="same")],
+        [nn.Conv2d(4, 4, 2, padding="same")],
         [nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")],
         [OwnConvolution(4, 4, 1)],
         [nn.Conv2d(4, 4, 1), nn.ReLU()],
@@ -194,3 +198,57 @@ def test_weighted_addition_is_no_residual_connection(alpha):
 
     traced, _ = trace(Weighted().eval(), RESNET)
     assert any(block.droppable for block in find_blocks(traced, RESNET)) == (alpha == 1)
+
+
+def test_value_added_to_itself_has_no_writers():
+    class Doubled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool, self.fc = nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.fc(self.pool(y + y).flatten(1))
+
+    traced, _ = trace(Doubled().eval(), RESNET)
+    (node,) = traced.graph.find_nodes(op="call_function", target=operator.add)
+    assert not writers_into(traced, node)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_padding_by_a_word_is_refitted_like_one_by_number(padding):
+    network = tiny_resnet()
+    for name in ("layer1.0.conv2", "layer1.0.conv1"):
+        conv = network.get_submodule(name)
+        kernel = 3 if padding == "same" else 1
+        network.set_submodule(name, nn.Conv2d(conv.in_channels, conv.out_channels, kernel, padding=padding, bias=False))
+    network.eval()
+    x = torch.randn(2, *RESNET[1:])
+    wanted = network(x)
+    traced, _ = trace(network, RESNET)
+    assert torch.equal(traced(x), wanted)
+    assert convolution_names(traced, additions(traced)[0]) == ["layer1.0.conv2"]
+
+
+def test_cut_behind_dropout_is_refitted_at_the_sum_before_it():
+    network = tiny_resnet()
+    for block in network.layer2:
+        block.relu = nn.Sequential(nn.ReLU(), nn.Dropout(0.5))
+    traced, _ = trace(network.eval(), RESNET)
+    blocks = {block.name: block for block in find_blocks(traced, RESNET)}
+    dropped = [blocks["layer2.1"]]
+    site = junction_site(drop_blocks(traced, dropped), traced, dropped[0].entry, dropped[0].exit)
+    assert site is not None and site.writers
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_linear_outputs_are_sites_with_and_without_normalisation(folded):
+    network = tiny_mobilenet().eval()
+    traced, _ = trace(network, MOBILENET)
+    dropped = [block for block in find_blocks(traced, MOBILENET) if block.droppable][:1]
+    wanted = len(sites_of(drop_blocks(traced, dropped), traced, dropped, find_feature(traced).name))
+    if folded:
+        traced, _ = trace(fuse(network), MOBILENET)
+        dropped = [block for block in find_blocks(traced, MOBILENET) if block.droppable][:1]
+    found = sites_of(drop_blocks(traced, dropped), traced, dropped, find_feature(traced).name)
+    assert len(found) == wanted
