@@ -51,9 +51,12 @@ def moved(traced: fx.GraphModule, done: Sequence[fx.Node], envs: Sequence[Env], 
 
 
 def until_cut(student: fx.GraphModule, done: Sequence[fx.Node], cuts: Iterable[str]) -> list[fx.Node]:
-    """Of the nodes that are done those before the first cut: up to there the student is its teacher."""
-    names = [node.name for node in student.graph.nodes]
-    return list(done[: min((names.index(entry) + 1 for entry in cuts), default=len(done))])
+    """Of the nodes that are done those before the first cut: up to there the student is its teacher.
+
+    cuts: the entries of what was dropped; those that went with another block do not count.
+    """
+    places = {node.name: number for number, node in enumerate(student.graph.nodes, 1)}
+    return list(done[: min((places[entry] for entry in cuts if entry in places), default=len(done))])
 
 
 def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site]) -> list[fx.Node]:
