@@ -1,6 +1,6 @@
 """The README's builds: runs each as a user would, and keeps what it measured as JSON.
 
-    python benchmarks/reproduce/builds.py [digits] [efficientnet-lite0] [efficientnet-lite0-25] [resnet56] [--data ../shared/data]
+    python benchmarks/reproduce/builds.py [digits] [efficientnet-lite0-25] [resnet56] [--data ../shared/data]
 
 Each build is a process of its own; its wall time and peak memory are taken from outside.
 """
@@ -27,10 +27,6 @@ def builds(data: Path) -> dict[str, list[str]]:
     imagenette, cifar = data / "imagenette", data / "cifar10"
     return {
         "digits": [],
-        "efficientnet-lite0": [
-            "efficientnet-lite0", "--data", str(imagenette / "train"), "--eval", str(imagenette / "val"),
-            "--reduce", "15%", "--threads", "1",
-        ],
         "efficientnet-lite0-25": [
             "efficientnet-lite0", "--data", str(imagenette / "train"), "--eval", str(imagenette / "val"),
             "--reduce", "25%", "--threads", "1", "--fit-images", "500",

@@ -8,8 +8,7 @@ from .shared import RESULTS
 
 TITLES = {
     "digits": "embedded digits (ResNet-20, 28x28)",
-    "efficientnet-lite0": "EfficientNet-Lite0 (Imagenette, 224x224)",
-    "efficientnet-lite0-25": "EfficientNet-Lite0, fewer images",
+    "efficientnet-lite0-25": "EfficientNet-Lite0 (Imagenette, 224x224)",
     "resnet56": "ResNet-56 (CIFAR-10, 32x32)",
 }
 
