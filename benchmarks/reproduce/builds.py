@@ -38,7 +38,7 @@ def builds(data: Path) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def run(name: str, arguments: list[str]) -> dict[str, object]:
+def run(name: str, arguments: list[str], data: Path) -> dict[str, object]:
     """One build in a fresh run folder, with what it cost."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "practise_deploy.cli", "build", *arguments, "--out", folder]
@@ -53,7 +53,7 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
         "schema": 1,
         "name": name,
         "commit": commit(),
-        "arguments": [_relative(argument) for argument in arguments],
+        "arguments": [_relative(argument, data) for argument in arguments],
         "exit_code": code,
         "wall_s": wall_s,
         "peak_memory_mb": usage.ru_maxrss * 1024 / 1e6 if sys.platform == "linux" else None,
@@ -74,8 +74,10 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
     }
 
 
-def _relative(argument: str) -> str:
-    """Paths as seen from the repository's root, so that no machine's own paths are kept."""
+def _relative(argument: str, data: Path) -> str:
+    """Paths as seen from the repository's root, the images where they are by default: no machine's own paths are kept."""
+    if argument.startswith(f"{data}/"):
+        return f"../shared/data{argument.removeprefix(str(data))}"
     root = str(HERE.parents[1])
     return os.path.relpath(argument, root) if argument.startswith("/") else argument
 
@@ -86,10 +88,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
     options = parser.parse_args()
-    known = builds(options.data.resolve())
+    data = options.data.resolve()
+    known = builds(data)
     RESULTS.mkdir(exist_ok=True)
     for name in options.names or known:
-        found = run(name, known[name])
+        found = run(name, known[name], data)
         (RESULTS / f"build_{name}.json").write_text(json.dumps(found, indent=1) + "\n")
         print(name, found["verdict"])
 

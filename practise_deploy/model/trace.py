@@ -200,12 +200,15 @@ def _call_instead(traced: fx.GraphModule, path: str, plain: nn.Module, node: fx.
 
 def _number_paddings(traced: fx.GraphModule) -> None:
     """Paddings by a word, "valid" or "same", as numbers, where they are the same on both sides."""
-    for module in traced.modules():
+    for node in traced.graph.nodes:
+        module = module_of(traced, node)
         if type(module) is nn.Conv2d and isinstance(module.padding, str) and module.padding_mode == "zeros":
             sides = zip(module.dilation, module.kernel_size, strict=True)
             total = [0 if module.padding == "valid" else dilation * (size - 1) for dilation, size in sides]
             if not any(each % 2 for each in total):
-                module.padding = (total[0] // 2, total[1] // 2)
+                padded = copy.copy(module)
+                padded.padding = (total[0] // 2, total[1] // 2)
+                traced.set_submodule(str(node.target), padded)
 
 
 def _pad_in_convolutions(traced: fx.GraphModule) -> None:

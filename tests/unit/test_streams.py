@@ -126,14 +126,6 @@ class JoinedByAnother(Ending):
         return self.reader(x + F.relu(self.norm(x)))
 
 
-class Returned(Ending):
-    def ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return super().ends(x), x
-
-    def read(self, x: Tensor) -> Tensor:
-        return x
-
-
 @pytest.mark.parametrize(
     "network",
     [
@@ -149,11 +141,10 @@ class Returned(Ending):
         Sliced(),
         Scaled(),
         JoinedByAnother(),
-        Returned(),
     ],
     ids=[
         "depthwise", "grouped", "reflect", "own forward", "norm", "relu6", "silu", "pooling", "module called twice",
-        "sliced", "function", "added to no writer", "returned",
+        "sliced", "function", "added to no writer",
     ],
 )  # fmt: skip
 def test_stream_that_anything_but_plain_convolutions_reads_has_no_map(network):

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from benchmarks.reproduce import ablation
+from benchmarks.reproduce.tiny.grid import MET_AT
+from benchmarks.reproduce.tiny.lessons import RATES
 from benchmarks.reproduce.tiny.shelf import Shelf
 from benchmarks.reproduce.tiny.summary import write_summary
 
@@ -25,3 +27,9 @@ def test_summary_of_the_ablation_is_that_of_its_runs():
     found = json.loads(ablation.summary())
     assert sum(row["seeds"] for row in found["rows"]) == len(list((RESULTS / "ablation").glob("*/*.json")))
     assert found == json.loads((RESULTS / "ablation" / "summary.json").read_text()), "run ablation.py --summary"
+
+
+def test_rates_of_labels_and_distillation_are_those_that_the_pilot_found_best():
+    found = json.loads((RESULTS / "tiny_sets" / "pilot.json").read_text())
+    assert found["budget_met_at"] == MET_AT
+    assert found["best"] == {loss: rate for loss, rate in RATES.items() if loss in found["best"]}

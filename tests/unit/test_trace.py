@@ -231,7 +231,7 @@ def test_convolution_that_pads_by_a_child_becomes_a_plain_one():
         ((2, 2, 1, 1), 1, [(2, 3)]),
         ((0, 1, 0, 1), 0, [None, (0, 0)]),
         ((-1, -1, -1, -1), 0, [None, (0, 0)]),
-        ((1, 1, 1, 1), "valid", [None, "valid"]),
+        ((1, 1, 1, 1), "valid", [(1, 1)]),
     ],
 )
 def test_zeros_around_on_all_sides_alike_are_the_convolutions_own_padding(zeros, own, becomes):
