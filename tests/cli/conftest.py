@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from practise_deploy.cli import main
-from story.scripted import ScriptedOrt, one_split, one_thread, write_inputs
+from story.scripted import ScriptedOrt, exported_once, one_split, one_thread, write_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ Command = Callable[..., Said]
 
 @pytest.fixture(scope="package", autouse=True)
 def _quick() -> Iterator[None]:
-    with one_thread(), one_split():
+    with one_thread(), one_split(), exported_once():
         yield
 
 

@@ -6,7 +6,8 @@ convolutions, so that no test depends on how busy the machine is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +25,9 @@ from practise_deploy import build as story
 from practise_deploy import ground
 from practise_deploy.build import Build
 from practise_deploy.ground import Screen
-from practise_deploy.model.onnx_graph import with_cuts
+from practise_deploy.model import onnx_graph
 from practise_deploy.settings import read_settings
 from practise_deploy.store import Run, arrays_digest, digest
-from practise_deploy.terms import Block
 
 NETWORKS = """
 from networks import plain_network, tiny_mobilenet, tiny_resnet
@@ -92,23 +92,31 @@ def write_inputs(
 
 @contextmanager
 def device(backend: FakeBackend | None = None) -> Iterator[None]:
-    """Every backend that is asked for is this one; equal networks are exported for cutting once."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Every backend that is asked for is this one; nothing is warmed up, and equal networks are exported once."""
+    with pytest.MonkeyPatch.context() as patch, exported_once():
         patch.setattr(ground, "load_backend", lambda name: backend or ScriptedOrt())
-        patch.setattr(ground, "with_cuts", _with_cuts_once)
         patch.setattr(story, "QUICK", replace(story.QUICK, warmup_s=0.0))
         yield
 
 
-_CUT: dict[str, onnx.ModelProto] = {}
+_EXPORTS: dict[str, onnx.ModelProto] = {}
 
 
-def _with_cuts_once(traced: torch.fx.GraphModule, blocks: Sequence[Block], shape: Sequence[int]) -> onnx.ModelProto:
-    weights = arrays_digest({name: value.numpy() for name, value in traced.state_dict().items()})
-    key = digest(str(traced.graph), weights, [block.name for block in blocks], list(shape))
-    if key not in _CUT:
-        _CUT[key] = with_cuts(traced, blocks, shape)
-    return _CUT[key]
+@contextmanager
+def exported_once() -> Iterator[None]:
+    """The exporter, which takes seconds for the smallest network, is asked once for each that the tests have."""
+    export = onnx_graph._export
+
+    def remembered(traced: torch.fx.GraphModule, *how: Any) -> onnx.ModelProto:
+        weights = arrays_digest({name: value.numpy() for name, value in traced.state_dict().items()})
+        key = digest(str(traced), str(traced.graph), weights, repr(how))
+        if key not in _EXPORTS:
+            _EXPORTS[key] = export(traced, *how)
+        return copy.deepcopy(_EXPORTS[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "_export", remembered)
+        yield
 
 
 @contextmanager
