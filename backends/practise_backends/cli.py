@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from practise_backends import __version__
 from practise_backends.errors import BackendError, BackendMissing, DeviceUnavailable
 from practise_backends.options import BenchOptions, CompareOptions, Flag, Options, flags_of
 
@@ -102,6 +103,7 @@ def _screen() -> _Line | None:
 def _parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = _Parser(prog="practise-measure", description="Measure ONNX networks in paired rounds.")
+    parser.add_argument("--version", action="version", version=f"practise-measure {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     compare = commands.add_parser(
         "compare", help="is the second network surely faster than the first?", description=_COMPARE

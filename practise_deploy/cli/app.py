@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from practise_backends.options import Flag, flags_of
+from practise_deploy import __version__
 
 app = typer.Typer(
     name="practise-deploy",
@@ -19,6 +20,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"practise-deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 JSON = Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="print errors alone")]

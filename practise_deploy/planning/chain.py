@@ -18,7 +18,7 @@ from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.frontier import before, live, moved, until_cut
 from practise_deploy.planning.problems import Problem, Solution
 from practise_deploy.planning.replay import replay
-from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, ROWS, Sampler, at_positions, values_for
+from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, ROWS, Sampler, at_positions, rows_in_memory, values_for
 from practise_deploy.planning.sensitivity import sensitivities
 from practise_deploy.planning.sites import sites_of
 from practise_deploy.planning.streams import Stream, stream_of
@@ -50,7 +50,8 @@ class Chain:
         self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
         cuts = {block.entry for block in dropped}
         self.end = (feature_in(self.student, lesson.feature, dropped), lesson.judging)
-        self.sampler = Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE if to_compare else ROWS)
+        self.rows = rows_in_memory(self.sites, ENOUGH_TO_COMPARE if to_compare else ROWS, beside)
+        self.sampler = Sampler(len(learn), lesson.seed, self.rows)
         self.precision = next(lesson.teacher.parameters()).dtype
         self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()
         self.targets: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}

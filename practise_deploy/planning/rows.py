@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -13,6 +14,16 @@ from practise_deploy.planning.writers import Site, convolution_at
 
 ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000
 """Rows of a solution that is shipped, and of one that blocks or sets of them are compared by."""
+ROOM_FOR_TARGETS = 1 << 31
+
+
+def rows_in_memory(sites: Sequence[Site], most: int, beside: int = 1) -> int:
+    """So many rows, or as many as leave all the sites' targets ROOM_FOR_TARGETS bytes in memory.
+
+    beside: how many students in the making share it.
+    """
+    channels = sum((shape_of(site.value) or (0, 0))[1] for site in sites)
+    return min(most, ROOM_FOR_TARGETS // (4 * max(1, channels * beside)))
 
 
 class Sampler:

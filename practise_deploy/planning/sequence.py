@@ -21,6 +21,7 @@ from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.criterion import Errors, joined
 from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.race import beside, comparable, raced, winner_of
+from practise_deploy.planning.rows import ROWS
 from practise_deploy.planning.sites import cuts_without_site
 from practise_deploy.planning.streams import absorb
 from practise_deploy.planning.ways import Way, ways_of
@@ -65,6 +66,7 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         judged_on=_judged_on(folds),
         notes=(
             _notes(first, {name: errors for _, errors, _, name in courses}),
+            *_thinned(start.whole.rows),
             *_unfitted(cuts_without_site(start.whole.student, lesson.teacher, dropped)),
         ),
         choices=tuple(choices),
@@ -192,6 +194,12 @@ def _unfitted(blocks: Sequence[str]) -> tuple[str, ...]:
     if not blocks:
         return ()
     return (f"right where {', '.join(blocks)} went nothing can be refitted: no linear writer before the cut",)
+
+
+def _thinned(rows: int) -> tuple[str, ...]:
+    if rows >= ROWS:
+        return ()
+    return (f"{rows} positions were fitted at each site instead of {ROWS}, for want of memory",)
 
 
 def _notes(first: Errors, tried: dict[str, Errors]) -> str:

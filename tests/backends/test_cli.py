@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -81,6 +81,12 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> s
 
 
 @pytest.mark.usefixtures("scripted")
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert (left.value.code, capsys.readouterr().out) == (0, f"practise-measure {version('practise-backends')}\n")
+
+
 class TestCompare:
     def test_json_is_exactly_one_document(self, slow_and_fast: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         document = json.loads(run(capsys, "compare", *slow_and_fast, *QUICK, "--batch", "2", "--json"))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def test_help_of_a_command(cli: Cli, command: str):
 def test_help_lists_all_commands(cli: Cli):
     said = cli("--help")
     assert said.code == 0 and all(command in said.out for command in COMMANDS)
+
+
+def test_version_is_that_of_the_package(cli: Cli):
+    said = cli("--version")
+    assert (said.code, said.out, said.err) == (0, f"practise-deploy {version('practise-deploy')}\n", "")
 
 
 def test_no_command_shows_the_help_without_an_error(cli: Cli):

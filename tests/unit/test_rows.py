@@ -6,8 +6,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from networks import tiny_resnet
+from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
-from practise_deploy.planning.rows import Sampler, at_positions, patches_of
+from practise_deploy.planning import rows
+from practise_deploy.planning.rows import Sampler, at_positions, patches_of, rows_in_memory
+from practise_deploy.planning.sites import sites_of
+from unit.lessons import opened
 from unit.solving import additions, noise
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
@@ -55,3 +59,15 @@ def test_drawn_positions_are_within_the_value_distinct_and_the_same_each_time():
     again = Sampler(images=1000, seed=5).positions(value)
     assert torch.equal(rows_, again[0]) and torch.equal(columns, again[1])
     assert len(Sampler(images=2, seed=5).positions(value)[0]) == 64  # all there are
+
+
+def test_rows_are_as_many_as_the_targets_of_all_students_leave_room_for(monkeypatch):
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    dropped = [blocks["layer1.1"]]
+    sites = sites_of(drop_blocks(teacher, dropped), teacher, dropped, feature)
+    wide = sum(site.value.meta["shape"][1] for site in sites)
+    monkeypatch.setattr(rows, "ROOM_FOR_TARGETS", 4 * wide * 6 * 100 + 1)
+    assert rows_in_memory(sites, 20_000, beside=6) == 100
+    assert rows_in_memory(sites, 20_000, beside=1) == 600
+    assert rows_in_memory(sites, 99, beside=6) == 99
+    assert rows_in_memory([], 20_000) == 20_000

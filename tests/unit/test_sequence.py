@@ -263,6 +263,13 @@ def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
     assert all((first.weights[name] == second.weights[name]).all() for name in first.weights)
 
 
+def test_fewer_positions_for_want_of_memory_are_told(monkeypatch):
+    monkeypatch.setattr("practise_deploy.planning.rows.ROOM_FOR_TARGETS", 1 << 18)
+    teacher, feature, blocks = opened(tiny_resnet().double(), RESNET)
+    student = recover(teacher, feature, [blocks["layer1.1"]], images(40, RESNET, torch.float64), 0, Silent())
+    assert any("for want of memory" in note and "20000" in note for note in student.notes)
+
+
 def test_recovering_is_the_same_each_time():
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     data = images(20, RESNET)
