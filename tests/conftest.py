@@ -3,8 +3,10 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -13,6 +15,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: one thread each, o
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background jobs have it; some tests send Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests that share what takes long to make run in one process: the builds, the command line, a unit's file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = Path(file).parent.name
+        if folder in ("story", "cli"):
+            return folder
+        return file if folder == "unit" else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """How tests are shared out among processes."""
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ app = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        print(f"practise-deploy {__version__}")
+        typer.echo(f"practise-deploy {__version__}")
         raise typer.Exit
 
 
