@@ -1,6 +1,6 @@
 """`practise-measure`: compare networks, bench one, and look at the machine; torch is needed by none of it.
 
-Exit codes: 0 kept, 1 the requirement is not met, 2 usage (a file, an option), 3 environment.
+Exit codes: 0 kept, 1 the requirement is not met, 2 usage (a file, an option), 3 environment (a backend, a disturbed device).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from practise_backends import __version__
-from practise_backends.errors import BackendError, BackendMissing, DeviceUnavailable
+from practise_backends.errors import BackendError
 from practise_backends.options import BenchOptions, CompareOptions, Flag, Options, flags_of
 
 KEPT, BROKEN, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(given)
     except BackendError as error:
-        return _refuse(error.message, error.remedy, exit_code_of(error))
+        return _refuse(error.message, error.remedy, error.exit_code)
     except OSError as error:
         where = f"cannot write {error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}", "choose another place", ENVIRONMENT)
@@ -41,11 +41,6 @@ def _refuse(message: str, remedy: str, code: int) -> int:
     _clear()
     sys.stderr.write(_error_line(message, remedy))
     return code
-
-
-def exit_code_of(error: BackendError) -> int:
-    """3 where the backend or its device is missing; 2 where nothing could be measured as asked."""
-    return ENVIRONMENT if isinstance(error, BackendMissing | DeviceUnavailable) else USAGE
 
 
 def _compare(given: argparse.Namespace) -> int:

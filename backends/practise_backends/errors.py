@@ -5,13 +5,19 @@ BackendError
 ├── DeviceUnavailable   the package is there, the device is not
 ├── CompileError        the network cannot be compiled for this backend
 └── MeasureError        the measurement cannot support what was asked of it
+    └── Disturbed       the device was disturbed for nearly all of it
 """
 
 from __future__ import annotations
 
 
 class BackendError(Exception):
-    """What went wrong, where, and (`remedy`) what to do about it."""
+    """What went wrong, where, and (`remedy`) what to do about it.
+
+    exit_code: of a command that it ends: 2 what was asked, 3 the environment.
+    """
+
+    exit_code = 2
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
@@ -22,9 +28,13 @@ class BackendError(Exception):
 class BackendMissing(BackendError):
     """The backend, or a package it needs, is not installed."""
 
+    exit_code = 3
+
 
 class DeviceUnavailable(BackendError):
     """The package is installed, but its device cannot be used."""
+
+    exit_code = 3
 
 
 class CompileError(BackendError):
@@ -33,3 +43,9 @@ class CompileError(BackendError):
 
 class MeasureError(BackendError):
     """The measurement cannot support what was asked of it."""
+
+
+class Disturbed(MeasureError):
+    """Too few rounds were left, since the device was disturbed in nearly all of them."""
+
+    exit_code = 3

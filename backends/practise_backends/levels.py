@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from practise_backends.errors import MeasureError
+from practise_backends.errors import Disturbed, MeasureError
 from practise_backends.intervals import (
     FEWEST_ROUNDS,
     ORIGINAL,
@@ -117,11 +117,12 @@ class Levels:
 def levels_of(timings: Timings, confidence: float = 0.95, *, most_draws: int = _MOST_DRAWS) -> Levels:
     """The levels of one measurement.
 
-    Raises: MeasureError with fewer than 10 valid rounds.
+    Raises: MeasureError with fewer than 10 valid rounds, Disturbed where that is since others were discarded.
     """
     logs = np.log(valid_rounds(timings))
     if len(logs) < FEWEST_ROUNDS:
-        raise MeasureError(
+        error = Disturbed if timings.discarded else MeasureError
+        raise error(
             f"{len(logs)} valid rounds of {len(timings.rounds_ms)} cannot carry an interval; "
             f"it takes {FEWEST_ROUNDS}",
             remedy=_more_rounds(timings),

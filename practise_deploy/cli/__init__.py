@@ -36,7 +36,7 @@ def main() -> None:
 
 def _of_a_library(error: Exception) -> int:
     """Usage errors of the command line and errors of the device half; anything else is a bug of ours and raised."""
-    from practise_backends.errors import BackendError, CompileError, MeasureError
+    from practise_backends.errors import BackendError
 
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error, file=sys.stderr)
@@ -44,8 +44,7 @@ def _of_a_library(error: Exception) -> int:
     if hasattr(error, "format_message"):
         return _refuse(error.format_message(), "practise-deploy --help lists commands and options", 2)
     if isinstance(error, BackendError):
-        code = 2 if isinstance(error, (MeasureError, CompileError)) else 3
-        return _refuse(error.message, error.remedy, code)
+        return _refuse(error.message, error.remedy, error.exit_code)
     if type(error).__name__ == "Abort":
         return _interrupted()
     if type(error).__name__ == "Exit":

@@ -80,13 +80,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> s
     return out
 
 
-@pytest.mark.usefixtures("scripted")
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--version"])
     assert (left.value.code, capsys.readouterr().out) == (0, f"practise-measure {version('practise-backends')}\n")
 
 
+@pytest.mark.usefixtures("scripted")
 class TestCompare:
     def test_json_is_exactly_one_document(self, slow_and_fast: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         document = json.loads(run(capsys, "compare", *slow_and_fast, *QUICK, "--batch", "2", "--json"))

@@ -114,8 +114,9 @@ def test_the_round_effect_is_taken_out() -> None:
 def test_fewer_than_ten_rounds_carry_no_interval() -> None:
     rounds = np.ones((12, 3))
     rounds[:3] = np.nan
-    with pytest.raises(MeasureError, match="9 valid rounds of 12"):
+    with pytest.raises(MeasureError, match="9 valid rounds of 12") as found:
         levels_of(timings_of(rounds))
+    assert found.value.exit_code == 2  # none was discarded: too little was asked for
 
 
 def test_engine_that_was_not_measured_is_named() -> None:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from practise_backends.errors import MeasureError
+from practise_backends.errors import Disturbed, MeasureError
 from practise_backends.fake import FakeEngine, Script, ScriptedClock, noisy, scripted, spiking, steady
 from practise_backends.intervals import ORIGINAL
 from practise_backends.levels import levels_of
@@ -92,9 +92,9 @@ def test_rounds_that_are_all_discarded_end_at_twice_the_budget() -> None:
     timings = measure_rounds(engines, {}, Conditions(), patience, seams=always)
     assert timings.stopped_because.startswith("2 times the budget of 3 s was spent")
     assert clock.now_s() < 7.0
-    with pytest.raises(MeasureError, match="0 valid rounds") as found:
+    with pytest.raises(Disturbed, match="0 valid rounds") as found:
         levels_of(timings)
-    assert "--keep-throttled" in found.value.remedy
+    assert "--keep-throttled" in found.value.remedy and found.value.exit_code == 3
 
 
 def test_a_round_that_is_slow_as_a_whole_is_dropped() -> None:

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from practise_backends.doctor import YARDSTICK, self_test
-from practise_backends.errors import MeasureError
+from practise_backends.errors import Disturbed
 from practise_backends.ort import OrtBackend
 from practise_backends.terms import Conditions
 
@@ -54,8 +54,7 @@ def test_the_yardstick_computes_means_of_its_image() -> None:
 def test_the_self_test_measures_the_yardstick_against_itself() -> None:
     try:
         found = self_test("ort", 1.0)
-    except MeasureError as error:
-        assert "cannot carry an interval" in error.message
+    except Disturbed as error:
         pytest.skip(f"this machine is too busy to measure on: {error.message}")
     assert found.ratio.low <= found.ratio.estimate <= found.ratio.high
     widest = max(abs(found.ratio.low - 1), abs(found.ratio.high - 1))
