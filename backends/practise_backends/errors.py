@@ -46,6 +46,6 @@ class MeasureError(BackendError):
 
 
 class Disturbed(MeasureError):
-    """Too few rounds were left, since the device was disturbed in nearly all of them."""
+    """There were rounds enough, but the device was disturbed in nearly all of them."""
 
     exit_code = 3

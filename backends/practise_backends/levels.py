@@ -117,16 +117,11 @@ class Levels:
 def levels_of(timings: Timings, confidence: float = 0.95, *, most_draws: int = _MOST_DRAWS) -> Levels:
     """The levels of one measurement.
 
-    Raises: MeasureError with fewer than 10 valid rounds, Disturbed where that is since others were discarded.
+    Raises: MeasureError with fewer than 10 rounds, Disturbed where there were as many before some were discarded.
     """
     logs = np.log(valid_rounds(timings))
     if len(logs) < FEWEST_ROUNDS:
-        error = Disturbed if timings.discarded else MeasureError
-        raise error(
-            f"{len(logs)} valid rounds of {len(timings.rounds_ms)} cannot carry an interval; "
-            f"it takes {FEWEST_ROUNDS}",
-            remedy=_more_rounds(timings),
-        )
+        raise _too_few(len(logs), timings)
     groups = _groups(timings.engines)
     drawn = _resampled(logs, most_draws)
     candidates = {name: _located(name, logs, drawn) for name in ESTIMATORS}
@@ -145,14 +140,17 @@ def levels_of(timings: Timings, confidence: float = 0.95, *, most_draws: int = _
     )
 
 
-def _more_rounds(timings: Timings) -> str:
-    """What to do about too few valid rounds."""
-    if not timings.discarded:
-        return "measure for longer"
-    last = timings.discarded[-1].partition(": ")[2]
-    return (
-        f"find what disturbs the device (the last discarded round: {last}); where it lives under a quota or heat, "
-        "give --keep-throttled"
+def _too_few(valid: int, timings: Timings) -> MeasureError:
+    """Why so few valid rounds are left, and what to do about it."""
+    rounds = len(timings.rounds_ms)
+    message = f"{valid} valid rounds of {rounds} cannot carry an interval; it takes {FEWEST_ROUNDS}"
+    if rounds < FEWEST_ROUNDS:
+        return MeasureError(message, remedy="measure for longer")
+    last = "".join(timings.discarded[-1:]).partition(": ")[2]
+    return Disturbed(
+        message,
+        remedy=f"find what disturbs the device (the last discarded round: {last}); where it lives under a quota or "
+        "heat, give --keep-throttled",
     )
 
 

@@ -29,7 +29,13 @@ def planning() -> str:
             f"| {case['network']} | {case['images']} | {case['blocks']} | {_cost(mine)} | {_cost(refit)} "
             f"| {_memory(case)} | {' | '.join(beside)} |"
         )
-    return "\n".join(rows)
+    return "\n".join([*rows, "", _made_by(found["cases"])])
+
+
+def _made_by(cases: list[dict]) -> str:
+    """Which commit every network's rows are of: figures of different commits, and machines, are not to be compared."""
+    by_network = {case["network"]: case.get("commit") or "one that was not recorded" for case in cases}
+    return "Rows by commit: " + ", ".join(f"{network} {made}" for network, made in by_network.items()) + "."
 
 
 def _memory(case: dict) -> str:

@@ -50,7 +50,7 @@ class Chain:
         self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
         cuts = {block.entry for block in dropped}
         self.end = (feature_in(self.student, lesson.feature, dropped), lesson.judging)
-        self.rows = rows_in_memory(self.sites, ENOUGH_TO_COMPARE if to_compare else ROWS, beside)
+        self.rows = rows_in_memory(self.sites, len(learn), ENOUGH_TO_COMPARE if to_compare else ROWS, beside)
         self.sampler = Sampler(len(learn), lesson.seed, self.rows)
         self.precision = next(lesson.teacher.parameters()).dtype
         self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()

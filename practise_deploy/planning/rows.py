@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import product
 
@@ -17,13 +18,21 @@ ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000
 ROOM_FOR_TARGETS = 1 << 31
 
 
-def rows_in_memory(sites: Sequence[Site], most: int, beside: int = 1) -> int:
-    """So many rows, or as many as leave all the sites' targets ROOM_FOR_TARGETS bytes in memory.
+def rows_in_memory(sites: Sequence[Site], images: int, most: int, beside: int = 1) -> int:
+    """So many rows, or as many of every site as leave the targets of all of them ROOM_FOR_TARGETS bytes in memory.
 
-    beside: how many students in the making share it.
+    beside: how many students in the making share it, of about so many images each.
     """
-    channels = sum((shape_of(site.value) or (0, 0))[1] for site in sites)
-    return min(most, ROOM_FOR_TARGETS // (4 * max(1, channels * beside)))
+    shapes = [shape for site in sites if (shape := shape_of(site.value))]
+
+    def held(per_image: int) -> int:
+        numbers = sum(channels * min(per_image, height * width) for _, channels, height, width in shapes)
+        return 4 * numbers * images * beside
+
+    wanted = most // max(1, images)
+    if held(wanted) <= ROOM_FOR_TARGETS:
+        return most
+    return images * (bisect_right(range(1, wanted), ROOM_FOR_TARGETS, key=held) or 1)
 
 
 class Sampler:

@@ -199,7 +199,7 @@ def _unfitted(blocks: Sequence[str]) -> tuple[str, ...]:
 def _thinned(rows: int) -> tuple[str, ...]:
     if rows >= ROWS:
         return ()
-    return (f"{rows} positions were fitted at each site instead of {ROWS}, for want of memory",)
+    return (f"at most {rows} positions of a site were fitted instead of {ROWS}, for want of memory",)
 
 
 def _notes(first: Errors, tried: dict[str, Errors]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from practise_backends.errors import MeasureError
+from practise_backends.errors import Disturbed, MeasureError
 from practise_backends.intervals import (
     ORIGINAL,
     bootstrap,
@@ -114,9 +114,12 @@ def test_the_round_effect_is_taken_out() -> None:
 def test_fewer_than_ten_rounds_carry_no_interval() -> None:
     rounds = np.ones((12, 3))
     rounds[:3] = np.nan
-    with pytest.raises(MeasureError, match="9 valid rounds of 12") as found:
+    with pytest.raises(Disturbed, match="9 valid rounds of 12") as disturbed:
         levels_of(timings_of(rounds))
-    assert found.value.exit_code == 2  # none was discarded: too little was asked for
+    with pytest.raises(MeasureError, match="6 valid rounds of 9") as short:
+        levels_of(timings_of(rounds[:9]))
+    assert (disturbed.value.exit_code, short.value.exit_code) == (3, 2)
+    assert short.value.remedy == "measure for longer"
 
 
 def test_engine_that_was_not_measured_is_named() -> None:

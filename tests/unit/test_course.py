@@ -26,14 +26,15 @@ class Interrupting:
             raise Interrupted
 
 
+@pytest.mark.parametrize("at", [2, 5])
 @pytest.mark.parametrize(
-    ("schedule", "at"),
+    "schedule",
     [
-        (SHORT, 2),
-        (Schedule(steps=6, batch_size=8, norms="trained", keep_best=True), 5),
-        (Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-3, mix=0.5, scaled=True, average=0.9), 5),
-        (Schedule(steps=6, batch_size=8, exits=3.0, scaled=True, learning_rate=1e-3), 2),
-        (Schedule(steps=6, batch_size=8, norms="re-estimated", logits=0.1, pull=0.1, learning_rate=1e-4), 2),
+        SHORT,
+        Schedule(steps=6, batch_size=8, norms="trained", keep_best=True),
+        Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-3, mix=0.5, scaled=True, average=0.9),
+        Schedule(steps=6, batch_size=8, exits=3.0, scaled=True, learning_rate=1e-3),
+        Schedule(steps=6, batch_size=8, norms="re-estimated", logits=0.1, pull=0.1, learning_rate=1e-4),
     ],
 )
 def test_interrupted_and_resumed_descent_ends_with_the_same_bits(schedule, at, tmp_path, monkeypatch):

@@ -65,9 +65,20 @@ def test_rows_are_as_many_as_the_targets_of_all_students_leave_room_for(monkeypa
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     dropped = [blocks["layer1.1"]]
     sites = sites_of(drop_blocks(teacher, dropped), teacher, dropped, feature)
-    wide = sum(site.value.meta["shape"][1] for site in sites)
-    monkeypatch.setattr(rows, "ROOM_FOR_TARGETS", 4 * wide * 6 * 100 + 1)
-    assert rows_in_memory(sites, 20_000, beside=6) == 100
-    assert rows_in_memory(sites, 20_000, beside=1) == 600
-    assert rows_in_memory(sites, 99, beside=6) == 99
-    assert rows_in_memory([], 20_000) == 20_000
+    images, beside = 40, 6
+
+    def held(rows_):
+        sampler = Sampler(images, 0, rows_)
+        drawn = [(site.value.meta["shape"][1], len(sampler.positions(site.value)[0])) for site in sites]
+        return 4 * images * beside * sum(channels * positions for channels, positions in drawn)
+
+    whole = held(20_000)
+    monkeypatch.setattr(rows, "ROOM_FOR_TARGETS", whole)
+    assert rows_in_memory(sites, images, 20_000, beside) == 20_000  # what no value has is not counted
+    for room in (whole - 1, whole // 3, whole // 20):
+        monkeypatch.setattr(rows, "ROOM_FOR_TARGETS", room)
+        found = rows_in_memory(sites, images, 20_000, beside)
+        assert held(found) <= room < held(found + images)
+    monkeypatch.setattr(rows, "ROOM_FOR_TARGETS", 1)
+    assert rows_in_memory(sites, images, 20_000, beside) == images  # one position an image is the least
+    assert rows_in_memory([], images, 20_000) == 20_000
