@@ -9,7 +9,6 @@ from practise_backends.errors import BackendMissing
 from practise_backends.terms import Backend
 
 GROUP = "practise_backends"
-_NOT_SHIPPED = ("trt", "trt-rtx")
 
 
 def available_backends() -> tuple[str, ...]:
@@ -42,11 +41,6 @@ def _found() -> dict[str, EntryPoint]:
 def _unknown(name: str) -> BackendMissing:
     """Why there is no such backend, and what there is."""
     names = ", ".join(available_backends())
-    if name in _NOT_SHIPPED:
-        return BackendMissing(
-            f"backend '{name}' is not shipped yet in this version, and no installed package provides it",
-            remedy=f"use one of: {names}" if names else "install practise-backends with pip",
-        )
     return BackendMissing(
         f"there is no backend '{name}'; available: {names or 'none'}",
         remedy=f"use one of: {names}" if names else "install practise-backends with pip",

@@ -6,6 +6,7 @@ Source: the protobuf encoding guide, and the field numbers of onnx/onnx.proto3.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ _DTYPES = {
     16: "bfloat16",
 }
 _FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+ARITHMETIC = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _QUANTISED_LAYERS = frozenset(
     {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulNBits", "QGemm"}
 )
@@ -46,6 +47,7 @@ class Node:
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    name: str = ""
     cast_to: str = ""
 
 
@@ -103,6 +105,32 @@ def read_network(content: bytes) -> Network:
         ) from error
 
 
+def read_with_weights(model: bytes | Path) -> tuple[Network, str]:
+    """Read a network, and the sha256 over its bytes and, after them, its weight files in the order of their names.
+
+    Raises: CompileError where a file cannot be read, or weights lie beside bytes, which have no place.
+    """
+    content = content_of(model)
+    try:
+        network = read_network(content)
+    except CompileError as error:
+        raise CompileError(f"{label_of(model)}: {error.message}", remedy=error.remedy) from error
+    digest = hashlib.sha256(content)
+    for file in network.weight_files:
+        if not isinstance(model, Path):
+            raise CompileError(
+                f"the network's weights lie beside it, in '{file}', and bytes have no place",
+                remedy="pass the path of the file instead of its bytes",
+            )
+        digest.update(content_of(model.parent / file))
+    return network, digest.hexdigest()
+
+
+def label_of(model: bytes | Path) -> str:
+    """What to call a network in a message."""
+    return str(model) if isinstance(model, Path) else "the network given as bytes"
+
+
 def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
     """The batch that a network was exported with; None where the first dimension of an input is dynamic.
 
@@ -121,7 +149,7 @@ def share_of_fp32(network: Network) -> float:
     weights = {weight.name: weight.dtype for weight in network.weights}
     dequantised = {out for node in network.nodes if node.op == "DequantizeLinear" for out in node.outputs}
     pure = _floating_types(network) == {"float32"}
-    layers = [node for node in network.nodes if node.op in _LAYERS | _QUANTISED_LAYERS]
+    layers = [node for node in network.nodes if node.op in ARITHMETIC | _QUANTISED_LAYERS]
     if not layers:
         return float(pure)
     return sum(_is_fp32(layer, weights, dequantised, pure) for layer in layers) / len(layers)
@@ -171,7 +199,8 @@ def _node(message: memoryview) -> tuple[Node, list[Weight]]:
     weights = [dataclasses.replace(each, name=outputs[0]) for each in tensors if op == "Constant"]
     targets = [each.get(3) for each in attributes if op == "Cast" and _text(each.get(1)) == "to"]
     cast_to = _DTYPES.get(targets[0], "") if targets and isinstance(targets[0], int) else ""
-    return Node(op=op, inputs=_texts(fields, 1), outputs=outputs, cast_to=cast_to), weights
+    name = "".join(_texts(fields, 3))
+    return Node(op=op, inputs=_texts(fields, 1), outputs=outputs, name=name, cast_to=cast_to), weights
 
 
 def _weight(message: memoryview) -> Weight:

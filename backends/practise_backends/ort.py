@@ -20,7 +20,7 @@ from practise_backends.errors import (
     DeviceUnavailable,
     MeasureError,
 )
-from practise_backends.network import Network, content_of, read_network, share_of_fp32
+from practise_backends.network import Network, content_of, label_of, read_with_weights, share_of_fp32
 from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
 
 PROVIDERS = ("CPUExecutionProvider",)
@@ -142,29 +142,12 @@ def _read(model: bytes | Path) -> tuple[Network | None, str]:
     content = content_of(model)
     if _is_own_format(model, content):
         return None, hashlib.sha256(content).hexdigest()
-    try:
-        network = read_network(content)
-    except CompileError as error:
-        raise CompileError(f"{_label(model)}: {error.message}", remedy=error.remedy) from error
-    digest = hashlib.sha256(content)
-    for file in network.weight_files:
-        if not isinstance(model, Path):
-            raise CompileError(
-                f"the network's weights lie beside it, in '{file}', and bytes have no place",
-                remedy="pass the path of the file instead of its bytes",
-            )
-        digest.update(content_of(model.parent / file))
-    return network, digest.hexdigest()
+    return read_with_weights(model)
 
 
 def _is_own_format(model: bytes | Path, content: bytes) -> bool:
     """Whether the runtime takes it for its own format: a file by its ending, bytes by their mark."""
     return model.suffix.lower() == ".ort" if isinstance(model, Path) else content[4:8] == b"ORTM"
-
-
-def _label(model: bytes | Path) -> str:
-    """What to call a network in a message."""
-    return str(model) if isinstance(model, Path) else "the network given as bytes"
 
 
 def _options(conditions: Conditions, optimise: bool) -> Any:
@@ -194,7 +177,7 @@ def _load(model: bytes | Path, conditions: Conditions, optimise: bool) -> Any:
     try:
         return runtime.InferenceSession(source, sess_options=options, providers=list(PROVIDERS))
     except Exception as error:  # the runtime raises a dozen classes without a common public base
-        raise _compile_error(_label(model), str(error), str(runtime.__version__)) from error
+        raise _compile_error(label_of(model), str(error), str(runtime.__version__)) from error
 
 
 def _compile_error(label: str, said: str, version: str) -> CompileError:

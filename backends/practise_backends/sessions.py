@@ -67,23 +67,24 @@ class _Loading:
 def opened(
     candidates: Mapping[str, Candidate], bench: Bench, progress: Progress | None = None
 ) -> Iterator[Opened]:
-    """All candidates, compiled once and opened as the module says; closed at the end.
+    """All candidates, compiled and opened as the module says; closed at the end.
 
+    Each is compiled once; where two builds of one network differ in their speed (`builds_differ`), once a session.
     Where the sessions would fill more than half of the free memory, fewer are opened, and a note says so.
     Raises: CompileError, MeasureError.
     """
     loading = _Loading()
     try:
-        for count, (name, candidate) in enumerate(candidates.items()):
-            _show(progress, count, len(candidates), "compiling")
-            loading.artifacts[name] = bench.backend.compile(candidate.model, bench.conditions)
         wanted, notes = _affordable(candidates)
+        builds = _compiled(candidates, wanted, bench, progress)
+        loading.artifacts = {name: each[0] for name, each in builds.items()}
         feeds = shared_feeds({name: each.inputs for name, each in loading.artifacts.items()}, bench)
         loading.engines = {name: [] for name in candidates}
         order = _opening_order(wanted, bench.conditions.seed)
         for count, name in enumerate(order):
             _show(progress, count, len(order), "loading")
-            engine = bench.backend.open(loading.artifacts[name], bench.conditions)
+            own, session = builds[name], len(loading.engines[name])
+            engine = bench.backend.open(own[session % len(own)], bench.conditions)
             loading.engines[name].append(engine)
             engine.run({spec.name: feeds[spec.name] for spec in engine.inputs})
         yield Opened(artifacts=loading.artifacts, engines=loading.engines, feeds=feeds, notes=notes)
@@ -108,6 +109,20 @@ def available_memory(root: Path = Path("/")) -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return int(found[0]) * 1024 if found else None
+
+
+def _compiled(
+    candidates: Mapping[str, Candidate], wanted: Mapping[str, int], bench: Bench, progress: Progress | None
+) -> dict[str, list[Artifact]]:
+    """Every network's builds: one for all its sessions, or one for each."""
+    differ = getattr(bench.backend, "builds_differ", False)
+    todo = [(name, build) for name in candidates for build in range(wanted[name] if differ else 1)]
+    found: dict[str, list[Artifact]] = {name: [] for name in candidates}
+    for count, (name, build) in enumerate(todo):
+        _show(progress, count, len(todo), "compiling")
+        which = {"build": build} if differ else {}
+        found[name].append(bench.backend.compile(candidates[name].model, bench.conditions, **which))
+    return found
 
 
 def _opening_order(wanted: Mapping[str, int], seed: int) -> list[str]:
@@ -154,7 +169,8 @@ def _size(model: bytes | Path) -> int:
         beside = read_network(content_of(model)).weight_files
     except CompileError:  # a format of the backend's own
         beside = ()
-    return model.stat().st_size + sum((model.parent / file).stat().st_size for file in beside)
+    files = [file for file in (model, *(model.parent / name for name in beside)) if file.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def _show(progress: Progress | None, done: int, total: int, what: str) -> None:

@@ -327,7 +327,11 @@ class Engine(Protocol):
 
 
 class Backend(Protocol):
-    """A way to run ONNX networks on a device; found by the entry points of group `practise_backends`."""
+    """A way to run ONNX networks on a device; found by the entry points of group `practise_backends`.
+
+    A backend whose builds of one network differ in their speed says so with `builds_differ = True`, and takes which of
+    several independent builds is meant as `compile(..., build=2)`: builds of one number are alike as far as they can be.
+    """
 
     name: str
 

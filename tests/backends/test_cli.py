@@ -232,7 +232,7 @@ def test_doctor_prints_what_was_found_and_leaves_with_its_code(
         (["compare", "{file}", "{text}"], 2, "not an ONNX network"),
         (["bench", "absent.onnx"], 2, "absent.onnx"),
         (["bench", "{file}", "--against", "absent.onnx"], 2, "absent.onnx"),
-        (["bench", "{file}", "--backend", "trt"], 3, "not shipped yet"),
+        (["bench", "{file}", "--backend", "trt"], 3, "needs the package tensorrt"),
         (["bench", "{file}", "--backend", "abacus"], 3, "available: "),
         (["bench", "{file}", "--shape", "image=2x4x8x8"], 2, "batch of 1"),
         (["bench", "{file}", "--shape", "picture=1x4x8x8"], 2, "no network has an input 'picture'"),
@@ -245,7 +245,9 @@ def test_errors_are_one_line_with_a_code(
     network_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     text = tmp_path / "text.onnx"
     text.write_text("no network")
     assert main([one.format(file=network_file, text=text) for one in arguments] + QUICK) == code

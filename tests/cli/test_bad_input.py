@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,12 +253,14 @@ def test_file_with_a_syntax_error(cli: Cli, job: Job, tmp_path: Path):
 
 def test_backend_is_missed_before_anything_is_read(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("practise_deploy.ground.load_backend", load_backend)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     refused(cli("latency", *job, "--backend", "trt"), 3, "backend 'trt'")
 
 
 def test_missing_backend(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("practise_deploy.ground.load_backend", load_backend)
-    refused(cli("build", *job, "--backend", "trt"), 3, "backend 'trt'", "use one of:", "ort")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    refused(cli("build", *job, "--backend", "trt"), 3, "backend 'trt'", "pip install", "practise-backends[trt]")
 
 
 def test_exported_file_cannot_be_built_but_measured_and_exported(cli: Cli, job: Job, tmp_path: Path):

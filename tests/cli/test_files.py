@@ -141,7 +141,13 @@ def test_compare_with_a_bad_option(cli: Cli, pair: tuple[Path, Path], options: t
 
 def test_missing_backend_of_a_comparison(cli: Cli, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
-    done = deploy("compare", *pair, "--backend", "trt", program="from practise_deploy.cli import main; main()")
+    done = deploy(
+        "compare",
+        *pair,
+        "--backend",
+        "trt",
+        program="import sys; sys.modules['tensorrt'] = None; from practise_deploy.cli import main; main()",
+    )
     assert done.returncode == 3 and "backend 'trt'" in done.stderr and done.stdout == ""
 
 

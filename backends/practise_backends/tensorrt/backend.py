@@ -1,0 +1,233 @@
+"""The backends `trt` (tensorrt 10 and 11) and `trt-rtx` (tensorrt_rtx): one code, two packages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from practise_backends.device import describe_cpu, first_line
+from practise_backends.errors import CompileError, DeviceUnavailable
+from practise_backends.network import ARITHMETIC, Network, label_of, read_with_weights
+from practise_backends.tensorrt.building import Built, Order, build_engine
+from practise_backends.tensorrt.cuda import Cuda, open_cuda
+from practise_backends.tensorrt.driver import Gpu, first_gpu
+from practise_backends.tensorrt.engine import TensorRtEngine
+from practise_backends.tensorrt.fused import FusedLayer, share_in
+from practise_backends.tensorrt.options import TensorRtOptions, profiles_for
+from practise_backends.tensorrt.provider import Provider, import_provider
+from practise_backends.tensorrt.timings import TimingCaches
+from practise_backends.terms import Artifact, Conditions, Device, Progress
+
+CLOCKS = ("gpu_compute", "end_to_end")
+PRECISIONS = ("fp32", "fp16", "int8")
+FORMAT = "tensorrt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineArtifact(Artifact):
+    """A serialised engine. layers: what the network was fused to; targets: the GPUs it was built for; notes: warnings.
+
+    others: arithmetic nodes that compute in another type than the precision, and in which.
+    """
+
+    layers: tuple[FusedLayer, ...] = ()
+    others: Mapping[str, str]
+    targets: tuple[str, ...]
+    provider: str
+    notes: tuple[str, ...] = ()
+
+
+class TensorRtBackend:
+    """Networks run by the package `tensorrt`.
+
+    Raises: BackendMissing where it is not installed.
+    """
+
+    name = "trt"
+    clocks = CLOCKS
+    builds_differ = True
+
+    def __init__(self, options: TensorRtOptions | None = None) -> None:
+        self.options = options or TensorRtOptions()
+        self.provider: Provider = import_provider(self.name)
+
+    def device(self) -> Device:
+        """The GPU that CUDA takes first, or what is built ahead for.
+
+        Raises: DeviceUnavailable.
+        """
+        versions = {self.provider.package: self.provider.version}
+        if self.options.targets:
+            return _not_at_hand(self.options.targets, versions)
+        return _described(self._gpu, versions)
+
+    def compile(
+        self, model: bytes | Path, conditions: Conditions, *, build: int = 0, progress: Progress | None = None
+    ) -> EngineArtifact:
+        """Build an engine for the GPU at hand, or ahead for the targets of the options.
+
+        build: which of several independent builds; those of one number share what the builder measured.
+        `precision_share` is read from the layers that the network was fused to, never from what was asked.
+        Raises: CompileError, DeviceUnavailable.
+        """
+        _refuse_unsupported(conditions, self.name)
+        network, sha256 = read_with_weights(model)
+        label = label_of(model)
+        _refuse_doubles(network, label)
+        profiles = profiles_for(network.inputs, conditions.batch, self.options, label)
+        caches = None if self.options.targets else self._caches
+        order = Order(
+            model=model,
+            label=label,
+            profiles=profiles,
+            options=self.options,
+            timings=None if caches is None else caches.read(build),
+        )
+        built = build_engine(self.provider, order, progress)
+        if caches is not None and built.timings is not None:
+            caches.write(build, built.timings)
+        return self._artifact(network, sha256, built, conditions)
+
+    def open(self, artifact: Artifact, conditions: Conditions) -> TensorRtEngine:
+        """Load an engine on the GPU at hand.
+
+        Raises: BackendMissing where no package for CUDA is installed; DeviceUnavailable.
+        """
+        _refuse_unsupported(conditions, self.name)
+        if self.options.targets:
+            raise DeviceUnavailable(
+                f"this engine is built ahead for {', '.join(self.options.targets)}, and does not run here",
+                remedy="leave --for out where the GPU is at hand",
+            )
+        self._gpu  # noqa: B018 - a missing driver is said here, before a runtime could crash for want of it
+        cuda = self._cuda
+        if conditions.cuda_graph and not (cuda.has_graphs or self.provider.graphs_by_itself):
+            raise DeviceUnavailable(
+                f"{cuda.name} has no CUDA graphs",
+                remedy="give --cuda torch or --cuda cuda-python, or leave --cuda-graph out",
+            )
+        return TensorRtEngine(self.provider, artifact, conditions, cuda)
+
+    @cached_property
+    def _gpu(self) -> Gpu:
+        return first_gpu()
+
+    @cached_property
+    def _cuda(self) -> Cuda:
+        return open_cuda(self.options.cuda)
+
+    @cached_property
+    def _caches(self) -> TimingCaches | None:
+        gpu = self._gpu
+        return TimingCaches.of(
+            self.options.timing_cache, gpu, f"{self.provider.package} {self.provider.version}"
+        )
+
+    def _artifact(
+        self, network: Network, sha256: str, built: Built, conditions: Conditions
+    ) -> EngineArtifact:
+        arithmetic = [node.name for node in network.nodes if node.op in ARITHMETIC and node.name]
+        found = share_in(conditions.precision, arithmetic, built.layers)
+        return EngineArtifact(
+            content=built.content,
+            sha256=sha256,
+            format=FORMAT,
+            precision=conditions.precision,
+            precision_share=found.share,
+            inputs=network.inputs,
+            outputs=network.outputs,
+            device_fingerprint=self.device().fingerprint,
+            layers=built.layers,
+            others=dict(found.others),
+            targets=self.options.targets,
+            provider=f"{self.provider.package} {self.provider.version}",
+            notes=built.warnings,
+        )
+
+
+class TensorRtRtxBackend(TensorRtBackend):
+    """Networks run by the package `tensorrt_rtx`, which compiles its kernels on the device when they first run."""
+
+    name = "trt-rtx"
+    builds_differ = False
+
+
+def _refuse_unsupported(conditions: Conditions, name: str) -> None:
+    """Refuse conditions that this backend would silently not meet."""
+    for what, asked, known in (
+        ("clock", conditions.clock, CLOCKS),
+        ("precision", conditions.precision, PRECISIONS),
+    ):
+        if asked not in known:
+            raise CompileError(
+                f"backend '{name}' has no {what} {asked!r}", remedy=f"use one of: {', '.join(known)}"
+            )
+
+
+def _refuse_doubles(network: Network, label: str) -> None:
+    """TensorRT takes float64 for float32 without a word."""
+    doubles = [spec.name for spec in network.inputs if spec.dtype == "float64"]
+    if doubles:
+        raise CompileError(
+            f"{label}: input '{doubles[0]}' is float64, which TensorRT computes in float32 without saying so",
+            remedy="export the network in float32",
+        )
+
+
+def _described(gpu: Gpu, versions: Mapping[str, str]) -> Device:
+    cpu = describe_cpu({})
+    facts = {
+        "gpu": gpu.name,
+        "compute_capability": gpu.capability,
+        "memory_mib": str(gpu.memory_mib),
+        "driver_cuda": ".".join(str(part) for part in gpu.cuda),
+        "driver": _driver_version(),
+        "cpu": cpu.name,
+        "os": cpu.facts.get("os", ""),
+        "architecture": cpu.facts.get("architecture", ""),
+    }
+    facts = {key: fact for key, fact in facts.items() if fact}
+    return Device(name=gpu.name, fingerprint=_digest(facts, versions), versions=dict(versions), facts=facts)
+
+
+def _driver_version() -> str:
+    """The driver's own version, where the kernel tells it."""
+    line = first_line(Path("/proc/driver/nvidia/version"))
+    return next((word for word in line.split() if word.replace(".", "").isdigit() and "." in word), "")
+
+
+def _not_at_hand(targets: tuple[str, ...], versions: Mapping[str, str]) -> Device:
+    facts = {"built_ahead_for": ", ".join(targets)}
+    name = f"{', '.join(target.upper() for target in targets)} (not at hand)"
+    return Device(name=name, fingerprint=_digest(facts, versions), versions=dict(versions), facts=facts)
+
+
+def _digest(facts: Mapping[str, str], versions: Mapping[str, str]) -> str:
+    content = json.dumps([dict(facts), dict(versions)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def manifest_of(artifact: EngineArtifact) -> str:
+    """What lies beside an engine's file: what it was built from, by and for, and its layers; JSON."""
+    told = {
+        "schema": 1,
+        "onnx_sha256": artifact.sha256,
+        "engine_sha256": hashlib.sha256(bytes(artifact.content)).hexdigest()
+        if isinstance(artifact.content, bytes)
+        else "",
+        "provider": artifact.provider,
+        "targets": list(artifact.targets),
+        "device_fingerprint": artifact.device_fingerprint,
+        "precision": artifact.precision,
+        "precision_share": artifact.precision_share,
+        "in_another_type": dict(artifact.others),
+        "inputs": [asdict(spec) for spec in artifact.inputs],
+        "outputs": [asdict(spec) for spec in artifact.outputs],
+        "notes": list(artifact.notes),
+        "layers": [asdict(layer) for layer in artifact.layers],
+    }
+    return json.dumps(told, indent=1) + "\n"
