@@ -12,10 +12,8 @@ from importlib.metadata import version
 import onnx
 import torch
 
-from practise_backends.catalog import load_backend
-from practise_backends.errors import BackendError
 from practise_backends.terms import Backend, Bench, Conditions, Patience, Progress
-from practise_deploy.errors import EnvironmentProblem
+from practise_deploy.deployment import backend_of, conditions_of, options_of
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.compute import pick_device, pick_precision
 from practise_deploy.model.images import TinySet, image_size_of, load_images
@@ -70,15 +68,12 @@ class Ground:
     @cached_property
     def backend(self) -> Backend:
         """The device that the network is for."""
-        try:
-            return load_backend(self.settings.backend)
-        except BackendError as error:
-            raise EnvironmentProblem(error.message, remedy=error.remedy) from None
+        return backend_of(self.settings)
 
     @property
     def conditions(self) -> Conditions:
         """The deployment's."""
-        return Conditions(batch=self.settings.batch, threads=self.settings.threads, seed=self.settings.seed)
+        return conditions_of(self.settings, self.backend)
 
     @property
     def patience(self) -> Patience:
@@ -119,6 +114,9 @@ class Ground:
             "backend": self.settings.backend,
             "threads": self.settings.threads,
             "batch": self.settings.batch,
+            "clock": self.conditions.clock,
+            "CUDA graph": self.settings.cuda_graph,
+            "backend's options": {name: str(value) for name, value in options_of(self.settings).items()},
             "practise-deploy": version("practise-deploy"),
         }
 

@@ -49,7 +49,10 @@ class Settings(BaseModel):
     classes: Path | None = Field(None, description="class names, one a line, in the order of the network's outputs")
     out: Path | None = Field(None, description="run folder (default: runs/NETWORK)")
 
-    backend: str = Field("ort", description="where the network will run: ort")
+    backend: str = Field(
+        "ort",
+        description="where the network will run: ort (ONNX Runtime, CPU), trt (TensorRT), trt-rtx (TensorRT for RTX)",
+    )
     threads: int = Field(1, ge=1, description="threads of the deployed engine")
     batch: int = Field(1, ge=1, description="images a run of the deployed engine")
     measure_budget_s: float = Field(60.0, gt=0, description="seconds for each latency measurement")
@@ -58,6 +61,18 @@ class Settings(BaseModel):
     keep_throttled: bool = Field(
         False, description="keep the rounds in which a quota or heat stopped the processor, where the device lives so"
     )
+    clock: Literal["gpu_compute", "end_to_end"] | None = Field(
+        None, description="what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end)"
+    )
+    cuda_graph: bool = Field(False, description="run through a CUDA graph (trt, trt-rtx)")
+    cuda: Literal["pycuda", "torch", "cuda-python"] | None = Field(
+        None, description="package for memory and events on the GPU (default: the first that is installed)"
+    )
+    optimisation_level: int | None = Field(None, ge=0, le=5, description="how hard TensorRT's builder tries, 0 to 5")
+    workspace_mib: int | None = Field(None, ge=1, description="memory that TensorRT's kernels may take, in MiB")
+    max_batch: int = Field(8, ge=1, description="largest batch of an engine with a dynamic batch (trt, trt-rtx)")
+    timing_cache: Path | None = Field(None, description="folder that keeps TensorRT's timings for the next build")
+    tf32: bool = Field(True, description="TensorRT may multiply float32 in TF32")
     latency_table: Path | None = Field(
         None, description="plan with a latency table that was measured before, maybe on another device"
     )

@@ -122,7 +122,7 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
     with opened({ORIGINAL: Candidate(model=file, sessions=at.patience.sessions)}, at, progress) as found:
         timings = measure(found, at, progress)
     levels = levels_of(timings, at.patience.confidence)
-    figures = figures_of(ORIGINAL, found.artifacts[ORIGINAL], timings, at, footprint=extras.footprint)
+    figures = figures_of(ORIGINAL, file, found.artifacts[ORIGINAL], timings, at, footprint=extras.footprint)
     names = np.array([ALONE] * len(timings.engines))
     return Benchmark(
         backend=at.backend.name,

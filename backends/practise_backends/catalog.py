@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import Any, cast
 
-from practise_backends.errors import BackendMissing
+from practise_backends.errors import BackendError, BackendMissing
 from practise_backends.terms import Backend
 
 GROUP = "practise_backends"
@@ -16,21 +17,46 @@ def available_backends() -> tuple[str, ...]:
     return tuple(sorted(_found()))
 
 
-def load_backend(name: str) -> Backend:
-    """The backend of that name, ready to use.
+def load_backend(name: str, options: Mapping[str, Any] | None = None) -> Backend:
+    """The backend of that name, ready to use. options: of this backend, by name (`with_options` of its class takes them).
 
-    Raises: BackendMissing where the name is unknown, or a package that the backend needs is absent.
+    Raises: BackendMissing where the name is unknown, or a package that the backend needs is absent; BackendError where
+    it has no such option.
     """
     found = _found()
     if name not in found:
         raise _unknown(name)
     try:
-        return cast(Backend, found[name].load()())
+        kind = found[name].load()
+        return cast(Backend, _configured(name, kind, options) if options else kind())
     except ImportError as error:
         raise BackendMissing(
             f"backend '{name}' needs a package that is not installed: {error}",
             remedy=f'pip install "practise-backends[{name}]"',
         ) from error
+
+
+def clocks_of(backend: Backend) -> tuple[str, ...]:
+    """What a backend can time, the one it takes where nothing else is asked first; the whole run, where it names none."""
+    clocks: tuple[str, ...] = getattr(backend, "clocks", ("end_to_end",))
+    return clocks
+
+
+def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
+    """A backend with options; the first one that it lacks is refused."""
+    known = getattr(kind, "option_names", ())
+    for option in options:
+        if option not in known:
+            takes = ", ".join(_flag(each) for each in known) or "no options of its own"
+            raise BackendError(
+                f"backend '{name}' has no {_flag(option)}", remedy=f"leave it out; '{name}' takes {takes}"
+            )
+    return kind.with_options(**options)
+
+
+def _flag(option: str) -> str:
+    """An option as it is written on a command line."""
+    return "--" + option.replace("_", "-")
 
 
 def _found() -> dict[str, EntryPoint]:

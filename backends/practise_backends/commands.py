@@ -84,9 +84,11 @@ def bench_of(options: Options) -> Bench:
 
     Raises: BackendMissing.
     """
+    backend = catalog.load_backend(options.backend)
+    clock = catalog.clocks_of(backend)[0]
     return Bench(
-        backend=catalog.load_backend(options.backend),
-        conditions=Conditions(batch=options.batch, threads=options.threads, seed=options.seed),
+        backend=backend,
+        conditions=Conditions(batch=options.batch, threads=options.threads, clock=clock, seed=options.seed),
         patience=Patience(
             budget_s=options.budget_s,
             warmup_s=min(2.0, options.budget_s / 10),

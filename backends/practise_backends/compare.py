@@ -50,7 +50,8 @@ def compare(
         estimator=levels.estimator,
         estimator_errors_percent=levels.errors_percent,
         engines=tuple(
-            figures_of(name, found.artifacts[name], timings, bench, footprint=footprint) for name in files
+            figures_of(name, file, found.artifacts[name], timings, bench, footprint=footprint)
+            for name, file in files.items()
         ),
         device=bench.backend.device(),
         conditions=bench.conditions,
@@ -72,10 +73,10 @@ def verdict_of(speedup: Interval) -> str:
 
 
 def figures_of(
-    name: str, artifact: Artifact, timings: Timings, bench: Bench, *, footprint: bool
+    name: str, path: Path, artifact: Artifact, timings: Timings, bench: Bench, *, footprint: bool
 ) -> EngineFigures:
-    """One network's figures; the file's path is the artefact's content."""
-    path, confidence = Path(str(artifact.content)), bench.patience.confidence
+    """One network's figures. file_mb is of what is loaded: the engine, where the backend builds one."""
+    confidence = bench.patience.confidence
     percentiles = [percentile_of(timings, name, q, confidence) for q in (50, 90, 99)]
     cold = (
         cold_start(path, bench.conditions, shapes=bench.shapes)
@@ -95,7 +96,7 @@ def figures_of(
         load_ms=_median(cold, "load_ms"),
         first_run_ms=_median(cold, "first_run_ms"),
         peak_memory_mb=cold.peak_rss_mb if cold else None,
-        file_mb=file_mb(path),
+        file_mb=len(artifact.content) / 1e6 if isinstance(artifact.content, bytes) else file_mb(path),
     )
 
 

@@ -97,7 +97,7 @@ def test_dynamic_batch_gets_a_profile_by_itself(write: Write) -> None:
 
 def test_profiles_reach_other_dynamic_dimensions(write: Write) -> None:
     path = write([convolution()], [weight()], shape=(1, 3, "H", "W"))
-    refused(path, "dynamic dimensions besides the batch: 1x3x?x?", "--profile x=MIN:OPT:MAX")
+    refused(path, "dynamic dimensions besides the batch: 1x3x?x?", "profiles={'x': Profile")
     shapes = Profile(least=(1, 3, 8, 8), best=(1, 3, 16, 16), most=(1, 3, 32, 32))
     assert built(path, TensorRtOptions(targets=("sm86",), profiles={"x": shapes})).precision_share == 1.0
 
@@ -149,7 +149,7 @@ class TestErrorsThatUsersMeet:
 
     def test_mixed_types(self, write: Write) -> None:
         path = write([convolution()], [weight("float16")])
-        refused(path, "node 'conv_1' (Conv)", "mixes Float and Half", "--precision fp16")
+        refused(path, "node 'conv_1' (Conv)", "mixes Float and Half", "convert the whole network")
 
     def test_zero_point(self, write: Write) -> None:
         path = write(QUANTISED, [SCALE, constant("z", np.uint8(128)), weight()])

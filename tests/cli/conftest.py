@@ -41,7 +41,7 @@ def _quick() -> Iterator[None]:
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Run a command line in an empty folder, on a scripted device; never a traceback."""
     scripted = ScriptedOrt()
-    monkeypatch.setattr("practise_deploy.ground.load_backend", lambda name: scripted)
+    monkeypatch.setattr("practise_deploy.deployment.load_backend", lambda name, options: scripted)
     monkeypatch.setattr("practise_backends.catalog.load_backend", lambda name: scripted)
     here = tmp_path / "here"
     here.mkdir()

@@ -252,13 +252,13 @@ def test_file_with_a_syntax_error(cli: Cli, job: Job, tmp_path: Path):
 
 
 def test_backend_is_missed_before_anything_is_read(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("practise_deploy.ground.load_backend", load_backend)
+    monkeypatch.setattr("practise_deploy.deployment.load_backend", load_backend)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     refused(cli("latency", *job, "--backend", "trt"), 3, "backend 'trt'")
 
 
 def test_missing_backend(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("practise_deploy.ground.load_backend", load_backend)
+    monkeypatch.setattr("practise_deploy.deployment.load_backend", load_backend)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     refused(cli("build", *job, "--backend", "trt"), 3, "backend 'trt'", "pip install", "practise-backends[trt]")
 

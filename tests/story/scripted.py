@@ -22,7 +22,7 @@ from practise_backends.fake import FakeBackend, FakeEngine, steady
 from practise_backends.ort import OrtBackend
 from practise_backends.terms import Artifact, Conditions, Engine, Tensors
 from practise_deploy import build as story
-from practise_deploy import ground
+from practise_deploy import deployment
 from practise_deploy.build import Build
 from practise_deploy.ground import Screen
 from practise_deploy.model import onnx_graph
@@ -94,7 +94,7 @@ def write_inputs(
 def device(backend: FakeBackend | None = None) -> Iterator[None]:
     """Every backend that is asked for is this one; nothing is warmed up, and equal networks are exported once."""
     with pytest.MonkeyPatch.context() as patch, exported_once():
-        patch.setattr(ground, "load_backend", lambda name: backend or ScriptedOrt())
+        patch.setattr(deployment, "load_backend", lambda name, options: backend or ScriptedOrt())
         patch.setattr(story, "QUICK", replace(story.QUICK, warmup_s=0.0))
         yield
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from practise_backends.device import describe_cpu, first_line
 from practise_backends.errors import CompileError, DeviceUnavailable
@@ -17,7 +18,7 @@ from practise_backends.tensorrt.cuda import Cuda, open_cuda
 from practise_backends.tensorrt.driver import Gpu, first_gpu
 from practise_backends.tensorrt.engine import TensorRtEngine
 from practise_backends.tensorrt.fused import FusedLayer, share_in
-from practise_backends.tensorrt.options import TensorRtOptions, profiles_for
+from practise_backends.tensorrt.options import BY_NAME, TensorRtOptions, profiles_for
 from practise_backends.tensorrt.provider import Provider, import_provider
 from practise_backends.tensorrt.timings import TimingCaches
 from practise_backends.terms import Artifact, Conditions, Device, Progress
@@ -50,10 +51,16 @@ class TensorRtBackend:
     name = "trt"
     clocks = CLOCKS
     builds_differ = True
+    option_names = BY_NAME
 
     def __init__(self, options: TensorRtOptions | None = None) -> None:
         self.options = options or TensorRtOptions()
         self.provider: Provider = import_provider(self.name)
+
+    @classmethod
+    def with_options(cls, **options: Any) -> TensorRtBackend:
+        """With these fields of `TensorRtOptions`."""
+        return cls(TensorRtOptions(**options))
 
     def device(self) -> Device:
         """The GPU that CUDA takes first, or what is built ahead for.
@@ -101,7 +108,7 @@ class TensorRtBackend:
         if self.options.targets:
             raise DeviceUnavailable(
                 f"this engine is built ahead for {', '.join(self.options.targets)}, and does not run here",
-                remedy="leave --for out where the GPU is at hand",
+                remedy="open it on such a GPU; build without targets for the one at hand",
             )
         self._gpu  # noqa: B018 - a missing driver is said here, before a runtime could crash for want of it
         cuda = self._cuda

@@ -108,12 +108,12 @@ def _aim(config: Any, provider: Provider, targets: tuple[str, ...]) -> None:
     if not known:
         raise CompileError(
             f"{provider.package} builds for the GPU at hand alone, not for {', '.join(targets)}",
-            remedy="give --backend trt-rtx for RTX GPUs, or build on the device: practise-deploy kit RUN",
+            remedy="take the backend trt-rtx for RTX GPUs, or build on the device itself",
         )
     if strangers:
         raise CompileError(
             f"{provider.package} {provider.version} does not build for {strangers[0]}",
-            remedy=f"--for takes {', '.join(known)}",
+            remedy=f"it builds for {', '.join(known)}",
         )
     config.num_compute_capabilities = len(targets)
     for at, target in enumerate(targets):

@@ -11,6 +11,9 @@ from practise_backends.terms import TensorSpec
 
 Shape = tuple[int, ...]
 
+BY_NAME = ("optimisation_level", "workspace_mib", "max_batch", "timing_cache", "cuda", "tf32")
+"""Those that a command line offers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
@@ -67,7 +70,7 @@ def _profile(spec: TensorSpec, batch: int, options: TensorRtOptions, label: str)
         shown = "x".join("?" if dim < 0 else str(dim) for dim in spec.shape)
         raise CompileError(
             f"{label}: input '{spec.name}' has dynamic dimensions besides the batch: {shown}",
-            remedy=f"give --profile {spec.name}=MIN:OPT:MAX, each like 1x3x224x224, or export with fixed ones",
+            remedy=f"export with fixed ones, or name its shapes: TensorRtOptions(profiles={{'{spec.name}': Profile(...)}})",
         )
     rest = spec.shape[1:]
     return Profile(least=(1, *rest), best=(batch, *rest), most=(max(batch, options.max_batch), *rest))

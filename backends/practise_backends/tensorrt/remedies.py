@@ -37,22 +37,22 @@ _RULES = (
     _Rule(
         r"must be of same type\.? `?\w*`? ?type is (?P<one>\w+) but `?\w+`? is of type (?P<two>\w+)",
         "it mixes {one} and {two}; a strongly typed network casts nothing by itself",
-        "export again with --precision fp16 or fp32, which types every weight alike, or put a Cast before it",
+        "convert the whole network to one type, or put a Cast before that node",
     ),
     _Rule(
         r"must have (?:the )?same input types.*?(?P<one>Float|Half|BFloat16|Int8|Int32).*?(?P<two>Float|Half|BFloat16|Int8|Int32)",
         "it mixes {one} and {two}; a strongly typed network casts nothing by itself",
-        "export again with --precision fp16 or fp32, which types every weight alike, or put a Cast before it",
+        "convert the whole network to one type, or put a Cast before that node",
     ),
     _Rule(
         r"input has type Int32 but must have type",
         "it dequantises int32, as onnxruntime quantises biases by default; TensorRT takes 8 and 4 bit types alone",
-        "quantise with QuantizeBias=False, or let practise-deploy do it: --precision int8",
+        "quantise with onnxruntime's QuantizeBias=False",
     ),
     _Rule(
         r"Non-zero zero point is not supported|zero.?point.*(?:zero|symmetric)|UINT8_AND_ASYMMETRIC",
         "it quantises with a zero point that is not 0, as onnxruntime does by default (uint8); TensorRT takes symmetric int8",
-        "quantise with ActivationSymmetric=True and QInt8, or let practise-deploy do it: --precision int8",
+        "quantise with onnxruntime's ActivationSymmetric=True and QuantType.QInt8",
     ),
     _Rule(
         r"Failed to parse the ONNX model|MODEL_DESERIALIZE_FAILED",
@@ -67,27 +67,27 @@ _RULES = (
     _Rule(
         r"no optimization profile has been defined",
         "it has inputs of dynamic shape, and no profile says which shapes will come",
-        "give --profile NAME=MIN:OPT:MAX (for instance input=1x3x224x224:1x3x224x224:8x3x224x224), or export with fixed shapes",
+        "export with fixed shapes, or name them: TensorRtOptions(profiles={...})",
     ),
     _Rule(
         r"Dynamic input tensor (?P<one>\S+) is missing dimensions in profile",
         "the profile leaves out the input '{one}', whose shape is dynamic",
-        "give --profile {one}=MIN:OPT:MAX",
+        "add it to TensorRtOptions(profiles={{...}})",
     ),
     _Rule(
         r"Dimension mismatch for tensor (?P<one>\S+) and profile.*?axis (?P<axis>\d+), profile has min=(?P<min>\d+).*?tensor has (?P<has>\d+)",
         "the profile gives dimension {axis} of the input '{one}' as {min}, the network has {has} there",
-        "change only dynamic dimensions in --profile",
+        "change only dynamic dimensions in the profile",
     ),
     _Rule(
         r"Cannot compile operation '(?P<one>[^']*)' for (?P<two>[^:]*): (?P<why>[^.]*)",
         "'{one}' cannot be built for {two}: {why}",
-        "leave that GPU out of --for, or try --precision fp16",
+        "leave that GPU out of the targets, or try a network in float16",
     ),
     _Rule(
         r"cudaError 35|driver version is insufficient",
         "there is no NVIDIA driver, or it is too old for this TensorRT",
-        "install a newer driver (nvidia-smi shows which CUDA it serves), or build ahead: --backend trt-rtx --for sm86,sm89",
+        "install a newer driver (nvidia-smi shows which CUDA it serves), or build ahead with trt-rtx: TensorRtOptions(targets=('sm86', 'sm89'))",
         DeviceUnavailable,
     ),
     _Rule(

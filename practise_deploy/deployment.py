@@ -1,0 +1,57 @@
+"""Where the network will run, as the settings say it: the backend, its options, and the conditions. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from practise_backends.catalog import clocks_of, load_backend
+from practise_backends.errors import BackendError
+from practise_backends.terms import Backend, Conditions
+from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.settings import Settings
+
+OPTIONS = ("cuda", "optimisation_level", "workspace_mib", "max_batch", "timing_cache", "tf32")
+
+
+def backend_of(settings: Settings) -> Backend:
+    """The backend, with its device at hand.
+
+    Raises: EnvironmentProblem where a package or the device is missing; InputError where it lacks an option.
+    """
+    try:
+        backend = load_backend(settings.backend, options_of(settings))
+        backend.device()
+    except BackendError as error:
+        kind = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
+        raise kind(error.message, remedy=error.remedy) from None
+    _check_conditions(settings, clocks_of(backend))
+    return backend
+
+
+def _check_conditions(settings: Settings, clocks: tuple[str, ...]) -> None:
+    """Refuse at once what the backend could not time."""
+    if settings.clock is not None and settings.clock not in clocks:
+        raise InputError(
+            f"backend '{settings.backend}' has no --clock {settings.clock}", remedy=f"it has {', '.join(clocks)}"
+        )
+    if settings.cuda_graph and "gpu_compute" not in clocks:
+        raise InputError(
+            f"backend '{settings.backend}' has no --cuda-graph", remedy="leave it out, or give --backend trt or trt-rtx"
+        )
+
+
+def options_of(settings: Settings) -> dict[str, Any]:
+    """What the settings ask of the backend itself, where it is not the default anyway."""
+    default = {name: Settings.model_fields[name].default for name in OPTIONS}
+    return {name: value for name in OPTIONS if (value := getattr(settings, name)) != default[name]}
+
+
+def conditions_of(settings: Settings, backend: Backend) -> Conditions:
+    """The deployment's; without a word on the clock, the backend's first."""
+    return Conditions(
+        batch=settings.batch,
+        threads=settings.threads,
+        clock=settings.clock or clocks_of(backend)[0],
+        cuda_graph=settings.cuda_graph,
+        seed=settings.seed,
+    )
