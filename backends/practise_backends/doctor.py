@@ -31,7 +31,7 @@ ENVIRONMENT_MISSING = 3
 TESTED = "ort"
 YARDSTICK = Path(__file__).with_name("yardstick.onnx")
 
-_FOR_DEVICES = ("tensorrt", "tensorrt_rtx", "pycuda", "nvidia-ml-py", "mlcommons-loadgen")
+_FOR_DEVICES = ("tensorrt", "tensorrt-rtx-cu13", "pycuda", "nvidia-ml-py", "mlcommons-loadgen")
 _PACKAGES = ("practise-backends", "numpy", "onnxruntime", *_FOR_DEVICES)
 _NAMED_WHERE_FOUND = ("practise-deploy", "torch", "onnx", "onnxruntime-gpu")
 

@@ -1,0 +1,87 @@
+"""A network in fewer bits computes nearly the same, and is written as TensorRT reads it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from lessons import MOBILENET, RESNET, images
+from onnx import TensorProto, numpy_helper
+
+from networks import tiny_mobilenet, tiny_resnet
+from practise_backends.ort import OrtBackend
+from practise_backends.terms import Conditions
+from practise_deploy.model.onnx_graph import to_onnx
+from practise_deploy.model.trace import trace
+from practise_deploy.shipping.precision import to_fp16, to_int8
+
+NETWORKS = {"resnet": (tiny_resnet, RESNET), "mobilenet": (tiny_mobilenet, MOBILENET)}
+
+
+@pytest.fixture(params=list(NETWORKS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def exported(name: str, batch: int = 1, *, dynamic: bool = False) -> onnx.ModelProto:
+    make, shape = NETWORKS[name]
+    traced, _ = trace(make(), (batch, *shape[1:]))
+    return to_onnx(traced, (batch, *shape[1:]), dynamic_batch=dynamic)
+
+
+def outputs(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
+    """By ONNX Runtime's plain operators, image by image."""
+    backend = OrtBackend()
+    artifact = backend.compile(model.SerializeToString(), Conditions())
+    engine = backend.open(artifact, Conditions(), optimise=False)
+    kind = engine.inputs[0].dtype
+    found = [engine.run({engine.inputs[0].name: pixels[at : at + 1].astype(kind)}) for at in range(len(pixels))]
+    return np.concatenate([next(iter(each.values())) for each in found]).astype(np.float64)
+
+
+def apart(first: np.ndarray, second: np.ndarray) -> float:
+    """Root mean square of the difference over that of the first."""
+    return float(np.sqrt(np.square(first - second).mean() / np.square(first).mean()))
+
+
+def test_half_precision_types_every_tensor_and_keeps_the_outputs(name: str):
+    model = exported(name)
+    half = to_fp16(model)
+    kinds = {tensor.data_type for tensor in half.graph.initializer if len(tensor.dims) > 1}
+    assert kinds == {TensorProto.FLOAT16}
+    assert half.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
+    assert half.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT16
+    assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT  # the original is left as it is
+    pixels = images(8, NETWORKS[name][1]).batch(slice(None)).numpy()
+    assert 0 < apart(outputs(model, pixels), outputs(half, pixels)) < 0.01
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_int8_is_symmetric_with_biases_in_float_and_keeps_the_outputs(name: str, dynamic: bool):
+    model, fit = exported(name, dynamic=dynamic), images(24, NETWORKS[name][1])
+    quantised = to_int8(model, fit)
+    constants = {tensor.name: tensor for tensor in quantised.graph.initializer}
+    scales = [node for node in quantised.graph.node if node.op_type == "DequantizeLinear"]
+    assert scales
+    for node in scales:
+        zero = numpy_helper.to_array(constants[node.input[2]])
+        assert zero.dtype == np.int8 and not zero.any()
+    convolutions = [node for node in quantised.graph.node if node.op_type == "Conv"]
+    dequantised = {node.output[0] for node in scales}
+    assert all(set(node.input[:2]) <= dequantised for node in convolutions)
+    assert all(constants[node.input[2]].data_type == TensorProto.FLOAT for node in convolutions if len(node.input) > 2)
+    pixels = fit.batch(slice(None)).numpy()
+    assert 0 < apart(outputs(model, pixels), outputs(quantised, pixels)) < 0.15
+
+
+def test_ranges_come_from_the_images_whatever_the_batch():
+    fit = images(6, RESNET)
+    one, four = (to_int8(exported("resnet", batch), fit) for batch in (1, 4))
+    found = [
+        sorted(
+            float(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer
+            if tensor.name.endswith("_scale") and not tensor.dims
+        )
+        for model in (one, four)
+    ]  # fmt: skip
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
