@@ -25,7 +25,7 @@ class Together(LoadScopeScheduling):  # type: ignore[misc]
         folder = Path(file).parent.name
         if folder in ("story", "cli"):
             return folder
-        return file if folder == "unit" else nodeid
+        return file if folder == "unit" or file.endswith("_networks.py") else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -50,6 +50,13 @@ def networks(name: str) -> tuple[fx.GraphModule, fx.GraphModule, int]:
     return traced, pruned, gone
 
 
+@lru_cache(maxsize=4)
+def exported(name: str, which: str, dynamic: bool) -> onnx.ModelProto:
+    """The plain or the pruned network; all precisions begin with it."""
+    plain, pruned, _ = networks(name)
+    return to_onnx(plain if which == "plain" else pruned, INPUT, dynamic_batch=dynamic)
+
+
 def convolutions(network: fx.GraphModule) -> list[str]:
     """The convolutions that are called."""
     modules = dict(network.named_modules())
@@ -86,12 +93,12 @@ def convolved(nodes: Any) -> set[str]:
 def test_dropped_blocks_are_gone_from_the_engine_and_nothing_was_added(
     name: str, precision: str, dynamic: bool, tmp_path: Path
 ) -> None:
-    plain, pruned, gone = networks(name)
+    _, _, gone = networks(name)
     backend = TensorRtRtxBackend(TensorRtOptions(targets=TARGETS))
     counts = []
-    for which, network in (("plain", plain), ("pruned", pruned)):
+    for which in ("plain", "pruned"):
         path = tmp_path / f"{which}.onnx"
-        onnx.save(in_precision(to_onnx(network, INPUT, dynamic_batch=dynamic), precision), path)
+        onnx.save(in_precision(exported(name, which, dynamic), precision), path)
         artifact = backend.compile(path, Conditions(clock="gpu_compute", precision=precision))
         assert artifact.precision_share == 1.0, artifact.others
         assert artifact.targets == TARGETS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from lessons import MOBILENET, RESNET, images
 from onnx import TensorProto, numpy_helper
 
 from networks import tiny_mobilenet, tiny_resnet
@@ -14,6 +13,7 @@ from practise_backends.terms import Conditions
 from practise_deploy.model.onnx_graph import to_onnx
 from practise_deploy.model.trace import trace
 from practise_deploy.shipping.precision import to_fp16, to_int8
+from unit.lessons import MOBILENET, RESNET, images
 
 NETWORKS = {"resnet": (tiny_resnet, RESNET), "mobilenet": (tiny_mobilenet, MOBILENET)}
 
