@@ -15,7 +15,6 @@ from annotated_types import Ge
 
 from practise_deploy.cli import files, tables
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add
-from practise_deploy.deployment import backend_of
 from practise_deploy.errors import InputError, PractiseError
 from practise_deploy.settings import EMBEDDED, Settings, read_settings
 
@@ -115,6 +114,8 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
     asked = {name: value for name, value in given.items() if value is not None}
     settings = _settings(stage.name, own["network"], own["config"], asked, console.note)
     if stage.name != "inspect":
+        from practise_deploy.deployment import backend_of
+
         backend_of(settings)  # before torch is imported, which takes seconds
     from practise_deploy.build import Build
     from practise_deploy.store import Run
