@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +23,10 @@ class PycudaStream:
 
         driver.init()
         self._driver = driver
-        self._context = driver.Device(0).retain_primary_context()
+        self._context: Any = driver.Device(0).retain_primary_context()
         self._context.push()
-        self._stream = driver.Stream()
+        atexit.register(self.close)  # pycuda aborts a process that ends with a context on its stack
+        self._stream: Any = driver.Stream()
         self.name = f"pycuda {pycuda.VERSION_TEXT}"
         self.stream = int(self._stream.handle)
 
@@ -61,10 +63,12 @@ class PycudaStream:
         )
 
     def close(self) -> None:
-        """Leave the primary context."""
-        self._stream = None
-        self._context.pop()
-        self._context.detach()
+        """Leave the primary context; once."""
+        if self._context is not None:
+            self._stream = None
+            self._context.pop()
+            self._context.detach()
+            self._context = None
 
 
 class _PycudaBuffer:
