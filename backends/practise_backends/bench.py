@@ -13,6 +13,7 @@ import numpy as np
 from practise_backends.compare import NEW, compare, figures_of
 from practise_backends.intervals import ORIGINAL, raw_samples
 from practise_backends.levels import levels_of
+from practise_backends.parts import launch_notes, parts_of
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.terms import (
     SCHEMA,
@@ -121,6 +122,7 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
     """One network against itself."""
     with opened({ORIGINAL: Candidate(model=file, sessions=at.patience.sessions)}, at, progress) as found:
         timings = measure(found, at, progress)
+        parts = parts_of(found.engines[ORIGINAL], found.feeds, at.patience.confidence)
     levels = levels_of(timings, at.patience.confidence)
     figures = figures_of(ORIGINAL, file, found.artifacts[ORIGINAL], timings, at, footprint=extras.footprint)
     names = np.array([ALONE] * len(timings.engines))
@@ -133,7 +135,7 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
         session_percent=levels.session_percent,
         estimator=levels.estimator,
         estimator_errors_percent=levels.errors_percent,
-        engines=(replace(figures, name=ALONE),),
+        engines=(replace(figures, name=ALONE, parts_ms=parts),),
         device=at.backend.device(),
         conditions=at.conditions,
         rounds=len(timings.rounds_ms),
@@ -141,7 +143,7 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
         warmup_s=timings.warmup_s,
         stopped_because=timings.stopped_because,
         environment=timings.environment,
-        notes=(*found.notes, *timings.notes),
+        notes=(*found.notes, *timings.notes, *launch_notes({ALONE: parts})),
         samples={**raw_samples(timings), "engines": names},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from practise_backends.footprint import Footprint, cold_start, file_mb
 from practise_backends.intervals import ORIGINAL, percentile_of, raw_samples, samples_ms
 from practise_backends.levels import levels_of
+from practise_backends.parts import launch_notes, parts_of
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.terms import (
     Artifact,
@@ -37,6 +39,10 @@ def compare(
     candidates = {name: Candidate(model=path, sessions=sessions) for name, path in files.items()}
     with opened(candidates, bench, progress) as found:
         timings = measure(found, bench, progress)
+        parts = {
+            name: parts_of(each, found.feeds, bench.patience.confidence)
+            for name, each in found.engines.items()
+        }
     confidence = bench.patience.confidence
     levels = levels_of(timings, confidence)
     speedup = levels.speedup(NEW)
@@ -50,7 +56,10 @@ def compare(
         estimator=levels.estimator,
         estimator_errors_percent=levels.errors_percent,
         engines=tuple(
-            figures_of(name, file, found.artifacts[name], timings, bench, footprint=footprint)
+            replace(
+                figures_of(name, file, found.artifacts[name], timings, bench, footprint=footprint),
+                parts_ms=parts[name],
+            )
             for name, file in files.items()
         ),
         device=bench.backend.device(),
@@ -60,7 +69,7 @@ def compare(
         warmup_s=timings.warmup_s,
         stopped_because=timings.stopped_because,
         environment=timings.environment,
-        notes=(*found.notes, *timings.notes),
+        notes=(*found.notes, *timings.notes, *launch_notes(parts)),
         samples=raw_samples(timings),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -109,10 +109,18 @@ def figures(engines: Sequence[EngineFigures]) -> Grid:
         ("load, ms", *(_number(one.load_ms) for one in engines)),
         ("first run, ms", *(_number(one.first_run_ms) for one in engines)),
         ("peak memory, MB", *(_number(one.peak_memory_mb) for one in engines)),
+        *_parts(engines),
         ("file, MB", *(_number(one.file_mb) for one in engines)),
         ("precision", *(_precision(one) for one in engines)),
     )
     return Grid(head=("", *(one.name for one in engines)), rows=rows)
+
+
+def _parts(engines: Sequence[EngineFigures]) -> Iterator[tuple[str, ...]]:
+    """A row for every part of a run that an engine tells."""
+    for name in dict.fromkeys(part for one in engines for part in one.parts_ms):
+        said = name.removesuffix("_ms").replace("_", " ")
+        yield (f"{said}, ms", *(_interval(one.parts_ms.get(name)) for one in engines))
 
 
 def throughput(found: Sequence[Throughput]) -> Grid:

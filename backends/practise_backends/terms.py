@@ -226,6 +226,7 @@ class EngineFigures:
     """Figures of one engine from the paired rounds; None where the sample cannot support one.
 
     Percentiles are of one run. load_ms, first_run_ms, peak_memory_mb: a cold start in fresh processes.
+    parts_ms: medians of a run's parts (see `parts`), where the engine tells them.
     """
 
     name: str
@@ -241,6 +242,7 @@ class EngineFigures:
     first_run_ms: float | None
     peak_memory_mb: float | None
     file_mb: float
+    parts_ms: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

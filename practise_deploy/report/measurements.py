@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from practise_backends.terms import (
     Comparison,
@@ -42,6 +42,7 @@ def bench(found: Comparison) -> Table:
         ("Load, ms", *(quantity(one.load_ms, "", absent=_NOT_TOLD) for one in figures)),
         ("First run, ms", *(quantity(one.first_run_ms, "", absent=_NOT_TOLD) for one in figures)),
         ("Peak memory, MB", *(quantity(one.peak_memory_mb, "", absent=_NOT_TOLD) for one in figures)),
+        *_parts(figures),
         ("File, MB", *(number(one.file_mb) for one in figures)),
         ("Precision", *(_precision(one) for one in figures)),
     )
@@ -51,6 +52,13 @@ def bench(found: Comparison) -> Table:
         "All sessions of both networks were loaded and took turns; alone an engine may be a little faster."
     )
     return Table(title="Engines in paired rounds", head=head, rows=rows, note=note)
+
+
+def _parts(figures: Sequence[EngineFigures]) -> Iterator[tuple[str, ...]]:
+    """A row for every part of a run that an engine tells."""
+    for name in dict.fromkeys(part for one in figures for part in one.parts_ms):
+        said = name.removesuffix("_ms").replace("_", " ").capitalize()
+        yield (f"{said}, ms", *(interval(one.parts_ms.get(name), absent=_NOT_TOLD) for one in figures))
 
 
 def before_and_after(found: Comparison) -> tuple[EngineFigures, EngineFigures] | None:
