@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,9 +166,6 @@ class TensorRtEngine:
         if self._engine is None:
             raise MeasureError("this engine is closed", remedy="open the artefact again")
         return self._engine
-
-
-Start = Callable[[], None]
 
 
 def _deserialised(runtime: Any, provider: Provider, artifact: Artifact) -> Any:
