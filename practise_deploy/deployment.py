@@ -6,11 +6,10 @@ from typing import Any
 
 from practise_backends.catalog import clocks_of, load_backend
 from practise_backends.errors import BackendError
+from practise_backends.tensorrt.options import BY_NAME
 from practise_backends.terms import Backend, Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings
-
-OPTIONS = ("cuda", "optimisation_level", "workspace_mib", "max_batch", "timing_cache", "tf32")
 
 
 def backend_of(settings: Settings) -> Backend:
@@ -42,8 +41,8 @@ def _check_conditions(settings: Settings, clocks: tuple[str, ...]) -> None:
 
 def options_of(settings: Settings) -> dict[str, Any]:
     """What the settings ask of the backend itself, where it is not the default anyway."""
-    default = {name: Settings.model_fields[name].default for name in OPTIONS}
-    return {name: value for name in OPTIONS if (value := getattr(settings, name)) != default[name]}
+    default = {name: Settings.model_fields[name].default for name in BY_NAME}
+    return {name: value for name in BY_NAME if (value := getattr(settings, name)) != default[name]}
 
 
 def conditions_of(settings: Settings, backend: Backend) -> Conditions:

@@ -7,8 +7,6 @@ import io
 import json
 import math
 import os
-import tempfile
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from practise_backends import catalog
 from practise_backends.bench import Benchmark, Extras, bench
 from practise_backends.compare import compare
 from practise_backends.errors import BackendError, CompileError
+from practise_backends.files import write_file
 from practise_backends.options import BenchOptions, CompareOptions, Options
 from practise_backends.render import (
     benchmark_markdown,
@@ -115,24 +114,6 @@ def to_json(record: Any, requirement: Requirement | None = None) -> str:
     if requirement is not None:
         found["requirement"] = asdict(requirement)
     return json.dumps(_numbers(found), indent=2, allow_nan=False)
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part.
-
-    Raises: OSError.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def _check_files(*files: Path) -> None:

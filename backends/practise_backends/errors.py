@@ -3,6 +3,7 @@
 BackendError
 ├── BackendMissing      the backend, or a package it needs, is not installed
 ├── DeviceUnavailable   the package is there, the device is not
+├── PlaceUnwritable     a file that was asked for cannot be written
 ├── CompileError        the network cannot be compiled for this backend
 └── MeasureError        the measurement cannot support what was asked of it
     └── Disturbed       the device was disturbed for nearly all of it
@@ -33,6 +34,12 @@ class BackendMissing(BackendError):
 
 class DeviceUnavailable(BackendError):
     """The package is installed, but its device cannot be used."""
+
+    exit_code = 3
+
+
+class PlaceUnwritable(BackendError):
+    """A file that was asked for cannot be written."""
 
     exit_code = 3
 

@@ -87,7 +87,10 @@ def opened(
             engine = bench.backend.open(own[session % len(own)], bench.conditions)
             loading.engines[name].append(engine)
             engine.run({spec.name: feeds[spec.name] for spec in engine.inputs})
-        yield Opened(artifacts=loading.artifacts, engines=loading.engines, feeds=feeds, notes=notes)
+        warned = dict.fromkeys(note for each in builds.values() for one in each for note in one.notes)
+        yield Opened(
+            artifacts=loading.artifacts, engines=loading.engines, feeds=feeds, notes=(*notes, *warned)
+        )
     finally:
         loading.close()
 

@@ -63,7 +63,7 @@ class Artifact:
 
     `content` is the network itself (bytes) or the file that holds it.
     `precision_share` is the share of the arithmetic layers found in `precision`, read from the artefact;
-    None where this format does not tell.
+    None where this format does not tell. notes: what its compiler warned of.
     """
 
     content: bytes | Path
@@ -74,6 +74,7 @@ class Artifact:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     device_fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,7 +143,8 @@ def _network(path: Path, name: str = _MODEL) -> Path:
 
 def _bench(own: Given, settings: Given, extra: Given) -> int:
     """All figures of a file; of a run, its model against its original."""
-    from practise_backends.commands import bench_file, to_json, write_file
+    from practise_backends.commands import bench_file, to_json
+    from practise_backends.files import write_file
     from practise_deploy.cli.screen import Screen
 
     _refuse_settings(own, settings)

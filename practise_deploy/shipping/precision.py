@@ -19,7 +19,7 @@ from practise_deploy.model.images import FitImages
 from practise_deploy.model.values import batches
 
 QUANTISED = ("Conv", "Gemm", "Add")
-_CALIBRATED = 256  # images; ranges do not grow any more with further ones
+_CALIBRATED = 256  # images at most, since each is a run of the whole network
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -77,6 +78,34 @@ def test_every_network_is_compiled_once_and_opened_as_often_as_asked(candidates:
         assert found.notes == ()
         assert list(found.feeds) == ["image"]
     assert backend.all_closed
+
+
+class Building(Noting):
+    """As TensorRT: two builds of one network differ, and the builder warns."""
+
+    builds_differ = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.builds: list[tuple[bytes | Path, str]] = []
+
+    def compile(self, model: bytes | Path, conditions: Conditions, *, build: int = 0) -> Artifact:
+        return replace(super().compile(model, conditions), sha256=f"build {build}", notes=("slow tactic",))
+
+    def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
+        engine = super().open(artifact, conditions)
+        self.builds.append((self.order[-1], artifact.sha256))
+        return engine
+
+
+def test_every_session_has_a_build_of_its_own_where_builds_differ(candidates: Candidates) -> None:
+    backend = Building()
+    with opened(candidates, bench(backend)) as found:
+        assert len(backend.compiled) == 7
+        assert found.notes == ("slow tactic",)
+    for candidate in candidates.values():
+        own = [build for model, build in backend.builds if model == candidate.model]
+        assert own == [f"build {at}" for at in range(candidate.sessions)]
 
 
 def test_no_network_is_opened_sooner_than_another_on_average(candidates: Candidates, models: dict[str, bytes]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ FORMAT = "tensorrt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact(Artifact):
-    """A serialised engine. layers: what the network was fused to; targets: the GPUs it was built for; notes: warnings.
+    """A serialised engine. layers: what the network was fused to; targets: the GPUs it was built for.
 
     others: arithmetic nodes that compute in another type than the precision, and in which.
     """
@@ -39,7 +39,6 @@ class EngineArtifact(Artifact):
     others: Mapping[str, str]
     targets: tuple[str, ...]
     provider: str
-    notes: tuple[str, ...] = ()
 
 
 class TensorRtBackend:
@@ -128,11 +127,9 @@ class TensorRtBackend:
         return open_cuda(self.options.cuda)
 
     @cached_property
-    def _caches(self) -> TimingCaches | None:
-        gpu = self._gpu
-        return TimingCaches.of(
-            self.options.timing_cache, gpu, f"{self.provider.package} {self.provider.version}"
-        )
+    def _caches(self) -> TimingCaches:
+        version = f"{self.provider.package} {self.provider.version}"
+        return TimingCaches(folder=self.options.timing_cache, gpu=self._gpu, version=version)
 
     def _artifact(
         self, network: Network, sha256: str, built: Built, conditions: Conditions
@@ -152,7 +149,7 @@ class TensorRtBackend:
             others=dict(found.others),
             targets=self.options.targets,
             provider=f"{self.provider.package} {self.provider.version}",
-            notes=built.warnings,
+            notes=built.notes,
         )
 
 
@@ -216,25 +213,3 @@ def _not_at_hand(targets: tuple[str, ...], versions: Mapping[str, str]) -> Devic
 def _digest(facts: Mapping[str, str], versions: Mapping[str, str]) -> str:
     content = json.dumps([dict(facts), dict(versions)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def manifest_of(artifact: EngineArtifact) -> str:
-    """What lies beside an engine's file: what it was built from, by and for, and its layers; JSON."""
-    told = {
-        "schema": 1,
-        "onnx_sha256": artifact.sha256,
-        "engine_sha256": hashlib.sha256(bytes(artifact.content)).hexdigest()
-        if isinstance(artifact.content, bytes)
-        else "",
-        "provider": artifact.provider,
-        "targets": list(artifact.targets),
-        "device_fingerprint": artifact.device_fingerprint,
-        "precision": artifact.precision,
-        "precision_share": artifact.precision_share,
-        "in_another_type": dict(artifact.others),
-        "inputs": [asdict(spec) for spec in artifact.inputs],
-        "outputs": [asdict(spec) for spec in artifact.outputs],
-        "notes": list(artifact.notes),
-        "layers": [asdict(layer) for layer in artifact.layers],
-    }
-    return json.dumps(told, indent=1) + "\n"

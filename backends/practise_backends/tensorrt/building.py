@@ -35,11 +35,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A serialised engine. layers: empty where this version does not tell; timings: the timing cache afterwards."""
+    """A serialised engine. layers: empty where this version does not tell; timings: the timing cache afterwards.
+
+    notes: TensorRT's warnings, and what was done otherwise than asked.
+    """
 
     content: bytes
     layers: tuple[FusedLayer, ...]
-    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     timings: bytes | None
 
 
@@ -67,7 +70,7 @@ def build_engine(provider: Provider, order: Order, progress: Progress | None = N
         return Built(
             content=bytes(serialised),
             layers=layers_of_message(heard.starting(HEADING)),
-            warnings=heard.warnings,
+            notes=(*heard.warnings, *_timings_note(cache, provider, order)),
             timings=None if cache is None else bytes(cache.serialize()),
         )
 
@@ -139,6 +142,16 @@ def _with_timings(config: Any, provider: Provider, order: Order) -> Any:
         return None
     cache = config.create_timing_cache(order.timings)
     return cache if config.set_timing_cache(cache, ignore_mismatch=False) else None
+
+
+def _timings_note(cache: Any, provider: Provider, order: Order) -> tuple[str, ...]:
+    """Where a timing cache was given and TensorRT did not take it."""
+    refused = bool(order.timings) and provider.keeps_timings and cache is None
+    return (
+        ("TensorRT refused the timing cache, and timed its kernels anew without keeping them",)
+        if refused
+        else ()
+    )
 
 
 @contextmanager

@@ -22,7 +22,7 @@ _INSTALL = {
 }
 _FOR = {
     "trt": "data-centre GPUs and Jetson",
-    "trt-rtx": "RTX GPUs, from SM75 on",
+    "trt-rtx": "RTX GPUs",
 }
 
 

@@ -1,6 +1,7 @@
 """What TensorRT says when it refuses a network, turned into: which node, why, and what to do.
 
-The parser's own words may be just `false`. The patterns were read off real refusals of 10, 11 and RTX; what none of
+The parser's own words may be just `false`. Most patterns were read off real refusals of RTX 1.7; those of a GPU at hand (its
+memory, no implementation) and the second one of mixed types are the words that TensorRT 10 is known to use. What none of
 them knows is passed on in TensorRT's words.
 """
 
@@ -67,7 +68,7 @@ _RULES = (
     _Rule(
         r"no optimization profile has been defined",
         "it has inputs of dynamic shape, and no profile says which shapes will come",
-        "export with fixed shapes, or name them: TensorRtOptions(profiles={...})",
+        "export with fixed shapes, or name them: TensorRtOptions(profiles={{...}})",
     ),
     _Rule(
         r"Dynamic input tensor (?P<one>\S+) is missing dimensions in profile",
