@@ -42,6 +42,12 @@ def clocks_of(backend: Backend) -> tuple[str, ...]:
     return clocks
 
 
+def precisions_of(backend: Backend) -> tuple[str, ...]:
+    """In which precisions a backend runs networks; float32 alone, where it names none."""
+    precisions: tuple[str, ...] = getattr(backend, "precisions", ("fp32",))
+    return precisions
+
+
 def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
     """A backend with options; the first one that it lacks is refused."""
     known = getattr(kind, "option_names", ())

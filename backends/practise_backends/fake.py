@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.measure import Seams
-from practise_backends.network import content_of, read_network, share_of_fp32
+from practise_backends.network import content_of, read_network
+from practise_backends.precision import share_of_fp32
 from practise_backends.terms import Artifact, Conditions, Device, Environment, Tensors, TensorSpec
 
 Script = Callable[[int, float], float]
@@ -147,7 +148,7 @@ class FakeBackend:
             sha256=hashlib.sha256(content).hexdigest(),
             format="onnx",
             precision=conditions.precision,
-            precision_share=share_of_fp32(network),
+            precision_share=share_of_fp32(network).share,
             inputs=network.inputs,
             outputs=network.outputs,
             device_fingerprint=self.device().fingerprint,

@@ -30,11 +30,7 @@ _DTYPES = {
     13: "uint64",
     16: "bfloat16",
 }
-_FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 ARITHMETIC = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_QUANTISED_LAYERS = frozenset(
-    {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulNBits", "QGemm"}
-)
 
 Value = int | memoryview
 Field = tuple[int, Value]
@@ -138,36 +134,6 @@ def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
     """
     firsts = [spec.shape[0] for spec in inputs if spec.shape]
     return None if -1 in firsts else next(iter(firsts), 1)
-
-
-def share_of_fp32(network: Network) -> float:
-    """The share of the arithmetic layers (Conv, ConvTranspose, Gemm, MatMul) that compute in float32.
-
-    A layer counts when its constant operands are float32 and none comes from DequantizeLinear; a layer
-    without constant operands counts when the file names no other floating type at all.
-    """
-    weights = {weight.name: weight.dtype for weight in network.weights}
-    dequantised = {out for node in network.nodes if node.op == "DequantizeLinear" for out in node.outputs}
-    pure = _floating_types(network) == {"float32"}
-    layers = [node for node in network.nodes if node.op in ARITHMETIC | _QUANTISED_LAYERS]
-    if not layers:
-        return float(pure)
-    return sum(_is_fp32(layer, weights, dequantised, pure) for layer in layers) / len(layers)
-
-
-def _is_fp32(layer: Node, weights: dict[str, str], dequantised: set[str], pure: bool) -> bool:
-    """Whether one arithmetic layer is proved to compute in float32."""
-    if layer.op in _QUANTISED_LAYERS or dequantised.intersection(layer.inputs):
-        return False
-    known = {weights[name] for name in layer.inputs if name in weights}
-    return known == {"float32"} if known else pure
-
-
-def _floating_types(network: Network) -> set[str]:
-    """Every floating type that the file names: inputs, outputs, weights and casts."""
-    named = {spec.dtype for spec in (*network.inputs, *network.outputs)}
-    named |= {weight.dtype for weight in network.weights} | {node.cast_to for node in network.nodes}
-    return named & _FLOATS
 
 
 def _network(graph: Sequence[Field]) -> Network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +21,12 @@ from practise_backends.errors import (
     DeviceUnavailable,
     MeasureError,
 )
-from practise_backends.network import Network, content_of, label_of, read_with_weights, share_of_fp32
+from practise_backends.network import Network, content_of, label_of, read_network, read_with_weights
+from practise_backends.precision import Share, share_of_fp32, share_of_int8
 from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
 
 PROVIDERS = ("CPUExecutionProvider",)
+PRECISIONS = ("fp32", "int8")
 _ELEMENTS = {"float": "float32", "double": "float64"}
 _FATAL_ONLY = 4
 
@@ -35,6 +38,7 @@ class OrtBackend:
     """
 
     name = "ort"
+    precisions = PRECISIONS
 
     def __init__(self) -> None:
         self._runtime = import_onnxruntime()
@@ -48,22 +52,25 @@ class OrtBackend:
 
         Takes an ONNX network, or a file of ONNX Runtime's own format (`.ort`), which cannot be looked into.
         `sha256` covers the file and, after it, its external weight files in the order of their names.
-        `precision_share` is read from the file: see `network.share_of_fp32`.
+        `precision_share` is read from the file for fp32, for int8 from the graph as ONNX Runtime optimised it
+        (see `precision`).
         Raises: CompileError where the network or the conditions cannot be run.
         """
         _refuse_unsupported(conditions)
         network, sha256 = _read(model)
         engine = OrtEngine(model, conditions)
         engine.close()
+        found = _share(model, network, conditions)
         return Artifact(
             content=model,
             sha256=sha256,
             format="ort" if network is None else "onnx",
             precision=conditions.precision,
-            precision_share=None if network is None else share_of_fp32(network),
+            precision_share=found.share,
             inputs=engine.inputs,
             outputs=engine.outputs,
             device_fingerprint=self.device().fingerprint,
+            others=found.others,
         )
 
     def open(self, artifact: Artifact, conditions: Conditions, *, optimise: bool = True) -> OrtEngine:
@@ -79,7 +86,7 @@ class OrtEngine:
     """
 
     def __init__(self, model: bytes | Path, conditions: Conditions, *, optimise: bool = True) -> None:
-        self._session: Any = _load(model, conditions, optimise)
+        self._session: Any = _session(model, _options(conditions, optimise))
         _check_providers(self._session.get_providers())
         self.inputs = tuple(_spec(found) for found in self._session.get_inputs())
         self.outputs = tuple(_spec(found) for found in self._session.get_outputs())
@@ -123,8 +130,12 @@ def import_onnxruntime() -> Any:
 
 def _refuse_unsupported(conditions: Conditions) -> None:
     """Refuse conditions that this backend would silently not meet."""
+    if conditions.precision not in PRECISIONS:
+        raise CompileError(
+            f"backend 'ort' cannot run with precision '{conditions.precision}': it would compute in float32 on the CPU",
+            remedy=f"use one of: {', '.join(PRECISIONS)}",
+        )
     asked = {
-        "precision": (conditions.precision, "fp32"),
         "clock": (conditions.clock, "end_to_end"),
         "cuda_graph": (conditions.cuda_graph, False),
     }
@@ -143,6 +154,24 @@ def _read(model: bytes | Path) -> tuple[Network | None, str]:
     if _is_own_format(model, content):
         return None, hashlib.sha256(content).hexdigest()
     return read_with_weights(model)
+
+
+def _share(model: bytes | Path, network: Network | None, conditions: Conditions) -> Share:
+    """How much computes in the precision; unknown for the runtime's own format."""
+    if network is None:
+        return Share(share=None, others={})
+    if conditions.precision == "int8":
+        return share_of_int8(_optimised(model, conditions))
+    return share_of_fp32(network)
+
+
+def _optimised(model: bytes | Path, conditions: Conditions) -> Network:
+    """The network as the runtime will run it, written out by the runtime itself."""
+    with tempfile.TemporaryDirectory(prefix="practise-") as folder:
+        options = _options(conditions, optimise=True)
+        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        _session(model, options)
+        return read_network(content_of(Path(options.optimized_model_filepath)))
 
 
 def _is_own_format(model: bytes | Path, content: bytes) -> bool:
@@ -169,11 +198,10 @@ def _options(conditions: Conditions, optimise: bool) -> Any:
     return options
 
 
-def _load(model: bytes | Path, conditions: Conditions, optimise: bool) -> Any:
+def _session(model: bytes | Path, options: Any) -> Any:
     """A session, or a CompileError that names the file, the cause and the remedy."""
     runtime = import_onnxruntime()
     source = str(model) if isinstance(model, Path) else model
-    options = _options(conditions, optimise)
     try:
         return runtime.InferenceSession(source, sess_options=options, providers=list(PROVIDERS))
     except Exception as error:  # the runtime raises a dozen classes without a common public base

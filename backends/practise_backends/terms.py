@@ -63,7 +63,8 @@ class Artifact:
 
     `content` is the network itself (bytes) or the file that holds it.
     `precision_share` is the share of the arithmetic layers found in `precision`, read from the artefact;
-    None where this format does not tell. notes: what its compiler warned of.
+    None where this format does not tell. others: the layers in another type, and in which.
+    notes: what its compiler warned of.
     """
 
     content: bytes | Path
@@ -74,6 +75,7 @@ class Artifact:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     device_fingerprint: str
+    others: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -334,6 +336,8 @@ class Backend(Protocol):
 
     A backend whose builds of one network differ in their speed says so with `builds_differ = True`, and takes which of
     several independent builds is meant as `compile(..., build=2)`: builds of one number are alike as far as they can be.
+    One that runs more than float32 names its `precisions`. One whose artefacts are files of their own names their
+    `suffix`, writes one with `save(artifact, path)`, and takes such a file where `compile` takes a network.
     """
 
     name: str

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from practise_backends import ort
+from practise_backends.catalog import precisions_of
 from practise_backends.errors import CompileError, DeviceUnavailable, MeasureError
 from practise_backends.fake import FakeBackend
 from practise_backends.feeds import random_feeds
@@ -68,8 +69,13 @@ class TestEveryBackend:
             engine.run({})
 
     def test_a_precision_that_it_cannot_keep_is_refused(self, backend: Backend, network_file: Path) -> None:
-        with pytest.raises(CompileError, match="'int8'"):
-            backend.compile(network_file, Conditions(precision="int8"))
+        with pytest.raises(CompileError, match="'fp7'"):
+            backend.compile(network_file, Conditions(precision="fp7"))
+
+    def test_every_precision_that_it_names_is_taken(self, backend: Backend, network_file: Path) -> None:
+        for precision in precisions_of(backend):
+            found = backend.compile(network_file, Conditions(precision=precision))
+            assert (found.precision, (found.precision_share or 0.0) == 1.0) == (precision, precision == "fp32")
 
 
 @pytest.mark.parametrize("threads", [1, 2])

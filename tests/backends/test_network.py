@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.feeds import random_feeds
-from practise_backends.network import read_network, share_of_fp32
+from practise_backends.network import read_network
+from practise_backends.precision import share_of_fp32
 from practise_backends.terms import TensorSpec
 
 
@@ -42,7 +43,9 @@ def test_weights_listed_among_the_inputs_are_not_inputs(make_network: Callable) 
 def share(nodes: list[onnx.NodeProto], *weights: onnx.TensorProto) -> float:
     wide = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 4]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "g", wide[:1], wide[1:], list(weights))
-    return share_of_fp32(read_network(helper.make_model(graph).SerializeToString()))
+    found = share_of_fp32(read_network(helper.make_model(graph).SerializeToString())).share
+    assert found is not None
+    return found
 
 
 def test_share_of_fp32_is_read_from_the_layers() -> None:

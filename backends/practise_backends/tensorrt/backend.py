@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,22 @@ from practise_backends.tensorrt.building import Built, Order, build_engine
 from practise_backends.tensorrt.cuda import Cuda, open_cuda
 from practise_backends.tensorrt.driver import Gpu, first_gpu
 from practise_backends.tensorrt.engine import TensorRtEngine
-from practise_backends.tensorrt.fused import FusedLayer, share_in
+from practise_backends.tensorrt.fused import share_in
 from practise_backends.tensorrt.options import BY_NAME, TensorRtOptions, profiles_for
 from practise_backends.tensorrt.provider import Provider, import_provider
+from practise_backends.tensorrt.shipped import (
+    FORMAT,
+    SUFFIX,
+    EngineArtifact,
+    check_fits,
+    read_engine,
+    write_engine,
+)
 from practise_backends.tensorrt.timings import TimingCaches
 from practise_backends.terms import Artifact, Conditions, Device, Progress
 
 CLOCKS = ("gpu_compute", "end_to_end")
 PRECISIONS = ("fp32", "fp16", "int8")
-FORMAT = "tensorrt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineArtifact(Artifact):
-    """A serialised engine. layers: what the network was fused to; targets: the GPUs it was built for.
-
-    others: arithmetic nodes that compute in another type than the precision, and in which.
-    """
-
-    layers: tuple[FusedLayer, ...] = ()
-    others: Mapping[str, str]
-    targets: tuple[str, ...]
-    provider: str
 
 
 class TensorRtBackend:
@@ -49,7 +43,9 @@ class TensorRtBackend:
 
     name = "trt"
     clocks = CLOCKS
+    precisions = PRECISIONS
     builds_differ = True
+    suffix = SUFFIX
     option_names = BY_NAME
 
     def __init__(self, options: TensorRtOptions | None = None) -> None:
@@ -74,13 +70,15 @@ class TensorRtBackend:
     def compile(
         self, model: bytes | Path, conditions: Conditions, *, build: int = 0, progress: Progress | None = None
     ) -> EngineArtifact:
-        """Build an engine for the GPU at hand, or ahead for the targets of the options.
+        """Build an engine for the GPU at hand, or ahead for the targets of the options; an engine's file is taken as it is.
 
         build: which of several independent builds; those of one number share what the builder measured.
         `precision_share` is read from the layers that the network was fused to, never from what was asked.
         Raises: CompileError, DeviceUnavailable.
         """
         _refuse_unsupported(conditions, self.name)
+        if isinstance(model, Path) and model.suffix == SUFFIX:
+            return self._taken(model)
         network, sha256 = read_with_weights(model)
         label = label_of(model)
         _refuse_doubles(network, label)
@@ -96,7 +94,17 @@ class TensorRtBackend:
         built = build_engine(self.provider, order, progress)
         if caches is not None and built.timings is not None:
             caches.write(build, built.timings)
-        return self._artifact(network, sha256, built, conditions)
+        found = self._artifact(network, sha256, built, conditions)
+        return (
+            found if built.layers or self.options.targets else self._looked_into(found, network, conditions)
+        )
+
+    def save(self, artifact: EngineArtifact, path: Path) -> None:
+        """An engine as a file, its manifest beside it (see `shipped`).
+
+        Raises: OSError.
+        """
+        write_engine(artifact, path)
 
     def open(self, artifact: Artifact, conditions: Conditions) -> TensorRtEngine:
         """Load an engine on the GPU at hand.
@@ -118,6 +126,16 @@ class TensorRtBackend:
             )
         return TensorRtEngine(self.provider, artifact, conditions, cuda)
 
+    def _taken(self, file: Path) -> EngineArtifact:
+        """An engine that was built before, where it fits the GPU at hand."""
+        artifact, gpu = read_engine(file), self._gpu
+        check_fits(artifact, provider=self._called, gpu=gpu.name, capability=gpu.capability)
+        return artifact
+
+    @property
+    def _called(self) -> str:
+        return f"{self.provider.package} {self.provider.version}"
+
     @cached_property
     def _gpu(self) -> Gpu:
         return first_gpu()
@@ -128,14 +146,22 @@ class TensorRtBackend:
 
     @cached_property
     def _caches(self) -> TimingCaches:
-        version = f"{self.provider.package} {self.provider.version}"
-        return TimingCaches(folder=self.options.timing_cache, gpu=self._gpu, version=version)
+        return TimingCaches(folder=self.options.timing_cache, gpu=self._gpu, version=self._called)
+
+    def _looked_into(self, found: EngineArtifact, network: Network, conditions: Conditions) -> EngineArtifact:
+        """With the layers that the engine itself tells, where its builder told none."""
+        engine = self.open(found, conditions)
+        try:
+            layers = engine.layers()
+        finally:
+            engine.close()
+        share = share_in(conditions.precision, _arithmetic(network), layers)
+        return replace(found, layers=layers, precision_share=share.share, others=share.others)
 
     def _artifact(
         self, network: Network, sha256: str, built: Built, conditions: Conditions
     ) -> EngineArtifact:
-        arithmetic = [node.name for node in network.nodes if node.op in ARITHMETIC and node.name]
-        found = share_in(conditions.precision, arithmetic, built.layers)
+        found = share_in(conditions.precision, _arithmetic(network), built.layers)
         return EngineArtifact(
             content=built.content,
             sha256=sha256,
@@ -146,9 +172,10 @@ class TensorRtBackend:
             outputs=network.outputs,
             device_fingerprint=self.device().fingerprint,
             layers=built.layers,
-            others=dict(found.others),
+            others=found.others,
             targets=self.options.targets,
-            provider=f"{self.provider.package} {self.provider.version}",
+            gpu="" if self.options.targets else self._gpu.name,
+            provider=self._called,
             notes=built.notes,
         )
 
@@ -158,6 +185,11 @@ class TensorRtRtxBackend(TensorRtBackend):
 
     name = "trt-rtx"
     builds_differ = False
+
+
+def _arithmetic(network: Network) -> list[str]:
+    """The nodes that multiply, by name."""
+    return [node.name for node in network.nodes if node.op in ARITHMETIC and node.name]
 
 
 def _refuse_unsupported(conditions: Conditions, name: str) -> None:

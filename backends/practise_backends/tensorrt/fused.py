@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from practise_backends.precision import Share
+
 HEADING = "Layers:"
 
 _TYPES = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16", "int8": "Int8", "fp8": "FP8"}
@@ -49,18 +51,6 @@ class FusedLayer:
     nodes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """How much of the arithmetic computes in the precision that was asked.
-
-    share: of the nodes that were found in a layer; None where none was found. others: node -> its type.
-    """
-
-    precision: str
-    share: float | None
-    others: Mapping[str, str]
-
-
 def layers_of_message(message: str) -> tuple[FusedLayer, ...]:
     """The layers of the builder's message that starts with `Layers:`."""
     return tuple(_of_lines(message.splitlines()))
@@ -83,7 +73,7 @@ def share_in(precision: str, arithmetic: Sequence[str], layers: Sequence[FusedLa
     found = {node: kind for node in arithmetic if (kind := _type_of(node, layers))}
     others = {node: kind for node, kind in found.items() if kind != _TYPES[precision]}
     share = 1 - len(others) / len(found) if found else None
-    return Share(precision=precision, share=share, others=others)
+    return Share(share=share, others=others)
 
 
 def _of_lines(lines: Sequence[str]) -> Iterator[FusedLayer]:
