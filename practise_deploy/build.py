@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from practise_backends.compare import NEW, compare
 from practise_backends.intervals import ORIGINAL
 from practise_backends.ort import OrtBackend
-from practise_backends.terms import Comparison, Patience, Throughput
+from practise_backends.terms import Comparison, Conditions, Engine, Patience, Throughput
 from practise_backends.throughput import measure_throughput
 from practise_deploy.errors import InputError
 from practise_deploy.ground import MODEL, ORIGINAL_MODEL
@@ -25,12 +25,13 @@ from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.pruning import Pruning
 from practise_deploy.results import write_results
 from practise_deploy.shipping.batching import with_any_batch
+from practise_deploy.shipping.compile import compile_network, is_whole, precision_problems
 from practise_deploy.shipping.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
 from practise_deploy.shipping.gate import Demands, judge_gate
 from practise_deploy.shipping.verdict import judge
 from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
 from practise_deploy.store import Key, arrays_digest
-from practise_deploy.terms import Frontier, Gate, Release, Shipped, Throughputs, Verification
+from practise_deploy.terms import Compiled, Frontier, Gate, Release, Shipped, Throughputs, Verdict, Verification
 
 QUICK = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, sessions=1)
 _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
@@ -39,9 +40,10 @@ _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
 class Build(Pruning):
     """One build over one run folder; each property is a stage, computed when it is first asked for."""
 
-    def check(self) -> None:
+    def check(self, *, device: bool = True) -> None:
         """Find what is missing or broken before anything is measured or written.
 
+        device: whether it must be at hand; else a latency table may stand for it.
         Raises: InputError, EnvironmentProblem.
         """
         if not self.network.learns:
@@ -50,7 +52,7 @@ class Build(Pruning):
                 remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
             )
         pick_device(self.settings.compute)
-        assert self.candidates and self.backend and self.images
+        assert self.candidates and self.images and (self.backend if device else self.here or self.latency)
         if self.settings.max_drop is not None and not self.images.facts.labelled:
             raise InputError(
                 "--max-drop cannot be judged: the held-out images carry no labels",
@@ -72,34 +74,58 @@ class Build(Pruning):
         )
 
     @cached_property
+    def compiled(self) -> Compiled:
+        """What the device runs, and the proof of its precision."""
+        key = {**self.device_key, "model": self.shipped.sha256}
+
+        def compute() -> Compiled:
+            with self.screen("Compiling for the device") as progress:
+                return compile_network(self.backend, self.run.folder / MODEL, self.conditions, progress)
+
+        compiled = self.run.step("compile", Compiled, key, compute)
+        if not is_whole(compiled, self.run.folder):
+            self.run.forget("compile", f"{compiled.path} is missing or was changed")
+            compiled = self.run.step("compile", Compiled, key, compute)
+        return compiled
+
+    @cached_property
     def verification(self) -> Verification:
-        """The chain teacher -> student -> ONNX -> engine on held-out images."""
+        """The chain teacher -> student -> ONNX -> engine on held-out images; without the engine where it cannot run here."""
         key = {
             **self.device_key,
             "original weights": self.network.facts.sha256,
             "model": self.shipped.sha256,
+            "engine": self.compiled.sha256,
             "held-out images": self.images.held_out.digest(),
             "preprocessing": repr(self.network.facts.preprocessing),
         }
 
         def compute() -> Verification:
-            plain, path = OrtBackend(), self.run.folder / MODEL
-            artifact = self.backend.compile(path, self.conditions)
-            unoptimised = plain.open(plain.compile(path, self.conditions), self.conditions, optimise=False)
+            plain, path, batch = OrtBackend(), self.run.folder / MODEL, self.settings.batch
+            on_cpu = Conditions(batch=batch, threads=self.settings.threads)
+            unoptimised = plain.open(plain.compile(path, on_cpu), on_cpu, optimise=False)
             forms = Forms(
                 teacher=torch_form(self.network.traced),
                 student=torch_form(self.student_of(self.finetuned)),
-                onnx=engine_form(unoptimised, self.settings.batch),
-                engine=engine_form(self.backend.open(artifact, self.conditions), self.settings.batch),
+                onnx=engine_form(unoptimised, batch),
+                engine=None if self.settings.for_ else engine_form(self._engine(), batch),
+                precision=self.settings.precision,
             )
             with self.screen("Verifying on held-out images") as progress, exact(self.settings.seed):
                 return verify(forms, self.images.held_out, progress)
 
         return self.run.step("verify", Verification, key, compute)
 
+    def _engine(self) -> Engine:
+        """The shipped engine, opened."""
+        artifact = self.backend.compile(self.run.folder / self.compiled.path, self.conditions)
+        return self.backend.open(artifact, self.conditions)
+
     @cached_property
-    def bench(self) -> Comparison:
-        """The new model against the original one."""
+    def bench(self) -> Comparison | None:
+        """The new model against the original one; None where the engine was built ahead for a device not at hand."""
+        if self.settings.for_:
+            return None
         key = {
             **self._files_key,
             **self.measuring_key,
@@ -116,6 +142,8 @@ class Build(Pruning):
     @cached_property
     def throughput(self) -> tuple[Throughput, ...]:
         """Images a second of both models, over batches and numbers of threads."""
+        if self.settings.for_:
+            return ()
         batches, threads = self.settings.throughput_points
         key = {**self._files_key, **self.measuring_key, "batches": batches, "threads": threads}
 
@@ -132,6 +160,8 @@ class Build(Pruning):
     @cached_property
     def frontier(self) -> Frontier:
         """What fewer and more dropped blocks would have given; the release itself is its last point."""
+        if self.bench is None:  # what its neighbours save could be measured there alone
+            return _NO_FRONTIER
         wanted = self._neighbours if self.settings.frontier else []
         key = {
             **self.device_key,
@@ -168,6 +198,12 @@ class Build(Pruning):
         demands = Demands(min_speedup=self.settings.min_speedup, max_drop=self.settings.max_drop)
         return judge_gate(demands, self.plan, self.bench, self.verification, self.frontier)
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the promise was kept."""
+        precision = precision_problems(self.compiled, self.settings.min_precision_share)
+        return judge(self.plan, self.verification, self.bench, self.gate, precision)
+
     @cached_property
     def release(self) -> Release:
         """Drop the blocks whose loss is cheapest to recover per millisecond saved; ship the rest, and prove it."""
@@ -183,13 +219,14 @@ class Build(Pruning):
             recovered=self.recovered,
             finetuned=self.finetuned,
             shipped=self.shipped,
+            compiled=self.compiled,
             verification=self.verification,
             bench=self.bench,
             throughput=self.throughput,
             frontier=self.frontier,
             gate=self.gate,
-            speedup=self.bench.speedup,
-            verdict=judge(self.plan, self.verification, self.bench, self.gate),
+            speedup=None if self.bench is None else self.bench.speedup,
+            verdict=self.verdict,
             seconds=dict(self.run.seconds),
             command=self.command,
         )

@@ -17,6 +17,7 @@ from practise_deploy.report.demands import demands
 from practise_deploy.report.facts import (
     Facts,
     comparison_facts,
+    compiled_facts,
     latency_facts,
     plan_facts,
     preprocessing_facts,
@@ -24,10 +25,10 @@ from practise_deploy.report.facts import (
     student_facts,
     verification_facts,
 )
-from practise_deploy.report.headline import latency_change, quality
+from practise_deploy.report.headline import latency_change, quality, speed
 from practise_deploy.report.table_diff import diff_facts, diff_table
 from practise_deploy.report.tables import Table
-from practise_deploy.report.words import confidence, count, duration, listed, times
+from practise_deploy.report.words import confidence, count, duration, listed
 from practise_deploy.terms import (
     Block,
     NetworkFacts,
@@ -154,15 +155,17 @@ class Console:
 
     def show_release(self, release: Release, folder: Path) -> None:
         """The end of a build: what was won, what it cost, and where it is."""
-        kept = quality(release)
+        kept, won = quality(release), speed(release)
+        level = confidence(release.speedup or release.plan.predicted_percent)
         self._facts(
             release.network.name,
             (
-                ("Speed-up", f"{times(release.speedup)}, {confidence(release.speedup)} interval"),
+                (won.title, f"{won.text}, {level} interval"),
                 ("Latency, p50", latency_change(release)),
                 (kept.title, f"{kept.text} ({kept.detail})" if kept.detail else kept.text),
                 ("Blocks dropped", f"{len(release.plan.dropped)}: {listed(release.plan.dropped)}"),
                 ("Network", release.shipped.path),
+                *compiled_facts(release.compiled),
                 ("Files", str(folder)),
                 ("Verdict", release.verdict.sentence),
                 ("Promise", "kept" if release.verdict.kept else "broken"),

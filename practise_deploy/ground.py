@@ -13,15 +13,17 @@ import onnx
 import torch
 
 from practise_backends.terms import Backend, Bench, Conditions, Patience, Progress
-from practise_deploy.deployment import backend_of, conditions_of, options_of
+from practise_deploy.deployment import backend_of, conditions_of, options_of, reads_symmetric_int8
+from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.compute import pick_device, pick_precision
-from practise_deploy.model.images import TinySet, image_size_of, load_images
+from practise_deploy.model.images import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.networks import Network, load_network
-from practise_deploy.model.onnx_graph import with_cuts
+from practise_deploy.model.onnx_graph import only_logits, with_cuts
 from practise_deploy.settings import Settings
 from practise_deploy.shipping.export import export_onnx
+from practise_deploy.shipping.precision import in_precision
 from practise_deploy.store import Key, Run, digest
 from practise_deploy.terms import Block, Shipped
 
@@ -34,13 +36,22 @@ class Ground:
     """One run folder and what its settings name; each property is computed when it is first asked for."""
 
     def __init__(
-        self, settings: Settings, run: Run, screen: Screen, *, command: str = "", structure_only: bool = False
+        self,
+        settings: Settings,
+        run: Run,
+        screen: Screen,
+        *,
+        command: str = "",
+        structure_only: bool = False,
+        backend: Backend | None = None,
     ) -> None:
+        """backend: where the caller has looked for it already."""
         self.settings = settings
         self.run = run
         self.screen = screen
         self.command = command
         self.structure_only = structure_only
+        self._found = backend
 
     @cached_property
     def network(self) -> Network:
@@ -67,13 +78,26 @@ class Ground:
 
     @cached_property
     def backend(self) -> Backend:
-        """The device that the network is for."""
-        return backend_of(self.settings)
+        """The device that the network is for.
+
+        Raises: EnvironmentProblem, InputError.
+        """
+        return self._found or backend_of(self.settings)
+
+    @cached_property
+    def here(self) -> Backend | None:
+        """The same; None where it is not at hand and a latency table stands for it, which is enough to plan."""
+        try:
+            return self.backend
+        except EnvironmentProblem:
+            if self.settings.latency_table is None:
+                raise
+            return None
 
     @property
     def conditions(self) -> Conditions:
         """The deployment's."""
-        return conditions_of(self.settings, self.backend)
+        return conditions_of(self.settings, self.here)
 
     @property
     def patience(self) -> Patience:
@@ -103,15 +127,21 @@ class Ground:
 
     @cached_property
     def cuttable(self) -> onnx.ModelProto:
+        """The network as it is deployed, with the blocks' cuts named in it (see `model.onnx_graph`)."""
         with self.screen("Exporting the network"):
-            return with_cuts(self.network.traced, self.candidates, self.engine_shape)
+            return self.lowered(only_logits(with_cuts(self.network.traced, self.candidates, self.engine_shape)))
+
+    def lowered(self, model: onnx.ModelProto, images: FitImages | None = None) -> onnx.ModelProto:
+        """A network in the precision of the deployment. images: for ranges; without them its speed alone is the deployed one's."""
+        return in_precision(model, self.settings.precision, images, symmetric=reads_symmetric_int8(self.settings))
 
     @cached_property
     def device_key(self) -> Key:
         return {
             "network": digest(self.network.structure, self.network.input_shape),
-            "device": self.backend.device().fingerprint,
+            "device": "" if self.here is None else self.here.device().fingerprint,
             "backend": self.settings.backend,
+            "precision": self.settings.precision,
             "threads": self.settings.threads,
             "batch": self.settings.batch,
             "clock": self.conditions.clock,
@@ -137,7 +167,7 @@ class Ground:
             "images": self.images.fit.digest(),
             "preprocessing": repr(decoding),
             "recipe": self.settings.recipe,
-            "precision": str(self.precision),
+            "precision": str(self.dtype),
             "compute": str(pick_device(self.settings.compute)),
             "seed": self.settings.seed,
             "torch": torch.__version__,
@@ -151,7 +181,7 @@ class Ground:
             feature=self.network.facts.feature,
             images=self.images.fit,
             seed=self.settings.seed,
-            judging=self.precision,
+            judging=self.dtype,
         )
         return here.placed(pick_device(self.settings.compute))
 
@@ -160,11 +190,12 @@ class Ground:
         return {
             "batch_size": self.settings.batch_size,
             "augment": self.network.facts.preprocessing.augment,
-            "precision": str(self.precision),
+            "precision": str(self.dtype),
         }
 
     @property
-    def precision(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:
+        """In which torch takes its finetuning steps."""
         return pick_precision(
             self.settings.compute_precision, self.network.input_shape[-1], pick_device(self.settings.compute)
         )
@@ -177,10 +208,12 @@ class Ground:
         return self.export("export-original", ORIGINAL_MODEL, self.network.facts.sha256, lambda: self.network.traced)
 
     def export(self, step: str, name: str, weights: str, network: Callable[[], torch.fx.GraphModule]) -> Shipped:
-        path = self.run.folder / name
+        path, ranges = self.run.folder / name, self._ranges
         key = {
             "network": self.network.structure,
             "weights": weights,
+            "precision": self.settings.precision,
+            "ranges from": None if ranges is None else [ranges.digest(), reads_symmetric_int8(self.settings)],
             "input shape": list(self.engine_shape),
             "dynamic batch": self.settings.dynamic_batch,
             "torch": torch.__version__,
@@ -189,10 +222,21 @@ class Ground:
 
         def compute() -> Shipped:
             with self.screen(f"Exporting {name}"):
-                return export_onnx(network(), self.engine_shape, path, dynamic_batch=self.settings.dynamic_batch)
+                return export_onnx(
+                    network(),
+                    self.engine_shape,
+                    path,
+                    dynamic_batch=self.settings.dynamic_batch,
+                    finish=lambda model: self.lowered(model, ranges),
+                )
 
         shipped = self.run.step(step, Shipped, key, compute)
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != shipped.sha256:
             self.run.forget(step, f"{name} is missing or was changed")
             shipped = self.run.step(step, Shipped, key, compute)
         return shipped
+
+    @property
+    def _ranges(self) -> FitImages | None:
+        """The images that int8 takes its ranges from; no other precision needs any."""
+        return self.images.fit if self.settings.precision == "int8" else None

@@ -72,7 +72,9 @@ def table_schema() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a plan needs a table to be of. input_shape: with the batch. here: fingerprint of the device at hand."""
+    """What a plan needs a table to be of. input_shape: with the batch. here: fingerprint of the device at hand, empty
+    where it is not.
+    """
 
     blocks: tuple[str, ...]
     input_shape: tuple[int, ...]

@@ -59,10 +59,10 @@ class Pruning(Ground):
         return Wanted(
             blocks=tuple(block.name for block in self.candidates),
             input_shape=self.engine_shape,
-            backend=self.backend.name,
+            backend=self.settings.backend if self.here is None else self.here.name,
             conditions=self.conditions,
             structure_sha256=self.structure_sha256,
-            here=self.backend.device().fingerprint,
+            here="" if self.here is None else self.here.device().fingerprint,
         )
 
     # What would losing it cost?
@@ -85,7 +85,7 @@ class Pruning(Ground):
             ):
                 if steps is None:
                     return measure_recoverability(lesson, candidates, progress)
-                schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self.precision)
+                schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self.dtype)
                 return measure_by_adaptors(lesson, candidates, schedule, progress)
 
         return self.run.step("recoverability", Recoverabilities, key, compute)
@@ -136,7 +136,7 @@ class Pruning(Ground):
     @cached_property
     def finetuned(self) -> Student:
         """The student after feature mimicking."""
-        schedule = schedule_for(self.settings, self.network.input_shape[-1], self.precision)
+        schedule = schedule_for(self.settings, self.network.input_shape[-1], self.dtype)
         key = {
             **self.learning_key,
             **self.descent_key,

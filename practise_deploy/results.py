@@ -27,7 +27,7 @@ _LIBRARIES = ("practise-deploy", "practise-backends", "torch", "torchvision", "o
 
 def write_results(run: Run, release: Release, settings: Settings, images_sha256: dict[str, str]) -> None:
     """Write all that a build found out. images_sha256: of the fit and the held-out part."""
-    latency, bench = release.latency.samples, release.bench.samples
+    latency, bench = release.latency.samples, {} if release.bench is None else release.bench.samples
     write_arrays(run.folder / "samples.npz", {**_under("latency", latency), **_under("bench", bench)})
     run.write("manifest.json", manifest(release, settings, run.folder, images_sha256))
     run.write("release.json", to_json(release))
@@ -46,9 +46,8 @@ def read_release(folder: Path) -> Release:
         {key.removeprefix(f"{name}/"): value for key, value in samples.items() if key.startswith(f"{name}/")}
         for name in ("latency", "bench")
     )
-    return replace(
-        release, latency=replace(release.latency, samples=latency), bench=replace(release.bench, samples=bench)
-    )
+    measured = None if release.bench is None else replace(release.bench, samples=bench)
+    return replace(release, latency=replace(release.latency, samples=latency), bench=measured)
 
 
 def _read(file: Path) -> Release:
@@ -109,7 +108,7 @@ def manifest(release: Release, settings: Settings, folder: Path, images_sha256: 
         "settings": settings.model_dump(mode="json"),
         "seed": settings.seed,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
-        "device": _device(release.bench.device),
+        "device": _device(release.measured_on.device),
         "weights_sha256": release.network.sha256,
         "images_sha256": images_sha256,
         "files_sha256": {file.name: _sha256(file) for file in sorted(folder.iterdir()) if _belongs(file)},
@@ -126,7 +125,7 @@ def _belongs(file: Path) -> bool:
     """Files that are whole before the manifest is written."""
     return (
         file.is_file()
-        and file.suffix in {".onnx", ".npz", ".json"}
+        and file.suffix in {".onnx", ".engine", ".npz", ".json"}
         and file.name not in ("manifest.json", "release.json")
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import keyword
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -34,6 +36,11 @@ def _cores() -> int:
 TARGETS = ("reduce", "target_ms", "drop")
 
 
+def flag_of(name: str) -> str:
+    """A setting as a flag; the name of one that Python keeps for itself (`for_`) ends in `_`."""
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
 class Settings(BaseModel):
     """All that a build depends on besides the contents of the files it names."""
 
@@ -52,6 +59,19 @@ class Settings(BaseModel):
     backend: str = Field(
         "ort",
         description="where the network will run: ort (ONNX Runtime, CPU), trt (TensorRT), trt-rtx (TensorRT for RTX)",
+    )
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        "fp32", description="precision of the deployed network (ort: fp32, int8; trt and trt-rtx: all three)"
+    )
+    min_precision_share: float = Field(
+        90.0,
+        ge=0,
+        le=100,
+        description="gate: so many percent of the arithmetic layers compute in --precision, as read from the engine",
+    )
+    for_: tuple[str, ...] | None = Field(
+        None,
+        description="build the engine ahead for these GPUs, sm86,sm89: none is needed here, --latency-table is (trt-rtx)",
     )
     threads: int = Field(1, ge=1, description="threads of the deployed engine")
     batch: int = Field(1, ge=1, description="images a run of the deployed engine")
@@ -143,6 +163,18 @@ class Settings(BaseModel):
             raise ValueError("every standard deviation must be above 0")
         return value
 
+    @field_validator("for_", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return tuple(part.strip().lower() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("for_")
+    @classmethod
+    def _capabilities(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and not (value and all(re.fullmatch(r"sm\d{2,3}", each) for each in value)):
+            raise ValueError("name compute capabilities: sm89, or several as sm86,sm89,sm120")
+        return value
+
     @field_validator("reduce")
     @classmethod
     def _sensible(cls, value: float | None) -> float | None:
@@ -159,7 +191,7 @@ class Settings(BaseModel):
     def _one_target(self) -> Settings:
         targets = [name for name in TARGETS if getattr(self, name) is not None]
         if len(targets) > 1:
-            raise ValueError(f"give one target, not {' and '.join('--' + t.replace('_', '-') for t in targets)}")
+            raise ValueError(f"give one target, not {' and '.join(map(flag_of, targets))}")
         return self
 
     @property
@@ -197,7 +229,7 @@ class Settings(BaseModel):
         for name, value in self:
             if name == "network" or value == default[name] or value is None:
                 continue
-            flag = f"--{name.replace('_', '-')}"
+            flag = flag_of(name)
             if isinstance(value, bool):
                 words.append(flag if value else f"--no-{flag[2:]}")
             else:
@@ -232,7 +264,13 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise InputError(f"the settings file {path} is not valid: {error}") from None
     if not isinstance(found, dict):
         raise InputError(f"the settings file {path} must hold a table of settings")
-    return {key.replace("-", "_"): value for key, value in found.items() if key != "schema"}
+    return {_field_of(key): value for key, value in found.items() if key != "schema"}
+
+
+def _field_of(key: str) -> str:
+    """A key of a settings file as the field is called."""
+    name = key.replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _explain(error: ValidationError) -> str:
@@ -251,4 +289,4 @@ def _refused(problem: ErrorDetails) -> str:
     """One setting's problem, by its flag, in the flag's own terms."""
     key = ".".join(str(part) for part in problem["loc"])
     reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return f"--{key.replace('_', '-')} {problem['input']}: {reason}" if key else reason
+    return f"{flag_of(key)} {problem['input']}: {reason}" if key else reason

@@ -231,7 +231,7 @@ class Link:
 class Verification:
     """teacher -> student -> ONNX -> engine on held-out images, then teacher -> engine directly.
 
-    faithful: the links student -> ONNX -> engine hold.
+    The chain ends with ONNX where the engine cannot run here. faithful: the links behind the student hold.
     """
 
     schema: int = SCHEMA
@@ -254,6 +254,29 @@ class Shipped:
     opset: int
     nodes: int
     dynamic_batch: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """What the device runs, and in which precision it computes, as read from the file itself.
+
+    precision_share: share of the arithmetic layers found in `precision`, None where the format does not tell;
+    others: those in another, and in which. layers: of a fused engine. targets: the kinds of GPU that it was built ahead
+    for, none for the device at hand. provider: package and version that built an engine.
+    """
+
+    schema: int = SCHEMA
+    path: str
+    sha256: str
+    bytes: int
+    format: str
+    precision: str
+    precision_share: float | None
+    others: dict[str, str]
+    layers: int | None
+    targets: tuple[str, ...]
+    provider: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,6 +384,7 @@ class DataFacts:
 class Release:
     """Everything that a build found out. speedup: the original's latency over the release's.
 
+    bench, speedup: None where the engine was built ahead for a device that is not at hand.
     gate: None where no --min-speedup or --max-drop was asked.
     """
 
@@ -375,12 +399,18 @@ class Release:
     recovered: Student
     finetuned: Student
     shipped: Shipped
+    compiled: Compiled
     verification: Verification
-    bench: Comparison
+    bench: Comparison | None
     throughput: tuple[Throughput, ...]
     frontier: Frontier
     gate: Gate | None
-    speedup: Interval
+    speedup: Interval | None
     verdict: Verdict
     seconds: dict[str, float]
     command: str
+
+    @property
+    def measured_on(self) -> Comparison | LatencyTable:
+        """The last measurement: the bench, or the latency table where there is none."""
+        return self.latency if self.bench is None else self.bench

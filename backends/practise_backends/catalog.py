@@ -62,7 +62,7 @@ def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
 
 def _flag(option: str) -> str:
     """An option as it is written on a command line."""
-    return "--" + option.replace("_", "-")
+    return "--" + option.rstrip("_").replace("_", "-")
 
 
 def _found() -> dict[str, EntryPoint]:

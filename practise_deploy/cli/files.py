@@ -19,7 +19,7 @@ import typer
 from practise_backends.options import BenchOptions, CompareOptions
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError, PractiseError
-from practise_deploy.settings import Settings
+from practise_deploy.settings import Settings, flag_of
 
 if TYPE_CHECKING:
     from practise_backends.bench import Benchmark
@@ -59,7 +59,7 @@ class OverFiles:
         """
         said = [name for name, value in extra.items() if value not in (None, []) and name not in self.stays]
         if said:
-            raise InputError(f"{_written(said[0])} is for a file or a finished run", remedy=f"name {self.target}")
+            raise InputError(f"{flag_of(said[0])} is for a file or a finished run", remedy=f"name {self.target}")
 
 
 def register() -> None:
@@ -175,6 +175,10 @@ def _bench_options(target: Path, settings: Given, extra: Given) -> BenchOptions:
     from practise_deploy.results import read_release
 
     built = read_release(target).bench
+    if built is None:
+        raise InputError(
+            f"{target} holds an engine that was built ahead for another device", remedy="measure it on that device"
+        )
     conditions = {"batch": built.conditions.batch, "threads": built.conditions.threads, "backend": built.backend}
     options = options_of(BenchOptions, {**conditions, **{key: one for key, one in asked.items() if one is not None}})
     threads = options.thread_counts or tuple(sorted({options.threads, 1, _cores()}))
@@ -191,8 +195,8 @@ def _refuse_settings(own: Given, settings: Given) -> None:
     said += [name for name in ("config", "explain", "fresh") if own[name]]
     if said:
         raise InputError(
-            f"{_written(said[0])} says nothing about {own['network']}, which is built already",
-            remedy=f"leave it out; a file takes {', '.join(map(_written, _OF_A_FILE))}",
+            f"{flag_of(said[0])} says nothing about {own['network']}, which is built already",
+            remedy=f"leave it out; a file takes {', '.join(map(flag_of, _OF_A_FILE))}",
         )
 
 
@@ -262,10 +266,6 @@ def _our_errors() -> Iterator[None]:
         raise EnvironmentProblem(
             f"cannot write {error.filename}: {error.strerror}", remedy="choose another place"
         ) from None
-
-
-def _written(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 BENCH = OverFiles(

@@ -15,10 +15,11 @@ from annotated_types import Ge
 
 from practise_deploy.cli import files, tables
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add
-from practise_deploy.errors import InputError, PractiseError
-from practise_deploy.settings import EMBEDDED, Settings, read_settings
+from practise_deploy.errors import EnvironmentProblem, InputError, PractiseError
+from practise_deploy.settings import EMBEDDED, Settings, flag_of, read_settings
 
 if TYPE_CHECKING:
+    from practise_backends.terms import Backend
     from practise_deploy.build import Build
     from practise_deploy.console import Console
     from practise_deploy.store import Run
@@ -45,6 +46,7 @@ class Stage:
     """A command: the record it ends with, how to show it, the steps that --fresh computes again.
 
     needs: finds what is missing or broken before anything is measured or written.
+    device: whether the device must be at hand.
     over_files: the same question about a file or a finished run instead of a network; None where it has none.
     keep: what else becomes of the result, by the command's further flags.
     """
@@ -57,6 +59,7 @@ class Stage:
     code: Callable[[Build], int] = lambda _: 0
     needs: Callable[[Build], object] = lambda build: build.check()
     structure_only: bool = False
+    device: Callable[[Settings], bool] = lambda _: True
     over_files: files.OverFiles | None = None
     keep: Callable[[Build, Given], None] = lambda build, extra: None
 
@@ -84,19 +87,19 @@ def _add(stage: Stage) -> None:
 
 def _option(name: str) -> Any:
     field = Settings.model_fields[name]
-    option = name.replace("_", "-")
+    flag = flag_of(name)
     text = field.description or ""
     least = next((b.ge for b in field.metadata if isinstance(b, Ge) and isinstance(b.ge, int)), 0)
     text += f", at least {least}" if least > 1 else ""
     if field.default is not None and field.default is not False:
         text += f" (default: {field.default})"
     if field.annotation is bool:
-        return Annotated[bool | None, typer.Option(f"--{option}/--no-{option}", help=text, show_default=False)]
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
     plain = next(
         (kind for kind in (int, float, Path) if name != "reduce" and field.annotation in (kind, kind | None)), str
     )
     shown = "PERCENT" if name == "reduce" else "|".join(_choices(field.annotation)) or None
-    return Annotated[plain | None, typer.Option(f"--{option}", help=text, show_default=False, metavar=shown)]
+    return Annotated[plain | None, typer.Option(flag, help=text, show_default=False, metavar=shown)]
 
 
 def _choices(annotation: Any) -> list[str]:
@@ -113,17 +116,19 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
     console = Console(quiet=own["quiet"])
     asked = {name: value for name, value in given.items() if value is not None}
     settings = _settings(stage.name, own["network"], own["config"], asked, console.note)
-    if stage.name != "inspect":
-        from practise_deploy.deployment import backend_of
-
-        backend_of(settings)  # before torch is imported, which takes seconds
+    backend = _backend(stage, settings, console.note)  # before torch is imported, which takes seconds
     from practise_deploy.build import Build
     from practise_deploy.store import Run
 
     tell = console.note if own["explain"] else lambda _: None
     run = Run(settings.run_folder, fresh=frozenset(stage.steps if own["fresh"] else ()), tell=tell)
     build = Build(
-        settings, run, console.progress, command=settings.command("build"), structure_only=stage.structure_only
+        settings,
+        run,
+        console.progress,
+        command=settings.command("build"),
+        structure_only=stage.structure_only,
+        backend=backend,
     )
     with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print: stdout is the result's alone
         stage.needs(build)
@@ -135,6 +140,21 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
         code = _emit(stage, build, console, own)
         stage.keep(build, extra)
         return code
+
+
+def _backend(stage: Stage, settings: Settings, tell: Callable[[str], None]) -> Backend | None:
+    """The backend; None for a stage that needs none, where it is not at hand."""
+    from practise_deploy.deployment import backend_of
+
+    if stage.name == "inspect":
+        return None
+    try:
+        return backend_of(settings)
+    except EnvironmentProblem as error:
+        if stage.device(settings):
+            raise
+        tell(f"note: {error.message}; going by {settings.latency_table} alone")
+        return None
 
 
 @contextlib.contextmanager
@@ -211,6 +231,30 @@ def _show_students(console: Console, build: Build) -> None:
     console.show_student(build.finetuned, "Finetuned")
 
 
+def _show_bench(console: Console, build: Build) -> None:
+    assert build.bench is not None  # `_runs` saw to that
+    console.show_comparison(build.bench)
+
+
+def _planned(build: Build) -> None:
+    """Whether all is there to plan and to finetune; for the device a latency table will do."""
+    build.check(device=_without_table(build.settings))
+
+
+def _without_table(settings: Settings) -> bool:
+    return settings.latency_table is None
+
+
+def _runs(build: Build) -> None:
+    """Whether the engine runs here."""
+    if build.settings.for_:
+        raise InputError(
+            f"an engine built --for {','.join(build.settings.for_)} does not run here",
+            remedy="measure it on such a device: practise-measure bench model.engine --backend trt-rtx",
+        )
+    build.check()
+
+
 def _any_droppable(build: Build) -> int:
     return 0 if build.candidates else 2
 
@@ -223,6 +267,7 @@ STEPS = (
     "finetune",
     "export-original",
     "export",
+    "compile",
     "verify",
     "bench",
     "throughput",
@@ -236,16 +281,17 @@ STAGES = (
           lambda c, b: c.show_latency(b.latency), ("latency",),
           needs=lambda b: (b.backend, b.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
-          lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.reached_plan else 1),
+          lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.reached_plan else 1,
+          needs=_planned, device=_without_table),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
-          _show_students, ("recover", "finetune")),
+          _show_students, ("recover", "finetune"), needs=_planned, device=_without_table),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,
           lambda c, b: c.show_shipped(b.shipped), ("export",),
-          needs=lambda b: b.check() if b.network.learns else None),
+          needs=lambda b: _planned(b) if b.network.learns else None, device=_without_table),
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
           lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,
-          lambda c, b: c.show_comparison(b.bench), ("bench",), over_files=files.BENCH),
+          _show_bench, ("bench",), needs=_runs, over_files=files.BENCH),
     Stage("build", "The whole job: measure, plan, recover, export, verify, bench, report.", lambda b: b.release,
           lambda c, b: c.show_release(b.release, b.run.folder), STEPS, lambda b: b.release.verdict.exit_code),
 )  # fmt: skip

@@ -41,6 +41,16 @@ def with_cuts(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: Sequ
     return _export(tapped, tuple(input_shape), ["logits", *(_TAP + name for name in wanted)], False)
 
 
+def only_logits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network from `with_cuts` whose cuts are values inside, no outputs: as it is deployed, and `without` still finds them."""
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    kept = [value for value in model.graph.output if value.name == "logits"]
+    del found.graph.output[:]
+    found.graph.output.extend(kept)
+    return found
+
+
 def without(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto:
     """The plain network without these blocks: their exits' consumers read their entries, dead nodes are gone.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from practise_deploy.report.facts import precision
 from practise_deploy.report.words import interval, number
 from practise_deploy.terms import Link, Release
 
@@ -51,5 +52,4 @@ def _compared(link: Link) -> tuple[str, ...]:
 def _facts(name: str, release: Release) -> tuple[str, ...]:
     accuracy = release.verification.accuracy.get(name)
     told = (f"top-1 {number(accuracy.percent.estimate)}%",) if accuracy else ()
-    engines = release.bench.engines
-    return (*told, engines[-1].precision) if name == "engine" and engines else told
+    return (*told, precision(release.compiled)) if name == "engine" else told

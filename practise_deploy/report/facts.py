@@ -19,6 +19,7 @@ from practise_deploy.report.words import (
     times,
 )
 from practise_deploy.terms import (
+    Compiled,
     DataFacts,
     NetworkFacts,
     Plan,
@@ -188,6 +189,25 @@ def shipped_facts(found: Shipped) -> Facts:
         ("Nodes", f"{found.nodes:,}"),
         ("Batch", "dynamic" if found.dynamic_batch else "fixed"),
     )
+
+
+def compiled_facts(found: Compiled) -> Facts:
+    """What the device runs, and how that is known."""
+    engine = (("Engine", found.path), ("Engine's sha256", found.sha256), ("Engine's size", size(found.bytes)))
+    return (
+        *(engine if found.provider else ()),
+        ("Precision", precision(found)),
+        *((("Built by", found.provider),) if found.provider else ()),
+        *((("Built ahead for", listed(found.targets)),) if found.targets else ()),
+        *((("Layers after fusion", f"{found.layers:,}"),) if found.layers else ()),
+    )
+
+
+def precision(found: Compiled) -> str:
+    """The precision, and how much of the arithmetic is in it."""
+    if found.precision_share is None:
+        return f"{found.precision}; the file does not tell in how many layers"
+    return f"{found.precision} in {number(100 * found.precision_share)}% of the arithmetic layers"
 
 
 def device_facts(found: Device) -> Facts:

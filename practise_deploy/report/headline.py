@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.facts import conditions
-from practise_deploy.report.words import interval, listed, missing, number, plural, times
+from practise_deploy.report.words import NOT_RUN, interval, listed, missing, number, plural, times
 from practise_deploy.terms import Release
 
 
@@ -21,7 +21,7 @@ class Figure:
 
 def headline(release: Release) -> tuple[Figure, ...]:
     """Speed-up, latency, accuracy and blocks."""
-    return (_speedup(release), _latency(release), quality(release), _dropped(release))
+    return (speed(release), _latency(release), quality(release), _dropped(release))
 
 
 def quality(release: Release) -> Figure:
@@ -40,6 +40,8 @@ def quality(release: Release) -> Figure:
 
 def latency_change(release: Release) -> str:
     """Median latency before and after."""
+    if release.bench is None:
+        return missing(NOT_RUN)
     pair = measurements.before_and_after(release.bench)
     if pair is None:
         return missing("the bench holds no pair of engines")
@@ -47,14 +49,18 @@ def latency_change(release: Release) -> str:
     return f"{interval(pair[0].p50_ms, ' ms', absent=few)} → {interval(pair[1].p50_ms, ' ms', absent=few)}"
 
 
-def _speedup(release: Release) -> Figure:
+def speed(release: Release) -> Figure:
+    """The speed-up, or what was predicted of it where the engine has not run."""
     found = release.speedup
+    if found is None:
+        foretold = interval(release.plan.predicted_percent, "%")
+        return Figure(title="Less latency, predicted", text=foretold, detail=f"from the table of {release.plan.device}")
     less = f"{number(100 * (1 - 1 / found.estimate))}% less time a run" if found.estimate > 0 else ""
     return Figure(title="Speed-up", text=times(found), detail=less)
 
 
 def _latency(release: Release) -> Figure:
-    found = release.bench
+    found = release.measured_on
     detail = f"{conditions(found.conditions)}; {found.device.name or 'unnamed device'}"
     return Figure(title="Latency, p50", text=latency_change(release), detail=detail)
 

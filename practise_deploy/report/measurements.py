@@ -108,8 +108,10 @@ def scenarios(found: Sequence[Scenario]) -> Table:
     )
 
 
-def reduction(speedup: Interval) -> Interval | None:
-    """The part of the latency that is gone, in percent; None where the ratio is no positive number."""
+def reduction(speedup: Interval | None) -> Interval | None:
+    """The part of the latency that is gone, in percent; None where the ratio is not known or no positive number."""
+    if speedup is None:
+        return None
     ends = (speedup.estimate, speedup.low, speedup.high)
     if not all(end > 0 for end in ends):
         return None
@@ -157,7 +159,7 @@ def checks(found: LatencyTable) -> Table:
 
 def environments(release: Release) -> Table:
     """What else the machine did while it was measured, and what that means."""
-    pair = (release.latency.environment, release.bench.environment)
+    pair = (release.latency.environment, None if release.bench is None else release.bench.environment)
     rows = [
         (title, *(missing("not recorded") if one is None else read(one) for one in pair), meaning)
         for title, read, meaning in _READINGS

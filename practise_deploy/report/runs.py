@@ -78,11 +78,14 @@ def _view(releases: Mapping[str, Release]) -> dict[str, Any]:
 
 def _lead(releases: Mapping[str, Release]) -> str:
     """The best run among those that kept their promise, in one sentence."""
-    kept = {name: release.speedup for name, release in releases.items() if release.verdict.kept}
-    if not kept:
+    many = sum(release.verdict.kept for release in releases.values())
+    if not many:
         return "No run kept its promise." if releases else "There is no run to show."
+    of = f"{many} of {len(releases)} kept their promise"
+    kept = {name: one.speedup for name, one in releases.items() if one.verdict.kept and one.speedup is not None}
+    if not kept:
+        return f"{of}; none of them ran here."
     best = max(kept, key=lambda name: kept[name].low)
-    of = f"{len(kept)} of {len(releases)} kept their promise"
     return f"{of}; the fastest of them is “{best}”: {times(kept[best])}, {confidence(kept[best])} interval."
 
 
@@ -105,11 +108,12 @@ def _sections(releases: Mapping[str, Release]) -> tuple[Section, ...]:
 
 def _identities(release: Release) -> dict[str, str]:
     """What must be equal where rows are compared."""
-    device, images = release.bench.device, release.verification
+    measured, images = release.measured_on, release.verification
+    device = measured.device
     return {
         "network": f"{release.network.name} {release.network.sha256[:8]}".strip(),
         "device": f"{device.name} {device.fingerprint[:8]}".strip(),
-        "conditions": conditions(release.bench.conditions),
+        "conditions": conditions(measured.conditions),
         "held-out images": f"{plural(images.images, 'image')} of {release.images.source}",
     }
 
@@ -130,7 +134,7 @@ def _result(name: str, release: Release) -> tuple[str, ...]:
 
 
 def _setting(name: str, release: Release) -> tuple[str, ...]:
-    bench, plan = release.bench, release.plan
+    bench, plan = release.measured_on, release.plan
     return (
         name,
         release.network.name,

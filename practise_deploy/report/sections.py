@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from practise_backends.terms import Comparison
 from practise_deploy.report import chain, measurements, tables
 from practise_deploy.report.charts.bargains import absent, bargains
 from practise_deploy.report.charts.chart import Chart
@@ -13,6 +14,7 @@ from practise_deploy.report.charts.shares import shares
 from practise_deploy.report.demands import demands, outcome, way_out
 from practise_deploy.report.facts import (
     comparison_facts,
+    compiled_facts,
     device_facts,
     images_facts,
     latency_facts,
@@ -51,7 +53,7 @@ def sections(release: Release) -> tuple[Section, ...]:
         *_frontier(release),
         _recovery(release),
         _verification(release),
-        _bench(release),
+        *_bench(release),
         *_throughput(release),
         _noise(release),
         _network(release),
@@ -138,14 +140,16 @@ def _verification(release: Release) -> Section:
     )
 
 
-def _bench(release: Release) -> Section:
+def _bench(release: Release) -> tuple[Section, ...]:
     found = release.bench
+    if found is None:
+        return ()
     pictures = _drawn(distributions(found), rounds(found))
     parts = rounds_table(found)
-    return Section(
+    section = Section(
         name="bench",
         title="How fast is it?",
-        lead=f"Every session of both networks ran once a round, in random order. {_estimator(release)}"
+        lead=f"Every session of both networks ran once a round, in random order. {_estimator(found)}"
         f"Intervals are {confidence(found.speedup)}.",
         charts=pictures,
         tables=(measurements.bench(found),),
@@ -154,11 +158,11 @@ def _bench(release: Release) -> Section:
         remarks=found.notes if pictures else (*found.notes, _NO_SAMPLES),
         more=_folded(found.discarded),
     )
+    return (section,)
 
 
-def _estimator(release: Release) -> str:
+def _estimator(found: Comparison) -> str:
     """Which estimator was taken, and why."""
-    found = release.bench
     error = found.estimator_errors_percent.get(found.estimator)
     if error is None:
         return ""
@@ -217,11 +221,19 @@ def _images(release: Release) -> Section:
 
 
 def _shipped(release: Release) -> Section:
-    return Section(name="shipped", title="The file", facts=shipped_facts(release.shipped))
+    found = release.compiled
+    strangers = tables.other_layers(found)
+    return Section(
+        name="shipped",
+        title="What runs on the device",
+        facts=(*shipped_facts(release.shipped), *compiled_facts(found)),
+        folded=(strangers,) if strangers else (),
+        remarks=found.notes,
+    )
 
 
 def _environment(release: Release) -> Section:
-    device = release.bench.device
+    device = release.measured_on.device
     strange = release.latency.device.fingerprint != device.fingerprint
     return Section(
         name="environment",

@@ -11,6 +11,7 @@ from practise_deploy.report.words import ABSENT, count, interval, listed, missin
 from practise_deploy.terms import (
     Accuracy,
     Block,
+    Compiled,
     Link,
     Plan,
     Recoverability,
@@ -196,6 +197,14 @@ def accuracies(verification: Verification) -> Table:
     )
     head = ("Network", "Top-1 accuracy", "Correct", "Images")
     return Table(title="Accuracy", head=head, rows=rows, note="Brackets hold the Wilson interval.")
+
+
+def other_layers(found: Compiled) -> Table | None:
+    """The arithmetic layers that compute in another precision; None where there is none."""
+    if not found.others:
+        return None
+    rows = tuple((name or "unnamed", kind) for name, kind in found.others.items())
+    return Table(title=f"Layers not in {found.precision}", head=("Layer", "Computes in"), rows=rows, left=(0, 1))
 
 
 def accuracy_change(verification: Verification) -> tuple[Accuracy, Accuracy] | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from practise_backends.terms import Interval
 
 ABSENT = "–"
+NOT_RUN = "the engine was built ahead and has not run"
 _MOST_DIGITS = 4
 _SIZES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -48,9 +49,9 @@ def missing(reason: str) -> str:
     return f"{ABSENT} ({reason})" if reason else ABSENT
 
 
-def times(found: Interval) -> str:
+def times(found: Interval | None) -> str:
     """A ratio of latencies, `1.24× (1.21 to 1.27)`."""
-    return interval(found, "×")
+    return interval(found, "×", absent=NOT_RUN)
 
 
 def count(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
@@ -15,12 +15,20 @@ from practise_deploy.store import write_atomically
 from practise_deploy.terms import Shipped
 
 
-def export_onnx(network: fx.GraphModule, input_shape: Sequence[int], path: Path, *, dynamic_batch: bool) -> Shipped:
+def export_onnx(
+    network: fx.GraphModule,
+    input_shape: Sequence[int],
+    path: Path,
+    *,
+    dynamic_batch: bool,
+    finish: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model,
+) -> Shipped:
     """Write the network as ONNX, checked, atomically.
 
+    finish: what else is done to it, such as another precision.
     Shapes: input_shape (batch, channels, height, width). Raises: InputError where it cannot be exported.
     """
-    model = to_onnx(network, input_shape, dynamic_batch=dynamic_batch)
+    model = finish(to_onnx(network, input_shape, dynamic_batch=dynamic_batch))
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:

@@ -88,7 +88,7 @@ def released_point(plan: Plan, bench: Comparison, verification: Verification) ->
         dropped=plan.dropped,
         recovery="finetuned",
         reduction_percent=Interval(estimate=ends[0], low=ends[1], high=ends[2], confidence=ratio.confidence),
-        accuracy=verification.accuracy.get("engine"),
+        accuracy=next(reversed(verification.accuracy.values()), None),
         agreement_percent=verification.links[-1].agreement_percent,
         drop_points=verification.drop_points,
         chosen=True,

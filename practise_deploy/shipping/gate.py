@@ -25,7 +25,7 @@ class Demands:
 
 
 def judge_gate(
-    demands: Demands, plan: Plan, bench: Comparison, verification: Verification, frontier: Frontier
+    demands: Demands, plan: Plan, bench: Comparison | None, verification: Verification, frontier: Frontier
 ) -> Gate | None:
     """Which demands hold, and the nearest set of blocks that meets all where they do not."""
     if not demands.any:
@@ -49,10 +49,10 @@ def speedup_of(reduction_percent: Interval) -> Interval:
     return Interval(estimate=estimate, low=ends[0], high=ends[1], confidence=reduction_percent.confidence)
 
 
-def _speed(asked: float | None, plan: Plan, bench: Comparison) -> tuple[Constraint, ...]:
+def _speed(asked: float | None, plan: Plan, bench: Comparison | None) -> tuple[Constraint, ...]:
     if asked is None:
         return ()
-    if plan.measured_percent is None:
+    if plan.measured_percent is None or bench is None:
         reason = (
             f"the speed-up was not measured on {plan.device}, which the table is of; "
             "measure original.onnx against model.onnx there: practise-measure compare"

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from practise_backends.terms import Comparison
+from practise_deploy.settings import flag_of
 from practise_deploy.terms import Gate, Plan, Verdict, Verification
 
 
-def judge(plan: Plan, verification: Verification, bench: Comparison, gate: Gate | None) -> Verdict:
-    """The promise: the network is faster, by the target where one was given, computes what the student computes, and
-    passes the gate where there is one.
+def judge(
+    plan: Plan, verification: Verification, bench: Comparison | None, gate: Gate | None, precision: Sequence[str] = ()
+) -> Verdict:
+    """The promise: the network is faster, by the target where one was given, computes what the student computes, in the
+    precision that was asked, and passes the gate where there is one.
 
     Where the latency table is of a device that is not at hand, the target is judged by the prediction, and said so.
+    bench: None where the engine was built ahead and ran nowhere. precision: why it is not kept.
     """
     if not verification.faithful:
         return Verdict(kept=False, exit_code=4, sentence="The shipped network does not compute what the student computes.",
                        reasons=verification.problems)  # fmt: skip
-    away = plan.measured_percent is None
-    reasons = [*(_predicted(plan) if away else _measured(plan, bench))]
+    told = _predicted(plan) if bench is None or plan.measured_percent is None else _measured(plan, bench)
+    reasons = [*told, *precision]
     if gate is not None and not gate.passed:
-        reasons += [f"{_flag(one.name)}: {one.reason}" for one in gate.constraints if not one.passed]
+        reasons += [f"{flag_of(one.name)}: {one.reason}" for one in gate.constraints if not one.passed]
         reasons.append(gate.advice)
     return Verdict(
         kept=not reasons,
@@ -54,25 +60,25 @@ def _reduction(ratio: float) -> float:
     return 100 * (1 - 1 / ratio)
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _speed(plan: Plan, bench: Comparison) -> str:
+def _speed(plan: Plan, bench: Comparison | None) -> str:
+    if bench is None:
+        return f"{_foretold(plan)}; the engine was built ahead and has not run"
     ratio = bench.speedup
     said = f"{ratio.estimate:.2f} times as fast as the original ({100 * ratio.confidence:g}% interval {ratio.low:.2f} to {ratio.high:.2f})"
     if plan.measured_percent is not None:
         return said
+    return f"{_foretold(plan)}, not measured there; on {bench.device.name} {said}"
+
+
+def _foretold(plan: Plan) -> str:
     found = plan.predicted_percent
-    return (
-        f"{found.estimate:.1f}% less latency predicted for {plan.device} ({found.low:.1f} to {found.high:.1f}), "
-        f"not measured there; on {bench.device.name} {said}"
-    )
+    return f"{found.estimate:.1f}% less latency predicted for {plan.device} ({found.low:.1f} to {found.high:.1f})"
 
 
 def _accuracy(verification: Verification) -> str:
     if verification.accuracy:
-        before, after = verification.accuracy["teacher"].percent, verification.accuracy["engine"].percent
+        found = list(verification.accuracy.values())
+        before, after = found[0].percent, found[-1].percent
         return f"top-1 {after.estimate:.1f}% against {before.estimate:.1f}% on {verification.images} held-out images"
     agreement = verification.links[-1].agreement_percent
     return f"same top-1 class as the original on {agreement.estimate:.1f}% of {verification.images} held-out images (no labels)"

@@ -29,8 +29,8 @@ def quantised(*, both: bool) -> onnx.ModelProto:
 
     nodes = [
         *pair("x"), *weight("a"), helper.make_node("Conv", ["x_d", "a"], ["h"], name="first"),
-        *(pair("h") if both else []), *(weight("b") if both else []),
-        helper.make_node("Conv", ["h_d" if both else "h", "b"], ["y_"], name="second"),
+        *pair("h"), *(weight("b") if both else [helper.make_node("Sigmoid", ["h_d"], ["s"])]),
+        helper.make_node("Conv", ["h_d" if both else "s", "b"], ["y_"], name="second"),
         *pair("y_"), helper.make_node("Identity", ["y__d"], ["y"]),
     ]  # fmt: skip
     ones = np.ones((4, 4, 1, 1))

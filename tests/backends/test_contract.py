@@ -126,7 +126,7 @@ def test_there_is_no_silent_fallback(network_file: Path, monkeypatch: pytest.Mon
         def get_providers(self) -> list[str]:
             return ["SomewhereElse", "CPUExecutionProvider"]
 
-    monkeypatch.setattr(ort, "_load", lambda *arguments: Session())
+    monkeypatch.setattr(ort, "_session", lambda *arguments: Session())
     with pytest.raises(DeviceUnavailable, match="SomewhereElse"):
         OrtBackend().compile(network_file, Conditions())
 

@@ -19,7 +19,7 @@ from practise_backends.terms import Conditions
 
 pytest.importorskip("tensorrt_rtx", reason="the extra trt-rtx is not installed")
 
-AHEAD = TensorRtOptions(targets=("sm86",))
+AHEAD = TensorRtOptions(for_=("sm86",))
 COMPUTE = Conditions(clock="gpu_compute")
 
 Write = Callable[..., Path]
@@ -86,7 +86,7 @@ def test_half_precision_of_the_file_is_kept(write: Write) -> None:
 
 
 def test_one_engine_serves_several_kinds_of_gpu(write: Write) -> None:
-    artifact = built(write([convolution()], [weight()]), TensorRtOptions(targets=("sm86", "sm89", "sm120")))
+    artifact = built(write([convolution()], [weight()]), TensorRtOptions(for_=("sm86", "sm89", "sm120")))
     assert artifact.targets == ("sm86", "sm89", "sm120")
 
 
@@ -99,7 +99,7 @@ def test_profiles_reach_other_dynamic_dimensions(write: Write) -> None:
     path = write([convolution()], [weight()], shape=(1, 3, "H", "W"))
     refused(path, "dynamic dimensions besides the batch: 1x3x?x?", "profiles={'x': Profile")
     shapes = Profile(least=(1, 3, 8, 8), best=(1, 3, 16, 16), most=(1, 3, 32, 32))
-    assert built(path, TensorRtOptions(targets=("sm86",), profiles={"x": shapes})).precision_share == 1.0
+    assert built(path, TensorRtOptions(for_=("sm86",), profiles={"x": shapes})).precision_share == 1.0
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_profiles_reach_other_dynamic_dimensions(write: Write) -> None:
 )
 def test_profile_that_cannot_be_is_refused(write: Write, profiles: dict[str, Profile], words: tuple[str, ...]) -> None:
     path = write([convolution()], [weight()], shape=("N", 3, 8, 8))
-    refused(path, *words, options=TensorRtOptions(targets=("sm86",), profiles=profiles))
+    refused(path, *words, options=TensorRtOptions(for_=("sm86",), profiles=profiles))
 
 
 QUANTISED = [
@@ -171,12 +171,12 @@ class TestErrorsThatUsersMeet:
         nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], name="linear")]
         path = write(nodes, [constant("w", np.ones((8, 4), np.float32))], shape=(1, 8))
         refused(
-            path, "'linear' cannot be built for Turing (SM75)", "FP32 GEMM", options=TensorRtOptions(targets=("sm75",))
+            path, "'linear' cannot be built for Turing (SM75)", "FP32 GEMM", options=TensorRtOptions(for_=("sm75",))
         )
 
     def test_gpu_that_nobody_knows(self, write: Write) -> None:
         path = write([convolution()], [weight()])
-        refused(path, "does not build for sm87", "sm86", "sm120", options=TensorRtOptions(targets=("sm87",)))
+        refused(path, "does not build for sm87", "sm86", "sm120", options=TensorRtOptions(for_=("sm87",)))
 
     def test_absent_file(self, tmp_path: Path) -> None:
         refused(tmp_path / "absent.onnx", "absent.onnx cannot be read", "check the path")

@@ -14,12 +14,10 @@ from torch import fx
 from practise_backends.tensorrt import TensorRtOptions, TensorRtRtxBackend
 from practise_backends.terms import Conditions
 from practise_deploy.model.blocks import droppable, find_blocks
-from practise_deploy.model.images import FitImages
 from practise_deploy.model.onnx_graph import to_onnx
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
-from practise_deploy.shipping.precision import to_fp16, to_int8
-from practise_deploy.terms import Preprocessing
+from practise_deploy.shipping.precision import in_precision
 
 pytest.importorskip("tensorrt_rtx", reason="the extra trt-rtx is not installed")
 
@@ -67,22 +65,6 @@ def convolutions(network: fx.GraphModule) -> list[str]:
     ]
 
 
-def noise(count: int) -> FitImages:
-    pixels = torch.randint(0, 256, (count, *INPUT[1:]), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    side = INPUT[-1]
-    prepared = Preprocessing(
-        channels=3, size=(side, side), resize=side, mean=(0.5,) * 3, std=(0.25,) * 3,
-        interpolation="bilinear", augment="none",
-    )  # fmt: skip
-    return FitImages(pixels, None, prepared)
-
-
-def in_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    if precision == "fp16":
-        return to_fp16(model)
-    return to_int8(model, noise(2)) if precision == "int8" else model
-
-
 def convolved(nodes: Any) -> set[str]:
     return {name for name in nodes if "Conv" in name and "Linear" not in name}
 
@@ -94,11 +76,11 @@ def test_dropped_blocks_are_gone_from_the_engine_and_nothing_was_added(
     name: str, precision: str, dynamic: bool, tmp_path: Path
 ) -> None:
     _, _, gone = networks(name)
-    backend = TensorRtRtxBackend(TensorRtOptions(targets=TARGETS))
+    backend = TensorRtRtxBackend(TensorRtOptions(for_=TARGETS))
     counts = []
     for which in ("plain", "pruned"):
         path = tmp_path / f"{which}.onnx"
-        onnx.save(in_precision(exported(name, which, dynamic), precision), path)
+        onnx.save(in_precision(exported(name, which, dynamic), precision, None, symmetric=True), path)
         artifact = backend.compile(path, Conditions(clock="gpu_compute", precision=precision))
         assert artifact.precision_share == 1.0, artifact.others
         assert artifact.targets == TARGETS

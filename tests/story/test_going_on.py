@@ -16,8 +16,8 @@ from practise_deploy.store import read_arrays
 from story.scripted import device, make_build, write_inputs
 
 ALL = {
-    "latency", "recoverability", "plan", "recover", "finetune", "export-original", "export", "verify", "bench",
-    "throughput", "frontier",
+    "latency", "recoverability", "plan", "recover", "finetune", "export-original", "export", "compile", "verify",
+    "bench", "throughput", "frontier",
 }  # fmt: skip
 Copy = Callable[[], Path]
 
@@ -53,7 +53,7 @@ def test_other_iterations_leave_measurements_and_plan_alone(copied: Copy, given:
     build = make_build(copied(), tell=told.append, **{**given, "iterations": 7})
     with device():
         assert build.release.finetuned.steps == 7
-    assert set(computed(build)) - {"export", "verify", "bench", "throughput"} == {"finetune"}
+    assert set(computed(build)) - {"export", "compile", "verify", "bench", "throughput"} == {"finetune"}
     assert "finetune: computing, because schedule changed" in told
     assert "plan: kept from the earlier run (same inputs)" in told
 

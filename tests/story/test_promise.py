@@ -82,12 +82,12 @@ def test_less_than_was_asked_breaks_the_promise(copied: Copy, given: dict[str, A
 
 
 def test_wrongly_exported_network_is_exit_4(copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
-    def export_wrongly(network: torch.fx.GraphModule, shape: Any, path: Path, *, dynamic_batch: bool) -> Any:
+    def export_wrongly(network: torch.fx.GraphModule, shape: Any, path: Path, **how: Any) -> Any:
         wrong = copy.deepcopy(network)
         if path.name == ground.MODEL:
             with torch.no_grad():
                 wrong.get_submodule("fc").weight.neg_()
-        return export_onnx(wrong, shape, path, dynamic_batch=dynamic_batch)
+        return export_onnx(wrong, shape, path, **how)
 
     monkeypatch.setattr(ground, "export_onnx", export_wrongly)
     folder = copied()

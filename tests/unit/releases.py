@@ -8,6 +8,7 @@ from practise_backends.terms import Interval
 from practise_deploy.terms import (
     Accuracy,
     Budget,
+    Compiled,
     Constraint,
     DataFacts,
     Frontier,
@@ -72,6 +73,55 @@ def shipped() -> Shipped:
         opset=18,
         nodes=71,
         dynamic_batch=False,
+    )
+
+
+def compiled() -> Compiled:
+    """On ONNX Runtime the device runs the exported file."""
+    return Compiled(
+        path="network.onnx",
+        sha256="c1" * 32,
+        bytes=85_912_345,
+        format="onnx",
+        precision="fp32",
+        precision_share=1.0,
+        others={},
+        layers=None,
+        targets=(),
+        provider="",
+        notes=(),
+    )
+
+
+def built_ahead() -> Release:
+    """A build for GPUs that are not at hand: the engine is proved, and ran nowhere."""
+    whole = release()
+    engine = replace(
+        compiled(),
+        path="network.engine",
+        format="tensorrt",
+        precision="fp16",
+        precision_share=0.975,
+        others={"head": "Float"},
+        layers=34,
+        targets=("sm86", "sm89"),
+        provider="tensorrt_rtx 1.7.1",
+    )
+    checked = replace(
+        whole.verification,
+        links=(*whole.verification.links[:2], replace(whole.verification.links[-1], after="ONNX")),
+        accuracy={name: one for name, one in whole.verification.accuracy.items() if name != "engine"},
+    )
+    return replace(
+        whole,
+        compiled=engine,
+        verification=checked,
+        plan=replace(whole.plan, measured_percent=None),
+        bench=None,
+        speedup=None,
+        throughput=(),
+        frontier=Frontier(points=(), fit_images=0, images=0),
+        gate=None,
     )
 
 
@@ -180,6 +230,7 @@ def release() -> Release:
         recovered=student("closed-form refit", 0.0212),
         finetuned=student("feature mimicking", 0.0124),
         shipped=shipped(),
+        compiled=compiled(),
         verification=verification(),
         bench=comparison(),
         throughput=throughput(),

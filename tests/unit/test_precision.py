@@ -59,7 +59,7 @@ def test_half_precision_types_every_tensor_and_keeps_the_outputs(name: str):
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_int8_is_symmetric_with_biases_in_float_and_keeps_the_outputs(name: str, dynamic: bool):
     model, fit = exported(name, dynamic=dynamic), images(24, NETWORKS[name][1])
-    quantised = to_int8(model, fit)
+    quantised = to_int8(model, fit, symmetric=True)
     constants = {tensor.name: tensor for tensor in quantised.graph.initializer}
     scales = [node for node in quantised.graph.node if node.op_type == "DequantizeLinear"]
     assert scales
@@ -76,7 +76,7 @@ def test_int8_is_symmetric_with_biases_in_float_and_keeps_the_outputs(name: str,
 
 def test_ranges_come_from_the_images_whatever_the_batch():
     fit = images(6, RESNET)
-    one, four = (to_int8(exported("resnet", batch), fit) for batch in (1, 4))
+    one, four = (to_int8(exported("resnet", batch), fit, symmetric=True) for batch in (1, 4))
     found = [
         sorted(
             float(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer

@@ -13,7 +13,7 @@ from typing import Any
 from practise_backends.device import describe_cpu, first_line
 from practise_backends.errors import CompileError, DeviceUnavailable
 from practise_backends.network import ARITHMETIC, Network, label_of, read_with_weights
-from practise_backends.tensorrt.building import Built, Order, build_engine
+from practise_backends.tensorrt.building import Built, Order, build_engine, check_targets
 from practise_backends.tensorrt.cuda import Cuda, open_cuda
 from practise_backends.tensorrt.driver import Gpu, first_gpu
 from practise_backends.tensorrt.engine import TensorRtEngine
@@ -38,7 +38,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 class TensorRtBackend:
     """Networks run by the package `tensorrt`.
 
-    Raises: BackendMissing where it is not installed.
+    Raises: BackendMissing where it is not installed; CompileError where it does not build for what the options name.
     """
 
     name = "trt"
@@ -51,6 +51,7 @@ class TensorRtBackend:
     def __init__(self, options: TensorRtOptions | None = None) -> None:
         self.options = options or TensorRtOptions()
         self.provider: Provider = import_provider(self.name)
+        check_targets(self.provider, self.options.for_)
 
     @classmethod
     def with_options(cls, **options: Any) -> TensorRtBackend:
@@ -63,8 +64,8 @@ class TensorRtBackend:
         Raises: DeviceUnavailable.
         """
         versions = {self.provider.package: self.provider.version}
-        if self.options.targets:
-            return _not_at_hand(self.options.targets, versions)
+        if self.options.for_:
+            return _not_at_hand(self.options.for_, versions)
         return _described(self._gpu, versions)
 
     def compile(
@@ -83,7 +84,7 @@ class TensorRtBackend:
         label = label_of(model)
         _refuse_doubles(network, label)
         profiles = profiles_for(network.inputs, conditions.batch, self.options, label)
-        caches = None if self.options.targets else self._caches
+        caches = None if self.options.for_ else self._caches
         order = Order(
             model=model,
             label=label,
@@ -95,9 +96,7 @@ class TensorRtBackend:
         if caches is not None and built.timings is not None:
             caches.write(build, built.timings)
         found = self._artifact(network, sha256, built, conditions)
-        return (
-            found if built.layers or self.options.targets else self._looked_into(found, network, conditions)
-        )
+        return found if built.layers or self.options.for_ else self._looked_into(found, network, conditions)
 
     def save(self, artifact: EngineArtifact, path: Path) -> None:
         """An engine as a file, its manifest beside it (see `shipped`).
@@ -112,9 +111,9 @@ class TensorRtBackend:
         Raises: BackendMissing where no package for CUDA is installed; DeviceUnavailable.
         """
         _refuse_unsupported(conditions, self.name)
-        if self.options.targets:
+        if self.options.for_:
             raise DeviceUnavailable(
-                f"this engine is built ahead for {', '.join(self.options.targets)}, and does not run here",
+                f"this engine is built ahead for {', '.join(self.options.for_)}, and does not run here",
                 remedy="open it on such a GPU; build without targets for the one at hand",
             )
         self._gpu  # noqa: B018 - a missing driver is said here, before a runtime could crash for want of it
@@ -173,8 +172,8 @@ class TensorRtBackend:
             device_fingerprint=self.device().fingerprint,
             layers=built.layers,
             others=found.others,
-            targets=self.options.targets,
-            gpu="" if self.options.targets else self._gpu.name,
+            targets=self.options.for_,
+            gpu="" if self.options.for_ else self._gpu.name,
             provider=self._called,
             notes=built.notes,
         )

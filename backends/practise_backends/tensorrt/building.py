@@ -97,18 +97,21 @@ def _config(builder: Any, provider: Provider, order: Order) -> Any:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * 2**20)
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
-    if options.targets:
-        _aim(config, provider, options.targets)
+    if options.for_:
+        _aim(config, provider, options.for_)
     if order.profiles:
         _profile(builder, config, order)
     return config
 
 
-def _aim(config: Any, provider: Provider, targets: tuple[str, ...]) -> None:
-    """Build for GPUs that are not at hand."""
-    known = provider.known_targets()
+def check_targets(provider: Provider, targets: tuple[str, ...]) -> None:
+    """Refuse to build ahead for what this package does not build for.
+
+    Raises: CompileError.
+    """
+    known = provider.known_targets() if targets else ()
     strangers = [target for target in targets if target not in known]
-    if not known:
+    if targets and not known:
         raise CompileError(
             f"{provider.package} builds for the GPU at hand alone, not for {', '.join(targets)}",
             remedy="take the backend trt-rtx for RTX GPUs, or build on the device itself",
@@ -118,6 +121,10 @@ def _aim(config: Any, provider: Provider, targets: tuple[str, ...]) -> None:
             f"{provider.package} {provider.version} does not build for {strangers[0]}",
             remedy=f"it builds for {', '.join(known)}",
         )
+
+
+def _aim(config: Any, provider: Provider, targets: tuple[str, ...]) -> None:
+    """Build for GPUs that are not at hand."""
     config.num_compute_capabilities = len(targets)
     for at, target in enumerate(targets):
         config.set_compute_capability(getattr(provider.module.ComputeCapability, target.upper()), at)

@@ -11,7 +11,7 @@ from practise_backends.terms import TensorSpec
 
 Shape = tuple[int, ...]
 
-BY_NAME = ("optimisation_level", "workspace_mib", "max_batch", "timing_cache", "cuda", "tf32")
+BY_NAME = ("for_", "optimisation_level", "workspace_mib", "max_batch", "timing_cache", "cuda", "tf32")
 """Those that a command line offers."""
 
 
@@ -28,13 +28,13 @@ class Profile:
 class TensorRtOptions:
     """What may be asked of the builder and the runtime.
 
-    targets: build ahead for these compute capabilities (`sm86`) instead of the GPU at hand.
+    for_: build ahead for these compute capabilities (`sm86`) instead of the GPU at hand.
     max_batch: the largest batch of a network whose batch is dynamic. profiles: of inputs with further dynamic
     dimensions, by the input's name. timing_cache: a folder, None for none. cuda: pycuda, torch or cuda-python;
     None takes the first that is installed. tf32: whether float32 may be multiplied in TF32.
     """
 
-    targets: tuple[str, ...] = ()
+    for_: tuple[str, ...] = ()
     optimisation_level: int | None = None
     workspace_mib: int | None = None
     max_batch: int = 8

@@ -40,8 +40,10 @@ def speedups(releases: Mapping[str, Release]) -> Chart | None:
 
 def _mark(name: str, release: Release) -> Mark | None:
     lost, found = release.verification.drop_points, release.speedup
-    if lost is None or not all(
-        math.isfinite(end) for one in (lost, found) for end in (one.estimate, one.low, one.high)
+    if (
+        lost is None
+        or found is None
+        or not all(math.isfinite(end) for one in (lost, found) for end in (one.estimate, one.low, one.high))
     ):
         return None
     kept = release.verdict.kept
