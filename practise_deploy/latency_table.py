@@ -73,7 +73,7 @@ def table_schema() -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What a plan needs a table to be of. input_shape: with the batch. here: fingerprint of the device at hand, empty
-    where it is not.
+    where it is not. ahead: it is built for what is not at hand, so the table alone says how fast that is.
     """
 
     blocks: tuple[str, ...]
@@ -82,6 +82,7 @@ class Wanted:
     conditions: Conditions
     structure_sha256: str
     here: str
+    ahead: bool = False
 
     def is_at_hand(self, table: LatencyTable) -> bool:
         """Whether the table is of this device and backend, so that a plan can be measured."""
@@ -115,6 +116,11 @@ def check_table(table: LatencyTable, wanted: Wanted, path: Path) -> None:
         raise InputError(
             f"{path} was measured with input {list(table.input_shape)}, this network has {list(wanted.input_shape)}",
             remedy="use the --batch and --input-size that the table was measured with",
+        )
+    if wanted.ahead and table.backend != wanted.backend:
+        raise InputError(
+            f"{path} was measured with backend '{table.backend}', this build is for {wanted.backend}",
+            remedy=f"measure it on the device with --backend {wanted.backend}",
         )
     for name in ("threads", "precision"):
         theirs, ours = getattr(table.conditions, name), getattr(wanted.conditions, name)

@@ -64,7 +64,9 @@ def _speed(plan: Plan, bench: Comparison | None) -> str:
     if bench is None:
         return f"{_foretold(plan)}; the engine was built ahead and has not run"
     ratio = bench.speedup
-    said = f"{ratio.estimate:.2f} times as fast as the original ({100 * ratio.confidence:g}% interval {ratio.low:.2f} to {ratio.high:.2f})"
+    kind = bench.conditions.precision
+    original = "the original" if kind == "fp32" else f"the original in {kind}"
+    said = f"{ratio.estimate:.2f} times as fast as {original} ({100 * ratio.confidence:g}% interval {ratio.low:.2f} to {ratio.high:.2f})"
     if plan.measured_percent is not None:
         return said
     return f"{_foretold(plan)}, not measured there; on {bench.device.name} {said}"

@@ -80,7 +80,7 @@ def test_manifest_that_lacks_a_part_is_refused(written: Path) -> None:
 
 def test_engine_without_its_manifest_is_refused(written: Path) -> None:
     manifest_of(written).unlink()
-    with pytest.raises(CompileError, match="copy both files|no manifest"):
+    with pytest.raises(CompileError, match="no manifest"):
         read_engine(written)
 
 
@@ -92,7 +92,7 @@ def fits(
 
 def test_engine_runs_on_what_it_was_built_for_alone() -> None:
     fits()
-    with pytest.raises(DeviceUnavailable, match="was built with tensorrt_rtx 1.7.1, here is tensorrt 10.3"):
+    with pytest.raises(DeviceUnavailable, match=r"was built with tensorrt_rtx 1\.7\.1, here is tensorrt 10\.3"):
         fits(provider="tensorrt 10.3")
     with pytest.raises(DeviceUnavailable, match="sm86, sm89; B is sm120") as found:
         fits(gpu="B", sm="12.0")
