@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from practise_backends.catalog import clocks_of, load_backend
+from practise_backends.catalog import check_timing, clocks_of, load_backend
 from practise_backends.errors import BackendError
-from practise_backends.tensorrt.options import BY_NAME
+from practise_backends.tensorrt.options import asked_of
 from practise_backends.terms import Backend, Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings
@@ -20,29 +20,16 @@ def backend_of(settings: Settings) -> Backend:
     try:
         backend = load_backend(settings.backend, options_of(settings))
         backend.device()
+        check_timing(backend, settings.clock, cuda_graph=settings.cuda_graph)
     except BackendError as error:
         kind = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
         raise kind(error.message, remedy=error.remedy) from None
-    _check_conditions(settings, clocks_of(backend))
     return backend
-
-
-def _check_conditions(settings: Settings, clocks: tuple[str, ...]) -> None:
-    """Refuse at once what the backend could not time."""
-    if settings.clock is not None and settings.clock not in clocks:
-        raise InputError(
-            f"backend '{settings.backend}' has no --clock {settings.clock}", remedy=f"it has {', '.join(clocks)}"
-        )
-    if settings.cuda_graph and "gpu_compute" not in clocks:
-        raise InputError(
-            f"backend '{settings.backend}' has no --cuda-graph", remedy="leave it out, or give --backend trt or trt-rtx"
-        )
 
 
 def options_of(settings: Settings) -> dict[str, Any]:
     """What the settings ask of the backend itself, where it is not the default anyway."""
-    default = {name: Settings.model_fields[name].default for name in BY_NAME}
-    return {name: value for name in BY_NAME if (value := getattr(settings, name)) != default[name]}
+    return asked_of(settings)
 
 
 def conditions_of(settings: Settings, backend: Backend) -> Conditions:

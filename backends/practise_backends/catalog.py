@@ -42,6 +42,23 @@ def clocks_of(backend: Backend) -> tuple[str, ...]:
     return clocks
 
 
+def check_timing(backend: Backend, clock: str | None, *, cuda_graph: bool) -> None:
+    """Refuse at once what the backend could not time; no clock is its first one.
+
+    Raises: BackendError.
+    """
+    clocks = clocks_of(backend)
+    if clock is not None and clock not in clocks:
+        raise BackendError(
+            f"backend '{backend.name}' has no --clock {clock}", remedy=f"it has {', '.join(clocks)}"
+        )
+    if cuda_graph and "gpu_compute" not in clocks:
+        raise BackendError(
+            f"backend '{backend.name}' has no --cuda-graph",
+            remedy="leave it out, or give --backend trt or trt-rtx",
+        )
+
+
 def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
     """A backend with options; the first one that it lacks is refused."""
     known = getattr(kind, "option_names", ())

@@ -18,7 +18,7 @@ from practise_backends.bench import Benchmark, Extras, bench
 from practise_backends.compare import compare
 from practise_backends.errors import BackendError, CompileError
 from practise_backends.files import write_file
-from practise_backends.options import BenchOptions, CompareOptions, Options
+from practise_backends.options import BenchOptions, CompareOptions, Measuring, Options
 from practise_backends.render import (
     benchmark_markdown,
     comparison_markdown,
@@ -26,6 +26,7 @@ from practise_backends.render import (
     requirement_junit,
 )
 from practise_backends.requirement import Requirement, require
+from practise_backends.tensorrt.options import asked_of
 from practise_backends.terms import Arrays, Bench, Comparison, Conditions, Patience, Progress
 
 _SPARE = 0.2
@@ -79,23 +80,35 @@ def bench_file(file: Path, options: BenchOptions, progress: Progress | None = No
 
 
 def bench_of(options: Options) -> Bench:
+    """Where files are measured as the options ask.
+
+    Raises: BackendMissing; BackendError where the backend lacks an option.
+    """
+    found = stand_of(options)
+    patience = replace(found.patience, sessions=options.sessions)
+    return replace(found, patience=patience, shapes=dict(options.shape))
+
+
+def stand_of(options: Measuring) -> Bench:
     """The device and the conditions that the options ask for; a tenth of the budget, at most 2 s, is warm-up.
 
-    Raises: BackendMissing.
+    Raises: BackendMissing; BackendError where the backend lacks an option.
     """
-    backend = catalog.load_backend(options.backend)
-    clock = catalog.clocks_of(backend)[0]
-    return Bench(
-        backend=backend,
-        conditions=Conditions(batch=options.batch, threads=options.threads, clock=clock, seed=options.seed),
-        patience=Patience(
-            budget_s=options.budget_s,
-            warmup_s=min(2.0, options.budget_s / 10),
-            sessions=options.sessions,
-            keep_throttled=options.keep_throttled,
-        ),
-        shapes=dict(options.shape),
+    backend = catalog.load_backend(options.backend, asked_of(options))
+    catalog.check_timing(backend, options.clock, cuda_graph=options.cuda_graph)
+    conditions = Conditions(
+        batch=options.batch,
+        threads=options.threads,
+        clock=options.clock or catalog.clocks_of(backend)[0],
+        cuda_graph=options.cuda_graph,
+        seed=options.seed,
     )
+    patience = Patience(
+        budget_s=options.budget_s,
+        warmup_s=min(2.0, options.budget_s / 10),
+        keep_throttled=options.keep_throttled,
+    )
+    return Bench(backend=backend, conditions=conditions, patience=patience)
 
 
 def _decisive(options: CompareOptions) -> Bench:
