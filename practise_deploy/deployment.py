@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from practise_backends import catalog
 from practise_backends.catalog import check_timing, clocks_of, load_backend
 from practise_backends.errors import BackendError
+from practise_backends.options import Measuring, flags_of
 from practise_backends.tensorrt.options import asked_of
 from practise_backends.terms import Backend, Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
@@ -17,14 +21,29 @@ def backend_of(settings: Settings) -> Backend:
 
     Raises: EnvironmentProblem where a package or the device is missing; InputError where it lacks an option.
     """
-    try:
+    with _our_errors():
         backend = load_backend(settings.backend, options_of(settings))
         backend.device()
         check_timing(backend, settings.clock, cuda_graph=settings.cuda_graph)
+    return backend
+
+
+def check_asked(settings: Settings) -> None:
+    """The backend is known and has what is asked of it; neither its package nor its device need be at hand.
+
+    Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
+    """
+    with _our_errors():
+        catalog.check_asked(settings.backend, options_of(settings), settings.clock, cuda_graph=settings.cuda_graph)
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    try:
+        yield
     except BackendError as error:
         kind = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
         raise kind(error.message, remedy=error.remedy) from None
-    return backend
 
 
 def options_of(settings: Settings) -> dict[str, Any]:
@@ -41,3 +60,9 @@ def conditions_of(settings: Settings, backend: Backend) -> Conditions:
         cuda_graph=settings.cuda_graph,
         seed=settings.seed,
     )
+
+
+def measuring_of(settings: Settings) -> Measuring:
+    """The same, as the command line of the device half takes it."""
+    names = {flag.name: "measure_budget_s" if flag.name == "budget_s" else flag.name for flag in flags_of(Measuring)}
+    return Measuring(**{name: getattr(settings, own) for name, own in names.items()})

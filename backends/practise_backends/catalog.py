@@ -23,23 +23,27 @@ def load_backend(name: str, options: Mapping[str, Any] | None = None) -> Backend
     Raises: BackendMissing where the name is unknown, or a package that the backend needs is absent; BackendError where
     it has no such option.
     """
-    found = _found()
-    if name not in found:
-        raise _unknown(name)
+    kind = _kind(name)
     try:
-        kind = found[name].load()
         return cast(Backend, _configured(name, kind, options) if options else kind())
     except ImportError as error:
-        raise BackendMissing(
-            f"backend '{name}' needs a package that is not installed: {error}",
-            remedy=f'pip install "practise-backends[{name}]"',
-        ) from error
+        raise _lacking(name, error) from error
 
 
 def clocks_of(backend: Backend) -> tuple[str, ...]:
     """What a backend can time, the one it takes where nothing else is asked first; the whole run, where it names none."""
     clocks: tuple[str, ...] = getattr(backend, "clocks", ("end_to_end",))
     return clocks
+
+
+def check_asked(name: str, options: Mapping[str, Any], clock: str | None, *, cuda_graph: bool) -> None:
+    """Refuse what a backend could not do, as far as it tells without its package and its device.
+
+    Raises: BackendMissing where the name is unknown; BackendError where it lacks an option.
+    """
+    kind = _kind(name)
+    _check_options(name, kind, options)
+    check_timing(kind, clock, cuda_graph=cuda_graph)
 
 
 def check_timing(backend: Backend, clock: str | None, *, cuda_graph: bool) -> None:
@@ -59,8 +63,32 @@ def check_timing(backend: Backend, clock: str | None, *, cuda_graph: bool) -> No
         )
 
 
+def _kind(name: str) -> Any:
+    """The class of the backend of that name."""
+    found = _found()
+    if name not in found:
+        raise _unknown(name)
+    try:
+        return found[name].load()
+    except ImportError as error:
+        raise _lacking(name, error) from error
+
+
+def _lacking(name: str, error: ImportError) -> BackendMissing:
+    return BackendMissing(
+        f"backend '{name}' needs a package that is not installed: {error}",
+        remedy=f'pip install "practise-backends[{name}]"',
+    )
+
+
 def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
-    """A backend with options; the first one that it lacks is refused."""
+    """A backend with options."""
+    _check_options(name, kind, options)
+    return kind.with_options(**options)
+
+
+def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
+    """Refuse the first option that the backend lacks."""
     known = getattr(kind, "option_names", ())
     for option in options:
         if option not in known:
@@ -68,7 +96,6 @@ def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
             raise BackendError(
                 f"backend '{name}' has no {_flag(option)}", remedy=f"leave it out; '{name}' takes {takes}"
             )
-    return kind.with_options(**options)
 
 
 def _flag(option: str) -> str:

@@ -208,6 +208,21 @@ class Options(Measuring):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions(Measuring):
+    """How to measure a kit, where its maker's wishes are not to hold, and where to put the table."""
+
+    output: Path | None = field(
+        default=None,
+        metadata=_flag(
+            "write the table there, its raw samples beside it (default: latency.json in the kit)",
+            Path,
+            "FILE.json",
+        ),
+    )
+    json: bool = field(default=False, metadata=_flag("print exactly one JSON document"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions(Options):
     """How to compare two networks. min_speedup: None asks for faster, that is surely above 1."""
 

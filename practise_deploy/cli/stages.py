@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from annotated_types import Ge
 
-from practise_deploy.cli import files, tables
+from practise_deploy.cli import files, kits, tables
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add
 from practise_deploy.errors import InputError, PractiseError
 from practise_deploy.settings import EMBEDDED, Settings, read_settings
@@ -40,13 +40,29 @@ _OWN: dict[str, Any] = {
 }
 
 
+def _at_hand(settings: Settings) -> None:
+    """The backend, its package and its device are here."""
+    from practise_deploy.deployment import backend_of
+
+    backend_of(settings)
+
+
+def _known(settings: Settings) -> None:
+    """There is such a backend; its package and its device may be elsewhere."""
+    from practise_deploy.deployment import check_asked
+
+    check_asked(settings)
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A command: the record it ends with, how to show it, the steps that --fresh computes again.
 
+    preflight: finds what is wrong with the backend before torch is imported, which takes seconds.
     needs: finds what is missing or broken before anything is measured or written.
     over_files: the same question about a file or a finished run instead of a network; None where it has none.
-    keep: what else becomes of the result, by the command's further flags.
+    keep: what else becomes of the result, by the command's further flags. further: flags of its own.
+    of_a_run: a run folder may be named for the network that it holds.
     """
 
     name: str
@@ -55,15 +71,19 @@ class Stage:
     show: Callable[[Console, Build], None]
     steps: tuple[str, ...] = ()
     code: Callable[[Build], int] = lambda _: 0
+    preflight: Callable[[Settings], None] = _at_hand
     needs: Callable[[Build], object] = lambda build: build.check()
     structure_only: bool = False
     over_files: files.OverFiles | None = None
     keep: Callable[[Build, Given], None] = lambda build, extra: None
+    further: tuple[Parameter, ...] = ()
+    of_a_run: bool = False
 
 
 def _add(stage: Stage) -> None:
     """Register a stage; its flags are the settings, each under the name it has there."""
-    over, further = stage.over_files, stage.over_files.parameters if stage.over_files else []
+    over = stage.over_files
+    further = [*stage.further, *(over.parameters if over is not None else ())]
 
     def run(given: Given) -> int:
         own = {name: given.pop(name) for name in _OWN}
@@ -75,8 +95,11 @@ def _add(stage: Stage) -> None:
         return _run(stage, own, given, extra)
 
     own = [Parameter(n, a, None if n in ("network", "config") else False) for n, a in _OWN.items()]
-    if over is not None:
-        words = f"{over.target}, {NETWORK}" if "network" not in over.stays else NETWORK
+    target = (
+        over.target if over is not None and "network" not in over.stays else "a run folder" if stage.of_a_run else ""
+    )
+    if target:
+        words = f"{target}, {NETWORK}"
         own[0] = Parameter("network", Annotated[str | None, typer.Argument(help=words, show_default=False)])
     flags = [Parameter(n, _option(n)) for n in Settings.model_fields if n != "network"]
     add(stage.name, stage.help, run, [*own, *flags, *further])
@@ -112,11 +135,10 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
 
     console = Console(quiet=own["quiet"])
     asked = {name: value for name, value in given.items() if value is not None}
+    if stage.of_a_run:
+        own, asked = kits.in_its_run(own, asked)
     settings = _settings(stage.name, own["network"], own["config"], asked, console.note)
-    if stage.name != "inspect":
-        from practise_deploy.deployment import backend_of
-
-        backend_of(settings)  # before torch is imported, which takes seconds
+    stage.preflight(settings)
     from practise_deploy.build import Build
     from practise_deploy.store import Run
 
@@ -125,6 +147,7 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
     build = Build(
         settings, run, console.progress, command=settings.command("build"), structure_only=stage.structure_only
     )
+    build.kit_folder = extra.get(kits.PLACE.name)
     with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print: stdout is the result's alone
         stage.needs(build)
         for note in build.network.facts.notes:
@@ -231,12 +254,15 @@ STEPS = (
 STAGES = (
     Stage("inspect", "Show the network's blocks, and why the others cannot be dropped.", _inspection,
           lambda c, b: c.show_blocks(b.blocks, b.network.facts), code=_any_droppable,
-          needs=lambda b: b.network, structure_only=True),
+          preflight=lambda _: None, needs=lambda b: b.network, structure_only=True),
     Stage("latency", "Measure what every block costs on the device.", lambda b: b.latency,
           lambda c, b: c.show_latency(b.latency), ("latency",),
           needs=lambda b: (b.backend, b.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.reached_plan else 1),
+    Stage("kit", "Write a folder that measures what every block costs on a device without this tool.", lambda b: b.kit,
+          lambda c, b: c.show_kit(b.kit), preflight=_known, needs=lambda b: (b.kit_place, b.candidates),
+          structure_only=True, further=(kits.PLACE,), of_a_run=True),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
           _show_students, ("recover", "finetune")),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,
