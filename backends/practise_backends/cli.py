@@ -47,10 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _spelled_out(arguments: Sequence[str]) -> Sequence[str]:
-    """`practise-measure kit/` is `practise-measure table kit/`: the first word is a folder or a path, no command."""
-    first = arguments[0] if arguments else "-"
-    is_place = Path(first).is_dir() or any(mark in first for mark in "./\\")
-    return ["table", *arguments] if first not in COMMANDS and first[0] != "-" and is_place else arguments
+    """`practise-measure kit/` is `practise-measure table kit/`: what is no command is a folder or a path."""
+    first = arguments[0] if arguments else ""
+    if first in ("", *COMMANDS, "-h", "--help", "--version"):
+        return arguments
+    is_place = any(mark in first for mark in "./\\") or any(Path(each).is_dir() for each in arguments)
+    return ["table", *arguments] if is_place else arguments
 
 
 def _refuse(message: str, remedy: str, code: int) -> int:
@@ -87,7 +89,7 @@ def _table(given: argparse.Namespace) -> int:
     asked = {one.name: value for one in fields(Measuring) if (value := getattr(given, one.name)) is not None}
     found, kit, place = table_of_kit(given.kit, asked, given.output, _screen())
     _print(to_json(found) if given.json else table_text(found))
-    sys.stderr.write(next_step(kit, place))
+    sys.stderr.write(next_step(kit, found, place))
     return KEPT
 
 
@@ -186,7 +188,7 @@ def _add_flags(
 def _default(flag: Flag, options: type) -> str:
     """What holds where an option is not given, in a help text."""
     if options is TableOptions and flag.name in {one.name for one in fields(Measuring)}:
-        return " (default: the kit's)"
+        return "" if "(default:" in flag.help else " (default: the kit's)"
     return "" if flag.default in (None, ()) else f" (default: {flag.default})"
 
 

@@ -41,12 +41,20 @@ def savings(found: list[Saving]) -> Grid:
     return Grid(head=head, rows=rows)
 
 
-def next_step(kit: Kit, place: Path) -> str:
-    """Where the table went, and how a plan is made with it."""
+def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
+    """Where the table went, and how a plan is made with it: for what was measured, where that is not what was asked."""
+    otherwise = "".join(
+        f" --{name} {measured}"
+        for name, asked, measured in (
+            ("backend", kit.asked.backend, table.backend),
+            ("threads", kit.asked.threads, table.conditions.threads),
+        )
+        if asked != measured
+    )
     return (
         f"written: {place}, and its raw samples: {samples_beside(place)}\n"
         f"next, where practise-deploy is and {place.name} was copied to:\n"
-        f"  {printable(kit.plan)} --latency-table {place.name}\n"
+        f"  {printable(kit.plan)}{otherwise} --latency-table {place.name}\n"
     )
 
 

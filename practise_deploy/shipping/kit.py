@@ -18,6 +18,7 @@ from practise_deploy.shipping.kit_readme import install_line, kit_readme
 from practise_deploy.shipping.wheel import device_wheel
 
 NETWORKS, README = "networks", "README.md"
+_ELSEWHERE = "name another folder with --kit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ def write_kit(kit: Kit, folder: Path, make: Callable[[Path], Callable[[Dropped],
 def check_place(folder: Path) -> None:
     """Refuse a folder that holds anything but a kit: a new kit takes the whole place.
 
-    Raises: InputError.
+    Raises: InputError; EnvironmentProblem where nothing can be written there.
     """
     if folder.is_dir():
         found = {path.name for path in folder.iterdir()}
@@ -84,7 +85,10 @@ def check_place(folder: Path) -> None:
                 remedy="move it away, or name another folder with --kit",
             )
     elif folder.exists():
-        raise InputError(f"{folder} is a file", remedy="name another folder with --kit")
+        raise InputError(f"{folder} is a file", remedy=_ELSEWHERE)
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not os.access(above, os.W_OK):
+        raise EnvironmentProblem(f"cannot write the kit {folder}: {above} is not writable", remedy=_ELSEWHERE)
 
 
 def _is_tool(name: str) -> bool:
@@ -123,5 +127,5 @@ def _replacing(folder: Path) -> Iterator[Path]:
             os.replace(fresh, folder)
     except OSError as error:
         raise EnvironmentProblem(
-            f"cannot write the kit {folder}: {error.strerror or error}", remedy="name another folder with --kit"
+            f"cannot write the kit {folder}: {error.strerror or error}", remedy=_ELSEWHERE
         ) from None

@@ -14,7 +14,8 @@ practise-measure .
 ```
 
 It takes minutes: {networks} networks are opened, then measured for {budget_s:g} s, with backend {backend}, batch {batch}, {precision}.
-`practise-measure table --help` lists what can be asked otherwise, for instance `practise-measure . --threads 4`. {jetson}
+`practise-measure table --help` lists what can be asked otherwise, for instance `practise-measure . --threads 4`.
+{jetson}
 Where nothing can be installed, but numpy and the backend's package are there, the wheel runs as it is:
 `PYTHONPATH={wheel} python3 -m practise_backends.cli .`
 
@@ -24,11 +25,9 @@ Bring `latency.json` home, with `latency.npz`, its raw samples, beside it; there
 {plan} --latency-table latency.json
 ```
 
-`networks/weights.bin` holds the network's weights ({weights}). The sha256 of every network is in `kit.json`.
-Made by {made_by}.
+Made by {made_by}. Weights, in `networks/weights.bin`: {weights}. The sha256 of every network is in `kit.json`.
 """
 _JETSON = """
-
 On a Jetson, JetPack brings numpy and TensorRT along. With its own python3, or in an environment made with
 `--system-site-packages`, `pip install --no-deps ./{wheel}` takes what is there; `practise-measure .` says which
 package for CUDA to add (`pip install cuda-python`, for instance) where there is none.
