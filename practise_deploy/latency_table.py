@@ -90,11 +90,6 @@ def check_table(table: LatencyTable, wanted: Wanted, path: Path) -> None:
 
     Raises: InputError.
     """
-    if table.structure_sha256 and table.structure_sha256 != wanted.structure_sha256:
-        raise InputError(
-            f"{path} was measured on another network ({table.network}): its blocks differ from this one's",
-            remedy="give the table of this network",
-        )
     own, told = set(wanted.blocks), {saving.block for saving in table.savings}
     strangers = sorted(told - own)
     if strangers or not told:
@@ -112,6 +107,11 @@ def check_table(table: LatencyTable, wanted: Wanted, path: Path) -> None:
         raise InputError(
             f"{path} was measured with input {list(table.input_shape)}, this network has {list(wanted.input_shape)}",
             remedy="use the --batch and --input-size that the table was measured with",
+        )
+    if table.structure_sha256 and table.structure_sha256 != wanted.structure_sha256:
+        raise InputError(
+            f"{path} was measured on another network ({table.network}): its blocks differ from this one's",
+            remedy="give the table of this network",
         )
     for name in ("threads", "precision"):
         theirs, ours = getattr(table.conditions, name), getattr(wanted.conditions, name)
