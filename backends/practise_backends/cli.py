@@ -51,7 +51,7 @@ def _spelled_out(arguments: Sequence[str]) -> Sequence[str]:
     first = arguments[0] if arguments else ""
     if first in ("", *COMMANDS, "-h", "--help", "--version"):
         return arguments
-    is_place = any(mark in first for mark in "./\\") or any(Path(each).is_dir() for each in arguments)
+    is_place = any(mark in first for mark in "/\\") or any(Path(each).is_dir() for each in arguments)
     return ["table", *arguments] if is_place else arguments
 
 

@@ -92,6 +92,10 @@ def read_kit(folder: Path) -> Kit:
 def _document(folder: Path) -> dict[str, Any]:
     """What `kit.json` holds, of this schema."""
     path = folder / MANIFEST
+    if folder.is_file():
+        raise BackendError(
+            f"{folder} is a file; a kit is a folder", remedy=f"a network: practise-measure bench {folder}"
+        )
     if not folder.is_dir():
         raise BackendError(f"there is no folder {folder}", remedy="check the path")
     if not path.is_file():

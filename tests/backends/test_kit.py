@@ -198,6 +198,7 @@ def test_json_is_the_document_that_is_written(
     ("words", "code", "said"),
     [
         (["nosuch/"], 2, "there is no folder nosuch"),
+        (["{kit}/networks/a0.onnx"], 2, "a0.onnx is a file; a kit is a folder; a network: practise-measure bench"),
         (["{empty}"], 2, "it holds no kit.json"),
         (["{kit}", "--batch", "4"], 2, "have batch 1, not 4"),
         (["{kit}", "--output", "{kit}/t.npz"], 2, "its samples are .npz"),
