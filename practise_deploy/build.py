@@ -28,6 +28,7 @@ from practise_deploy.planning.latency import Variants, measure_reductions
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.pruning import Pruning
 from practise_deploy.results import write_results
+from practise_deploy.settings import EMBEDDED
 from practise_deploy.shipping.batching import with_any_batch
 from practise_deploy.shipping.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
 from practise_deploy.shipping.gate import Demands, judge_gate
@@ -241,9 +242,16 @@ class Build(Pruning):
             design=design_of(cuts, self.settings.seed),
             networks=(),
             sha256={},
-            plan=self.settings.model_copy(update={"latency_table": None}).command("plan"),
+            plan=self._plan_command,
             made_by=f"practise-deploy {version('practise-deploy')}",
         )
+
+    @property
+    def _plan_command(self) -> str:
+        """How a plan is made of what is asked here; the images are left open where none were named."""
+        command = self.settings.model_copy(update={"latency_table": None}).command("plan")
+        has_images = self.settings.data is not None or self.settings.network == EMBEDDED
+        return command if has_images else f"{command} --data IMAGES"
 
     # What the chapters share.
 

@@ -189,12 +189,14 @@ def _asked(settings: Given) -> Given:
 
 def _as_built(run: Path, asked: Given) -> Given:
     """The conditions of a finished run that were not asked otherwise; what is of its backend alone goes with that."""
+    from practise_backends.tensorrt.options import asked_of
     from practise_deploy.results import read_release
 
-    built = read_release(run).bench
+    built, kept = read_release(run).bench, run / "settings.json"
     found: Given = {"batch": built.conditions.batch, "threads": built.conditions.threads, "backend": built.backend}
     if asked.get("backend", built.backend) == built.backend:
         found |= {"clock": built.conditions.clock, "cuda_graph": built.conditions.cuda_graph}
+        found |= asked_of(read_settings({}, file=kept)) if kept.is_file() else {}
     return {name: value for name, value in found.items() if name not in asked}
 
 

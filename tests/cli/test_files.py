@@ -245,6 +245,20 @@ def test_options_of_a_backend_reach_it_from_commands_over_files(
     assert found == [("trt", own)]
 
 
+def test_bench_of_a_run_asks_of_the_backend_what_the_build_asked(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch):
+    found: list[Any] = []
+
+    def load(name: str, options: Any) -> Any:
+        found.append(options)
+        raise BackendMissing("not here", remedy="install it")
+
+    monkeypatch.setattr("practise_backends.catalog.load_backend", load)
+    (run / "settings.json").write_text(json.dumps({"schema": 1, "tf32": False, "workspace_mib": 64, "drop": 2}))
+    for words in ((), ("--workspace-mib", 32), ("--backend", "another")):
+        refused(cli("bench", run, *words), 3, "not here")
+    assert found == [{"tf32": False, "workspace_mib": 64}, {"tf32": False, "workspace_mib": 32}, {}]
+
+
 def test_bench_of_a_run_keeps_to_its_clock_unless_the_backend_is_another(cli: Cli, run: Path):
     built = release().bench
     clock = replace(built, conditions=replace(built.conditions, clock="gpu_compute"))

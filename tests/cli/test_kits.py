@@ -28,7 +28,7 @@ def test_kit_of_a_network_lies_in_its_run_folder(cli: Cli, network: str):
     assert said.document["folder"] == "r/kit"
     kit = read_kit(Path("r/kit"))
     assert kit.asked.threads == 2 and kit.network == network
-    assert kit.plan == f"practise-deploy plan {network} --out r --threads 2"
+    assert kit.plan == f"practise-deploy plan {network} --out r --threads 2 --data IMAGES"
     assert json.loads(Path("r/settings.json").read_text())["threads"] == 2
 
 
