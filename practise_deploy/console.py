@@ -28,7 +28,8 @@ from practise_deploy.report.facts import (
 from practise_deploy.report.headline import latency_change, quality, speed
 from practise_deploy.report.table_diff import diff_facts, diff_table
 from practise_deploy.report.tables import Table
-from practise_deploy.report.words import confidence, count, duration, listed
+from practise_deploy.report.words import confidence, count, duration, listed, plural, size
+from practise_deploy.shipping.kit import WrittenKit
 from practise_deploy.terms import (
     Block,
     NetworkFacts,
@@ -110,6 +111,20 @@ class Console:
         """Two devices, or two measurements, block by block."""
         self._table(diff_table(found))
         self._facts("", diff_facts(found))
+
+    def show_kit(self, found: WrittenKit) -> None:
+        """Where the kit is, and what to do with it."""
+        self._facts(
+            f"Kit of {found.network}",
+            (
+                ("Folder", found.folder),
+                ("Networks", f"{found.networks}, the original among them, for {plural(found.blocks, 'block')}"),
+                ("Conditions", f"backend {found.backend}, batch {found.batch}, {found.precision}"),
+                ("Size", size(found.bytes)),
+                ("Copy it, and there", " && ".join(found.commands)),
+                ("With latency.json, here", found.plan),
+            ),
+        )
 
     def show_plan(self, plan: Plan, recoverability: Sequence[Recoverability]) -> None:
         """Which blocks go, and why the others stay."""

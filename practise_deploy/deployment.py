@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from practise_backends.catalog import clocks_of, load_backend, precisions_of
+from practise_backends import catalog
+from practise_backends.catalog import Wanted, clocks_of, load_backend
 from practise_backends.errors import BackendError
-from practise_backends.tensorrt.options import BY_NAME
+from practise_backends.options import Measuring, flags_of
+from practise_backends.tensorrt.options import asked_of
 from practise_backends.terms import Backend, Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings
@@ -23,13 +27,10 @@ def backend_of(settings: Settings) -> Backend:
     Raises: EnvironmentProblem where a package or the device is missing; InputError where it lacks an option, or where
     what it is built ahead for was never measured.
     """
-    try:
+    with _our_errors():
         backend = load_backend(settings.backend, options_of(settings))
         backend.device()
-    except BackendError as error:
-        kind = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
-        raise kind(error.message, remedy=error.remedy) from None
-    _check_conditions(settings, backend)
+        catalog.check_wanted(backend, _wanted(settings))
     if settings.for_ and settings.latency_table is None:
         raise InputError(
             f"--for {','.join(settings.for_)} builds for GPUs that are not at hand, so what a block costs there must be known",
@@ -38,28 +39,31 @@ def backend_of(settings: Settings) -> Backend:
     return backend
 
 
-def _check_conditions(settings: Settings, backend: Backend) -> None:
-    """Refuse at once what the backend could not run or time."""
-    clocks, precisions = clocks_of(backend), precisions_of(backend)
-    if settings.precision not in precisions:
-        raise InputError(
-            f"backend '{settings.backend}' has no --precision {settings.precision}",
-            remedy=f"it has {', '.join(precisions)}",
-        )
-    if settings.clock is not None and settings.clock not in clocks:
-        raise InputError(
-            f"backend '{settings.backend}' has no --clock {settings.clock}", remedy=f"it has {', '.join(clocks)}"
-        )
-    if settings.cuda_graph and "gpu_compute" not in clocks:
-        raise InputError(
-            f"backend '{settings.backend}' has no --cuda-graph", remedy="leave it out, or give --backend trt or trt-rtx"
-        )
+def check_asked(settings: Settings) -> None:
+    """The backend is known and has what is asked of it; neither its package nor its device need be at hand.
+
+    Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
+    """
+    with _our_errors():
+        catalog.check_asked(settings.backend, options_of(settings), _wanted(settings))
+
+
+def _wanted(settings: Settings) -> Wanted:
+    return Wanted(precision=settings.precision, clock=settings.clock, cuda_graph=settings.cuda_graph)
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    try:
+        yield
+    except BackendError as error:
+        kind = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
+        raise kind(error.message, remedy=error.remedy) from None
 
 
 def options_of(settings: Settings) -> dict[str, Any]:
     """What the settings ask of the backend itself, where it is not the default anyway."""
-    default = {name: Settings.model_fields[name].default for name in BY_NAME}
-    return {name: value for name in BY_NAME if (value := getattr(settings, name)) != default[name]}
+    return asked_of(settings)
 
 
 def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:
@@ -78,3 +82,9 @@ def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:
 def reads_symmetric_int8(settings: Settings) -> bool:
     """Whether the backend reads int8 in TensorRT's form rather than in ONNX Runtime's (see `shipping.precision`)."""
     return settings.backend != "ort"
+
+
+def measuring_of(settings: Settings) -> Measuring:
+    """The same, as the command line of the device half takes it."""
+    names = {flag.name: "measure_budget_s" if flag.name == "budget_s" else flag.name for flag in flags_of(Measuring)}
+    return Measuring(**{name: getattr(settings, own) for name, own in names.items()})

@@ -12,6 +12,7 @@ from importlib.metadata import version
 import onnx
 import torch
 
+from practise_backends.table import RANKING_SHARE
 from practise_backends.terms import Backend, Bench, Conditions, Patience, Progress
 from practise_deploy.deployment import backend_of, conditions_of, options_of, reads_symmetric_int8
 from practise_deploy.errors import EnvironmentProblem
@@ -113,8 +114,8 @@ class Ground:
 
     @property
     def ranking_stand(self) -> Bench:
-        """The same, where a saving known to a twentieth of itself is known well enough."""
-        return replace(self.stand, patience=replace(self.patience, enough_share=0.05))
+        """The same, where savings known well enough to rank blocks are known well enough."""
+        return replace(self.stand, patience=replace(self.patience, enough_share=RANKING_SHARE))
 
     @cached_property
     def structure_sha256(self) -> str:

@@ -8,24 +8,23 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from practise_backends import documents
+from practise_backends.errors import BackendError
 from practise_backends.terms import SCHEMA, Conditions, LatencyTable
-from practise_deploy.errors import InputError
-from practise_deploy.store import to_json, write_arrays, write_atomically
+from practise_deploy.errors import EnvironmentProblem, InputError
 
 
 def write_table(table: LatencyTable, path: Path) -> tuple[Path, Path]:
     """A table as a portable file, and its raw samples beside it as .npz; gives both paths.
 
-    Raises: InputError where the path is that of the samples.
+    Raises: InputError where the path is that of the samples; EnvironmentProblem where it cannot be written.
     """
-    samples = path.with_suffix(".npz")
-    if samples == path:
-        raise InputError(
-            f"{path}: the table is JSON, its samples are .npz", remedy="name the table, for instance table.json"
-        )
-    write_arrays(samples, table.samples)
-    write_atomically(path, to_json(table))
-    return path, samples
+    try:
+        return documents.write_table(table, path)
+    except BackendError as error:
+        raise InputError(error.message, remedy=error.remedy) from None
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="choose another place") from None
 
 
 def read_table(path: Path) -> LatencyTable:
@@ -94,11 +93,6 @@ def check_table(table: LatencyTable, wanted: Wanted, path: Path) -> None:
 
     Raises: InputError.
     """
-    if table.structure_sha256 and table.structure_sha256 != wanted.structure_sha256:
-        raise InputError(
-            f"{path} was measured on another network ({table.network}): its blocks differ from this one's",
-            remedy="give the table of this network",
-        )
     own, told = set(wanted.blocks), {saving.block for saving in table.savings}
     strangers = sorted(told - own)
     if strangers or not told:
@@ -121,6 +115,11 @@ def check_table(table: LatencyTable, wanted: Wanted, path: Path) -> None:
         raise InputError(
             f"{path} was measured with backend '{table.backend}', this build is for {wanted.backend}",
             remedy=f"measure it on the device with --backend {wanted.backend}",
+        )
+    if table.structure_sha256 and table.structure_sha256 != wanted.structure_sha256:
+        raise InputError(
+            f"{path} was measured on another network ({table.network}): its blocks differ from this one's",
+            remedy="give the table of this network",
         )
     for name in ("threads", "precision"):
         theirs, ours = getattr(table.conditions, name), getattr(wanted.conditions, name)

@@ -69,8 +69,8 @@ class Settings(BaseModel):
         le=100,
         description="gate: so many percent of the arithmetic layers compute in --precision, as read from the engine",
     )
-    for_: tuple[str, ...] | None = Field(
-        None,
+    for_: tuple[str, ...] = Field(
+        (),
         description="build the engine ahead for these GPUs, sm86,sm89: none is needed here, --latency-table is (trt-rtx)",
     )
     threads: int = Field(1, ge=1, description="threads of the deployed engine")
@@ -170,8 +170,8 @@ class Settings(BaseModel):
 
     @field_validator("for_")
     @classmethod
-    def _capabilities(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and not (value and all(re.fullmatch(r"sm\d{2,3}", each) for each in value)):
+    def _capabilities(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"sm\d{2,3}", each) for each in value):
             raise ValueError("name compute capabilities: sm89, or several as sm86,sm89,sm120")
         return value
 

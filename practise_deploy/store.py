@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import tempfile
 import time
@@ -20,8 +19,22 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
+from practise_backends.documents import array_fields, npz_of, plain, to_json
 from practise_backends.terms import SCHEMA, Arrays
 from practise_deploy.errors import EnvironmentProblem, InputError
+
+__all__ = [
+    "UNREADABLE",
+    "Key",
+    "Run",
+    "arrays_digest",
+    "digest",
+    "plain",
+    "read_arrays",
+    "to_json",
+    "write_arrays",
+    "write_atomically",
+]
 
 Record = TypeVar("Record")
 Key = dict[str, Any]
@@ -52,10 +65,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write arrays as one .npz, atomically."""
-    with tempfile.SpooledTemporaryFile(max_size=1 << 28) as buffer:
-        np.savez(buffer, **cast(Any, arrays))
-        buffer.seek(0)
-        write_atomically(path, buffer.read())
+    write_atomically(path, npz_of(arrays))
 
 
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error)
@@ -66,31 +76,6 @@ def read_arrays(path: Path) -> Arrays:
     """Read an .npz that `write_arrays` wrote."""
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
-
-
-def to_json(record: object) -> str:
-    """A record as JSON; arrays, its own and those of records inside it, stay out; what is no number is null."""
-    return json.dumps(_numbers(plain(record)), indent=1, allow_nan=False)
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _numbers(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_numbers(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def plain(value: Any) -> Any:
-    """A record as dictionaries, lists and numbers."""
-    if dataclasses.is_dataclass(value):
-        skip = _array_fields(value)
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in skip}
-    if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [plain(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def digest(*parts: object) -> str:
@@ -107,10 +92,6 @@ def arrays_digest(arrays: Arrays) -> str:
         total.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
         total.update(array.tobytes())
     return total.hexdigest()
-
-
-def _array_fields(record: object) -> list[str]:
-    return [f.name for f in dataclasses.fields(cast(Any, record)) if f.type in (Arrays, "Arrays")]
 
 
 class Run:
@@ -207,16 +188,16 @@ class Run:
         try:
             text = (self._steps / f"{name}.json").read_text(encoding="utf-8")
             record = TypeAdapter(result).validate_json(text)
-            if _array_fields(record):
+            if array_fields(record):
                 arrays = read_arrays(self._steps / f"{name}.npz")
-                record = dataclasses.replace(cast(Any, record), **{_array_fields(record)[0]: arrays})
+                record = dataclasses.replace(cast(Any, record), **{array_fields(record)[0]: arrays})
             return record
         except (*UNREADABLE, ValidationError):
             return None
 
     def _keep(self, name: str, key: Key, record: object) -> None:
         (self._steps / f"{name}.key.json").unlink(missing_ok=True)  # the key vouches for the rest: last in, first out
-        for array_field in _array_fields(record):
+        for array_field in array_fields(record):
             write_arrays(self._steps / f"{name}.npz", getattr(record, array_field))
         write_atomically(self._steps / f"{name}.json", json.dumps({"schema": SCHEMA, **plain(record)}, indent=1))
         note = {"schema": SCHEMA, "key": key, "seconds": self.seconds[name]}

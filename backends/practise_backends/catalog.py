@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
@@ -23,17 +24,11 @@ def load_backend(name: str, options: Mapping[str, Any] | None = None) -> Backend
     Raises: BackendMissing where the name is unknown, or a package that the backend needs is absent; BackendError where
     it has no such option.
     """
-    found = _found()
-    if name not in found:
-        raise _unknown(name)
+    kind = _kind(name)
     try:
-        kind = found[name].load()
         return cast(Backend, _configured(name, kind, options) if options else kind())
     except ImportError as error:
-        raise BackendMissing(
-            f"backend '{name}' needs a package that is not installed: {error}",
-            remedy=f'pip install "practise-backends[{name}]"',
-        ) from error
+        raise _lacking(name, error) from error
 
 
 def clocks_of(backend: Backend) -> tuple[str, ...]:
@@ -48,8 +43,73 @@ def precisions_of(backend: Backend) -> tuple[str, ...]:
     return precisions
 
 
+def check_asked(name: str, options: Mapping[str, Any], wanted: Wanted) -> None:
+    """Refuse what a backend could not do, as far as it tells without its package and its device.
+
+    Raises: BackendMissing where the name is unknown; BackendError where it lacks an option.
+    """
+    kind = _kind(name)
+    _check_options(name, kind, options)
+    check_wanted(kind, wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """How a network is to run and be timed. clock: None is the backend's first one."""
+
+    precision: str = "fp32"
+    clock: str | None = None
+    cuda_graph: bool = False
+
+
+def check_wanted(backend: Backend, wanted: Wanted) -> None:
+    """Refuse at once what the backend could not run or time.
+
+    Raises: BackendError.
+    """
+    clocks, precisions = clocks_of(backend), precisions_of(backend)
+    if wanted.precision not in precisions:
+        raise BackendError(
+            f"backend '{backend.name}' has no --precision {wanted.precision}",
+            remedy=f"it has {', '.join(precisions)}",
+        )
+    if wanted.clock is not None and wanted.clock not in clocks:
+        raise BackendError(
+            f"backend '{backend.name}' has no --clock {wanted.clock}", remedy=f"it has {', '.join(clocks)}"
+        )
+    if wanted.cuda_graph and "gpu_compute" not in clocks:
+        raise BackendError(
+            f"backend '{backend.name}' has no --cuda-graph",
+            remedy="leave it out, or give --backend trt or trt-rtx",
+        )
+
+
+def _kind(name: str) -> Any:
+    """The class of the backend of that name."""
+    found = _found()
+    if name not in found:
+        raise _unknown(name)
+    try:
+        return found[name].load()
+    except ImportError as error:
+        raise _lacking(name, error) from error
+
+
+def _lacking(name: str, error: ImportError) -> BackendMissing:
+    return BackendMissing(
+        f"backend '{name}' needs a package that is not installed: {error}",
+        remedy=f'pip install "practise-backends[{name}]"',
+    )
+
+
 def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
-    """A backend with options; the first one that it lacks is refused."""
+    """A backend with options."""
+    _check_options(name, kind, options)
+    return kind.with_options(**options)
+
+
+def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
+    """Refuse the first option that the backend lacks."""
     known = getattr(kind, "option_names", ())
     for option in options:
         if option not in known:
@@ -57,7 +117,6 @@ def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
             raise BackendError(
                 f"backend '{name}' has no {_flag(option)}", remedy=f"leave it out; '{name}' takes {takes}"
             )
-    return kind.with_options(**options)
 
 
 def _flag(option: str) -> str:

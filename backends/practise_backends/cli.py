@@ -15,8 +15,17 @@ from typing import Any, NoReturn, TypeVar
 
 from practise_backends import __version__
 from practise_backends.errors import BackendError
-from practise_backends.options import BenchOptions, CompareOptions, Flag, Options, flags_of
+from practise_backends.options import (
+    BenchOptions,
+    CompareOptions,
+    Flag,
+    Measuring,
+    Options,
+    TableOptions,
+    flags_of,
+)
 
+COMMANDS = ("compare", "bench", "table", "doctor")
 KEPT, BROKEN, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
 _CLEARED = "\r\x1b[K"
 _Asked = TypeVar("_Asked", bound=Options)
@@ -24,7 +33,7 @@ _Asked = TypeVar("_Asked", bound=Options)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the result goes to stdout, progress and an error to stderr."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_args(_spelled_out(sys.argv[1:] if arguments is None else arguments))
     run: Callable[[argparse.Namespace], int] = given.run
     try:
         return run(given)
@@ -35,6 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{where}{error.strerror or error}", "choose another place", ENVIRONMENT)
     except KeyboardInterrupt:
         return _refuse("interrupted", "", INTERRUPTED)
+
+
+def _spelled_out(arguments: Sequence[str]) -> Sequence[str]:
+    """`practise-measure kit/` is `practise-measure table kit/`: what is no command is a folder or a path."""
+    first = arguments[0] if arguments else ""
+    if first in ("", *COMMANDS, "-h", "--help", "--version"):
+        return arguments
+    is_place = any(mark in first for mark in "/\\") or any(Path(each).is_dir() for each in arguments)
+    return ["table", *arguments] if is_place else arguments
 
 
 def _refuse(message: str, remedy: str, code: int) -> int:
@@ -60,6 +78,18 @@ def _bench(given: argparse.Namespace) -> int:
     options = _options(BenchOptions, given)
     found = bench_file(given.file, options, _screen())
     _print(to_json(found) if options.json else benchmark_text(found))
+    return KEPT
+
+
+def _table(given: argparse.Namespace) -> int:
+    from practise_backends.commands import table_of_kit
+    from practise_backends.documents import to_json
+    from practise_backends.render_table import next_step, table_text
+
+    asked = {one.name: value for one in fields(Measuring) if (value := getattr(given, one.name)) is not None}
+    found, kit, place = table_of_kit(given.kit, asked, given.output, _screen())
+    _print(to_json(found) if given.json else table_text(found))
+    sys.stderr.write(next_step(kit, found, place))
     return KEPT
 
 
@@ -109,6 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="all figures of one network", description=_BENCH)
     bench.add_argument("file", type=Path, metavar="FILE", help="the network (.onnx, .ort)")
     _add_flags(bench, BenchOptions, _bench)
+    table = commands.add_parser(
+        "table", help="what every block costs: measure a kit (or: KIT alone)", description=_TABLE
+    )
+    table.add_argument(
+        "kit", type=Path, metavar="KIT", help="the folder that practise-deploy kit has written"
+    )
+    _add_flags(table, TableOptions, _table)
     doctor = commands.add_parser("doctor", help="can figures of this machine be believed?")
     doctor.add_argument("--backend", metavar="NAME", help="look at this backend (default: at all)")
     doctor.add_argument("--json", action="store_true", help="print exactly one JSON document")
@@ -122,6 +159,11 @@ _COMPARE = (
 )
 _BENCH = "Latency percentiles, noise floor, cold start, memory and size; throughput and LoadGen where asked."
 
+_TABLE = (
+    "Measure what every block of a network costs on this device, from a kit that practise-deploy has written, and "
+    "write a latency table for practise-deploy plan. What is not asked here is as the kit's maker asked."
+)
+
 
 def _add_flags(
     parser: argparse.ArgumentParser, options: type, run: Callable[[argparse.Namespace], int]
@@ -130,7 +172,7 @@ def _add_flags(
     for flag in flags_of(options):
         if flag.parse is None:
             action = "store_false" if flag.default is True else "store_true"
-            parser.add_argument(flag.written, dest=flag.name, action=action, help=flag.help)
+            parser.add_argument(flag.written, dest=flag.name, action=action, default=None, help=flag.help)
         else:
             parser.add_argument(
                 flag.written,
@@ -138,13 +180,15 @@ def _add_flags(
                 type=_checked(flag),
                 action="append" if flag.repeated else "store",
                 metavar=flag.metavar,
-                help=f"{flag.help}{_default(flag)}",
+                help=f"{flag.help}{_default(flag, options)}",
             )
     parser.set_defaults(run=run)
 
 
-def _default(flag: Flag) -> str:
+def _default(flag: Flag, options: type) -> str:
     """What holds where an option is not given, in a help text."""
+    if options is TableOptions and flag.name in {one.name for one in fields(Measuring)}:
+        return "" if "(default:" in flag.help else " (default: the kit's)"
     return "" if flag.default in (None, ()) else f" (default: {flag.default})"
 
 

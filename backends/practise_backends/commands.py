@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import json
-import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ import numpy as np
 from practise_backends import catalog
 from practise_backends.bench import Benchmark, Extras, bench
 from practise_backends.compare import compare
+from practise_backends.documents import numbers, samples_beside, write_table
 from practise_backends.errors import BackendError, CompileError
 from practise_backends.files import write_file
-from practise_backends.options import BenchOptions, CompareOptions, Options
+from practise_backends.kit import Kit, measure_kit, read_kit
+from practise_backends.options import BenchOptions, CompareOptions, Measuring, Options
 from practise_backends.render import (
     benchmark_markdown,
     comparison_markdown,
@@ -26,9 +28,12 @@ from practise_backends.render import (
     requirement_junit,
 )
 from practise_backends.requirement import Requirement, require
-from practise_backends.terms import Arrays, Bench, Comparison, Conditions, Patience, Progress
+from practise_backends.table import RANKING_SHARE
+from practise_backends.tensorrt.options import asked_of
+from practise_backends.terms import Arrays, Bench, Comparison, Conditions, LatencyTable, Patience, Progress
 
 _SPARE = 0.2
+TABLE = "latency.json"
 
 
 def compare_files(
@@ -78,24 +83,66 @@ def bench_file(file: Path, options: BenchOptions, progress: Progress | None = No
     return found
 
 
+def table_of_kit(
+    folder: Path, given: Mapping[str, Any], output: Path | None = None, progress: Progress | None = None
+) -> tuple[LatencyTable, Kit, Path]:
+    """Measure a kit as its maker asked, or as `given` says (fields of `Measuring`), and write the table.
+
+    output: where it goes, its raw samples beside it; None is `latency.json` in the kit.
+    Raises: BackendError; OSError where the table cannot be written.
+    """
+    place = output or folder / TABLE
+    kit = read_kit(folder)
+    bench = _stand_of_kit(kit, replace(kit.asked, **given))
+    _check_places(place, samples_beside(place))
+    found = measure_kit(kit, folder, bench, progress)
+    write_table(found, place)
+    return found, kit, place
+
+
+def _stand_of_kit(kit: Kit, options: Measuring) -> Bench:
+    """Where a kit is measured; its networks have their batch and precision fixed."""
+    if options.batch != kit.input_shape[0]:
+        raise BackendError(
+            f"the networks of this kit have batch {kit.input_shape[0]}, not {options.batch}",
+            remedy=f"leave --batch out, or make another kit: practise-deploy kit ... --batch {options.batch}",
+        )
+    found = stand_of(options, kit.precision)
+    return replace(found, patience=replace(found.patience, enough_share=RANKING_SHARE))
+
+
 def bench_of(options: Options) -> Bench:
+    """Where files are measured as the options ask.
+
+    Raises: BackendMissing; BackendError where the backend lacks an option.
+    """
+    found = stand_of(options, options.precision)
+    patience = replace(found.patience, sessions=options.sessions)
+    return replace(found, patience=patience, shapes=dict(options.shape))
+
+
+def stand_of(options: Measuring, precision: str) -> Bench:
     """The device and the conditions that the options ask for; a tenth of the budget, at most 2 s, is warm-up.
 
-    Raises: BackendMissing.
+    Raises: BackendMissing; BackendError where the backend lacks an option.
     """
-    backend = catalog.load_backend(options.backend)
-    clock = catalog.clocks_of(backend)[0]
-    return Bench(
-        backend=backend,
-        conditions=Conditions(batch=options.batch, threads=options.threads, clock=clock, seed=options.seed),
-        patience=Patience(
-            budget_s=options.budget_s,
-            warmup_s=min(2.0, options.budget_s / 10),
-            sessions=options.sessions,
-            keep_throttled=options.keep_throttled,
-        ),
-        shapes=dict(options.shape),
+    backend = catalog.load_backend(options.backend, asked_of(options))
+    wanted = catalog.Wanted(precision=precision, clock=options.clock, cuda_graph=options.cuda_graph)
+    catalog.check_wanted(backend, wanted)
+    conditions = Conditions(
+        batch=options.batch,
+        threads=options.threads,
+        precision=precision,
+        clock=options.clock or catalog.clocks_of(backend)[0],
+        cuda_graph=options.cuda_graph,
+        seed=options.seed,
     )
+    patience = Patience(
+        budget_s=options.budget_s,
+        warmup_s=min(2.0, options.budget_s / 10),
+        keep_throttled=options.keep_throttled,
+    )
+    return Bench(backend=backend, conditions=conditions, patience=patience)
 
 
 def _decisive(options: CompareOptions) -> Bench:
@@ -113,7 +160,7 @@ def to_json(record: Any, requirement: Requirement | None = None) -> str:
     found.pop("samples", None)
     if requirement is not None:
         found["requirement"] = asdict(requirement)
-    return json.dumps(_numbers(found), indent=2, allow_nan=False)
+    return json.dumps(numbers(found), indent=2, allow_nan=False)
 
 
 def _check_files(*files: Path) -> None:
@@ -141,11 +188,3 @@ def _write_samples(options: Options, samples: Arrays) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **samples)
         write_file(options.samples, buffer.getvalue())
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _numbers(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_numbers(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -98,6 +98,24 @@ def counts(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(positive(part.strip()) for part in text.split(",")))
 
 
+def level(text: str) -> int:
+    """How hard TensorRT's builder tries."""
+    if (number := whole(text)) not in range(6):
+        raise ValueError(f"{text} is not between 0 and 5")
+    return number
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """The reader of an option that is one of a few words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return text
+
+    return read
+
+
 def scenarios(text: str) -> tuple[str, ...]:
     """`SingleStream,Offline`, or `all`; capitals do not matter."""
     known = {name.lower(): name for name in SCENARIOS}
@@ -126,25 +144,65 @@ _MIN_SPEEDUP = _flag(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Where and how to measure, and where to put what was found.
+_CLOCKS = ("gpu_compute", "end_to_end")
+_PRECISION = _flag(
+    "what the network is meant to compute in; the share of its layers that do is read from the engine",
+    one_of("fp32", "fp16", "int8"),
+    "fp32|fp16|int8",
+)
+_CLOCK = _flag(
+    "what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end)",
+    one_of(*_CLOCKS),
+    "|".join(_CLOCKS),
+)
+_CUDA = ("pycuda", "torch", "cuda-python")
+_CUDA_PACKAGE = _flag(
+    "package for memory and events on the GPU (default: the first that is installed)",
+    one_of(*_CUDA),
+    "|".join(_CUDA),
+)
+_MAX_BATCH = _flag("largest batch of an engine with a dynamic batch (trt, trt-rtx)", positive, "N")
+_TIMING_CACHE = _flag("folder that keeps TensorRT's timings for the next build", Path, "FOLDER")
 
-    shape: of inputs whose dimensions are dynamic besides the batch, as pairs of name and dimensions.
-    """
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measuring:
+    """Where and how to measure. From `cuda` on these are options of a backend's own (see `TensorRtOptions`)."""
 
     backend: str = field(default="ort", metadata=_flag("where to run", str, "NAME"))
     threads: int = field(default=1, metadata=_flag("threads of the engine", positive, "N"))
     batch: int = field(default=1, metadata=_flag("images a run", positive, "N"))
-    shape: tuple[tuple[str, tuple[int, ...]], ...] = field(default=(), metadata=_SHAPE)
     budget_s: float = field(
         default=30.0, metadata=_flag("seconds of the paired rounds, warm-up included", above_zero, "S")
     )
-    sessions: int = field(default=6, metadata=_flag("how often each network is opened", several, "N"))
     seed: int = field(default=0, metadata=_flag("of the random inputs and of the order", natural, "N"))
     keep_throttled: bool = field(
         default=False, metadata=_flag("keep the rounds in which a quota or heat stopped the processor")
     )
+    clock: str | None = field(default=None, metadata=_CLOCK)
+    cuda_graph: bool = field(default=False, metadata=_flag("run through a CUDA graph (trt, trt-rtx)"))
+    cuda: str | None = field(default=None, metadata=_CUDA_PACKAGE)
+    optimisation_level: int | None = field(
+        default=None, metadata=_flag("how hard TensorRT's builder tries, 0 to 5", level, "N")
+    )
+    workspace_mib: int | None = field(
+        default=None, metadata=_flag("memory that TensorRT's kernels may take, in MiB", positive, "N")
+    )
+    max_batch: int = field(default=8, metadata=_MAX_BATCH)
+    timing_cache: Path | None = field(default=None, metadata=_TIMING_CACHE)
+    tf32: bool = field(default=True, metadata=_flag("TensorRT may not multiply float32 in TF32"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(Measuring):
+    """How to measure files, and where to put what was found.
+
+    shape: of inputs whose dimensions are dynamic besides the batch, as pairs of name and dimensions.
+    """
+
+    precision: str = field(default="fp32", metadata=_PRECISION)
+    shape: tuple[tuple[str, tuple[int, ...]], ...] = field(default=(), metadata=_SHAPE)
+    sessions: int = field(default=6, metadata=_flag("how often each network is opened", several, "N"))
     footprint: bool = field(
         default=True, metadata=_flag("leave out cold start and memory, which take fresh processes")
     )
@@ -153,6 +211,21 @@ class Options:
     samples: Path | None = field(
         default=None, metadata=_flag("write the raw samples there", Path, "FILE.npz")
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions(Measuring):
+    """How to measure a kit, where its maker's wishes are not to hold, and where to put the table."""
+
+    output: Path | None = field(
+        default=None,
+        metadata=_flag(
+            "write the table there, its raw samples beside it (default: latency.json in the kit)",
+            Path,
+            "FILE.json",
+        ),
+    )
+    json: bool = field(default=False, metadata=_flag("print exactly one JSON document"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from practise_backends.terms import (
     EngineFigures,
     Environment,
     Interval,
+    LatencyTable,
     Scenario,
     Throughput,
 )
@@ -40,15 +41,16 @@ def comparison_text(found: Comparison, requirement: Requirement) -> str:
     """A comparison as plain text."""
     said = f"{'passed' if requirement.kept else 'FAILED'}: {requirement.sentence}"
     return (
-        "\n".join([_plain(figures(found.engines)), "", *_speedup(found), *_remarks(found), "", said]) + "\n"
+        "\n".join([in_columns(figures(found.engines)), "", *_speedup(found), *_remarks(found), "", said])
+        + "\n"
     )
 
 
 def benchmark_text(found: Benchmark) -> str:
     """A benchmark as plain text."""
-    lines = [_plain(figures(found.engines)), ""]
+    lines = [in_columns(figures(found.engines)), ""]
     for grid in (throughput(found.throughput), scenarios(found.scenarios)):
-        lines += [_plain(grid), ""] if grid.rows else []
+        lines += [in_columns(grid), ""] if grid.rows else []
     lines += _speedup(found.comparison) if found.comparison else []
     return "\n".join([*lines, *_remarks(found)]) + "\n"
 
@@ -83,7 +85,7 @@ def requirement_junit(found: Comparison, requirement: Requirement) -> str:
         "confidence": f"{found.speedup.confidence:g}",
         "verdict": found.verdict,
         "rounds": str(found.rounds),
-        "noise_floor": _ratio(found.aa_ratio),
+        "noise_floor": ratio(found.aa_ratio),
     }
     first, second = (Path(engine.file).name for engine in (found.engines[0], found.engines[-1]))
     problem = None if requirement.kept else ("failure", "TooSlow", requirement.sentence)
@@ -102,15 +104,15 @@ def figures(engines: Sequence[EngineFigures]) -> Grid:
     """The engines' figures side by side, one engine a column."""
     rows = (
         ("file", *(one.file for one in engines)),
-        ("p50, ms", *(_interval(one.p50_ms) for one in engines)),
-        ("p90, ms", *(_interval(one.p90_ms) for one in engines)),
-        ("p99, ms", *(_interval(one.p99_ms) for one in engines)),
-        ("images/s, one run after another", *(_number(one.throughput_per_s) for one in engines)),
-        ("load, ms", *(_number(one.load_ms) for one in engines)),
-        ("first run, ms", *(_number(one.first_run_ms) for one in engines)),
-        ("peak memory, MB", *(_number(one.peak_memory_mb) for one in engines)),
+        ("p50, ms", *(figure(one.p50_ms) for one in engines)),
+        ("p90, ms", *(figure(one.p90_ms) for one in engines)),
+        ("p99, ms", *(figure(one.p99_ms) for one in engines)),
+        ("images/s, one run after another", *(digits(one.throughput_per_s) for one in engines)),
+        ("load, ms", *(digits(one.load_ms) for one in engines)),
+        ("first run, ms", *(digits(one.first_run_ms) for one in engines)),
+        ("peak memory, MB", *(digits(one.peak_memory_mb) for one in engines)),
         *_parts(engines),
-        ("file, MB", *(_number(one.file_mb) for one in engines)),
+        ("file, MB", *(digits(one.file_mb) for one in engines)),
         ("precision", *(_precision(one) for one in engines)),
     )
     return Grid(head=("", *(one.name for one in engines)), rows=rows)
@@ -120,7 +122,7 @@ def _parts(engines: Sequence[EngineFigures]) -> Iterator[tuple[str, ...]]:
     """A row for every part of a run that an engine tells."""
     for name in dict.fromkeys(part for one in engines for part in one.parts_ms):
         said = name.removesuffix("_ms").replace("_", " ")
-        yield (f"{said}, ms", *(_interval(one.parts_ms.get(name)) for one in engines))
+        yield (f"{said}, ms", *(figure(one.parts_ms.get(name)) for one in engines))
 
 
 def throughput(found: Sequence[Throughput]) -> Grid:
@@ -131,8 +133,8 @@ def throughput(found: Sequence[Throughput]) -> Grid:
             str(one.batch),
             str(one.threads),
             one.engine,
-            one.refused or _interval(one.images_per_s),
-            _interval(one.latency_ms),
+            one.refused or figure(one.images_per_s),
+            figure(one.latency_ms),
         )
         for one in found
     )
@@ -146,9 +148,9 @@ def scenarios(found: Sequence[Scenario]) -> Grid:
         (
             one.scenario,
             one.engine,
-            f"{_number(one.metric)} {one.unit}",
+            f"{digits(one.metric)} {one.unit}",
             str(one.queries),
-            ", ".join(f"{name} {_number(value)}" for name, value in one.latency_ms.items()) or ABSENT,
+            ", ".join(f"{name} {digits(value)}" for name, value in one.latency_ms.items()) or ABSENT,
             "yes" if one.valid else f"no: {'; '.join(one.problems)}",
         )
         for one in found
@@ -156,7 +158,7 @@ def scenarios(found: Sequence[Scenario]) -> Grid:
     return Grid(head=head, rows=rows)
 
 
-def conditions(found: Comparison | Benchmark) -> str:
+def conditions(found: Comparison | Benchmark | LatencyTable) -> str:
     """What the latency depends on."""
     asked = found.conditions
     return f"batch {asked.batch}, {asked.threads} thread(s), {asked.precision}"
@@ -164,7 +166,7 @@ def conditions(found: Comparison | Benchmark) -> str:
 
 def _speedup(found: Comparison) -> tuple[str, ...]:
     return (
-        f"speed-up: {_ratio(found.speedup)}, {100 * found.speedup.confidence:g}% interval: {found.verdict}",
+        f"speed-up: {ratio(found.speedup)}, {100 * found.speedup.confidence:g}% interval: {found.verdict}",
     )
 
 
@@ -172,17 +174,17 @@ def _remarks(found: Comparison | Benchmark) -> tuple[str, ...]:
     """How the figures came about, and how far they can be trusted."""
     discarded = f", {len(found.discarded)} discarded" if found.discarded else ""
     return (
-        f"noise floor, the first network against itself: {_ratio(found.aa_ratio)}",
-        f"two sessions of one file differ by {_number(found.session_percent)}% (standard deviation); "
+        f"noise floor, the first network against itself: {ratio(found.aa_ratio)}",
+        f"two sessions of one file differ by {digits(found.session_percent)}% (standard deviation); "
         f"{found.sessions} sessions of each were measured",
         f"{found.device.name}, backend {found.backend}, {conditions(found)}",
         f"{found.rounds} rounds{discarded}; stopped because {found.stopped_because}",
-        *_disturbance(found.environment),
+        *disturbance(found.environment),
         *(f"note: {note}" for note in found.notes),
     )
 
 
-def _disturbance(found: Environment | None) -> Iterable[str]:
+def disturbance(found: Environment | None) -> Iterable[str]:
     """What the machine did besides, where that is worth a word."""
     if found is None:
         return
@@ -194,9 +196,9 @@ def _disturbance(found: Environment | None) -> Iterable[str]:
         yield f"{stolen:.1f}% of the time was stolen; a quota or heat stopped the processor {stops} time(s)"
 
 
-def _plain(grid: Grid) -> str:
+def in_columns(grid: Grid) -> str:
     """Columns of equal width."""
-    lines = [[_printable(cell) for cell in row] for row in (grid.head, *grid.rows)]
+    lines = [[printable(cell) for cell in row] for row in (grid.head, *grid.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in lines)
     return "\n".join(row.rstrip() for row in padded)
@@ -211,10 +213,10 @@ def _marked(grid: Grid) -> str:
 
 def _escaped(text: str) -> str:
     """Text that Markdown shows as it is, in one line."""
-    return _MARKED.sub(r"\\\1", _printable(text))
+    return _MARKED.sub(r"\\\1", printable(text))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """One line without control characters, which could command a terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
@@ -252,19 +254,19 @@ def _xml(text: str) -> str:
     return _NOT_IN_XML.sub("?", text)
 
 
-def _ratio(found: Interval) -> str:
+def ratio(found: Interval) -> str:
     """A ratio with its interval."""
     return f"{found.estimate:.4f} [{found.low:.4f}, {found.high:.4f}]"
 
 
-def _interval(found: Interval | None) -> str:
+def figure(found: Interval | None) -> str:
     """A figure with its interval, or a dash where the sample cannot support it."""
     if found is None:
         return ABSENT
-    return f"{_number(found.estimate)} [{_number(found.low)}, {_number(found.high)}]"
+    return f"{digits(found.estimate)} [{digits(found.low)}, {digits(found.high)}]"
 
 
-def _number(value: float | None) -> str:
+def digits(value: float | None) -> str:
     """Four digits, at least."""
     if value is None or not math.isfinite(value):
         return ABSENT

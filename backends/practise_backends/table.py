@@ -38,14 +38,23 @@ Without = Callable[[tuple[str, ...]], Path]
 """The file of the network without these blocks."""
 
 
+RANKING_SHARE = 0.05
+"""Blocks can be ranked where each saving is known to this share of itself (`Patience.enough_share`)."""
+
+
 def measure_table(
-    network: str, cuts: Sequence[Cut], without: Without, bench: Bench, progress: Progress | None = None
+    network: str,
+    cuts: Sequence[Cut],
+    without: Without,
+    bench: Bench,
+    progress: Progress | None = None,
+    design: Design | None = None,
 ) -> LatencyTable:
-    """Every block's saving with its interval.
+    """Every block's saving with its interval. design: what is measured together; drawn here, where none is given.
 
     Raises: CompileError, MeasureError.
     """
-    design = design_of(cuts, bench.conditions.seed)
+    design = design or design_of(cuts, bench.conditions.seed)
     found = _measured(design.variants(), without, bench, progress)
     levels = levels_of(found.timings, bench.patience.confidence)
     twins = tuple(_twin_check(key, design, levels) for key in design.twins)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from practise_backends.options import BenchOptions, CompareOptions
+from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError, PractiseError
-from practise_deploy.settings import Settings, flag_of
+from practise_deploy.settings import Settings, flag_of, read_settings
 
 if TYPE_CHECKING:
     from practise_backends.bench import Benchmark
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _NETWORKS = (".onnx", ".ort")
 _MODEL, _ORIGINAL = "model.onnx", "original.onnx"
-_OF_A_FILE = ("backend", "threads", "batch", "seed", "sessions", "keep_throttled", "measure_budget_s")
+_OF_A_FILE = (*(flag.name for flag in flags_of(BenchOptions) if flag.name in Settings.model_fields), "measure_budget_s")
 _SAID_OTHERWISE = (*_OF_A_FILE, "budget_s", "json")
 _QUIET = Parameter("quiet", QUIET, False)
 
@@ -169,20 +169,41 @@ def _show_benchmark(screen: Screen, found: Benchmark, *, as_json: bool) -> None:
 
 def _bench_options(target: Path, settings: Given, extra: Given) -> BenchOptions:
     """What was asked; of a run, its own conditions where nothing else was."""
-    asked = {**{name: settings[name] for name in _OF_A_FILE}, **extra, "budget_s": settings["measure_budget_s"]}
+    options, asked = options_of(BenchOptions, extra), _asked(settings)
     if not target.is_dir():
-        return options_of(BenchOptions, asked)
-    from practise_deploy.results import read_release
-
-    built = read_release(target).bench
-    if built is None:
-        raise InputError(
-            f"{target} holds an engine that was built ahead for another device", remedy="measure it on that device"
-        )
-    conditions = {"batch": built.conditions.batch, "threads": built.conditions.threads, "backend": built.backend}
-    options = options_of(BenchOptions, {**conditions, **{key: one for key, one in asked.items() if one is not None}})
+        return replace(options, **asked)
+    options = replace(options, **_as_built(target, asked), **asked)
     threads = options.thread_counts or tuple(sorted({options.threads, 1, _cores()}))
     return replace(options, against=options.against or _network(target, _ORIGINAL), thread_counts=threads)
+
+
+def _asked(settings: Given) -> Given:
+    """What the flags of a build say of a file, under the names of `BenchOptions`; within the bounds of a build.
+
+    Raises: InputError.
+    """
+    said = {name: value for name, value in settings.items() if value is not None}
+    checked = read_settings(said)
+    return {"budget_s" if name == "measure_budget_s" else name: getattr(checked, name) for name in said}
+
+
+def _as_built(run: Path, asked: Given) -> Given:
+    """The conditions of a finished run that were not asked otherwise; what is of its backend alone goes with that."""
+    from practise_backends.tensorrt.options import asked_of
+    from practise_deploy.results import read_release
+
+    built, kept = read_release(run).bench, run / "settings.json"
+    if built is None:
+        raise InputError(
+            f"{run} holds an engine that was built ahead for another device", remedy="measure it on that device"
+        )
+    conditions = built.conditions
+    found: Given = {name: getattr(conditions, name) for name in ("batch", "threads", "precision")}
+    found["backend"] = built.backend
+    if asked.get("backend", built.backend) == built.backend:
+        found |= {"clock": conditions.clock, "cuda_graph": conditions.cuda_graph}
+        found |= asked_of(read_settings({}, file=kept)) if kept.is_file() else {}
+    return {name: value for name, value in found.items() if name not in asked}
 
 
 def _cores() -> int:

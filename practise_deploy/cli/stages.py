@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from annotated_types import Ge
 
-from practise_deploy.cli import files, tables
+from practise_deploy.cli import files, kits, tables
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add
 from practise_deploy.errors import EnvironmentProblem, InputError, PractiseError
 from practise_deploy.settings import EMBEDDED, Settings, flag_of, read_settings
@@ -41,14 +41,44 @@ _OWN: dict[str, Any] = {
 }
 
 
+Tell = Callable[[str], None]
+
+
+def _at_hand(settings: Settings, tell: Tell) -> Backend | None:
+    """The backend, its package and its device are here."""
+    from practise_deploy.deployment import backend_of
+
+    return backend_of(settings)
+
+
+def _at_hand_or_measured(settings: Settings, tell: Tell) -> Backend | None:
+    """The same; None where they are not, and a latency table stands for the device."""
+    try:
+        return _at_hand(settings, tell)
+    except EnvironmentProblem as error:
+        if settings.latency_table is None:
+            raise
+        tell(f"note: {error.message}; going by {settings.latency_table} alone")
+        return None
+
+
+def _known(settings: Settings, tell: Tell) -> Backend | None:
+    """There is such a backend; its package and its device may be elsewhere."""
+    from practise_deploy.deployment import check_asked
+
+    check_asked(settings)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A command: the record it ends with, how to show it, the steps that --fresh computes again.
 
+    preflight: finds what is wrong with the backend before torch is imported, which takes seconds.
     needs: finds what is missing or broken before anything is measured or written.
-    device: whether the device must be at hand.
     over_files: the same question about a file or a finished run instead of a network; None where it has none.
-    keep: what else becomes of the result, by the command's further flags.
+    keep: what else becomes of the result, by the command's further flags. further: flags of its own.
+    of_a_run: a run folder may be named for the network that it holds.
     """
 
     name: str
@@ -57,16 +87,19 @@ class Stage:
     show: Callable[[Console, Build], None]
     steps: tuple[str, ...] = ()
     code: Callable[[Build], int] = lambda _: 0
+    preflight: Callable[[Settings, Tell], Backend | None] = _at_hand
     needs: Callable[[Build], object] = lambda build: build.check()
     structure_only: bool = False
-    device: Callable[[Settings], bool] = lambda _: True
     over_files: files.OverFiles | None = None
     keep: Callable[[Build, Given], None] = lambda build, extra: None
+    further: tuple[Parameter, ...] = ()
+    of_a_run: bool = False
 
 
 def _add(stage: Stage) -> None:
     """Register a stage; its flags are the settings, each under the name it has there."""
-    over, further = stage.over_files, stage.over_files.parameters if stage.over_files else []
+    over = stage.over_files
+    further = [*stage.further, *(over.parameters if over is not None else ())]
 
     def run(given: Given) -> int:
         own = {name: given.pop(name) for name in _OWN}
@@ -78,8 +111,11 @@ def _add(stage: Stage) -> None:
         return _run(stage, own, given, extra)
 
     own = [Parameter(n, a, None if n in ("network", "config") else False) for n, a in _OWN.items()]
-    if over is not None:
-        words = f"{over.target}, {NETWORK}" if "network" not in over.stays else NETWORK
+    target = (
+        over.target if over is not None and "network" not in over.stays else "a run folder" if stage.of_a_run else ""
+    )
+    if target:
+        words = f"{target}, {NETWORK}"
         own[0] = Parameter("network", Annotated[str | None, typer.Argument(help=words, show_default=False)])
     flags = [Parameter(n, _option(n)) for n in Settings.model_fields if n != "network"]
     add(stage.name, stage.help, run, [*own, *flags, *further])
@@ -91,7 +127,7 @@ def _option(name: str) -> Any:
     text = field.description or ""
     least = next((b.ge for b in field.metadata if isinstance(b, Ge) and isinstance(b.ge, int)), 0)
     text += f", at least {least}" if least > 1 else ""
-    if field.default is not None and field.default is not False:
+    if field.default not in (None, False, ()):
         text += f" (default: {field.default})"
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
@@ -115,8 +151,10 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
 
     console = Console(quiet=own["quiet"])
     asked = {name: value for name, value in given.items() if value is not None}
+    if stage.of_a_run:
+        own, asked = kits.in_its_run(own, asked)
     settings = _settings(stage.name, own["network"], own["config"], asked, console.note)
-    backend = _backend(stage, settings, console.note)  # before torch is imported, which takes seconds
+    backend = stage.preflight(settings, console.note)
     from practise_deploy.build import Build
     from practise_deploy.store import Run
 
@@ -130,6 +168,7 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
         structure_only=stage.structure_only,
         backend=backend,
     )
+    build.kit_folder = extra.get(kits.PLACE.name)
     with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print: stdout is the result's alone
         stage.needs(build)
         for note in build.network.facts.notes:
@@ -140,21 +179,6 @@ def _run(stage: Stage, own: Given, given: Given, extra: Given) -> int:
         code = _emit(stage, build, console, own)
         stage.keep(build, extra)
         return code
-
-
-def _backend(stage: Stage, settings: Settings, tell: Callable[[str], None]) -> Backend | None:
-    """The backend; None for a stage that needs none, where it is not at hand."""
-    from practise_deploy.deployment import backend_of
-
-    if stage.name == "inspect":
-        return None
-    try:
-        return backend_of(settings)
-    except EnvironmentProblem as error:
-        if stage.device(settings):
-            raise
-        tell(f"note: {error.message}; going by {settings.latency_table} alone")
-        return None
 
 
 @contextlib.contextmanager
@@ -238,11 +262,7 @@ def _show_bench(console: Console, build: Build) -> None:
 
 def _planned(build: Build) -> None:
     """Whether all is there to plan and to finetune; for the device a latency table will do."""
-    build.check(device=_without_table(build.settings))
-
-
-def _without_table(settings: Settings) -> bool:
-    return settings.latency_table is None
+    build.check(device=build.settings.latency_table is None)
 
 
 def _runs(build: Build) -> None:
@@ -276,18 +296,22 @@ STEPS = (
 STAGES = (
     Stage("inspect", "Show the network's blocks, and why the others cannot be dropped.", _inspection,
           lambda c, b: c.show_blocks(b.blocks, b.network.facts), code=_any_droppable,
-          needs=lambda b: b.network, structure_only=True),
+          preflight=lambda *_: None, needs=lambda b: b.network, structure_only=True),
     Stage("latency", "Measure what every block costs on the device.", lambda b: b.latency,
           lambda c, b: c.show_latency(b.latency), ("latency",),
           needs=lambda b: (b.backend, b.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.reached_plan else 1,
-          needs=_planned, device=_without_table),
+          preflight=_at_hand_or_measured, needs=_planned),
+    Stage("kit", "Write a folder that measures what every block costs on a device without this tool.", lambda b: b.kit,
+          lambda c, b: c.show_kit(b.kit), preflight=_known, needs=lambda b: (b.kit_place, b.candidates),
+          structure_only=True, further=(kits.PLACE,), of_a_run=True),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
-          _show_students, ("recover", "finetune"), needs=_planned, device=_without_table),
+          _show_students, ("recover", "finetune"), preflight=_at_hand_or_measured,
+          needs=_planned),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,
           lambda c, b: c.show_shipped(b.shipped), ("export",),
-          needs=lambda b: _planned(b) if b.network.learns else None, device=_without_table),
+          preflight=_at_hand_or_measured, needs=lambda b: _planned(b) if b.network.learns else None),
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
           lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,16 +18,21 @@ import pytest
 from practise_backends import catalog, doctor
 from practise_backends.catalog import available_backends, load_backend
 from practise_backends.cli import main
+from practise_backends.commands import bench_of
 from practise_backends.device import describe_cpu
 from practise_backends.doctor import Checkup
 from practise_backends.errors import BackendMissing
 from practise_backends.fake import FakeBackend, steady
 from practise_backends.loadgen_settings import SCENARIOS as LOADGEN_SCENARIOS
 from practise_backends.network import content_of, read_network
-from practise_backends.options import SCENARIOS, BenchOptions, CompareOptions, flags_of
+from practise_backends.options import SCENARIOS, BenchOptions, CompareOptions, Options, flags_of
 from practise_backends.ort import OrtBackend
 from practise_backends.symptoms import Finding
-from practise_backends.terms import Artifact, Environment
+from practise_backends.tensorrt import TensorRtBackend, TensorRtOptions
+from practise_backends.tensorrt.backend import CLOCKS
+from practise_backends.tensorrt.cuda import PACKAGES
+from practise_backends.tensorrt.options import BY_NAME
+from practise_backends.terms import Artifact, Device, Environment
 
 QUICK = ["--budget-s", "0.3"]
 
@@ -69,7 +75,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
         return float(sum(node.op == "Conv" for node in read_network(content_of(artifact.content)).nodes))
 
     backend = FakeBackend(script=lambda artifact: steady(ms_of(artifact)))
-    monkeypatch.setattr(catalog, "load_backend", lambda name: backend)
+    monkeypatch.setattr(catalog, "load_backend", lambda name, options: backend)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
@@ -235,6 +241,10 @@ def test_doctor_prints_what_was_found_and_leaves_with_its_code(
         (["bench", "{file}", "--backend", "trt"], 3, "needs the package tensorrt"),
         (["bench", "{file}", "--backend", "abacus"], 3, "available: "),
         (["bench", "{file}", "--shape", "image=2x4x8x8"], 2, "batch of 1"),
+        (["bench", "{file}", "--no-tf32"], 2, "backend 'ort' has no --tf32"),
+        (["bench", "{file}", "--timing-cache", "cache"], 2, "backend 'ort' has no --timing-cache"),
+        (["bench", "{file}", "--clock", "gpu_compute"], 2, "it has end_to_end"),
+        (["compare", "{file}", "{file}", "--cuda-graph"], 2, "backend 'ort' has no --cuda-graph"),
         (["bench", "{file}", "--shape", "picture=1x4x8x8"], 2, "no network has an input 'picture'"),
     ],
 )
@@ -271,6 +281,9 @@ def test_errors_are_one_line_with_a_code(
         (["bench", "a.onnx", "--scenarios", "Marathon"], "SingleStream"),
         (["bench", "a.onnx", "--sessions", "1"], "2 or more"),
         (["bench", "a.onnx", "--seed", "-1"], "0 or more"),
+        (["bench", "a.onnx", "--clock", "sundial"], "'sundial' is none of gpu_compute, end_to_end"),
+        (["bench", "a.onnx", "--cuda", "opencl"], "none of pycuda, torch, cuda-python"),
+        (["bench", "a.onnx", "--optimisation-level", "6"], "between 0 and 5"),
         (["bench", "a.onnx", "--budget-s", "nan"], "above 0"),
         (["compare", "a.onnx", "b.onnx", "--min-speedup", "0"], "above 0"),
         (["bench", "-x", "a"], "error: "),
@@ -283,6 +296,34 @@ def test_usage_errors_leave_with_two(arguments: list[str], said: str, capsys: py
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
     assert said in err
+
+
+class OnGpu(TensorRtBackend):
+    """TensorRT's backend, where only its package is missing."""
+
+    def device(self) -> Device:
+        return Device(name="scripted GPU", fingerprint="gpu", versions={}, facts={})
+
+
+def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.3.0"))
+    monkeypatch.setattr(catalog, "_found", lambda: {"trt": SimpleNamespace(load=lambda: OnGpu)})
+    plain = bench_of(Options(backend="trt"))
+    assert isinstance(plain.backend, OnGpu) and plain.backend.options == TensorRtOptions()
+    assert (plain.conditions.clock, plain.conditions.cuda_graph) == ("gpu_compute", False)
+    asked = Options(backend="trt", clock="end_to_end", cuda_graph=True, cuda="torch", tf32=False, sessions=3)
+    found = bench_of(asked)
+    assert isinstance(found.backend, OnGpu)
+    assert found.backend.options == TensorRtOptions(cuda="torch", tf32=False)
+    assert (found.conditions.clock, found.conditions.cuda_graph) == ("end_to_end", True)
+    assert found.patience.sessions == 3
+
+
+def test_words_of_the_flags_are_those_of_the_packages() -> None:
+    words = {flag.name: flag.metavar.split("|") for flag in flags_of(Options)}
+    assert words["cuda"] == list(PACKAGES) and words["clock"] == list(CLOCKS)
+    own = {flag.name: flag.default for flag in flags_of(Options) if flag.name in BY_NAME}
+    assert own == {name: getattr(TensorRtOptions(), name) for name in BY_NAME}
 
 
 def test_scenarios_are_those_of_loadgen_in_any_case() -> None:

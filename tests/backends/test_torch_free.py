@@ -13,6 +13,11 @@ from typing import Any
 import onnx
 import pytest
 
+from backends.kits import CUTS, make_kit
+from practise_backends.options import Measuring
+from practise_deploy.latency_table import read_table
+from practise_deploy.shipping.wheel import device_wheel
+
 BACKENDS = Path(__file__).parents[2] / "backends"
 NOT_OURS = "rapidocr-onnxruntime"  # its wheel brings three small ONNX networks
 SHAPES = {"cls": "x=1x3x48x192", "det": "x=1x3x96x96"}
@@ -104,3 +109,29 @@ def test_networks_of_others_are_measured_where_torch_is_not_installed(elsewhere:
     compared = json.loads(told([measure, "compare", *itself, "--min-speedup", "0.2", *quick]))
     assert compared["requirement"]["kept"]
     assert compared["engines"][0]["sha256"] == compared["engines"][1]["sha256"]
+
+
+def test_kit_is_measured_with_the_wheel_that_lies_in_it(elsewhere: Path, network_file: Path, tmp_path: Path) -> None:
+    """Its networks are all the same here, so that nothing is saved; the table is one that a plan reads."""
+    kit, tool = tmp_path / "kit", tmp_path / "tool"
+    make_kit(kit, network_file, asked=Measuring(budget_s=3.0))
+    name, wheel = device_wheel()
+    (kit / name).write_bytes(wheel)
+    told([str(elsewhere / "bin" / "pip"), "install", "-q", "--no-deps", "--target", str(tool), str(kit / name)])
+    done = subprocess.run(
+        [str(elsewhere / "bin" / "python"), "-m", "practise_backends.cli", "."],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=dict(os.environ, PYTHONPATH=str(tool)),
+        cwd=kit,
+    )
+    if done.returncode == 3 and "find what disturbs the device" in done.stderr:
+        pytest.skip(f"this machine is too disturbed to measure on: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert "told from none" in done.stdout and "--latency-table latency.json" in done.stderr
+    table = read_table(kit / "latency.json")
+    assert (table.network, table.backend, table.structure_sha256) == ("net", "ort", "5a" * 32)
+    assert [saving.block for saving in table.savings] == [cut.block for cut in CUTS]
+    assert (kit / "latency.npz").is_file()

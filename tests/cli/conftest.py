@@ -42,7 +42,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     """Run a command line in an empty folder, on a scripted device; never a traceback."""
     scripted = ScriptedOrt()
     monkeypatch.setattr("practise_deploy.deployment.load_backend", lambda name, options: scripted)
-    monkeypatch.setattr("practise_backends.catalog.load_backend", lambda name: scripted)
+    monkeypatch.setattr("practise_backends.catalog.load_backend", lambda name, options=None: scripted)
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

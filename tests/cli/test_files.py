@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from onnx import TensorProto, helper
 from practise_backends import doctor
 from practise_backends.device import describe_cpu
 from practise_backends.doctor import Checkup
+from practise_backends.errors import BackendMissing
 from practise_backends.symptoms import Finding
 from practise_backends.terms import Environment
 from practise_deploy.store import to_json
@@ -207,6 +209,63 @@ def test_bench_of_a_run_measures_model_against_original_and_keeps_it(cli: Cli, r
     assert said.document["conditions"]["threads"] == conditions.threads
     assert [one["threads"] for one in said.document["throughput"]] == [1, 1, 2, 2]
     assert json.loads((run / "bench.json").read_text()) == said.document
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (("--clock", "sundial"), ("--clock sundial", "'gpu_compute' or 'end_to_end'")),
+        (("--optimisation-level", 9), ("--optimisation-level 9", "less than or equal to 5")),
+        (("--threads", 0), ("--threads 0",)),
+        (("--clock", "gpu_compute"), ("has no --clock gpu_compute",)),
+        (("--cuda-graph",), ("has no --cuda-graph",)),
+    ],
+)
+def test_bench_of_a_file_keeps_the_bounds_of_the_settings(
+    cli: Cli, pair: tuple[Path, Path], options: tuple, words: tuple
+):
+    refused(cli("bench", pair[0], *options), 2, *words)
+
+
+@pytest.mark.parametrize("command", ["bench", "compare"])
+def test_options_of_a_backend_reach_it_from_commands_over_files(
+    command: str, cli: Cli, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
+    found: list[Any] = []
+
+    def load(name: str, options: Any) -> Any:
+        found.append((name, options))
+        raise BackendMissing("backend 'trt' is not here", remedy="install it")
+
+    monkeypatch.setattr("practise_backends.catalog.load_backend", load)
+    files = pair if command == "compare" else pair[:1]
+    asked = ("--backend", "trt", "--no-tf32", "--cuda", "torch", "--workspace-mib", 64, "--timing-cache", "cache")
+    refused(cli(command, *files, *asked), 3, "not here")
+    own = {"workspace_mib": 64, "timing_cache": Path("cache"), "cuda": "torch", "tf32": False}
+    assert found == [("trt", own)]
+
+
+def test_bench_of_a_run_asks_of_the_backend_what_the_build_asked(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch):
+    found: list[Any] = []
+
+    def load(name: str, options: Any) -> Any:
+        found.append(options)
+        raise BackendMissing("not here", remedy="install it")
+
+    monkeypatch.setattr("practise_backends.catalog.load_backend", load)
+    (run / "settings.json").write_text(json.dumps({"schema": 1, "tf32": False, "workspace_mib": 64, "drop": 2}))
+    for words in ((), ("--workspace-mib", 32), ("--backend", "another")):
+        refused(cli("bench", run, *words), 3, "not here")
+    assert found == [{"tf32": False, "workspace_mib": 64}, {"tf32": False, "workspace_mib": 32}, {}]
+
+
+def test_bench_of_a_run_keeps_to_its_clock_unless_the_backend_is_another(cli: Cli, run: Path):
+    built = release().bench
+    clock = replace(built, conditions=replace(built.conditions, clock="gpu_compute"))
+    (run / "release.json").write_text(to_json(replace(release(), bench=clock)))
+    refused(cli("bench", run), 2, "has no --clock gpu_compute")
+    said = cli("bench", run, "--backend", "another", "--measure-budget-s", 0.3, "--thread-counts", 1, "--json")
+    assert (said.code, said.document["conditions"]["clock"]) == (0, "end_to_end"), said.err
 
 
 def test_bench_of_a_folder_without_a_release(cli: Cli, tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from practise_backends.errors import CompileError
 from practise_backends.terms import TensorSpec
@@ -13,6 +14,13 @@ Shape = tuple[int, ...]
 
 BY_NAME = ("for_", "optimisation_level", "workspace_mib", "max_batch", "timing_cache", "cuda", "tf32")
 """Those that a command line offers."""
+
+
+def asked_of(settings: object) -> dict[str, Any]:
+    """Those of `BY_NAME` that a record of settings asks for, where it is not the default anyway."""
+    default = {name: getattr(TensorRtOptions(), name) for name in BY_NAME}
+    asked = {name: getattr(settings, name, default[name]) for name in BY_NAME}
+    return {name: value for name, value in asked.items() if value != default[name]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,80 @@
+"""A latency table as plain text, and what to do with it next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from practise_backends.documents import samples_beside
+from practise_backends.kit import Kit
+from practise_backends.render import (
+    Grid,
+    conditions,
+    digits,
+    disturbance,
+    figure,
+    in_columns,
+    printable,
+    ratio,
+)
+from practise_backends.terms import LatencyTable, Saving
+
+
+def table_text(table: LatencyTable) -> str:
+    """Every block's saving, the greatest first, and how far the figures can be trusted."""
+    ranked = sorted(table.savings, key=lambda saving: -saving.reduction_percent.estimate)
+    return "\n".join([in_columns(savings(ranked)), "", *_remarks(table)]) + "\n"
+
+
+def savings(found: list[Saving]) -> Grid:
+    """A row for every block."""
+    head = ("without the block", "saved, ms", "saved, %", "class", "told from none")
+    rows = tuple(
+        (
+            one.block,
+            figure(one.saving_ms),
+            figure(one.reduction_percent),
+            str(one.latency_class),
+            ("yes" if one.distinguishable else "no") + ("" if one.measured else ", as its class"),
+        )
+        for one in found
+    )
+    return Grid(head=head, rows=rows)
+
+
+def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
+    """Where the table went, and how a plan is made with it: for what was measured, where that is not what was asked."""
+    otherwise = "".join(
+        f" --{name} {measured}"
+        for name, asked, measured in (
+            ("backend", kit.asked.backend, table.backend),
+            ("threads", kit.asked.threads, table.conditions.threads),
+        )
+        if asked != measured
+    )
+    return (
+        f"written: {place}, and its raw samples: {samples_beside(place)}\n"
+        f"next, where practise-deploy is and {place.name} was copied to:\n"
+        f"  {printable(kit.plan)}{otherwise} --latency-table {place.name}\n"
+    )
+
+
+def _remarks(table: LatencyTable) -> tuple[str, ...]:
+    """What was measured, where, and how."""
+    discarded = f", {len(table.discarded)} discarded" if table.discarded else ""
+    splits = sum(not one.same for one in table.twins)
+    return (
+        f"{printable(table.network)} as it is: {figure(table.baseline_ms)} ms; brackets hold the "
+        f"{100 * table.baseline_ms.confidence:g}% interval",
+        f"noise floor, the network against itself: {ratio(table.aa_ratio)}; the smallest saving that can be "
+        f"told from none is {digits(table.resolution_ms)} ms",
+        *(
+            []
+            if table.additivity is None
+            else [f"sets save {figure(table.additivity)} times the sum of their blocks"]
+        ),
+        f"twins of a class measured beside each other: {len(table.twins)}, of which {splits} differ",
+        f"{printable(table.device.name)}, backend {table.backend}, {conditions(table)}, {table.conditions.clock}",
+        f"{table.rounds} rounds{discarded}; stopped because {table.stopped_because}",
+        *disturbance(table.environment),
+        *(f"note: {printable(note)}" for note in table.notes),
+    )
