@@ -39,13 +39,13 @@ done
 
 step "$deploy: a build, as the user who calls, in a mounted folder"
 measured in_container "${as_me[@]}" "$deploy" build digits --backend "$backend" --out run \
-    --drop 2 --iterations 20 --measure-budget-s 10 --no-frontier
+    --drop 2 --iterations 20 --measure-budget-s 10 --no-frontier --keep-throttled
 for file in model.onnx original.onnx release.json report.html; do
     [ -O "$place/run/$file" ]
 done
 
 step "$device: both networks in paired rounds"
 measured in_container "${as_me[@]}" "$device" compare run/original.onnx run/model.onnx \
-    --backend "$backend" --budget-s 10
+    --backend "$backend" --budget-s 10 --keep-throttled
 
 echo "both images work with $backend"
