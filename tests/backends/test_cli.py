@@ -29,7 +29,7 @@ from practise_backends.options import SCENARIOS, BenchOptions, CompareOptions, O
 from practise_backends.ort import OrtBackend
 from practise_backends.symptoms import Finding
 from practise_backends.tensorrt import TensorRtBackend, TensorRtOptions
-from practise_backends.tensorrt.backend import CLOCKS
+from practise_backends.tensorrt.backend import CLOCKS, PRECISIONS
 from practise_backends.tensorrt.cuda import PACKAGES
 from practise_backends.tensorrt.options import BY_NAME
 from practise_backends.terms import Artifact, Device, Environment
@@ -323,7 +323,10 @@ def test_words_of_the_flags_are_those_of_the_packages() -> None:
     words = {flag.name: flag.metavar.split("|") for flag in flags_of(Options)}
     assert words["cuda"] == list(PACKAGES) and words["clock"] == list(CLOCKS)
     own = {flag.name: flag.default for flag in flags_of(Options) if flag.name in BY_NAME}
-    assert own == {name: getattr(TensorRtOptions(), name) for name in BY_NAME}
+    assert own == {
+        name: getattr(TensorRtOptions(), name) for name in BY_NAME if name != "for_"
+    }  # what is measured runs here
+    assert words["precision"] == list(PRECISIONS)
 
 
 def test_scenarios_are_those_of_loadgen_in_any_case() -> None:
