@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import lru_cache
+
 import numpy as np
 import onnx
 import pytest
@@ -10,9 +13,11 @@ from onnx import TensorProto, numpy_helper
 from networks import tiny_mobilenet, tiny_resnet
 from practise_backends.ort import OrtBackend
 from practise_backends.terms import Conditions
-from practise_deploy.model.onnx_graph import to_onnx
+from practise_deploy.model.blocks import droppable, find_blocks
+from practise_deploy.model.onnx_graph import only_logits, to_onnx, with_cuts, without
 from practise_deploy.model.trace import trace
-from practise_deploy.shipping.precision import to_fp16, to_int8
+from practise_deploy.shipping.precision import in_precision, to_fp16, to_int8
+from practise_deploy.terms import Block
 from unit.lessons import MOBILENET, RESNET, images
 
 NETWORKS = {"resnet": (tiny_resnet, RESNET), "mobilenet": (tiny_mobilenet, MOBILENET)}
@@ -85,3 +90,39 @@ def test_ranges_come_from_the_images_whatever_the_batch():
         for model in (one, four)
     ]  # fmt: skip
     assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@lru_cache
+def cuts(name: str) -> tuple[onnx.ModelProto, tuple[Block, ...]]:
+    make, shape = NETWORKS[name]
+    traced, _ = trace(make(), (1, *shape[1:]))
+    blocks = droppable(find_blocks(traced, (1, *shape[1:])))
+    return with_cuts(traced, blocks, (1, *shape[1:])), blocks
+
+
+@pytest.mark.parametrize("symmetric", [True, False], ids=["TensorRT's form", "ONNX Runtime's form"])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_block_left_out_of_a_converted_network_leaves_what_converting_the_smaller_one_gives(
+    name: str, precision: str, symmetric: bool
+):
+    cut, blocks = cuts(name)
+    whole = in_precision(only_logits(cut), precision, None, symmetric=symmetric)
+    for dropped in ([], blocks[:1], blocks[1:3], blocks[-1:]):
+        left = without(whole, dropped)
+        wanted = in_precision(without(cut, dropped), precision, None, symmetric=symmetric)
+        onnx.checker.check_model(left)
+        assert kinds_of(left) == kinds_of(wanted)
+
+
+def kinds_of(model: onnx.ModelProto) -> Counter[str]:
+    """How many nodes of each kind a network has; names for one value are none."""
+    return Counter(node.op_type for node in model.graph.node if node.op_type != "Identity")
+
+
+def test_integers_of_onnx_runtime_multiply_unsigned_activations(name: str):
+    quantised = to_int8(exported(name), images(8, NETWORKS[name][1]), symmetric=False)
+    found = OrtBackend().compile(quantised.SerializeToString(), Conditions(precision="int8"))
+    assert (found.precision_share, dict(found.others)) == (1.0, {})
+    zeros = {node.input[2] for node in quantised.graph.node if node.op_type == "QuantizeLinear"}
+    kinds = {tensor.data_type for tensor in quantised.graph.initializer if tensor.name in zeros}
+    assert kinds == {TensorProto.UINT8}

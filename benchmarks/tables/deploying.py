@@ -1,0 +1,58 @@
+"""Precisions on ONNX Runtime, and what TensorRT's engines consist of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .shared import ABSENT, points, read
+
+
+def precision() -> str:
+    """float32 against int8 on ONNX Runtime."""
+    found = read("precision.json")
+    if found is None:
+        return ABSENT
+    rows = [
+        "| network | form | latency, ms | times as fast as fp32 (95% interval) | top-1 | lost, points | same top-1 class | file, MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in found["networks"].items():
+        for form, latency in one["latency_ms"].items():
+            rows.append(_form(name, form, latency, one))
+    return "\n".join(rows)
+
+
+def _form(name: str, form: str, latency: dict[str, float], one: dict[str, Any]) -> str:
+    faster = one["speedup"].get(form)
+    judged = one["quality"].get(form)
+    shown = "" if faster is None else f"{faster['estimate']:.2f} [{faster['low']:.2f}, {faster['high']:.2f}]"
+    top1 = f"{judged['accuracy']['ONNX']['percent']['estimate']:.1f}%" if judged and judged["accuracy"] else ""
+    agree = f"{judged['agreement_percent']['estimate']:.1f}%" if judged else ""
+    lost = points(judged["drop_points"]) if judged else ""
+    called = "fp32" if form == "original" else form
+    return f"| {name} | {called} | {latency['estimate']:.2f} | {shown} | {top1} | {lost} | {agree} | {one['file_mb'][form]:.1f} |"
+
+
+def engines() -> str:
+    """What TensorRT's engines consist of, and on GPUs how fast they are."""
+    found = read("tensorrt.json")
+    if found is None:
+        return ABSENT
+    rows = [
+        "| built by, for | network | precision | layers: plain, pruned | convolutions: plain, pruned | in the precision | engine, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for device, entry in found["devices"].items():
+        for name, one in entry["networks"].items():
+            for kind in ("fp32", "fp16", "int8"):
+                pair = [row for row in one["engines"] if row["precision"] == kind and row["batch"] == "static"]
+                every = [row for row in one["engines"] if row["precision"] == kind]
+                rows.append(_engine(device, name, kind, pair, every))
+    return "\n".join(rows)
+
+
+def _engine(device: str, name: str, kind: str, pair: list[dict[str, Any]], every: list[dict[str, Any]]) -> str:
+    layers, convolutions = (", ".join(str(row[key]) for row in pair) for key in ("layers", "convolutions"))
+    least = min(row["precision_share"] for row in every)
+    size = ", ".join(f"{row['engine_mb']:.1f}" for row in pair)
+    return f"| {device} | {name} | {kind} | {layers} | {convolutions} | {100 * least:.0f}% | {size} |"
