@@ -39,20 +39,25 @@ def engines() -> str:
     if found is None:
         return ABSENT
     rows = [
-        "| built by, for | network | precision | layers: plain, pruned | convolutions: plain, pruned | in the precision | engine, MB |",
-        "|---|---|---|---|---|---|---|",
+        "| network | precision | convolutions: plain, pruned | layers: plain, pruned | in the precision | engine, MB: plain, pruned |",
+        "|---|---|---|---|---|---|",
     ]
     for device, entry in found["devices"].items():
+        rows.append(f"| **{device}** ({_listed(entry['versions'])}) | | | | | |")
         for name, one in entry["networks"].items():
             for kind in ("fp32", "fp16", "int8"):
                 pair = [row for row in one["engines"] if row["precision"] == kind and row["batch"] == "static"]
                 every = [row for row in one["engines"] if row["precision"] == kind]
-                rows.append(_engine(device, name, kind, pair, every))
+                rows.append(_engine(name, kind, pair, every))
     return "\n".join(rows)
 
 
-def _engine(device: str, name: str, kind: str, pair: list[dict[str, Any]], every: list[dict[str, Any]]) -> str:
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _engine(name: str, kind: str, pair: list[dict[str, Any]], every: list[dict[str, Any]]) -> str:
     layers, convolutions = (", ".join(str(row[key]) for row in pair) for key in ("layers", "convolutions"))
     least = min(row["precision_share"] for row in every)
     size = ", ".join(f"{row['engine_mb']:.1f}" for row in pair)
-    return f"| {device} | {name} | {kind} | {layers} | {convolutions} | {100 * least:.0f}% | {size} |"
+    return f"| {name} | {kind} | {convolutions} | {layers} | {100 * least:.0f}% | {size} |"

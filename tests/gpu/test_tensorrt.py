@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 from backends.conftest import chain
+from practise_backends.cli import main as measure
 from practise_backends.errors import BackendError, DeviceUnavailable
 from practise_backends.feeds import random_feeds
 from practise_backends.intervals import ORIGINAL
@@ -24,6 +25,7 @@ from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.tensorrt import TensorRtBackend, TensorRtOptions, TensorRtRtxBackend
 from practise_backends.tensorrt.cuda import PACKAGES, open_cuda
 from practise_backends.tensorrt.driver import first_gpu
+from practise_backends.tensorrt.shipped import target_of
 from practise_backends.terms import Bench, Conditions, Patience
 
 pytestmark = pytest.mark.gpu
@@ -156,21 +158,61 @@ def test_streams_copy_and_time(cuda: str) -> None:
     buffer.free()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_whole_story(
-    backend: TensorRtBackend, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    backend: TensorRtBackend, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    """`practise-deploy build --backend trt` on the embedded default."""
-    from practise_deploy.cli import main
-
+    """`practise-deploy build --backend trt` on the embedded default, and its engine from the file once more."""
     run = tmp_path / "run"
-    monkeypatch.setattr("sys.argv", ["practise-deploy", "build", "digits", "--backend", backend.name, "--out", str(run),
-                                     "--drop", "2", "--iterations", "20", "--measure-budget-s", "10", "--no-frontier"])  # fmt: skip
-    with pytest.raises(SystemExit) as left:
-        main()
+    words = ["build", "digits", "--backend", backend.name, "--out", run, "--drop", 2, "--iterations", 20]
+    code = command(monkeypatch, *words, "--precision", precision, "--measure-budget-s", 10, "--no-frontier")
     said = capsys.readouterr().err
-    assert left.value.code in (0, 1), said  # 1: so small a network may not become surely faster on a large GPU
+    assert code in (0, 1), said  # 1: so small a network may not become surely faster on a large GPU
     release = json.loads((run / "release.json").read_text())
     assert release["bench"]["backend"] == backend.name
     assert release["bench"]["conditions"]["clock"] == "gpu_compute"
     assert release["verification"]["faithful"], release["verification"]["problems"]
+    assert release["compiled"]["precision_share"] >= 0.9, release["compiled"]["others"]
+    assert "engine" in {link["after"] for link in release["verification"]["links"]}
     assert (run / "report.html").is_file()
+
+    conditions = Conditions(precision=precision, clock="gpu_compute")
+    kept = backend.open(backend.compile(run / "model.engine", conditions), conditions)
+    fresh = backend.open(backend.compile(run / "model.onnx", conditions), conditions)
+    feeds = random_feeds(kept.inputs, 1, 0)
+    first, again = (next(iter(engine.run(feeds).values())).astype(np.float32) for engine in (kept, fresh))
+    assert np.abs(first - again).max() <= 0.1 * np.abs(first).max()
+
+
+def test_engine_built_ahead_runs_here(backend: TensorRtBackend, tmp_path: Path) -> None:
+    gpu, conditions = first_gpu(), Conditions(clock="gpu_compute")
+    here = target_of(gpu.capability)
+    if here not in backend.provider.known_targets():
+        pytest.skip(f"{backend.provider.package} builds nothing ahead for {here}")
+    ahead = type(backend)(TensorRtOptions(for_=(here,)))
+    ahead.save(ahead.compile(onnx_bytes(shape=(1, 4, 32, 32)), conditions), tmp_path / "net.engine")
+    engine = backend.open(backend.compile(tmp_path / "net.engine", conditions), conditions)
+    assert engine.time_once(random_feeds(engine.inputs, 1, 0)) > 0
+
+
+def test_kit_is_measured_here_and_its_table_is_planned_with(
+    backend: TensorRtBackend, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    kit, run = tmp_path / "kit", tmp_path / "run"
+    asked = ["digits", "--backend", backend.name, "--precision", "fp16", "--out", run]
+    assert command(monkeypatch, "kit", *asked, "--kit", kit) == 0
+    assert measure([str(kit), "--budget-s", "10"]) == 0
+    table = json.loads((kit / "latency.json").read_text())
+    assert (table["backend"], table["conditions"]["precision"]) == (backend.name, "fp16")
+    code = command(monkeypatch, "plan", *asked, "--latency-table", kit / "latency.json", "--reduce", 10)
+    assert code in (0, 1), capsys.readouterr().err
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """A command line of practise-deploy in this process."""
+    from practise_deploy.cli import main
+
+    monkeypatch.setattr("sys.argv", ["practise-deploy", *map(str, words)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
