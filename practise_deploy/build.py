@@ -8,32 +8,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from practise_backends.compare import NEW, compare
 from practise_backends.intervals import ORIGINAL
-from practise_backends.kit import Kit
 from practise_backends.ort import OrtBackend
-from practise_backends.table_design import Cut, design_of
 from practise_backends.terms import Comparison, Conditions, Engine, Patience, Throughput
 from practise_backends.throughput import measure_throughput
-from practise_deploy.deployment import measuring_of
 from practise_deploy.errors import InputError
 from practise_deploy.ground import MODEL, ORIGINAL_MODEL
 from practise_deploy.model.compute import exact, pick_device
 from practise_deploy.planning.choose import count_reaching
-from practise_deploy.planning.latency import Variants, measure_reductions
+from practise_deploy.planning.latency import measure_reductions
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.pruning import Pruning
 from practise_deploy.results import write_results
-from practise_deploy.settings import EMBEDDED
 from practise_deploy.shipping.batching import with_any_batch
 from practise_deploy.shipping.compile import compile_network, is_whole, precision_problems
 from practise_deploy.shipping.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
 from practise_deploy.shipping.gate import Demands, judge_gate
-from practise_deploy.shipping.kit import WrittenKit, check_place, write_kit
 from practise_deploy.shipping.verdict import judge
 from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
 from practise_deploy.store import Key, arrays_digest
@@ -44,12 +38,7 @@ _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
 
 
 class Build(Pruning):
-    """One build over one run folder; each property is a stage, computed when it is first asked for.
-
-    kit_folder: where a kit goes; None is `kit` in the run folder.
-    """
-
-    kit_folder: Path | None = None
+    """One build over one run folder; each property is a stage, computed when it is first asked for."""
 
     def check(self, *, device: bool = True) -> None:
         """Find what is missing or broken before anything is measured or written.
@@ -244,51 +233,6 @@ class Build(Pruning):
         digests = {"fit": self.images.fit.digest(), "held_out": self.images.held_out.digest()}
         write_results(self.run, release, self.settings, digests)
         return release
-
-    # Measure on a device without this tool.
-
-    @property
-    def kit_place(self) -> Path:
-        """Where the kit goes.
-
-        Raises: InputError where something else is there.
-        """
-        place = self.kit_folder or self.run.folder / "kit"
-        check_place(place)
-        return place
-
-    @cached_property
-    def kit(self) -> WrittenKit:
-        """A folder that measures what every block costs where neither torch nor this tool is."""
-        kit, place, model = self._blank_kit, self.kit_place, self.cuttable
-        with self.screen("Writing the kit"):
-            return write_kit(kit, place, lambda folder: Variants(model, self.candidates, folder).without)
-
-    @property
-    def _blank_kit(self) -> Kit:
-        """What a kit of this network says, before its networks are written."""
-        cuts = tuple(Cut(block=block.name, latency_class=block.latency_class) for block in self.candidates)
-        return Kit(
-            network=self.settings.network,
-            structure_sha256=self.structure_sha256,
-            input_shape=self.engine_shape,
-            precision=self.settings.precision,
-            weights=self.network.facts.weights,
-            asked=measuring_of(self.settings),
-            cuts=cuts,
-            design=design_of(cuts, self.settings.seed),
-            networks=(),
-            sha256={},
-            plan=self._plan_command,
-            made_by=f"practise-deploy {version('practise-deploy')}",
-        )
-
-    @property
-    def _plan_command(self) -> str:
-        """How a plan is made of what is asked here; the images are left open where none were named."""
-        command = self.settings.model_copy(update={"latency_table": None}).command("plan")
-        has_images = self.settings.data is not None or self.settings.network == EMBEDDED
-        return command if has_images else f"{command} --data IMAGES"
 
     # What the chapters share.
 

@@ -10,7 +10,7 @@ import torch
 
 from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.finetune import drop_only, finetune, schedule_for
-from practise_deploy.ground import Ground
+from practise_deploy.kitting import Kitting
 from practise_deploy.latency_table import Wanted, check_table, read_table
 from practise_deploy.model.compute import exact, pick_device
 from practise_deploy.model.lesson import Lesson
@@ -27,7 +27,7 @@ from practise_deploy.store import arrays_digest, digest, to_json
 from practise_deploy.terms import Block, Plan, Recoverabilities, Student
 
 
-class Pruning(Ground):
+class Pruning(Kitting):
     """The stages that end with a recovered network; each property is one, computed when it is first asked for."""
 
     # What does each block cost on this device?

@@ -1,0 +1,120 @@
+"""A stage as it runs: its settings, its run folder, and what goes to which stream."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from practise_deploy.cli import kits
+from practise_deploy.cli.app import Given
+from practise_deploy.cli.stage import Stage
+from practise_deploy.errors import InputError, PractiseError
+from practise_deploy.settings import EMBEDDED, Settings, read_settings
+
+if TYPE_CHECKING:
+    from practise_deploy.build import Build
+    from practise_deploy.console import Console
+    from practise_deploy.store import Run
+
+SETTINGS = "settings.json"
+
+
+def run_stage(stage: Stage, own: Given, given: Given, extra: Given) -> int:
+    """Compute what a stage asks for, and show it; gives the exit code."""
+    from practise_deploy.console import Console
+
+    console = Console(quiet=own["quiet"])
+    asked = {name: value for name, value in given.items() if value is not None}
+    if stage.of_a_run:
+        own, asked = kits.in_its_run(own, asked)
+    settings = _settings(stage.name, own["network"], own["config"], asked, console.note)
+    backend = stage.preflight(settings, console.note)
+    from practise_deploy.build import Build
+    from practise_deploy.store import Run
+
+    tell = console.note if own["explain"] else lambda _: None
+    run = Run(settings.run_folder, fresh=frozenset(stage.steps if own["fresh"] else ()), tell=tell)
+    build = Build(
+        settings,
+        run,
+        console.progress,
+        command=settings.command("build"),
+        structure_only=stage.structure_only,
+        backend=backend,
+    )
+    build.kit_folder = extra.get(kits.PLACE.name)
+    with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print: stdout is the result's alone
+        stage.needs(build)
+        for note in build.network.facts.notes:
+            console.note(f"note: {note}")
+    if stage.name == "inspect":
+        return _emit(stage, build, console, own)
+    with run.locked(), _settings_of(run, settings):
+        code = _emit(stage, build, console, own)
+        stage.keep(build, extra)
+        return code
+
+
+@contextlib.contextmanager
+def _settings_of(run: Run, settings: Settings) -> Iterator[None]:
+    """Keep the settings in the run folder, for who goes on in it; those of before come back where these are refused."""
+    file = run.folder / SETTINGS
+    before = file.read_text(encoding="utf-8") if file.is_file() else None
+    run.write(SETTINGS, json.dumps({"schema": 1, **settings.model_dump(mode="json")}, indent=1))
+    try:
+        yield
+    except PractiseError:
+        if before is not None:
+            run.write(SETTINGS, before)
+        raise
+
+
+def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> int:
+    with contextlib.redirect_stdout(sys.stderr):
+        found = stage.result(build)
+    for note in (
+        *(build.images.facts.notes if "images" in vars(build) else ()),
+        *(build.finetuned.notes if "finetuned" in vars(build) else ()),
+    ):
+        console.note(f"note: {note}")
+    if own["json"]:
+        from practise_deploy.store import to_json
+
+        print(to_json(found) if not isinstance(found, dict) else json.dumps(found, indent=1))
+    elif not own["quiet"]:
+        stage.show(console, build)
+    return stage.code(build)
+
+
+def _settings(
+    verb: str, network: str | None, config: Path | None, given: dict[str, Any], tell: Callable[[str], None]
+) -> Settings:
+    """Flags over the settings file over what the run folder was built with (where no network is named)."""
+    if network is not None:
+        return read_settings({**given, "network": network}, file=config)
+    earlier = Path(given["out"]) / SETTINGS if "out" in given else None
+    if earlier is not None and earlier.is_file():
+        try:
+            base = json.loads(earlier.read_text(encoding="utf-8"))
+            base.pop("schema", None)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"cannot read {earlier}: {error}", remedy="name the network and its settings again"
+            ) from None
+        return read_settings(given, file=config, base=base)
+    if earlier is not None and config is None and verb != "build":
+        raise InputError(f"no run in {given['out']}", remedy="name the network, or a run folder that a build has made")
+    found = read_settings(given, file=config)
+    if found.network != EMBEDDED:
+        return found
+    if meant := [f"--{name}" for name in ("data", "weights") if getattr(found, name) is not None]:
+        raise InputError(
+            f"{' and '.join(meant)} without a network",
+            remedy=f"name the network; digits, the embedded one, where you mean it: practise-deploy {verb} digits",
+        )
+    tell("note: no network was named: this is digits, the embedded one")
+    return found
