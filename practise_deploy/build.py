@@ -29,7 +29,7 @@ from practise_deploy.shipping.compile import compile_network, is_whole, precisio
 from practise_deploy.shipping.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
 from practise_deploy.shipping.gate import Demands, judge_gate
 from practise_deploy.shipping.verdict import judge
-from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
+from practise_deploy.shipping.verify import Form, Forms, engine_form, torch_form, verify
 from practise_deploy.store import Key, arrays_digest
 from practise_deploy.terms import Compiled, Frontier, Gate, Release, Shipped, Throughputs, Verdict, Verification
 
@@ -96,25 +96,33 @@ class Build(Pruning):
             "original weights": self.network.facts.sha256,
             "model": self.shipped.sha256,
             "engine": self.compiled.sha256,
+            "original": self.original.sha256,
             "held-out images": self.images.held_out.digest(),
             "preprocessing": repr(self.network.facts.preprocessing),
         }
 
         def compute() -> Verification:
-            plain, path, batch = OrtBackend(), self.run.folder / MODEL, self.settings.batch
-            on_cpu = Conditions(batch=batch, threads=self.settings.threads)
-            unoptimised = plain.open(plain.compile(path, on_cpu), on_cpu, optimise=False)
+            batch, precision = self.settings.batch, self.settings.precision
             forms = Forms(
                 teacher=torch_form(self.network.traced),
                 student=torch_form(self.student_of(self.finetuned)),
-                onnx=engine_form(unoptimised, batch),
+                onnx=self._plainly(MODEL),
                 engine=None if self.settings.for_ else engine_form(self._engine(), batch),
-                precision=self.settings.precision,
+                precision=precision,
+                original=None if precision == "fp32" else self._plainly(self.original.path),
             )
             with self.screen("Verifying on held-out images") as progress, exact(self.settings.seed):
                 return verify(forms, self.images.held_out, progress)
 
         return self.run.step("verify", Verification, key, compute)
+
+    def _plainly(self, name: str) -> Form:
+        """An ONNX file as ONNX Runtime computes it operator by operator, nothing optimised."""
+        backend = OrtBackend()
+        at = Conditions(batch=self.settings.batch, threads=self.settings.threads)
+        return engine_form(
+            backend.open(backend.compile(self.run.folder / name, at), at, optimise=False), self.settings.batch
+        )
 
     def _engine(self) -> Engine:
         """The shipped engine, opened."""
@@ -195,7 +203,8 @@ class Build(Pruning):
     @property
     def gate(self) -> Gate | None:
         """The demands on the release; None where there are none."""
-        demands = Demands(min_speedup=self.settings.min_speedup, max_drop=self.settings.max_drop)
+        asked = self.settings
+        demands = Demands(min_speedup=asked.min_speedup, max_drop=asked.max_drop, precision=asked.precision)
         return judge_gate(demands, self.plan, self.bench, self.verification, self.frontier)
 
     @property

@@ -122,7 +122,7 @@ class Console:
                 ("Conditions", f"backend {found.backend}, batch {found.batch}, {found.precision}"),
                 ("Size", size(found.bytes)),
                 ("Copy it, and there", " && ".join(found.commands)),
-                ("With latency.json, here", found.plan),
+                *((("With latency.json, here", found.plan),) if found.plan else ()),
             ),
         )
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from practise_backends import catalog
-from practise_backends.catalog import Wanted, clocks_of, load_backend
+from practise_backends.catalog import Wanted, clocks_of, kind_of, load_backend
 from practise_backends.errors import BackendError
 from practise_backends.options import Measuring, flags_of
 from practise_backends.tensorrt.options import asked_of
@@ -67,8 +67,8 @@ def options_of(settings: Settings) -> dict[str, Any]:
 
 
 def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:
-    """The deployment's; without a word on the clock, the backend's first (the whole run, where there is no backend)."""
-    clock = settings.clock or ("end_to_end" if backend is None else clocks_of(backend)[0])
+    """The deployment's; without a word on the clock, the backend's first. backend: None where it is not at hand."""
+    clock = settings.clock or clocks_of(backend or kind_of(settings.backend))[0]
     return Conditions(
         batch=settings.batch,
         threads=settings.threads,
@@ -81,7 +81,7 @@ def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:
 
 def reads_symmetric_int8(settings: Settings) -> bool:
     """Whether the backend reads int8 in TensorRT's form rather than in ONNX Runtime's (see `shipping.precision`)."""
-    return settings.backend != "ort"
+    return not getattr(kind_of(settings.backend), "unsigned_int8", False)
 
 
 def measuring_of(settings: Settings) -> Measuring:

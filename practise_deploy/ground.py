@@ -14,7 +14,7 @@ import torch
 
 from practise_backends.table import RANKING_SHARE
 from practise_backends.terms import Backend, Bench, Conditions, Patience, Progress
-from practise_deploy.deployment import backend_of, conditions_of, options_of, reads_symmetric_int8
+from practise_deploy.deployment import backend_of, check_asked, conditions_of, options_of, reads_symmetric_int8
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.compute import pick_device, pick_precision
@@ -88,6 +88,7 @@ class Ground:
     @cached_property
     def here(self) -> Backend | None:
         """The same; None where it is not at hand and a latency table stands for it, which is enough to plan."""
+        check_asked(self.settings)
         try:
             return self.backend
         except EnvironmentProblem:
@@ -168,7 +169,7 @@ class Ground:
             "images": self.images.fit.digest(),
             "preprocessing": repr(decoding),
             "recipe": self.settings.recipe,
-            "precision": str(self.dtype),
+            "training precision": str(self.dtype),
             "compute": str(pick_device(self.settings.compute)),
             "seed": self.settings.seed,
             "torch": torch.__version__,
@@ -191,7 +192,7 @@ class Ground:
         return {
             "batch_size": self.settings.batch_size,
             "augment": self.network.facts.preprocessing.augment,
-            "precision": str(self.dtype),
+            "training precision": str(self.dtype),
         }
 
     @property
@@ -214,7 +215,7 @@ class Ground:
             "network": self.network.structure,
             "weights": weights,
             "precision": self.settings.precision,
-            "ranges from": None if ranges is None else [ranges.digest(), reads_symmetric_int8(self.settings)],
+            "converted by": self._converter(ranges),
             "input shape": list(self.engine_shape),
             "dynamic batch": self.settings.dynamic_batch,
             "torch": torch.__version__,
@@ -236,6 +237,16 @@ class Ground:
             self.run.forget(step, f"{name} is missing or was changed")
             shipped = self.run.step(step, Shipped, key, compute)
         return shipped
+
+    def _converter(self, ranges: FitImages | None) -> list[str]:
+        """What a conversion to another precision depends on; nothing where there is none."""
+        if self.settings.precision == "fp32":
+            return []
+        tools = [f"{name} {version(name)}" for name in ("onnxruntime", "onnx")]
+        if ranges is None:
+            return tools
+        decoding = replace(self.network.facts.preprocessing, augment="")
+        return [*tools, ranges.digest(), repr(decoding), str(reads_symmetric_int8(self.settings))]
 
     @property
     def _ranges(self) -> FitImages | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +48,7 @@ class Kitting(Ground):
             input_shape=self.engine_shape,
             precision=self.settings.precision,
             weights=self.network.facts.weights,
-            asked=measuring_of(self.settings),
+            asked=replace(measuring_of(self.settings), timing_cache=None),  # a folder of this machine
             cuts=cuts,
             design=design_of(cuts, self.settings.seed),
             networks=(),
@@ -58,7 +59,9 @@ class Kitting(Ground):
 
     @property
     def _plan_command(self) -> str:
-        """How a plan is made of what is asked here; the images are left open where none were named."""
+        """How a plan is made of what is asked here; the images are left open where none were named. Empty where none can be."""
+        if not self.network.learns:
+            return ""
         command = self.settings.model_copy(update={"latency_table": None}).command("plan")
         has_images = self.settings.data is not None or self.settings.network == EMBEDDED
         return command if has_images else f"{command} --data IMAGES"

@@ -10,8 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from practise_backends import documents
 from practise_backends.errors import BackendError
+from practise_backends.tensorrt.shipped import target_of
 from practise_backends.terms import SCHEMA, Conditions, LatencyTable
 from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.settings import flag_of
 
 
 def write_table(table: LatencyTable, path: Path) -> tuple[Path, Path]:
@@ -72,7 +74,7 @@ def table_schema() -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What a plan needs a table to be of. input_shape: with the batch. here: fingerprint of the device at hand, empty
-    where it is not. ahead: it is built for what is not at hand, so the table alone says how fast that is.
+    where it is not. ahead: the GPUs that it is built ahead for, of which the table alone says how fast they are.
     """
 
     blocks: tuple[str, ...]
@@ -81,7 +83,7 @@ class Wanted:
     conditions: Conditions
     structure_sha256: str
     here: str
-    ahead: bool = False
+    ahead: tuple[str, ...] = ()
 
     def is_at_hand(self, table: LatencyTable) -> bool:
         """Whether the table is of this device and backend, so that a plan can be measured."""
@@ -111,20 +113,39 @@ def check_table(table: LatencyTable, wanted: Wanted, path: Path) -> None:
             f"{path} was measured with input {list(table.input_shape)}, this network has {list(wanted.input_shape)}",
             remedy="use the --batch and --input-size that the table was measured with",
         )
-    if wanted.ahead and table.backend != wanted.backend:
-        raise InputError(
-            f"{path} was measured with backend '{table.backend}', this build is for {wanted.backend}",
-            remedy=f"measure it on the device with --backend {wanted.backend}",
-        )
+    _check_device(table, wanted, path)
     if table.structure_sha256 and table.structure_sha256 != wanted.structure_sha256:
         raise InputError(
             f"{path} was measured on another network ({table.network}): its blocks differ from this one's",
             remedy="give the table of this network",
         )
-    for name in ("threads", "precision"):
+    _check_conditions(table, wanted, path)
+
+
+def _check_device(table: LatencyTable, wanted: Wanted, path: Path) -> None:
+    """What is built ahead was measured by the same backend, on one of the GPUs that it is for."""
+    if wanted.ahead and table.backend != wanted.backend:
+        raise InputError(
+            f"{path} was measured with backend '{table.backend}', this build is for {wanted.backend}",
+            remedy=f"measure it on the device with --backend {wanted.backend}",
+        )
+    capability = table.device.facts.get("compute_capability")
+    if wanted.ahead and capability and target_of(capability) not in wanted.ahead:
+        raise InputError(
+            f"{path} was measured on {table.device.name} ({target_of(capability)}), this build is for {', '.join(wanted.ahead)}",
+            remedy="give the table of such a GPU",
+        )
+
+
+def _check_conditions(table: LatencyTable, wanted: Wanted, path: Path) -> None:
+    """Another precision is another network; what else is asked of a run says something of the same backend alone."""
+    same = table.backend == wanted.backend
+    for name in ("precision", *(("threads", "clock", "cuda_graph") if same else ())):
         theirs, ours = getattr(table.conditions, name), getattr(wanted.conditions, name)
-        if table.backend == wanted.backend and theirs != ours:
+        if theirs != ours:
+            flag = flag_of(name)
+            how = f"{'give' if theirs else 'leave out'} {flag}" if isinstance(theirs, bool) else f"give {flag} {theirs}"
             raise InputError(
                 f"{path} was measured with {name} {theirs}, this build is for {name} {ours}",
-                remedy=f"give --{name} {theirs}, or the table of that",
+                remedy=f"{how}, or the table of that",
             )

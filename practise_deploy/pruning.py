@@ -63,7 +63,7 @@ class Pruning(Kitting):
             conditions=self.conditions,
             structure_sha256=self.structure_sha256,
             here="" if self.here is None else self.here.device().fingerprint,
-            ahead=bool(self.settings.for_),
+            ahead=self.settings.for_,
         )
 
     # What would losing it cost?

@@ -78,6 +78,8 @@ def _checked(found: dict[str, Any], file: Path) -> Release:
         return adapter.validate_python(found)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "missing":
+            raise InputError(f"{file} was written by another version of this program", remedy=_AGAIN) from None
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{file} is damaged: {where}: {first['msg']}", remedy=_AGAIN) from None
 

@@ -28,7 +28,7 @@ else:
 EMBEDDED = "digits"
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -166,7 +166,8 @@ class Settings(BaseModel):
     @field_validator("for_", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        return tuple(part.strip().lower() for part in value.split(",")) if isinstance(value, str) else value
+        parts = value.split(",") if isinstance(value, str) and value else value or ()
+        return tuple(str(part).strip().lower() for part in parts)
 
     @field_validator("for_")
     @classmethod
@@ -212,7 +213,7 @@ class Settings(BaseModel):
     def throughput_points(self) -> tuple[list[int], list[int]]:
         """Batches and numbers of threads at which throughput is measured: the deployment's own and some larger."""
         batches = sorted({self.batch, 1, 8})
-        return batches, sorted({self.threads, 1, _cores()})
+        return batches, sorted({self.threads, 1, cores()})
 
     @property
     def run_folder(self) -> Path:

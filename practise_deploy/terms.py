@@ -228,10 +228,20 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """The original in the precision of the deployment against itself in float: what the precision alone costs."""
+
+    link: Link
+    accuracy: Accuracy | None
+    drop_points: Interval | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """teacher -> student -> ONNX -> engine on held-out images, then teacher -> engine directly.
 
     The chain ends with ONNX where the engine cannot run here. faithful: the links behind the student hold.
+    original: None in float32, where there is nothing to convert.
     """
 
     schema: int = SCHEMA
@@ -241,6 +251,7 @@ class Verification:
     images: int
     faithful: bool
     problems: tuple[str, ...]
+    original: Converted | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +273,8 @@ class Compiled:
 
     precision_share: share of the arithmetic layers found in `precision`, None where the format does not tell;
     others: those in another, and in which. layers: of a fused engine. targets: the kinds of GPU that it was built ahead
-    for, none for the device at hand. provider: package and version that built an engine.
+    for, none for the device at hand. provider: package and version that built an engine. beside: files that belong to
+    it -> their sha256.
     """
 
     schema: int = SCHEMA
@@ -276,6 +288,7 @@ class Compiled:
     layers: int | None
     targets: tuple[str, ...]
     provider: str
+    beside: dict[str, str]
     notes: tuple[str, ...]
 
 

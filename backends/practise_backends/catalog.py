@@ -24,7 +24,7 @@ def load_backend(name: str, options: Mapping[str, Any] | None = None) -> Backend
     Raises: BackendMissing where the name is unknown, or a package that the backend needs is absent; BackendError where
     it has no such option.
     """
-    kind = _kind(name)
+    kind = kind_of(name)
     try:
         return cast(Backend, _configured(name, kind, options) if options else kind())
     except ImportError as error:
@@ -48,7 +48,7 @@ def check_asked(name: str, options: Mapping[str, Any], wanted: Wanted) -> None:
 
     Raises: BackendMissing where the name is unknown; BackendError where it lacks an option.
     """
-    kind = _kind(name)
+    kind = kind_of(name)
     _check_options(name, kind, options)
     check_wanted(kind, wanted)
 
@@ -84,8 +84,11 @@ def check_wanted(backend: Backend, wanted: Wanted) -> None:
         )
 
 
-def _kind(name: str) -> Any:
-    """The class of the backend of that name."""
+def kind_of(name: str) -> Any:
+    """The class of the backend of that name; its package and its device need not be here.
+
+    Raises: BackendMissing.
+    """
     found = _found()
     if name not in found:
         raise _unknown(name)

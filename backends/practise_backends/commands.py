@@ -19,7 +19,7 @@ from practise_backends.compare import compare
 from practise_backends.documents import numbers, samples_beside, write_table
 from practise_backends.errors import BackendError, CompileError
 from practise_backends.files import write_file
-from practise_backends.kit import Kit, measure_kit, read_kit
+from practise_backends.kit import TABLE, Kit, measure_kit, read_kit
 from practise_backends.options import BenchOptions, CompareOptions, Measuring, Options
 from practise_backends.render import (
     benchmark_markdown,
@@ -33,7 +33,6 @@ from practise_backends.tensorrt.options import asked_of
 from practise_backends.terms import Arrays, Bench, Comparison, Conditions, LatencyTable, Patience, Progress
 
 _SPARE = 0.2
-TABLE = "latency.json"
 
 
 def compare_files(

@@ -20,7 +20,7 @@ from practise_backends.table_design import Cut, Design
 from practise_backends.terms import Bench, LatencyTable, Progress
 
 KIT_SCHEMA = 1
-MANIFEST = "kit.json"
+MANIFEST, TABLE = "kit.json", "latency.json"
 _AGAIN = "copy the whole kit again, or make it again: practise-deploy kit"
 
 Dropped = tuple[str, ...]
@@ -124,6 +124,7 @@ def _checked(found: dict[str, Any], path: Path) -> Kit:
     """The record that a document describes, with a file for every network that may be measured."""
     try:
         kit = _kit_of(found)
+        _check_parts(kit)
         lacks = [names for names in networks_of(kit.cuts, kit.design) if names not in _files_of(kit)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BackendError(f"{path} is damaged: {_reason(error)}", remedy=_AGAIN) from None
@@ -131,6 +132,24 @@ def _checked(found: dict[str, Any], path: Path) -> Kit:
         what = f"the network without {', '.join(lacks[0])}" if lacks[0] else "the original network"
         raise BackendError(f"{path} lacks {what}", remedy=_AGAIN)
     return kit
+
+
+def _check_parts(kit: Kit) -> None:
+    """Refuse parts that do not fit each other, before minutes of measuring end in their contradiction.
+
+    Raises: ValueError.
+    """
+    known = {cut.block: cut.latency_class for cut in kit.cuts}
+    firsts, twins = kit.design.firsts, kit.design.twins
+    if not kit.input_shape or min(kit.input_shape) < 1:
+        raise ValueError(f"the input shape {list(kit.input_shape)} is none")
+    if not known or set(known.values()) != set(firsts) or not set(twins) <= set(firsts):
+        raise ValueError("the design does not measure every latency class of the blocks")
+    drawn = {*firsts.items(), *twins.items()}
+    strangers = [name for key, name in drawn if known.get(name) != key]
+    strangers += [name for names in kit.design.sets for name in names if name not in known]
+    if strangers:
+        raise ValueError(f"the design measures '{strangers[0]}', which is no block of its class")
 
 
 def _reason(error: Exception) -> str:
@@ -177,8 +196,14 @@ def _measuring(found: dict[str, Any]) -> Measuring:
     for flag in flags_of(Measuring):
         value = found.get(flag.name)
         if value is not None:
-            given[flag.name] = bool(value) if flag.parse is None else flag.parse(str(value))
+            given[flag.name] = _switch(value) if flag.parse is None else flag.parse(str(value))
     return Measuring(**given)
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
 
 
 def _text(value: Any) -> str:

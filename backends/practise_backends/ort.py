@@ -39,6 +39,7 @@ class OrtBackend:
 
     name = "ort"
     precisions = PRECISIONS
+    unsigned_int8 = True
 
     def __init__(self) -> None:
         self._runtime = import_onnxruntime()
@@ -57,6 +58,8 @@ class OrtBackend:
         Raises: CompileError where the network or the conditions cannot be run.
         """
         _refuse_unsupported(conditions)
+        if isinstance(model, Path) and model.suffix == ".engine":
+            raise CompileError(f"{model} is a TensorRT engine", remedy="give --backend trt or trt-rtx")
         network, sha256 = _read(model)
         engine = OrtEngine(model, conditions)
         engine.close()

@@ -48,11 +48,16 @@ def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
         for name, asked, measured in (
             ("backend", kit.asked.backend, table.backend),
             ("threads", kit.asked.threads, table.conditions.threads),
+            ("clock", kit.asked.clock or table.conditions.clock, table.conditions.clock),
         )
         if asked != measured
     )
+    otherwise += " --cuda-graph" if table.conditions.cuda_graph and not kit.asked.cuda_graph else ""
+    written = f"written: {place}, and its raw samples: {samples_beside(place)}\n"
+    if not kit.plan:
+        return written
     return (
-        f"written: {place}, and its raw samples: {samples_beside(place)}\n"
+        f"{written}"
         f"next, where practise-deploy is and {place.name} was copied to:\n"
         f"  {printable(kit.plan)}{otherwise} --latency-table {place.name}\n"
     )

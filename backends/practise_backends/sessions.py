@@ -10,7 +10,7 @@ average, and each runs once as soon as it is open.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
 
 _ON_GPU = ("trt", "trt-rtx")
 _MEMORY_SHARE = 0.5
+_MOST_OF_IT = 0.9
 _TIMES_THE_FILE = 3  # weights as loaded, packed for the processor, and room for activations
 _FEWEST = {ORIGINAL: 2}  # or there is no noise floor
 
@@ -88,6 +89,7 @@ def opened(
             loading.engines[name].append(engine)
             engine.run({spec.name: feeds[spec.name] for spec in engine.inputs})
         warned = dict.fromkeys(note for each in builds.values() for one in each for note in one.notes)
+        warned |= dict.fromkeys(_otherwise(builds))
         yield Opened(
             artifacts=loading.artifacts, engines=loading.engines, feeds=feeds, notes=(*notes, *warned)
         )
@@ -126,6 +128,22 @@ def _compiled(
         which = {"build": build} if differ else {}
         found[name].append(bench.backend.compile(candidates[name].model, bench.conditions, **which))
     return found
+
+
+def _otherwise(builds: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
+    """What does not compute in the precision that it is measured as; of networks that do so alike, the first is named."""
+    said = set()
+    for name, (first, *_) in builds.items():
+        share, what = first.precision_share, first.precision
+        if share is None and what != "fp32":
+            told = f"in how many of its layers it computes in {what} cannot be told"
+        elif share is not None and share < _MOST_OF_IT:
+            told = f"{what} in {100 * share:.0f}% of its arithmetic layers; --precision says what it is meant to be"
+        else:
+            continue
+        if told not in said:
+            said.add(told)
+            yield f"{name}: {told}"
 
 
 def _opening_order(wanted: Mapping[str, int], seed: int) -> list[str]:

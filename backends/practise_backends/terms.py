@@ -336,7 +336,8 @@ class Backend(Protocol):
 
     A backend whose builds of one network differ in their speed says so with `builds_differ = True`, and takes which of
     several independent builds is meant as `compile(..., build=2)`: builds of one number are alike as far as they can be.
-    One that runs more than float32 names its `precisions`. One whose artefacts are files of their own names their
+    One that runs more than float32 names its `precisions`; `unsigned_int8` where it is fast at unsigned activations with
+    integer biases, rather than at symmetric ones with biases in float. One whose artefacts are files of their own names their
     `suffix`, writes one with `save(artifact, path)`, and takes such a file where `compile` takes a network.
     """
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +18,14 @@ import typer
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError, PractiseError
-from practise_deploy.settings import Settings, flag_of, read_settings
+from practise_deploy.settings import Settings, cores, flag_of, read_settings
 
 if TYPE_CHECKING:
     from practise_backends.bench import Benchmark
     from practise_deploy.cli.screen import Screen
     from practise_deploy.terms import Release
 
-_NETWORKS = (".onnx", ".ort")
+_NETWORKS = (".onnx", ".ort", ".engine")
 _MODEL, _ORIGINAL = "model.onnx", "original.onnx"
 _OF_A_FILE = (*(flag.name for flag in flags_of(BenchOptions) if flag.name in Settings.model_fields), "measure_budget_s")
 _SAID_OTHERWISE = (*_OF_A_FILE, "budget_s", "json")
@@ -109,6 +108,9 @@ def _compare(given: Given) -> int:
 
     before, after = _pair(given["before"], given["after"])
     options, screen = options_of(CompareOptions, given), Screen(quiet=given["quiet"])
+    if given["after"] is None:
+        said = {name: value for name, value in given.items() if value is not None}
+        options = replace(options, **_as_built(given["before"], said))
     with _our_errors(), screen.progress("Measuring both") as progress:
         found, requirement = compare_files(before, after, options, progress)
     with contextlib.suppress(BrokenPipeError):  # a reader who has gone away does not change the exit code
@@ -173,7 +175,7 @@ def _bench_options(target: Path, settings: Given, extra: Given) -> BenchOptions:
     if not target.is_dir():
         return replace(options, **asked)
     options = replace(options, **_as_built(target, asked), **asked)
-    threads = options.thread_counts or tuple(sorted({options.threads, 1, _cores()}))
+    threads = options.thread_counts or tuple(sorted({options.threads, 1, cores()}))
     return replace(options, against=options.against or _network(target, _ORIGINAL), thread_counts=threads)
 
 
@@ -204,10 +206,6 @@ def _as_built(run: Path, asked: Given) -> Given:
         found |= {"clock": conditions.clock, "cuda_graph": conditions.cuda_graph}
         found |= asked_of(read_settings({}, file=kept)) if kept.is_file() else {}
     return {name: value for name, value in found.items() if name not in asked}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_settings(own: Given, settings: Given) -> None:

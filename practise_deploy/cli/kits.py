@@ -9,6 +9,7 @@ import typer
 
 from practise_deploy.cli.app import Given, Parameter
 from practise_deploy.errors import InputError
+from practise_deploy.settings import EMBEDDED
 
 _WHERE = "where the kit goes (default: kit in the run folder)"
 PLACE = Parameter(
@@ -19,13 +20,20 @@ PLACE = Parameter(
 def in_its_run(own: Given, asked: Given) -> tuple[Given, Given]:
     """The command's flags and settings, where a run folder was named instead of a network: as with --out and no network.
 
-    Raises: InputError where both name a run folder.
+    Raises: InputError where both name a run folder, or where a table is given to what is to measure one.
     """
+    if "latency_table" in asked:
+        raise InputError("a kit measures a latency table, and takes none", remedy="leave --latency-table out")
     named = own["network"]
-    if named is None or not Path(named).is_dir():
+    if named is None or not Path(named).is_dir() or _means_the_embedded(Path(named)):
         return own, asked
     if "out" in asked and Path(asked["out"]).resolve() != Path(named).resolve():
         raise InputError(
             f"{named} and --out {asked['out']} are two run folders", remedy="name one; --kit says where the kit goes"
         )
     return {**own, "network": None}, {**asked, "out": Path(named)}
+
+
+def _means_the_embedded(folder: Path) -> bool:
+    """Whether the embedded network is named, and a folder that is no run only happens to be called so."""
+    return str(folder) == EMBEDDED and not (folder / "settings.json").is_file()

@@ -51,7 +51,7 @@ def run_stage(stage: Stage, own: Given, given: Given, extra: Given) -> int:
         stage.needs(build)
         for note in build.network.facts.notes:
             console.note(f"note: {note}")
-    if stage.name == "inspect":
+    if not stage.in_run:
         return _emit(stage, build, console, own)
     with run.locked(), _settings_of(run, settings):
         code = _emit(stage, build, console, own)

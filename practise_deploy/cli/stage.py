@@ -28,6 +28,7 @@ def at_hand(settings: Settings, tell: Tell) -> Backend | None:
 
 def at_hand_or_measured(settings: Settings, tell: Tell) -> Backend | None:
     """The same; None where they are not, and a latency table stands for the device."""
+    known(settings, tell)
     try:
         return at_hand(settings, tell)
     except EnvironmentProblem as error:
@@ -53,7 +54,7 @@ class Stage:
     needs: finds what is missing or broken before anything is measured or written.
     over_files: the same question about a file or a finished run instead of a network; None where it has none.
     keep: what else becomes of the result, by the command's further flags. further: flags of its own.
-    of_a_run: a run folder may be named for the network that it holds.
+    of_a_run: a run folder may be named for the network that it holds. in_run: what it finds goes into the run folder.
     """
 
     name: str
@@ -69,3 +70,4 @@ class Stage:
     keep: Callable[[Build, Given], None] = lambda build, extra: None
     further: tuple[Parameter, ...] = ()
     of_a_run: bool = False
+    in_run: bool = True

@@ -20,6 +20,7 @@ from practise_deploy.report.words import (
 )
 from practise_deploy.terms import (
     Compiled,
+    Converted,
     DataFacts,
     NetworkFacts,
     Plan,
@@ -176,7 +177,18 @@ def verification_facts(found: Verification) -> Facts:
         ("Shipped network is faithful to the student", "yes" if found.faithful else "no"),
         ("Held-out images", f"{found.images:,}"),
         ("Accuracy lost, points", interval(found.drop_points, absent=reason)),
+        *converted_facts(found.original),
     )
+
+
+def converted_facts(found: Converted | None) -> Facts:
+    """What the precision alone costs, of the original."""
+    if found is None:
+        return ()
+    told = f"{interval(found.link.agreement_percent, '%')} same top-1 class as in fp32"
+    if found.accuracy is not None:
+        told = f"top-1 {interval(found.accuracy.percent, '%')}, lost {interval(found.drop_points, ' points')}; {told}"
+    return (("The original in this precision", told),)
 
 
 def shipped_facts(found: Shipped) -> Facts:

@@ -56,7 +56,9 @@ def speed(release: Release) -> Figure:
         foretold = interval(release.plan.predicted_percent, "%")
         return Figure(title="Less latency, predicted", text=foretold, detail=f"from the table of {release.plan.device}")
     less = f"{number(100 * (1 - 1 / found.estimate))}% less time a run" if found.estimate > 0 else ""
-    return Figure(title="Speed-up", text=times(found), detail=less)
+    kind = release.compiled.precision
+    over = "" if kind == "fp32" else f", over the original in {kind}"
+    return Figure(title="Speed-up", text=times(found), detail=f"{less}{over}")
 
 
 def _latency(release: Release) -> Figure:

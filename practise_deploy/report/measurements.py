@@ -137,8 +137,8 @@ def predictions(release: Release) -> Table:
         rows=tuple((*told, interval(measured, "%", absent=ELSEWHERE)) for *told, measured in (*sets, *tried, final)),
         left=(0, 1),
         strong=(len(sets) + len(tried),),
-        note="Predictions add up the single savings of the table, those of the plan times how far savings add up; "
-        "the release was measured against the original.",
+        note="Predictions add up the single savings of the table, those of the plan times how far savings add up"
+        + ("." if release.bench is None else "; the release was measured against the original."),
     )
 
 

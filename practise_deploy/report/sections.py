@@ -35,11 +35,11 @@ _JUDGED_ON = {
     "refit": "images not used for the fit",
     "paper": "the images that the adaptors learned from, as published",
 }
-_RANKED = "Blocks were taken by their scores until the target was met, then measured as a whole."
+_RANKED = "Blocks were taken by their scores until the target was met"
 _SEARCHED = (
-    "Of the sets that surely save enough, those of least predicted error were recovered and judged; "
-    "the best was measured as a whole."
+    "Of the sets that surely save enough, those of least predicted error were recovered and judged; the best was taken"
 )
+_AS_A_WHOLE = {True: ", and measured as a whole.", False: ", by the table alone: its device is not at hand."}
 _NO_SAMPLES = "The raw samples are not at hand, so neither the distributions nor the rounds can be drawn."
 _OTHER_DEVICE = "The blocks were measured on a device with another fingerprint than the bench's."
 
@@ -95,7 +95,8 @@ def _plan(release: Release) -> Section:
     return Section(
         name="plan",
         title="The plan, predicted and measured",
-        lead=_SEARCHED if release.plan.considered else _RANKED,
+        lead=(_SEARCHED if release.plan.considered else _RANKED)
+        + _AS_A_WHOLE[release.plan.measured_percent is not None],
         charts=_drawn(shares(release), predicted(release)),
         facts=plan_facts(release.plan),
         tables=(
@@ -248,7 +249,8 @@ def _reproduce(release: Release) -> Section:
     return Section(
         name="reproduce",
         title="Reproduce",
-        lead=f"Recipe {release.recipe}. This command, on this device, gives these figures within their intervals.",
+        lead=f"Recipe {release.recipe}. This command{'' if release.bench is None else ', on this device,'} gives these "
+        "figures within their intervals.",
         code=release.command,
         facts=tuple((step, duration(seconds)) for step, seconds in release.seconds.items()),
     )

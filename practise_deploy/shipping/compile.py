@@ -9,6 +9,7 @@ from typing import Any
 from practise_backends.terms import Artifact, Backend, Conditions, Progress
 from practise_deploy.terms import Compiled
 
+ENGINES = (".engine", ".engine.json")
 _SAID = 10  # layers in another precision that a sentence names
 
 
@@ -20,6 +21,7 @@ def compile_network(backend: Backend, model: Path, conditions: Conditions, progr
     made: Any = backend
     suffix = getattr(backend, "suffix", "")
     path = model.with_suffix(suffix) if suffix else model
+    _remove_engines(model)
     artifact = made.compile(model, conditions, progress=progress) if suffix else backend.compile(model, conditions)
     if suffix:
         made.save(artifact, path)
@@ -27,9 +29,9 @@ def compile_network(backend: Backend, model: Path, conditions: Conditions, progr
 
 
 def is_whole(compiled: Compiled, folder: Path) -> bool:
-    """Whether the file is still what was compiled."""
-    path = folder / compiled.path
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == compiled.sha256
+    """Whether the files are still what was compiled."""
+    files = {compiled.path: compiled.sha256, **compiled.beside}
+    return all((folder / name).is_file() and _sha256(folder / name) == sha256 for name, sha256 in files.items())
 
 
 def precision_problems(compiled: Compiled, least_percent: float) -> list[str]:
@@ -49,12 +51,22 @@ def precision_problems(compiled: Compiled, least_percent: float) -> list[str]:
     return [f"{asked}, found {100 * compiled.precision_share:.1f}%: {said}{more}"]
 
 
+def _remove_engines(model: Path) -> None:
+    """Engines of an earlier build are of another network or for another device."""
+    for name in ENGINES:
+        model.with_name(model.stem + name).unlink(missing_ok=True)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _compiled(artifact: Artifact, path: Path) -> Compiled:
-    content = path.read_bytes()
+    beside = [path.with_name(path.stem + name) for name in ENGINES]
     return Compiled(
         path=path.name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        bytes=len(content),
+        sha256=_sha256(path),
+        bytes=path.stat().st_size,
         format=artifact.format,
         precision=artifact.precision,
         precision_share=artifact.precision_share,
@@ -62,5 +74,6 @@ def _compiled(artifact: Artifact, path: Path) -> Compiled:
         layers=len(getattr(artifact, "layers", ())) or None,
         targets=tuple(getattr(artifact, "targets", ())),
         provider=getattr(artifact, "provider", ""),
+        beside={file.name: _sha256(file) for file in beside if file.is_file() and file != path},
         notes=artifact.notes,
     )

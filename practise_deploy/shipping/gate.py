@@ -13,10 +13,11 @@ _HOW = {"none": " before any recovery", "closed form": " recovered in closed for
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demands:
-    """What was asked: a speed-up as a ratio, a loss of accuracy in points; None where not asked."""
+    """What was asked: a speed-up as a ratio, a loss of accuracy in points; None where not asked. precision: of the release."""
 
     min_speedup: float | None
     max_drop: float | None
+    precision: str = "fp32"
 
     @property
     def any(self) -> bool:
@@ -30,7 +31,7 @@ def judge_gate(
     """Which demands hold, and the nearest set of blocks that meets all where they do not."""
     if not demands.any:
         return None
-    constraints = (*_speed(demands.min_speedup, plan, bench), *_quality(demands.max_drop, verification.drop_points))
+    constraints = (*_speed(demands, plan, bench), *_quality(demands.max_drop, verification.drop_points))
     passed = all(one.passed for one in constraints)
     told = demands.min_speedup is None or plan.measured_percent is not None
     nearest = _nearest(demands, plan, frontier) if told and not passed else None
@@ -49,13 +50,15 @@ def speedup_of(reduction_percent: Interval) -> Interval:
     return Interval(estimate=estimate, low=ends[0], high=ends[1], confidence=reduction_percent.confidence)
 
 
-def _speed(asked: float | None, plan: Plan, bench: Comparison | None) -> tuple[Constraint, ...]:
+def _speed(demands: Demands, plan: Plan, bench: Comparison | None) -> tuple[Constraint, ...]:
+    asked = demands.min_speedup
     if asked is None:
         return ()
     if plan.measured_percent is None or bench is None:
         reason = (
             f"the speed-up was not measured on {plan.device}, which the table is of; "
-            "measure original.onnx against model.onnx there: practise-measure compare"
+            f"measure there: practise-measure compare original.onnx model.onnx --precision {demands.precision}, "
+            "with the --backend of this build"
         )
         return (Constraint(name="min_speedup", asked=asked, found=None, passed=False, reason=reason),)
     found = bench.speedup
@@ -94,6 +97,8 @@ def _elsewhere(plan: Plan) -> str:
 
 def _advice(demands: Demands, nearest: FrontierPoint | None, plan: Plan, frontier: Frontier) -> str:
     looked_at = sorted({len(point.dropped) for point in frontier.points if point.dropped})
+    if nearest is None and not looked_at:
+        return "no neighbouring set was looked at: ask for less, give more images, or more labelled ones"
     if nearest is None:
         counts = ", ".join(str(count) for count in looked_at) or "no"
         return (
@@ -105,6 +110,7 @@ def _advice(demands: Demands, nearest: FrontierPoint | None, plan: Plan, frontie
         f", {nearest.drop_points.estimate:.2f} points lost, at most {nearest.drop_points.high:.2f}"
     )  # fmt: skip
     how = _HOW[nearest.recovery]
+    how += "" if demands.precision == "fp32" else f" (judged in fp32, the release in {demands.precision})"
     same = " (the same blocks)" if set(nearest.dropped) == set(plan.dropped) else ""
     return (
         f"the nearest set that passes drops {len(nearest.dropped)}{same}: {', '.join(nearest.dropped)}; "

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from practise_backends.commands import TABLE
 from practise_backends.documents import to_json
-from practise_backends.kit import MANIFEST, Dropped, Kit, KitNetwork, networks_of
+from practise_backends.kit import MANIFEST, TABLE, Dropped, Kit, KitNetwork, networks_of
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.shipping.kit_readme import install_line, kit_readme
 from practise_deploy.shipping.wheel import device_wheel
@@ -67,7 +66,7 @@ def write_kit(kit: Kit, folder: Path, make: Callable[[Path], Callable[[Dropped],
         networks=len(files),
         bytes=size,
         commands=(install_line(whole, name), "practise-measure ."),
-        plan=f"{kit.plan} --latency-table {TABLE}",
+        plan=f"{kit.plan} --latency-table {TABLE}" if kit.plan else "",
     )
 
 

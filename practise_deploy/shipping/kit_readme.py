@@ -19,14 +19,16 @@ It takes minutes: {networks} networks are opened, then measured for {budget_s:g}
 Where nothing can be installed, but numpy and the backend's package are there, the wheel runs as it is:
 `PYTHONPATH={wheel} python3 -m practise_backends.cli .`
 
-Bring `latency.json` home, with `latency.npz`, its raw samples, beside it; there:
-
-```
-{plan} --latency-table latency.json
-```
+Bring `latency.json` home, with `latency.npz`, its raw samples, beside it{plan}
 
 Made by {made_by}. Weights, in `networks/weights.bin`: {weights}. The sha256 of every network is in `kit.json`.
 """
+_PLAN = """; there:
+
+```
+{plan} --latency-table latency.json
+```"""
+_NO_PLAN = ".\nThis network is a torch.export file: it can be measured, not replanned."
 _JETSON = """
 On a Jetson, JetPack brings numpy and TensorRT along. With its own python3, or in an environment made with
 `--system-site-packages`, `pip install --no-deps ./{wheel}` takes what is there; `practise-measure .` says which
@@ -46,7 +48,7 @@ def kit_readme(kit: Kit, wheel: str) -> str:
         precision=kit.precision,
         jetson=_JETSON.format(wheel=wheel) if kit.asked.backend == "trt" else "",
         wheel=wheel,
-        plan=kit.plan,
+        plan=_PLAN.format(plan=kit.plan) if kit.plan else _NO_PLAN,
         weights=kit.weights,
         made_by=kit.made_by,
     )

@@ -85,10 +85,12 @@ def _symmetric() -> dict[str, Any]:
 
 
 def _pixels(images: FitImages, model: onnx.ModelProto) -> Iterator[Pixels]:
-    """Batches as the network takes them; the last one is filled up with copies."""
-    batch = _shape(model)[0]
-    for part in batches(min(len(images), _CALIBRATED), batch):
-        found = images.batch(part).numpy()
+    """Batches as the network takes them; the last one is filled up with copies. Of many images some are drawn at random,
+    since files come class by class.
+    """
+    batch, drawn = _shape(model)[0], images.some(_CALIBRATED, seed=0)
+    for part in batches(len(drawn), batch):
+        found = drawn.batch(part).numpy()
         padding = np.repeat(found[-1:], batch - len(found), axis=0)
         yield np.ascontiguousarray(np.concatenate([found, padding]))
 

@@ -16,13 +16,14 @@ from practise_backends.intervals import wilson
 from practise_backends.terms import Interval, Progress
 from practise_deploy.model.images import HeldOutImages
 from practise_deploy.model.values import batches
-from practise_deploy.terms import Accuracy, Link, Verification
+from practise_deploy.terms import Accuracy, Converted, Link, Verification
 
 Outputs = npt.NDArray[np.float32]
 Form = Callable[[Tensor], Outputs]
 
 CONFIDENCE = 0.95
 _BATCH = 32
+_ORIGINAL = "original"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,8 @@ REROUNDED = Tolerance(relative_rms=0.15, cosine=0.97, agreement_percent=95.0)
 class Forms:
     """The forms that a network takes on its way to the device, in order; each gives logits for images.
 
-    engine: None where it cannot run here. precision: of the ONNX file and the engine.
+    engine: None where it cannot run here. precision: of the ONNX file and the engine. original: the teacher in that
+    precision, where it is another; it is no link of the chain.
     """
 
     teacher: Form
@@ -53,6 +55,7 @@ class Forms:
     onnx: Form
     engine: Form | None
     precision: str = "fp32"
+    original: Form | None = None
 
     def named(self) -> dict[str, Form]:
         """Name -> form, in order."""
@@ -96,13 +99,8 @@ def engine_form(engine: Any, batch: int) -> Form:
 
 def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verification:
     """Compare each form with the one before it; judge the links behind the student, which must agree."""
-    outputs: dict[str, list[Outputs]] = {name: [] for name in forms.named()}
-    for part in batches(len(images), _BATCH):
-        x = images.batch(part)
-        for name, form in forms.named().items():
-            outputs[name].append(form(x))
-        progress.advance(part.stop, len(images), "held-out images")
-    whole = {name: np.concatenate(parts) for name, parts in outputs.items()}
+    whole = _outputs(forms, images, progress)
+    converted = whole.pop(_ORIGINAL, None)
     names = list(whole)
     pairs = [*pairwise(names), (names[0], names[-1])]
     links = tuple(compare(a, b, whole[a], whole[b]) for a, b in pairs)
@@ -117,6 +115,28 @@ def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verificat
         images=len(images),
         faithful=not problems,
         problems=problems,
+        original=None if converted is None else _converted(whole[names[0]], converted, truth),
+    )
+
+
+def _outputs(forms: Forms, images: HeldOutImages, progress: Progress) -> dict[str, Outputs]:
+    """What every form says of the images."""
+    asked = {**forms.named(), **({} if forms.original is None else {_ORIGINAL: forms.original})}
+    found: dict[str, list[Outputs]] = {name: [] for name in asked}
+    for part in batches(len(images), _BATCH):
+        x = images.batch(part)
+        for name, form in asked.items():
+            found[name].append(form(x))
+        progress.advance(part.stop, len(images), "held-out images")
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _converted(teacher: Outputs, converted: Outputs, truth: npt.NDArray[np.int64] | None) -> Converted:
+    """What another precision alone costs the original."""
+    return Converted(
+        link=compare("teacher", _ORIGINAL, teacher, converted),
+        accuracy=None if truth is None else accuracy(converted, truth),
+        drop_points=None if truth is None else drop_in_points(teacher, converted, truth),
     )
 
 

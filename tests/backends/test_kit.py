@@ -145,6 +145,10 @@ def test_missing_and_changed_files(folder: Path) -> None:
         (lambda found: found.update(input_shape=["x"]), "damaged"),
         (lambda found: found.update(design=None), "damaged"),
         (lambda found: found.update(cuts=[1]), "damaged"),
+        (lambda found: found.update(input_shape=[]), "input shape"),
+        (lambda found: found.update(cuts=[]), "latency class"),
+        (lambda found: found["design"].update(firsts={}), "latency class"),
+        (lambda found: found["asked"].update(cuda_graph="no"), "neither true nor false"),
     ],
 )
 def test_damaged_manifest_says_what_is_wrong(folder: Path, how: Callable[[dict[str, Any]], Any], said: str) -> None:

@@ -75,6 +75,11 @@ def test_share_is_unknown_where_no_layer_names_a_node() -> None:
     assert share_in("fp16", ["absent"], layers_of_message(MESSAGE)).share is None
 
 
+def test_node_that_no_layer_names_is_not_taken_for_proved() -> None:
+    found = share_in("fp16", ["conv_1", "absent"], layers_of_message(MESSAGE))
+    assert (found.share, found.others) == (0.5, {"absent": "unknown"})
+
+
 @pytest.mark.parametrize(
     ("tensor", "kind"),
     [

@@ -70,6 +70,37 @@ def test_share_below_the_stated_one_breaks_the_promise_and_names_the_layers(
     assert again.verdict.exit_code == 0
 
 
+def test_neighbours_that_were_measured_in_one_precision_are_not_kept_for_another(tmp_path: Path, given: dict[str, Any]):
+    points = []
+    for precision in ("fp32", "int8"):
+        build = make_build(tmp_path / "run", **{**given, "precision": precision})
+        with device():
+            points.append([one.reduction_percent.estimate for one in build.frontier.points])
+        assert build.run.decisions["frontier"] != "kept"
+    assert points[0] != points[1]
+
+
+def test_what_the_precision_alone_costs_the_original_is_told(int8: Release):
+    original = int8.verification.original
+    assert original and (original.link.before, original.link.after) == ("teacher", "original")
+    assert original.link.relative_rms > 1e-3
+    assert "The original in this precision" in render_html(int8)
+
+
+def test_lost_manifest_of_an_engine_is_written_again_and_another_backend_leaves_no_engine(
+    ahead: Callable[..., Build], tmp_path: Path, given: dict[str, Any]
+):
+    run = tmp_path / "run"
+    with exported_once():
+        assert ahead().compiled.beside
+        (run / "model.engine.json").unlink()
+        assert ahead().compiled.beside
+        assert read_engine(run / "model.engine").targets == ("sm86", "sm89")
+    with device():
+        assert make_build(run, **given).compiled.path == "model.onnx"
+    assert not list(run.glob("model.engine*"))
+
+
 def test_precision_that_the_backend_lacks_is_refused_at_once(tmp_path: Path, given: dict[str, Any]):
     build = make_build(tmp_path / "run", **{**given, "precision": "fp16"})
     with device(), pytest.raises(InputError, match="no --precision fp16") as found:
@@ -152,7 +183,7 @@ def test_plan_for_a_backend_that_is_not_here_goes_by_its_table(
     capsys: pytest.CaptureFixture[str],
 ):
     told = json.loads((finished / "latency.json").read_text())
-    told["backend"], told["device"]["name"] = "trt", "Jetson Orin"
+    told["backend"], told["device"]["name"], told["conditions"]["clock"] = "trt", "Jetson Orin", "gpu_compute"
     (tmp_path / "table.json").write_text(json.dumps(told))
     words = ["plan", given["network"], "--data", given["data"], "--reduce", "10", "--backend", "trt"]
     words += ["--latency-table", tmp_path / "table.json", "--out", tmp_path / "run"]

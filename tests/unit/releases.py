@@ -89,6 +89,7 @@ def compiled() -> Compiled:
         layers=None,
         targets=(),
         provider="",
+        beside={},
         notes=(),
     )
 

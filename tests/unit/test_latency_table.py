@@ -143,12 +143,33 @@ def test_table_of_another_input_is_refused(shape: tuple[int, ...]):
     assert "--batch and --input-size" in caught.value.remedy
 
 
-@pytest.mark.parametrize(("name", "other"), [("threads", 7), ("precision", "int8")])
+@pytest.mark.parametrize(("name", "other"), [("threads", 7), ("clock", "gpu_compute"), ("cuda_graph", True)])
 def test_table_of_other_conditions_on_the_same_backend_is_refused(name: str, other: object):
     elsewhere = replace(table(), conditions=replace(releases.CONDITIONS, **{name: other}))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=f"with {name} {other}, this build is for {name}"):
         check_table(elsewhere, WANTED, PATH)
     check_table(replace(elsewhere, backend="another"), WANTED, PATH)
+
+
+def test_table_of_another_precision_is_of_another_network_whatever_the_backend():
+    elsewhere = replace(table(), conditions=replace(releases.CONDITIONS, precision="int8"), backend="another")
+    with pytest.raises(InputError, match="with precision int8, this build is for precision fp32") as found:
+        check_table(elsewhere, WANTED, PATH)
+    assert "--precision int8" in found.value.remedy
+
+
+def test_table_for_what_is_built_ahead_is_of_the_same_backend_and_such_a_gpu():
+    ahead = replace(WANTED, ahead=("sm86", "sm89"))
+    with pytest.raises(InputError, match="with backend 'another'"):
+        check_table(replace(table(), backend="another"), ahead, PATH)
+    for capability, fits in (("8.9", True), ("12.0", False)):
+        facts = {**releases.DEVICE.facts, "compute_capability": capability}
+        measured = replace(table(), device=replace(releases.DEVICE, facts=facts))
+        if fits:
+            check_table(measured, ahead, PATH)
+            continue
+        with pytest.raises(InputError, match=r"\(sm120\), this build is for sm86, sm89"):
+            check_table(measured, ahead, PATH)
 
 
 def test_a_plan_can_be_measured_only_on_the_tables_device_and_backend():

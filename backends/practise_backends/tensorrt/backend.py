@@ -79,7 +79,7 @@ class TensorRtBackend:
         """
         _refuse_unsupported(conditions, self.name)
         if isinstance(model, Path) and model.suffix == SUFFIX:
-            return self._taken(model)
+            return self._taken(model, conditions)
         network, sha256 = read_with_weights(model)
         label = label_of(model)
         _refuse_doubles(network, label)
@@ -125,9 +125,14 @@ class TensorRtBackend:
             )
         return TensorRtEngine(self.provider, artifact, conditions, cuda)
 
-    def _taken(self, file: Path) -> EngineArtifact:
+    def _taken(self, file: Path, conditions: Conditions) -> EngineArtifact:
         """An engine that was built before, where it fits the GPU at hand."""
         artifact, gpu = read_engine(file), self._gpu
+        if artifact.precision != conditions.precision:
+            raise CompileError(
+                f"{file} was built in {artifact.precision}, asked is {conditions.precision}",
+                remedy=f"give --precision {artifact.precision}",
+            )
         check_fits(artifact, provider=self._called, gpu=gpu.name, capability=gpu.capability)
         return artifact
 
@@ -187,8 +192,8 @@ class TensorRtRtxBackend(TensorRtBackend):
 
 
 def _arithmetic(network: Network) -> list[str]:
-    """The nodes that multiply, by name."""
-    return [node.name for node in network.nodes if node.op in ARITHMETIC and node.name]
+    """The nodes that multiply, by name; one without a name by its output, which no layer will name."""
+    return [node.name or node.outputs[0] for node in network.nodes if node.op in ARITHMETIC]
 
 
 def _refuse_unsupported(conditions: Conditions, name: str) -> None:

@@ -68,12 +68,13 @@ def layers_of_inspector(text: str) -> tuple[FusedLayer, ...]:
 def share_in(precision: str, arithmetic: Sequence[str], layers: Sequence[FusedLayer]) -> Share:
     """The share of the arithmetic nodes whose layer takes its first input in that precision.
 
-    arithmetic: names of the ONNX nodes that multiply (Conv, Gemm, MatMul).
+    arithmetic: names of the ONNX nodes that multiply (Conv, Gemm, MatMul); one that no layer names counts as none.
     """
-    found = {node: kind for node in arithmetic if (kind := _type_of(node, layers))}
-    others = {node: kind for node, kind in found.items() if kind != _TYPES[precision]}
-    share = 1 - len(others) / len(found) if found else None
-    return Share(share=share, others=others)
+    found = {node: _type_of(node, layers) for node in arithmetic}
+    if not any(found.values()):
+        return Share(share=None, others={})
+    others = {node: kind or "unknown" for node, kind in found.items() if kind != _TYPES[precision]}
+    return Share(share=1 - len(others) / len(found), others=others)
 
 
 def _of_lines(lines: Sequence[str]) -> Iterator[FusedLayer]:

@@ -66,7 +66,9 @@ def neighbours(release: Release) -> tuple[str, ...]:
     near = [] if at is None else points[max(0, at - 1) : at + 2]
     told = tuple(f"{_who(point)}: {_gain(point)}." for point in near)
     final = [p for p in release.frontier.points if p.recovery == "finetuned" and p.chosen]
-    return (*told, *(f"The chosen set, finetuned: {_gain(point)}." for point in final))
+    kind = release.compiled.precision
+    judged = () if kind == "fp32" else (f"Neighbours were judged in fp32, the release itself in {kind}.",)
+    return (*told, *(f"The chosen set, finetuned: {_gain(point)}." for point in final), *judged)
 
 
 def _along(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
