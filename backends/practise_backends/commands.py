@@ -115,9 +115,11 @@ def bench_of(options: Options) -> Bench:
 
     Raises: BackendMissing; BackendError where the backend lacks an option.
     """
-    found = stand_of(options, options.precision)
+    found, shapes = stand_of(options, options.precision), dict(options.shape)
+    shaped = getattr(found.backend, "for_shapes", None)
+    backend = shaped(shapes) if shaped is not None and shapes else found.backend
     patience = replace(found.patience, sessions=options.sessions)
-    return replace(found, patience=patience, shapes=dict(options.shape))
+    return replace(found, backend=backend, patience=patience, shapes=shapes)
 
 
 def stand_of(options: Measuring, precision: str) -> Bench:

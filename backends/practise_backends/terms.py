@@ -339,6 +339,7 @@ class Backend(Protocol):
     One that runs more than float32 names its `precisions`; `unsigned_int8` where it is fast at unsigned activations with
     integer biases, rather than at symmetric ones with biases in float. One whose artefacts are files of their own names their
     `suffix`, writes one with `save(artifact, path)`, and takes such a file where `compile` takes a network.
+    One that must know the shapes of dynamic inputs when it compiles takes them by `for_shapes(shapes)`.
     """
 
     name: str

@@ -22,9 +22,9 @@ def refused(*said: str) -> BackendError:
     ("said", "cause", "remedy", "kind"),
     [
         ("Network has dynamic or shape inputs, but no optimization profile has been defined.", "no profile says",
-         "TensorRtOptions(profiles={...})", CompileError),
+         "profiles={...}", CompileError),
         ("Dynamic input tensor image is missing dimensions in profile 0.", "leaves out the input 'image'",
-         "TensorRtOptions(profiles={...})", CompileError),
+         "profiles={...}", CompileError),
         ("Dimension mismatch for tensor x and profile 0. At dimension axis 2, profile has min=100, opt=100, max=100 but "
          "tensor has 224.", "dimension 2 of the input 'x' as 100, the network has 224", "dynamic dimensions", CompileError),
         ("(add_1: elementwise inputs must have same input types. They are of types Float and Half)", "mixes Float and Half",

@@ -18,7 +18,7 @@ from practise_backends.tensorrt.cuda import Cuda, open_cuda
 from practise_backends.tensorrt.driver import Gpu, first_gpu
 from practise_backends.tensorrt.engine import TensorRtEngine
 from practise_backends.tensorrt.fused import share_in
-from practise_backends.tensorrt.options import BY_NAME, TensorRtOptions, profiles_for
+from practise_backends.tensorrt.options import BY_NAME, Profile, Shape, TensorRtOptions, profiles_for
 from practise_backends.tensorrt.provider import Provider, import_provider
 from practise_backends.tensorrt.shipped import (
     FORMAT,
@@ -57,6 +57,11 @@ class TensorRtBackend:
     def with_options(cls, **options: Any) -> TensorRtBackend:
         """With these fields of `TensorRtOptions`."""
         return cls(TensorRtOptions(**options))
+
+    def for_shapes(self, shapes: Mapping[str, Shape]) -> TensorRtBackend:
+        """The same, for inputs that have these shapes and no other."""
+        profiles = {name: Profile(least=shape, best=shape, most=shape) for name, shape in shapes.items()}
+        return type(self)(replace(self.options, profiles={**self.options.profiles, **profiles}))
 
     def device(self) -> Device:
         """The GPU that CUDA takes first, or what is built ahead for.

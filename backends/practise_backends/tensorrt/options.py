@@ -78,7 +78,8 @@ def _profile(spec: TensorSpec, batch: int, options: TensorRtOptions, label: str)
         shown = "x".join("?" if dim < 0 else str(dim) for dim in spec.shape)
         raise CompileError(
             f"{label}: input '{spec.name}' has dynamic dimensions besides the batch: {shown}",
-            remedy=f"export with fixed ones, or name its shapes: TensorRtOptions(profiles={{'{spec.name}': Profile(...)}})",
+            remedy=f"export with fixed ones, or give --shape {spec.name}=1x3x224x224 (in Python a range: "
+            f"TensorRtOptions(profiles={{'{spec.name}': Profile(...)}}))",
         )
     rest = spec.shape[1:]
     return Profile(least=(1, *rest), best=(batch, *rest), most=(max(batch, options.max_batch), *rest))

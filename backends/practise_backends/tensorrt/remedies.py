@@ -68,12 +68,12 @@ _RULES = (
     _Rule(
         r"no optimization profile has been defined",
         "it has inputs of dynamic shape, and no profile says which shapes will come",
-        "export with fixed shapes, or name them: TensorRtOptions(profiles={{...}})",
+        "export with fixed shapes, or give --shape (in Python: TensorRtOptions(profiles={{...}}))",
     ),
     _Rule(
         r"Dynamic input tensor (?P<one>\S+) is missing dimensions in profile",
         "the profile leaves out the input '{one}', whose shape is dynamic",
-        "add it to TensorRtOptions(profiles={{...}})",
+        "give it too: --shape, or TensorRtOptions(profiles={{...}}) in Python",
     ),
     _Rule(
         r"Dimension mismatch for tensor (?P<one>\S+) and profile.*?axis (?P<axis>\d+), profile has min=(?P<min>\d+).*?tensor has (?P<has>\d+)",
