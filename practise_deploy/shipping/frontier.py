@@ -12,13 +12,11 @@ import numpy as np
 
 from practise_backends.terms import Comparison, Interval, Progress
 from practise_deploy.model.images import HeldOutImages
-from practise_deploy.model.values import batches
-from practise_deploy.shipping.verify import Form, Outputs, accuracy, drop_in_points, percent
+from practise_deploy.shipping.verify import Form, Outputs, accuracy, drop_in_points, outputs_of, percent
 from practise_deploy.terms import Accuracy, FrontierPoint, Plan, Verification
 
 NEAR = 2
 MOST_JUDGED = 400
-_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +49,7 @@ def judge_neighbours(
 ) -> tuple[FrontierPoint, ...]:
     """What every neighbour still knows, on the same images."""
     forms: Mapping[str, Form] = {"": teacher, **{str(at): one.form for at, one in enumerate(neighbours)}}
-    found: dict[str, list[Outputs]] = {name: [] for name in forms}
-    for part in batches(len(images), _BATCH):
-        x = images.batch(part)
-        for name, form in forms.items():
-            found[name].append(form(x))
-        progress.advance(part.stop, len(images), "held-out images")
-    outputs = {name: np.concatenate(parts) for name, parts in found.items()}
+    outputs = outputs_of(forms, images, progress)
     before = outputs.pop("")
     classifies = before.ndim == 2 and images.labels is not None
     truth = images.labels.numpy() if classifies and images.labels is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -99,7 +99,8 @@ def engine_form(engine: Any, batch: int) -> Form:
 
 def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verification:
     """Compare each form with the one before it; judge the links behind the student, which must agree."""
-    whole = _outputs(forms, images, progress)
+    original = {} if forms.original is None else {_ORIGINAL: forms.original}
+    whole = outputs_of({**forms.named(), **original}, images, progress)
     converted = whole.pop(_ORIGINAL, None)
     names = list(whole)
     pairs = [*pairwise(names), (names[0], names[-1])]
@@ -119,13 +120,12 @@ def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verificat
     )
 
 
-def _outputs(forms: Forms, images: HeldOutImages, progress: Progress) -> dict[str, Outputs]:
+def outputs_of(forms: Mapping[str, Form], images: HeldOutImages, progress: Progress) -> dict[str, Outputs]:
     """What every form says of the images."""
-    asked = {**forms.named(), **({} if forms.original is None else {_ORIGINAL: forms.original})}
-    found: dict[str, list[Outputs]] = {name: [] for name in asked}
+    found: dict[str, list[Outputs]] = {name: [] for name in forms}
     for part in batches(len(images), _BATCH):
         x = images.batch(part)
-        for name, form in asked.items():
+        for name, form in forms.items():
             found[name].append(form(x))
         progress.advance(part.stop, len(images), "held-out images")
     return {name: np.concatenate(parts) for name, parts in found.items()}
