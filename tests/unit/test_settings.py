@@ -143,7 +143,7 @@ def test_gate_table_and_frontier_may_be_given_in_a_file(tmp_path: Path):
 def test_throughput_is_measured_at_the_deployments_own_point_and_larger_ones(
     monkeypatch, batch, threads, cores, points
 ):
-    monkeypatch.setattr("practise_deploy.settings._cores", lambda: cores)
+    monkeypatch.setattr("practise_deploy.settings.cores", lambda: cores)
     assert Settings(batch=batch, threads=threads).throughput_points == points
 
 
