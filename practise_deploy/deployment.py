@@ -27,7 +27,7 @@ def backend_of(settings: Settings) -> Backend:
     Raises: EnvironmentProblem where a package or the device is missing; InputError where it lacks an option, or where
     what it is built ahead for was never measured.
     """
-    with _our_errors():
+    with our_errors():
         backend = load_backend(settings.backend, options_of(settings))
         backend.device()
         catalog.check_wanted(backend, _wanted(settings))
@@ -44,7 +44,7 @@ def check_asked(settings: Settings) -> None:
 
     Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
     """
-    with _our_errors():
+    with our_errors():
         catalog.check_asked(settings.backend, options_of(settings), _wanted(settings))
 
 
@@ -53,7 +53,8 @@ def _wanted(settings: Settings) -> Wanted:
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def our_errors() -> Iterator[None]:
+    """Errors of the device half as ours, each with the exit code that it has there."""
     try:
         yield
     except BackendError as error:

@@ -62,17 +62,19 @@ def _refuse(message: str, remedy: str, code: int) -> int:
 
 
 def _compare(given: argparse.Namespace) -> int:
-    from practise_backends.commands import compare_files, to_json
+    from practise_backends.commands import compare_files
+    from practise_backends.documents import to_json
     from practise_backends.render import comparison_text
 
     options = _options(CompareOptions, given)
     found, requirement = compare_files(given.before, given.after, options, _screen())
-    _print(to_json(found, requirement) if options.json else comparison_text(found, requirement))
+    _print(to_json(found, requirement=requirement) if options.json else comparison_text(found, requirement))
     return KEPT if requirement.kept else BROKEN
 
 
 def _bench(given: argparse.Namespace) -> int:
-    from practise_backends.commands import bench_file, to_json
+    from practise_backends.commands import bench_file
+    from practise_backends.documents import to_json
     from practise_backends.render import benchmark_text
 
     options = _options(BenchOptions, given)
@@ -94,8 +96,8 @@ def _table(given: argparse.Namespace) -> int:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from practise_backends.commands import to_json
     from practise_backends.doctor import examine, exit_code, render
+    from practise_backends.documents import to_json
 
     checkup = examine(given.backend, progress=_screen())
     _print(to_json(checkup) if given.json else render(checkup))

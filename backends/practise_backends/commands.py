@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from practise_backends import catalog
 from practise_backends.bench import Benchmark, Extras, bench
 from practise_backends.compare import compare
-from practise_backends.documents import numbers, samples_beside, write_table
+from practise_backends.documents import samples_beside, write_table
 from practise_backends.errors import BackendError, CompileError
 from practise_backends.files import write_file
 from practise_backends.kit import TABLE, Kit, measure_kit, read_kit
@@ -153,15 +152,6 @@ def _decisive(options: CompareOptions) -> Bench:
         return bench
     patience = replace(bench.patience, enough_share=_SPARE, decide_at=1 / options.min_speedup)
     return replace(bench, patience=patience)
-
-
-def to_json(record: Any, requirement: Requirement | None = None) -> str:
-    """A record as one JSON document, without its raw samples; what is no number is null."""
-    found = asdict(replace(record, samples={}) if hasattr(record, "samples") else record)
-    found.pop("samples", None)
-    if requirement is not None:
-        found["requirement"] = asdict(requirement)
-    return json.dumps(numbers(found), indent=2, allow_nan=False)
 
 
 def _check_files(*files: Path) -> None:

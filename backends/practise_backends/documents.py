@@ -16,9 +16,13 @@ from practise_backends.files import write_file
 from practise_backends.terms import Arrays, LatencyTable
 
 
-def to_json(record: object) -> str:
-    """A record as JSON; arrays, its own and those of records inside it, stay out; what is no number is null."""
-    return json.dumps(numbers(plain(record)), indent=1, allow_nan=False)
+def to_json(record: object, **beside: object) -> str:
+    """A record as JSON; arrays, its own and those of records inside it, stay out; what is no number is null.
+
+    beside: further records, which become keys of the document.
+    """
+    further = {name: plain(one) for name, one in beside.items()}
+    return json.dumps(numbers(plain(record) | further), indent=1, allow_nan=False)
 
 
 def plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ import typer
 
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
-from practise_deploy.errors import EnvironmentProblem, InputError, PractiseError
+from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ _OUT = "where the page goes, Markdown beside it (default: report.html in the run
 
 
 def _compare(given: Given) -> int:
-    from practise_backends.commands import compare_files, to_json
+    from practise_backends.commands import compare_files
+    from practise_backends.documents import to_json
     from practise_deploy.cli.screen import Screen
 
     before, after = _pair(given["before"], given["after"])
@@ -115,7 +116,7 @@ def _compare(given: Given) -> int:
         found, requirement = compare_files(before, after, options, progress)
     with contextlib.suppress(BrokenPipeError):  # a reader who has gone away does not change the exit code
         if options.json:
-            print(to_json(found, requirement))
+            print(to_json(found, requirement=requirement))
         else:
             screen.show_comparison(found)
             screen.show_requirement(requirement)
@@ -145,7 +146,8 @@ def _network(path: Path, name: str = _MODEL) -> Path:
 
 def _bench(own: Given, settings: Given, extra: Given) -> int:
     """All figures of a file; of a run, its model against its original."""
-    from practise_backends.commands import bench_file, to_json
+    from practise_backends.commands import bench_file
+    from practise_backends.documents import to_json
     from practise_backends.files import write_file
     from practise_deploy.cli.screen import Screen
 
@@ -161,7 +163,7 @@ def _bench(own: Given, settings: Given, extra: Given) -> int:
 
 
 def _show_benchmark(screen: Screen, found: Benchmark, *, as_json: bool) -> None:
-    from practise_backends.commands import to_json
+    from practise_backends.documents import to_json
 
     if as_json:
         print(to_json(found))
@@ -254,8 +256,8 @@ def _releases(folders: Sequence[Path]) -> dict[str, Release]:
 
 
 def _doctor(given: Given) -> int:
-    from practise_backends.commands import to_json
     from practise_backends.doctor import examine, exit_code, render
+    from practise_backends.documents import to_json
     from practise_deploy.cli.screen import Screen
 
     screen = Screen(quiet=given["quiet"])
@@ -272,15 +274,12 @@ def _doctor(given: Given) -> int:
 
 @contextlib.contextmanager
 def _our_errors() -> Iterator[None]:
-    """What could not be measured as asked is a matter of usage; 1 is for a requirement that was measured and missed."""
-    from practise_backends.errors import BackendError, BackendMissing, DeviceUnavailable
+    """Errors of measuring and writing, as they leave the command line."""
+    from practise_deploy.deployment import our_errors
 
     try:
-        yield
-    except BackendError as error:
-        missing = isinstance(error, (BackendMissing, DeviceUnavailable))
-        kind: type[PractiseError] = EnvironmentProblem if missing else InputError
-        raise kind(error.message, remedy=error.remedy) from None
+        with our_errors():
+            yield
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot write {error.filename}: {error.strerror}", remedy="choose another place"
@@ -288,7 +287,7 @@ def _our_errors() -> Iterator[None]:
 
 
 BENCH = OverFiles(
-    "FILE.onnx, FILE.ort, a run folder",
+    "FILE.onnx, FILE.ort, FILE.engine, a run folder",
     [one for one in parameters_of(BenchOptions, without=_SAID_OTHERWISE) if one.name not in Settings.model_fields],
     _bench,
 )

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from practise_backends import doctor
 from practise_backends.device import describe_cpu
 from practise_backends.doctor import Checkup
-from practise_backends.errors import BackendMissing
+from practise_backends.errors import BackendMissing, Disturbed
 from practise_backends.symptoms import Finding
 from practise_backends.terms import Environment
 from practise_deploy.store import to_json
@@ -139,6 +139,17 @@ def test_compare_of_bad_files(cli: Cli, pair: tuple[Path, Path], tmp_path: Path)
 )
 def test_compare_with_a_bad_option(cli: Cli, pair: tuple[Path, Path], options: tuple[object, ...], words: tuple):
     refused(cli("compare", *pair, *QUICK, *options), 2, *words)
+
+
+def test_device_too_disturbed_to_measure_on_is_the_environment(
+    cli: Cli, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
+    def disturbed(*_: object) -> None:
+        raise Disturbed("3 valid rounds of 90 cannot carry an interval", remedy="find what disturbs it")
+
+    monkeypatch.setattr("practise_backends.commands.compare_files", disturbed)
+    said = cli("compare", *pair)
+    assert (said.code, said.out) == (3, "") and "cannot carry an interval" in said.err
 
 
 def test_missing_backend_of_a_comparison(cli: Cli, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch):
