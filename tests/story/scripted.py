@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ import pytest
 import torch
 
 from practise_backends.fake import FakeBackend, FakeEngine, steady
+from practise_backends.network import content_of
 from practise_backends.ort import OrtBackend
-from practise_backends.terms import Artifact, Conditions, Engine, Tensors
+from practise_backends.tensorrt.shipped import EngineArtifact, read_engine, write_engine
+from practise_backends.terms import Artifact, Conditions, Engine, Progress, Tensors
 from practise_deploy import build as story
 from practise_deploy import deployment
 from practise_deploy.build import Build
@@ -69,6 +71,34 @@ class ScriptedOrt(FakeBackend):
 
         engine.run = run  # type: ignore[method-assign]
         return engine
+
+
+class ScriptedTrt(ScriptedOrt):
+    """Artefacts that are files, several builds of each, a GPU's clock: what TensorRT's backend has and ONNX Runtime's has not."""
+
+    name = "trt"
+    clocks = ("gpu_compute", "end_to_end")
+    precisions = ("fp32", "fp16", "int8")
+    builds_differ = True
+    suffix = ".engine"
+
+    def compile(
+        self, model: bytes | Path, conditions: Conditions, *, build: int = 0, progress: Progress | None = None
+    ) -> EngineArtifact:
+        if isinstance(model, Path) and model.suffix == ".engine":
+            return read_engine(model)
+        found = FakeBackend.compile(self, model, Conditions())
+        told = {field.name: getattr(found, field.name) for field in fields(found)}
+        told |= {"precision": conditions.precision, "precision_share": 1.0}
+        return EngineArtifact(**told, targets=(), gpu="a scripted GPU", provider="scripted 1.0")
+
+    def save(self, artifact: EngineArtifact, path: Path) -> None:
+        write_engine(artifact, path)
+
+    def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
+        shipped = isinstance(artifact.content, Path) and artifact.content.suffix == ".engine"
+        content = content_of(artifact.content) if shipped else artifact.content
+        return super().open(replace(artifact, content=content), Conditions())
 
 
 def ms_by_convolutions(artifact: Artifact) -> float:

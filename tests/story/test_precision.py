@@ -21,7 +21,7 @@ from practise_deploy.results import read_release
 from practise_deploy.settings import read_settings
 from practise_deploy.store import Run
 from practise_deploy.terms import Release
-from story.scripted import FAST, ScriptedOrt, device, exported_once, make_build, silent
+from story.scripted import FAST, ScriptedOrt, ScriptedTrt, device, exported_once, make_build, silent
 
 AHEAD = {"backend": "trt-rtx", "for_": "sm86,sm89", "precision": "fp16"}
 
@@ -107,6 +107,20 @@ def test_precision_that_the_backend_lacks_is_refused_at_once(tmp_path: Path, giv
         build.check()
     assert "fp32, int8" in found.value.remedy
     assert not (tmp_path / "run").exists()
+
+
+def test_build_for_a_gpu_ships_the_engine_that_it_proved(tmp_path: Path, given: dict[str, Any]):
+    build = make_build(tmp_path / "run", **{**given, "backend": "trt", "precision": "fp16"})
+    with device(ScriptedTrt()):
+        release = build.release
+    engine = read_engine(tmp_path / "run" / "model.engine")
+    assert engine.sha256 == release.shipped.sha256 and release.compiled.beside
+    assert (release.compiled.path, release.compiled.provider) == ("model.engine", "scripted 1.0")
+    assert [link.after for link in release.verification.links] == ["student", "ONNX", "engine", "engine"]
+    assert release.verification.faithful and release.verdict.exit_code == 0
+    assert release.bench and release.bench.conditions.clock == "gpu_compute" == release.latency.conditions.clock
+    assert release.bench.conditions.precision == "fp16"
+    assert release.frontier.points and release.throughput
 
 
 @pytest.fixture
