@@ -25,7 +25,7 @@ from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.pruning import Pruning
 from practise_deploy.results import write_results
 from practise_deploy.shipping.batching import with_any_batch
-from practise_deploy.shipping.compile import compile_network, is_whole, precision_problems
+from practise_deploy.shipping.compile import compile_network, precision_problems
 from practise_deploy.shipping.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
 from practise_deploy.shipping.gate import Demands, judge_gate
 from practise_deploy.shipping.verdict import judge
@@ -82,11 +82,7 @@ class Build(Pruning):
             with self.screen("Compiling for the device") as progress:
                 return compile_network(self.backend, self.run.folder / MODEL, self.conditions, progress)
 
-        compiled = self.run.step("compile", Compiled, key, compute)
-        if not is_whole(compiled, self.run.folder):
-            self.run.forget("compile", f"{compiled.path} is missing or was changed")
-            compiled = self.run.step("compile", Compiled, key, compute)
-        return compiled
+        return self.run.step("compile", Compiled, key, compute, lambda one: {one.path: one.sha256, **one.beside})
 
     @cached_property
     def verification(self) -> Verification:

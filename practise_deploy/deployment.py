@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from practise_backends import catalog
 from practise_backends.catalog import Wanted, clocks_of, kind_of, load_backend
@@ -28,7 +27,7 @@ def backend_of(settings: Settings) -> Backend:
     what it is built ahead for was never measured.
     """
     with our_errors():
-        backend = load_backend(settings.backend, options_of(settings))
+        backend = load_backend(settings.backend, asked_of(settings))
         backend.device()
         catalog.check_wanted(backend, _wanted(settings))
     if settings.for_ and settings.latency_table is None:
@@ -45,7 +44,7 @@ def check_asked(settings: Settings) -> None:
     Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
     """
     with our_errors():
-        catalog.check_asked(settings.backend, options_of(settings), _wanted(settings))
+        catalog.check_asked(settings.backend, asked_of(settings), _wanted(settings))
 
 
 def _wanted(settings: Settings) -> Wanted:
@@ -60,11 +59,6 @@ def our_errors() -> Iterator[None]:
     except BackendError as error:
         kind = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
         raise kind(error.message, remedy=error.remedy) from None
-
-
-def options_of(settings: Settings) -> dict[str, Any]:
-    """What the settings ask of the backend itself, where it is not the default anyway."""
-    return asked_of(settings)
 
 
 def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -13,8 +12,9 @@ import onnx
 import torch
 
 from practise_backends.table import RANKING_SHARE
+from practise_backends.tensorrt.options import asked_of
 from practise_backends.terms import Backend, Bench, Conditions, Patience, Progress
-from practise_deploy.deployment import backend_of, check_asked, conditions_of, options_of, reads_symmetric_int8
+from practise_deploy.deployment import backend_of, check_asked, conditions_of, reads_symmetric_int8
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.compute import pick_device, pick_precision
@@ -148,7 +148,7 @@ class Ground:
             "batch": self.settings.batch,
             "clock": self.conditions.clock,
             "CUDA graph": self.settings.cuda_graph,
-            "backend's options": {name: str(value) for name, value in options_of(self.settings).items()},
+            "backend's options": {name: str(value) for name, value in asked_of(self.settings).items()},
             "practise-deploy": version("practise-deploy"),
         }
 
@@ -232,11 +232,7 @@ class Ground:
                     finish=lambda model: self.lowered(model, ranges),
                 )
 
-        shipped = self.run.step(step, Shipped, key, compute)
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != shipped.sha256:
-            self.run.forget(step, f"{name} is missing or was changed")
-            shipped = self.run.step(step, Shipped, key, compute)
-        return shipped
+        return self.run.step(step, Shipped, key, compute, lambda shipped: {name: shipped.sha256})
 
     def _converter(self, ranges: FitImages | None) -> list[str]:
         """What a conversion to another precision depends on; nothing where there is none."""

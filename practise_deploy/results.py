@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import zlib
@@ -18,7 +17,7 @@ from practise_backends.terms import SCHEMA, Arrays, Device
 from practise_deploy.errors import InputError
 from practise_deploy.report.page import render_html, render_markdown
 from practise_deploy.settings import Settings
-from practise_deploy.store import Run, read_arrays, to_json, write_arrays
+from practise_deploy.store import Run, file_digest, read_arrays, to_json, write_arrays
 from practise_deploy.terms import Release
 
 _AGAIN = "build again with --out on the same folder"
@@ -113,7 +112,7 @@ def manifest(release: Release, settings: Settings, folder: Path, images_sha256: 
         "device": _device(release.measured_on.device),
         "weights_sha256": release.network.sha256,
         "images_sha256": images_sha256,
-        "files_sha256": {file.name: _sha256(file) for file in sorted(folder.iterdir()) if _belongs(file)},
+        "files_sha256": {file.name: file_digest(file) for file in sorted(folder.iterdir()) if _belongs(file)},
         "seconds": release.seconds,
     }
     return json.dumps(content, indent=1)
@@ -130,7 +129,3 @@ def _belongs(file: Path) -> bool:
         and file.suffix in {".onnx", ".engine", ".npz", ".json"}
         and file.name not in ("manifest.json", "release.json")
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "arrays_digest",
     "digest",
+    "file_digest",
     "plain",
     "read_arrays",
     "to_json",
@@ -84,6 +85,11 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def arrays_digest(arrays: Arrays) -> str:
     """sha256 of named arrays."""
     total = hashlib.sha256()
@@ -131,17 +137,27 @@ class Run:
         finally:
             lock.release()
 
-    def step(self, name: str, result: type[Record], key: Key, compute: Callable[[], Record]) -> Record:
-        """The step's kept result, or a newly computed one, kept."""
+    def step(
+        self,
+        name: str,
+        result: type[Record],
+        key: Key,
+        compute: Callable[[], Record],
+        files: Callable[[Record], Mapping[str, str]] = lambda _: {},
+    ) -> Record:
+        """The step's kept result, or a newly computed one, kept.
+
+        files: what the step wrote besides into the run folder, by name -> sha256; where one is lost it is computed again.
+        """
         reason = self._why_compute(name, key)
         if not reason:
             kept = self._load(name, result)
-            if kept is not None:
+            reason = "its kept result cannot be read" if kept is None else self._lost(files(kept))
+            if kept is not None and not reason:
                 self.decisions[name] = "kept"
                 self.seconds[name] = self._note(name)["seconds"]
                 self._tell(f"{name}: kept from the earlier run (same inputs)")
                 return kept
-            reason = "its kept result cannot be read"
         self.decisions[name] = f"computed: {reason}"
         self._tell(f"{name}: computing, because {reason}")
         began = time.monotonic()
@@ -149,11 +165,6 @@ class Run:
         self.seconds[name] = time.monotonic() - began
         self._keep(name, key, record)
         return record
-
-    def forget(self, name: str, reason: str) -> None:
-        """Compute the step again at its next call."""
-        (self._steps / f"{name}.key.json").unlink(missing_ok=True)
-        self._tell(f"{name}: {reason}")
 
     def partial(self, name: str) -> Path:
         """Where a long step may keep what it has so far: STEP, or STEP.KEY where it depends on the key; gone once it is done."""
@@ -164,6 +175,12 @@ class Run:
         path = self.folder / name
         write_atomically(path, content)
         return path
+
+    def _lost(self, files: Mapping[str, str]) -> str:
+        """Which of a step's files is not what the step wrote; empty where all are."""
+        places = {name: self.folder / name for name in files}
+        lost = [name for name, path in places.items() if not path.is_file() or file_digest(path) != files[name]]
+        return f"{_listed(lost)} {'is' if len(lost) == 1 else 'are'} missing or changed" if lost else ""
 
     def _why_compute(self, name: str, key: Key) -> str:
         if name in self.fresh:

@@ -338,7 +338,8 @@ class Backend(Protocol):
     several independent builds is meant as `compile(..., build=2)`: builds of one number are alike as far as they can be.
     One that runs more than float32 names its `precisions`; `unsigned_int8` where it is fast at unsigned activations with
     integer biases, rather than at symmetric ones with biases in float. One whose artefacts are files of their own names their
-    `suffix`, writes one with `save(artifact, path)`, and takes such a file where `compile` takes a network.
+    `suffix`, writes one with `save(artifact, path)`, which gives all files that it wrote, shows how far a build is by
+    `compile(..., progress=...)`, and takes such a file where `compile` takes a network.
     One that must know the shapes of dynamic inputs when it compiles takes them by `for_shapes(shapes)`.
     """
 

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Any
 
+from practise_backends.tensorrt.shipped import SUFFIX, manifest_of
 from practise_backends.terms import Artifact, Backend, Conditions, Progress
+from practise_deploy.errors import EnvironmentProblem
+from practise_deploy.store import file_digest
 from practise_deploy.terms import Compiled
 
-ENGINES = (".engine", ".engine.json")
 _SAID = 10  # layers in another precision that a sentence names
 
 
 def compile_network(backend: Backend, model: Path, conditions: Conditions, progress: Progress) -> Compiled:
     """Compile a network; where the backend's artefacts are files of their own, write one beside it.
 
-    Raises: CompileError, DeviceUnavailable; OSError.
+    Raises: CompileError, DeviceUnavailable; EnvironmentProblem where it cannot be written.
     """
-    made: Any = backend
     suffix = getattr(backend, "suffix", "")
     path = model.with_suffix(suffix) if suffix else model
-    _remove_engines(model)
-    artifact = made.compile(model, conditions, progress=progress) if suffix else backend.compile(model, conditions)
-    if suffix:
-        made.save(artifact, path)
-    return _compiled(artifact, path)
-
-
-def is_whole(compiled: Compiled, folder: Path) -> bool:
-    """Whether the files are still what was compiled."""
-    files = {compiled.path: compiled.sha256, **compiled.beside}
-    return all((folder / name).is_file() and _sha256(folder / name) == sha256 for name, sha256 in files.items())
+    told = {"progress": progress} if suffix else {}  # only what builds for seconds has some
+    artifact = backend.compile(model, conditions, **told)
+    files = _written(backend, artifact, path)
+    for stale in {model.with_suffix(SUFFIX), manifest_of(model.with_suffix(SUFFIX))}.difference(files):
+        stale.unlink(missing_ok=True)  # of an earlier build, of another network or for another device
+    return _compiled(artifact, path, files)
 
 
 def precision_problems(compiled: Compiled, least_percent: float) -> list[str]:
@@ -51,21 +45,25 @@ def precision_problems(compiled: Compiled, least_percent: float) -> list[str]:
     return [f"{asked}, found {100 * compiled.precision_share:.1f}%: {said}{more}"]
 
 
-def _remove_engines(model: Path) -> None:
-    """Engines of an earlier build are of another network or for another device."""
-    for name in ENGINES:
-        model.with_name(model.stem + name).unlink(missing_ok=True)
+def _written(backend: Backend, artifact: Artifact, path: Path) -> tuple[Path, ...]:
+    """The artefact's files; none where the network's own file is what the device runs.
+
+    Raises: EnvironmentProblem.
+    """
+    save = getattr(backend, "save", None)
+    if save is None:
+        return ()
+    try:
+        files: tuple[Path, ...] = save(artifact, path)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="choose another --out") from None
+    return files
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _compiled(artifact: Artifact, path: Path) -> Compiled:
-    beside = [path.with_name(path.stem + name) for name in ENGINES]
+def _compiled(artifact: Artifact, path: Path, files: tuple[Path, ...]) -> Compiled:
     return Compiled(
         path=path.name,
-        sha256=_sha256(path),
+        sha256=file_digest(path),
         bytes=path.stat().st_size,
         format=artifact.format,
         precision=artifact.precision,
@@ -74,6 +72,6 @@ def _compiled(artifact: Artifact, path: Path) -> Compiled:
         layers=len(getattr(artifact, "layers", ())) or None,
         targets=tuple(getattr(artifact, "targets", ())),
         provider=getattr(artifact, "provider", ""),
-        beside={file.name: _sha256(file) for file in beside if file.is_file() and file != path},
+        beside={file.name: file_digest(file) for file in files if file != path},
         notes=artifact.notes,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from practise_backends.kit import MANIFEST, TABLE, Dropped, Kit, KitNetwork, net
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.shipping.kit_readme import install_line, kit_readme
 from practise_deploy.shipping.wheel import device_wheel
+from practise_deploy.store import file_digest
 
 NETWORKS, README = "networks", "README.md"
 _ELSEWHERE = "name another folder with --kit"
@@ -104,12 +104,8 @@ def _clear(folder: Path, keep: set[Path]) -> None:
 def _filled(kit: Kit, fresh: Path, files: dict[Dropped, Path]) -> Kit:
     """The record with its networks, and the sha256 of all that they are."""
     networks = (KitNetwork(dropped=dropped, file=file.relative_to(fresh).as_posix()) for dropped, file in files.items())
-    sums = {file.relative_to(fresh).as_posix(): _sha256(file) for file in sorted((fresh / NETWORKS).iterdir())}
+    sums = {file.relative_to(fresh).as_posix(): file_digest(file) for file in sorted((fresh / NETWORKS).iterdir())}
     return replace(kit, networks=tuple(networks), sha256=sums)
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @contextmanager

@@ -92,8 +92,8 @@ class ScriptedTrt(ScriptedOrt):
         told |= {"precision": conditions.precision, "precision_share": 1.0}
         return EngineArtifact(**told, targets=(), gpu="a scripted GPU", provider="scripted 1.0")
 
-    def save(self, artifact: EngineArtifact, path: Path) -> None:
-        write_engine(artifact, path)
+    def save(self, artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
+        return write_engine(artifact, path)
 
     def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
         shipped = isinstance(artifact.content, Path) and artifact.content.suffix == ".engine"

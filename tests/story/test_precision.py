@@ -15,13 +15,13 @@ from practise_backends.network import read_network
 from practise_backends.tensorrt.shipped import read_engine
 from practise_deploy.build import Build
 from practise_deploy.cli import main
-from practise_deploy.errors import InputError
+from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.report import render_html
 from practise_deploy.results import read_release
 from practise_deploy.settings import read_settings
-from practise_deploy.store import Run
+from practise_deploy.store import Run, file_digest
 from practise_deploy.terms import Release
-from story.scripted import FAST, ScriptedOrt, ScriptedTrt, device, exported_once, make_build, silent
+from story.scripted import FAST, ScriptedTrt, device, exported_once, make_build, silent
 
 AHEAD = {"backend": "trt-rtx", "for_": "sm86,sm89", "precision": "fp16"}
 
@@ -99,6 +99,22 @@ def test_lost_manifest_of_an_engine_is_written_again_and_another_backend_leaves_
     with device():
         assert make_build(run, **given).compiled.path == "model.onnx"
     assert not list(run.glob("model.engine*"))
+
+
+def test_engine_that_cannot_be_written_is_a_clear_error_and_the_earlier_one_stays(
+    tmp_path: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    backend, run = ScriptedTrt(), tmp_path / "run"
+    asked = {**given, "backend": "trt", "iterations": 0}
+    with device(backend):
+        before = make_build(run, **asked).compiled
+        monkeypatch.setattr(backend, "save", full)
+        with pytest.raises(EnvironmentProblem, match="No space left on device"):
+            make_build(run, **{**asked, "batch": 2}).compiled  # noqa: B018
+    assert file_digest(run / "model.engine") == before.sha256
 
 
 def test_precision_that_the_backend_lacks_is_refused_at_once(tmp_path: Path, given: dict[str, Any]):
@@ -208,7 +224,3 @@ def test_plan_for_a_backend_that_is_not_here_goes_by_its_table(
     assert left.value.code == 0, err
     assert "going by" in err and "Jetson Orin" in out
     assert json.loads((tmp_path / "run" / "plan.json").read_text())["measured_percent"] is None
-
-
-def test_scripted_device_takes_its_precisions_from_onnx_runtime():
-    assert ScriptedOrt.precisions == ("fp32", "int8")

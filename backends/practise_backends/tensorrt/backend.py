@@ -103,12 +103,12 @@ class TensorRtBackend:
         found = self._artifact(network, sha256, built, conditions)
         return found if built.layers or self.options.for_ else self._looked_into(found, network, conditions)
 
-    def save(self, artifact: EngineArtifact, path: Path) -> None:
-        """An engine as a file, its manifest beside it (see `shipped`).
+    def save(self, artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
+        """An engine as a file, its manifest beside it (see `shipped`); gives both.
 
         Raises: OSError.
         """
-        write_engine(artifact, path)
+        return write_engine(artifact, path)
 
     def open(self, artifact: Artifact, conditions: Conditions) -> TensorRtEngine:
         """Load an engine on the GPU at hand.

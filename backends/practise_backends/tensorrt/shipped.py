@@ -44,8 +44,8 @@ def manifest_of(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
-def write_engine(artifact: EngineArtifact, path: Path) -> None:
-    """The engine and its manifest; the manifest comes last, since it vouches for the engine.
+def write_engine(artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
+    """Write the engine and its manifest, and give both; the manifest comes last, since it vouches for the engine.
 
     Raises: OSError.
     """
@@ -69,6 +69,7 @@ def write_engine(artifact: EngineArtifact, path: Path) -> None:
     manifest_of(path).unlink(missing_ok=True)
     write_file(path, content)
     write_file(manifest_of(path), json.dumps(told, indent=1) + "\n")
+    return path, manifest_of(path)
 
 
 def read_engine(path: Path) -> EngineArtifact:

@@ -1,6 +1,6 @@
 """TensorRT on real networks: what the engines consist of, and on a GPU how fast they are.
 
-    python benchmarks/speed/tensorrt.py [resnet18] [mobilenet_v2] [efficientnet-lite0] [--backend trt-rtx] [--for sm86,sm89,sm120]
+    python benchmarks/speed/engines.py [resnet18] [mobilenet_v2] [efficientnet-lite0] [--backend trt-rtx] [--for sm86,sm89,sm120]
 
 With --for, engines are built ahead and proved from their layers: no GPU is needed. Without it, on a GPU, each precision's
 pruned network also runs against the plain one in paired rounds, every session a build of its own, with and without a CUDA
