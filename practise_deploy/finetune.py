@@ -37,6 +37,12 @@ TINY = Schedule(
 )
 """The default; benchmarks/reproduce/ablation.py changes one part of it at a time, docs/tiny-sets.md has the table."""
 
+_WORSE = {
+    True: "finetuning ended with more error than it began with: the weights before it are kept",
+    False: "finetuning ended with more error than it began with, and recipe paper keeps its end all the same",
+}
+"""What is said of it, by whether the schedule keeps the start then."""
+
 
 def schedule_for(asked: Settings, side: int, dtype: torch.dtype) -> Schedule:
     """The paper's own schedule, or the default for tiny sets. side: of the input, in pixels."""
@@ -89,21 +95,12 @@ def finetune(
     course = mimic(pair, reached, (learn, judge), schedule, progress, partial)
     pair.student.cpu()
     pair.teacher.cpu()
-    notes = course.notes
-    kept = min(e for _, e in course.history) if schedule.keep_best else course.history[-1][1]
-    if schedule.keep_start and not kept <= course.history[0][1]:
+    kept = min(error for _, error in course.history) if schedule.keep_best else course.history[-1][1]
+    worse = not kept <= course.history[0][1]
+    if worse and schedule.keep_start:
         load_weights(pair.student, start.weights)
         kept = course.history[0][1]
         course.history.append((0, kept))
-        notes = (
-            *notes,
-            "finetuning ended with more error than it began with: the weights before it are kept",
-        )
-    elif not kept <= course.history[0][1]:
-        notes = (
-            *notes,
-            "finetuning ended with more error than it began with, and recipe paper keeps its end all the same",
-        )
     return Student(
         dropped=start.dropped,
         method=_described(schedule, pair, course.best_step),
@@ -112,7 +109,7 @@ def finetune(
         steps=course.step,
         seconds=time.monotonic() - began,
         judged_on=judged_on,
-        notes=notes,
+        notes=(*course.notes, _WORSE[schedule.keep_start]) if worse else course.notes,
         history=tuple(course.history),
         weights=weights_of(pair.student),
     )

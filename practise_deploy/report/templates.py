@@ -30,7 +30,7 @@ _SWATCHES = {
 def html() -> Environment:
     """Templates of pages: everything but the templates themselves is escaped."""
     environment = _environment(autoescape=True)
-    environment.filters |= {"drawings": _drawings, "swatch": _swatch}
+    environment.filters |= {"drawings": _drawings, "swatch": _swatch, "parts": _parts}
     return environment
 
 
@@ -62,6 +62,11 @@ def _drawings(chart: Chart) -> tuple[Drawing, Drawing]:
 def _swatch(shape: str) -> str:
     """A mark or a piece of a curve, for the key of a chart."""
     return _SWATCHES.get(shape) or outline(shape, 11, 7, 4.5)
+
+
+def _parts(cell: str) -> list[str]:
+    """A value and its interval: where a line of a narrow cell may end."""
+    return re.split(r" (?=\()", cell, maxsplit=1)
 
 
 class _Written(str):

@@ -117,10 +117,20 @@ def _replacing(folder: Path) -> Iterator[Path]:
             fresh = Path(beside) / "new"
             fresh.mkdir()
             yield fresh
-            if folder.exists():
-                os.replace(folder, Path(beside) / "old")
-            os.replace(fresh, folder)
+            _swap(fresh, folder, aside=Path(beside) / "old")
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot write the kit {folder}: {error.strerror or error}", remedy=_ELSEWHERE
         ) from None
+
+
+def _swap(fresh: Path, folder: Path, aside: Path) -> None:
+    """Put the new folder in the old one's place; the old one stays where that fails."""
+    if folder.exists():
+        os.replace(folder, aside)
+    try:
+        os.replace(fresh, folder)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, folder)
+        raise

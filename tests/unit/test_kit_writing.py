@@ -154,6 +154,26 @@ def test_kit_that_was_not_finished_leaves_nothing_and_keeps_the_older(
     assert list(tmp_path.iterdir()) == [folder] and (folder / "kit.json").read_bytes() == before
 
 
+def test_kit_that_cannot_take_the_older_ones_place_leaves_it_there(
+    made: tuple[Kit, Make], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "kit"
+    write_kit(made[0], folder, made[1])
+    (folder / "networks" / "variant0.onnx").write_bytes(b"older")
+    replace = os.replace
+
+    def refused(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError(5, os.strerror(5))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(EnvironmentProblem, match="cannot write the kit"):
+        write_kit(made[0], folder, made[1])
+    assert list(tmp_path.iterdir()) == [folder]
+    assert (folder / "networks" / "variant0.onnx").read_bytes() == b"older"
+
+
 # What it says.
 
 
