@@ -1,4 +1,4 @@
-"""`practise-measure`, the catalog, and imports without the extras."""
+"""`practise-measure` as it is typed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, version
+from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,46 +15,15 @@ import onnx
 import pytest
 
 from practise_backends import catalog, doctor
-from practise_backends.catalog import available_backends, load_backend
 from practise_backends.cli import main
-from practise_backends.commands import bench_of
 from practise_backends.device import describe_cpu
 from practise_backends.doctor import Checkup
-from practise_backends.errors import BackendMissing
 from practise_backends.fake import FakeBackend, steady
-from practise_backends.loadgen_settings import SCENARIOS as LOADGEN_SCENARIOS
 from practise_backends.network import content_of, read_network
-from practise_backends.options import SCENARIOS, BenchOptions, CompareOptions, Options, flags_of
-from practise_backends.ort import OrtBackend
 from practise_backends.symptoms import Finding
-from practise_backends.tensorrt import TensorRtBackend, TensorRtOptions
-from practise_backends.tensorrt.backend import CLOCKS, PRECISIONS
-from practise_backends.tensorrt.cuda import PACKAGES
-from practise_backends.tensorrt.options import BY_NAME
-from practise_backends.terms import Artifact, Device, Environment
+from practise_backends.terms import Artifact, Environment
 
 QUICK = ["--budget-s", "0.3"]
-
-WITHOUT_EXTRAS = """
-import importlib, pkgutil, sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "mlperf_loadgen"}:
-            raise ImportError(f"{name} is blocked")
-
-sys.meta_path.insert(0, Blocker())
-import practise_backends
-names = [module.name for module in pkgutil.iter_modules(practise_backends.__path__)]
-for name in names:
-    importlib.import_module(f"practise_backends.{name}")
-from practise_backends.catalog import load_backend
-from practise_backends.errors import BackendMissing
-try:
-    load_backend("ort")
-except BackendMissing as error:
-    print(len(names), error.remedy)
-"""
 
 
 @pytest.fixture
@@ -298,52 +266,6 @@ def test_usage_errors_leave_with_two(arguments: list[str], said: str, capsys: py
     assert said in err
 
 
-class OnGpu(TensorRtBackend):
-    """TensorRT's backend, where only its package is missing."""
-
-    def device(self) -> Device:
-        return Device(name="scripted GPU", fingerprint="gpu", versions={}, facts={})
-
-
-def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.3.0"))
-    monkeypatch.setattr(catalog, "_found", lambda: {"trt": SimpleNamespace(load=lambda: OnGpu)})
-    plain = bench_of(Options(backend="trt"))
-    assert isinstance(plain.backend, OnGpu) and plain.backend.options == TensorRtOptions()
-    assert (plain.conditions.clock, plain.conditions.cuda_graph) == ("gpu_compute", False)
-    asked = Options(backend="trt", clock="end_to_end", cuda_graph=True, cuda="torch", tf32=False, sessions=3)
-    found = bench_of(asked)
-    assert isinstance(found.backend, OnGpu)
-    assert found.backend.options == TensorRtOptions(cuda="torch", tf32=False)
-    assert (found.conditions.clock, found.conditions.cuda_graph) == ("end_to_end", True)
-    assert found.patience.sessions == 3
-
-
-def test_words_of_the_flags_are_those_of_the_packages() -> None:
-    words = {flag.name: flag.metavar.split("|") for flag in flags_of(Options)}
-    assert words["cuda"] == list(PACKAGES) and words["clock"] == list(CLOCKS)
-    own = {flag.name: flag.default for flag in flags_of(Options) if flag.name in BY_NAME}
-    assert own == {
-        name: getattr(TensorRtOptions(), name) for name in BY_NAME if name != "for_"
-    }  # what is measured runs here
-    assert words["precision"] == list(PRECISIONS)
-
-
-def test_scenarios_are_those_of_loadgen_in_any_case() -> None:
-    assert SCENARIOS == LOADGEN_SCENARIOS
-    read = next(flag.parse for flag in flags_of(BenchOptions) if flag.name == "scenarios")
-    assert read is not None
-    assert read("offline, singlestream,offline") == ("Offline", "SingleStream")
-    assert read("all") == SCENARIOS
-
-
-def test_every_option_has_a_flag_of_its_name_and_a_sentence() -> None:
-    for options in (CompareOptions, BenchOptions):
-        for flag in flags_of(options):
-            assert flag.written.removeprefix("--no-").removeprefix("--").replace("-", "_") == flag.name
-            assert flag.help and not flag.help.endswith(".")
-
-
 def test_help_of_every_command_answers(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["compare", "--help"], ["bench", "--help"], ["doctor", "--help"]):
         with pytest.raises(SystemExit) as left:
@@ -362,26 +284,3 @@ def test_reader_who_has_gone_away_does_not_change_the_exit_code(slow_and_fast: l
     started.stdout.close()
     assert (started.stderr.read(), started.wait(timeout=60)) == ("", 1)
     started.stderr.close()
-
-
-def test_backends_are_found_by_their_entry_points() -> None:
-    assert "ort" in available_backends()
-    assert isinstance(load_backend("ort"), OrtBackend)
-
-
-def test_backend_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint(name="far", value="no_such_package_here:Backend", group=catalog.GROUP)
-    monkeypatch.setattr(catalog, "entry_points", lambda group: [point])
-    with pytest.raises(BackendMissing, match="no_such_package_here") as found:
-        load_backend("far")
-    assert found.value.remedy == 'pip install "practise-backends[far]"'
-
-
-def test_every_module_imports_without_torch_and_the_extras() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    count, _, remedy = done.stdout.strip().partition(" ")
-    assert int(count) >= 12
-    assert remedy == 'pip install "practise-backends[ort]"'
