@@ -182,7 +182,7 @@ class Build(Pruning):
 
     def _judged(self, wanted: list[tuple[str, ...]]) -> Frontier:
         images = judged_part(self.images.held_out, self.settings.seed)
-        lesson = replace(self.lesson.few, in_turns=False)  # five networks are recovered here, for a look
+        lesson = self.lesson.quick_look  # five networks are recovered here
         with self.screen("Measuring neighbouring sets of blocks") as progress:
             saved = measure_reductions(self.cuttable, [self.named(names) for names in wanted], self.stand, progress)
         neighbours = []

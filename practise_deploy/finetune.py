@@ -142,7 +142,7 @@ def _described(schedule: Schedule, pair: Pair, best_step: int) -> str:
         f"KL of the classes x{schedule.logits:g}" if schedule.logits else "",
         f"block exits x{schedule.exits:g}" if schedule.exits and pair.exits else "",
         f"moving average of the weights ({schedule.average:g})" if schedule.average else "",
-        f"pulled to the start ({schedule.pull:g})" if schedule.pull else "",
+        f"pulled to the teacher ({schedule.pull:g})" if schedule.pull else "",
         f"{str(schedule.dtype).removeprefix('torch.')} on {pair.device.type}",
         f"weights of step {best_step} kept (least error on images kept aside)" if schedule.keep_best else "",
     ]

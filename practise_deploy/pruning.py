@@ -18,10 +18,11 @@ from practise_deploy.model.pair import pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning.choose import choose_blocks, out_of_reach
+from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.latency import measure_block_latency, measure_reduction
 from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.scoring import measure_by_adaptors
-from practise_deploy.planning.sequence import error_without, recover
+from practise_deploy.planning.sequence import errors_without, recover
 from practise_deploy.planning.sets import choose_set
 from practise_deploy.store import arrays_digest, digest, to_json
 from practise_deploy.terms import Block, Plan, Recoverabilities, Student
@@ -111,9 +112,9 @@ class Pruning(Kitting):
             with self.screen(f"Measuring the network without {', '.join(names)}") as progress:
                 return measure_reduction(self.cuttable, self.named(names), self.stand, progress)
 
-        def verify(names: tuple[str, ...]) -> float:
+        def verify(names: tuple[str, ...]) -> Floats:
             with self.screen(f"Refitting without {', '.join(names)}") as progress, exact(self.settings.seed):
-                return error_without(self.lesson.few, self.named(names), progress)
+                return errors_without(self.lesson, self.named(names), progress)
 
         def compute() -> Plan:
             measured = measure if self._wanted.is_at_hand(self.latency) else None

@@ -5,8 +5,9 @@
 All variants take as many steps as `practise-deploy build` does. A grid of independent units (network, images, seed,
 variant), one JSON each under benchmarks/results/ablation/: many variants are screened with one seed, those that the default was
 decided by have several. A unit that is there is not computed again, and several processes
-may run side by side. `summary.json` is written anew after every unit: mean accuracy, and the paired difference to the
-default by seed.
+may run side by side. All are computed in the fastest precision of the device (bf16 where it is native), since what is
+compared is paired; the product finetunes inputs of up to 64 pixels in fp32. `summary.json` is written anew after every unit:
+mean accuracy, and the paired difference to the default by seed, each among units of one precision.
 """
 
 from __future__ import annotations
@@ -19,66 +20,26 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import fx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from tiny.provenance import commit
-from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
+from tiny.subjects import DATA, ROOT, folder_of
+from variants import VARIANTS, Task, finetuned
 
-from practise_deploy.finetune import PAPER, TINY, finetune, schedule_for
-from practise_deploy.model.compute import exact, fast_precision, pick_device, pick_precision
-from practise_deploy.model.lesson import Lesson
+from practise_deploy.finetune import schedule_for
+from practise_deploy.model.compute import exact, fast_precision, pick_device
 from practise_deploy.model.pair import feature_in
-from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, load_weights, weights_of
-from practise_deploy.planning.sequence import recover
-from practise_deploy.progress import Silent
 from practise_deploy.settings import Settings
 from practise_deploy.store import write_atomically
-from practise_deploy.terms import Student
 
 RESULTS = ROOT / "benchmarks" / "results" / "ablation"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """A way to finetune. start: "refit" or "plain". progressive: the blocks go one after another."""
-
-    schedule: Schedule = TINY
-    start: str = "refit"
-    progressive: bool = False
-
-
-VARIANTS: dict[str, Variant] = {
-    "paper": Variant(schedule=PAPER, start="plain"),
-    "default": Variant(),
-    "no finetuning": Variant(schedule=replace(TINY, steps=0)),
-    "from the plain drop": Variant(start="plain"),
-    "no mixing": Variant(schedule=replace(TINY, mix=0.0)),
-    "half of the batches mixed": Variant(schedule=replace(TINY, mix=0.5)),
-    "features alone": Variant(schedule=replace(TINY, exits=0.0)),
-    "exits x1": Variant(schedule=replace(TINY, exits=1.0)),
-    "exits x10": Variant(schedule=replace(TINY, exits=10.0)),
-    "exits x30": Variant(schedule=replace(TINY, exits=30.0)),
-    "no averaging": Variant(schedule=replace(TINY, average=0.0)),
-    "norms trained": Variant(schedule=replace(TINY, norms="trained")),
-    "norms re-estimated": Variant(schedule=replace(TINY, norms="re-estimated")),
-    "KL x0.3": Variant(schedule=replace(TINY, logits=0.3)),
-    "pull to the start": Variant(schedule=replace(TINY, pull=0.1, weight_decay=0.0)),
-    "SGD": Variant(schedule=replace(TINY, optimiser="sgd", learning_rate=0.02)),
-    "half the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate / 2)),
-    "twice the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate * 2)),
-    "early stop": Variant(schedule=replace(TINY, keep_best=True)),
-    "progressive": Variant(progressive=True),
-}
 
 
 CONFIRMED = ("paper", "default", "no finetuning", "features alone", "exits x10", "no mixing")
@@ -145,30 +106,13 @@ def units() -> Iterator[Unit]:
                 yield Unit(network=network, images=images, seed=seed, variant=variant)
 
 
-@lru_cache(maxsize=4)
-def started(subject_name: str, images: int, seed: int, data: Path) -> Student:
-    """The closed-form refit that all variants of a seed share."""
-    subject = load_subject(subject_name, data)
-    return recover(lesson_of(subject, images, seed), subject.named(CASES[subject_name].dropped), Silent())
-
-
-def lesson_of(subject: Subject, images: int, seed: int) -> Lesson:
-    """The tiny set of a seed."""
-    dtype = pick_precision(None, subject.network.input_shape[-1], torch.device("cpu"))
-    return Lesson(
-        teacher=subject.teacher,
-        feature=subject.feature,
-        images=subject.tiny_set(images, seed),
-        seed=seed,
-        judging=dtype,
-    )
-
-
 def run(unit: Unit, data: Path, device: torch.device) -> dict[str, Any]:
     """A unit's record."""
-    began = time.monotonic()
-    subject, variant = load_subject(unit.network, data), VARIANTS[unit.variant]
-    names = CASES[unit.network].dropped
+    began, names, variant = time.monotonic(), CASES[unit.network].dropped, VARIANTS[unit.variant]
+    task = Task(
+        network=unit.network, images=unit.images, seed=unit.seed, dropped=names, data=data, device=device
+    )  # fmt: skip
+    subject = task.subject
     steps = schedule_for(Settings(), subject.network.input_shape[-1], torch.float32).steps
     schedule = replace(
         variant.schedule,
@@ -177,15 +121,8 @@ def run(unit: Unit, data: Path, device: torch.device) -> dict[str, Any]:
         dtype=fast_precision(device),
     )
     with exact(unit.seed):
-        start = started(unit.network, unit.images, unit.seed, data) if variant.start == "refit" else None
-        whole = [names] if not variant.progressive else [names[: count + 1] for count in range(len(names))]
-        student: fx.GraphModule | None = None
-        for gone in whole:
-            part = replace(schedule, steps=schedule.steps // len(whole))
-            student = _descended(subject, gone, part, (student, start if gone == names else None), unit, device)
-    assert student is not None
-    own = feature_in(student, subject.feature, subject.named(names))
-    judged = subject.judge(student, own, device)
+        student = finetuned(task, variant, schedule)
+    judged = subject.judge(student, feature_in(student, subject.feature, subject.named(names)), device)
     return {
         "schema": 1, "network": unit.network, "images": unit.images, "seed": unit.seed, "variant": unit.variant,
         "dropped": list(names), "steps": schedule.steps, "correct": int(judged.correct.sum()), "of": len(judged.correct),
@@ -195,58 +132,39 @@ def run(unit: Unit, data: Path, device: torch.device) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _descended(
-    subject: Subject,
-    gone: tuple[str, ...],
-    schedule: Schedule,
-    before: tuple[fx.GraphModule | None, Student | None],
-    unit: Unit,
-    device: torch.device,
-) -> fx.GraphModule:
-    """The network without these blocks, finetuned from an earlier student's weights, a refit's, or its own."""
-    student, refit = drop_blocks(subject.teacher, subject.named(gone)), before[1]
-    if before[0] is not None:  # progressive: what was learnt so far, less the next block
-        student.load_state_dict(
-            {name: value for name, value in before[0].state_dict().items() if name in student.state_dict()}
-        )
-    elif refit is not None:
-        load_weights(student, refit.weights)
-    pair = subject.pair(student, gone, device)
-    plain = Student(
-        dropped=gone, method="", mse_before=0.0, mse=0.0, steps=0, seconds=0.0, notes=(), weights=weights_of(student)
-    )
-    if schedule.steps:
-        finetune(pair, refit or plain, subject.tiny_set(unit.images, unit.seed), schedule, Silent())
-    return student.eval()
-
-
 def summary() -> str:
-    """Means over seeds, and differences to the default on the same seed, in points."""
+    """The table's rows, what the teachers reach, and how many units are missing."""
     done = [json.loads(unit.path.read_text()) for unit in units() if unit.path.is_file()]
-    accuracy = {(d["network"], d["images"], d["variant"], d["seed"]): 100 * d["correct"] / d["of"] for d in done}
-    errors = {(d["network"], d["images"], d["variant"], d["seed"]): d["feature_error"] for d in done}
+    missing = sum(not unit.path.is_file() for unit in units())
+    teachers = {d["network"]: 100 * d["teacher_correct"] / d["of"] for d in done}
+    found = {"schema": 1, "teacher_percent": teachers, "rows": rows_of(done), "missing": missing}
+    return json.dumps(found, indent=1) + "\n"
+
+
+def rows_of(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the seeds of one precision, and differences to the default on the same seed in that precision, in points."""
+
+    def key(one: dict[str, Any]) -> tuple[str, int, str, str]:
+        return one["network"], one["images"], one["precision"], one["variant"]
+
+    percent: dict[tuple[str, int, str, str], dict[int, float]] = {}
+    for one in done:
+        percent.setdefault(key(one), {})[one["seed"]] = 100 * one["correct"] / one["of"]
     rows = []
-    for network, images, variant in dict.fromkeys(key[:3] for key in accuracy):
-        mine = {key[3]: value for key, value in accuracy.items() if key[:3] == (network, images, variant)}
-        against = [
-            value - accuracy[network, images, "default", seed]
-            for seed, value in mine.items()
-            if (network, images, "default", seed) in accuracy
-        ]
+    for (network, images, precision, variant), by_seed in percent.items():
+        default = percent.get((network, images, precision, "default"), {})
+        against = [value - default[seed] for seed, value in by_seed.items() if seed in default]
+        errors = [one["feature_error"] for one in done if key(one) == (network, images, precision, variant)]
         rows.append(
             {
-                "network": network, "images": images, "variant": variant, "seeds": len(mine),
-                "mean_percent": statistics.fmean(mine.values()),
-                "feature_error": statistics.fmean(errors[network, images, variant, seed] for seed in mine),
+                "network": network, "images": images, "variant": variant, "precision": precision, "seeds": len(by_seed),
+                "mean_percent": statistics.fmean(by_seed.values()),
+                "feature_error": statistics.fmean(errors),
                 "against_default_points": statistics.fmean(against) if against else None,
                 "differences_points": against,
             }
         )  # fmt: skip
-    missing = [unit.path.stem for unit in units() if not unit.path.is_file()]
-    teachers = {d["network"]: 100 * d["teacher_correct"] / d["of"] for d in done}
-    return (
-        json.dumps({"schema": 1, "teacher_percent": teachers, "rows": rows, "missing": len(missing)}, indent=1) + "\n"
-    )
+    return rows
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """Which criterion knows best what a set of blocks will cost: its rank correlation with the accuracy after finetuning.
 
-    python benchmarks/reproduce/choice.py [resnet20] [resnet56] [--images 50] [--data ../shared/data]
+    python benchmarks/reproduce/choice.py [resnet20] [resnet56] [--images 50] [--sets 40] [--data ../shared/data]
 
-Random sets of one size, so that all are equally fast; each is refitted in closed form and finetuned by the default,
-from the same tiny set. Criteria see that tiny set and no labels; the accuracy is on the test images. The paper's R are the
-grid's (`tiny_sets.py`), computed here where they are missing. One JSON a network under benchmarks/results/choice/, written anew
-after every set; sets that are there are not computed again.
+Random sets, ranked among those of one size, which are about equally fast; each is refitted in closed form and finetuned by the
+default, in fewer steps, from the same tiny set. Where a network has too few sets of one size there are several sizes (`ranks.py`
+averages over them). Criteria see that tiny set and no labels; the accuracy is on the test images. The paper's R are the grid's
+(`tiny_sets.py`), computed here where they are missing. One JSON a network under benchmarks/results/choice/, written anew
+after every set; sets that are there are not computed again, unless they were finetuned otherwise.
 """
 
 from __future__ import annotations
@@ -13,21 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.stats import rankdata
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from ranks import FEWEST, advantage, best_mean, correlation
 from tiny.choice import plain_errors
 from tiny.grid import SCORES, Unit
 from tiny.provenance import commit
@@ -35,7 +35,6 @@ from tiny.shelf import Shelf
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 from tiny.work import Place, compute
 
-from practise_backends.intervals import bootstrap
 from practise_deploy.finetune import TINY, finetune
 from practise_deploy.model.compute import exact, fast_precision, pick_device
 from practise_deploy.model.images import FitImages
@@ -51,14 +50,13 @@ from practise_deploy.progress import Silent
 from practise_deploy.store import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "choice"
-CASES = {"resnet20": (3, 300, 1000), "resnet56": (8, 100, 150)}
+CASES = {"resnet20": (3, 100, 1000), "resnet56": (8, 100, 150)}
 """Blocks a set, steps of finetuning, and steps of the paper's scoring, by network."""
+FURTHER_SIZES = {"resnet20": (2,)}
+"""Sizes beside that of CASES, where it has fewer sets than SETS."""
 SETS, SEED, TOP = 40, 0, 5
 BASIS = "refit, features"
 """The criterion that the product verifies sets by: the others are compared with it."""
-
-Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
 
 
 def random_sets(names: tuple[str, ...], size: int) -> list[tuple[str, ...]]:
@@ -67,6 +65,14 @@ def random_sets(names: tuple[str, ...], size: int) -> list[tuple[str, ...]]:
     while len(found) < min(SETS, math.comb(len(names), size)):
         found[tuple(names[at] for at in sorted(random.choice(len(names), size, replace=False)))] = None
     return list(found)
+
+
+def sets_of(network: str, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """SETS sets to study, as many of each size, the sizes by turns."""
+    sizes = (CASES[network][0], *FURTHER_SIZES.get(network, ()))
+    each = math.ceil(SETS / len(sizes))
+    drawn = [random_sets(names, size)[:each] for size in sizes]
+    return [names for turn in zip(*drawn, strict=True) for names in turn]
 
 
 def plain_set(subject: Subject, names: tuple[str, ...], images: FitImages) -> Errors:
@@ -87,7 +93,7 @@ class Study:
     def __init__(self, name: str, images: int, data: Path) -> None:
         self.subject = load_subject(name, data)
         self.images = self.subject.tiny_set(images, SEED)
-        self.size, self.steps, score_steps = CASES[name]
+        _, self.steps, score_steps = CASES[name]
         self.device = pick_device("cpu")
         fast = fast_precision(self.device)
         self.schedule = replace(TINY, steps=self.steps, seed=SEED, dtype=fast)
@@ -137,6 +143,7 @@ class Study:
             "criteria": of_set,
             "refit_percent": 100 * float(before.correct.mean()),
             "finetuned_percent": 100 * float(after.correct.mean()),
+            "finetuning": repr(self.schedule),
             "seconds": round(time.monotonic() - began, 1),
             "commit": commit(),
         }
@@ -151,48 +158,24 @@ class Study:
         return {**summed, "set predicted, features": features, "set predicted, features and KL": both}
 
 
-def correlation(criterion: Floats, accuracy: Floats) -> dict[str, Any]:
-    """Spearman's rank correlation of a low criterion with a high accuracy; its interval is a bootstrap over sets."""
-    return _over_sets(lambda drawn: spearman(criterion[drawn], accuracy[drawn]), len(accuracy))
-
-
-def advantage(criterion: Floats, basis: Floats, accuracy: Floats) -> dict[str, Any]:
-    """By how much a criterion's rank correlation exceeds another's, both on the same drawn sets."""
-
-    def of(drawn: Places) -> Floats:
-        return spearman(criterion[drawn], accuracy[drawn]) - spearman(basis[drawn], accuracy[drawn])
-
-    return _over_sets(of, len(accuracy))
-
-
-def spearman(low: Floats, high: Floats) -> Floats:
-    """Spearman's rank correlation along the last axis, of what should be low with what should be high."""
-    ranks = np.stack([rankdata(each, axis=-1) for each in (low, high)])
-    centred = ranks - ranks.mean(-1, keepdims=True)
-    return np.asarray(-(centred[0] * centred[1]).sum(-1) / np.sqrt((centred**2).sum(-1).prod(0)))
-
-
-def _over_sets(statistic: Callable[[Places], Floats], count: int) -> dict[str, Any]:
-    places = np.arange(count, dtype=np.float64)
-    return asdict(bootstrap(places, lambda drawn: statistic(drawn.astype(np.int64))))
-
-
 def summary(study: Study, sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """By criterion: the rank correlation with both accuracies, and what its best set and its best few reach."""
+    sizes = [len(one["dropped"]) for one in sets]
+    if min(map(sizes.count, sizes), default=0) < FEWEST:
+        return []
     known = [{**study.predicted(tuple(one["dropped"])), **one["criteria"]} for one in sets]
     after, before = (np.array([one[key] for one in sets]) for key in ("finetuned_percent", "refit_percent"))
     basis, rows = np.array([each[BASIS] for each in known]), []
     for name in known[0]:
         values = np.array([each[name] for each in known])
-        best = np.argsort(values, kind="stable")
         rows.append(
             {
                 "criterion": name,
-                "finetuned": correlation(values, after),
-                "finetuned_minus_basis": advantage(values, basis, after),
-                "refit": correlation(values, before),
-                "best_percent": float(after[best[0]]),
-                "best_few_percent": float(after[best[:TOP]].mean()),
+                "finetuned": correlation(values, after, sizes),
+                "finetuned_minus_basis": advantage(values, basis, after, sizes),
+                "refit": correlation(values, before, sizes),
+                "best_percent": best_mean(values, after, sizes, 1),
+                "best_few_percent": best_mean(values, after, sizes, TOP),
             }
         )
     return rows
@@ -203,39 +186,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--sets", type=int, default=SETS, help="look at the first so many alone")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the JSON")
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     for name in options.names or CASES:
         study = Study(name, options.images, folder_of(options.data))
-        path = RESULTS / f"{name}_{options.images}.json"
-        sets = kept_sets(path, study)
-        for names in random_sets(tuple(block.name for block in study.subject.candidates), study.size):
-            if list(names) not in [one["dropped"] for one in sets]:
-                sets.append(study.record(names))
-                print(name, len(sets), *names, f"{sets[-1]['finetuned_percent']:.2f}%", flush=True)
-                write(path, study, sets)
+        complete(study, options.results / f"{name}_{options.images}.json", options.sets)
+
+
+def complete(study: Study, path: Path, most: int) -> None:
+    """Add the sets that are missing of the first so many, and say how long the rest of them will take."""
+    sets = kept_sets(path, repr(study.schedule))
+    wanted = sets_of(study.subject.name, tuple(block.name for block in study.subject.candidates))[:most]
+    there = [tuple(one["dropped"]) for one in sets]
+    missing = [names for names in wanted if names not in there]
+    print(f"{study.subject.name}: {len(missing)} of {len(wanted)} sets to compute{_in_minutes(sets, len(missing))}")
+    for done, names in enumerate(missing, 1):
+        sets.append(study.record(names))
+        left = _in_minutes(sets, len(missing) - done)
+        print(*names, f"{sets[-1]['finetuned_percent']:.2f}%, {len(missing) - done} to go{left}", flush=True)
+        write(path, study, sets)
+    if sets and not missing:
         write(path, study, sets)
 
 
-def kept_sets(path: Path, study: Study) -> list[dict[str, Any]]:
-    """The sets that are there already; those of another finetuning are not mixed with new ones."""
-    if not path.is_file():
-        return []
-    found = json.loads(path.read_text())
-    if found.get("finetuning") != repr(study.schedule):
-        sys.exit(f"{path} is of another finetuning than {study.schedule}: remove it to begin anew")
-    return list(found["sets"])
+def _in_minutes(sets: list[dict[str, Any]], count: int) -> str:
+    """How long so many more sets take, by those that there are."""
+    if not sets or not count:
+        return ""
+    return f", about {math.ceil(count * statistics.median(one['seconds'] for one in sets) / 60)} min"
+
+
+def kept_sets(path: Path, finetuning: str) -> list[dict[str, Any]]:
+    """The sets that are there already; those finetuned otherwise are left out, and so computed anew."""
+    found = json.loads(path.read_text())["sets"] if path.is_file() else []
+    kept = [one for one in found if one.get("finetuning") == finetuning]
+    if len(kept) < len(found):
+        print(f"{path}: {len(found) - len(kept)} sets of another finetuning are left out")
+    return kept
 
 
 def write(path: Path, study: Study, sets: list[dict[str, Any]]) -> None:
     """The study as it stands."""
     after = np.array([one["finetuned_percent"] for one in sets])
+    sizes = sorted({len(one["dropped"]) for one in sets})
     found = {
-        "schema": 1, "network": study.subject.name, "images": len(study.images), "blocks": study.size,
+        "schema": 1, "network": study.subject.name, "images": len(study.images), "blocks": " or ".join(map(str, sizes)),
         "steps": study.steps, "finetuning": repr(study.schedule), "score_steps": CASES[study.subject.name][2],
         "precision": str(study.schedule.dtype).removeprefix("torch."), "torch": torch.__version__,
         "mean_percent": float(after.mean()), "most_percent": float(after.max()), "best_few": TOP,
-        "criteria": summary(study, sets) if len(sets) >= 10 else [], "sets": sets,
+        "criteria": summary(study, sets), "sets": sets,
     }  # fmt: skip
     write_atomically(path, json.dumps(found, indent=1) + "\n")
 

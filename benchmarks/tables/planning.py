@@ -94,6 +94,27 @@ def sites() -> str:
     return "\n\n".join(parts) or ABSENT
 
 
+def sureness() -> str:
+    """What is claimed of the choice of a set, beside what other tiny sets choose."""
+    path = RESULTS / "sureness.json"
+    if not path.is_file():
+        return ABSENT
+    rows = [
+        "| network | images | tiny sets | different sets chosen | claimed: chosen again in | chosen again by another tiny set | a block's share is off by at most |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {one['network']} | {one['images']} | {one['draws']} | {one['sets']} | {100 * one['claimed_share_of_the_set']:.0f}% "
+        f"| {_percent(one['chosen_again_share'])} | {100 * one['largest_difference_of_a_block']:.0f} points |"
+        for one in json.loads(path.read_text())["rows"]
+    ]
+    return "\n".join(rows)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f}%"
+
+
 def _beside(one: dict) -> str:
     """How much better than the product's criterion, on the same sets."""
     return "" if one["criterion"] == "refit, features" else points(one.get("finetuned_minus_basis"))

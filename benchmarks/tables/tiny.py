@@ -86,13 +86,14 @@ def ablation() -> str:
     if found is None or not found["rows"]:
         return ABSENT
     rows = [
-        "| network | images | variant | seeds | top-1, mean | minus the default, points | error of the features |",
+        "| network | images | variant | seeds, steps in | top-1, mean | minus the default, points | error of the features |",
         "|---|---|---|---|---|---|---|",
     ]
+    short = {"bfloat16": "bf16", "float32": "fp32"}
     for one in found["rows"]:
         change = "" if one["variant"] == "default" else _by_seed(one["differences_points"])
         rows.append(
-            f"| {one['network']} | {one['images']} | {one['variant']} | {one['seeds']} | {one['mean_percent']:.2f} | {change} | {one['feature_error']:.4f} |"
+            f"| {one['network']} | {one['images']} | {one['variant']} | {one['seeds']}, {short[one['precision']]} | {one['mean_percent']:.2f} | {change} | {one['feature_error']:.4f} |"
         )
     return "\n".join([*rows, "", f"{found['missing']} runs of the ablation are missing."])
 

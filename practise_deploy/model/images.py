@@ -20,6 +20,7 @@ from practise_deploy.terms import DataFacts, NetworkFacts, Preprocessing
 
 LEAST = 8
 FEW, FOLDS = 200, 5
+"""Fewer images are judged in turns, and in how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +88,26 @@ class FitImages(Images):
         return self.part(order[judges:].sort().values), self.part(order[:judges])
 
     def folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
-        """(learn, judge) pairs: of fewer than FEW images all are judged, in five turns; else one split is enough."""
+        """(learn, judge) pairs: of fewer than FEW images all are judged, in turns; else one split is enough."""
         if len(self) >= FEW:
             return [self.split(seed)]
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         turns = [order[turn::FOLDS] for turn in range(FOLDS)]
         every = torch.arange(len(self))
         return [(self.part(every[~torch.isin(every, turn)]), self.part(turn)) for turn in turns]
+
+    def comparing_folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
+        """(learn, judge) pairs that learn from as many images at most as the turns of FEW do.
+
+        All others judge, up to 200 (64 large ones), for sets of blocks differ by less than a few judges can tell; where too
+        few others are left, fewer than FEW are judged in turns.
+        """
+        learned = FEW * (FOLDS - 1) // FOLDS
+        if len(self) < learned + self.enough:
+            return self.some(FEW - 1, seed).folds(seed)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        most = self.enough if self.pixels.shape[-1] > 64 else 2 * self.enough
+        return [(self.part(order[-learned:].sort().values), self.part(order[:-learned][:most]))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ class Lesson:
     """A traced teacher, the name of its pre-pooling feature map, the images to fit, and the seed of every draw.
 
     judging: the precision in which candidates are compared; sums and solutions are never below fp32.
-    in_turns: few images are judged in turns (k-fold); else a fifth of them is kept aside.
+    quick: for a look: the student that is judged, without the images that judge it, is the one that is given.
     """
 
     teacher: fx.GraphModule
@@ -24,7 +24,7 @@ class Lesson:
     images: FitImages
     seed: int = 0
     judging: torch.dtype = torch.float32
-    in_turns: bool = True
+    quick: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -38,14 +38,19 @@ class Lesson:
         return replace(self, teacher=copy.deepcopy(self.teacher).to(device), images=self.images.to(device))
 
     @property
-    def few(self) -> Lesson:
-        """The same with at most FEW images, drawn at random: enough to compare sets of blocks by."""
-        return replace(self, images=self.images.some(FEW, self.seed))
+    def folds(self) -> list[tuple[FitImages, FitImages]]:
+        """(learn, judge) pairs to recover by."""
+        return [self.images.split(self.seed)] if self.quick else self.images.folds(self.seed)
 
     @property
-    def folds(self) -> list[tuple[FitImages, FitImages]]:
-        """(learn, judge) pairs."""
-        return self.images.folds(self.seed) if self.in_turns else [self.images.split(self.seed)]
+    def comparing_folds(self) -> list[tuple[FitImages, FitImages]]:
+        """(learn, judge) pairs to compare sets of blocks by: many are compared, so that few images are learned from."""
+        return self.images.comparing_folds(self.seed)
+
+    @property
+    def quick_look(self) -> Lesson:
+        """The same for a look, with FEW images at most."""
+        return replace(self, images=self.images.some(FEW, self.seed), quick=True)
 
     @property
     def batch_size(self) -> int:

@@ -43,14 +43,14 @@ def mimic(
     learn, judge = images
     average = moving_average(pair.student, schedule.average) if schedule.average else None
     descent = Descent(pair.student, parameters, schedule.optimise(list(parameters)), average)
-    start = [parameter.detach().clone() for parameter in parameters] if schedule.pull else []
+    anchors = _anchors(pair, parameters) if schedule.pull else []
     course = _set_out(pair, descent, images, schedule, partial)
     draw = Draw(learn, schedule)
     every = max(1, schedule.steps // 10)
     saved = time.monotonic()
     while course.step < schedule.steps:
         _step(pair, descent.optimiser, draw(course.step).to(pair.device), schedule, course.step)
-        _pull(parameters, start, schedule.pull * schedule.rate(course.step))
+        _pull(anchors, schedule.pull * schedule.rate(course.step))
         course.step += 1
         if average is not None:
             average.update_parameters(pair.student)
@@ -97,10 +97,21 @@ def _step(pair: Pair, optimiser: torch.optim.Optimizer, x: torch.Tensor, schedul
     optimiser.step()
 
 
-def _pull(parameters: Sequence[nn.Parameter], start: Sequence[torch.Tensor], share: float) -> None:
+def _anchors(pair: Pair, parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """The parameters that the teacher has too, in the same shape, each with the teacher's: a bias that a refit added has none."""
+    learning = {id(parameter) for parameter in parameters}
+    anchors = {name: parameter.detach() for name, parameter in pair.teacher.named_parameters(remove_duplicate=False)}
+    return [
+        (parameter, anchors[name])
+        for name, parameter in pair.student.named_parameters()
+        if id(parameter) in learning and name in anchors and anchors[name].shape == parameter.shape
+    ]
+
+
+def _pull(anchors: Sequence[tuple[nn.Parameter, torch.Tensor]], share: float) -> None:
     with torch.no_grad():
-        for parameter, began in zip(parameters, start, strict=False):
-            parameter.lerp_(began, share)
+        for parameter, anchor in anchors:
+            parameter.lerp_(anchor, share)
 
 
 def _judge(pair: Pair, descent: Descent, judge: FitImages, schedule: Schedule, course: Course) -> None:

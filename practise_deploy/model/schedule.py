@@ -20,8 +20,8 @@ class Schedule:
     logits: weight of the KL divergence from the teacher's classes. exits: weight of the mean error at the ends of the
     blocks behind the first cut, each over its variance (hints: Romero et al., ICLR 2015). scaled: the features' error is
     divided by their variance, so that one rate suits networks of any scale. average: decay of the exponential moving average
-    of the weights that is kept; 0 keeps the last ones. pull: decay towards the weights of the start, in shares
-    of the rate a step, beside `weight_decay` towards zero.
+    of the weights that is kept; 0 keeps the last ones. pull: decay towards the teacher's own weights, in shares of the
+    rate a step; it takes the place of `weight_decay`, which is towards zero (L2-SP: Li et al., ICML 2018).
     keep_best: the weights of least error on images kept aside are kept, and those images are not learned from.
     keep_start: the weights of the start are kept where the descent ends with more error than it began with.
     """

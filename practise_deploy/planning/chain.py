@@ -18,7 +18,7 @@ from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.frontier import before, live, moved, until_cut
 from practise_deploy.planning.problems import Problem, Solution
 from practise_deploy.planning.replay import replay
-from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, ROWS, Sampler, at_positions, rows_in_memory, values_for
+from practise_deploy.planning.rows import ROWS, Sampler, at_positions, rows_in_memory, values_for
 from practise_deploy.planning.sensitivity import sensitivities
 from practise_deploy.planning.sites import sites_of
 from practise_deploy.planning.streams import Stream, stream_of
@@ -32,7 +32,8 @@ _BATCH = 16
 class Chain:
     """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is.
 
-    beside: how many chains share the memory for known values. to_compare: for sets to be compared by, in one way of all sites: fewer rows, none weighted.
+    beside: how many chains share the memory for known values. rows: of a site's equations. weighted: ways that weight the
+    rows can be solved.
     """
 
     def __init__(
@@ -43,14 +44,15 @@ class Chain:
         judge: FitImages | None,
         beside: int = 1,
         *,
-        to_compare: bool = False,
+        rows: int = ROWS,
+        weighted: bool = True,
     ) -> None:
-        self.lesson, self.dropped, self.weighted = lesson, dropped, not to_compare
+        self.lesson, self.dropped, self.weighted = lesson, dropped, weighted
         self.student = drop_blocks(lesson.teacher, dropped)
         self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
         cuts = {block.entry for block in dropped}
         self.end = (feature_in(self.student, lesson.feature, dropped), lesson.judging)
-        self.rows = rows_in_memory(self.sites, len(learn), ENOUGH_TO_COMPARE if to_compare else ROWS, beside)
+        self.rows = rows_in_memory(self.sites, len(learn), rows, beside)
         self.sampler = Sampler(len(learn), lesson.seed, self.rows)
         self.precision = next(lesson.teacher.parameters()).dtype
         self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()
@@ -166,6 +168,17 @@ class Chain:
         done = nodes[: nodes.index(self.site.value) + 1]
         self.solved, self.problems, self.solutions = self.solved + 1, {}, {}
         self._move(done, self.sites[self.solved :])
+
+    def settle(self, ways: Mapping[str, Way | None]) -> str:
+        """Solve the next site in the first of these ways that the student can keep, and go on. None: as it is."""
+        for name, way in ways.items():
+            if way is not None:
+                self.fit([way])
+                self.solve({name: way})
+            if way is None or name in self.solutions:
+                self.take(name)
+                return name
+        raise AssertionError("as it is can always be kept")
 
     def _move(self, done: Sequence[fx.Node], later: Sequence[Site]) -> None:
         self.reached = len(done)

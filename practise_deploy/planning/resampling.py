@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from practise_deploy.planning.interactions import Blocks, Candidates, Floats, Rows, best_sets, set_errors
 from practise_deploy.terms import Budget
@@ -14,31 +15,57 @@ from practise_deploy.terms import Budget
 RESAMPLES = 500
 _POOL = 40
 _SEED = 20_230
+TOP = 3
+"""Sets that are verified at first."""
+_LEAST_SPREAD = 0.05  # of the logarithm of verified over predicted errors
+_TINY = 1e-12
 _AROUND = (-2.0, -1.0, 0.0, 1.0, 2.0)  # standard deviations of the saving
 
 
 def chosen_shares(
-    candidates: Candidates, budget: Budget, chosen: Blocks, verified: Mapping[Blocks, float]
+    candidates: Candidates, budget: Budget, chosen: Blocks, verified: Mapping[Blocks, Floats]
 ) -> tuple[dict[str, float], float]:
     """In what share of the resamples each block goes, and the whole chosen set.
 
     Every resample draws the images anew, with replacement, and the savings and their additivity within their
-    intervals, as normal; then the set of least predicted error that meets the budget is taken from a pool of
-    good ones. budget: what the chosen set was found by. verified: errors of sets that were recovered; the
-    prediction of these is corrected by as much as it was wrong, against the typical one of them.
+    intervals, as normal; then it chooses as the search does: from a pool of good sets those of least predicted error that
+    meet the budget, and of these the one of least error after recovery. That error is known of the sets that were
+    verified, on their images drawn anew; of the others it is drawn, as far from the predicted one as those are.
+    budget: what the chosen set was found by. verified: errors by image of sets that were recovered. What the images
+    drawn anew would have changed of the fits themselves is not in it.
     """
     rng = np.random.default_rng(_SEED)
     rows = _pool(candidates, budget, chosen)
-    errors = _drawn_errors(candidates, rows, rng) * _corrections(candidates, rows, verified)
+    predicted = _drawn_errors(candidates.losses, rows, rng)
+    meets = np.ones(predicted.shape, dtype=np.bool_)
     if budget.drop is None:
         surely = _drawn_savings(candidates, rows, rng)
         meets = surely >= (budget.reduce_percent or 0.0)
-        errors = np.where(meets, errors, np.inf)
-        lost = ~meets.any(1)
+    if verified:
+        errors = _recovered_errors(candidates, rows, predicted, verified, rng)
+        offered = meets & _among_the_first(np.where(meets, predicted, np.inf), max(TOP, len(verified)))
+    else:
+        errors, offered = predicted, meets
+    errors = np.where(offered, errors, np.inf)
+    lost = ~meets.any(1)
+    if lost.any():
         errors[lost] = -surely[lost]  # nothing meets it: what comes nearest
     taken = rows[errors.argmin(1)]
     shares = {name: float(share) for name, share in zip(candidates.names, taken.mean(0), strict=True)}
     return shares, float((taken == candidates.rows_of([chosen])).all(1).mean())
+
+
+def log_ratios(candidates: Candidates, verified: Mapping[Blocks, Floats]) -> tuple[float, float]:
+    """Of verified over predicted errors, the logarithm's median and standard deviation (at least `_LEAST_SPREAD`)."""
+    ratios = [mean_error(errors) / max(candidates.error_of(blocks), _TINY) for blocks, errors in verified.items()]
+    logs = np.log([max(ratio, _TINY) for ratio in ratios if math.isfinite(ratio)] or [1.0])
+    return float(np.median(logs)), max(float(logs.std(ddof=1)) if len(logs) > 1 else 0.0, _LEAST_SPREAD)
+
+
+def mean_error(errors: Floats) -> float:
+    """Of all images; infinite where it is no number."""
+    mean = float(np.mean(errors))
+    return mean if math.isfinite(mean) else math.inf
 
 
 def _pool(candidates: Candidates, budget: Budget, chosen: Blocks) -> Rows:
@@ -53,11 +80,38 @@ def _pool(candidates: Candidates, budget: Budget, chosen: Blocks) -> Rows:
     return candidates.rows_of(list(dict.fromkeys(found)))
 
 
-def _drawn_errors(candidates: Candidates, rows: Rows, rng: np.random.Generator) -> Floats:
-    """The predicted error of every set on images drawn anew. Shapes: [resamples, sets]."""
-    images = len(candidates.losses)
-    counts = rng.multinomial(images, np.full(images, 1 / images), RESAMPLES)
-    return np.asarray(counts / images @ set_errors(candidates.losses, rows))
+def _drawn_errors(losses: Floats, rows: Rows, rng: np.random.Generator) -> Floats:
+    """The predicted error of every set on images drawn anew. Shapes: [images, blocks, blocks] -> [resamples, sets]."""
+    return np.asarray(_drawn_images(len(losses), rng) @ set_errors(losses, rows))
+
+
+def _drawn_images(images: int, rng: np.random.Generator) -> Floats:
+    """Weights of images drawn anew, with replacement. Shape: [resamples, images]."""
+    return np.asarray(rng.multinomial(images, np.full(images, 1 / images), RESAMPLES) / images)
+
+
+def _recovered_errors(
+    candidates: Candidates,
+    rows: Rows,
+    predicted: Floats,
+    verified: Mapping[Blocks, Floats],
+    rng: np.random.Generator,
+) -> Floats:
+    """The errors after recovery: verified ones on images drawn anew, others drawn about the predicted. Shapes: [resamples, sets]."""
+    typical, spread = log_ratios(candidates, verified)
+    found = predicted * np.exp(typical + spread * rng.standard_normal(predicted.shape))
+    weights = _drawn_images(len(next(iter(verified.values()))), rng)
+    for place, blocks in enumerate(candidates.sets_of(rows)):
+        if blocks in verified:
+            finite = math.isfinite(mean_error(verified[blocks]))
+            found[:, place] = weights @ verified[blocks] if finite else np.inf
+    return np.asarray(found)
+
+
+def _among_the_first(errors: Floats, most: int) -> npt.NDArray[np.bool_]:
+    """Which of every row's errors are among its least. Shapes: [resamples, sets]."""
+    ranks = errors.argsort(1, kind="stable").argsort(1, kind="stable")
+    return np.asarray(ranks < most)
 
 
 def _drawn_savings(candidates: Candidates, rows: Rows, rng: np.random.Generator) -> Floats:
@@ -75,17 +129,3 @@ def _drawn_savings(candidates: Candidates, rows: Rows, rng: np.random.Generator)
     flags = rows.astype(np.float64)
     surely = candidates.surely_saved(flags @ lows, flags @ highs)
     return np.asarray(surely + factors * (drawn @ flags.T) - factor * (flags @ estimates))
-
-
-def _corrections(candidates: Candidates, rows: Rows, verified: Mapping[Blocks, float]) -> Floats:
-    """Verified over predicted error of every set, in terms of the median; 1 where nobody verified."""
-    predicted = {blocks: candidates.error_of(blocks) for blocks in verified}
-    ratios = {
-        blocks: verified[blocks] / error
-        for blocks, error in predicted.items()
-        if error > 0 and math.isfinite(verified[blocks])
-    }
-    typical = float(np.median(list(ratios.values()))) if ratios else 0.0
-    if typical <= 0:
-        return np.ones(len(rows))
-    return np.array([ratios.get(blocks, typical) / typical for blocks in candidates.sets_of(rows)])

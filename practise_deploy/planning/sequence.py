@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import chain as chain_together
 
+import numpy as np
 import torch
 
 from practise_backends.terms import Progress
@@ -20,11 +21,13 @@ from practise_deploy.model.surgery import weights_of
 from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.criterion import Errors, joined
 from practise_deploy.planning.equations import PLAIN
+from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.race import beside, comparable, raced, winner_of
-from practise_deploy.planning.rows import ROWS
+from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, ROWS
 from practise_deploy.planning.sites import cuts_without_site
 from practise_deploy.planning.streams import absorb
 from practise_deploy.planning.ways import Way, ways_of
+from practise_deploy.planning.writers import Site
 from practise_deploy.terms import Block, SiteChoice, Student
 
 EACH = "each in its best way"
@@ -36,26 +39,32 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
     """Drop the blocks and refit in sequence everything behind the cuts.
 
     Site by site in the way of least held-out error, or with one ridge at every site (what follows a cut can make
-    good what looks worse at the cut itself): whichever ends with less error. Few images are judged in turns, by
-    students that did not see them (k-fold); the student that is returned then takes their choices and is fitted on
-    all images.
+    good what looks worse at the cut itself): whichever ends with less error. The errors are of images that the judged
+    students did not see: a part kept aside, or where there are few, all in turns (k-fold). The student that is
+    given takes their choices and is fitted on all images (of a quick lesson: it is the judged one).
     """
     began = time.monotonic()
     folds = lesson.folds
     with torch.no_grad():
-        start = _Chains(lesson, dropped, folds)
+        start = _Judged(lesson, dropped, folds)
         first = start.judged()
         courses = []
         for number, way in enumerate(COURSES):
-            chains = start.branched()
-            count = len(chains.whole.sites)
+            course = start.branched()
+            count = len(course.sites)
 
             def tell(done: int, number: int = number, way: str = way, count: int = count) -> None:
-                progress.advance(number + done / max(1, count), len(COURSES), way)
+                progress.advance(number + done / max(1, count), len(COURSES) + 1, way)
 
-            courses.append((*chains.settled(way, first, tell), chains.whole.student, way))
-        choices, last, student, way = min(courses, key=lambda each: comparable(each[1]))
-        absorb(student)
+            courses.append((*course.settled(way, first, tell), course.chains[0], way))
+        choices, last, chain, way = min(courses, key=lambda each: comparable(each[1]))
+        told = {name: errors for _, errors, _, name in courses}
+        del start, course, courses  # and with them all that they keep of their images
+        refused: tuple[str, ...] = ()
+        if not lesson.quick:
+            progress.advance(len(COURSES), len(COURSES) + 1, "fitting all images")
+            chain, refused = _fitted(lesson, dropped, choices)
+        absorb(chain.student)
     return Student(
         dropped=tuple(block.name for block in dropped),
         method=_described(choices, way),
@@ -65,34 +74,48 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         seconds=time.monotonic() - began,
         judged_on=_judged_on(folds),
         notes=(
-            _notes(first, {name: errors for _, errors, _, name in courses}),
-            *_thinned(start.whole.rows),
-            *_unfitted(cuts_without_site(start.whole.student, lesson.teacher, dropped)),
+            _notes(first, told),
+            *refused,
+            *_thinned(chain.rows),
+            *_unfitted(cuts_without_site(chain.student, lesson.teacher, dropped)),
         ),
         choices=tuple(choices),
         relative=last.relative,
         divergence=float(last.divergence.mean()),
-        weights=weights_of(student),
+        weights=weights_of(chain.student),
     )
 
 
-def error_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> float:
-    """The relative error of the network without these blocks, refitted with one ridge at every site, or as it is where that is less.
+def errors_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Floats:
+    """The relative error of the network without these blocks on every judged image. Shape: [images].
 
-    Enough to compare sets of blocks by; `recover`, with more rows and more ways, rarely finds more error.
+    Refitted with one ridge at every site, or as it is where that is less: enough to compare sets of blocks by; `recover`,
+    with more rows and more ways, rarely finds more error. All sets of a lesson are judged on the same images.
     """
     with torch.no_grad():
-        chains = _Chains(lesson, dropped, lesson.folds, to_compare=True)
-        first, count = chains.judged(), max(1, len(chains.whole.sites))
-        _, errors = chains.settled(UNIFORM, first, lambda done: progress.advance(done / count, 1, UNIFORM))
-    return min(comparable(first), comparable(errors))
+        judged = _Judged(lesson, dropped, lesson.comparing_folds, rows=ENOUGH_TO_COMPARE, weighted=False)
+        first, count = judged.judged(), max(1, len(judged.sites))
+        _, errors = judged.settled(UNIFORM, first, lambda done: progress.advance(done / count, 1, UNIFORM))
+    return np.asarray(min(first, errors, key=comparable).by_image.double().cpu())
 
 
-class _Chains:
-    """One student for each fold, and where there are several the one that is fitted on all images.
+def _fitted(lesson: Lesson, dropped: Sequence[Block], choices: Sequence[SiteChoice]) -> tuple[Chain, tuple[str, ...]]:
+    """The student that takes these choices and is fitted on all images, and notes on what it could not take.
 
-    to_compare: for one way at all sites, and only to be judged.
+    There it takes the next best way that it can keep.
     """
+    chain, notes = Chain(lesson, dropped, lesson.images, None), []
+    for choice in choices:
+        ways = ways_of(chain.stream)
+        next_best = sorted(choice.errors, key=choice.errors.__getitem__)
+        taken = chain.settle({way: ways.get(way) for way in (choice.method, *next_best, PLAIN)})
+        if taken != choice.method:
+            notes.append(f"{choice.site}: fitted on all images, {choice.method} cannot be kept; {taken} is taken")
+    return chain, tuple(notes)
+
+
+class _Judged:
+    """One student for each fold, all in the same ways, and what they are judged by."""
 
     def __init__(
         self,
@@ -100,36 +123,36 @@ class _Chains:
         dropped: Sequence[Block],
         folds: Sequence[tuple[FitImages, FitImages]],
         *,
-        to_compare: bool = False,
+        rows: int = ROWS,
+        weighted: bool = True,
     ) -> None:
-        alone = len(folds) == 1 or to_compare
-        count = len(folds) + (0 if alone else 1)
-        self.judges = [Chain(lesson, dropped, learn, judge, count, to_compare=to_compare) for learn, judge in folds]
-        self.whole = self.judges[0] if alone else Chain(lesson, dropped, lesson.images, None, count)
+        self.chains = [
+            Chain(lesson, dropped, learn, judge, len(folds), rows=rows, weighted=weighted) for learn, judge in folds
+        ]
 
     @property
-    def all(self) -> list[Chain]:
-        return list(dict.fromkeys([*self.judges, self.whole]))
+    def sites(self) -> Sequence[Site]:
+        """What is solved, in order; the same for all."""
+        return self.chains[0].sites
 
-    def branched(self) -> _Chains:
+    def branched(self) -> _Judged:
         """The same students before any refit."""
         other = copy.copy(self)
-        made = {chain: chain.branched() for chain in self.all}
-        other.judges, other.whole = [made[chain] for chain in self.judges], made[self.whole]
+        other.chains = [chain.branched() for chain in self.chains]
         return other
 
     def judged(self) -> Errors:
         """The errors of the students as they are."""
-        return joined([error for chain in self.judges for error in chain.judged()])
+        return joined([error for chain in self.chains for error in chain.judged()])
 
     def settled(self, way: str, errors: Errors, tell: Callable[[int], None]) -> tuple[list[SiteChoice], Errors]:
         """Solve all sites in order. way: `EACH`, or the one for all of them. errors: of the students as they are."""
         choices = []
-        for number, site in enumerate(self.whole.sites):
+        for number, site in enumerate(self.sites):
             tell(number)
             tried = self._compared(errors) if way == EACH else {}
             method = winner_of(tried) if tried else self._solved(way)
-            for chain in self.all:
+            for chain in self.chains:
                 chain.take(method)
             errors = tried.get(method, errors)
             choices.append(_choice(site.value.name, method, tried))
@@ -138,15 +161,15 @@ class _Chains:
     def _solved(self, way: str) -> str:
         """Solve the next site in one way."""
         only = {way: ways_of(None)[way]}
-        for chain in self.all:
+        for chain in self.chains:
             chain.fit(only.values())
             chain.solve(only)
         return way
 
     def _compared(self, errors: Errors) -> dict[str, Errors]:
         """Solve the next site in every way; the errors of each. errors: of the students as they are."""
-        ways = ways_of(self.whole.stream)
-        for chain in self.all:
+        ways = ways_of(self.chains[0].stream)
+        for chain in self.chains:
             chain.fit(ways.values())
         tried = {PLAIN: errors}
         tried |= self._tried(_refining("", ways), tried)
@@ -155,10 +178,10 @@ class _Chains:
 
     def _tried(self, ways: dict[str, Way], known: dict[str, Errors]) -> dict[str, Errors]:
         """The errors of these ways beside those known; those that some student could not keep are left out."""
-        for chain in self.all:
+        for chain in self.chains:
             chain.solve(ways)
-        offered = [name for name in ways if all(name in chain.solutions for chain in self.all)]
-        looks = chain_together.from_iterable(chain.looks() for chain in self.judges)
+        offered = [name for name in ways if all(name in chain.solutions for chain in self.chains)]
+        looks = chain_together.from_iterable(chain.looks() for chain in self.chains)
         return raced(offered, looks if offered else (), known)
 
 

@@ -22,15 +22,16 @@ from practise_deploy.planning.choose import (
     surely_saved,
     try_blocks,
 )
-from practise_deploy.planning.interactions import Blocks, Candidates, best_sets, candidates_of
-from practise_deploy.planning.resampling import chosen_shares
+from practise_deploy.planning.interactions import Blocks, Candidates, Floats, best_sets, candidates_of
+from practise_deploy.planning.resampling import TOP, chosen_shares, log_ratios, mean_error
 from practise_deploy.terms import Attempt, Budget, Considered, Plan, Recoverabilities
 
-Verify = Callable[[Blocks], float]
+Verify = Callable[[Blocks], Floats]
 
-TOP, TOP_AGAIN = 3, 2  # sets to verify in the first round of the search, and in each later one
+TOP_AGAIN, FURTHER = 2, 2  # sets to verify in later rounds of the search, and after TOP of them in the first at most
 MOST_CHEAPER = 3
 NEAR = 2
+_FAR = 2.0  # standard deviations
 _LEAST_STEP = 0.01  # of the target, after the first miss; twice as much after each further one
 
 
@@ -43,8 +44,8 @@ def choose_set(
 ) -> Plan:
     """The set of least error whose measured reduction meets the budget.
 
-    measure: as for `choose_blocks`. verify: the error of a set after it was recovered, on images kept aside; None
-    where the prediction must do. A measurement that misses asks for correspondingly more, one that exceeds for
+    measure: as for `choose_blocks`. verify: the error of a set after it was recovered, of each of the images kept aside,
+    which are the same for all sets; None where the prediction must do. A measurement that misses asks for correspondingly more, one that exceeds for
     less. `reached` is False where all blocks together fall short; the plan then holds them all.
     Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
     """
@@ -122,14 +123,14 @@ class _Search:
         self.measure, self.verify = measure, verify
         self.budget = Budget()
         self.attempts: list[Attempt] = []
-        self.verified: dict[Blocks, float] = {}
+        self.verified: dict[Blocks, Floats] = {}
         self._predicted: dict[Blocks, float] = {}
 
     def meet(self, budget: Budget) -> None:
         """Measure the best set that the prediction offers, and ask it for more until the target is met."""
         while True:
             self.budget = budget
-            self._try(self._best(TOP_AGAIN if self.attempts else TOP) or self._all())
+            self._try((self._best(TOP_AGAIN) if self.attempts else self._best(TOP, FURTHER)) or self._all())
             last = self.attempts[-1]
             if last.met or last.dropped == self.candidates.names:
                 return
@@ -168,7 +169,7 @@ class _Search:
             Considered(
                 dropped=blocks,
                 predicted_error=self._predicted[blocks],
-                verified_error=self.verified.get(blocks),
+                verified_error=self._verified_errors().get(blocks),
                 predicted_percent=predicted_percent(blocks, self.latency),
                 measured_percent=measured.get(blocks),
                 reason=self._why_not(blocks),
@@ -176,12 +177,28 @@ class _Search:
             for blocks in order
         )
 
-    def _best(self, most: int, below: float = math.inf) -> Blocks | None:
-        """The least error among the sets of least predicted error that meet the budget and were not tried yet."""
+    def _best(self, most: int, further: int = 0, *, below: float = math.inf) -> Blocks | None:
+        """The least error among the sets of least predicted error that meet the budget and were not tried yet.
+
+        So many are verified, and up to so many further ones as long as they could well be better, by how far apart verified
+        and predicted errors were so far.
+        """
         tried = {attempt.dropped for attempt in self.attempts}
-        found = best_sets(self.candidates, self.budget, most + len(tried))
-        fresh = [blocks for blocks in found if blocks not in tried and self._predict(blocks) < below][:most]
-        return min(fresh, key=self._error) if len(fresh) > 1 else next(iter(fresh), None)
+        found = best_sets(self.candidates, self.budget, most + further + len(tried))
+        fresh = [blocks for blocks in found if blocks not in tried and self._predict(blocks) < below]
+        if len(fresh) < 2 or self.verify is None:
+            return next(iter(fresh), None)
+        best = min(fresh[:most], key=self._error)
+        for blocks in fresh[most : most + further]:
+            if self._predict(blocks) * self._least_ratio() > self._error(best):
+                break
+            best = min(best, blocks, key=self._error)
+        return best
+
+    def _least_ratio(self) -> float:
+        """Of verified over predicted error, what is hardly ever less."""
+        typical, spread = log_ratios(self.candidates, self.verified)
+        return math.exp(typical - _FAR * spread)
 
     def _all(self) -> Blocks:
         """All blocks, where the prediction has no set left that meets the budget."""
@@ -198,9 +215,8 @@ class _Search:
         if self.verify is None:
             return self._predicted[blocks]
         if blocks not in self.verified:
-            error = self.verify(blocks)
-            self.verified[blocks] = error if math.isfinite(error) else math.inf
-        return self.verified[blocks]
+            self.verified[blocks] = self.verify(blocks)
+        return mean_error(self.verified[blocks])
 
     def _try(self, blocks: Blocks) -> None:
         self._predicted[blocks] = self._predict(blocks)
@@ -214,6 +230,9 @@ class _Search:
         to_spare = measured.estimate - surely_saved(measured, measured=attempt.measured_percent is not None)
         return attempt.predicted_percent.low * ((self.target or 0.0) + to_spare) / measured.estimate
 
+    def _verified_errors(self) -> dict[Blocks, float]:
+        return {blocks: mean_error(errors) for blocks, errors in self.verified.items()}
+
     def _why_not(self, blocks: Blocks) -> str:
         chosen = self.attempts[-1].dropped
         if blocks == chosen:
@@ -223,7 +242,7 @@ class _Search:
             return (
                 "meets the target, as a set of less error does too" if met[blocks] else "measured, it misses the target"
             )
-        kind, errors = ("predicted", self._predicted) if self.verify is None else ("verified", self.verified)
+        kind, errors = ("predicted", self._predicted) if self.verify is None else ("verified", self._verified_errors())
         asked = self.budget.reduce_percent
         if blocks in errors and errors[blocks] >= errors.get(chosen, math.inf):
             return f"its {kind} error is no lower"

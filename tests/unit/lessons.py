@@ -51,8 +51,10 @@ def opened(network: nn.Module, shape: tuple[int, ...]):
     return traced, find_feature(traced).name, {block.name: block for block in find_blocks(traced, shape)}
 
 
-def recover(teacher, feature, dropped, data, seed, progress):
-    return sequence.recover(Lesson(teacher=teacher, feature=feature, images=data, seed=seed), dropped, progress)
+def recover(teacher, feature, dropped, data, seed, progress, *, quick=False):
+    """quick: the student that is given is the one that was judged."""
+    lesson = Lesson(teacher=teacher, feature=feature, images=data, seed=seed, quick=quick)
+    return sequence.recover(lesson, dropped, progress)
 
 
 def refitted(teacher, feature, dropped, data, count: int | None = None):

@@ -13,7 +13,7 @@ from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature
 from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.scoring import measure_by_adaptors
-from practise_deploy.planning.sequence import error_without, recover
+from practise_deploy.planning.sequence import errors_without, recover
 from practise_deploy.progress import Silent
 from practise_deploy.terms import Preprocessing
 
@@ -55,8 +55,8 @@ def test_planning_and_refit_agree_with_the_cpu(make, side):
         assert b.mse.estimate == pytest.approx(a.mse.estimate, rel=1e-6)
     for name, products in here.interactions.items():
         np.testing.assert_allclose(far.interactions[name], products, rtol=1e-5, atol=1e-9)
-    assert error_without(there, blocks[:1], Silent()) == pytest.approx(
-        error_without(lesson, blocks[:1], Silent()), rel=1e-6
+    assert errors_without(there, blocks[:1], Silent()) == pytest.approx(
+        errors_without(lesson, blocks[:1], Silent()), rel=1e-6
     )
     students = [recover(each, blocks[:1], Silent()) for each in (lesson, there)]
     assert students[1].relative == pytest.approx(students[0].relative, rel=1e-6)

@@ -193,8 +193,33 @@ def test_uncertain_additivity_makes_the_choice_uncertain():
 
 def test_what_was_verified_counts_for_more_than_what_was_predicted():
     candidates = candidates_of(table([1.0] * 3), judged([1.0, 1.1, 9.0]))
-    shares, share = chosen_shares(candidates, Budget(drop=1), ("b",), {("a",): 0.5, ("b",): 0.2})
+    verified = {("a",): np.full(8, 0.5), ("b",): np.full(8, 0.2), ("c",): np.full(8, 3.0)}
+    shares, share = chosen_shares(candidates, Budget(drop=1), ("b",), verified)
     assert (shares["b"], share) == (1.0, 1.0)
+
+
+def test_images_on_which_the_verified_errors_disagree_make_the_choice_uncertain():
+    candidates = candidates_of(table([1.0] * 3), judged([1.0, 1.1, 9.0]))
+    one, other = np.array([1.0, 2.0] * 20), np.array([2.0, 1.0] * 20)
+    verified = {("a",): one, ("b",): other, ("c",): np.full(40, 9.0)}
+    assert 0.3 < chosen_shares(candidates, Budget(drop=1), ("a",), verified)[1] < 0.7
+    together = verified | {("b",): one + 0.01}  # as uncertain each, and always in the same order
+    assert chosen_shares(candidates, Budget(drop=1), ("a",), together)[1] == 1.0
+
+
+def test_set_that_was_not_verified_may_be_better_by_as_much_as_the_prediction_is_off():
+    """Of three that are nearly as good one is unknown; the known ones show how far predictions are off."""
+    candidates = candidates_of(table([1.0] * 3), judged([1.0, 1.02, 1.01]))
+    close = {("a",): np.full(8, 0.50), ("b",): np.full(8, 0.51)}
+    assert 0.2 < chosen_shares(candidates, Budget(drop=1), ("a",), close)[1] < 0.8
+    far = candidates_of(table([1.0] * 3), judged([1.0, 1.02, 9.0]))
+    assert chosen_shares(far, Budget(drop=1), ("a",), close)[1] == 1.0
+
+
+def test_set_whose_verified_error_is_no_number_is_never_taken():
+    candidates = candidates_of(table([1.0] * 3), judged([1.0, 1.1, 1.2]))
+    verified = {("a",): np.full(8, np.nan), ("b",): np.full(8, 0.2), ("c",): np.full(8, 0.3)}
+    assert chosen_shares(candidates, Budget(drop=1), ("b",), verified)[1] == 1.0
 
 
 def test_resampling_gives_the_same_every_time():

@@ -1,17 +1,19 @@
 """Feature mimicking: repeatable, and what every part of a schedule does."""
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import divergence, relative_error
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import weights_of
 from practise_deploy.model.values import forward, named
 from unit.descents import SHORT, descend, original, same, small_pair
-from unit.lessons import photos
+from unit.lessons import Silent, photos
 
 
 def test_descent_is_the_same_each_time_whatever_torchs_generator_holds():
@@ -111,13 +113,35 @@ def test_average_of_the_weights_is_kept_and_judged():
     assert pair.error(judge, 8) == pytest.approx(course.history[-1][1], rel=1e-6)
 
 
-def test_pull_keeps_the_weights_nearer_to_the_start():
-    def distance(pull: float) -> float:
-        _, _, weights = descend(Schedule(steps=20, batch_size=8, learning_rate=0.1, pull=pull))
-        start = weights_of(original()[1])
-        return sum(float(((weights[name] - start[name]) ** 2).sum()) for name in start)
+def pulled(change) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
+    """The student before and after a descent that is all pull, and its teacher. change: of the student before it."""
+    pair = small_pair()
+    change(pair.student)
+    before = copy.deepcopy(pair.student)
+    schedule = Schedule(steps=4, optimiser="adamw", learning_rate=1e-9, pull=1e8, weight_decay=0.0)  # a tenth a step
+    mimic(pair, list(pair.student.parameters()), (photos(8), photos(8)), schedule, Silent())
+    return before, pair.student, pair.teacher
 
-    assert distance(1.0) < 0.8 * distance(0.0)
+
+def test_pull_is_towards_the_teachers_weights_wherever_the_student_starts():
+    def away(student) -> None:
+        with torch.no_grad():
+            for parameter in student.parameters():
+                parameter.add_(0.01)
+
+    before, after, teacher = pulled(away)
+    shares = (0.9 * 0.9) * (0.99 * 0.99)  # what four steps leave of the distance, the rate falling after two of them
+    for name, value in after.named_parameters():
+        anchor = teacher.get_parameter(name)
+        torch.testing.assert_close(value - anchor, shares * (before.get_parameter(name) - anchor), atol=1e-6, rtol=0.0)
+
+
+def test_pull_leaves_alone_what_the_teacher_does_not_have():
+    def with_bias(student) -> None:
+        student.conv1.bias = nn.Parameter(torch.ones(student.conv1.out_channels))
+
+    _, after, _ = pulled(with_bias)
+    torch.testing.assert_close(after.conv1.bias, torch.ones_like(after.conv1.bias), atol=1e-6, rtol=0.0)
 
 
 def test_logits_teach_too():

@@ -282,6 +282,20 @@ def test_few_images_are_judged_in_five_turns_by_solutions_that_did_not_see_them(
     assert (found.judged_images, found.fit_images) == (23, 18)
 
 
+@pytest.mark.parametrize(("count", "side", "turns", "learned", "judged"), [
+    (23, 16, 5, 18, 23), (220, 16, 5, 159, 199), (260, 16, 1, 160, 100), (500, 16, 1, 160, 200), (500, 96, 1, 160, 64),
+])  # fmt: skip
+def test_sets_are_compared_by_as_many_judges_as_there_are_up_to_what_is_enough(
+    count, side, turns, learned, judged, monkeypatch
+):
+    monkeypatch.setattr("practise_deploy.model.images.FEW", 200)
+    folds = images(count, (1, 1, side, side)).comparing_folds(0)
+    assert (len(folds), len(folds[0][0]), sum(len(judge) for _, judge in folds)) == (turns, learned, judged)
+    for learn, judge in folds:
+        seen = {image.numpy().tobytes() for image in learn.pixels}
+        assert len(seen) == len(learn) and not seen & {image.numpy().tobytes() for image in judge.pixels}
+
+
 def interactions(data: FitImages, names: tuple[str, ...]):
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     lesson = Lesson(teacher=teacher, feature=feature, images=data)

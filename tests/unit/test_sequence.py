@@ -13,6 +13,7 @@ from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.reading import read_npz
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning import sequence
+from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.equations import NormalEquations, options
 from practise_deploy.planning.ways import ways_of
 from practise_deploy.terms import Preprocessing
@@ -63,7 +64,7 @@ def test_block_that_is_a_map_of_the_stream_costs_nothing(scaled, way, few, monke
         nn.init.dirac_(network.mixing.conv.weight)
     teacher, feature, blocks = opened(network, shape)
     dropped, data = [blocks["mixing"]], images(40, shape, torch.float64)
-    student = recover(teacher, feature, dropped, data, 0, Silent())
+    student = recover(teacher, feature, dropped, data, 0, Silent(), quick=few == 8)
     first = student.choices[0]
     assert first.method == way
     assert first.errors[way] < 0.01 * min(error for name, error in first.errors.items() if "stream" not in name)
@@ -206,12 +207,12 @@ def test_one_ridge_for_all_sites_competes_with_each_in_its_best_way():
     assert student.method.rsplit(", ", 1)[1] == min(told, key=lambda name: float(told[name]))
 
 
-@pytest.mark.parametrize("few", [8, 200])
-def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(few, monkeypatch):
-    monkeypatch.setattr("practise_deploy.model.images.FEW", few)
+def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(monkeypatch):
+    monkeypatch.setattr("practise_deploy.model.images.FEW", 200)  # both judge the same images in turns
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     dropped, data = [blocks["layer1.1"], blocks["layer2.1"]], images(20, RESNET)
-    found = sequence.error_without(Lesson(teacher=teacher, feature=feature, images=data), dropped, Silent())
+    lesson = Lesson(teacher=teacher, feature=feature, images=data)
+    found = float(sequence.errors_without(lesson, dropped, Silent()).mean())
     student = recover(teacher, feature, dropped, data, 0, Silent())
     told = [
         float(part.split(" ")[-1])
@@ -225,7 +226,7 @@ def test_error_after_a_site_is_what_the_network_gives_from_end_to_end():
     """The replay with a changed value equals the network with its weights written back."""
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     data = images(20, RESNET)
-    student = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
+    student = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent(), quick=True)
     recovered = drop_blocks(teacher, [blocks["layer1.1"]])
     load_weights(recovered, student.weights)
     assert Pair(recovered, teacher, feature, feature).error(data.split(0)[1], 64) == pytest.approx(
@@ -257,10 +258,43 @@ def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
     which = [n for n in range(20) if any(torch.equal(data.pixels[n], kept) for kept in judge.pixels)]
     assert len(which) == 4
     spoiled.pixels[which] *= 1.5
-    first = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
-    second = recover(teacher, feature, [blocks["layer1.1"]], spoiled, 0, Silent())
+    first, second = (
+        recover(teacher, feature, [blocks["layer1.1"]], each, 0, Silent(), quick=True) for each in (data, spoiled)
+    )
     assert first.mse_before != second.mse_before and first.mse != second.mse
     assert all((first.weights[name] == second.weights[name]).all() for name in first.weights)
+
+
+@pytest.mark.parametrize(("few", "judges"), [(8, 4), (200, 20)])
+def test_student_that_is_given_is_fitted_on_the_judges_too(few, judges, monkeypatch):
+    """Spoiling them leaves the error of a quick lesson's weights alone, and changes those that are given else."""
+    monkeypatch.setattr("practise_deploy.model.images.FEW", few)
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    data = images(20, RESNET)
+    given, judged = (
+        recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent(), quick=quick) for quick in (False, True)
+    )
+    assert given.judged_on.startswith(f"{judges} images")
+    assert any((given.weights[name] != judged.weights[name]).any() for name in given.weights)
+    if few == 8:
+        assert (given.mse, given.choices, given.method) == (judged.mse, judged.choices, judged.method)
+    plain, recovered = held_out_error(teacher, feature, [blocks["layer1.1"]], given, images(64, RESNET, seed=77))
+    assert recovered < plain
+
+
+def test_solution_that_all_images_together_do_not_admit_is_replaced_by_the_next_best_and_told(monkeypatch):
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    data, solve = images(20, RESNET), Chain.solve
+    chosen = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent()).choices[0].method
+
+    def refused(chain: Chain, ways) -> None:
+        solve(chain, ways)
+        if not chain.wanted:  # nothing judges it: the one that is fitted on all images
+            chain.solutions.pop(chosen, None)
+
+    monkeypatch.setattr(Chain, "solve", refused)
+    student = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
+    assert any(f"{chosen} cannot be kept" in note and note.endswith("is taken") for note in student.notes)
 
 
 def test_fewer_positions_for_want_of_memory_are_told(monkeypatch):
@@ -307,14 +341,16 @@ class Unit(nn.Module):
         return x + self.two(self.relu(self.one(x)))
 
 
-def test_network_without_any_site_is_dropped_plainly_and_says_so():
+def test_network_without_any_site_is_dropped_plainly_and_says_so(monkeypatch):
+    monkeypatch.setattr("practise_deploy.model.images.FEW", 200)
     torch.manual_seed(0)
     teacher, feature, blocks = opened(BehindMaxPooling().eval(), RESNET)
     student = recover(teacher, feature, [blocks["block"]], images(20, RESNET), 0, Silent())
     assert student.choices == () and student.method.startswith("plain drop")
     assert student.mse == student.mse_before > 0
     lesson = Lesson(teacher=teacher, feature=feature, images=images(20, RESNET))
-    assert sequence.error_without(lesson, [blocks["block"]], Silent()) == pytest.approx(student.relative)
+    found = sequence.errors_without(lesson, [blocks["block"]], Silent())
+    assert found.shape == (20,) and found.mean() == pytest.approx(student.relative)
 
 
 def test_way_that_leaves_the_race_is_told_with_the_images_it_saw():

@@ -10,8 +10,9 @@ import pytest
 from practise_backends.terms import Interval
 from practise_deploy.errors import InputError
 from practise_deploy.planning.choose import out_of_reach
-from practise_deploy.planning.interactions import Blocks
-from practise_deploy.planning.sets import TOP, TOP_AGAIN, choose_set, neighbouring_sets
+from practise_deploy.planning.interactions import Blocks, Floats
+from practise_deploy.planning.resampling import TOP
+from practise_deploy.planning.sets import FURTHER, TOP_AGAIN, choose_set, neighbouring_sets
 from practise_deploy.terms import Budget, Plan
 from unit.test_interactions import FOUR, TWICE, interval, judged, table
 
@@ -32,14 +33,14 @@ class Measured:
 
 
 class Verified:
-    """The error of a set from a table, else a large one, and what was asked."""
+    """The error of a set from a table, else a large one, the same of three images, and what was asked."""
 
     def __init__(self, errors: Mapping[Blocks, float]) -> None:
         self.errors, self.asked = errors, list[Blocks]()
 
-    def __call__(self, blocks: Blocks) -> float:
+    def __call__(self, blocks: Blocks) -> Floats:
         self.asked.append(blocks)
-        return self.errors.get(blocks, 9.0)
+        return np.full(3, self.errors.get(blocks, 9.0))
 
 
 def never(blocks: Blocks) -> Interval:
@@ -82,16 +83,32 @@ def test_target_in_milliseconds_is_a_reduction_from_the_measured_baseline():
 
 
 def test_best_verified_of_the_few_best_predicted_sets_goes():
-    verify = Verified({("a", "b"): 3.0, ("a", "c"): 1.0, ("b", "c"): 2.0})
+    verify = Verified({("a", "b"): 3.25, ("a", "c"): 2.5, ("b", "c"): 5.0, ("a", "d"): 5.0})
     plan = choose_set(FOUR, ALONE, Budget(drop=2), None, verify)
     assert plan.dropped == ("a", "c")
     assert len(verify.asked) == len(set(verify.asked)) == TOP
     first, second, *_ = plan.considered
-    assert (first.dropped, first.verified_error, first.reason) == (("a", "c"), 1.0, "")
-    assert (second.dropped, second.verified_error) == (("a", "b"), 3.0)
+    assert (first.dropped, first.verified_error, first.reason) == (("a", "c"), 2.5, "")
+    assert (second.dropped, second.verified_error) == (("a", "b"), 3.25)
     assert second.reason == "its verified error is no lower"
     assert second.predicted_error < first.predicted_error
     assert len(plan.considered) == TOP
+
+
+@pytest.mark.parametrize(("second", "further"), [(6.1, 0), (9.5, 1), (14.0, 2)])
+def test_further_sets_are_verified_as_long_as_they_could_well_be_better(second: float, further: int):
+    """Predictions that are off by much for one set may be off by as much for the next."""
+    verify = Verified({("a",): 5.0, ("b",): second, ("c",): 7.0})
+    plan = choose_set(table([1.0] * 5), judged([5.0, 6.0, 7.0, 8.0, 9.0]), Budget(drop=1), None, verify)
+    assert plan.dropped == ("a",)
+    assert len(verify.asked) == TOP + further <= TOP + FURTHER
+
+
+def test_set_that_was_predicted_to_be_the_fourth_best_may_turn_out_to_be_the_best():
+    verify = Verified({("a",): 5.0, ("b",): 9.5, ("c",): 7.0, ("d",): 4.0})
+    plan = choose_set(table([1.0] * 5), judged([5.0, 6.0, 7.0, 8.0, 9.0]), Budget(drop=1), None, verify)
+    assert plan.dropped == ("d",)
+    assert reasons(plan)[("a",)] == "its verified error is no lower"
 
 
 def test_only_set_is_not_compared_with_itself():
@@ -109,7 +126,7 @@ def test_error_that_is_no_number_is_worse_than_any():
 def test_set_is_verified_once_however_often_it_comes_up():
     verify = Verified({})
     choose_set(FOUR, ALONE, Budget(reduce_percent=20.0), Measured(9.0), verify)
-    assert len(verify.asked) == len(set(verify.asked)) <= TOP + TOP_AGAIN
+    assert len(verify.asked) == len(set(verify.asked)) <= TOP + FURTHER + TOP_AGAIN
 
 
 # Measuring.

@@ -13,12 +13,13 @@ from practise_deploy.model.compute import exact
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.surgery import drop_blocks, load_weights
+from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.sequence import error_without, recover
+from practise_deploy.planning.sequence import errors_without, recover
 from practise_deploy.planning.sets import choose_set
 from practise_deploy.progress import Silent
 from practise_deploy.settings import Settings
-from practise_deploy.terms import Budget
+from practise_deploy.terms import Budget, Plan
 
 from .grid import Unit
 from .subjects import Subject
@@ -33,25 +34,28 @@ def recovered_by_default(
     should be of the same. where: the device and the precision of the finetuning steps.
     """
     device, dtype = where
-    teacher, feature, seed = subject.teacher.cpu(), subject.feature, unit.seed
     judging = dtype if subject.network.input_shape[-1] > 64 else torch.float32
-    lesson = Lesson(teacher=teacher, feature=feature, images=images, seed=seed, judging=judging)
-    with exact(seed):
-        found = measure_recoverability(lesson, subject.candidates, Silent())
-
-        def verify(names: tuple[str, ...]) -> float:
-            return error_without(lesson.few, subject.named(names), Silent())
-
-        plan = choose_set(sure(table), found, Budget(reduce_percent=float(unit.reduction)), None, verify)
+    lesson = replace(subject.lesson(images, unit.seed), judging=judging)
+    with exact(unit.seed):
+        plan = chosen_by_default(lesson, subject, table, unit.reduction)
         dropped = subject.named(plan.dropped)
         start = recover(lesson, dropped, Silent())
-        student = drop_blocks(teacher, dropped)
+        student = drop_blocks(lesson.teacher, dropped)
         load_weights(student, start.weights)
-        asked = Settings(recipe="refit", iterations=unit.steps, seed=seed)
+        asked = Settings(recipe="refit", iterations=unit.steps, seed=unit.seed)
         schedule = schedule_for(asked, subject.network.input_shape[-1], dtype)
-        pair = subject.pair(student, plan.dropped, device)
-        done = finetune(pair, start, images, schedule, Silent())
+        done = finetune(subject.pair(student, plan.dropped, device), start, images, schedule, Silent())
     return student.eval(), plan.dropped, done.method
+
+
+def chosen_by_default(lesson: Lesson, subject: Subject, table: LatencyTable, reduction: float) -> Plan:
+    """The set of blocks that `practise-deploy build` would choose; nothing is measured."""
+
+    def verify(names: tuple[str, ...]) -> Floats:
+        return errors_without(lesson, subject.named(names), Silent())
+
+    found = measure_recoverability(lesson, subject.candidates, Silent())
+    return choose_set(sure(table), found, Budget(reduce_percent=float(reduction)), None, verify)
 
 
 def sure(table: LatencyTable) -> LatencyTable:

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from practise_deploy.errors import InputError
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages, HeldOutImages, image_size_of, load_images
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.networks import Network, load_network
 from practise_deploy.model.pair import Pair, pair_of
 from practise_deploy.model.values import batches, forward, logits_of, named
@@ -101,6 +102,11 @@ class Subject:
         if images > len(self.pool):
             raise InputError(f"{self.name} has {len(self.pool)} images to draw from, not {images}")
         return self.pool.some(images, seed)
+
+    def lesson(self, images: FitImages | int, seed: int) -> Lesson:
+        """What is learned from a tiny set, or from that of so many images, judged in fp32."""
+        fit = self.tiny_set(images, seed) if isinstance(images, int) else images
+        return Lesson(teacher=self.teacher.cpu(), feature=self.feature, images=fit, seed=seed)
 
     def pair(self, student: fx.GraphModule, dropped: tuple[str, ...], device: torch.device) -> Pair:
         """A student without these units beside its teacher, as the product finetunes it."""

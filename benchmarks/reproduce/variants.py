@@ -1,0 +1,139 @@
+"""The variants of the finetuning that `ablation.py` compares, and how each of them goes about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from tiny.subjects import Subject, load_subject
+from torch import fx
+
+from practise_deploy.finetune import PAPER, TINY, drop_only, finetune
+from practise_deploy.model.compute import pick_precision
+from practise_deploy.model.lesson import Lesson
+from practise_deploy.model.pair import feature_in
+from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.surgery import drop_blocks, load_weights
+from practise_deploy.planning.sequence import recover
+from practise_deploy.progress import Silent
+from practise_deploy.terms import Block, Student
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A way to finetune. start: "refit" or "plain", of all blocks; progressive: the blocks go one after another instead."""
+
+    schedule: Schedule = TINY
+    start: str = "refit"
+    progressive: bool = False
+
+
+VARIANTS: dict[str, Variant] = {
+    "paper": Variant(schedule=PAPER, start="plain"),
+    "default": Variant(),
+    "no finetuning": Variant(schedule=replace(TINY, steps=0)),
+    "from the plain drop": Variant(start="plain"),
+    "no mixing": Variant(schedule=replace(TINY, mix=0.0)),
+    "half of the batches mixed": Variant(schedule=replace(TINY, mix=0.5)),
+    "features alone": Variant(schedule=replace(TINY, exits=0.0)),
+    "exits x1": Variant(schedule=replace(TINY, exits=1.0)),
+    "exits x10": Variant(schedule=replace(TINY, exits=10.0)),
+    "exits x30": Variant(schedule=replace(TINY, exits=30.0)),
+    "no averaging": Variant(schedule=replace(TINY, average=0.0)),
+    "norms trained": Variant(schedule=replace(TINY, norms="trained")),
+    "norms re-estimated": Variant(schedule=replace(TINY, norms="re-estimated")),
+    "KL x0.3": Variant(schedule=replace(TINY, logits=0.3)),
+    # decay towards the teacher's weights takes the place of decay towards zero
+    "pull to the teacher": Variant(schedule=replace(TINY, pull=0.1, weight_decay=0.0)),
+    "SGD": Variant(schedule=replace(TINY, optimiser="sgd", learning_rate=0.02)),
+    "half the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate / 2)),
+    "twice the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate * 2)),
+    "early stop": Variant(schedule=replace(TINY, keep_best=True)),
+    "progressive": Variant(progressive=True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What all variants are given alike. dropped: in the order in which progressive dropping takes them."""
+
+    network: str
+    images: int
+    seed: int
+    dropped: tuple[str, ...]
+    data: Path
+    device: torch.device
+
+    @property
+    def subject(self) -> Subject:
+        """The network and its images."""
+        return load_subject(self.network, self.data)
+
+    @property
+    def lesson(self) -> Lesson:
+        """The teacher and the tiny set of the seed."""
+        subject = self.subject
+        return Lesson(
+            teacher=subject.teacher.cpu(),
+            feature=subject.feature,
+            images=subject.tiny_set(self.images, self.seed),
+            seed=self.seed,
+            judging=pick_precision(None, subject.network.input_shape[-1], torch.device("cpu")),
+        )
+
+
+def finetuned(task: Task, variant: Variant, schedule: Schedule) -> fx.GraphModule:
+    """The network without the task's blocks, finetuned by a variant. schedule: the variant's, as this task takes it."""
+    if variant.progressive:
+        return _block_by_block(task, schedule)
+    blocks = task.subject.named(task.dropped)
+    start = refit_of(task) if variant.start == "refit" else drop_only(task.lesson, blocks)
+    return _descended(task, start, schedule)
+
+
+@lru_cache(maxsize=4)
+def refit_of(task: Task) -> Student:
+    """The closed-form refit of all blocks at once, which most variants start from."""
+    return recover(task.lesson, task.subject.named(task.dropped), Silent())
+
+
+def _block_by_block(task: Task, schedule: Schedule) -> fx.GraphModule:
+    """Progressive dropping: a block goes, the rest is refitted, then mimics the original teacher; and so on with the next one.
+
+    Every block has an equal part of the steps, and batches of its own.
+    """
+    student, gone = task.subject.teacher, list[Block]()
+    for number, name in enumerate(task.dropped):
+        (block,) = task.subject.named((name,))
+        start = without_next(task.lesson, student, gone, block)
+        gone.append(block)
+        steps = schedule.steps // len(task.dropped)
+        student = _descended(task, start, replace(schedule, steps=steps, seed=schedule.seed + 1000 * number))
+    return student
+
+
+def without_next(lesson: Lesson, student: fx.GraphModule, gone: Sequence[Block], block: Block) -> Student:
+    """The student so far without one more block, refitted in closed form to what it was with it.
+
+    lesson: of the original teacher. gone: the blocks, as they are in the teacher, that the student is without.
+    """
+    here = replace(
+        block, entry=feature_in(student, block.entry, gone)
+    )  # an earlier drop may have put another in its place
+    so_far = replace(lesson, teacher=student, feature=feature_in(student, lesson.feature, gone))
+    found = recover(so_far, [here], Silent())
+    return replace(found, dropped=tuple(each.name for each in (*gone, block)))
+
+
+def _descended(task: Task, start: Student, schedule: Schedule) -> fx.GraphModule:
+    """The student of these weights, finetuned against the original teacher."""
+    subject = task.subject
+    student = drop_blocks(subject.teacher, subject.named(start.dropped))
+    load_weights(student, start.weights)
+    if schedule.steps:
+        pair = subject.pair(student, start.dropped, task.device)
+        finetune(pair, start, task.lesson.images, schedule, Silent())
+    return student.eval().requires_grad_(False)
