@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from dataclasses import replace
@@ -274,22 +273,6 @@ def _readers(network: torch.fx.GraphModule, name: str) -> torch.nn.Conv2d:
     ]
     start = [each is network.get_submodule(name) for each in convolutions].index(True)
     return next(each for each in convolutions[start + 1 :] if each.groups == 1)
-
-
-def test_structures_narrow_one_unit_at_a_time_by_eight_channels(filters):
-    chain = filters.structures([16, 16, 32])
-    assert chain[0] == (16, 16, 32)
-    assert chain[-1] == (8, 8, 8)
-    steps = [[a - b for a, b in zip(one, two, strict=True)] for one, two in itertools.pairwise(chain)]
-    assert all(sorted(step) == [0, 0, 8] for step in steps)
-
-
-def test_widest_structure_that_saves_enough_is_taken_even_where_savings_go_up_and_down(filters):
-    from benchmarks.reproduce.tiny.bench import thinned, widest
-
-    assert widest(20.0, [5.0, 19.7, 12.0, 21.0]) == 1
-    assert widest(20.0, [5.0, 7.0, 6.0]) == 1
-    assert thinned([(n,) for n in range(11)], 5) == [(2,), (4,), (6,), (8,), (10,)]
 
 
 def test_results_name_the_code_that_made_them():

@@ -14,12 +14,12 @@ import torch
 
 from practise_deploy.model.compute import has_fast_bf16, pick_device
 
-from . import bench
+from . import bench, narrowing
 from .grid import GRIDS, METHODS, SCORES, Unit, units_of
 from .listing import listed
 from .pilot import write_pilot
 from .shelf import Shelf
-from .subjects import DATA, ROOT, folder_of, load_subject
+from .subjects import DATA, ROOT, Subject, folder_of, load_subject
 from .summary import write_summary
 from .work import Place, compute
 
@@ -125,12 +125,19 @@ def _latency(units: list[Unit], options: argparse.Namespace) -> None:
         subject = load_subject(network, options.data)
         if not bench.table_path(options.results, network).exists():
             bench.measure_table(subject, options.results)
-        table = bench.table_of(options.results, network)
-        for reduction in sorted({unit.reduction for unit in units if unit.network == network and unit.reduction}):
-            if not bench.filters_path(options.results, network, reduction).exists():
-                found = bench.match_filters(subject, table, reduction)
-                bench.write_filters(options.results, found)
-                print(network, reduction, found["widths"], found["reduction_percent"], found["reference_percent"])
+        reductions = {unit.reduction for unit in units if unit.network == network and unit.reduction}
+        _filters(subject, sorted(reductions), options.results)
+
+
+def _filters(subject: Subject, reductions: list[int], results: Path) -> None:
+    """Find the filters that are missing; what the widths save and harm is measured once for all of a network's."""
+    missing = [each for each in reductions if not bench.filters_path(results, subject.name, each).exists()]
+    ladders = narrowing.measure_ladders(subject) if missing else []
+    for reduction in missing:
+        table = bench.table_of(results, subject.name)
+        found = narrowing.match_filters(subject, table, reduction, ladders)
+        bench.write_filters(results, found)
+        print(subject.name, reduction, found["widths"], found["reduction_percent"], found["reference_percent"])
 
 
 def _sets(units: list[Unit], options: argparse.Namespace) -> None:

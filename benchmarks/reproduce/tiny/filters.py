@@ -1,13 +1,8 @@
-"""Filter pruning: the inner widths of residual units, made narrower until the measured latency is the one asked for.
+"""Filter pruning: the inner widths of residual units, made narrower. Which widths: `narrowing`.
 
 What goes is chosen by torch-pruning's group magnitude (L2, from the weights alone). Only widths within a unit are pruned
 (a basic block's first convolution, an inverted residual's expansion), never the residual stream, as is usual in
-few-shot filter pruning (FSKD, CD, MiR). All units lose the same share, as nearly as the steps allow.
-
-Widths are multiples of 8: ONNX Runtime computes channels in groups, and at other widths a narrower network was found
-to be slower than the original, so that a free choice of widths would make filter pruning look worse than it is.
-Where one group of filters fewer in every unit of one width would be too large a step, the units lose it one after another, the
-first ones first.
+few-shot filter pruning (FSKD, CD, MiR).
 """
 
 from __future__ import annotations
@@ -22,8 +17,6 @@ from torch import fx, nn
 
 from practise_deploy.model.trace import annotate_shapes
 
-GROUP = 8
-
 
 def inner_convolutions(network: fx.GraphModule, pattern: str) -> list[str]:
     """The convolutions whose number of outputs may change, in order."""
@@ -33,20 +26,6 @@ def inner_convolutions(network: fx.GraphModule, pattern: str) -> list[str]:
 
 def _is_convolution(network: fx.GraphModule, name: str) -> bool:
     return isinstance(network.get_submodule(name), nn.Conv2d)
-
-
-def structures(widths: Sequence[int]) -> list[tuple[int, ...]]:
-    """From the full network to the narrowest, one group of filters less in one unit each time, in the order of an even ratio."""
-    steps = [
-        (1 - (kept + 0.5) * GROUP / width, place, kept * GROUP)
-        for place, width in enumerate(widths)
-        for kept in range(1, -(-width // GROUP))
-    ]
-    chain, now = [tuple(widths)], list(widths)
-    for _, place, narrower in sorted(steps):
-        now[place] = narrower
-        chain.append(tuple(now))
-    return chain
 
 
 def prune_filters(

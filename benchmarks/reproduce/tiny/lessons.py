@@ -7,13 +7,17 @@ Sources: mimicking: PRACTISE (Wang and Wu, CVPR 2023) and MiR (Wang et al., ECCV
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from practise_deploy.errors import InputError
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.draws import Draw
 from practise_deploy.model.images import FitImages
@@ -22,8 +26,8 @@ from practise_deploy.model.values import forward, named
 
 TEMPERATURE = 4.0
 SOFT_SHARE = 0.9
-RATES = {"mimic": 0.02, "kd": 0.001, "labels": 0.0002}
-"""Learning rates: mimicking as published; the other two by `pilot` (see `pilot.json` among the results)."""
+RATES = {"mimic": 0.02}
+"""Learning rates as published; those of the other losses are `pilot`'s best (`rate_of`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,26 @@ def teach(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule) -> flo
             recent.append(float(value.detach()))
     pupil.student.eval()
     return sum(recent) / max(1, len(recent))
+
+
+def pilot_path(results: Path) -> Path:
+    """Where the trial of the learning rates is kept."""
+    return results / "pilot.json"
+
+
+def rate_of(loss: str, images: int, results: Path) -> float:
+    """The learning rate: as published, or the pilot's best for the number of images that is nearest by ratio.
+
+    Raises: InputError where there is no pilot.
+    """
+    if loss in RATES:
+        return RATES[loss]
+    path = pilot_path(results)
+    if not path.exists():
+        raise InputError(f"{path}: no such file, and '{loss}' takes its rate from it", remedy="run tiny_sets.py pilot")
+    trials = json.loads(path.read_text(encoding="utf-8"))["images"]
+    nearest = min(trials, key=lambda count: abs(math.log(int(count) / images)))
+    return float(trials[nearest]["best"][loss])
 
 
 def _labels(images: FitImages, draw: Draw, step: int) -> Tensor:

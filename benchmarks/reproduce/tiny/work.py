@@ -25,7 +25,7 @@ from . import choice
 from .bench import read_filters, table_of
 from .filters import prune_filters
 from .grid import FILTERS, MET_AT, SCHEMA, SCORED, SCORES, Unit
-from .lessons import RATES, Pupil, teach
+from .lessons import Pupil, rate_of, teach
 from .ours import recovered_by_default
 from .provenance import commit
 from .shelf import Record, Shelf, packed
@@ -146,7 +146,8 @@ def _taught(
 ) -> dict[str, Any]:
     """Teach the student; gives the rate and the last losses."""
     loss = _LOSS.get(unit.method, "mimic")
-    asked = Settings(recipe="paper", iterations=unit.steps, seed=unit.seed, batch_size=BATCH, learning_rate=RATES[loss])
+    rate = rate_of(loss, unit.images, place.results)
+    asked = Settings(recipe="paper", iterations=unit.steps, seed=unit.seed, batch_size=BATCH, learning_rate=rate)
     schedule = schedule_for(asked, subject.network.input_shape[-1], place.dtype)
     pupil = Pupil(start[0], start[1], subject.teacher, subject.feature, place.device)
     last = teach(pupil, loss, images, schedule)
@@ -173,10 +174,15 @@ def _circumstances(unit: Unit, place: Place) -> Record:
     packages = ("torch", "torchvision", "practise-deploy", *(("torch-pruning",) if unit.method in FILTERS else ()))
     return {
         "batch": BATCH,
-        "precision": "bf16" if place.dtype == torch.bfloat16 else "fp32",
+        "precision": precision_of(place.dtype),
         "device": learnt_on,
         "threads": torch.get_num_threads(),
         "scored_by_sgd": unit.method in SCORED,
         "commit": commit(),
         "versions": {package: version(package) for package in packages},
     }
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """What the results call it."""
+    return "bf16" if dtype == torch.bfloat16 else "fp32"
