@@ -18,7 +18,7 @@ from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.frontier import before, live, moved, until_cut
 from practise_deploy.planning.problems import Problem, Solution
 from practise_deploy.planning.replay import replay
-from practise_deploy.planning.rows import ROWS, Sampler, at_positions, rows_in_memory, values_for
+from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, ROWS, Sampler, at_positions, rows_in_memory, values_for
 from practise_deploy.planning.sensitivity import sensitivities
 from practise_deploy.planning.sites import sites_of
 from practise_deploy.planning.streams import Stream, stream_of
@@ -32,8 +32,8 @@ _BATCH = 16
 class Chain:
     """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is.
 
-    beside: how many chains share the memory for known values. rows: of a site's equations. weighted: ways that weight the
-    rows can be solved.
+    beside: how many chains share the memory for known values. to_compare: for sets to be compared by, in one way at all
+    sites: fewer rows, none weighted.
     """
 
     def __init__(
@@ -44,15 +44,14 @@ class Chain:
         judge: FitImages | None,
         beside: int = 1,
         *,
-        rows: int = ROWS,
-        weighted: bool = True,
+        to_compare: bool = False,
     ) -> None:
-        self.lesson, self.dropped, self.weighted = lesson, dropped, weighted
+        self.lesson, self.dropped, self.weighted = lesson, dropped, not to_compare
         self.student = drop_blocks(lesson.teacher, dropped)
         self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
         cuts = {block.entry for block in dropped}
         self.end = (feature_in(self.student, lesson.feature, dropped), lesson.judging)
-        self.rows = rows_in_memory(self.sites, len(learn), rows, beside)
+        self.rows = rows_in_memory(self.sites, len(learn), ENOUGH_TO_COMPARE if to_compare else ROWS, beside)
         self.sampler = Sampler(len(learn), lesson.seed, self.rows)
         self.precision = next(lesson.teacher.parameters()).dtype
         self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()

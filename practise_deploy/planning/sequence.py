@@ -23,7 +23,7 @@ from practise_deploy.planning.criterion import Errors, joined
 from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.race import beside, comparable, raced, winner_of
-from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, ROWS
+from practise_deploy.planning.rows import ROWS
 from practise_deploy.planning.sites import cuts_without_site
 from practise_deploy.planning.streams import absorb
 from practise_deploy.planning.ways import Way, ways_of
@@ -93,7 +93,7 @@ def errors_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress)
     with more rows and more ways, rarely finds more error. All sets of a lesson are judged on the same images.
     """
     with torch.no_grad():
-        judged = _Judged(lesson, dropped, lesson.comparing_folds, rows=ENOUGH_TO_COMPARE, weighted=False)
+        judged = _Judged(lesson, dropped, lesson.comparing_folds, to_compare=True)
         first, count = judged.judged(), max(1, len(judged.sites))
         _, errors = judged.settled(UNIFORM, first, lambda done: progress.advance(done / count, 1, UNIFORM))
     return np.asarray(min(first, errors, key=comparable).by_image.double().cpu())
@@ -123,12 +123,10 @@ class _Judged:
         dropped: Sequence[Block],
         folds: Sequence[tuple[FitImages, FitImages]],
         *,
-        rows: int = ROWS,
-        weighted: bool = True,
+        to_compare: bool = False,
     ) -> None:
-        self.chains = [
-            Chain(lesson, dropped, learn, judge, len(folds), rows=rows, weighted=weighted) for learn, judge in folds
-        ]
+        count = len(folds)
+        self.chains = [Chain(lesson, dropped, learn, judge, count, to_compare=to_compare) for learn, judge in folds]
 
     @property
     def sites(self) -> Sequence[Site]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError
 from practise_deploy.planning.choose import out_of_reach, predicted_percent
-from practise_deploy.planning.interactions import Candidates, beam_search, candidates_of, exhaustive_search
+from practise_deploy.planning.interactions import Candidates, Floats, beam_search, candidates_of, exhaustive_search
 from practise_deploy.planning.sets import MOST_CHEAPER, choose_set, neighbouring_sets
 from practise_deploy.terms import Budget, Recoverabilities, Recoverability
 from unit import plans
@@ -144,9 +144,9 @@ def test_plan_measures_no_set_twice_and_reaches_its_target_or_holds_all_blocks(c
         measured.append(blocks)
         return interval(sum(real[name] for name in blocks), half)
 
-    def verify(blocks: tuple[str, ...]) -> float:
+    def verify(blocks: tuple[str, ...]) -> Floats:
         judged.append(blocks)
-        return float(rng.uniform(0.5, 2.0)) * len(blocks)
+        return rng.uniform(0.5, 2.0, size=9) * len(blocks)
 
     try:
         plan = choose_set(latency, losses, budget, measure, verify if verified else None)

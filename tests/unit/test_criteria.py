@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
-from benchmarks.reproduce import choice
-from benchmarks.reproduce.ranks import advantage, best_mean, correlation
+spearmanr = pytest.importorskip("scipy.stats", reason="the study of criteria needs the extra 'bench'").spearmanr
+
+from benchmarks.reproduce import choice  # noqa: E402
+from benchmarks.reproduce.ranks import advantage, best_mean, correlation  # noqa: E402
 
 BLOCKS = tuple(f"block{number}" for number in range(7))
 RANDOM = np.random.default_rng(0)
