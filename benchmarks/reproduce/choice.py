@@ -38,7 +38,6 @@ from tiny.work import Place, compute
 from practise_deploy.finetune import TINY, finetune
 from practise_deploy.model.compute import exact, fast_precision, pick_device
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.model.values import batches, input_of
@@ -97,9 +96,7 @@ class Study:
         self.device = pick_device("cpu")
         fast = fast_precision(self.device)
         self.schedule = replace(TINY, steps=self.steps, seed=SEED, dtype=fast)
-        self.lesson = Lesson(
-            teacher=self.subject.teacher, feature=self.subject.feature, images=self.images, seed=SEED
-        )  # fmt: skip
+        self.lesson = self.subject.lesson(self.images, SEED)
         unit = Unit(network=name, reduction=0, images=images, method=SCORES, seed=SEED, steps=score_steps)
         shelf = Shelf(ROOT / "benchmarks/results/tiny_sets", Path(tempfile.gettempdir()) / "practise-tiny-sets")
         place = Place(shelf=shelf, data=data, device=self.device, dtype=fast)

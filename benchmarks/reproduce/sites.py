@@ -107,9 +107,7 @@ def summary(sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def study(name: str, images: int, most: int, data: Path) -> None:
     """All sets of a network."""
     subject, path = load_subject(name, data), RESULTS / f"{name}_{images}.json"
-    lesson = Lesson(
-        teacher=subject.teacher, feature=subject.feature, images=subject.tiny_set(images, SEED), seed=SEED
-    )  # fmt: skip
+    lesson = subject.lesson(images, SEED)
     sets = json.loads(path.read_text())["sets"] if path.is_file() else []
     for names in random_sets(tuple(block.name for block in subject.candidates), SIZES[name])[:most]:
         if list(names) in [one["dropped"] for one in sets]:

@@ -75,14 +75,8 @@ class Task:
     @property
     def lesson(self) -> Lesson:
         """The teacher and the tiny set of the seed."""
-        subject = self.subject
-        return Lesson(
-            teacher=subject.teacher.cpu(),
-            feature=subject.feature,
-            images=subject.tiny_set(self.images, self.seed),
-            seed=self.seed,
-            judging=pick_precision(None, subject.network.input_shape[-1], torch.device("cpu")),
-        )
+        judging = pick_precision(None, self.subject.network.input_shape[-1], torch.device("cpu"))
+        return replace(self.subject.lesson(self.images, self.seed), judging=judging)
 
 
 def finetuned(task: Task, variant: Variant, schedule: Schedule) -> fx.GraphModule:

@@ -56,14 +56,13 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
             def tell(done: int, number: int = number, way: str = way, count: int = count) -> None:
                 progress.advance(number + done / max(1, count), len(COURSES) + 1, way)
 
-            courses.append((*course.settled(way, first, tell), course.chains[0], way))
-        choices, last, chain, way = min(courses, key=lambda each: comparable(each[1]))
+            courses.append((*course.settled(way, first, tell), course, way))
+        choices, last, course, way = min(courses, key=lambda each: comparable(each[1]))
         told = {name: errors for _, errors, _, name in courses}
+        judged = course.chains[0] if lesson.quick else None
         del start, course, courses  # and with them all that they keep of their images
-        refused: tuple[str, ...] = ()
-        if not lesson.quick:
-            progress.advance(len(COURSES), len(COURSES) + 1, "fitting all images")
-            chain, refused = _fitted(lesson, dropped, choices)
+        progress.advance(len(COURSES), len(COURSES) + 1, "" if judged else "fitting all images")
+        chain, refused = (judged, ()) if judged else _fitted(lesson, dropped, choices)
         absorb(chain.student)
     return Student(
         dropped=tuple(block.name for block in dropped),

@@ -45,8 +45,8 @@ def choose_set(
     """The set of least error whose measured reduction meets the budget.
 
     measure: as for `choose_blocks`. verify: the error of a set after it was recovered, of each of the images kept aside,
-    which are the same for all sets; None where the prediction must do. A measurement that misses asks for correspondingly more, one that exceeds for
-    less. `reached` is False where all blocks together fall short; the plan then holds them all.
+    which are the same for all sets; None where the prediction must do. A measurement that misses asks for correspondingly
+    more, one that exceeds for less. `reached` is False where all blocks together fall short; the plan then holds them all.
     Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
     """
     scores = scores_of(latency, recoverability.of)

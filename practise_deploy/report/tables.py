@@ -23,7 +23,8 @@ from practise_deploy.terms import (
 ELSEWHERE = "the device of the table is not at hand"
 _SETS = (
     "of the block by itself. Sets were chosen by how losses act together. "
-    "In resamples: of choices with images and savings drawn anew, those in which the block goes."
+    "In resamples: of choices with images and savings drawn anew, those in which the block goes; the fits are not done anew, so "
+    "that the whole set is less sure than its share says."
 )
 
 

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
+from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature
 from practise_deploy.planning import sequence
@@ -95,3 +97,11 @@ class LinearStream(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.behind(self.block(self.norm(self.writer(self.stem(x)))))
         return self.fc(self.pool(x).flatten(1))
+
+
+def held_out_error(teacher, feature, blocks, student, x: FitImages) -> tuple[float, float]:
+    """Of the plain drop and of the recovered student, on images that `recover` did not have."""
+    plain, recovered = drop_blocks(teacher, blocks), drop_blocks(teacher, blocks)
+    load_weights(recovered, student.weights)
+    name = feature_in(plain, feature, blocks)
+    return tuple(Pair(each, teacher, name, feature).error(x, 64) for each in (plain, recovered))

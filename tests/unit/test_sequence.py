@@ -9,15 +9,13 @@ from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.embedded import digits
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, feature_in
+from practise_deploy.model.pair import Pair
 from practise_deploy.model.reading import read_npz
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning import sequence
-from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.equations import NormalEquations, options
-from practise_deploy.planning.ways import ways_of
 from practise_deploy.terms import Preprocessing
-from unit.lessons import MOBILENET, RESNET, LinearBlock, LinearStream, Silent, images, opened, recover
+from unit.lessons import MOBILENET, RESNET, LinearBlock, LinearStream, Silent, held_out_error, images, opened, recover
 
 
 @pytest.fixture(autouse=True)
@@ -99,14 +97,6 @@ def digits_teacher() -> nn.Module:
     network = digits.make_digits_network()
     network.load_state_dict(load_file(digits.WEIGHTS))
     return network.eval()
-
-
-def held_out_error(teacher, feature, blocks, student, x: FitImages) -> tuple[float, float]:
-    """Of the plain drop and of the recovered student, on images that `recover` did not have."""
-    plain, recovered = drop_blocks(teacher, blocks), drop_blocks(teacher, blocks)
-    load_weights(recovered, student.weights)
-    name = feature_in(plain, feature, blocks)
-    return tuple(Pair(each, teacher, name, feature).error(x, 64) for each in (plain, recovered))
 
 
 CASES = [
@@ -232,69 +222,6 @@ def test_error_after_a_site_is_what_the_network_gives_from_end_to_end():
     assert Pair(recovered, teacher, feature, feature).error(data.split(0)[1], 64) == pytest.approx(
         student.mse, rel=1e-3
     )
-
-
-def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
-    monkeypatch.setattr("practise_deploy.model.images.FEW", 200)
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    dropped = [blocks["layer2.1"]]
-    student = recover(teacher, feature, dropped, images(30, RESNET), 0, Silent())
-    assert student.judged_on == "30 images judged in five turns"
-    assert student.mse < student.mse_before
-    plain, recovered = held_out_error(teacher, feature, dropped, student, images(64, RESNET, seed=77))
-    assert recovered < plain
-
-
-def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
-    """Spoiling the judge's images changes the error and not the weights."""
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    only = {"refit, ridge 0.3": ways_of(None)["refit, ridge 0.3"]}
-    monkeypatch.setattr(sequence, "ways_of", lambda stream: only)
-    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
-    monkeypatch.setattr(sequence, "winner_of", lambda tried: list(tried)[-1])
-    data = images(20, RESNET)
-    _, judge = data.split(0)
-    spoiled = images(20, RESNET)
-    which = [n for n in range(20) if any(torch.equal(data.pixels[n], kept) for kept in judge.pixels)]
-    assert len(which) == 4
-    spoiled.pixels[which] *= 1.5
-    first, second = (
-        recover(teacher, feature, [blocks["layer1.1"]], each, 0, Silent(), quick=True) for each in (data, spoiled)
-    )
-    assert first.mse_before != second.mse_before and first.mse != second.mse
-    assert all((first.weights[name] == second.weights[name]).all() for name in first.weights)
-
-
-@pytest.mark.parametrize(("few", "judges"), [(8, 4), (200, 20)])
-def test_student_that_is_given_is_fitted_on_the_judges_too(few, judges, monkeypatch):
-    """Spoiling them leaves the error of a quick lesson's weights alone, and changes those that are given else."""
-    monkeypatch.setattr("practise_deploy.model.images.FEW", few)
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    data = images(20, RESNET)
-    given, judged = (
-        recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent(), quick=quick) for quick in (False, True)
-    )
-    assert given.judged_on.startswith(f"{judges} images")
-    assert any((given.weights[name] != judged.weights[name]).any() for name in given.weights)
-    if few == 8:
-        assert (given.mse, given.choices, given.method) == (judged.mse, judged.choices, judged.method)
-    plain, recovered = held_out_error(teacher, feature, [blocks["layer1.1"]], given, images(64, RESNET, seed=77))
-    assert recovered < plain
-
-
-def test_solution_that_all_images_together_do_not_admit_is_replaced_by_the_next_best_and_told(monkeypatch):
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    data, solve = images(20, RESNET), Chain.solve
-    chosen = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent()).choices[0].method
-
-    def refused(chain: Chain, ways) -> None:
-        solve(chain, ways)
-        if not chain.wanted:  # nothing judges it: the one that is fitted on all images
-            chain.solutions.pop(chosen, None)
-
-    monkeypatch.setattr(Chain, "solve", refused)
-    student = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
-    assert any(f"{chosen} cannot be kept" in note and note.endswith("is taken") for note in student.notes)
 
 
 def test_fewer_positions_for_want_of_memory_are_told(monkeypatch):

@@ -10,7 +10,6 @@ import torch
 from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.errors import InputError
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
@@ -70,8 +69,6 @@ def plain_errors(subject: Subject, images: FitImages) -> dict[str, float]:
 
 def adaptor_errors(subject: Subject, images: FitImages, schedule: Schedule) -> dict[str, dict[str, float]]:
     """Every block's R by the paper's SGD on adaptors, as published; the product computes it on the CPU."""
-    teacher = subject.teacher.cpu()
     torch.manual_seed(schedule.seed)
-    lesson = Lesson(teacher=teacher, feature=subject.feature, images=images, seed=schedule.seed)
-    found = measure_by_adaptors(lesson, subject.candidates, schedule, Silent())
+    found = measure_by_adaptors(subject.lesson(images, schedule.seed), subject.candidates, schedule, Silent())
     return {each.block: {"mse": each.mse.estimate, "mse_dropped": each.mse_dropped} for each in found.of}

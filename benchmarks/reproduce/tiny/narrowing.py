@@ -42,7 +42,6 @@ _OF_RUNGS = {
 }
 """By whether the images are small: a larger network has more widths, and is opened less often."""
 _OF_STRUCTURES = Patience(budget_s=120.0)
-_NONE = Interval(estimate=0.0, low=0.0, high=0.0, confidence=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
