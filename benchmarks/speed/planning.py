@@ -52,10 +52,10 @@ from practise_deploy.model.pair import Pair, pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.values import macs_by_node, named
+from practise_deploy.planning import scoring as by_sgd
 from practise_deploy.planning.adaptors import insert_adaptors
 from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.scoring import measure_by_adaptors
 from practise_deploy.planning.sequence import errors_without, recover
 from practise_deploy.planning.sets import choose_set
 from practise_deploy.progress import Silent
@@ -198,9 +198,9 @@ def paper(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str
 
 
 def together(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, float]:
-    """One step of `--recipe paper`, which gives the same scores."""
-    counter.gradients = False
-    return a_step(lambda n: measure_by_adaptors(lesson, blocks, steps_of(lesson, n), Silent()), counter)
+    """One step of `--recipe paper`, which gives the same scores; the judging, which a difference of steps leaves out, is kept short."""
+    counter.gradients, by_sgd._MOST_JUDGED = False, BATCH
+    return a_step(lambda n: by_sgd.measure_by_adaptors(lesson, blocks, steps_of(lesson, n), Silent()), counter)
 
 
 def steps_of(lesson: Lesson, steps: int) -> Schedule:
