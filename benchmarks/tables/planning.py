@@ -13,8 +13,8 @@ def planning() -> str:
     if found is None:
         return ABSENT
     rows = [
-        "| network | images | blocks | planning | refit of the choice | peak memory | the paper's scoring | forwards: of the paper's | time: of the paper's | `--recipe paper` |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| network | images | blocks | planning | of it, verified | refit of the choice | peak memory | the paper's scoring | forwards: of the paper's | time: of the paper's | `--recipe paper` |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case in found["cases"]:
         mine, paper, refit = case["planning"], case.get("paper"), case["parts"]["refit"]
@@ -23,10 +23,10 @@ def planning() -> str:
             beside = [
                 _cost(paper),
                 *(f"1/{paper[key] / mine[key]:.0f}" for key in ("image_forwards", "seconds")),
-                _cost(paper["together"]) if "together" in paper else "",
+                _cost(paper["together"]),
             ]
         rows.append(
-            f"| {case['network']} | {case['images']} | {case['blocks']} | {_cost(mine)} | {_cost(refit)} "
+            f"| {case['network']} | {case['images']} | {case['blocks']} | {_cost(mine)} | {_verified(case['verified'])} | {_cost(refit)} "
             f"| {_memory(case)} | {' | '.join(beside)} |"
         )
     return "\n".join([*rows, "", _made_by(found["cases"])])
@@ -34,14 +34,16 @@ def planning() -> str:
 
 def _made_by(cases: list[dict]) -> str:
     """Which commit every network's rows are of: figures of different commits, and machines, are not to be compared."""
-    by_network = {case["network"]: case.get("commit") or "one that was not recorded" for case in cases}
+    by_network = {case["network"]: case["commit"] for case in cases}
     return "Rows by commit: " + ", ".join(f"{network} {made}" for network, made in by_network.items()) + "."
 
 
 def _memory(case: dict) -> str:
-    of_planning = case.get("peak_memory_of_planning_gb")
-    whole = f"{case['peak_memory_gb']:.1f} GB"
-    return f"{whole} with the refit" if of_planning is None else f"{of_planning:.1f} GB, {whole} with the refit"
+    return f"{case['peak_memory_of_planning_gb']:.1f} GB, {case['peak_memory_gb']:.1f} GB with the refit"
+
+
+def _verified(found: dict) -> str:
+    return f"{found['sets']} sets, {found['seconds_a_set']:.1f} s each" if found["sets"] else "none"
 
 
 def _cost(found: dict) -> str:
