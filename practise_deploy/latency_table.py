@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from practise_backends import documents
+from practise_backends.commands import check_places
 from practise_backends.errors import BackendError
 from practise_backends.tensorrt.shipped import target_of
 from practise_backends.terms import SCHEMA, Conditions, LatencyTable
@@ -21,8 +24,23 @@ def write_table(table: LatencyTable, path: Path) -> tuple[Path, Path]:
 
     Raises: InputError where the path is that of the samples; EnvironmentProblem where it cannot be written.
     """
-    try:
+    with _written_to(path):
         return documents.write_table(table, path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse at once a place that a table could not be written to after minutes of measuring.
+
+    Raises: as `write_table`.
+    """
+    with _written_to(path):
+        check_places(path, documents.samples_beside(path))
+
+
+@contextmanager
+def _written_to(path: Path) -> Iterator[None]:
+    try:
+        yield
     except BackendError as error:
         raise InputError(error.message, remedy=error.remedy) from None
     except OSError as error:

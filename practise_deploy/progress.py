@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from practise_backends.result import stop_telling
 from practise_deploy.report.words import duration
 
 if TYPE_CHECKING:
@@ -58,10 +59,16 @@ def rich_console(*, stderr: bool) -> rich.console.Console:
     """A console as wide as its terminal; elsewhere wide enough for every table, and without colour."""
     from rich.console import Console as RichConsole
 
-    found = RichConsole(stderr=stderr, highlight=False)
+    class Patient(RichConsole):
+        def on_broken_pipe(self) -> None:
+            """Fall silent where nobody reads on; rich would end the command, with an exit code of its own."""
+            self.quiet = True
+            stop_telling()
+
+    found = Patient(stderr=stderr, highlight=False)
     if found.is_terminal:
         return found
-    return RichConsole(stderr=stderr, highlight=False, width=_PLAIN_WIDTH, color_system=None)
+    return Patient(stderr=stderr, highlight=False, width=_PLAIN_WIDTH, color_system=None)
 
 
 def rich_bars(console: rich.console.Console) -> rich.progress.Progress:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
-import os
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from practise_backends.documents import array_fields, npz_of, plain, to_json
+from practise_backends.files import write_file
 from practise_backends.terms import SCHEMA, Arrays
 from practise_deploy.errors import EnvironmentProblem, InputError
 
@@ -42,26 +42,15 @@ Key = dict[str, Any]
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    data = content.encode() if isinstance(content, str) else content
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Raises: EnvironmentProblem.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        write_file(path, content)
     except OSError as error:
-        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="choose another --out") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="is the disk full?") from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another --out"
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy=remedy) from None
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:

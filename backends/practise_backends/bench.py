@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from practise_backends.compare import NEW, compare, figures_of
+from practise_backends.compare import NEW, cold_starts, compare, figures_of
+from practise_backends.errors import MeasureError
 from practise_backends.intervals import ORIGINAL, raw_samples
 from practise_backends.levels import levels_of
 from practise_backends.parts import launch_notes, parts_of
@@ -103,11 +103,9 @@ def bench(file: Path, at: Bench, extras: Extras | None = None, progress: Progres
     else:
         pair = compare(extras.against, file, at, progress, footprint=extras.footprint)
         found = Benchmark(**{one.name: getattr(pair, one.name) for one in fields(pair)})
-    return replace(
-        found,
-        throughput=_throughput(files, at, extras, progress),
-        scenarios=_scenarios(files, at, extras, progress),
-    )
+    throughput = _throughput(files, at, extras, progress)
+    scenarios, failed = _scenarios(files, at, extras, progress)
+    return replace(found, throughput=throughput, scenarios=scenarios, notes=(*found.notes, *failed))
 
 
 def _check(extras: Extras) -> None:
@@ -124,7 +122,15 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
         timings = measure(found, at, progress)
         parts = parts_of(found.engines[ORIGINAL], found.feeds, at.patience.confidence)
     levels = levels_of(timings, at.patience.confidence)
-    figures = figures_of(ORIGINAL, file, found.artifacts[ORIGINAL], timings, at, footprint=extras.footprint)
+    starts, failed = cold_starts({ORIGINAL: file}, at) if extras.footprint else ({}, ())
+    figures = figures_of(
+        ORIGINAL,
+        found.artifacts[ORIGINAL],
+        timings,
+        file=file,
+        confidence=at.patience.confidence,
+        cold=starts.get(ORIGINAL),
+    )
     names = np.array([ALONE] * len(timings.engines))
     return Benchmark(
         backend=at.backend.name,
@@ -143,7 +149,7 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
         warmup_s=timings.warmup_s,
         stopped_because=timings.stopped_because,
         environment=timings.environment,
-        notes=(*found.notes, *timings.notes, *launch_notes({ALONE: parts})),
+        notes=(*found.notes, *timings.notes, *launch_notes({ALONE: parts}), *failed),
         samples={**raw_samples(timings), "engines": names},
     )
 
@@ -162,18 +168,19 @@ def _throughput(
 
 def _scenarios(
     files: Mapping[str, Path], at: Bench, extras: Extras, progress: Progress | None
-) -> tuple[Scenario, ...]:
-    """LoadGen's scenarios, network after network."""
+) -> tuple[tuple[Scenario, ...], list[str]]:
+    """LoadGen's scenarios, network after network, and why a network's are missing: nothing else is lost for it."""
     if not extras.scenarios:
-        return ()
+        return (), []
     from practise_backends.loadgen import ScenarioOptions, run_scenarios
 
-    given: dict[str, Any] = {"offline_batch": at.conditions.batch} if at.shapes else {}
-    options = ScenarioOptions(
-        duration_s=extras.scenario_s, seed=at.conditions.seed, shapes=at.shapes, **given
-    )
+    options = ScenarioOptions(duration_s=extras.scenario_s, seed=at.conditions.seed, shapes=at.shapes)
     found: list[Scenario] = []
+    failed: list[str] = []
     for name, path in files.items():
         open_engine = partial(at.backend.open, at.backend.compile(path, at.conditions), at.conditions)
-        found += run_scenarios(open_engine, name, extras.scenarios, options, progress)
-    return tuple(found)
+        try:
+            found += run_scenarios(open_engine, name, extras.scenarios, options, progress)
+        except MeasureError as error:
+            failed.append(f"scenarios of {name}: {error.message}")
+    return tuple(found), failed

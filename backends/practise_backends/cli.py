@@ -24,6 +24,7 @@ from practise_backends.options import (
     TableOptions,
     flags_of,
 )
+from practise_backends.result import put
 
 COMMANDS = ("compare", "bench", "table", "doctor")
 KEPT, BROKEN, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -51,7 +52,7 @@ def _spelled_out(arguments: Sequence[str]) -> Sequence[str]:
     first = arguments[0] if arguments else ""
     if first in ("", *COMMANDS, "-h", "--help", "--version"):
         return arguments
-    is_place = any(mark in first for mark in "/\\") or any(Path(each).is_dir() for each in arguments)
+    is_place = any(mark in first for mark in "/\\") or any(os.path.isdir(each) for each in arguments)
     return ["table", *arguments] if is_place else arguments
 
 
@@ -213,13 +214,9 @@ def _options(kind: type[_Asked], given: argparse.Namespace) -> _Asked:
 
 
 def _print(text: str) -> None:
-    """The result; a reader who has gone away does not change the exit code."""
+    """The result, the line of progress taken away."""
     _clear()
-    try:
-        sys.stdout.write(text.rstrip("\n") + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    put(text)
 
 
 def _clear() -> None:

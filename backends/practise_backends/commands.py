@@ -17,6 +17,7 @@ from practise_backends.bench import Benchmark, Extras, bench
 from practise_backends.compare import compare
 from practise_backends.documents import samples_beside, write_table
 from practise_backends.errors import BackendError, CompileError
+from practise_backends.feeds import for_shapes
 from practise_backends.files import write_file
 from practise_backends.kit import TABLE, Kit, measure_kit, read_kit
 from practise_backends.options import BenchOptions, CompareOptions, Measuring, Options
@@ -39,12 +40,14 @@ def compare_files(
 ) -> tuple[Comparison, Requirement]:
     """Compare two networks, judge the requirement, and write the files that were asked for.
 
-    A comparison that fails writes its failure as JUnit, so that no earlier success stays there.
+    As JUnit a failure is written first, so that no earlier success stays there, however the comparison ends.
     Raises: BackendError; OSError where a file cannot be written.
     """
+    if options.junit is not None:
+        write_file(options.junit, failed_junit(before, after, BackendError("the comparison did not end")))
     try:
         _check_files(before, after)
-        _check_places(options.markdown, options.junit, options.samples)
+        check_places(options.markdown, options.samples)
         found = compare(before, after, _decisive(options), progress, footprint=options.footprint)
     except BackendError as error:
         if options.junit is not None:
@@ -65,7 +68,7 @@ def bench_file(file: Path, options: BenchOptions, progress: Progress | None = No
     Raises: BackendError.
     """
     _check_files(file, *([options.against] if options.against is not None else []))
-    _check_places(options.markdown, options.samples)
+    check_places(options.markdown, options.samples)
     extras = Extras(
         against=options.against,
         batches=options.batches,
@@ -92,7 +95,7 @@ def table_of_kit(
     place = output or folder / TABLE
     kit = read_kit(folder)
     bench = _stand_of_kit(kit, replace(kit.asked, **given))
-    _check_places(place, samples_beside(place))
+    check_places(place, samples_beside(place))
     found = measure_kit(kit, folder, bench, progress)
     write_table(found, place)
     return found, kit, place
@@ -115,10 +118,8 @@ def bench_of(options: Options) -> Bench:
     Raises: BackendMissing; BackendError where the backend lacks an option.
     """
     found, shapes = stand_of(options, options.precision), dict(options.shape)
-    shaped = getattr(found.backend, "for_shapes", None)
-    backend = shaped(shapes) if shaped is not None and shapes else found.backend
     patience = replace(found.patience, sessions=options.sessions)
-    return replace(found, backend=backend, patience=patience, shapes=shapes)
+    return replace(found, backend=for_shapes(found.backend, shapes), patience=patience, shapes=shapes)
 
 
 def stand_of(options: Measuring, precision: str) -> Bench:
@@ -157,11 +158,15 @@ def _decisive(options: CompareOptions) -> Bench:
 def _check_files(*files: Path) -> None:
     """Refuse a file that is not there."""
     for path in files:
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError as error:
+            raise CompileError(f"{path} cannot be read: {error.strerror}", remedy="check the path") from None
+        if not there:
             raise CompileError(f"there is no file {path}", remedy="check the path")
 
 
-def _check_places(*places: Path | None) -> None:
+def check_places(*places: Path | None) -> None:
     """Refuse a place that cannot be written before anything is measured."""
     for path in places:
         if path is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from practise_backends.errors import MeasureError
 from practise_backends.footprint import Footprint, cold_start, file_mb
 from practise_backends.intervals import ORIGINAL, percentile_of, raw_samples, samples_ms
 from practise_backends.levels import levels_of
@@ -46,6 +48,7 @@ def compare(
     confidence = bench.patience.confidence
     levels = levels_of(timings, confidence)
     speedup = levels.speedup(NEW)
+    starts, failed = cold_starts(files, bench) if footprint else ({}, ())
     return Comparison(
         backend=bench.backend.name,
         speedup=speedup,
@@ -57,7 +60,14 @@ def compare(
         estimator_errors_percent=levels.errors_percent,
         engines=tuple(
             replace(
-                figures_of(name, file, found.artifacts[name], timings, bench, footprint=footprint),
+                figures_of(
+                    name,
+                    found.artifacts[name],
+                    timings,
+                    file=file,
+                    confidence=confidence,
+                    cold=starts.get(name),
+                ),
                 parts_ms=parts[name],
             )
             for name, file in files.items()
@@ -69,7 +79,7 @@ def compare(
         warmup_s=timings.warmup_s,
         stopped_because=timings.stopped_because,
         environment=timings.environment,
-        notes=(*found.notes, *timings.notes, *launch_notes(parts)),
+        notes=(*found.notes, *timings.notes, *launch_notes(parts), *failed),
         samples=raw_samples(timings),
     )
 
@@ -81,31 +91,40 @@ def verdict_of(speedup: Interval) -> str:
     return "slower" if speedup.high < 1 else "cannot tell"
 
 
+def cold_starts(files: Mapping[str, Path], bench: Bench) -> tuple[dict[str, Footprint], tuple[str, ...]]:
+    """What each network costs in fresh processes (ONNX Runtime alone), and a note where that failed.
+
+    It comes after the rounds: what was measured is not lost for it.
+    """
+    found: dict[str, Footprint] = {}
+    failed: list[str] = []
+    for name, path in files.items() if bench.backend.name == "ort" else ():
+        try:
+            found[name] = cold_start(path, bench.conditions, shapes=bench.shapes)
+        except MeasureError as error:
+            failed.append(f"{name}: {error.message}")
+    return found, tuple(failed)
+
+
 def figures_of(
-    name: str, path: Path, artifact: Artifact, timings: Timings, bench: Bench, *, footprint: bool
+    name: str, artifact: Artifact, timings: Timings, *, file: Path, confidence: float, cold: Footprint | None
 ) -> EngineFigures:
     """One network's figures. file_mb is of what is loaded: the engine, where the backend builds one."""
-    confidence = bench.patience.confidence
     percentiles = [percentile_of(timings, name, q, confidence) for q in (50, 90, 99)]
-    cold = (
-        cold_start(path, bench.conditions, shapes=bench.shapes)
-        if footprint and bench.backend.name == "ort"
-        else None
-    )
     return EngineFigures(
         name=name,
-        file=str(path),
+        file=str(file),
         sha256=artifact.sha256,
         precision=artifact.precision,
         precision_share=artifact.precision_share,
         p50_ms=percentiles[0],
         p90_ms=percentiles[1],
         p99_ms=percentiles[2],
-        throughput_per_s=1000 * bench.conditions.batch / float(samples_ms(timings, name).mean()),
+        throughput_per_s=1000 * timings.conditions.batch / float(samples_ms(timings, name).mean()),
         load_ms=_median(cold, "load_ms"),
         first_run_ms=_median(cold, "first_run_ms"),
         peak_memory_mb=cold.peak_rss_mb if cold else None,
-        file_mb=len(artifact.content) / 1e6 if isinstance(artifact.content, bytes) else file_mb(path),
+        file_mb=len(artifact.content) / 1e6 if isinstance(artifact.content, bytes) else file_mb(file),
     )
 
 

@@ -8,10 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import MeasureError
-from practise_backends.terms import Bench, TensorSpec
+from practise_backends.terms import Backend, Bench, TensorSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 Array = npt.NDArray[np.generic]
+
+
+def for_shapes(backend: Backend, shapes: Shapes) -> Backend:
+    """The backend, told of the shapes where what it compiles depends on them."""
+    shaped = getattr(backend, "for_shapes", None)
+    return shaped(shapes) if shaped is not None and shapes else backend
 
 
 def random_feeds(

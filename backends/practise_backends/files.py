@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,16 +12,36 @@ from pathlib import Path
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
-    Raises: OSError.
+    Of a link, the file that it leads to is written. One that is there keeps its permissions; what is no file (a
+    device, a pipe) is written to as it is.
+    Raises: OSError, which names the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    data = content.encode() if isinstance(content, str) else content
+    place = Path(os.path.realpath(path))
     try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        mode = place.stat().st_mode if place.exists() else None
+        if mode is not None and not stat.S_ISREG(mode):
+            place.write_bytes(data)
+        else:
+            _put(place, data, mode)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _put(place: Path, data: bytes, mode: int | None) -> None:
+    """Write beside the place, then take it. mode: of the file that is there."""
+    beside = place.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(beside, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(beside, stat.S_IMODE(mode))
+        os.replace(beside, place)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(beside)
         raise

@@ -80,7 +80,13 @@ def _ask(question: str) -> dict[str, Any]:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
         raise MeasureError(f"the cold start failed: {last}", remedy="check that the file loads and runs")
-    answer: dict[str, Any] = json.loads(done.stdout)
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise MeasureError(
+            f"the cold start answered {done.stdout[-80:]!r}",
+            remedy="find out what prints when Python starts",
+        ) from None
     return answer
 
 

@@ -59,12 +59,16 @@ def percentile_ms(samples: npt.ArrayLike, q: float, confidence: float = 0.95) ->
 
 
 def percentile_of(timings: Timings, name: str, q: float, confidence: float = 0.95) -> Interval | None:
-    """A percentile of one network's runs, all sessions, in milliseconds; None when there are too few rounds.
+    """A percentile of one network's runs, all sessions, in milliseconds; None when there are too few rounds, and
+    above the median where samples are means of several runs, whose tail is not that of the runs.
 
     A round is what is drawn anew, with all its sessions, since what slows one of them slows the others too; and
     it takes as many valid rounds as `percentile_ms` takes runs.
     """
-    rounds = valid_rounds(timings)[:, columns_of(timings.engines, name)]
+    columns = columns_of(timings.engines, name)
+    rounds = valid_rounds(timings)[:, columns]
+    if q > 50 and any(timings.runs_a_sample[at] > 1 for at in columns if timings.runs_a_sample):
+        return None
     if percentile_ms(rounds[:, 0], q, confidence) is None:
         return None
     count = min(1000, max(200, _WORK // rounds.size))

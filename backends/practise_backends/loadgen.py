@@ -117,7 +117,8 @@ def _subject(loadgen: Any, engine: Engine, task: Task, stop: threading.Event) ->
     options = task.options
     wanted = {"MultiStream": options.multistream_samples, "Offline": options.offline_batch}
     size = fixed_batch(engine.inputs) or wanted.get(task.scenario, 1)
-    feeds = [random_feeds(engine.inputs, size, options.seed + at, options.shapes) for at in range(_FEED_SETS)]
+    shapes = {name: (size, *shape[1:]) for name, shape in options.shapes.items()}
+    feeds = [random_feeds(engine.inputs, size, options.seed + at, shapes) for at in range(_FEED_SETS)]
     return Subject(loadgen=loadgen, engine=engine, feeds=feeds, size=size, stop=stop)
 
 

@@ -31,7 +31,8 @@ class ScenarioOptions:
     min_queries: of every scenario; in Offline it is the least number of samples. LoadGen's verdict on a 90th
     percentile takes 64 queries, on a 99th 662. server_qps: None is half the rate of one run after another.
     server_latency_ms: the bound on the 99th percentile; None is ten times the median latency of one run.
-    offline_batch: images of one run, where the batch is dynamic. shapes: the other dynamic dimensions.
+    offline_batch: images of one run, where the batch is dynamic. shapes: the other dynamic dimensions; the first
+    of each is the batch, and goes by the scenario.
     """
 
     duration_s: float = 10.0

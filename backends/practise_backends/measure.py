@@ -94,6 +94,10 @@ def measure_rounds(
         loop = _Loop(course=course, stopper=stopper, watch=watch, progress=progress)
         led = [_led(run, burst, leads_ms) for run, burst in zip(runners, bursts, strict=True)]
         reason = loop.run(led if warm.leads else bursts, conditions.seed)
+    runs = tuple(
+        count * getattr(engine, "runs_a_timing", 1)
+        for count, (_, engine) in zip(counts, sessions, strict=True)
+    )
     looped_s = stopper.elapsed_s() - warmup_s
     ran_s = (float(np.sum(np.array(course.rows) * counts)) + sum(leads_ms)) / 1e3
     return Timings(
@@ -105,8 +109,9 @@ def measure_rounds(
         discarded=course.discarded(),
         environment=watch.environment(),
         overhead_percent=max(0.0, 100 * (looped_s / ran_s - 1)),
-        notes=warm.notes(),
+        notes=(*warm.notes(), *_burst_notes(names, runs)),
         raw_ms=np.array(course.rows),
+        runs_a_sample=runs,
     )
 
 
@@ -143,6 +148,16 @@ def _runner(name: str, engine: Engine, feeds: Tensors) -> Runner:
 def _burst_counts(medians: Row) -> list[int]:
     """How often each engine runs in a round, so that it runs for 100 us at least."""
     return [min(_LONGEST_BURST, math.ceil(_BURST_MS / median)) for median in medians]
+
+
+def _burst_notes(names: Sequence[str], runs: Sequence[int]) -> tuple[str, ...]:
+    """That samples are means, of the networks whose are."""
+    short = {name: count for name, count in zip(names, runs, strict=True) if count > 1}
+    said = ", ".join(f"{name} ({count} runs)" for name, count in short.items())
+    told = (
+        "a run is so short that a sample is the mean of several, and no percentile above the median is told"
+    )
+    return (f"{said}: {told}",) if said else ()
 
 
 def _burst_runners(runners: Sequence[Runner], counts: Sequence[int]) -> list[Runner]:

@@ -22,6 +22,7 @@ from practise_backends.errors import CompileError
 from practise_backends.feeds import Array, shared_feeds
 from practise_backends.intervals import ORIGINAL
 from practise_backends.measure import Seams, measure_rounds
+from practise_backends.memory import available_memory
 from practise_backends.network import content_of, read_network
 from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
 
@@ -104,16 +105,6 @@ def measure(found: Opened, bench: Bench, progress: Progress | None = None) -> Ti
     return measure_rounds(
         found.engines, found.feeds, conditions, patience, progress=progress, seams=Seams(watch=watch)
     )
-
-
-def available_memory(root: Path = Path("/")) -> int | None:
-    """Free memory in bytes; None where the platform does not tell."""
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
 
 
 def _compiled(

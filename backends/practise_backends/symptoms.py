@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from practise_backends.device import first_line, heat_files, memory_gib, quota_files, stops_so_far
+from practise_backends.memory import available_memory
 from practise_backends.terms import Environment
 
 _VARIABLES = ("OMP_", "GOMP_", "KMP_", "ORT_")
@@ -104,8 +105,9 @@ def _memory(scene: Scene) -> Iterator[Finding]:
     if swapped > 0:
         said = f"{swapped:.2f} GiB is in use: a page that comes back from it costs milliseconds"
         yield say("swap", "note", said, "free memory, then: sudo swapoff -a && sudo swapon -a")
-    if (left := memory_gib(scene.root, "memavailable")) is not None:
-        short = "close other programs" if left < _LEAST_GIB else ""
+    if (free := available_memory(scene.root)) is not None:
+        left = free / 2**30
+        short = "close other programs, or raise the container's limit" if left < _LEAST_GIB else ""
         yield say("memory", "bad" if short else "good", f"{left:.1f} GiB is available", short)
     if policy := scene.facts.get("transparent_huge_pages"):
         yield say("huge pages", "good", f"transparent huge pages: {policy}")

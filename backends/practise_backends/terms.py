@@ -130,7 +130,7 @@ class Timings:
     stopped_because: which rule ended the measurement. discarded: one sentence a discarded round.
     raw_ms: the same as rounds_ms with nothing discarded.
     overhead_percent: the loop's own time in percent of the time that the engines ran. notes: how runs were
-    timed otherwise than one at a time.
+    timed otherwise than one at a time. runs_a_sample: of how many runs each column's samples are the means.
     """
 
     engines: tuple[str, ...]
@@ -143,6 +143,7 @@ class Timings:
     overhead_percent: float = 0.0
     notes: tuple[str, ...] = ()
     raw_ms: npt.NDArray[np.float64] | None = None
+    runs_a_sample: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +229,7 @@ class LatencyTable:
 class EngineFigures:
     """Figures of one engine from the paired rounds; None where the sample cannot support one.
 
-    Percentiles are of one run. load_ms, first_run_ms, peak_memory_mb: a cold start in fresh processes.
+    Percentiles are of one run: those above the median need samples that are. load_ms, first_run_ms, peak_memory_mb: a cold start in fresh processes.
     parts_ms: medians of a run's parts (see `parts`), where the engine tells them.
     """
 

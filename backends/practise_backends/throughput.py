@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from practise_backends.errors import MeasureError
+from practise_backends.errors import CompileError, MeasureError
+from practise_backends.feeds import for_shapes
 from practise_backends.intervals import typical_ms
 from practise_backends.network import fixed_batch
 from practise_backends.sessions import Candidate, measure, opened
@@ -19,6 +20,8 @@ from practise_backends.terms import (
     Throughput,
     Timings,
 )
+
+_FIXED = "the network was exported with a fixed batch of {}; export it with a dynamic batch"
 
 Files = Mapping[str, Path | bytes]
 
@@ -34,8 +37,8 @@ def measure_throughput(
 
     bench: its conditions but for batch and threads; its patience is of one point, and its `sessions` are opened
     of each network. The first dimension of every shape that it names is the batch.
-    A batch that a network cannot take is refused with the reason. Engines of one point are closed before the
-    next is opened.
+    A batch that a network cannot take is refused with the reason, and so is a point that cannot be measured: the
+    others are not lost for it. Engines of one point are closed before the next is opened.
     Raises: MeasureError where a batch or a number of threads is not positive; CompileError where a network
     does not load.
     """
@@ -52,13 +55,19 @@ def measure_throughput(
         fitting = {name: file for name, file in files.items() if fixed[name] in (None, conditions.batch)}
         part = None if progress is None else _Part(whole=progress, at=at, of=len(points), where=conditions)
         shapes = {name: (conditions.batch, *shape[1:]) for name, shape in bench.shapes.items()}
-        here = replace(bench, conditions=conditions, shapes=shapes)
-        timings = _measure_point(fitting, here, part) if fitting else None
+        backend = for_shapes(bench.backend, shapes)
+        here = replace(bench, backend=backend, conditions=conditions, shapes=shapes)
+        refused = {name: _FIXED.format(fixed[name]) for name in files if name not in fitting}
+        timings = None
+        try:
+            timings = _measure_point(fitting, here, part) if fitting else None
+        except (CompileError, MeasureError) as error:
+            refused |= dict.fromkeys(fitting, error.message)
         for name in files:
             if timings is not None and name in fitting:
                 found.append(_measured(timings, name, bench.patience.confidence))
             else:
-                found.append(_refused(name, fixed[name], conditions))
+                found.append(_refused(name, refused[name], conditions))
     return tuple(found)
 
 
@@ -114,13 +123,13 @@ def _measured(timings: Timings, name: str, confidence: float) -> Throughput:
     )
 
 
-def _refused(name: str, fixed: int | None, conditions: Conditions) -> Throughput:
-    """A batch that the network was not exported for."""
+def _refused(name: str, why: str, conditions: Conditions) -> Throughput:
+    """A point that this network was not measured at."""
     return Throughput(
         engine=name,
         batch=conditions.batch,
         threads=conditions.threads,
         latency_ms=None,
         images_per_s=None,
-        refused=f"the network was exported with a fixed batch of {fixed}; export it with a dynamic batch",
+        refused=why,
     )

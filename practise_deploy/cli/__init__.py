@@ -27,15 +27,13 @@ def main() -> None:
         code = _refuse(error.message, error.remedy, error.exit_code)
     except KeyboardInterrupt:
         code = _interrupted()
-    except BrokenPipeError:
-        code = 0
     except Exception as error:
         code = _of_a_library(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _of_a_library(error: Exception) -> int:
-    """Usage errors of the command line and errors of the device half; anything else is a bug of ours and raised."""
+    """Usage errors of the command line, errors of the device half and of files; anything else is a bug of ours and raised."""
     from practise_backends.errors import BackendError
 
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -45,6 +43,8 @@ def _of_a_library(error: Exception) -> int:
         return _refuse(error.format_message(), "practise-deploy --help lists commands and options", 2)
     if isinstance(error, BackendError):
         return _refuse(error.message, error.remedy, error.exit_code)
+    if isinstance(error, OSError) and error.filename:
+        return _refuse(f"{error.filename}: {error.strerror}", "check the path and its permissions", 3)
     if type(error).__name__ == "Abort":
         return _interrupted()
     if type(error).__name__ == "Exit":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
+from practise_backends.result import put
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
@@ -34,7 +36,7 @@ _QUIET = Parameter("quiet", QUIET, False)
 
 def is_target(name: str | None) -> bool:
     """Whether this names a network's file or a folder, rather than a network to be loaded."""
-    return name is not None and (name.lower().endswith(_NETWORKS) or Path(name).is_dir())
+    return name is not None and (name.lower().endswith(_NETWORKS) or os.path.isdir(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +116,11 @@ def _compare(given: Given) -> int:
         options = replace(options, **_as_built(given["before"], said))
     with _our_errors(), screen.progress("Measuring both") as progress:
         found, requirement = compare_files(before, after, options, progress)
-    with contextlib.suppress(BrokenPipeError):  # a reader who has gone away does not change the exit code
-        if options.json:
-            print(to_json(found, requirement=requirement))
-        else:
-            screen.show_comparison(found)
-            screen.show_requirement(requirement)
+    if options.json:
+        put(to_json(found, requirement=requirement))
+    else:
+        screen.show_comparison(found)
+        screen.show_requirement(requirement)
     return 0 if requirement.kept else 1
 
 
@@ -127,16 +128,16 @@ def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
     """The two networks: a run stands for its model.onnx, alone for its original.onnx against that."""
     if second is not None:
         return _network(first), _network(second)
-    if not first.is_dir():
+    if not os.path.isdir(first):
         raise InputError("there is nothing to compare with", remedy="name a second file, or a run folder alone")
     return _network(first, _ORIGINAL), _network(first)
 
 
 def _network(path: Path, name: str = _MODEL) -> Path:
     """A file itself, or a run's file of that name."""
-    file = path / name if path.is_dir() else path
-    if not file.is_file():
-        inside = path.is_dir()
+    inside = os.path.isdir(path)  # which tells of a name that no folder takes that it is not there
+    file = path / name if inside else path
+    if not os.path.isfile(file):
         raise InputError(
             f"{path} holds no {name}" if inside else f"no such file: {path}",
             remedy="give the folder of a finished build, or an ONNX file" if inside else "check the path",
@@ -166,7 +167,7 @@ def _show_benchmark(screen: Screen, found: Benchmark, *, as_json: bool) -> None:
     from practise_backends.documents import to_json
 
     if as_json:
-        print(to_json(found))
+        put(to_json(found))
     else:
         screen.show_benchmark(found)
 
@@ -239,9 +240,9 @@ def _report(given: Given) -> int:
     write_atomically(page, html)
     write_atomically(beside, markdown)
     if given["json"]:
-        print(json.dumps({"schema": 1, "html": str(page), "markdown": str(beside), "runs": list(found)}, indent=1))
+        put(json.dumps({"schema": 1, "html": str(page), "markdown": str(beside), "runs": list(found)}, indent=1))
     elif not given["quiet"]:
-        print(page, beside, sep="\n")
+        put(f"{page}\n{beside}")
     return 0
 
 
@@ -264,11 +265,11 @@ def _doctor(given: Given) -> int:
     with screen.progress("Looking at the machine") as progress:
         checkup = examine(given["backend"], progress=progress)
     if given["json"]:
-        print(to_json(checkup))
+        put(to_json(checkup))
     elif sys.stdout.isatty():
         screen.show_checkup(checkup)
     elif not given["quiet"]:
-        print(render(checkup), end="")
+        put(render(checkup))
     return exit_code(checkup)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def in_its_run(own: Given, asked: Given) -> tuple[Given, Given]:
     if "latency_table" in asked:
         raise InputError("a kit measures a latency table, and takes none", remedy="leave --latency-table out")
     named = own["network"]
-    if named is None or not Path(named).is_dir() or _means_the_embedded(Path(named)):
+    if named is None or not os.path.isdir(named) or _means_the_embedded(Path(named)):
         return own, asked
     if "out" in asked and Path(asked["out"]).resolve() != Path(named).resolve():
         raise InputError(

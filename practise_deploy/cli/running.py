@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from practise_backends.result import put
 from practise_deploy.cli import kits
 from practise_deploy.cli.app import Given
 from practise_deploy.cli.stage import Stage
@@ -54,9 +55,9 @@ def run_stage(stage: Stage, own: Given, given: Given, extra: Given) -> int:
     if not stage.in_run:
         return _emit(stage, build, console, own)
     with run.locked(), _settings_of(run, settings):
-        code = _emit(stage, build, console, own)
-        stage.keep(build, extra)
-        return code
+        with contextlib.redirect_stdout(sys.stderr):
+            stage.keep(build, extra)
+        return _emit(stage, build, console, own)
 
 
 @contextlib.contextmanager
@@ -84,7 +85,7 @@ def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> 
     if own["json"]:
         from practise_deploy.store import to_json
 
-        print(to_json(found) if not isinstance(found, dict) else json.dumps(found, indent=1))
+        put(to_json(found) if not isinstance(found, dict) else json.dumps(found, indent=1))
     elif not own["quiet"]:
         stage.show(console, build)
     return stage.code(build)

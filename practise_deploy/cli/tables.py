@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from practise_backends.result import put
 from practise_deploy.cli.app import Given, Parameter
 from practise_deploy.cli.files import OverFiles
 from practise_deploy.errors import InputError
@@ -20,7 +21,7 @@ _DIFF = "compare two tables instead of measuring one"
 
 def keep(build: Build, extra: Given) -> None:
     """Write the table where --output says."""
-    from practise_deploy.latency_table import write_table
+    from practise_deploy.latency_table import check_place, write_table
 
     if extra["output"] is not None:
         if build.settings.latency_table is not None:
@@ -28,6 +29,7 @@ def keep(build: Build, extra: Given) -> None:
                 "--output writes a table that was measured; --latency-table reads one",
                 remedy="copy the table and the .npz beside it",
             )
+        check_place(extra["output"])
         write_table(build.latency, extra["output"])
 
 
@@ -47,7 +49,7 @@ def _diff(own: Given, settings: Given, extra: Given) -> int:
         )
     found = diff_tables(*(read_table(path) for path in extra["diff"]))
     if own["json"]:
-        print(to_json(found))
+        put(to_json(found))
     else:
         Console(quiet=own["quiet"]).show_table_diff(found)
     return 0

@@ -28,16 +28,16 @@ from practise_deploy.terms import Release
 
 _NOT_TOLD = "not measured here"
 _NOT_READ = "this platform does not tell"
-_FEW = "too few samples"
+_UNTOLD = "not told by these samples"
 
 
 def bench(found: Comparison) -> Table:
     """The engines' figures side by side, one engine a column."""
     figures = found.engines
     rows = (
-        ("p50, ms", *(interval(one.p50_ms, absent=_FEW) for one in figures)),
-        ("p90, ms", *(interval(one.p90_ms, absent=_FEW) for one in figures)),
-        ("p99, ms", *(interval(one.p99_ms, absent=_FEW) for one in figures)),
+        ("p50, ms", *(interval(one.p50_ms, absent=_UNTOLD) for one in figures)),
+        ("p90, ms", *(interval(one.p90_ms, absent=_UNTOLD) for one in figures)),
+        ("p99, ms", *(interval(one.p99_ms, absent=_UNTOLD) for one in figures)),
         ("Throughput, images/s", *(number(one.throughput_per_s) for one in figures)),
         ("Load, ms", *(quantity(one.load_ms, "", absent=_NOT_TOLD) for one in figures)),
         ("First run, ms", *(quantity(one.first_run_ms, "", absent=_NOT_TOLD) for one in figures)),

@@ -48,6 +48,10 @@ def _measured(plan: Plan, bench: Comparison) -> list[str]:
 
 def _predicted(plan: Plan) -> list[str]:
     found = plan.predicted_percent
+    if found.low <= 0:
+        return [
+            f"the predicted reduction on {plan.device}, {found.low:.1f} to {found.high:.1f}%, does not exclude none"
+        ]
     if plan.target_percent is not None and found.low < plan.target_percent:
         return [
             f"asked for {plan.target_percent:.1f}% less latency on {plan.device}; predicted {found.estimate:.1f}%, "

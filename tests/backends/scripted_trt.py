@@ -28,9 +28,10 @@ class Logger:
 
 @dataclass
 class Script:
-    """What the scripted device does. loads: whether engines deserialise; takes: the largest batch; starts: runs so far."""
+    """What the scripted device does. loads: whether engines deserialise; has_room: for a context of one; takes: the largest batch; starts: runs so far."""
 
     loads: bool = True
+    has_room: bool = True
     takes: int = 8
     accepts: bool = True
     dtype: DataType = DataType.FLOAT
@@ -77,10 +78,10 @@ class Engine:
     def get_tensor_mode(self, name: str) -> Mode:
         return Mode.INPUT if name == "x" else Mode.OUTPUT
 
-    def create_execution_context(self, config: Any = None) -> Context:
+    def create_execution_context(self, config: Any = None) -> Context | None:
         if config is not None:
             self._script.strategies.append(config.cuda_graph_strategy)
-        return Context(self._script)
+        return Context(self._script) if self._script.has_room else None
 
     def create_runtime_config(self) -> Any:
         return SimpleNamespace(cuda_graph_strategy=None)

@@ -129,6 +129,25 @@ class TestCompare:
         problem = root.find(".//testcase/error")
         assert problem is not None and "absent.onnx" in problem.get("message", "")
 
+    def test_comparison_that_ends_otherwise_leaves_no_earlier_success(
+        self, slow_and_fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        report = tmp_path / "a.xml"
+        monkeypatch.setattr("practise_backends.commands.compare", interrupted)
+        assert main(["compare", *slow_and_fast, "--junit", str(report)]) == 130
+        assert ElementTree.parse(report).getroot().get("errors") == "1"
+
+    @pytest.mark.parametrize("words", [["compare", "{long}", "{long}"], ["bench", "{long}"], ["{long}"]])
+    def test_name_that_no_folder_takes_is_said(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        try:
+            code = main([word.format(long=f"{'a' * 300}.onnx") for word in words])
+        except SystemExit as left:
+            code = left.code
+        assert code == 2 and "Traceback" not in capsys.readouterr().err
+
     def test_place_that_cannot_be_written_is_said(
         self, slow_and_fast: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from practise_backends import compare as module
 from practise_backends.compare import NEW, compare, verdict_of
+from practise_backends.errors import MeasureError
 from practise_backends.fake import FakeBackend, FakeEngine, Script, ScriptedClock, noisy, spiking, steady
 from practise_backends.footprint import Footprint
 from practise_backends.intervals import ORIGINAL
@@ -124,6 +125,21 @@ def test_cold_start_is_measured_on_onnxruntime_where_it_is_asked_for(
     new = compare(*device.files, bench, footprint=footprint).engines[1]
     expected = (7.0, 2.0, 120.0) if footprint else (None, None, None)
     assert (new.load_ms, new.first_run_ms, new.peak_memory_mb) == expected
+
+
+def test_cold_start_that_fails_is_a_note_and_loses_nothing(
+    make_network: NetworkMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, conditions: Conditions, shapes: object) -> Footprint:
+        raise MeasureError("the cold start failed: it ended with status -9")
+
+    monkeypatch.setattr(module, "cold_start", killed)
+    device = Rig(make_network, tmp_path, [steady(10.0)] * 2, [steady(8.0)] * 2)
+    device.backend.name = "ort"
+    bench = Bench(backend=device.backend, conditions=Conditions(), patience=dataclasses.replace(PATIENCE, sessions=2))
+    found = compare(*device.files, bench)
+    assert found.speedup.estimate == pytest.approx(1.25) and found.engines[1].load_ms is None
+    assert f"{NEW}: the cold start failed: it ended with status -9" in found.notes
 
 
 def test_percentile_that_the_sample_cannot_bound_is_not_told(rig: Make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import signal
@@ -126,6 +127,12 @@ class TestScenarios:
         assert set(engine.batches) == {4}
         assert int(found.settings["samples"]) == 4 * found.queries
         assert found.settings["query"] == "one run"
+
+    def test_batch_of_a_scenario_takes_the_place_of_a_named_shapes(self) -> None:
+        engine = SleepingEngine((TensorSpec(name="image", shape=(-1, -1), dtype="float32"),))
+        options = dataclasses.replace(SHORT, shapes={"image": (1, 3)})
+        run_one(engine, "MultiStream", options)
+        assert set(engine.batches) == {4}
 
     def test_multi_stream_takes_samples_one_by_one_where_the_batch_is_fixed(self) -> None:
         engine = SleepingEngine(FIXED)

@@ -212,6 +212,8 @@ def test_runs_shorter_than_100_us_are_measured_in_bursts() -> None:
     warm_passes = engines["long"][0].timed - 40
     assert engines["short"][0].timed == warm_passes + 40 * 10
     assert timings.rounds_ms == pytest.approx(np.tile([0.01, 1.0], (40, 1)))
+    assert timings.runs_a_sample == (10, 1)
+    assert any(note.startswith("short (10 runs): a run is so short") for note in timings.notes)
 
 
 def test_an_engine_takes_its_own_inputs_from_shared_feeds() -> None:

@@ -13,7 +13,7 @@ from practise_backends import sessions
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.fake import FakeBackend, FakeEngine, steady
 from practise_backends.intervals import ORIGINAL
-from practise_backends.sessions import Candidate, available_memory, measure, opened
+from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.terms import Artifact, Bench, Conditions, Patience
 
 NetworkMaker = Callable[..., onnx.ModelProto]
@@ -247,13 +247,3 @@ def test_weights_in_a_file_beside_the_network_count(
     enough = 2 * 3 * 4 * (heavy + light)
     assert opened_with(enough, whole, monkeypatch) == ({ORIGINAL: 4}, ())
     assert opened_with(enough - 1, whole, monkeypatch)[0] == {ORIGINAL: 3}
-
-
-def test_free_memory_is_what_the_system_says(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    file = tmp_path / "proc/meminfo"
-    file.write_text("MemTotal:       8000 kB\nMemAvailable:   2048 kB\nBuffers: 1 kB\n")
-    assert available_memory(tmp_path) == 2 * 2**20
-    file.write_text("MemTotal:       8000 kB\n")
-    assert available_memory(tmp_path) is None
-    assert available_memory(tmp_path / "nowhere") is None

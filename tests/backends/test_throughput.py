@@ -91,6 +91,18 @@ def test_a_batch_that_a_network_cannot_take_is_refused_with_the_reason(files: di
     assert refused[0].refused == ("the network was exported with a fixed batch of 2; export it with a dynamic batch")
 
 
+def test_a_point_that_cannot_be_measured_is_refused_with_the_reason(files: dict[str, bytes]) -> None:
+    class Stubborn(FakeBackend):
+        def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
+            if conditions.batch == 2:
+                raise MeasureError("it cannot be reshaped")
+            return super().open(artifact, conditions)
+
+    backend = Stubborn(script=lambda artifact: steady(2.0))
+    found = measure_throughput({"original": files["original"]}, stand(backend), (1, 2, 4), (1,))
+    assert [(one.batch, one.refused) for one in found] == [(1, ""), (2, "it cannot be reshaped"), (4, "")]
+
+
 def test_a_network_that_is_refused_is_not_opened(files: dict[str, bytes]) -> None:
     backend = NotingBackend()
     measure_throughput({"fixed": files["fixed"]}, stand(backend), [1], [1])

@@ -65,7 +65,7 @@ def test_short_engine_is_enqueued_several_times_between_two_events() -> None:
     assert engine.time_once(feeds) == pytest.approx(0.03)
     before = script.starts
     assert engine.time_once(feeds) == pytest.approx(0.03)
-    assert script.starts - before == 4  # 100 us hold three and a third of 30 us
+    assert script.starts - before == 4 == engine.runs_a_timing  # 100 us hold three and a third of 30 us
 
 
 def test_parts_of_a_run_are_told_apart() -> None:
@@ -143,6 +143,13 @@ def test_engine_of_another_device_is_told_with_tensorrts_words() -> None:
     with pytest.raises(DeviceUnavailable, match="Version tag does not match") as found:
         opened(script, ScriptedCuda(script))
     assert "build it again from its ONNX file" in found.value.remedy and found.value.exit_code == 3
+
+
+def test_device_without_room_for_the_engine_is_told() -> None:
+    script = Script(has_room=False)
+    with pytest.raises(DeviceUnavailable, match="the device cannot run it") as found:
+        opened(script, ScriptedCuda(script))
+    assert "--sessions" in found.value.remedy and found.value.exit_code == 3
 
 
 def test_types_that_numpy_lacks_are_refused() -> None:

@@ -183,7 +183,7 @@ def test_partial_result_is_gone_once_the_step_is_whole(tmp_path: Path):
     assert not run.partial("score").exists()
 
 
-def test_written_file_is_whole_readable_by_others_and_alone(tmp_path: Path):
+def test_written_file_is_whole_and_alone(tmp_path: Path):
     path = tmp_path / "new" / "a.txt"
     write_atomically(path, "one")
     write_atomically(path, b"two")

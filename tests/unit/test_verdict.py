@@ -153,6 +153,13 @@ def test_target_on_another_device_is_judged_by_the_bad_end_of_its_prediction(tar
     assert verdict.reasons == ((said,) if code else ())
 
 
+def test_prediction_for_another_device_that_may_be_no_saving_breaks_the_promise():
+    plan = dataclasses.replace(away(None), predicted_percent=interval(0.3, -2.0, 2.6))
+    verdict = judge(plan, SOUND, bench(1.3, 1.25, 1.35), None)
+    assert verdict.exit_code == 1
+    assert verdict.reasons == ("the predicted reduction on a board, -2.0 to 2.6%, does not exclude none",)
+
+
 def test_speed_here_neither_keeps_nor_breaks_a_promise_about_another_device():
     assert judge(away(19.0), SOUND, bench(0.8, 0.7, 0.9), None).kept
     assert not judge(away(22.0), SOUND, bench(3.0, 2.9, 3.1), None).kept

@@ -83,6 +83,11 @@ class TensorRtEngine:
             self._end_to_end() if self._conditions.clock == "end_to_end" else self._compute(self._in_a_pair)
         )
 
+    @property
+    def runs_a_timing(self) -> int:
+        """Of how many runs `time_once` gives the mean."""
+        return 1 if self._conditions.clock == "end_to_end" else self._in_a_pair
+
     def parts_once(self, tensors: Tensors) -> Parts:
         """The milliseconds of one run, taken apart."""
         if tensors is not self._fed:
@@ -183,9 +188,20 @@ def _deserialised(runtime: Any, provider: Provider, artifact: Artifact) -> Any:
 
 def _context(engine: Any, provider: Provider, conditions: Conditions) -> Any:
     """An execution context; where the runtime captures graphs itself, it is told whether to."""
-    if not provider.graphs_by_itself:
-        return engine.create_execution_context()
-    strategy = provider.module.CudaGraphStrategy
-    config = engine.create_runtime_config()
-    config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if conditions.cuda_graph else strategy.DISABLED
-    return engine.create_execution_context(config)
+    with listening(provider) as heard:
+        if provider.graphs_by_itself:
+            strategy = provider.module.CudaGraphStrategy
+            config = engine.create_runtime_config()
+            config.cuda_graph_strategy = (
+                strategy.WHOLE_GRAPH_CAPTURE if conditions.cuda_graph else strategy.DISABLED
+            )
+            context = engine.create_execution_context(config)
+        else:
+            context = engine.create_execution_context()
+    if context is None:
+        said = " ".join(" ".join(heard.errors).split()) or "it does not say why"
+        raise DeviceUnavailable(
+            f"the engine loads, but the device cannot run it: {said}",
+            remedy="free memory of the GPU, or open fewer sessions (--sessions)",
+        )
+    return context
