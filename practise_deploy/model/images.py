@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -14,13 +13,21 @@ from torchvision.transforms import v2
 
 from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError
-from practise_deploy.model.reading import MODES, Listing, Reader, channels_first, list_images, read_npz
+from practise_deploy.model.labels import labels_of
+from practise_deploy.model.reading import MODES, Reader, channels_first, list_images, read_npz
 from practise_deploy.settings import EMBEDDED, Settings
 from practise_deploy.terms import DataFacts, NetworkFacts, Preprocessing
 
 LEAST = 8
+_MOST_NORMALISED = 16.0
+"""Images normalised by their own mean and deviation lie within a few units."""
 FEW, FOLDS = 200, 5
 """Fewer images are judged in turns, and in how many."""
+
+
+def _sha256(pixels: Tensor) -> hashlib._Hash:
+    """Of their bytes, without a copy of them."""
+    return hashlib.sha256(pixels.contiguous().numpy().data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Images:
 
     def digest(self) -> str:
         """sha256 of pixels and labels."""
-        total = hashlib.sha256(self.pixels.numpy().tobytes())
+        total = _sha256(self.pixels)
         total.update(b"" if self.labels is None else self.labels.numpy().tobytes())
         return total.hexdigest()
 
@@ -67,7 +74,7 @@ class FitImages(Images):
 
     def digest(self) -> str:
         """sha256 of the pixels."""
-        return hashlib.sha256(self.pixels.numpy().tobytes()).hexdigest()
+        return _sha256(self.pixels).hexdigest()
 
     def to(self, device: torch.device) -> FitImages:
         """The same, where they are to be normalised and computed with."""
@@ -159,7 +166,7 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
     order = np.random.default_rng(settings.seed)
     listing = list_images(settings.data)
     notes: list[str] = []
-    labels = _labels(listing, settings, network, notes)
+    labels = labels_of(listing, settings, network, notes)
     mixed = order.permutation(len(listing))
     held = [] if settings.eval else list(mixed[: max(4, round(len(mixed) * settings.held_out_percent / 100))])
     fit = list(mixed[len(held) :])[: settings.fit_images]
@@ -174,24 +181,36 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
     fit_images = FitImages(*read(listing, labels, sorted(fit)), network.preprocessing)
     if settings.eval:
         test = list_images(settings.eval)
-        truth = _labels(test, settings, network, notes, required=True)
+        truth = labels_of(test, settings, network, notes, required=True)
         held_out = HeldOutImages(*read(test, truth, range(len(test))), network.preprocessing)
     else:
         held_out = HeldOutImages(*read(listing, labels, sorted(held)), network.preprocessing)
     if settings.fit_images is not None and len(mixed) - len(held) > settings.fit_images:
         notes.append(f"{settings.fit_images} of {len(mixed) - len(held)} images are used to fit (--fit-images)")
-    if fit_images.pixels.is_floating_point() and fit_images.pixels.min() >= 0 and fit_images.pixels.max() <= 1:
-        notes.append(
-            "the images are numbers from 0 to 1 and taken as normalised, as all floats are; give raw ones as uint8"
-        )
+    notes += [note for images in (fit_images, held_out) if (note := _doubt(images))]
+    if fit_images.pixels.dtype != held_out.pixels.dtype:
+        kinds = {True: "floats, taken as normalised", False: "bytes, which are normalised here"}
+        of_fit, of_test = (kinds[images.pixels.is_floating_point()] for images in (fit_images, held_out))
+        notes.append(f"the images to fit are {of_fit}; those held out are {of_test}")
     fit_images = _apart(fit_images, held_out, notes)
     return _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
 
 
+def _doubt(images: Images) -> str:
+    """What floats that look raw are said to be."""
+    if not images.pixels.is_floating_point() or not len(images):
+        return ""
+    low, high = float(images.pixels.min()), float(images.pixels.max())
+    if low < 0 or 1 < high <= _MOST_NORMALISED:
+        return ""
+    span = "0 to 1" if high <= 1 else f"{low:g} to {high:g}"
+    return f"the images are numbers from {span} and taken as normalised, as all floats are; give raw ones as uint8"
+
+
 def _apart(fit: FitImages, held_out: HeldOutImages, notes: list[str]) -> FitImages:
     """The images to fit without those that are held out too, pixel by pixel."""
-    known = {image.numpy().tobytes() for image in held_out.pixels}
-    fresh = [place for place, image in enumerate(fit.pixels) if image.numpy().tobytes() not in known]
+    known = {_sha256(image).digest() for image in held_out.pixels}
+    fresh = [place for place, image in enumerate(fit.pixels) if _sha256(image).digest() not in known]
     if len(fresh) == len(fit):
         return fit
     notes.append(f"{len(fit) - len(fresh)} images are held out for verification too, and are not used to fit")
@@ -238,49 +257,6 @@ def _embedded(settings: Settings, preprocessing: Preprocessing) -> TinySet:
         preprocessing,
     )
     return _tiny_set(fit, held_out, "embedded digits", (), ())
-
-
-def _labels(
-    listing: Listing, settings: Settings, network: NetworkFacts, notes: list[str], *, required: bool = False
-) -> list[int] | None:
-    """Class numbers of the network's outputs, where the images' classes can be matched to them."""
-    where = settings.eval if required else settings.data
-    if listing.classes is None:
-        if required:
-            raise InputError(
-                f"{where} has no labels",
-                remedy="one folder per class, a list file with labels, or an .npz with 'labels'",
-            )
-        return None
-    index = _class_index(sorted({str(name) for name in listing.classes}), settings, network, notes)
-    if index is None:
-        problem = f"the class names in {where} cannot be matched to the network's {network.output_classes} outputs"
-        if required:
-            raise InputError(problem, remedy="give the outputs' names in order, one a line, with --classes")
-        notes.append(f"{problem}: the labels are not used (see --classes)")
-        return None
-    return [index[str(name)] for name in listing.classes]
-
-
-def _class_index(
-    names: list[str], settings: Settings, network: NetworkFacts, notes: list[str]
-) -> dict[str, int] | None:
-    """Names of outputs from --classes, numbers, WordNet ids of ImageNet-1k, or as many folders as outputs."""
-    outputs = network.output_classes or 0
-    if settings.classes is not None:
-        try:
-            known = settings.classes.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {settings.classes}: {error}") from None
-        known = [line.strip() for line in known if line.strip()]
-    elif all(name.lstrip("-").isdigit() for name in names):  # numbers are the outputs' own, or nothing
-        return {name: int(name) for name in names} if all(0 <= int(name) < outputs for name in names) else None
-    elif outputs == 1000 and all(name[0] == "n" and name[1:].isdigit() and len(name) == 9 for name in names):
-        known = (Path(__file__).parent / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
-    else:
-        known = names if len(names) == outputs else []
-        notes += ["class names were matched to the outputs in alphabetical order (see --classes)"] if known else []
-    return {name: known.index(name) for name in names} if set(names) <= set(known) else None
 
 
 def augmenter(preprocessing: Preprocessing) -> v2.Transform:

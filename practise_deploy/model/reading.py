@@ -150,15 +150,17 @@ class Reader:
     def __call__(
         self, listing: Listing, labels: list[int] | None, which: Sequence[int] | range
     ) -> tuple[Tensor, Tensor | None]:
-        pixels, kept = [], []
+        shape = (len(which), self.preprocessing.channels, *self.preprocessing.size)
+        is_float = listing.array is not None and listing.array.dtype.kind == "f"
+        pixels = torch.empty(shape, dtype=torch.float32 if is_float else torch.uint8)
+        kept: list[int] = []
         for index in which:
             image = self._array(listing.array[index]) if listing.array is not None else self._file(listing.files[index])
             if image is not None:
-                pixels.append(image)
+                pixels[len(kept)] = image
                 kept.append(index)
-        shape = (0, self.preprocessing.channels, *self.preprocessing.size)
         truth = None if labels is None else torch.tensor([labels[index] for index in kept], dtype=torch.int64)
-        return torch.stack(pixels) if pixels else torch.empty(shape, dtype=torch.uint8), truth
+        return pixels if len(kept) == len(which) else pixels[: len(kept)].clone(), truth
 
     def _file(self, path: Path) -> Tensor | None:
         if self.preprocessing.channels not in (1, 3):

@@ -76,6 +76,12 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
 
     if name not in models.list_models():
         raise InputError(f"torchvision has no network '{name}'", remedy=_near(name, models.list_models()))
+    if name.startswith("quantized_"):
+        plain = name.removeprefix("quantized_")
+        raise InputError(
+            f"torchvision:{name} is quantised already, and cannot be fitted",
+            remedy=f"give torchvision:{plain}, and --precision int8 to ship it so",
+        )
     default = models.get_model_weights(name).DEFAULT
     made = default.transforms()
     config = (
@@ -89,7 +95,10 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
         if hasattr(made, "crop_size")
         else {}
     )
-    module = _fetch(lambda: models.get_model(name, weights=default if pretrained else None), name)
+    given: dict[str, Any] = {"weights": default if pretrained else None}
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        given["weights_backbone"] = None  # the whole network's weights hold those; without any, none are wanted
+    module = _fetch(lambda: models.get_model(name, **given), name)
     return module, config, f"torchvision {default}" if pretrained else "random"
 
 

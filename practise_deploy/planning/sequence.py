@@ -48,20 +48,20 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
     with torch.no_grad():
         start = _Judged(lesson, dropped, folds)
         first = start.judged()
-        courses = []
-        for number, way in enumerate(COURSES):
-            course = start.branched()
-            count = len(course.sites)
+        count, ended = len(start.sites), []
+        ways = COURSES if count else COURSES[:1]  # all alike where there is nothing to solve
+        for number, way in enumerate(ways):
 
-            def tell(done: int, number: int = number, way: str = way, count: int = count) -> None:
-                progress.advance(number + done / max(1, count), len(COURSES) + 1, way)
+            def tell(done: int, number: int = number, way: str = way) -> None:
+                progress.advance(number + done / max(1, count), len(ways) + 1, way)
 
-            courses.append((*course.settled(way, first, tell), course, way))
-        choices, last, course, way = min(courses, key=lambda each: comparable(each[1]))
-        told = {name: errors for _, errors, _, name in courses}
-        judged = course.chains[0] if lesson.quick else None
-        del start, course, courses  # and with them all that they keep of their images
-        progress.advance(len(COURSES), len(COURSES) + 1, "" if judged else "fitting all images")
+            course = start if way == ways[-1] else start.branched()
+            ended.append((*course.settled(way, first, tell), course.chains[0] if lesson.quick else None, way))
+            del course
+        choices, last, judged, way = min(ended, key=lambda each: comparable(each[1]))
+        told = {name: errors for _, errors, _, name in ended}
+        del start, ended  # and with them all that they keep of their images
+        progress.advance(len(ways), len(ways) + 1, "" if judged else "fitting all images")
         chain, refused = (judged, ()) if judged else _fitted(lesson, dropped, choices)
         absorb(chain.student)
     return Student(

@@ -86,8 +86,30 @@ def test_wordnet_folders_are_numbered_as_in_imagenet(tmp_path: Path):
 def test_names_of_classes_come_from_the_file_in_the_order_of_the_outputs(tmp_path: Path):
     numbered(tmp_path / "d" / "cat", 8), numbered(tmp_path / "d" / "ant", 8)
     (tmp_path / "names.txt").write_text("cat\ndog\nant\n")
-    tiny = load_images(settings(tmp_path / "d", classes=tmp_path / "names.txt"), facts())
+    tiny = load_images(settings(tmp_path / "d", classes=tmp_path / "names.txt"), facts(outputs=3))
     assert set(tiny.fit.labels.tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("background\ncat\ndog\nant\n", "names 4 outputs, the network has 3"),
+        ("cat\nant\n", "names 2 outputs, the network has 3"),
+        ("cat\nant\ncat\n", "names 'cat' 2 times"),
+    ],
+)
+def test_names_of_classes_that_do_not_fit_the_network_are_refused(tmp_path: Path, names: str, said: str):
+    numbered(tmp_path / "d" / "cat", 8), numbered(tmp_path / "d" / "ant", 8)
+    (tmp_path / "names.txt").write_text(names)
+    with pytest.raises(InputError, match=said):
+        load_images(settings(tmp_path / "d", classes=tmp_path / "names.txt"), facts(outputs=3))
+
+
+def test_output_without_a_name_is_an_empty_line(tmp_path: Path):
+    numbered(tmp_path / "d" / "cat", 8), numbered(tmp_path / "d" / "ant", 8)
+    (tmp_path / "names.txt").write_text("\ncat\nant\n")
+    tiny = load_images(settings(tmp_path / "d", classes=tmp_path / "names.txt"), facts(outputs=3))
+    assert set(tiny.fit.labels.tolist()) == {1, 2}
 
 
 def test_as_many_folders_as_outputs_are_numbered_by_name(tmp_path: Path):
@@ -210,3 +232,27 @@ def test_some_images_are_a_random_part_in_its_order(tmp_path: Path):
     assert len(some) == 8 and numbers(some) == sorted(set(numbers(some))) and numbers(some) != numbers(whole)[:8]
     assert torch.equal(some.pixels, whole.some(8, 0).pixels) and not torch.equal(some.pixels, whole.some(8, 1).pixels)
     assert whole.some(100, 0) is whole
+
+
+@pytest.mark.parametrize(("most", "span"), [(1.0, "0 to 1"), (255.0, "0 to 255")])
+@pytest.mark.parametrize("of", ["data", "eval"])
+def test_floats_that_look_raw_are_doubted_wherever_they_are(tmp_path: Path, most: float, span: str, of: str):
+    rng = np.random.default_rng(0)
+    normalised, raw = rng.normal(size=(16, 3, 16, 16)), rng.uniform(0, most, size=(16, 3, 16, 16))
+    raw[0, 0, 0, :2] = (0, most)
+    labels = np.arange(16) % 10
+    for name in ("data", "eval"):
+        images = (raw if name == of else normalised).astype(np.float32)
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=labels)
+    tiny = load_images(settings(tmp_path / "data.npz", eval=tmp_path / "eval.npz"), facts())
+    assert [note for note in tiny.facts.notes if "taken as normalised" in note] == [
+        f"the images are numbers from {span} and taken as normalised, as all floats are; give raw ones as uint8"
+    ]
+
+
+def test_bytes_beside_floats_are_told(tmp_path: Path):
+    rng, labels = np.random.default_rng(0), np.arange(16) % 10
+    np.savez(tmp_path / "fit.npz", images=rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8), labels=labels)
+    np.savez(tmp_path / "eval.npz", images=rng.normal(size=(16, 3, 16, 16)).astype(np.float32), labels=labels)
+    tiny = load_images(settings(tmp_path / "fit.npz", eval=tmp_path / "eval.npz"), facts())
+    assert any("to fit are bytes" in note and "held out are floats" in note for note in tiny.facts.notes)

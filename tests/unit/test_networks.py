@@ -11,6 +11,7 @@ import torch
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.networks import _preprocessing, fingerprint, load_network, structure_of
+from practise_deploy.model.sources import construct
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.settings import Settings
 
@@ -29,6 +30,7 @@ def load(network: str = TINY, **more):
         ("torchvision:resnet19", "did you mean resnet18"),
         ("resnet18", "torchvision:NAME"),
         ("torchvision:", "torchvision:NAME"),
+        ("torchvision:quantized_resnet18", "--precision int8"),
         ("nothing.py:make", ""),
         ("nothing.pt2", ""),
         (f"{NETWORKS}:tiny_resnett", "tiny_resnet"),
@@ -71,6 +73,15 @@ def test_weights_that_cannot_be_fetched_are_a_problem_of_the_environment(monkeyp
     with pytest.raises(EnvironmentProblem, match="could not be fetched") as error:
         load("torchvision:resnet18")
     assert "--weights" in error.value.remedy
+
+
+def test_structure_alone_fetches_no_backbone(monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    module, _, weights = construct(Settings(network="torchvision:lraspp_mobilenet_v3_large"), structure_only=True)
+    assert weights == "random" and sum(each.numel() for each in module.parameters()) > 1e6
 
 
 def test_embedded_network_is_the_default_and_knows_its_input():

@@ -1,0 +1,68 @@
+"""Labels: the classes of images, matched to the outputs of a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from practise_deploy.errors import InputError
+from practise_deploy.model.reading import Listing
+from practise_deploy.settings import Settings
+from practise_deploy.terms import NetworkFacts
+
+
+def labels_of(
+    listing: Listing, settings: Settings, network: NetworkFacts, notes: list[str], *, required: bool = False
+) -> list[int] | None:
+    """Class numbers of the network's outputs, where the images' classes can be matched to them.
+
+    Raises: InputError for a --classes that does not fit the network; where they are required, for want of a match.
+    """
+    where = settings.eval if required else settings.data
+    if listing.classes is None:
+        if required:
+            raise InputError(
+                f"{where} has no labels",
+                remedy="one folder per class, a list file with labels, or an .npz with 'labels'",
+            )
+        return None
+    index = _outputs_by_name(sorted({str(name) for name in listing.classes}), settings, network, notes)
+    if index is None:
+        problem = f"the class names in {where} cannot be matched to the network's {network.output_classes} outputs"
+        if required:
+            raise InputError(problem, remedy="give the outputs' names in order, one a line, with --classes")
+        notes.append(f"{problem}: the labels are not used (see --classes)")
+        return None
+    return [index[str(name)] for name in listing.classes]
+
+
+def _outputs_by_name(
+    names: list[str], settings: Settings, network: NetworkFacts, notes: list[str]
+) -> dict[str, int] | None:
+    """Names of outputs from --classes, numbers, WordNet ids of ImageNet-1k, or as many folders as outputs."""
+    outputs = network.output_classes or 0
+    if settings.classes is not None:
+        known = _named_outputs(settings.classes, outputs, names)
+    elif all(name.lstrip("-").isdigit() for name in names):  # numbers are the outputs' own, or nothing
+        return {name: int(name) for name in names} if all(0 <= int(name) < outputs for name in names) else None
+    elif outputs == 1000 and all(name[0] == "n" and name[1:].isdigit() and len(name) == 9 for name in names):
+        known = (Path(__file__).parent / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
+    else:
+        known = names if len(names) == outputs else []
+        notes += ["class names were matched to the outputs in alphabetical order (see --classes)"] if known else []
+    return {name: known.index(name) for name in names} if set(names) <= set(known) else None
+
+
+def _named_outputs(file: Path, outputs: int, names: list[str]) -> list[str]:
+    """The outputs' names, one a line; an empty line before the last name is an output without one."""
+    try:
+        known = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file}: {error}") from None
+    if len(known) != outputs:
+        raise InputError(
+            f"{file} names {len(known)} outputs, the network has {outputs}",
+            remedy="one line for each output, in their order; for one that has no name an empty line",
+        )
+    if double := next((name for name in names if known.count(name) > 1), None):
+        raise InputError(f"{file} names '{double}' {known.count(double)} times", remedy="give each output its own name")
+    return known
