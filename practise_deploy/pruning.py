@@ -14,7 +14,7 @@ from practise_deploy.kitting import Kitting
 from practise_deploy.latency_table import Wanted, check_table, read_table
 from practise_deploy.model.compute import exact, pick_device
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import pair_of
+from practise_deploy.model.pair import exits_in, pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning.choose import choose_blocks, out_of_reach
@@ -22,7 +22,7 @@ from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.latency import measure_block_latency, measure_reduction
 from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.scoring import measure_by_adaptors
-from practise_deploy.planning.sequence import errors_without, recover
+from practise_deploy.planning.sequence import errors_without, in_another_basis, recover
 from practise_deploy.planning.sets import choose_set
 from practise_deploy.store import arrays_digest, digest, to_json
 from practise_deploy.terms import Block, Plan, Recoverabilities, Student
@@ -149,7 +149,9 @@ class Pruning(Kitting):
         def compute() -> Student:
             student, feature = self.student_of(self.recovered), self.network.facts.feature
             teacher, device = self.network.traced, pick_device(self.settings.compute)
-            pair = pair_of(student, teacher, feature, self.dropped_blocks, blocks=self.blocks, device=device)
+            gone, otherwise = self.dropped_blocks, in_another_basis(student, self.recovered.choices)
+            exits = exits_in(student, self.blocks, gone, feature, otherwise)
+            pair = pair_of(student, teacher, feature, gone, exits=exits, device=device)
             partial = self.run.partial(f"finetune.{digest(key)[:12]}")
             with self.screen("Finetuning by feature mimicking") as progress, exact(self.settings.seed):
                 return finetune(pair, self.recovered, self.images.fit, schedule, progress, partial)

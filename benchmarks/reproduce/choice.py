@@ -122,7 +122,7 @@ class Study:
             load_weights(student, start.weights)
             own = feature_in(student, subject.feature, dropped)
             before = subject.judge(student, own, self.device)
-            pair = subject.pair(student, names, self.device)
+            pair = subject.pair(student, start, self.device)
             finetune(pair, start, self.images, self.schedule, Silent())
             after = subject.judge(student.eval(), own, self.device)
         assert start.relative is not None and start.divergence is not None

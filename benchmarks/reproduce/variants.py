@@ -128,6 +128,6 @@ def _descended(task: Task, start: Student, schedule: Schedule) -> fx.GraphModule
     student = drop_blocks(subject.teacher, subject.named(start.dropped))
     load_weights(student, start.weights)
     if schedule.steps:
-        pair = subject.pair(student, start.dropped, task.device)
+        pair = subject.pair(student, start, task.device)
         finetune(pair, start, task.lesson.images, schedule, Silent())
     return student.eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -83,14 +83,10 @@ def pair_of(
     feature: str,
     dropped: Sequence[Block],
     *,
-    blocks: Sequence[Block] = (),
+    exits: tuple[tuple[str, str], ...] = (),
     device: torch.device = _CPU,
 ) -> Pair:
-    """A student without these blocks beside its teacher.
-
-    feature: the teacher's. blocks: all of the teacher's, where the exits on the way should agree too.
-    """
-    exits = exits_in(student, blocks, dropped, feature) if blocks else ()
+    """A student without these blocks beside its teacher. feature: the teacher's. exits: as `exits_in` gives them."""
     return Pair(student, teacher, feature_in(student, feature, dropped), feature, device, exits)
 
 
@@ -114,19 +110,23 @@ def feature_in(student: fx.GraphModule, feature: str, dropped: Sequence[Block]) 
 
 
 def exits_in(
-    student: fx.GraphModule, blocks: Sequence[Block], dropped: Sequence[Block], feature: str
+    student: fx.GraphModule,
+    blocks: Sequence[Block],
+    dropped: Sequence[Block],
+    feature: str,
+    otherwise: Collection[str] = (),
 ) -> tuple[tuple[str, str], ...]:
     """The student's values between a cut and the features that end a block, and the teacher's that they should equal.
 
-    At a cut, what stays stands for the end of what was dropped. feature: the teacher's; it is left out, and so is a unit
-    inside another one.
+    At a cut, what stays stands for the end of what was dropped. feature: the teacher's; it is left out, and so are a unit
+    inside another one and the student's values that are `otherwise`, in another basis than the teacher's.
     """
     cuts = junctions(student, dropped)
     stands_for = {exit_: exit_ for exit_ in _outermost(student, blocks, cuts)} | cuts
     behind = set[str]().union(*(downstream(named(student, cut)) for cut in cuts)) & stands_for.keys()
     way = order_of([named(student, feature_in(student, feature, dropped))], ())
     pairs = [(node.name, stands_for[node.name]) for node in way if node.name in behind]
-    return tuple(pair for pair in pairs if pair[1] != feature)
+    return tuple(pair for pair in pairs if pair[1] != feature and pair[0] not in otherwise)
 
 
 def _outermost(student: fx.GraphModule, blocks: Sequence[Block], cuts: dict[str, str]) -> list[str]:

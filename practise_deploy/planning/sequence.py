@@ -13,6 +13,7 @@ from itertools import chain as chain_together
 
 import numpy as np
 import torch
+from torch import fx
 
 from practise_backends.terms import Progress
 from practise_deploy.model.images import FitImages
@@ -25,8 +26,8 @@ from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.race import beside, comparable, raced, winner_of
 from practise_deploy.planning.rows import ROWS
 from practise_deploy.planning.sites import cuts_without_site
-from practise_deploy.planning.streams import absorb
-from practise_deploy.planning.ways import Way, ways_of
+from practise_deploy.planning.streams import absorb, values_behind
+from practise_deploy.planning.ways import Way, maps_stream, ways_of
 from practise_deploy.planning.writers import Site
 from practise_deploy.terms import Block, SiteChoice, Student
 
@@ -83,6 +84,11 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         divergence=float(last.divergence.mean()),
         weights=weights_of(chain.student),
     )
+
+
+def in_another_basis(student: fx.GraphModule, choices: Sequence[SiteChoice]) -> frozenset[str]:
+    """The values of a recovered student that cannot be compared with the teacher's: those of streams that were mapped."""
+    return values_behind(student, [choice.site for choice in choices if maps_stream(choice.method)])
 
 
 def errors_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Floats:

@@ -12,6 +12,7 @@ linear map are standard re-parameterisations.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,13 @@ def accumulated(traced: fx.GraphModule, value: fx.Node, matrix: Tensor) -> Tenso
         if stream is not None and value in stream.values:
             return accumulated(traced, node.all_input_nodes[0], matrix @ module.matrix)
     return matrix
+
+
+def values_behind(traced: fx.GraphModule, names: Collection[str]) -> frozenset[str]:
+    """The values with these names and all that carry the streams behind them: where those were mapped and the maps
+    absorbed, these values are in another basis than the teacher's."""
+    streams = [_stream_behind(traced, node) for node in traced.graph.nodes if node.name in names]
+    return frozenset(node.name for stream in streams if stream is not None for node in stream.values)
 
 
 def _stream_behind(traced: fx.GraphModule, value: fx.Node) -> Stream | None:

@@ -30,6 +30,11 @@ class Way:
     refines: str = ""
 
 
+def maps_stream(way: str) -> bool:
+    """Whether a way changes the basis of the stream behind its site."""
+    return way == STREAM_SCALE or way.startswith(STREAM_MAP)
+
+
 def ways_of(stream: Stream | None) -> dict[str, Way]:
     """Every way to solve a site by its name, but for doing nothing. stream: the one behind it, where it can be mapped."""
     return _ways_of_writers() | ({} if stream is None else _ways_of_stream(diagonal=stream.diagonal))

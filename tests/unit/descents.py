@@ -6,7 +6,7 @@ from functools import cache
 from networks import tiny_resnet
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.mimic import mimic
-from practise_deploy.model.pair import Pair, pair_of
+from practise_deploy.model.pair import Pair, exits_in, pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, weights_of
 from practise_deploy.model.trace import trace
@@ -28,7 +28,8 @@ def small_pair() -> Pair:
     teacher, student, feature, block = original()
     traced, _ = trace(tiny_resnet(), SHAPE)
     networks = copy.deepcopy(student), copy.deepcopy(teacher).requires_grad_(False)
-    return pair_of(*networks, feature, [block], blocks=find_blocks(traced, SHAPE))
+    exits = exits_in(networks[0], find_blocks(traced, SHAPE), [block], feature)
+    return pair_of(*networks, feature, [block], exits=exits)
 
 
 def descend(schedule: Schedule, *, partial=None, progress=None, count: int = 20):

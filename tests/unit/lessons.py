@@ -82,6 +82,33 @@ class LinearBlock(nn.Module):
         return x + self.conv(x)
 
 
+class Branched(nn.Module):
+    """x + f(x) on a linear stream; what f makes has few channels, so it can hardly undo what x brings."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(width, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, width, 1, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class Mixed(nn.Module):
+    """A linear stream with a block that is but a linear map of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 1))
+        self.first, self.mixing, self.second = Branched(6), LinearBlock(6), Branched(6)
+        self.head, self.pool, self.fc = nn.Conv2d(6, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.mixing(self.first(self.stem(x))))
+        return self.fc(self.pool(self.head(x).relu()).flatten(1))
+
+
 class LinearStream(nn.Module):
     """A writer (with its norm), a block that it can absorb, and something behind both."""
 

@@ -6,11 +6,13 @@ from torch import Tensor, nn
 
 from networks import tiny_resnet
 from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.pair import Pair, divergence, exits_in, feature_in, pair_of
+from practise_deploy.model.pair import Pair, divergence, exits_in, feature_in, pair_of, relative_error
 from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature, forward, named
+from practise_deploy.planning.sequence import in_another_basis
+from unit.lessons import Mixed, Silent, images, opened, recover
 
 SHAPE = (1, 3, 16, 16)
 
@@ -126,7 +128,27 @@ def test_unit_within_a_kept_unit_is_no_exit():
 def test_pair_of_a_student_knows_its_feature_and_its_exits(teacher, blocks):
     student, dropped = without(teacher, blocks, "layer2.1", "layer3.2")
     feature = find_feature(teacher).name
-    plain = pair_of(student, teacher, feature, dropped)
-    pair = pair_of(student, teacher, feature, dropped, blocks=blocks)
-    assert plain.exits == () and pair.exits == exits_in(student, blocks, dropped, feature) != ()
-    assert pair.student_feature == plain.student_feature == dropped[-1].entry
+    exits = exits_in(student, blocks, dropped, feature)
+    pair = pair_of(student, teacher, feature, dropped, exits=exits)
+    assert pair.exits == exits != () and pair_of(student, teacher, feature, dropped).exits == ()
+    assert pair.student_feature == dropped[-1].entry
+
+
+def test_values_of_a_mapped_stream_are_in_another_basis_and_no_exits():
+    torch.manual_seed(3)
+    network, shape = Mixed().double().eval(), (1, 3, 8, 8)
+    teacher, feature, blocks = opened(network, shape)
+    dropped, data = [blocks["mixing"]], images(40, shape, torch.float64)
+    start = recover(teacher, feature, dropped, data, 0, Silent())
+    student = drop_blocks(teacher, dropped)
+    load_weights(student, start.weights)
+    otherwise = in_another_basis(student, start.choices)
+    every = exits_in(student, [*blocks.values()], dropped, feature)
+    x, names = data.batch(slice(0, 8)), [own for own, _ in every]
+    with torch.no_grad():
+        found = forward(student, x, [named(student, own) for own in names])
+        wanted = forward(teacher, x, [named(teacher, theirs) for _, theirs in every])
+    errors = {own: float(relative_error(*each)) for own, *each in zip(names, found, wanted, strict=True)}
+    assert [own for own, error in errors.items() if error > 0.1] == [own for own in names if own in otherwise] != []
+    kept = exits_in(student, [*blocks.values()], dropped, feature, otherwise)
+    assert kept == tuple(each for each in every if each[0] not in otherwise)

@@ -44,7 +44,7 @@ def recovered_by_default(
         load_weights(student, start.weights)
         asked = Settings(recipe="refit", iterations=unit.steps, seed=unit.seed)
         schedule = schedule_for(asked, subject.network.input_shape[-1], dtype)
-        done = finetune(subject.pair(student, plan.dropped, device), start, images, schedule, Silent())
+        done = finetune(subject.pair(student, start, device), start, images, schedule, Silent())
     return student.eval(), plan.dropped, done.method
 
 

@@ -18,10 +18,11 @@ from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages, HeldOutImages, image_size_of, load_images
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.networks import Network, load_network
-from practise_deploy.model.pair import Pair, pair_of
+from practise_deploy.model.pair import Pair, exits_in, pair_of
 from practise_deploy.model.values import batches, forward, logits_of, named
+from practise_deploy.planning.sequence import in_another_basis
 from practise_deploy.settings import Settings
-from practise_deploy.terms import Block
+from practise_deploy.terms import Block, Student
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT.parent / "shared" / "data"
@@ -108,10 +109,11 @@ class Subject:
         fit = self.tiny_set(images, seed) if isinstance(images, int) else images
         return Lesson(teacher=self.teacher.cpu(), feature=self.feature, images=fit, seed=seed)
 
-    def pair(self, student: fx.GraphModule, dropped: tuple[str, ...], device: torch.device) -> Pair:
-        """A student without these units beside its teacher, as the product finetunes it."""
-        gone = self.named(dropped)
-        return pair_of(student, self.teacher, self.feature, gone, blocks=self.blocks, device=device)
+    def pair(self, student: fx.GraphModule, start: Student, device: torch.device) -> Pair:
+        """A student of this start beside its teacher, as the product finetunes it."""
+        gone, otherwise = self.named(start.dropped), in_another_basis(student, start.choices)
+        exits = exits_in(student, self.blocks, gone, self.feature, otherwise)
+        return pair_of(student, self.teacher, self.feature, gone, exits=exits, device=device)
 
     def judge(self, student: fx.GraphModule, feature: str, device: torch.device) -> Judgement:
         """The student on the test images, in fp32 and eval mode."""
