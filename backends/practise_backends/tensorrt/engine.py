@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,12 +179,16 @@ def _deserialised(runtime: Any, provider: Provider, artifact: Artifact) -> Any:
     with listening(provider) as heard:
         engine = runtime.deserialize_cuda_engine(content_of(artifact.content))
     if engine is None:
-        said = " ".join(" ".join(heard.errors).split()) or "it does not say why"
         raise DeviceUnavailable(
-            f"the engine does not load on this device with {provider.package} {provider.version}: {said}",
+            f"the engine does not load on this device with {provider.package} {provider.version}: {_said(heard.errors)}",
             remedy="an engine runs on the kind of GPU and with the TensorRT that it was built for: build it again from its ONNX file here",
         )
     return engine
+
+
+def _said(errors: Sequence[str]) -> str:
+    """What TensorRT said, in one line."""
+    return " ".join(" ".join(errors).split()) or "it does not say why"
 
 
 def _context(engine: Any, provider: Provider, conditions: Conditions) -> Any:
@@ -199,9 +204,8 @@ def _context(engine: Any, provider: Provider, conditions: Conditions) -> Any:
         else:
             context = engine.create_execution_context()
     if context is None:
-        said = " ".join(" ".join(heard.errors).split()) or "it does not say why"
         raise DeviceUnavailable(
-            f"the engine loads, but the device cannot run it: {said}",
+            f"the engine loads, but the device cannot run it: {_said(heard.errors)}",
             remedy="free memory of the GPU, or open fewer sessions (--sessions)",
         )
     return context
