@@ -3,6 +3,8 @@
 import copy
 from functools import cache
 
+import torch
+
 from networks import tiny_resnet
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.mimic import mimic
@@ -24,16 +26,17 @@ def original():
     return traced, drop_blocks(traced, [blocks["layer2.1"]]), find_feature(traced).name, blocks["layer2.1"]
 
 
-def small_pair() -> Pair:
+def small_pair(device: str = "cpu") -> Pair:
     teacher, student, feature, block = original()
     traced, _ = trace(tiny_resnet(), SHAPE)
     networks = copy.deepcopy(student), copy.deepcopy(teacher).requires_grad_(False)
     exits = exits_in(networks[0], find_blocks(traced, SHAPE), [block], feature)
-    return pair_of(*networks, feature, [block], exits=exits)
+    there = torch.device(device)
+    return pair_of(*(each.to(there) for each in networks), feature, [block], exits=exits, device=there)
 
 
-def descend(schedule: Schedule, *, partial=None, progress=None, count: int = 20):
-    pair = small_pair()
+def descend(schedule: Schedule, *, partial=None, progress=None, count: int = 20, device: str = "cpu"):
+    pair = small_pair(device)
     learn, judge = photos(count).split(0)
     reached = [p for name, p in pair.student.named_parameters() if not name.startswith("fc")]
     course = mimic(pair, reached, (learn, judge), schedule, progress or Silent(), partial)
