@@ -174,7 +174,8 @@ def check_places(*places: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not os.access(path.parent, os.W_OK):
+        is_other = path.exists() and not path.is_file()  # a pipe or a device is written to as it is
+        if not os.access(path if is_other else Path(os.path.realpath(path)).parent, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 

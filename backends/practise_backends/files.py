@@ -17,13 +17,13 @@ def write_file(path: Path, content: str | bytes) -> None:
     Raises: OSError, which names the path.
     """
     data = content.encode() if isinstance(content, str) else content
-    place = Path(os.path.realpath(path))
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        mode = place.stat().st_mode if place.exists() else None
+        mode = path.stat().st_mode if path.exists() else None
         if mode is not None and not stat.S_ISREG(mode):
-            place.write_bytes(data)
+            path.write_bytes(data)
         else:
+            place = Path(os.path.realpath(path))
+            place.parent.mkdir(parents=True, exist_ok=True)
             _put(place, data, mode)
     except OSError as error:
         error.filename, error.filename2 = str(path), None

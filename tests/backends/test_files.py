@@ -49,6 +49,14 @@ def test_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path):
     assert heard == ["said"] and pipe.is_fifo()
 
 
+def test_open_end_of_a_pipe_is_written_to():
+    reading, writing = os.pipe()
+    write_file(Path(f"/dev/fd/{writing}"), "said")
+    os.close(writing)
+    with open(reading) as heard:
+        assert heard.read() == "said"
+
+
 def test_longest_name_that_a_folder_takes_is_written(tmp_path: Path):
     path = tmp_path / ("a" * 251 + ".txt")
     write_file(path, "one")
