@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -174,7 +175,10 @@ def _scenarios(
         return (), []
     from practise_backends.loadgen import ScenarioOptions, run_scenarios
 
-    options = ScenarioOptions(duration_s=extras.scenario_s, seed=at.conditions.seed, shapes=at.shapes)
+    given: dict[str, Any] = {"offline_batch": at.conditions.batch} if at.shapes else {}
+    options = ScenarioOptions(
+        duration_s=extras.scenario_s, seed=at.conditions.seed, shapes=at.shapes, **given
+    )
     found: list[Scenario] = []
     failed: list[str] = []
     for name, path in files.items():

@@ -94,10 +94,7 @@ def measure_rounds(
         loop = _Loop(course=course, stopper=stopper, watch=watch, progress=progress)
         led = [_led(run, burst, leads_ms) for run, burst in zip(runners, bursts, strict=True)]
         reason = loop.run(led if warm.leads else bursts, conditions.seed)
-    runs = tuple(
-        count * getattr(engine, "runs_a_timing", 1)
-        for count, (_, engine) in zip(counts, sessions, strict=True)
-    )
+    runs = _runs_a_sample(counts, [engine for _, engine in sessions])
     looped_s = stopper.elapsed_s() - warmup_s
     ran_s = (float(np.sum(np.array(course.rows) * counts)) + sum(leads_ms)) / 1e3
     return Timings(
@@ -148,6 +145,13 @@ def _runner(name: str, engine: Engine, feeds: Tensors) -> Runner:
 def _burst_counts(medians: Row) -> list[int]:
     """How often each engine runs in a round, so that it runs for 100 us at least."""
     return [min(_LONGEST_BURST, math.ceil(_BURST_MS / median)) for median in medians]
+
+
+def _runs_a_sample(counts: Sequence[int], engines: Sequence[Engine]) -> tuple[int, ...]:
+    """Of how many runs a sample is the mean: of a burst, each of which an engine may time as the mean of several."""
+    return tuple(
+        count * getattr(engine, "runs_a_timing", 1) for count, engine in zip(counts, engines, strict=True)
+    )
 
 
 def _burst_notes(names: Sequence[str], runs: Sequence[int]) -> tuple[str, ...]:
