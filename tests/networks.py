@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock
 
@@ -114,6 +115,48 @@ class TinyMobileNet(nn.Module):
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
+class Attention(nn.Module):
+    """Two heads; its last layer is a linear one."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.qkv(x).unflatten(2, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(heads[0], heads[1], heads[2]).transpose(1, 2).flatten(2))
+
+
+class TransformerBlock(nn.Module):
+    """Two residual units, attention and perceptron, the latter with a scale of its own for every channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(width), Attention(width)
+        self.norm2, self.fc1, self.fc2 = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.gamma = nn.Parameter(torch.empty(width).uniform_(0.5, 1.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.gamma * self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class TinyTransformer(nn.Module):
+    """A class token and 16 patches. Shapes: float[n, 3, 16, 16] in, float[n, 10] logits out."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(3, width, 4, 4), nn.Parameter(torch.randn(1, 1, width))
+        self.places = nn.Parameter(torch.randn(1, 17, width) / 4)
+        self.blocks = nn.Sequential(*(TransformerBlock(width) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.places
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
 def cifar_resnet(depth: int) -> nn.Module:
     """A CIFAR ResNet of 6n + 2 layers with fresh weights; `cifar10/resnet20.pt` and `resnet56.pt` fit it."""
     blocks_per_stage, rest = divmod(depth - 2, 6)
@@ -143,6 +186,25 @@ def tiny_resnet() -> nn.Module:
 def tiny_mobilenet() -> nn.Module:
     """Seven inverted residuals; `features.1`, `.3`, `.4`, `.6` and `.7` have an identity shortcut."""
     return _seeded(TinyMobileNet, (3, 32, 32))
+
+
+def tiny_convnext() -> nn.Module:
+    """torchvision's ConvNeXt of four blocks, each ending in a linear layer, a permutation and a scale. For 32x32 images."""
+    stages = [CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 2)]
+    network = _seeded(lambda: ConvNeXt(stages, num_classes=CLASSES), (3, 32, 32))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(SEED)
+        for name, weight in network.named_parameters():
+            if name.endswith("layer_scale"):
+                nn.init.uniform_(weight, 0.5, 1.5)
+            elif weight.ndim > 1:
+                nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    return network
+
+
+def tiny_transformer() -> nn.Module:
+    """Three blocks of two residual units each."""
+    return _seeded(lambda: TinyTransformer(width=12, depth=3), (3, 16, 16))
 
 
 def _make_plain() -> nn.Module:

@@ -15,8 +15,9 @@ from torch import fx, nn
 
 from practise_deploy.model.operators import is_addition, is_as_its_class, is_relu, module_of, shape_of
 from practise_deploy.model.values import named
+from practise_deploy.planning.affine import called_once
 from practise_deploy.planning.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
-from practise_deploy.planning.writers import before_activation, called_once, readers_of, writer_of
+from practise_deploy.planning.writers import before_activation, readers_of, writer_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[
         seen.add(value)
         for term in value.all_input_nodes if is_addition(value) else [value]:
             writer = writer_of(student, term)
-            if writer is not None:
-                writers.append(writer.convolution)
+            if writer is not None and isinstance(module_of(student, writer.operator), nn.Conv2d):
+                writers.append(writer.operator)
             elif term is not value:
                 back.append(term)
     return writers, _readers(student, cut)

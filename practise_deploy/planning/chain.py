@@ -18,7 +18,7 @@ from practise_deploy.planning.equations import PLAIN
 from practise_deploy.planning.frontier import before, live, moved, until_cut
 from practise_deploy.planning.problems import Problem, Solution
 from practise_deploy.planning.replay import replay
-from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, ROWS, Sampler, at_positions, rows_in_memory, values_for
+from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, ROWS, Sampler, rows_in_memory, values_for
 from practise_deploy.planning.sensitivity import sensitivities
 from practise_deploy.planning.sites import sites_of
 from practise_deploy.planning.streams import Stream, stream_of
@@ -82,16 +82,16 @@ class Chain:
         """The teacher's values at the sampled positions, and how much its features depend on them."""
         teacher, feature = self.lesson.teacher, self.lesson.feature
         goals = {site.value.name: named(teacher, site.target) for site in self.sites}
-        nodes = list(dict.fromkeys(goals.values()))
+        nodes = {goals[site.value.name]: site.axis for site in self.sites}
         if self.weighted and nodes:
             values, slopes = sensitivities(teacher, feature, nodes, known, self.sampler.seed)
         else:
             values, slopes = compute(teacher, order_of(nodes, known), known, frozenset(n.name for n in nodes)), {}
-        for name, node in goals.items():
-            at = self.sampler.positions(node)
-            self.targets[name].append(at_positions(values[node.name], at))
+        for site in self.sites:
+            name, goal = site.value.name, goals[site.value.name].name
+            self.targets[name].append(self.sampler.vectors(site, values[goal]))
             if self.weighted:
-                self.weights[name].append(at_positions(slopes[node.name], at).squeeze(2).flatten())
+                self.weights[name].append(self.sampler.vectors(site, slopes[goal]).squeeze(2).flatten())
 
     def branched(self) -> Chain:
         """The same before any refit; what was computed so far is shared."""

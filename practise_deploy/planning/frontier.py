@@ -13,7 +13,7 @@ from torch import fx
 from practise_deploy.model.execution import Env
 from practise_deploy.model.operators import shape_of
 from practise_deploy.model.values import compute, logits_of, order_of
-from practise_deploy.planning.writers import Site, Writer
+from practise_deploy.planning.writers import Site
 
 ROOM = 1 << 28
 
@@ -24,7 +24,7 @@ def before(traced: fx.GraphModule, sites: Sequence[Site], images: int, reached: 
     As many as leave ROOM bytes in memory for so many images, or twice the site's own value where that is more.
     """
     nodes = list(traced.graph.nodes)
-    last = min((nodes.index(w.convolution) for site in sites for w in site.writers), default=0)
+    last = min((nodes.index(w.operator) for site in sites for w in site.writers), default=0)
     own = _numbers([site.value for site in sites[:1]])
     room = max(2 * own, ROOM // (4 * max(1, images)))
     for stop in range(last, reached, -1):
@@ -66,21 +66,13 @@ def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site])
     """
     before = set(done)
     needed = _needed_for_output(traced)
-    to_come = {node for site in later for writer in site.writers for node in _span(writer)}
+    to_come = {node for site in later for writer in site.writers for node in writer.span}
     return [
         n
         for n in done
         if n in needed and n.op != "get_attr" and n not in to_come
         and any(user in needed and (user not in before or user in to_come) for user in n.users)
     ]  # fmt: skip
-
-
-def _span(writer: Writer) -> list[fx.Node]:
-    """The values from a writer's convolution to its output."""
-    found = [writer.output]
-    while found[-1] is not writer.convolution:
-        found.append(found[-1].all_input_nodes[0])
-    return found
 
 
 def _needed_for_output(traced: fx.GraphModule) -> set[fx.Node]:

@@ -44,12 +44,12 @@ def take_out(network: fx.GraphModule, node: fx.Node) -> None:
     network.recompile()
 
 
-def multiply_behind(convolution: nn.Conv2d, matrix: Tensor) -> None:
+def multiply_behind(operator: nn.Conv2d | nn.Linear, matrix: Tensor) -> None:
     """W' = A W, b' = A b. Shapes: matrix [outputs, outputs]."""
     with torch.no_grad():
-        convolution.weight.copy_(torch.einsum("ab,bcij->acij", matrix, convolution.weight.double()))
-        if convolution.bias is not None:
-            convolution.bias.copy_(matrix @ convolution.bias.double())
+        operator.weight.copy_(torch.einsum("ab,b...->a...", matrix, operator.weight.double()))
+        if operator.bias is not None:
+            operator.bias.copy_(matrix @ operator.bias.double())
 
 
 def multiply_before(convolution: nn.Conv2d, matrix: Tensor) -> None:

@@ -14,11 +14,10 @@ from torch import Tensor, fx, nn
 
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.execution import Env
-from practise_deploy.model.operators import shape_of
 from practise_deploy.planning.equations import NormalEquations
 from practise_deploy.planning.refit import put_in, start_of
 from practise_deploy.planning.replay import changed
-from practise_deploy.planning.rows import Sampler, at_positions, rows_for
+from practise_deploy.planning.rows import Sampler, channels_of, rows_for
 from practise_deploy.planning.streams import accumulated, insert
 from practise_deploy.planning.writers import Site
 
@@ -91,11 +90,11 @@ class StreamProblem(Problem):
 
     @property
     def start(self) -> Tensor:
-        width, weight = (shape_of(self.site.value) or (0, 0))[1], next(self.student.parameters())
+        width, weight = channels_of(self.site), next(self.student.parameters())
         return torch.eye(width + 1, width, dtype=torch.float64, device=weight.device)
 
     def rows(self, env: Env, wanted: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
-        value = at_positions(env[self.site.value.name], sampler.positions(self.site.value)).flatten(0, 1)
+        value = sampler.vectors(self.site, env[self.site.value.name]).flatten(0, 1)
         return torch.cat([value, value.new_ones(len(value), 1)], 1), wanted.flatten(0, 1)
 
     def admits(self, solution: Tensor) -> bool:

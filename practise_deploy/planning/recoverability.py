@@ -30,7 +30,7 @@ from practise_deploy.planning.equations import PLAIN, NormalEquations, options
 from practise_deploy.planning.race import still_racing, winner_of
 from practise_deploy.planning.refit import start_of
 from practise_deploy.planning.replay import changed, read_by_replay, replay
-from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, Sampler, at_positions, rows_for, values_for
+from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, Sampler, rows_for, values_for
 from practise_deploy.planning.sites import junction_site
 from practise_deploy.planning.writers import Site
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
@@ -185,7 +185,7 @@ def _sum_equations(
     env = compute(teacher, order_of(wanted, {start}), {start: images}, frozenset(node.name for node in wanted))
     for candidate, equations in candidates:
         if candidate.site is not None:
-            target = at_positions(env[candidate.site.target], sampler.positions(candidate.site.value))
+            target = sampler.vectors(candidate.site, env[candidate.site.target])
             equations.add(*rows_for(teacher, candidate.site, env, target, sampler))
 
 

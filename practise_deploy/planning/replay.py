@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.execution import Env
 from practise_deploy.model.values import downstream, named
+from practise_deploy.planning.affine import applied, operator_at
 from practise_deploy.planning.criterion import Ends, end_of
-from practise_deploy.planning.writers import Site, convolution_at
+from practise_deploy.planning.writers import Site
 
 
 def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
     """A site's value after a change of its writers' folded weights. Shapes: change [d + 1, outputs]."""
-    total, begin = change[-1].view(1, -1, 1, 1), 0
+    value = env[site.value.name]
+    total, begin = change[-1].view([-1 if axis == site.axis else 1 for axis in range(value.ndim)]), 0
     with autocast(change.device, dtype):
         for writer in site.writers:
-            convolution = convolution_at(traced, writer.convolution)
-            rows = change[begin : (begin := begin + convolution.weight[0].numel())]
-            kernel = rows.T.reshape(convolution.weight.shape)
-            x, stride, padding = env[writer.source.name], convolution.stride, convolution.padding
-            total = total + nn.functional.conv2d(x, kernel, None, stride, padding, convolution.dilation)
-    return env[site.value.name] + total
+            operator = operator_at(traced, writer.operator)
+            rows = change[begin : (begin := begin + operator.weight[0].numel())]
+            found = applied(operator, rows.T.reshape(operator.weight.shape), env[writer.source.name])
+            total = total + writer.arranged(found)
+    return value + total
 
 
 def read_by_replay(network: fx.GraphModule, name: str) -> set[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import product
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from practise_deploy.model.execution import Env
 from practise_deploy.model.operators import shape_of
-from practise_deploy.planning.writers import Site, convolution_at
+from practise_deploy.planning.affine import Places, operator_at, patches_of, vectors_at
+from practise_deploy.planning.writers import Site
 
 ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000
 """Rows of a solution that is shipped, and of one that blocks or sets of them are compared by."""
@@ -23,10 +24,10 @@ def rows_in_memory(sites: Sequence[Site], images: int, most: int, beside: int = 
 
     beside: how many students in the making share it, of about so many images each.
     """
-    shapes = [shape for site in sites if (shape := shape_of(site.value))]
+    widths = [(channels_of(site), math.prod(sides_of(site))) for site in sites]
 
     def held(per_image: int) -> int:
-        numbers = sum(channels * min(per_image, height * width) for _, channels, height, width in shapes)
+        numbers = sum(channels * min(per_image, positions) for channels, positions in widths)
         return 4 * numbers * images * beside
 
     wanted = most // max(1, images)
@@ -42,24 +43,27 @@ class Sampler:
         self.per_image = max(1, rows // max(1, images))
         self.seed = seed
 
-    def positions(self, value: fx.Node) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the drawn positions in a value's height and width."""
-        shape = shape_of(value)
-        assert shape is not None and len(shape) == 4
-        height, width = shape[2], shape[3]
-        generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randperm(height * width, generator=generator)[: self.per_image]
-        return drawn // width, drawn % width
+    def places(self, site: Site) -> Places:
+        """The drawn positions of a site's value; of a sequence the first is always among them, mostly the class token."""
+        generator, sides = torch.Generator().manual_seed(self.seed), sides_of(site)
+        drawn = torch.randperm(math.prod(sides), generator=generator)
+        if len(sides) == 1:
+            drawn = torch.cat([drawn[drawn == 0], drawn[drawn != 0]])
+        return torch.unravel_index(drawn[: self.per_image], sides)
+
+    def vectors(self, site: Site, value: Tensor) -> Tensor:
+        """A value of the site's shape at the drawn positions. Shapes: [n, positions, channels]."""
+        return vectors_at(value, site.axis, self.places(site))
 
 
-def patches_of(convolution: nn.Conv2d, x: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
-    """im2col at some output positions. Shapes: x [n, c, h, w] -> [n * positions, c * kernel]."""
-    (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
-    ph, pw = (int(side) for side in convolution.padding)
-    padded = nn.functional.pad(x, (pw, pw, ph, ph)) if ph or pw else x
-    rows, columns = positions
-    taps = [at_positions(padded, (rows * sh + i * dh, columns * sw + j * dw)) for i, j in product(range(kh), range(kw))]
-    return torch.stack(taps, 3).flatten(0, 1).flatten(1)
+def channels_of(site: Site) -> int:
+    """How many channels a site's value has."""
+    return (shape_of(site.value) or ())[site.axis]
+
+
+def sides_of(site: Site) -> tuple[int, ...]:
+    """A site's value has so many positions along every axis but those of images and channels."""
+    return tuple(side for axis, side in enumerate(shape_of(site.value) or ()) if axis not in (0, site.axis))
 
 
 def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
@@ -67,20 +71,14 @@ def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampl
 
     Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions -> [rows, d + 1], [rows, channels].
     """
-    at = sampler.positions(site.value)
-    rest = wanted - at_positions(env[site.value.name], at)
+    places = sampler.places(site)
+    rest = wanted - vectors_at(env[site.value.name], site.axis, places)
     parts = []
     for writer in site.writers:
-        convolution = convolution_at(traced, writer.convolution)
-        parts.append(patches_of(convolution, env[writer.source.name], at))
-        rest = rest + at_positions(env[writer.output.name], at)
+        parts.append(patches_of(operator_at(traced, writer.operator), env[writer.source.name], places))
+        rest = rest + vectors_at(env[writer.output.name], site.axis, places)
     ones = parts[0].new_ones(len(parts[0]), 1)
     return torch.cat([*parts, ones], 1), rest.flatten(0, 1)
-
-
-def at_positions(value: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
-    """Shapes: [n, channels, height, width] -> [n, positions, channels]."""
-    return value.permute(0, 2, 3, 1)[:, positions[0], positions[1]]  # values are channels last: whole vectors are read
 
 
 def values_for(site: Site) -> list[fx.Node]:

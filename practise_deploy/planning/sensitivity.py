@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx
@@ -12,12 +12,12 @@ from practise_deploy.model.values import compute, named, order_of
 
 
 def sensitivities(
-    teacher: fx.GraphModule, feature: str, values: Sequence[fx.Node], known: Env, seed: int
+    teacher: fx.GraphModule, feature: str, values: Mapping[fx.Node, int], known: Env, seed: int
 ) -> tuple[Env, Env]:
     """The values, and their positions' weights: the squared norm over channels of v'J for one random v, mean 1 each.
 
-    known: values to compute them from. J: Jacobian of the features with respect to the value (Hutchinson's probe).
-    Shapes: weights [n, 1, height, width].
+    values: with the axis of the channels of each. known: values to compute them from. J: Jacobian of the features with
+    respect to the value (Hutchinson's probe). Shapes: weights [n, 1, height, width].
     """
     end = named(teacher, feature)
     keep = frozenset([end.name, *(node.name for node in values)])
@@ -26,15 +26,15 @@ def sensitivities(
         env = compute(teacher, order_of([end, *values], starts), starts, keep)
         generator = torch.Generator().manual_seed(seed)
         probe = torch.randn(env[end.name].shape, generator=generator, dtype=env[end.name].dtype)
-        nodes = list(dict.fromkeys(values))
-        ends, begins = env[end.name], [env[node.name] for node in nodes]
+        ends, begins = env[end.name], [env[node.name] for node in values]
         slopes = torch.autograd.grad(ends, begins, probe.to(ends.device), allow_unused=True)
     weights: Env = {}
-    for node, slope in zip(nodes, slopes, strict=True):
+    for (node, axis), slope in zip(values.items(), slopes, strict=True):
         value = env[node.name]
-        squared = torch.ones_like(value[:, :1]) if slope is None else slope.square().sum(1, keepdim=True)
+        alike = torch.ones_like(value.narrow(axis, 0, 1))
+        squared = alike if slope is None else slope.square().sum(axis, keepdim=True)
         weights[node.name] = squared / squared.mean().clamp_min(1e-30)
-    return {node.name: env[node.name].detach() for node in nodes}, weights
+    return {node.name: env[node.name].detach() for node in values}, weights
 
 
 def _differentiable(value: Tensor) -> Tensor:

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.model.operators import is_addition, is_relu, is_relu6, module_of
+from practise_deploy.model.operators import is_addition, is_relu, is_relu6, module_of, shape_of
+from practise_deploy.planning.affine import convolution_at, is_plain
+from practise_deploy.planning.between import passes_on
 from practise_deploy.planning.pointwise import Pointwise, multiply_before, put_behind, take_out
 from practise_deploy.planning.refit import add_bias, map_output
-from practise_deploy.planning.writers import Site, Writer, convolution_at, is_plain, passes_on, writers_into
+from practise_deploy.planning.writers import Site, Writer, writers_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Stream:
 
 def stream_of(traced: fx.GraphModule, site: Site, feature: str) -> Stream | None:
     """The stream behind a site's value; None where a map of it cannot be absorbed, or would change the feature map."""
-    found = _stream_behind(traced, site.value)
+    is_map = len(shape_of(site.value) or ()) == 4 and site.axis == 1
+    found = _stream_behind(traced, site.value) if is_map else None
     return None if found is None or feature in {node.name for node in found.values} else found
 
 
@@ -114,7 +117,8 @@ def _added(traced: fx.GraphModule, node: fx.Node, carried: set[fx.Node]) -> list
         return None
     writers = writers_into(traced, node)
     others = [term for term in node.all_input_nodes if term not in carried]
-    return list(writers) if [writer.output for writer in writers] == others else None
+    all_known = [writer.output for writer in writers if writer.axis == 1] == others
+    return list(writers) if all_known else None
 
 
 def _maps(traced: fx.GraphModule) -> list[tuple[fx.Node, Pointwise]]:

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from practise_deploy.model.operators import is_addition, is_as_its_class, is_relu, module_of
+from practise_deploy.model.operators import is_addition, is_relu, module_of, shape_of
+from practise_deploy.planning.affine import called_once, channel_axis, is_affine, operator_at
+from practise_deploy.planning.between import does_nothing, passes_on, permutation_of, scale_in
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The last affine operator of a branch that adds into a stream: a convolution and the BatchNorm behind it."""
+    """The last affine operator of a branch that adds into a stream, and what is linear behind it, up to its output.
 
-    convolution: fx.Node
+    norm: a BatchNorm. scale: what multiplies each channel by a learned number (LayerScale). order: the operator's axes as
+    they are in the output; axis: that of the channels there. span: the values from the operator to the output, and those
+    that give the factors.
+    """
+
+    operator: fx.Node
     output: fx.Node
     norm: fx.Node | None
+    scale: fx.Node | None
+    order: tuple[int, ...]
+    axis: int
+    span: tuple[fx.Node, ...]
 
     @property
     def source(self) -> fx.Node:
-        """The convolution's input, h in the formulas."""
-        return self.convolution.all_input_nodes[0]
+        """The operator's input, h in the formulas."""
+        return self.operator.all_input_nodes[0]
+
+    def arranged(self, value: Tensor) -> Tensor:
+        """What the operator gives, with its axes as they are in the output."""
+        return value if self.order == tuple(range(value.ndim)) else value.permute(self.order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +46,62 @@ class Site:
     writers: tuple[Writer, ...]
     target: str
 
+    @property
+    def axis(self) -> int:
+        """That of its channels."""
+        return self.writers[0].axis
+
 
 def writer_of(traced: fx.GraphModule, node: fx.Node) -> Writer | None:
-    """The writer whose output a value is, through BatchNorm and what does nothing in eval mode.
+    """The writer whose output a value is, through what is linear or does nothing in eval mode.
 
     None where nothing can be solved for, or where its weights also make a value that is used elsewhere.
     """
-    norm = None
-    output = node
-    while True:
-        module = module_of(traced, node)
-        if len(node.users) > 1 and node is not output:
+    span = [node]
+    while not is_affine(traced, span[-1]):
+        source = _before(traced, span[-1])
+        if source is None or len(source.users) > 1:
             return None
-        if isinstance(module, nn.BatchNorm2d) and norm is None and _settable(module) and called_once(node):
+        span.append(source)
+    return _writer(traced, span[::-1])
+
+
+def _before(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The value that another one is a norm, a scale or a permutation of, or nothing but."""
+    module = module_of(traced, node)
+    if does_nothing(module) or permutation_of(traced, node) or _is_settable_norm(module, node):
+        return node.all_input_nodes[0]
+    scale = scale_in(traced, node)
+    return None if scale is None else scale.scaled
+
+
+def _writer(traced: fx.GraphModule, span: list[fx.Node]) -> Writer | None:
+    """The writer of these values, in order; None where they do not stand in the order of `Writer`."""
+    operator, norm, scale = span[0], None, None
+    rank = len(shape_of(operator) or ())
+    order, channels = tuple(range(rank)), channel_axis(operator_at(traced, operator), rank)
+    values = list(span)
+    for node in span[1:]:
+        axis, found = order.index(channels), scale_in(traced, node)
+        if isinstance(module_of(traced, node), nn.BatchNorm2d):
+            if norm or scale or axis != 1:
+                return None
             norm = node
-        elif isinstance(module, nn.Conv2d):
-            return Writer(node, output, norm) if is_plain(traced, node) else None
-        elif not does_nothing(module):
-            return None
-        node = node.all_input_nodes[0]
-
-
-def convolution_at(traced: fx.GraphModule, node: fx.Node) -> nn.Conv2d:
-    """The convolution that a node calls."""
-    module = traced.get_submodule(str(node.target))
-    assert isinstance(module, nn.Conv2d)
-    return module
+        elif found is not None:
+            if scale or not found.is_along(axis):
+                return None
+            scale = node
+            values += found.made_by
+        else:
+            order = tuple(order[each] for each in permutation_of(traced, node) or range(rank))
+    rest = [axis for axis in order if axis != channels]
+    if rank < 3 or rest != sorted(rest):
+        return None  # positions would stand in another order
+    return Writer(operator, span[-1], norm, scale, order, order.index(channels), tuple(values))
 
 
 def norm_of(traced: fx.GraphModule, writer: Writer) -> nn.BatchNorm2d | None:
-    """The BatchNorm behind the writer's convolution."""
+    """The BatchNorm behind the writer's operator."""
     if writer.norm is None:
         return None
     module = traced.get_submodule(str(writer.norm.target))
@@ -68,47 +109,24 @@ def norm_of(traced: fx.GraphModule, writer: Writer) -> nn.BatchNorm2d | None:
     return module
 
 
-def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a value is a convolution of all channels that its weights alone describe, called nowhere else."""
-    module = module_of(traced, node)
-    if not isinstance(module, nn.Conv2d) or type(module).forward is not nn.Conv2d.forward or module.groups != 1:
+def scale_of(traced: fx.GraphModule, writer: Writer) -> nn.Parameter | None:
+    """The factors of the writer's channels. Shapes: as many numbers as channels, of any shape."""
+    found = None if writer.scale is None else scale_in(traced, writer.scale)
+    return None if found is None else found.factors
+
+
+def _is_settable_norm(module: nn.Module | None, node: fx.Node) -> bool:
+    if not isinstance(module, nn.BatchNorm2d) or type(module).forward is not nn.BatchNorm2d.forward:
         return False
-    if not is_as_its_class(module):
-        return False
-    padded = isinstance(module.padding, str) or (module.padding_mode != "zeros" and any(module.padding))
-    return not padded and called_once(node)
-
-
-def does_nothing(module: nn.Module | None) -> bool:
-    """Whether a module gives what it gets in eval mode: an identity (some networks have their own), or dropout of any kind."""
-    kind = type(module).__name__
-    return kind in ("Identity", "StochasticDepth") or "Drop" in kind
-
-
-def passes_on(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a value is another one as it is in eval mode, or with zeros around it."""
-    module = module_of(traced, node)
-    return does_nothing(module) or isinstance(module, nn.ZeroPad2d)
-
-
-def called_once(node: fx.Node) -> bool:
-    """Whether a module is called nowhere else."""
-    return len(node.graph.find_nodes(op="call_module", target=node.target, sort=False)) == 1
-
-
-def _settable(module: nn.BatchNorm2d) -> bool:
-    own_forward = type(module).forward is not nn.BatchNorm2d.forward
-    return module.affine and module.running_mean is not None and not own_forward
+    return module.affine and module.running_mean is not None and called_once(node)
 
 
 def writers_into(traced: fx.GraphModule, value: fx.Node) -> tuple[Writer, ...]:
-    """The writers of a value: itself a writer's output, or a sum with such terms."""
-    terms = [n for n in value.all_input_nodes] if is_addition(value) else [value]
-    found = [writer_of(traced, term) for term in terms]
-    alone = [
-        w for w, term in zip(found, terms, strict=True) if w is not None and (term is value or len(term.users) == 1)
-    ]
-    return tuple(alone)
+    """The writers of a value: itself a writer's output, or a sum with such terms, whose channels are along one axis."""
+    terms = list(value.all_input_nodes) if is_addition(value) else [value]
+    found = [writer_of(traced, term) for term in terms if term is value or len(term.users) == 1]
+    writers = [writer for writer in found if writer is not None]
+    return tuple(writer for writer in writers if writer.axis == writers[0].axis)
 
 
 def as_it_was(traced: fx.GraphModule, value: fx.Node) -> fx.Node:

@@ -1,4 +1,4 @@
-"""Whatever is written into a convolution and the BatchNorm behind it computes, in fp64, what it was worked out from."""
+"""Whatever is written into a convolution or linear layer and what is behind it computes, in fp64, what it was worked out from."""
 
 from collections.abc import Callable
 from functools import cache
@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
+from torchvision.ops.misc import Permute
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.model.blocks import droppable, find_blocks
@@ -15,9 +16,9 @@ from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import forward, named
 from practise_deploy.planning.adaptors import absorb_adaptors, insert_adaptors
+from practise_deploy.planning.affine import patches_of
 from practise_deploy.planning.equations import NormalEquations
 from practise_deploy.planning.refit import add_bias, folded, map_output, write_back
-from practise_deploy.planning.rows import patches_of
 from practise_deploy.planning.writers import Writer, writer_of
 from practise_deploy.terms import Block
 
@@ -32,6 +33,13 @@ shapes = st.fixed_dictionaries(
         "bias": st.booleans(),
     }
 )
+writers = st.sampled_from(
+    [
+        "", "normed", "scaled", "normed scaled", "permuted", "permuted scaled",
+        "linear", "linear scaled", "linear permuted", "linear permuted scaled", "linear permuted normed",
+        "linear permuted normed scaled",
+    ]
+)  # fmt: skip
 
 
 def drawing(seed: int):
@@ -39,18 +47,38 @@ def drawing(seed: int):
     return lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def random_writer(shape: dict, normed: bool, seed: int) -> tuple[fx.GraphModule, Writer, Tensor]:
-    """A convolution, perhaps with a BatchNorm of any statistics and scales, and images."""
-    draw = drawing(seed)
-    convolution, norm = nn.Conv2d(3, WIDTH, **shape), nn.BatchNorm2d(WIDTH)
-    network = nn.Sequential(convolution, *([norm] if normed else []), nn.ReLU()).double().eval()
+class Scaled(nn.Module):
+    """Each channel times a learned number. axis: of the channels."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones([WIDTH if at == axis else 1 for at in range(4)]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors
+
+
+def random_writer(shape: dict, behind: str, seed: int) -> tuple[fx.GraphModule, Writer, Tensor]:
+    """A convolution or a linear layer with what stands behind it, of any numbers, and images."""
+    draw, linear = drawing(seed), "linear" in behind
+    operator = nn.Linear(SIDE, WIDTH, shape["bias"]) if linear else nn.Conv2d(3, WIDTH, **shape)
+    layers: list[nn.Module] = [operator]
+    if "permuted" in behind:
+        layers.append(Permute([0, 3, 1, 2] if linear else [0, 2, 3, 1]))
+    axis = 3 if linear != ("permuted" in behind) else 1
+    layers += [nn.BatchNorm2d(WIDTH)] if "normed" in behind else []
+    layers += [Scaled(axis)] if "scaled" in behind else []
+    network = nn.Sequential(*layers, nn.ReLU()).double().eval()
     with torch.no_grad():
-        for value in (*network.parameters(), norm.running_mean):
+        for value in network.parameters():
             value.copy_(draw(*value.shape))
-        norm.running_var.copy_(draw(WIDTH).exp())
+        for norm in (module for module in network if isinstance(module, nn.BatchNorm2d)):
+            norm.running_mean.copy_(draw(WIDTH))
+            norm.running_var.copy_(draw(WIDTH).exp())
     traced, _ = trace(network, (IMAGES, 3, SIDE, SIDE))
     writer = writer_of(traced, list(traced.graph.nodes)[-2].all_input_nodes[0])
-    assert writer is not None and (writer.norm is not None) == normed
+    assert writer is not None and writer.axis == axis
+    assert (writer.norm is not None, writer.scale is not None) == ("normed" in behind, "scaled" in behind)
     return traced, writer, draw(IMAGES, 3, SIDE, SIDE)
 
 
@@ -58,14 +86,14 @@ def value_of(traced: fx.GraphModule, writer: Writer, x: Tensor) -> Tensor:
     """What a writer gives. Shapes: [rows, channels]."""
     with torch.no_grad():
         (found,) = forward(traced, x, [writer.output])
-    return found.permute(0, 2, 3, 1).flatten(0, 2)
+    return found.movedim(writer.axis, -1).flatten(0, 2)
 
 
 def all_rows(traced: fx.GraphModule, writer: Writer, x: Tensor) -> Tensor:
     """The writer's patches at every position in the order of `value_of`, with the ones column."""
-    height, width = writer.output.meta["shape"][2:]
-    places = torch.arange(height * width)
-    found = patches_of(module_of(traced, writer.convolution), x, (places // width, places % width))
+    sides = [side for at, side in enumerate(writer.output.meta["shape"]) if at not in (0, writer.axis)]
+    places = torch.unravel_index(torch.arange(sides[0] * sides[1]), sides)
+    found = patches_of(module_of(traced, writer.operator), x, places)
     return torch.cat([found, found.new_ones(len(found), 1)], 1)
 
 
@@ -73,17 +101,17 @@ def assert_close(found: Tensor, wanted: Tensor) -> None:
     assert float((found - wanted).norm()) <= 1e-10 * float(wanted.norm())
 
 
-@given(shape=shapes, normed=st.booleans(), seed=seeds)
-@settings(max_examples=60, deadline=None)
-def test_folded_weights_give_the_writers_output(shape, normed, seed):
-    traced, writer, x = random_writer(shape, normed, seed)
+@given(shape=shapes, behind=writers, seed=seeds)
+@settings(max_examples=80, deadline=None)
+def test_folded_weights_give_the_writers_output(shape, behind, seed):
+    traced, writer, x = random_writer(shape, behind, seed)
     assert_close(all_rows(traced, writer, x) @ folded(traced, writer), value_of(traced, writer, x))
 
 
-@given(shape=shapes, normed=st.booleans(), seed=seeds)
-@settings(max_examples=60, deadline=None)
-def test_weights_that_were_written_back_are_what_is_computed(shape, normed, seed):
-    traced, writer, x = random_writer(shape, normed, seed)
+@given(shape=shapes, behind=writers, seed=seeds)
+@settings(max_examples=80, deadline=None)
+def test_weights_that_were_written_back_are_what_is_computed(shape, behind, seed):
+    traced, writer, x = random_writer(shape, behind, seed)
     rows = all_rows(traced, writer, x)
     equations = NormalEquations()
     equations.add(rows, rows[:, :WIDTH])
@@ -94,10 +122,10 @@ def test_weights_that_were_written_back_are_what_is_computed(shape, normed, seed
     assert_close(folded(traced, writer), solution)
 
 
-@given(shape=shapes, normed=st.booleans(), seed=seeds)
-@settings(max_examples=60, deadline=None)
-def test_map_and_bias_behind_a_writer_are_what_is_computed(shape, normed, seed):
-    traced, writer, x = random_writer(shape, normed, seed)
+@given(shape=shapes, behind=writers, seed=seeds)
+@settings(max_examples=80, deadline=None)
+def test_map_and_bias_behind_a_writer_are_what_is_computed(shape, behind, seed):
+    traced, writer, x = random_writer(shape, behind, seed)
     draw = drawing(seed + 1)
     matrix, bias, before = draw(WIDTH, WIDTH), draw(WIDTH), value_of(traced, writer, x)
     keys = set(traced.state_dict())
@@ -111,9 +139,9 @@ def test_map_and_bias_behind_a_writer_are_what_is_computed(shape, normed, seed):
 @given(seed=seeds, bias=st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_statistics_behind_a_map_are_those_of_outputs_that_were_not_correlated(seed, bias):
-    traced, writer, _ = random_writer({"kernel_size": 1, "bias": bias}, True, seed)
+    traced, writer, _ = random_writer({"kernel_size": 1, "bias": bias}, "normed", seed)
     draw = drawing(seed + 1)
-    convolution, norm = module_of(traced, writer.convolution), module_of(traced, writer.norm)
+    convolution, norm = module_of(traced, writer.operator), module_of(traced, writer.norm)
     centred = draw(IMAGES * SIDE * SIDE, 3)
     x = torch.linalg.qr(centred - centred.mean(0))[0] + draw(3)
     x = x.reshape(IMAGES, SIDE, SIDE, 3).permute(0, 3, 1, 2)

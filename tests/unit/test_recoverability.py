@@ -21,7 +21,7 @@ from practise_deploy.planning.criterion import Ends, errors_of, interactions_of
 from practise_deploy.planning.equations import NormalEquations
 from practise_deploy.planning.recoverability import WAYS, mean_interval
 from practise_deploy.planning.refit import put_in, start_of
-from practise_deploy.planning.rows import Sampler, at_positions, rows_for, values_for
+from practise_deploy.planning.rows import Sampler, rows_for, values_for
 from practise_deploy.planning.sites import junction_site
 from practise_deploy.terms import Preprocessing
 
@@ -73,7 +73,7 @@ def rebuilt(teacher, block, learn: FitImages, method: str, seed: int):
         with torch.no_grad():
             env = compute(student, order_of(nodes, {input_of(student).name}), {input_of(student).name: x}, keep)
             (goal,) = forward(teacher, x, [named(teacher, site.target)])
-            target = at_positions(goal, sampler.positions(site.value))
+            target = sampler.vectors(site, goal)
             equations.add(*rows_for(student, site, env, target, sampler))
     with torch.no_grad():
         put_in(student, site, WAYS[method](equations, start_of(student, site)), equations)

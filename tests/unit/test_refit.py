@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from networks import tiny_resnet
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import compute, forward, input_of, named, order_of
+from practise_deploy.planning.affine import patches_of, vectors_at
 from practise_deploy.planning.refit import folded, put_in, start_of, write_back
-from practise_deploy.planning.rows import Sampler, at_positions, patches_of, rows_for, values_for
+from practise_deploy.planning.rows import Sampler, rows_for, values_for
 from practise_deploy.planning.writers import Site, writers_into
 from unit.solving import additions, dense, noise, summed
 
@@ -62,7 +63,7 @@ def test_folded_weights_compute_the_value(bias, normed):
     (wanted,) = forward(traced, x, [value])
     torch.testing.assert_close(
         torch.cat([patches, ones], 1) @ folded(traced, writer),
-        at_positions(wanted, at).flatten(0, 1),
+        vectors_at(wanted, 1, at).flatten(0, 1),
         rtol=1e-11,
         atol=1e-11,
     )
@@ -72,14 +73,14 @@ def test_folded_weights_compute_the_value(bias, normed):
 def test_network_computes_exactly_the_weights_that_were_written_back(bias, normed):
     traced, value, writer = convolved(bias, normed)
     x = noise(3, 3, 8, 8)
-    at = Sampler(images=3, seed=0).positions(value)  # all 16 positions
+    at = Sampler(images=3, seed=0).places(Site(value, (writer,), ""))  # all 16 positions
     patches = patches_of(traced.get_submodule("conv"), x, at)
     patches = torch.cat([patches, torch.ones(len(patches), 1, dtype=torch.float64)], 1)
     equations = summed(patches, noise(len(patches), 4))
     solution = noise(28, 4, seed=9)
     write_back(traced, writer, solution, equations, slice(0, 27))
     (found,) = forward(traced, x, [value])
-    torch.testing.assert_close(at_positions(found, at).flatten(0, 1), patches @ solution, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(vectors_at(found, 1, at).flatten(0, 1), patches @ solution, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(folded(traced, writer), solution, rtol=1e-10, atol=1e-10)
 
 
@@ -87,7 +88,7 @@ def test_network_computes_exactly_the_weights_that_were_written_back(bias, norme
 def test_running_statistics_are_those_of_the_new_outputs(bias):
     traced, value, writer = convolved(bias, True)
     x = noise(3, 3, 8, 8)
-    at = Sampler(images=3, seed=0).positions(value)
+    at = Sampler(images=3, seed=0).places(Site(value, (writer,), ""))
     patches = patches_of(traced.get_submodule("conv"), x, at)
     patches = torch.cat([patches, torch.ones(len(patches), 1, dtype=torch.float64)], 1)
     write_back(traced, writer, noise(28, 4, seed=9), summed(patches, noise(len(patches), 4)), slice(0, 27))
@@ -100,13 +101,13 @@ def test_running_statistics_are_those_of_the_new_outputs(bias):
 def test_network_in_training_mode_computes_the_solved_weights_too():
     traced, value, writer = convolved(False, True)
     x = noise(3, 3, 8, 8)
-    at = Sampler(images=3, seed=0).positions(value)
+    at = Sampler(images=3, seed=0).places(Site(value, (writer,), ""))
     patches = patches_of(traced.get_submodule("conv"), x, at)
     patches = torch.cat([patches, torch.ones(len(patches), 1, dtype=torch.float64)], 1)
     solution = noise(28, 4, seed=9)
     write_back(traced, writer, solution, summed(patches, noise(len(patches), 4)), slice(0, 27))
     (found,) = forward(copy.deepcopy(traced).train(), x, [value])
-    torch.testing.assert_close(at_positions(found, at).flatten(0, 1), patches @ solution, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(vectors_at(found, 1, at).flatten(0, 1), patches @ solution, rtol=1e-9, atol=1e-9)
 
 
 def test_site_with_two_writers_is_solved_for_both_together():
@@ -117,20 +118,20 @@ def test_site_with_two_writers_is_solved_for_both_together():
     x = noise(8, 3, 16, 16)
     wanted_value = noise(8, 16, 8, 8, seed=7)
     sampler = Sampler(8, 0)
-    at = sampler.positions(add)
+    at = sampler.places(site)
     start = input_of(traced).name
     keep = frozenset(node.name for node in values_for(site))
     with torch.no_grad():
         env = compute(traced, order_of(values_for(site), {start}), {start: x}, keep)
-        patches, targets = rows_for(traced, site, env, at_positions(wanted_value, at), sampler)
-        torch.testing.assert_close(targets, at_positions(wanted_value, at).flatten(0, 1))  # no skip: all is theirs
+        patches, targets = rows_for(traced, site, env, vectors_at(wanted_value, 1, at), sampler)
+        torch.testing.assert_close(targets, vectors_at(wanted_value, 1, at).flatten(0, 1))  # no skip: all is theirs
         starts = [folded(traced, writer) for writer in site.writers]
         begin = torch.cat([*(s[:-1] for s in starts), (starts[0][-1] + starts[1][-1])[None]])
         solution = dense(patches, targets, begin, 0.1)
         equations = summed(patches, targets)
         put_in(traced, site, equations.solve(0.1, start_of(traced, site)), equations)
         (found,) = forward(traced, x, [add])
-    torch.testing.assert_close(at_positions(found, at).flatten(0, 1), patches @ solution, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(vectors_at(found, 1, at).flatten(0, 1), patches @ solution, rtol=1e-8, atol=1e-8)
 
 
 def test_target_of_the_rows_is_what_the_skip_leaves():
@@ -142,7 +143,7 @@ def test_target_of_the_rows_is_what_the_skip_leaves():
     keep = frozenset(node.name for node in values_for(site))
     env = compute(traced, order_of(values_for(site), {start}), {start: x}, keep)
     wanted = noise(4, 8, 16, 16, seed=3).float()
-    at = sampler.positions(add)
-    _, targets = rows_for(traced, site, env, at_positions(wanted, at), sampler)
+    at = sampler.places(site)
+    _, targets = rows_for(traced, site, env, vectors_at(wanted, 1, at), sampler)
     (skip,) = forward(traced, x, [next(n for n in add.all_input_nodes if n is not site.writers[0].output)])
-    torch.testing.assert_close(targets, at_positions(wanted - skip, at).flatten(0, 1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(targets, vectors_at(wanted - skip, 1, at).flatten(0, 1), rtol=1e-4, atol=1e-4)

@@ -52,7 +52,7 @@ def test_sites_behind_an_exact_cut_change_nothing():
 
 
 def values_of(sites):
-    return [[str(writer.convolution.target) for writer in site.writers] for site in sites]
+    return [[str(writer.operator.target) for writer in site.writers] for site in sites]
 
 
 def test_sites_are_the_cut_and_every_sum_behind_it_in_order():
@@ -109,7 +109,7 @@ class SkipFirst(nn.Module):
 
 def gradient(student, teacher, site, x: Tensor) -> float:
     """Of the site's error by its first writer's weights: none where least squares was done on these activations."""
-    convolution = student.get_submodule(str(site.writers[0].convolution.target))
+    convolution = student.get_submodule(str(site.writers[0].operator.target))
     student.requires_grad_(False)
     convolution.weight.requires_grad_(True)
     (found,), (wanted,) = (

@@ -9,8 +9,10 @@ from networks import tiny_resnet
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
 from practise_deploy.planning import rows
-from practise_deploy.planning.rows import Sampler, at_positions, patches_of, rows_in_memory
+from practise_deploy.planning.affine import patches_of, vectors_at
+from practise_deploy.planning.rows import Sampler, rows_in_memory
 from practise_deploy.planning.sites import sites_of
+from practise_deploy.planning.writers import Site, writers_into
 from unit.lessons import opened
 from unit.solving import additions, noise
 
@@ -44,21 +46,22 @@ def test_patches_times_weights_are_the_convolution():
     convolution = nn.Conv2d(3, 4, 3, stride=2, padding=1).double()
     x, at = noise(2, 3, 8, 8), (torch.tensor([0, 3, 2]), torch.tensor([1, 3, 0]))
     found = patches_of(convolution, x, at) @ convolution.weight.flatten(1).T + convolution.bias
-    wanted = at_positions(convolution(x), at).flatten(0, 1)
+    wanted = vectors_at(convolution(x), 1, at).flatten(0, 1)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_drawn_positions_are_within_the_value_distinct_and_the_same_each_time():
     traced, _ = trace(tiny_resnet(), RESNET)
     value = additions(traced)[3]
+    site = Site(value, writers_into(traced, value), value.name)
     sampler = Sampler(images=1000, seed=5)
-    rows_, columns = sampler.positions(value)
+    rows_, columns = sampler.places(site)
     assert len(rows_) == 20
     assert len({(int(r), int(c)) for r, c in zip(rows_, columns, strict=True)}) == 20
     assert int(rows_.max()) < 8 and int(columns.max()) < 8
-    again = Sampler(images=1000, seed=5).positions(value)
+    again = Sampler(images=1000, seed=5).places(site)
     assert torch.equal(rows_, again[0]) and torch.equal(columns, again[1])
-    assert len(Sampler(images=2, seed=5).positions(value)[0]) == 64  # all there are
+    assert len(Sampler(images=2, seed=5).places(site)[0]) == 64  # all there are
 
 
 def test_rows_are_as_many_as_the_targets_of_all_students_leave_room_for(monkeypatch):
@@ -69,7 +72,7 @@ def test_rows_are_as_many_as_the_targets_of_all_students_leave_room_for(monkeypa
 
     def held(rows_):
         sampler = Sampler(images, 0, rows_)
-        drawn = [(site.value.meta["shape"][1], len(sampler.positions(site.value)[0])) for site in sites]
+        drawn = [(site.value.meta["shape"][1], len(sampler.places(site)[0])) for site in sites]
         return 4 * images * beside * sum(channels * positions for channels, positions in drawn)
 
     whole = held(20_000)

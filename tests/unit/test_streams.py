@@ -34,7 +34,7 @@ def stream_at(traced, feature: str, name: str) -> Stream | None:
 
 def around(stream: Stream) -> tuple[list[str], list[str], bool]:
     """The convolutions that read a stream and write to it, and whether its map has to be diagonal."""
-    written = [str(writer.convolution.target) for writer in stream.writers]
+    written = [str(writer.operator.target) for writer in stream.writers]
     return [str(reader.target) for reader in stream.readers], written, stream.diagonal
 
 

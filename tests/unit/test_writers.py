@@ -21,13 +21,13 @@ RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
 
 
 def convolution_names(traced, value):
-    return [str(writer.convolution.target) for writer in writers_into(traced, value)]
+    return [str(writer.operator.target) for writer in writers_into(traced, value)]
 
 
 def test_writer_of_a_basic_block_is_its_second_convolution_with_its_norm():
     traced, _ = trace(tiny_resnet(), RESNET)
     (writer,) = writers_into(traced, additions(traced)[0])
-    assert (str(writer.convolution.target), str(writer.norm.target)) == ("layer1.0.conv2", "layer1.0.bn2")
+    assert (str(writer.operator.target), str(writer.norm.target)) == ("layer1.0.conv2", "layer1.0.bn2")
     assert writer.output is writer.norm
     assert writer.source.name == traced.graph.find_nodes(op="call_module", target="layer1.0.relu")[0].name
 
@@ -42,7 +42,7 @@ def test_writer_of_an_inverted_residual_is_its_projection():
     (node,) = traced.graph.find_nodes(op="call_module", target="features.3.conv.3")
     (add,) = [user for user in node.users if user in additions(traced)]
     writer = writer_of(traced, node)
-    assert (str(writer.convolution.target), writer.norm) == ("features.3.conv.2", node)
+    assert (str(writer.operator.target), writer.norm) == ("features.3.conv.2", node)
     assert convolution_names(traced, add) == ["features.3.conv.2"]
 
 
@@ -51,7 +51,7 @@ def test_writer_is_found_behind_dropout_and_identity():
     traced, _ = trace(network, (1, 3, 4, 4))
     last = list(traced.graph.nodes)[-2]
     writer = writer_of(traced, last)
-    assert str(writer.convolution.target) == "0" and writer.output is last
+    assert str(writer.operator.target) == "0" and writer.output is last
 
 
 class Identity(nn.Module):
@@ -152,13 +152,13 @@ def site_at(network: nn.Module, shape: tuple[int, ...], block: str):
 def test_site_of_a_cut_is_the_sum_before_it_and_its_target_the_blocks_own_sum():
     traced, _, site = site_at(tiny_resnet(), RESNET, "layer1.1")
     assert (site.value.name, site.target) == (additions(traced)[0].name, additions(traced)[1].name)
-    assert [str(w.convolution.target) for w in site.writers] == ["layer1.0.conv2"]
+    assert [str(w.operator.target) for w in site.writers] == ["layer1.0.conv2"]
 
 
 def test_site_of_a_cut_in_a_linear_stream_is_the_entry_itself():
     _, block, site = site_at(tiny_mobilenet(), MOBILENET, "features.3")
     assert (site.value.name, site.target) == (block.entry, block.exit)
-    assert [str(w.convolution.target) for w in site.writers] == ["features.2.conv.2"] or len(site.writers) == 1
+    assert [str(w.operator.target) for w in site.writers] == ["features.2.conv.2"] or len(site.writers) == 1
 
 
 def test_there_is_no_site_behind_max_pooling():

@@ -1,0 +1,300 @@
+"""Streams that linear layers write to: who writes them, through what, and that solving them is exact where it can be."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torchvision.ops.misc import Permute
+
+from networks import tiny_convnext, tiny_transformer
+from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.model.trace import trace
+from practise_deploy.planning.rows import Sampler, channels_of
+from practise_deploy.planning.sites import cuts_without_site, junction_site, sites_of
+from practise_deploy.planning.streams import stream_of
+from practise_deploy.planning.writers import scale_of, writer_of, writers_into
+from unit.lessons import Silent, held_out_error, images, opened, recover, refitted
+from unit.solving import additions
+
+TRANSFORMER, CONVNEXT = (1, 3, 16, 16), (1, 3, 32, 32)
+
+
+def last_value(network: nn.Module, shape: tuple[int, ...]):
+    traced, _ = trace(network.eval(), shape)
+    return traced, list(traced.graph.nodes)[-2]
+
+
+def writer_at_the_end(network: nn.Module, shape: tuple[int, ...]):
+    return writer_of(*last_value(network, shape))
+
+
+# Who writes.
+
+
+def test_attention_and_perceptron_end_in_linear_writers_along_the_last_axis():
+    traced, _ = trace(tiny_transformer(), TRANSFORMER)
+    found = [writers_into(traced, node) for node in additions(traced)[1:]]
+    targets = [[str(writer.operator.target) for writer in each] for each in found]
+    assert targets == [[f"blocks.{n}.{name}"] for n in range(3) for name in ("attn.proj", "fc2")]
+    assert {writer.axis for each in found for writer in each} == {2}
+    assert [each[0].scale is not None for each in found] == [False, True] * 3
+
+
+def test_block_of_convnext_ends_in_a_linear_writer_whose_channels_come_to_the_second_axis():
+    traced, _ = trace(tiny_convnext(), CONVNEXT)
+    (writer,) = writers_into(traced, additions(traced)[0])
+    assert str(writer.operator.target) == "features.1.0.block.5"
+    assert (writer.axis, writer.order, writer.norm) == (1, (0, 3, 1, 2), None)
+    assert writer.scale is not None and writer.output.name.endswith("stochastic_depth")
+    assert {"features_1_0_layer_scale"} < {node.name for node in writer.span}  # who moves on must know that it changes
+
+
+def test_cuts_of_a_transformer_are_refitted_where_a_linear_layer_writes():
+    teacher, feature, blocks = opened(tiny_transformer(), TRANSFORMER)
+    gone = [block for block in blocks.values() if block.droppable]
+    sites = [junction_site(teacher, teacher, block.entry, block.exit) for block in gone]
+    assert [site is None for site in sites] == [True] + [False] * 5  # only the first one's stream comes from no writer
+    assert cuts_without_site(drop_blocks(teacher, gone[:1]), teacher, gone[:1]) == [gone[0].name]
+    later = sites_of(drop_blocks(teacher, gone[:1]), teacher, gone[:1], feature)
+    assert [str(site.writers[0].operator.target) for site in later] == [
+        "blocks.0.fc2", "blocks.1.attn.proj", "blocks.1.fc2", "blocks.2.attn.proj", "blocks.2.fc2",
+    ]  # fmt: skip
+
+
+def test_stream_of_tokens_has_no_change_of_basis():
+    teacher, feature, blocks = opened(tiny_transformer(), TRANSFORMER)
+    gone = [next(block for block in blocks.values() if block.droppable)]
+    student = drop_blocks(teacher, gone)
+    assert [stream_of(student, site, feature) for site in sites_of(student, teacher, gone, feature)] == [None] * 5
+
+
+class Scaled(nn.Module):
+    """A linear layer whose output is multiplied by factors of some shape."""
+
+    def __init__(self, *shape: int, shared: bool = False) -> None:
+        super().__init__()
+        self.fc, self.factors, self.shared = nn.Linear(4, 6), nn.Parameter(torch.rand(shape)), shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x) * self.factors
+        return y + self.factors.sum() if self.shared else y
+
+
+class Reshaped(nn.Module):
+    """Factors that are reshaped before they multiply, from the left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.factors = nn.Conv2d(4, 6, 1), nn.Parameter(torch.rand(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factors.reshape(1, -1, 1, 1) * self.conv(x)
+
+
+class Twice(nn.Module):
+    """One linear layer called in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.fc(x).relu())
+
+
+class Moved(nn.Module):
+    """A linear layer, and its axes in another order."""
+
+    def __init__(self, *order: int, by: str = "permute") -> None:
+        super().__init__()
+        self.fc, self.order, self.by = nn.Linear(4, 6), order, by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self.fc(x), self.by)(*self.order)
+
+
+class Standardised(nn.Linear):
+    """Computes with other weights than its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+
+
+TOKENS, MAP = (2, 5, 4), (2, 3, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "axis"),
+    [
+        (nn.Sequential(nn.Linear(4, 6)), TOKENS, 2),
+        (nn.Sequential(nn.Linear(4, 6), nn.Dropout()), MAP, 3),
+        (nn.Sequential(nn.Linear(4, 6), Permute([0, 3, 1, 2])), MAP, 1),
+        (nn.Sequential(nn.Linear(4, 6), Permute([0, -1, 1, 2])), MAP, 1),
+        (nn.Sequential(nn.Linear(4, 6), Permute([0, 3, 1, 2]), nn.BatchNorm2d(6)), MAP, 1),
+        (Moved(1, 2, by="transpose"), TOKENS, 1),
+        (Moved(0, 2, 3, 1), MAP, None),
+        (Moved(0, 3, 1, 2), MAP, 1),
+        (Moved((0, 3, 1, 2)), MAP, 1),
+        (Scaled(6), TOKENS, 2),
+        (Scaled(1, 1, 6), MAP, 3),
+        (Reshaped(), (2, 4, 3, 3), 1),
+    ],
+)
+def test_linear_layer_is_a_writer_through_permutations_and_scales(network, shape, axis):
+    writer = writer_at_the_end(network, shape)
+    assert (writer and writer.axis) == axis
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (nn.Sequential(nn.Linear(4, 6)), (2, 4)),
+        (nn.Sequential(nn.Linear(4, 6), nn.ReLU()), TOKENS),
+        (nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6)), TOKENS),
+        (nn.Sequential(nn.Linear(4, 4), Permute([0, 2, 1, 3]), nn.BatchNorm2d(5)), MAP),
+        (nn.Sequential(Standardised(4, 6)), TOKENS),
+        (nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 6))), TOKENS),
+        (Twice(), TOKENS),
+        (Moved(1, 0, by="transpose"), TOKENS),
+        (Moved(1, 2, by="transpose"), MAP),
+        (Scaled(1), TOKENS),
+        (Scaled(5, 1), TOKENS),
+        (Scaled(6, shared=True), TOKENS),
+    ],
+    ids=[
+        "no positions", "behind relu", "behind layer norm", "norm of another axis", "own forward", "parametrized",
+        "called twice", "images moved", "positions in another order", "one factor", "factors of positions", "shared factors",
+    ],
+)  # fmt: skip
+def test_linear_layer_that_cannot_be_solved_for_is_no_writer(network, shape):
+    assert writer_at_the_end(network, shape) is None
+
+
+class Gain(nn.Module):
+    """A module of one parameter, as a network may have its own. does: with the input and it."""
+
+    def __init__(self, *shape: int, does=lambda x, gain: x * gain) -> None:
+        super().__init__()
+        self.gain, self.does = nn.Parameter(torch.rand(shape)), does
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.does(x, self.gain)
+
+
+@pytest.mark.parametrize(
+    ("module", "is_scale"),
+    [
+        (Gain(6), True),
+        (Gain(6, does=lambda x, gain: gain.view(1, 1, -1) * x), True),
+        (Gain(1, 6, does=lambda x, gain: torch.mul(x, gain)), True),
+        (Gain(6, does=lambda x, gain: x + gain), False),
+        (Gain(6, does=lambda x, gain: x.relu() * gain), False),
+        (Gain(6, does=lambda x, gain: x * gain + gain), False),
+        (Gain(6, does=lambda x, gain: x * gain if x.sum() > 0 else x), False),
+        (Gain(1), False),
+    ],
+)
+def test_module_of_one_parameter_is_a_scale_where_it_multiplies_by_it(module, is_scale):
+    traced, last = last_value(nn.Sequential(nn.Linear(4, 6), module), TOKENS)
+    writer = writer_of(traced, last)
+    assert (writer is not None) == is_scale
+    assert writer is None or scale_of(traced, writer) is traced.get_submodule("1").gain
+
+
+def test_layer_scales_of_timm_are_scales():
+    layers = pytest.importorskip("timm.layers", reason="timm is not installed")
+    for network, shape in (
+        (nn.Sequential(nn.Linear(4, 6), layers.LayerScale(6)), TOKENS),
+        (nn.Sequential(nn.Linear(4, 6), layers.LayerScale(6, inplace=True)), TOKENS),
+        (nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), layers.LayerScale2d(6)), MAP),
+    ):
+        writer = writer_at_the_end(network, shape)
+        assert writer is not None and writer.scale is not None
+    assert writer_at_the_end(nn.Sequential(nn.Linear(4, 4), layers.LayerScale2d(3)), MAP) is None
+
+
+# That it is solved.
+
+
+class LinearStep(nn.Module):
+    """x + W x on vectors along the last axis: a linear map of the stream."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fc(x)
+
+
+class Written(nn.Module):
+    """A stream that a linear layer writes, perhaps scaled and moved, and a block that its weights can take over."""
+
+    def __init__(self, scaled: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 3, padding=1)
+        self.writer = nn.Linear(5, 6)
+        self.gamma = nn.Parameter(torch.tensor([1.0, -0.5, 1e-7, 0.0, 3.0, 1.0])) if scaled else None
+        self.block, self.behind, self.head = LinearStep(6), nn.Linear(6, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.writer(self.stem(x).relu().permute(0, 2, 3, 1))
+        x = self.block(x if self.gamma is None else x * self.gamma)
+        return self.head(self.behind(x).relu().mean((1, 2)))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_linear_writer_absorbs_a_linear_block_exactly(scaled):
+    """With a scale too, even where a channel's factor was next to nothing or nothing at all."""
+    torch.manual_seed(1)
+    shape = (4, 3, 8, 8)
+    teacher, feature, blocks = opened(Written(scaled).double().eval(), shape)
+    block = blocks["block"]
+    fresh = torch.randn(5, *shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(99))
+    with torch.no_grad():
+        before = float((drop_blocks(teacher, [block])(fresh) - teacher(fresh)).abs().max())
+        student, sites = refitted(teacher, feature, [block], images(12, shape, torch.float64), 1)
+        after = float((student(fresh) - teacher(fresh)).abs().max())
+    assert [str(writer.operator.target) for writer in sites[0].writers] == ["writer"]
+    assert before > 1e-2
+    assert after < 1e-9  # on images that it never saw
+    if scaled:
+        weight = student.get_submodule("writer").weight
+        torch.testing.assert_close(weight.norm(dim=1), teacher.get_submodule("writer").weight.norm(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "name"),
+    [
+        (tiny_transformer, TRANSFORMER, "blocks.1.add_3"),
+        (tiny_convnext, CONVNEXT, "features.1.1"),
+        (tiny_convnext, CONVNEXT, "features.3.1"),
+    ],
+)
+def test_recovered_network_of_linear_writers_errs_less_on_images_that_it_did_not_see(make, shape, name):
+    teacher, feature, blocks = opened(make(), shape)
+    gone = [blocks[name]]
+    student = recover(teacher, feature, gone, images(60, shape), 0, Silent())
+    assert any(choice.method != "plain" for choice in student.choices)
+    plain, recovered = held_out_error(teacher, feature, gone, student, images(64, shape, seed=8))
+    assert recovered < 0.95 * plain
+
+
+def test_positions_of_tokens_and_of_maps_are_drawn_in_the_layout_of_each():
+    for make, shape, channels in ((tiny_transformer, TRANSFORMER, 12), (tiny_convnext, CONVNEXT, 8)):
+        traced, _ = trace(make(), shape)
+        site = junction_site(traced, traced, *(node.name for node in additions(traced)[1:3]))
+        value = torch.randn(4, *site.value.meta["shape"][1:])
+        sampler = Sampler(4, seed=0, rows=24)
+        found = sampler.vectors(site, value)
+        assert channels_of(site) == channels and found.shape == (4, 6, channels)
+        everywhere = value.movedim(site.axis, -1).flatten(1, -2)
+        assert all((everywhere == vector[:, None]).all(-1).any(1).all() for vector in found.unbind(1))
+
+
+def test_class_token_is_always_among_the_positions():
+    teacher, _, blocks = opened(tiny_transformer(), TRANSFORMER)
+    site = junction_site(teacher, teacher, blocks["blocks.0.add_2"].entry, blocks["blocks.0.add_2"].exit)
+    for seed in range(5):
+        (places,) = Sampler(100, seed, rows=300).places(site)
+        assert len(set(places.tolist())) == 3 and places[0] == 0
