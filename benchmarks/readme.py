@@ -11,14 +11,20 @@ from collections.abc import Callable
 from tables.builds import builds
 from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
-from tables.planning import choice, planning, sites, sureness
+from tables.planning import choice, linear_streams, planning, sites, sureness
 from tables.shared import ROOT
 from tables.tiny import ablation, tiny_sets
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
-    "docs/planning.md": {"planning": planning, "choice": choice, "sites": sites, "sureness": sureness},
+    "docs/planning.md": {
+        "planning": planning,
+        "choice": choice,
+        "sites": sites,
+        "linear_streams": linear_streams,
+        "sureness": sureness,
+    },
     "docs/precision.md": {"precision": precision},
     "docs/tensorrt.md": {"engines": engines},
     "docs/tiny-sets.md": {"tiny_sets": tiny_sets, "ablation": ablation},

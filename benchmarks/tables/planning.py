@@ -96,6 +96,24 @@ def sites() -> str:
     return "\n\n".join(parts) or ABSENT
 
 
+def linear_streams() -> str:
+    """What the refit gives where linear layers write to the streams, by network and number of images."""
+    rows = [
+        "| network | blocks | images | original | plain drop | refit | minus plain, points | plain drop, finetuned | refit, finetuned | minus plain, points |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((RESULTS / "linear_streams").glob("*.json")):
+        found = json.loads(path.read_text())
+        for one in found["rows"]:
+            percent, gained = one["mean_percent"], one["points_gained"]
+            rows.append(
+                f"| {found['network']} | {found['dropped']} of {found['blocks']}, {one['sets']} sets | {one['images']} "
+                f"| {found['teacher_percent']:.2f} | {percent['plain drop']:.2f} | {percent['refit']:.2f} | {points(gained['refit'])} "
+                f"| {percent['plain drop, finetuned']:.2f} | {percent['refit, finetuned']:.2f} | {points(gained['before finetuning'])} |"
+            )
+    return "\n".join(rows) if len(rows) > 2 else ABSENT
+
+
 def sureness() -> str:
     """What is claimed of the choice of a set, beside what other tiny sets choose."""
     path = RESULTS / "sureness.json"

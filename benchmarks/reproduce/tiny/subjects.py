@@ -154,7 +154,11 @@ def _answers(
 @lru_cache(maxsize=1)
 def load_subject(name: str, data: Path) -> Subject:
     """A network of the grid; loaded once for as long as no other is asked for."""
-    settings = settings_of(name, data)
+    return subject_of(name, settings_of(name, data))
+
+
+def subject_of(name: str, settings: Settings) -> Subject:
+    """A network with its images, as the product is told of them."""
     network = load_network(settings, image_size=image_size_of(settings))
     images = load_images(settings, network.facts)
     blocks = find_blocks(network.traced, network.input_shape)
