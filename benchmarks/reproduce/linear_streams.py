@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,13 +24,16 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from torch import nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from choice import random_sets
 from embedded_digits import PRETRAINED_CFG, Digits, augment, learning_rate_share, normalise, read_mnist, to_pixels
 from sites import mean_of
 from tiny.provenance import commit
 from tiny.subjects import ROOT, Subject, subject_of
-from torch import nn
-from torch.nn import functional as F
 
 from practise_deploy.finetune import TINY, drop_only, finetune
 from practise_deploy.model.compute import exact, pick_device

@@ -1,5 +1,7 @@
 """Streams that linear layers write to: who writes them, through what, and that solving them is exact where it can be."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,12 +9,18 @@ from torch.nn.utils import parametrizations
 from torchvision.ops.misc import Permute
 
 from networks import tiny_convnext, tiny_transformer
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
+from practise_deploy.model.values import forward, named
+from practise_deploy.planning.adaptors import insert_adaptors
+from practise_deploy.planning.chain import Chain
+from practise_deploy.planning.criterion import joined
 from practise_deploy.planning.rows import Sampler, channels_of
 from practise_deploy.planning.sites import cuts_without_site, junction_site, sites_of
 from practise_deploy.planning.streams import stream_of
-from practise_deploy.planning.writers import scale_of, writer_of, writers_into
+from practise_deploy.planning.ways import Way
+from practise_deploy.planning.writers import Site, scale_of, writer_of, writers_into
 from unit.lessons import Silent, held_out_error, images, opened, recover, refitted
 from unit.solving import additions
 
@@ -69,15 +77,19 @@ def test_stream_of_tokens_has_no_change_of_basis():
 
 
 class Scaled(nn.Module):
-    """A linear layer whose output is multiplied by factors of some shape."""
+    """A linear layer whose output is multiplied by factors of some shape. also: what else they are used for behind it."""
 
-    def __init__(self, *shape: int, shared: bool = False) -> None:
+    def __init__(self, *shape: int, also: str = "", learned: bool = True) -> None:
         super().__init__()
-        self.fc, self.factors, self.shared = nn.Linear(4, 6), nn.Parameter(torch.rand(shape)), shared
+        self.fc, self.also = nn.Linear(4, 6), also
+        if learned:
+            self.factors = nn.Parameter(torch.rand(shape))
+        else:
+            self.register_buffer("factors", torch.rand(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.fc(x) * self.factors
-        return y + self.factors.sum() if self.shared else y
+        return getattr(torch, self.also)(y.relu(), self.factors) if self.also else y
 
 
 class Reshaped(nn.Module):
@@ -89,6 +101,17 @@ class Reshaped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.factors.reshape(1, -1, 1, 1) * self.conv(x)
+
+
+class Gain(nn.Module):
+    """A module of one parameter, as a network may have its own. does: with the input and it."""
+
+    def __init__(self, *shape: int, does=lambda x, gain: x * gain) -> None:
+        super().__init__()
+        self.gain, self.does = nn.Parameter(torch.rand(shape)), does
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.does(x, self.gain)
 
 
 class Twice(nn.Module):
@@ -159,26 +182,19 @@ def test_linear_layer_is_a_writer_through_permutations_and_scales(network, shape
         (Moved(1, 2, by="transpose"), MAP),
         (Scaled(1), TOKENS),
         (Scaled(5, 1), TOKENS),
-        (Scaled(6, shared=True), TOKENS),
+        (Scaled(6, learned=False), TOKENS),
+        (nn.Sequential(Scaled(6), Gain(6)), TOKENS),
+        (nn.Sequential(nn.Linear(4, 6), Gain(6), Permute([0, 3, 1, 2]), nn.BatchNorm2d(6)), MAP),
+        (nn.Sequential(nn.Linear(4, 6), *[Gain(6)] * 2), TOKENS),
     ],
     ids=[
         "no positions", "behind relu", "behind layer norm", "norm of another axis", "own forward", "parametrized",
-        "called twice", "images moved", "positions in another order", "one factor", "factors of positions", "shared factors",
+        "called twice", "images moved", "positions in another order", "one factor", "factors of positions",
+        "factors not learned", "two scales", "norm behind a scale", "one scale twice",
     ],
 )  # fmt: skip
 def test_linear_layer_that_cannot_be_solved_for_is_no_writer(network, shape):
     assert writer_at_the_end(network, shape) is None
-
-
-class Gain(nn.Module):
-    """A module of one parameter, as a network may have its own. does: with the input and it."""
-
-    def __init__(self, *shape: int, does=lambda x, gain: x * gain) -> None:
-        super().__init__()
-        self.gain, self.does = nn.Parameter(torch.rand(shape)), does
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.does(x, self.gain)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +215,70 @@ def test_module_of_one_parameter_is_a_scale_where_it_multiplies_by_it(module, is
     writer = writer_of(traced, last)
     assert (writer is not None) == is_scale
     assert writer is None or scale_of(traced, writer) is traced.get_submodule("1").gain
+
+
+@pytest.mark.parametrize("also", ["add", "mul"])
+def test_factors_that_are_used_elsewhere_are_no_scale(also):
+    traced, _ = trace(Scaled(6, also=also).eval(), TOKENS)
+    assert writer_of(traced, named(traced, "mul")) is None
+
+
+@pytest.mark.parametrize("name", ["fc", "1"])
+def test_hooked_layers_and_scales_are_not_solved_for(name):
+    traced, last = last_value(nn.Sequential(OrderedDict(fc=nn.Linear(4, 6), **{"1": Gain(6)})), TOKENS)
+    assert writer_of(traced, last) is not None
+    traced.get_submodule(name).register_forward_hook(lambda module, given, made: 3 * made)
+    assert writer_of(traced, last) is None
+
+
+class Sum(nn.Module):
+    """What two linear layers write, one of them along another axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.along, self.across, self.head = nn.Linear(4, 4), nn.Linear(5, 5), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.along(x) + self.across(x.transpose(1, 2)).transpose(1, 2))
+
+
+def test_writers_along_another_axis_are_not_solved_together():
+    traced, _ = trace(Sum().eval(), TOKENS)
+    (writer,) = writers_into(traced, additions(traced)[0])
+    assert (str(writer.operator.target), writer.axis) == ("along", 2)
+
+
+class Wide(nn.Module):
+    """A map that a linear layer writes along its last axis, though a convolution reads it, and one that is moved first."""
+
+    def __init__(self, moved: bool) -> None:
+        super().__init__()
+        self.stem, self.other, self.fc, self.moved = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Linear(4, 4), moved
+        self.reader = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.other(x).relu()
+        y = self.fc(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if self.moved else self.fc(y)
+        return self.reader(self.stem(x).relu() + y)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_stream_of_a_map_is_mapped_along_its_channels_alone(moved):
+    traced, _ = trace(Wide(moved).eval(), (1, 3, 4, 4))
+    sites = [
+        Site(node, writers_into(traced, node), node.name) for node in (additions(traced)[0], named(traced, "stem"))
+    ]
+    assert [[writer.axis for writer in site.writers] for site in sites] == [[1 if moved else 3], [1]]
+    streams = [stream_of(traced, site, "reader") for site in sites]
+    assert [stream is not None for stream in streams] == [moved, moved]
+    assert not moved or [str(writer.operator.target) for writer in streams[1].writers] == ["fc"]
+
+
+def test_papers_adaptors_stand_beside_convolutions_alone():
+    teacher, _, blocks = opened(tiny_convnext(), CONVNEXT)
+    block = blocks["features.3.1"]
+    adaptors = insert_adaptors(drop_blocks(teacher, [block]), block.entry)
+    assert [(adaptor.convolution, adaptor.behind) for adaptor in adaptors] == [("features.2.1", True)]
 
 
 def test_layer_scales_of_timm_are_scales():
@@ -278,6 +358,45 @@ def test_recovered_network_of_linear_writers_errs_less_on_images_that_it_did_not
     assert any(choice.method != "plain" for choice in student.choices)
     plain, recovered = held_out_error(teacher, feature, gone, student, images(64, shape, seed=8))
     assert recovered < 0.95 * plain
+
+
+class Step(nn.Module):
+    """A residual unit whose factors are made before its layers are called."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.gamma = nn.Linear(width, 8), nn.Linear(8, width), nn.Parameter(torch.rand(width) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        factors = self.gamma.view(1, 1, -1)
+        return x + factors * self.fc2(self.fc1(x).relu())
+
+
+class Steps(nn.Module):
+    """Four of them on tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.steps, self.head = nn.Conv2d(3, 6, 4, 4), nn.Sequential(*map(Step, [6] * 4)), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.steps(self.stem(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+def test_factors_that_a_refit_changed_are_looked_at_anew_behind_it():
+    torch.manual_seed(2)
+    teacher, feature, blocks = opened(Steps().double().eval(), TRANSFORMER)
+    gone = [blocks["steps.1"]]
+    learn, judge = images(20, TRANSFORMER, torch.float64), images(10, TRANSFORMER, torch.float64, seed=9)
+    with torch.no_grad():
+        chain = Chain(Lesson(teacher=teacher, feature=feature, images=learn), gone, learn, judge).branched()
+        before = chain.student.get_parameter("steps.0.gamma").clone()
+        for _ in chain.sites:
+            assert chain.settle({"refit": Way(lambda sums, start: sums.solve(0.01, start))}) == "refit"
+        told = joined(chain.judged()).features
+        values = [forward(each, judge.pixels, [named(each, feature)])[0] for each in (teacher, chain.student)]
+    assert len(chain.sites) == 3 and not torch.equal(before, chain.student.get_parameter("steps.0.gamma"))
+    torch.testing.assert_close(told.double(), (values[0] - values[1]).square().flatten(1).mean(1), rtol=1e-5, atol=1e-8)
 
 
 def test_positions_of_tokens_and_of_maps_are_drawn_in_the_layout_of_each():
