@@ -24,7 +24,10 @@ _SIMPLE = (type(None), bool, int, float, str)
 
 
 class _Tracer(fx.Tracer):
-    """Traces into containers; modules without children, and those that resist, stay whole."""
+    """Traces into containers, and into modules that hold one parameter and nothing else, as LayerScale does.
+
+    Other modules without children, and those that resist, stay whole.
+    """
 
     def __init__(self, opaque: frozenset[str]) -> None:
         super().__init__()
@@ -32,8 +35,10 @@ class _Tracer(fx.Tracer):
         self.inside: list[str] = []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if module_qualified_name in self.opaque or next(m.children(), None) is None:
+        if module_qualified_name in self.opaque:
             return True
+        if next(m.children(), None) is None:
+            return not _holds_one_parameter(m)
         return super().is_leaf_module(m, module_qualified_name) and not isinstance(m, nn.Sequential)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -41,6 +46,12 @@ class _Tracer(fx.Tracer):
         found = super().call_module(m, forward, args, kwargs)
         self.inside.pop()
         return found
+
+
+def _holds_one_parameter(module: nn.Module) -> bool:
+    """Whether a module of the network's own, not of torch's, has a parameter and nothing else."""
+    alone = len(module._parameters) == 1 and not module._buffers
+    return alone and not type(module).__module__.startswith("torch.nn")
 
 
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModule, tuple[str, ...]]:

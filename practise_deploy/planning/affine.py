@@ -19,8 +19,7 @@ def is_affine(traced: fx.GraphModule, node: fx.Node) -> bool:
     module = module_of(traced, node)
     if not isinstance(module, nn.Linear):
         return is_plain(traced, node)
-    own = type(module).forward is not nn.Linear.forward or module._parameters.get("weight") is None
-    return not own and is_as_its_class(module) and called_once(node)
+    return type(module).forward is nn.Linear.forward and is_as_its_class(module) and _is_alone(traced, node, module)
 
 
 def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -31,7 +30,28 @@ def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
     if not is_as_its_class(module):
         return False
     padded = isinstance(module.padding, str) or (module.padding_mode != "zeros" and any(module.padding))
-    return not padded and called_once(node)
+    return not padded and _is_alone(traced, node, module)
+
+
+def _is_alone(traced: fx.GraphModule, node: fx.Node, module: Affine) -> bool:
+    """Whether a module is called nowhere else, and nothing else uses its weights."""
+    weights = [module._parameters.get("weight"), *([] if module.bias is None else [module._parameters.get("bias")])]
+    return called_once(node) and all(weight is not None and has_one_use(traced, weight) for weight in weights)
+
+
+def has_one_use(traced: fx.GraphModule, parameter: nn.Parameter) -> bool:
+    """Whether one module called once, or one value, is all that a network does with a parameter."""
+    owners = [
+        f"{path}.{name}".lstrip(".")
+        for path, module in traced.named_modules(remove_duplicate=False)
+        for name, found in module._parameters.items()
+        if found is parameter
+    ]
+    if len(owners) != 1:
+        return False
+    read = len(traced.graph.find_nodes(op="get_attr", target=owners[0], sort=False))
+    called = len(traced.graph.find_nodes(op="call_module", target=owners[0].rpartition(".")[0], sort=False))
+    return read + called == 1
 
 
 def called_once(node: fx.Node) -> bool:

@@ -66,7 +66,7 @@ class Problem(ABC):
 
 
 class WriterProblem(Problem):
-    """The unknowns are the weights of the site's writers, BatchNorm folded."""
+    """The unknowns are the weights of the site's writers, with BatchNorm and scale folded in."""
 
     @property
     def start(self) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from practise_deploy.planning.affine import Affine, operator_at
 from practise_deploy.planning.equations import NormalEquations
 from practise_deploy.planning.pointwise import multiply_behind
-from practise_deploy.planning.writers import Site, Writer, norm_of, scale_of
+from practise_deploy.planning.writers import Site, Writer, factors_of, norm_of
 
 
 def folded(traced: fx.GraphModule, writer: Writer) -> Tensor:
@@ -16,18 +16,25 @@ def folded(traced: fx.GraphModule, writer: Writer) -> Tensor:
 
     Shapes: [d + 1, outputs], bias last.
     """
-    operator, norm, scale = operator_at(traced, writer.operator), norm_of(traced, writer), scale_of(traced, writer)
-    weight = operator.weight.detach().double().flatten(1)
-    bias = weight.new_zeros(len(weight)) if operator.bias is None else operator.bias.detach().double()
+    operator, norm, scale = operator_at(traced, writer.operator), norm_of(traced, writer), factors_of(writer)
+    found = _with_bias(operator)
     if norm is not None:
+        weight, bias = found[:-1].T, found[-1]
         assert norm.running_mean is not None and norm.running_var is not None
         gain = norm.weight.detach().double() * (norm.running_var.double() + norm.eps).rsqrt()
         weight, bias = (
             weight * gain[:, None],
             (bias - norm.running_mean.double()) * gain + norm.bias.detach().double(),
         )
-    found = torch.cat([weight.T, bias[None]])
+        found = torch.cat([weight.T, bias[None]])
     return found if scale is None else found * scale.detach().double().flatten()
+
+
+def _with_bias(operator: Affine) -> Tensor:
+    """An operator's weights with its bias. Shapes: [d + 1, outputs], bias last, in fp64."""
+    weight = operator.weight.detach().double().flatten(1)
+    bias = weight.new_zeros(len(weight)) if operator.bias is None else operator.bias.detach().double()
+    return torch.cat([weight.T, bias[None]])
 
 
 def write_back(
@@ -76,15 +83,16 @@ def add_bias(traced: fx.GraphModule, writer: Writer, bias: Tensor) -> None:
 def _write(traced: fx.GraphModule, writer: Writer, solution: Tensor) -> None:
     """Put folded weights into a writer without BatchNorm.
 
-    A scale behind it takes up how much longer each output's weights are than they were: the operator keeps its own
-    size, to which a rate of finetuning suits, even where the factor was next to nothing.
+    A scale behind it takes up how much longer each output's weights and bias are than they were: the operator keeps its
+    own size, to which a rate of finetuning suits, even where the factor was next to nothing.
     """
-    operator, scale = operator_at(traced, writer.operator), scale_of(traced, writer)
+    operator, scale = operator_at(traced, writer.operator), factors_of(writer)
     with torch.no_grad():
         if scale is not None:
-            lengths, wanted = operator.weight.double().flatten(1).norm(dim=1), solution[:-1].norm(dim=0)
-            usable = (lengths > 0) & (wanted > 0)
-            scale.copy_(torch.where(usable, wanted / lengths.where(usable, 1), 1).view_as(scale))
+            own, signs = _with_bias(operator).norm(dim=0), torch.where(scale.flatten() < 0, -1.0, 1.0).double()
+            wanted = solution.norm(dim=0)
+            usable = (own > 0) & (wanted > 0)
+            scale.copy_(torch.where(usable, signs * wanted / own.where(usable, 1), 1).view_as(scale))
             solution = solution / scale.double().flatten()
         operator.weight.copy_(solution[:-1].T.reshape(operator.weight.shape))
         if operator.bias is not None or solution[-1].any():
@@ -97,7 +105,7 @@ def _write_normed(traced: fx.GraphModule, writer: Writer, solution: Tensor, mean
     The BatchNorm is set to that mean and variance, with scale and shift that undo them: the same in eval
     mode, and a network that can still be finetuned (folded ones diverge).
     """
-    operator, norm, scale = operator_at(traced, writer.operator), norm_of(traced, writer), scale_of(traced, writer)
+    operator, norm, scale = operator_at(traced, writer.operator), norm_of(traced, writer), factors_of(writer)
     assert norm is not None and norm.running_mean is not None and norm.running_var is not None
     with torch.no_grad():
         operator.weight.copy_(solution[:-1].T.reshape(operator.weight.shape))
@@ -113,7 +121,7 @@ def _write_normed(traced: fx.GraphModule, writer: Writer, solution: Tensor, mean
 
 def _scale_into_norm(traced: fx.GraphModule, writer: Writer) -> None:
     """Where there are both, the BatchNorm takes up the scale behind it."""
-    norm, scale = norm_of(traced, writer), scale_of(traced, writer)
+    norm, scale = norm_of(traced, writer), factors_of(writer)
     if norm is not None and scale is not None:
         with torch.no_grad():
             norm.weight.mul_(scale.flatten())

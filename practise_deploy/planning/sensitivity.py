@@ -17,7 +17,7 @@ def sensitivities(
     """The values, and their positions' weights: the squared norm over channels of v'J for one random v, mean 1 each.
 
     values: with the axis of the channels of each. known: values to compute them from. J: Jacobian of the features with
-    respect to the value (Hutchinson's probe). Shapes: weights [n, 1, height, width].
+    respect to the value (Hutchinson's probe). Shapes: weights as the value, of one channel.
     """
     end = named(teacher, feature)
     keep = frozenset([end.name, *(node.name for node in values)])

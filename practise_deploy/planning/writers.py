@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from torch import Tensor, fx, nn
 
 from practise_deploy.model.operators import is_addition, is_relu, module_of, shape_of
+from practise_deploy.model.values import input_of, order_of
 from practise_deploy.planning.affine import called_once, channel_axis, is_affine, operator_at
-from practise_deploy.planning.between import does_nothing, passes_on, permutation_of, scale_in
+from practise_deploy.planning.between import Scale, does_nothing, passes_on, permutation_of, scale_in
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
     """The last affine operator of a branch that adds into a stream, and what is linear behind it, up to its output.
 
-    norm: a BatchNorm. scale: what multiplies each channel by a learned number (LayerScale). order: the operator's axes as
+    norm: a BatchNorm. scale: learned numbers that multiply the channels (LayerScale). order: the operator's axes as
     they are in the output; axis: that of the channels there. span: the values from the operator to the output, and those
     that give the factors.
     """
@@ -23,7 +24,7 @@ class Writer:
     operator: fx.Node
     output: fx.Node
     norm: fx.Node | None
-    scale: fx.Node | None
+    scale: Scale | None
     order: tuple[int, ...]
     axis: int
     span: tuple[fx.Node, ...]
@@ -55,7 +56,8 @@ class Site:
 def writer_of(traced: fx.GraphModule, node: fx.Node) -> Writer | None:
     """The writer whose output a value is, through what is linear or does nothing in eval mode.
 
-    None where nothing can be solved for, or where its weights also make a value that is used elsewhere.
+    None where nothing can be solved for, where its weights also make a value that is used elsewhere, and where the values are
+    not of the network's images, one after another along the first axis.
     """
     span = [node]
     while not is_affine(traced, span[-1]):
@@ -90,14 +92,25 @@ def _writer(traced: fx.GraphModule, span: list[fx.Node]) -> Writer | None:
         elif found is not None:
             if scale or not found.is_along(axis):
                 return None
-            scale = node
+            scale = found
             values += found.made_by
         else:
             order = tuple(order[each] for each in permutation_of(traced, node) or range(rank))
     rest = [axis for axis in order if axis != channels]
-    if rank < 3 or rest != sorted(rest):
-        return None  # positions would stand in another order
+    if rank < 3 or order[0] != 0 or rest != sorted(rest) or not _is_of_images(traced, operator):
+        return None  # images or positions would stand in another order
     return Writer(operator, span[-1], norm, scale, order, order.index(channels), tuple(values))
+
+
+def factors_of(writer: Writer) -> nn.Parameter | None:
+    """The factors of the writer's channels. Shapes: as many numbers as channels, of any shape."""
+    return None if writer.scale is None else writer.scale.factors
+
+
+def _is_of_images(traced: fx.GraphModule, operator: fx.Node) -> bool:
+    """Whether a value depends on the images, and has as many entries along its first axis as there are."""
+    images = input_of(traced)
+    return (shape_of(operator) or (0,))[0] == (shape_of(images) or (0,))[0] and images in order_of([operator], ())
 
 
 def norm_of(traced: fx.GraphModule, writer: Writer) -> nn.BatchNorm2d | None:
@@ -107,12 +120,6 @@ def norm_of(traced: fx.GraphModule, writer: Writer) -> nn.BatchNorm2d | None:
     module = traced.get_submodule(str(writer.norm.target))
     assert isinstance(module, nn.BatchNorm2d)
     return module
-
-
-def scale_of(traced: fx.GraphModule, writer: Writer) -> nn.Parameter | None:
-    """The factors of the writer's channels. Shapes: as many numbers as channels, of any shape."""
-    found = None if writer.scale is None else scale_in(traced, writer.scale)
-    return None if found is None else found.factors
 
 
 def _is_settable_norm(module: nn.Module | None, node: fx.Node) -> bool:

@@ -1,7 +1,5 @@
 """Streams that linear layers write to: who writes them, through what, and that solving them is exact where it can be."""
 
-from collections import OrderedDict
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,11 +14,12 @@ from practise_deploy.model.values import forward, named
 from practise_deploy.planning.adaptors import insert_adaptors
 from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.criterion import joined
+from practise_deploy.planning.refit import add_bias
 from practise_deploy.planning.rows import Sampler, channels_of
 from practise_deploy.planning.sites import cuts_without_site, junction_site, sites_of
 from practise_deploy.planning.streams import stream_of
-from practise_deploy.planning.ways import Way
-from practise_deploy.planning.writers import Site, scale_of, writer_of, writers_into
+from practise_deploy.planning.ways import Way, ways_of
+from practise_deploy.planning.writers import Site, factors_of, writer_of, writers_into
 from unit.lessons import Silent, held_out_error, images, opened, recover, refitted
 from unit.solving import additions
 
@@ -136,6 +135,13 @@ class Moved(nn.Module):
         return getattr(self.fc(x), self.by)(*self.order)
 
 
+class Folded(nn.Module):
+    """Counts rows as images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(0, 1)
+
+
 class Standardised(nn.Linear):
     """Computes with other weights than its own."""
 
@@ -186,11 +192,15 @@ def test_linear_layer_is_a_writer_through_permutations_and_scales(network, shape
         (nn.Sequential(Scaled(6), Gain(6)), TOKENS),
         (nn.Sequential(nn.Linear(4, 6), Gain(6), Permute([0, 3, 1, 2]), nn.BatchNorm2d(6)), MAP),
         (nn.Sequential(nn.Linear(4, 6), *[Gain(6)] * 2), TOKENS),
+        (nn.Sequential(nn.Linear(4, 1), Gain(6)), TOKENS),
+        (Moved(2, 0, 1), TOKENS),
+        (nn.Sequential(Folded(), nn.Linear(4, 6)), MAP),
     ],
     ids=[
         "no positions", "behind relu", "behind layer norm", "norm of another axis", "own forward", "parametrized",
         "called twice", "images moved", "positions in another order", "one factor", "factors of positions",
         "factors not learned", "two scales", "norm behind a scale", "one scale twice",
+        "scale that widens", "images moved to the second axis", "positions among images",
     ],
 )  # fmt: skip
 def test_linear_layer_that_cannot_be_solved_for_is_no_writer(network, shape):
@@ -214,7 +224,7 @@ def test_module_of_one_parameter_is_a_scale_where_it_multiplies_by_it(module, is
     traced, last = last_value(nn.Sequential(nn.Linear(4, 6), module), TOKENS)
     writer = writer_of(traced, last)
     assert (writer is not None) == is_scale
-    assert writer is None or scale_of(traced, writer) is traced.get_submodule("1").gain
+    assert writer is None or factors_of(writer) is traced.get_parameter("1.gain")
 
 
 @pytest.mark.parametrize("also", ["add", "mul"])
@@ -223,12 +233,37 @@ def test_factors_that_are_used_elsewhere_are_no_scale(also):
     assert writer_of(traced, named(traced, "mul")) is None
 
 
-@pytest.mark.parametrize("name", ["fc", "1"])
-def test_hooked_layers_and_scales_are_not_solved_for(name):
-    traced, last = last_value(nn.Sequential(OrderedDict(fc=nn.Linear(4, 6), **{"1": Gain(6)})), TOKENS)
-    assert writer_of(traced, last) is not None
-    traced.get_submodule(name).register_forward_hook(lambda module, given, made: 3 * made)
-    assert writer_of(traced, last) is None
+@pytest.mark.parametrize("hooked", [0, 1])
+def test_hooked_layers_and_scales_are_not_solved_for(hooked):
+    network = nn.Sequential(nn.Linear(4, 6), Gain(6))
+    assert writer_at_the_end(network, TOKENS) is not None
+    network[hooked].register_forward_hook(lambda module, given, made: made.relu())
+    assert writer_at_the_end(network, TOKENS) is None
+
+
+class Tied(nn.Module):
+    """Two linear layers and two modules of factors that share what they hold."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.first, self.second, self.gain, self.other = nn.Linear(4, 4), nn.Linear(4, 4), Gain(4), Gain(4)
+        if what == "weight":
+            self.first.weight = self.second.weight
+        elif what == "bias":
+            self.first.bias = self.second.bias
+        elif what == "factors":
+            self.other.gain = self.gain.gain
+        self.what = what
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.gain(self.first(x)).relu()
+        x = nn.functional.linear(x, self.second.weight) if self.what == "function" else x
+        return self.other(self.second(x))
+
+
+@pytest.mark.parametrize("what", ["nothing", "weight", "bias", "factors", "function"])
+def test_weights_that_two_layers_share_are_not_solved_for(what):
+    assert (writer_at_the_end(Tied(what), TOKENS) is not None) == (what == "nothing")
 
 
 class Sum(nn.Module):
@@ -246,6 +281,37 @@ def test_writers_along_another_axis_are_not_solved_together():
     traced, _ = trace(Sum().eval(), TOKENS)
     (writer,) = writers_into(traced, additions(traced)[0])
     assert (str(writer.operator.target), writer.axis) == ("along", 2)
+
+
+class Placed(nn.Module):
+    """What a linear layer makes of the images, and of numbers that are the same for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("places", torch.rand(1, 5, 4))
+        self.of_images, self.of_places, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.of_places(self.places) + self.of_images(x))
+
+
+def test_layer_that_sees_no_image_writes_nothing():
+    traced, _ = trace(Placed().eval(), (1, 5, 4))
+    (writer,) = writers_into(traced, additions(traced)[0])
+    assert str(writer.operator.target) == "of_images"
+
+
+def test_module_that_is_named_like_a_permutation_is_none():
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.permute, self.mul = nn.Linear(4, 4), nn.ReLU(), nn.Tanh()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.mul(self.permute(self.fc(x)))
+
+    traced, last = last_value(Named(), TOKENS)
+    assert writer_of(traced, last) is None and writer_of(traced, named(traced, "permute")) is None
 
 
 class Wide(nn.Module):
@@ -339,8 +405,26 @@ def test_linear_writer_absorbs_a_linear_block_exactly(scaled):
     assert before > 1e-2
     assert after < 1e-9  # on images that it never saw
     if scaled:
-        weight = student.get_submodule("writer").weight
-        torch.testing.assert_close(weight.norm(dim=1), teacher.get_submodule("writer").weight.norm(dim=1))
+        sizes = [
+            torch.cat([layer.weight, layer.bias[:, None]], 1).norm(dim=1)
+            for layer in (network.get_submodule("writer") for network in (student, teacher))
+        ]
+        torch.testing.assert_close(*sizes)
+        assert (student.get_parameter("gamma") < 0).tolist() == [False, True, False, False, False, False]
+
+
+def test_bias_behind_a_small_factor_stays_of_the_layers_size():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), Gain(6)).double()
+    with torch.no_grad():
+        network[1].gain[2] = 1e-9
+    traced, last = last_value(network, TOKENS)
+    x, bias = torch.randn(2, 5, 4, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
+    with torch.no_grad():
+        before = traced(x)
+        add_bias(traced, writer_of(traced, last), bias)
+        torch.testing.assert_close(traced(x), before + bias, rtol=1e-12, atol=1e-12)
+    assert float(traced.get_parameter("0.bias").detach().abs().max()) < 2
 
 
 @pytest.mark.parametrize(
@@ -397,6 +481,25 @@ def test_factors_that_a_refit_changed_are_looked_at_anew_behind_it():
         values = [forward(each, judge.pixels, [named(each, feature)])[0] for each in (teacher, chain.student)]
     assert len(chain.sites) == 3 and not torch.equal(before, chain.student.get_parameter("steps.0.gamma"))
     torch.testing.assert_close(told.double(), (values[0] - values[1]).square().flatten(1).mean(1), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "name"),
+    [(tiny_transformer, TRANSFORMER, "blocks.0.add_2"), (tiny_convnext, CONVNEXT, "features.1.1")],
+)
+def test_what_a_solution_is_expected_to_give_is_what_the_student_gives_with_it(make, shape, name):
+    teacher, feature, blocks = opened(make().double(), shape)
+    learn, judge = images(12, shape, torch.float64), images(5, shape, torch.float64, seed=9)
+    with torch.no_grad():
+        chain = Chain(Lesson(teacher=teacher, feature=feature, images=learn), [blocks[name]], learn, judge)
+        for number, _ in enumerate(chain.sites):
+            ways = ways_of(chain.stream)
+            way = list(ways)[number % len(ways)]
+            chain.fit([ways[way]])
+            chain.solve({way: ways[way]})
+            expected = joined([look(way) for look in chain.looks()]).features
+            chain.take(way)
+            torch.testing.assert_close(joined(chain.judged()).features, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_positions_of_tokens_and_of_maps_are_drawn_in_the_layout_of_each():

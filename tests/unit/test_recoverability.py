@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from networks import tiny_mobilenet, tiny_resnet
+from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_transformer
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
@@ -83,6 +83,8 @@ def rebuilt(teacher, block, learn: FitImages, method: str, seed: int):
 CASES = [
     (tiny_resnet, RESNET, "layer1.1"),
     (tiny_resnet, RESNET, "layer2.1"),
+    (tiny_transformer, RESNET, "blocks.1.add_3"),
+    (tiny_convnext, MOBILENET, "features.1.1"),
     (tiny_resnet, RESNET, "layer3.2"),
     (tiny_mobilenet, MOBILENET, "features.3"),
     (tiny_mobilenet, MOBILENET, "features.4"),
