@@ -49,9 +49,9 @@ class _Tracer(fx.Tracer):
 
 
 def _holds_one_parameter(module: nn.Module) -> bool:
-    """Whether a module of the network's own, not of torch's, has a parameter and nothing else."""
-    alone = len(module._parameters) == 1 and not module._buffers
-    return alone and not type(module).__module__.startswith("torch.nn")
+    """Whether a module of the network's own, no variant of one of torch's, has a parameter and nothing else."""
+    from_torch = [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn")]
+    return from_torch == [nn.Module] and len(module._parameters) == 1 and not module._buffers
 
 
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModule, tuple[str, ...]]:

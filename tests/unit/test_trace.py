@@ -287,3 +287,28 @@ def test_scopes_name_the_modules_around_a_value_and_their_classes():
     node = next(n for n in traced.graph.nodes if str(n.target) == "layer2.1.conv1")
     assert scope_of(node)[-3:] == ("layer2", "layer2.1", "layer2.1.conv1")
     assert scope_kinds(node)["layer2.1"] == "BasicBlock"
+
+
+class Factor(nn.Module):
+    """One parameter and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.rand(3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class RootMeanSquare(nn.RMSNorm):
+    """A variant of one of torch's layers."""
+
+
+def test_modules_of_one_parameter_are_traced_into_but_variants_of_torchs_layers_stay_whole():
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), Factor(), RootMeanSquare([8, 8])).eval()
+    traced, opaque = trace(network, (1, 3, 8, 8))
+    found = [(node.op, str(node.target)) for node in traced.graph.nodes][1:-1]
+    assert [each for each in found if each[0] != "call_function"] == [
+        ("call_module", "0"), ("get_attr", "1.gamma"), ("call_module", "2"),
+    ]  # fmt: skip
+    assert opaque == () and set(traced.state_dict()) == set(network.state_dict())
