@@ -19,7 +19,7 @@ def is_affine(traced: fx.GraphModule, node: fx.Node) -> bool:
     module = module_of(traced, node)
     if not isinstance(module, nn.Linear):
         return is_plain(traced, node)
-    return type(module).forward is nn.Linear.forward and is_as_its_class(module) and _is_alone(traced, node, module)
+    return type(module).forward is nn.Linear.forward and is_as_its_class(module) and _is_alone(traced, module)
 
 
 def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -30,13 +30,13 @@ def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
     if not is_as_its_class(module):
         return False
     padded = isinstance(module.padding, str) or (module.padding_mode != "zeros" and any(module.padding))
-    return not padded and _is_alone(traced, node, module)
+    return not padded and _is_alone(traced, module)
 
 
-def _is_alone(traced: fx.GraphModule, node: fx.Node, module: Affine) -> bool:
-    """Whether a module is called nowhere else, and nothing else uses its weights."""
+def _is_alone(traced: fx.GraphModule, module: Affine) -> bool:
+    """Whether a module is called once, and nothing else uses its weights."""
     weights = [module._parameters.get("weight"), *([] if module.bias is None else [module._parameters.get("bias")])]
-    return called_once(node) and all(weight is not None and has_one_use(traced, weight) for weight in weights)
+    return all(weight is not None and has_one_use(traced, weight) for weight in weights)
 
 
 def has_one_use(traced: fx.GraphModule, parameter: nn.Parameter) -> bool:
