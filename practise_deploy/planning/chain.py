@@ -145,6 +145,10 @@ class Chain:
             if problem.admits(found):
                 self.solutions[name] = Solution(problem, found, (found - start).to(self.precision))
 
+    def forget_all_but(self, way: str) -> None:
+        """Of the solutions of the next site only this one can still be taken: wide layers have large ones."""
+        self.solutions = {name: found for name, found in self.solutions.items() if name == way}
+
     def looks(self) -> Iterator[Callable[[str], Errors]]:
         """By batch of the judged images: their errors with a solution."""
         site = self.site

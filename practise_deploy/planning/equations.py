@@ -36,11 +36,11 @@ class NormalEquations:
     def add(self, patches: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
         """Add rows. Shapes: patches [rows, d] with the ones column last, targets [rows, outputs], weights [rows]."""
         weighted = patches if weights is None else patches * weights[:, None]
-        gram, moment = (weighted.T @ patches).double(), (weighted.T @ targets).double()
+        gram, moment = weighted.T @ patches, weighted.T @ targets
         heights = targets.square() if weights is None else targets.square() * weights[:, None]
         square = heights.sum(0, dtype=torch.float64)
-        self.gram = gram if self.gram is None else self.gram.add_(gram)
-        self.moment = moment if self.moment is None else self.moment.add_(moment)
+        self.gram = gram.double() if self.gram is None else self.gram.add_(gram)
+        self.moment = moment.double() if self.moment is None else self.moment.add_(moment)
         self.square = square if self.square is None else self.square + square
         self.rows += len(patches) if weights is None else float(weights.sum())
 
@@ -50,11 +50,9 @@ class NormalEquations:
         weights = gram.diagonal()[:-1]
         hold = torch.full_like(gram.diagonal(), ridge * float(weights.mean()) + 1e-12)
         hold[-1] = 1e-9 * self.rows + 1e-12
-        left = gram.clone()
-        left.diagonal().add_(hold)
         right = moment + hold[:, None] * start.double()
-        factor, failed = torch.linalg.cholesky_ex(left)
-        return torch.linalg.solve(left, right) if int(failed) else torch.cholesky_solve(right, factor)
+        factor, failed = torch.linalg.cholesky_ex(_held(gram, hold))
+        return torch.linalg.solve(_held(gram, hold), right) if int(failed) else torch.cholesky_solve(right, factor)
 
     def with_bias(self, start: Tensor) -> Tensor:
         """`start` with the bias that takes the mean error away."""
@@ -106,6 +104,13 @@ class NormalEquations:
                 remedy="look for constant or broken images among them, and check --mean and --std",
             )
         return self.gram, self.moment
+
+
+def _held(gram: Tensor, hold: Tensor) -> Tensor:
+    """The left side of a ridge problem. Shapes: gram [d, d], hold [d]."""
+    left = gram.clone()
+    left.diagonal().add_(hold)
+    return left
 
 
 Option = Callable[[NormalEquations, Tensor], Tensor]

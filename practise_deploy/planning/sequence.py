@@ -177,6 +177,8 @@ class _Judged:
         tried = {PLAIN: errors}
         tried |= self._tried(_refining("", ways), tried)
         best = winner_of(tried)
+        for chain in self.chains:
+            chain.forget_all_but(best)
         return tried | self._tried(_refining(best, ways), {best: tried[best]})
 
     def _tried(self, ways: dict[str, Way], known: dict[str, Errors]) -> dict[str, Errors]:

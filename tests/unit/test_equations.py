@@ -27,6 +27,22 @@ def test_under_determined_solution_is_dense_least_squares_too():
     torch.testing.assert_close(found, dense(patches, targets, start, 0.1), rtol=1e-8, atol=1e-8)
 
 
+def test_sums_that_rounding_made_indefinite_are_solved_all_the_same():
+    """Cholesky's decomposition has no factor of them."""
+    patches, targets, start = rows(width=4)
+    equations = summed(patches, targets)
+    assert equations.gram is not None and equations.moment is not None
+    equations.gram[0, 0] -= 2 * equations.gram[0, 0] + 1
+    before, hold = equations.gram.clone(), float(equations.gram.diagonal()[:-1].mean())
+    found = equations.solve(1e-3, start)
+    holds = torch.full((5,), 1e-3 * hold + 1e-12, dtype=torch.float64)
+    holds[-1] = 1e-9 * len(patches) + 1e-12
+    left = before + torch.diag(holds)
+    assert int(torch.linalg.cholesky_ex(left).info)
+    torch.testing.assert_close(left @ found, equations.moment + holds[:, None] * start, rtol=1e-9, atol=1e-9)
+    assert torch.equal(equations.gram, before)
+
+
 def test_huge_ridge_keeps_the_weights_and_still_moves_the_bias():
     patches, targets, start = rows()
     found = summed(patches, targets).solve(1e9, start)

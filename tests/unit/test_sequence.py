@@ -13,6 +13,7 @@ from practise_deploy.model.pair import Pair
 from practise_deploy.model.reading import read_npz
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning import sequence
+from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.equations import NormalEquations, options
 from practise_deploy.terms import Preprocessing
 from unit.lessons import MOBILENET, RESNET, LinearStream, Mixed, Silent, held_out_error, images, opened, recover
@@ -159,6 +160,24 @@ def test_every_site_takes_the_way_of_least_error_and_all_are_told(monkeypatch):
         assert choice.errors["plain"] <= before + 1e-6  # what was won at a site is not lost at the next
         before = choice.errors[choice.method]
     assert any("variance repaired" in choice.errors or "weighted" in str(choice.errors) for choice in student.choices)
+
+
+def test_solutions_that_lost_are_not_kept_while_the_best_is_refined(monkeypatch):
+    held: list[int] = []
+    looks = Chain.looks
+
+    def counted(chain: Chain):
+        held.append(len(chain.solutions))
+        return looks(chain)
+
+    monkeypatch.setattr(Chain, "looks", counted)
+    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
+    refined = [choice for choice in student.choices if any("variance repaired" in name for name in choice.errors)]
+    all_but_plain = len(options()) - 1
+    assert refined and sorted(held)[: len(refined)] == [3] * len(refined)  # the best and its two refinements
+    assert all(count >= all_but_plain for count in sorted(held)[len(refined) :])
 
 
 def test_one_ridge_for_all_sites_competes_with_each_in_its_best_way():
