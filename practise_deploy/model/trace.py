@@ -16,6 +16,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from practise_deploy.errors import InputError, first_line
+from practise_deploy.model.attention import decides_on_values, plain_forward
 from practise_deploy.model.operators import module_of
 from practise_deploy.model.trial import check_same, noise, output_of
 from practise_deploy.model.writes import write_nothing_in_place
@@ -32,6 +33,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, opaque: frozenset[str]) -> None:
         super().__init__()
         self.opaque = opaque
+        self.whole: set[str] = set()
         self.inside: list[str] = []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -39,13 +41,21 @@ class _Tracer(fx.Tracer):
             return True
         if next(m.children(), None) is None:
             return not _holds_one_parameter(m)
+        if decides_on_values(m):
+            return False
         return super().is_leaf_module(m, module_qualified_name) and not isinstance(m, nn.Sequential)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         self.inside.append(self.path_of_module(m))
+        if decides_on_values(m):
+            forward = plain_forward(m, args, kwargs) or self._left_whole
         found = super().call_module(m, forward, args, kwargs)
         self.inside.pop()
         return found
+
+    def _left_whole(self, *args: Any, **kwargs: Any) -> fx.Proxy:
+        self.whole.add(self.inside[-1])
+        return self.create_proxy("call_module", self.inside[-1], args, kwargs)
 
 
 def _holds_one_parameter(module: nn.Module) -> bool:
@@ -81,7 +91,7 @@ def _trace_what_can_be(module: nn.Module) -> tuple[fx.Graph, frozenset[str]]:
     while True:
         tracer = _Tracer(opaque)
         try:
-            return tracer.trace(module, _fixed_arguments(module)), opaque
+            return tracer.trace(module, _fixed_arguments(module)), opaque | tracer.whole
         except Exception as error:
             culprit = tracer.inside[-1] if tracer.inside else ""
             if not culprit or culprit in opaque:
