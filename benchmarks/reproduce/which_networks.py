@@ -26,7 +26,7 @@ from tiny.provenance import commit
 from tiny.subjects import ROOT
 
 from practise_deploy.errors import PractiseError
-from practise_deploy.model.blocks import droppable, find_blocks
+from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.networks import load_network
 from practise_deploy.planning.sites import junction_site
 from practise_deploy.settings import Settings
@@ -58,13 +58,13 @@ def found_in(name: str) -> dict[str, Any]:
         blocks = find_blocks(network.traced, network.input_shape)
     except PractiseError as error:
         return {"network": name, "error": str(error)}
-    gone = droppable(blocks)
+    gone = [block for block in blocks if block.droppable]
     cuts = [junction_site(network.traced, network.traced, block.entry, block.exit) for block in gone]
     return {
         "network": name, "input": list(network.input_shape[1:]), "parameters": network.facts.parameters,
         "units": len(blocks), "droppable": len(gone), "refitted_at_the_cut": sum(cut is not None for cut in cuts),
         "not_refitted": [block.name for block, cut in zip(gone, cuts, strict=True) if cut is None],
-        "reasons": dict(Counter(block.reason for block in blocks if not block.droppable)),
+        "reasons": dict(Counter(block.reason.split(":")[0] for block in blocks if not block.droppable)),
         "whole": [note.split(" could not ")[0] for note in network.facts.notes if " could not be traced" in note],
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ Env = dict[str, Tensor]
 Run = tuple[fx.Node, ...]
 
 
-def execute(traced: fx.GraphModule, node: fx.Node, env: Env) -> Tensor:
+def execute(traced: nn.Module, node: fx.Node, env: Env) -> Tensor:
     """One value from those it is computed of."""
     if node.op == "get_attr":
         value: object = traced

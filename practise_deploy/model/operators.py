@@ -22,7 +22,7 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     return node.meta.get("shape")
 
 
-def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+def module_of(traced: nn.Module, node: fx.Node) -> nn.Module | None:
     """The module that a node calls, if it calls one."""
     if node.op != "call_module":
         return None

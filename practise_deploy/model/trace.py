@@ -8,60 +8,17 @@ padding, nothing is asserted, and every value has its shape in `node.meta["shape
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.model.attention import decides_on_values, plain_forward
 from practise_deploy.model.operators import module_of
+from practise_deploy.model.tracers import graphs_of
 from practise_deploy.model.trial import check_same, noise, output_of
 from practise_deploy.model.writes import write_nothing_in_place
-
-_SIMPLE = (type(None), bool, int, float, str)
-
-
-class _Tracer(fx.Tracer):
-    """Traces into containers, and into modules that hold one parameter and nothing else, as LayerScale does.
-
-    Other modules without children, and those that resist, stay whole.
-    """
-
-    def __init__(self, opaque: frozenset[str]) -> None:
-        super().__init__()
-        self.opaque = opaque
-        self.whole: set[str] = set()
-        self.inside: list[str] = []
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if module_qualified_name in self.opaque:
-            return True
-        if next(m.children(), None) is None:
-            return not _holds_one_parameter(m)
-        if decides_on_values(m):
-            return False
-        return super().is_leaf_module(m, module_qualified_name) and not isinstance(m, nn.Sequential)
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        self.inside.append(self.path_of_module(m))
-        if decides_on_values(m):
-            forward = plain_forward(m, args, kwargs) or self._left_whole
-        found = super().call_module(m, forward, args, kwargs)
-        self.inside.pop()
-        return found
-
-    def _left_whole(self, *args: Any, **kwargs: Any) -> fx.Proxy:
-        self.whole.add(self.inside[-1])
-        return self.create_proxy("call_module", self.inside[-1], args, kwargs)
-
-
-def _holds_one_parameter(module: nn.Module) -> bool:
-    """Whether a module of the network's own, no variant of one of torch's, has a parameter and nothing else."""
-    from_torch = [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn")]
-    return from_torch == [nn.Module] and len(module._parameters) == 1 and not module._buffers
 
 
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -70,42 +27,31 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     Shapes: input_shape (batch, channels, height, width).
     Raises: InputError where the network cannot be traced or does not run on such an input.
     """
-    graph, opaque = _trace_what_can_be(module)
-    traced = fx.GraphModule(module, graph)
-    _forget_assertions(traced.graph)
     sample = noise(module, input_shape)
     expected = output_of(module, sample)
+    refused: InputError | None = None
+    for graph, whole in graphs_of(module, input_shape):
+        try:
+            return _in_order(module, graph, sample, expected), whole
+        except InputError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def _in_order(module: nn.Module, graph: fx.Graph, sample: Tensor, expected: Tensor | None) -> fx.GraphModule:
+    """A graph of the module as the others of this package want it, checked on a sample."""
+    traced = fx.GraphModule(module, graph)
+    _forget_assertions(traced.graph)
     write_nothing_in_place(traced)
     _plain_layers(traced, module)
     _number_paddings(traced)
     _pad_in_convolutions(traced)
     _one_output(traced)
     _tidy(traced.eval())
-    annotate_shapes(traced, input_shape)
+    annotate_shapes(traced, tuple(sample.shape))
     check_same(traced, sample, expected)
-    return traced, tuple(sorted(opaque))
-
-
-def _trace_what_can_be(module: nn.Module) -> tuple[fx.Graph, frozenset[str]]:
-    opaque: frozenset[str] = frozenset()
-    while True:
-        tracer = _Tracer(opaque)
-        try:
-            return tracer.trace(module, _fixed_arguments(module)), opaque | tracer.whole
-        except Exception as error:
-            culprit = tracer.inside[-1] if tracer.inside else ""
-            if not culprit or culprit in opaque:
-                raise InputError(
-                    f"the network cannot be traced: {first_line(error)}",
-                    remedy="its forward takes decisions on values; give them fixed values in eval mode",
-                ) from None
-            opaque |= {culprit}
-
-
-def _fixed_arguments(module: nn.Module) -> dict[str, Any]:
-    """Every argument after the first that has a default keeps it."""
-    further = list(inspect.signature(module.forward).parameters.values())[1:]
-    return {p.name: p.default for p in further if isinstance(p.default, _SIMPLE)}
+    return traced
 
 
 def _forget_assertions(graph: fx.Graph) -> None:
