@@ -78,7 +78,7 @@ def _units(traced: fx.GraphModule) -> list[_Unit]:
     dominator = _dominators(traced)
     additions = [node for node in traced.graph.nodes if node in dominator and is_addition(node)]
     return [
-        _unit(traced, node, dominator[node])
+        _unit(traced, node, dominator)
         for node in additions
         if all(source in dominator or source.op == "placeholder" for source in node.all_input_nodes)  # no mere bias
     ]
@@ -105,8 +105,8 @@ def _dominators(traced: fx.GraphModule) -> dict[fx.Node, fx.Node]:
     return parent
 
 
-def _unit(traced: fx.GraphModule, addition: fx.Node, entry: fx.Node) -> _Unit:
-    inside: set[fx.Node] = set()
+def _unit(traced: fx.GraphModule, addition: fx.Node, dominator: dict[fx.Node, fx.Node]) -> _Unit:
+    entry, inside = dominator[addition], set[fx.Node]()
     stack = [addition]
     while stack:
         node = stack.pop()
@@ -118,6 +118,11 @@ def _unit(traced: fx.GraphModule, addition: fx.Node, entry: fx.Node) -> _Unit:
     if len(users) == 1 and is_relu(traced, users[0]) and _is_fixed_point(traced, entry, users[0]):
         last = users[0]
         inside.add(last)
+    for node in reversed(
+        traced.graph.nodes
+    ):  # what is made without the images for others too, such as angles of positions
+        if node in inside and node not in dominator and not inside.issuperset(node.users):
+            inside.remove(node)
     return _Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -102,22 +103,26 @@ class _SizedTracer(_Tracer):
         return shapes if len(shapes) == len(_BATCHES) and len({len(shape) for shape in shapes}) == 1 else None
 
     def _execute(self) -> None:
-        """Execute what the graph has got since, on tensors without contents; what fails has no value, nor what needs it."""
+        """Execute what the graph has got since, on tensors without contents; what fails has no value, nor has what needs it."""
         nodes = list(self.graph.nodes)
         self.executing = True
         for node in nodes[self.executed :]:
             for env, images in zip(self.envs, _BATCHES, strict=True):
-                try:
+                with suppress(Exception), torch.no_grad():
                     env[node.name] = self._value(node, env, images)
-                except Exception:
-                    env.pop(node.name, None)
         self.executed, self.executing = len(nodes), False
 
     def _value(self, node: fx.Node, env: Env, images: int) -> Any:
-        with self.fake, torch.no_grad():
-            if node.op == "placeholder" and not env:
-                return torch.zeros((images, *self.input_shape[1:]), dtype=_dtype_of(self.root))
-            return execute(self.root, node, env)
+        try:
+            with self.fake:
+                if node.op == "placeholder" and not env:
+                    return torch.zeros((images, *self.input_shape[1:]), dtype=_dtype_of(self.root))
+                return execute(self.root, node, env)
+        except Exception:
+            if node.op != "call_module":
+                raise
+        zeros = {each.name: _zeros_like(env[each.name]) for each in node.all_input_nodes}
+        return self.fake.from_tensor(execute(self.root, node, zeros))  # a module that decides on contents
 
 
 class _Sized(fx.Proxy):
@@ -148,6 +153,11 @@ class _Sized(fx.Proxy):
     def dim(self) -> Any:
         """As a tensor's."""
         return self.ndim
+
+
+def _zeros_like(value: Any) -> Any:
+    """A tensor with contents in the place of one without."""
+    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
 
 
 def _dtype_of(module: nn.Module) -> torch.dtype:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from practise_deploy.model.blocks import find_blocks
 from practise_deploy.model.networks import load_network
+from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.model.trace import trace
 from practise_deploy.settings import Settings
 
 torch.set_num_threads(1)  # networks this small run slower on two
@@ -142,3 +145,47 @@ def test_entry_of_a_block_is_the_exit_of_the_one_before(found):
     blocks = list(found("torchvision:resnet34")[1].values())
     assert [block.entry for block in blocks[1:]] == [block.exit for block in blocks[:-1]]
     assert blocks[0].entry == "maxpool"
+
+
+class Turned(nn.Module):
+    """Residual units that all multiply by the same angles, made of the sizes of the first one's input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.register_buffer("periods", torch.tensor([1.0, 2.0, 3.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = (self.periods[:, None, None] / x.size(2)).cos()
+        for unit in self.units:
+            x = x + unit(x * angles)
+        return x.mean((2, 3))
+
+
+class Reused(Turned):
+    """What one unit makes of its input is read behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.units[0](x)
+        x = x + inner
+        x = x + self.units[1](x)
+        return (x * inner).mean((2, 3))
+
+
+def test_what_is_made_without_the_images_belongs_to_no_unit_alone():
+    network = Turned().eval()
+    traced, _ = trace(network, (1, 3, 8, 8))
+    blocks = find_blocks(traced, (1, 3, 8, 8))
+    assert [block.droppable for block in blocks] == [True] * 3
+    assert {block.parameters for block in blocks} == {3 * 3 * 9 + 3} and len({b.latency_class for b in blocks}) == 1
+    x, angles = torch.randn(2, 3, 8, 8), (network.periods[:, None, None] / 8).cos()
+    with torch.no_grad():
+        kept = x + network.units[1](x * angles)
+        torch.testing.assert_close(drop_blocks(traced, [blocks[0], blocks[2]])(x), kept.mean((2, 3)))
+
+
+def test_what_a_unit_makes_of_its_input_for_others_keeps_it():
+    traced, _ = trace(Reused().eval(), (1, 3, 8, 8))
+    first, second = find_blocks(traced, (1, 3, 8, 8))
+    assert not first.droppable and "is also used outside" in first.reason
+    assert second.droppable
