@@ -11,6 +11,7 @@ from collections.abc import Callable
 from tables.builds import builds
 from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
+from tables.networks import which_networks
 from tables.planning import choice, linear_streams, planning, sites, sureness
 from tables.shared import ROOT
 from tables.tiny import ablation, tiny_sets
@@ -18,6 +19,7 @@ from tables.tiny import ablation, tiny_sets
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
+    "docs/networks.md": {"which_networks": which_networks},
     "docs/planning.md": {
         "planning": planning,
         "choice": choice,
