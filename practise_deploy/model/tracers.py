@@ -84,6 +84,7 @@ class _SizedTracer(_Tracer):
         self.input_shape = input_shape
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.envs: tuple[Env, ...] = tuple({} for _ in _BATCHES)
+        self.images: fx.Proxy | None = None
         self.executed, self.executing = 0, False
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -95,12 +96,25 @@ class _SizedTracer(_Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         return attr_val if self.executing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
-    def shapes_of(self, node: fx.Node) -> tuple[torch.Size, ...] | None:
-        """A value's shape for each of the numbers of images; None where it is no tensor, or was not to be had."""
+    def shape_of(self, value: fx.Proxy) -> tuple[int | fx.Proxy, ...] | None:
+        """A value's sizes; None where it is no tensor, or was not to be had."""
         self._execute()
-        found = [env.get(node.name) for env in self.envs]
-        shapes = tuple(each.shape for each in found if isinstance(each, torch.Tensor))
-        return shapes if len(shapes) == len(_BATCHES) and len({len(shape) for shape in shapes}) == 1 else None
+        found = [env.get(value.node.name) for env in self.envs]
+        shapes = [each.shape for each in found if isinstance(each, torch.Tensor)]
+        if len(shapes) < len(_BATCHES) or len({len(shape) for shape in shapes}) > 1:
+            return None
+        return tuple(self._size(value, axis, sizes) for axis, sizes in enumerate(zip(*shapes, strict=True)))
+
+    def _size(self, value: fx.Proxy, axis: int, sizes: tuple[int, ...]) -> int | fx.Proxy:
+        """One of a value's sizes; the number of images is everywhere the same value of the graph."""
+        if len(set(sizes)) == 1:
+            return sizes[0]
+        if sizes != _BATCHES:
+            return self.create_proxy("call_method", "size", (value, axis), {})
+        if self.images is None:
+            pixels = next(node for node in self.graph.nodes if node.op == "placeholder")
+            self.images = self.proxy(self.graph.create_node("call_method", "size", (pixels, 0)))
+        return self.images
 
     def _execute(self) -> None:
         """Execute what the graph has got since, on tensors without contents; what fails has no value, nor has what needs it."""
@@ -132,13 +146,8 @@ class _Sized(fx.Proxy):
     def shape(self) -> Any:
         """As a tensor's."""
         assert isinstance(self.tracer, _SizedTracer)
-        shapes = self.tracer.shapes_of(self.node)
-        if shapes is None:
-            return super().__getattr__("shape")
-        return tuple(
-            one if one == other else self.tracer.create_proxy("call_method", "size", (self, axis), {})
-            for axis, (one, other) in enumerate(zip(*shapes, strict=True))
-        )
+        found = self.tracer.shape_of(self)
+        return super().__getattr__("shape") if found is None else found
 
     def size(self, dim: int | None = None) -> Any:
         """As a tensor's."""

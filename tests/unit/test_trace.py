@@ -381,7 +381,16 @@ def test_decisions_on_the_number_of_images_or_on_values_are_refused(by):
         trace(Decides(by).eval(), SHAPE)
 
 
-@pytest.mark.parametrize("by", [lambda x: x.shape[1] == 3, lambda x: len(x.shape[2:]) == 2, lambda x: x.size(-1) > 8])
+@pytest.mark.parametrize(
+    "by",
+    [
+        lambda x: x.shape[1] == 3,
+        lambda x: len(x.shape[2:]) == 2,
+        lambda x: x.size(-1) > 8,
+        lambda x: x.flatten(2).shape[-1] == 256,
+        lambda x: (x * 2).shape == x.transpose(2, 3).shape,
+    ],
+)
 def test_networks_own_forward_may_decide_on_sizes(by):
     traced, whole = trace(Decides(by).eval(), SHAPE)
     assert whole == () and "convolution" in {node.target for node in traced.graph.nodes}
