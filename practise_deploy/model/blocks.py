@@ -118,12 +118,19 @@ def _unit(traced: fx.GraphModule, addition: fx.Node, dominator: dict[fx.Node, fx
     if len(users) == 1 and is_relu(traced, users[0]) and _is_fixed_point(traced, entry, users[0]):
         last = users[0]
         inside.add(last)
-    for node in reversed(
-        traced.graph.nodes
-    ):  # what is made without the images for others too, such as angles of positions
-        if node in inside and node not in dominator and not inside.issuperset(node.users):
-            inside.remove(node)
+    inside -= _made_for_others_too(traced, inside, dominator)
     return _Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside))
+
+
+def _made_for_others_too(
+    traced: fx.GraphModule, inside: set[fx.Node], dominator: dict[fx.Node, fx.Node]
+) -> set[fx.Node]:
+    """What of a unit is made without the images, for others too, such as the angles of positions."""
+    found: set[fx.Node] = set()
+    for node in reversed(traced.graph.nodes):
+        if node in inside and node not in dominator and not (inside - found).issuperset(node.users):
+            found.add(node)
+    return found
 
 
 def _is_fixed_point(traced: fx.GraphModule, node: fx.Node, activation: fx.Node) -> bool:
