@@ -41,6 +41,7 @@ def test_exit_code_stays(more: tuple[str, ...], tmp_path: Path):
 
 
 def test_table_is_kept(tmp_path: Path):
-    done = deaf("latency", "digits", "--out", tmp_path / "run", "-o", tmp_path / "t.json", "--measure-budget-s", 0.3)
+    quick = ("--measure-budget-s", 0.3)
+    done = deaf("latency", "digits", "--out", tmp_path / "run", "-o", tmp_path / "t.json", "--json", *quick)
     assert done.returncode == 0, done.stderr
     assert read_table(tmp_path / "t.json").savings
