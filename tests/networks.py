@@ -157,6 +157,44 @@ class TinyTransformer(nn.Module):
         return self.head(self.norm(self.blocks(x))[:, 0])
 
 
+class WindowBlock(nn.Module):
+    """Attention within windows of 4x4 positions, shifted perhaps, and a perceptron on all of them as tokens, as in Swin."""
+
+    def __init__(self, width: int, shift: int) -> None:
+        super().__init__()
+        self.norm1, self.attn, self.shift = nn.LayerNorm(width), Attention(width), shift
+        self.norm2, self.fc1, self.fc2 = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, height, width, channels = x.shape
+        x = x + self._attended(self.norm1(x))
+        x = x.reshape(n, -1, channels)
+        x = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return x.reshape(n, height, width, channels)
+
+    def _attended(self, x: Tensor) -> Tensor:
+        n, height, width, channels = x.shape
+        x = torch.roll(x, (-self.shift, -self.shift), (1, 2))
+        x = x.view(n, height // 4, 4, width // 4, 4, channels).permute(0, 1, 3, 2, 4, 5)
+        x = self.attn(x.reshape(-1, 16, channels))
+        x = x.view(-1, height // 4, width // 4, 4, 4, channels).permute(0, 1, 3, 2, 4, 5)
+        x = x.reshape(n, height, width, channels)[:, :height, :width].contiguous()
+        return torch.roll(x, (self.shift, self.shift), (1, 2))
+
+
+class TinySwin(nn.Module):
+    """Two blocks on 8x8 positions. Shapes: float[n, 3, 16, 16] in, float[n, 10] logits out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 2, 2)
+        self.blocks = nn.Sequential(WindowBlock(width, 0), WindowBlock(width, 2))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.blocks(self.stem(x).permute(0, 2, 3, 1))).mean((1, 2)))
+
+
 def cifar_resnet(depth: int) -> nn.Module:
     """A CIFAR ResNet of 6n + 2 layers with fresh weights; `cifar10/resnet20.pt` and `resnet56.pt` fit it."""
     blocks_per_stage, rest = divmod(depth - 2, 6)
@@ -205,6 +243,11 @@ def tiny_convnext() -> nn.Module:
 def tiny_transformer() -> nn.Module:
     """Three blocks of two residual units each."""
     return _seeded(lambda: TinyTransformer(width=12, depth=3), (3, 16, 16))
+
+
+def tiny_swin() -> nn.Module:
+    """Two blocks of two residual units each, whose positions are put into windows and out again."""
+    return _seeded(lambda: TinySwin(width=12), (3, 16, 16))
 
 
 def _make_plain() -> nn.Module:

@@ -37,6 +37,13 @@ def is_as_its_class(module: nn.Module) -> bool:
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
+def asks_size(node: fx.Node) -> bool:
+    """Whether a value is the size of another one, or what else says nothing of its numbers."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device")
+
+
 def scope_of(node: fx.Node) -> tuple[str, ...]:
     """The modules around a node, outermost first."""
     stack = node.meta.get("nn_module_stack") or {}

@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torchvision.ops.misc import Permute
 
 from practise_deploy.model.operators import module_of, shape_of
 from practise_deploy.planning.affine import has_one_use
 
 _PRODUCTS = {operator.mul, torch.mul, "mul"}
-_PERMUTATIONS, _SWAPS = {torch.permute, "permute"}, {torch.transpose, torch.swapaxes, "transpose", "swapaxes"}
 _RESHAPES = {"reshape", "view", "unsqueeze"}
 
 
@@ -47,21 +45,6 @@ def passes_on(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a value is another one as it is in eval mode, or with zeros around it."""
     module = module_of(traced, node)
     return does_nothing(module) or isinstance(module, nn.ZeroPad2d)
-
-
-def permutation_of(traced: fx.GraphModule, node: fx.Node) -> tuple[int, ...] | None:
-    """Which axes of its input a value's axes are, where it is nothing but its input with the axes in another order."""
-    rank, module = len(shape_of(node) or ()), module_of(traced, node)
-    if isinstance(module, Permute):
-        return tuple(axis % rank for axis in module.dims)
-    if node.op == "call_module" or node.kwargs or len(node.args) < 2 or node.target not in _PERMUTATIONS | _SWAPS:
-        return None
-    given: Any = node.args[1] if isinstance(node.args[1], (tuple, list)) else node.args[1:]
-    axes = [axis % rank for axis in given if isinstance(axis, int)]
-    if node.target in _PERMUTATIONS:
-        return tuple(axes) if len(axes) == rank else None
-    swapped = {axes[0]: axes[1], axes[1]: axes[0]} if len(axes) == 2 else None
-    return None if swapped is None else tuple(swapped.get(axis, axis) for axis in range(rank))
 
 
 def scale_in(traced: fx.GraphModule, node: fx.Node) -> Scale | None:

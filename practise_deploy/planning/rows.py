@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from practise_deploy.model.execution import Env
 from practise_deploy.model.operators import shape_of
-from practise_deploy.planning.affine import Places, operator_at, patches_of, vectors_at
+from practise_deploy.planning.affine import Places, operator_at, patches_of
 from practise_deploy.planning.writers import Site
 
 ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000
@@ -24,7 +24,7 @@ def rows_in_memory(sites: Sequence[Site], images: int, most: int, beside: int = 
 
     beside: how many students in the making share it, of about so many images each.
     """
-    widths = [(channels_of(site), math.prod(sides_of(site))) for site in sites]
+    widths = [(channels_of(site), math.prod(site.layout.sides)) for site in sites]
 
     def held(per_image: int) -> int:
         numbers = sum(channels * min(per_image, positions) for channels, positions in widths)
@@ -45,7 +45,7 @@ class Sampler:
 
     def places(self, site: Site) -> Places:
         """The drawn positions of a site's value; of a sequence the first is always among them, mostly the class token."""
-        generator, sides = torch.Generator().manual_seed(self.seed), sides_of(site)
+        generator, sides = torch.Generator().manual_seed(self.seed), site.layout.sides
         drawn = torch.randperm(math.prod(sides), generator=generator)
         if len(sides) == 1:
             drawn = torch.cat([drawn[drawn == 0], drawn[drawn != 0]])
@@ -53,17 +53,12 @@ class Sampler:
 
     def vectors(self, site: Site, value: Tensor) -> Tensor:
         """A value of the site's shape at the drawn positions. Shapes: [n, positions, channels]."""
-        return vectors_at(value, site.axis, self.places(site))
+        return site.layout.vectors(value, self.places(site))
 
 
 def channels_of(site: Site) -> int:
     """How many channels a site's value has."""
     return (shape_of(site.value) or ())[site.axis]
-
-
-def sides_of(site: Site) -> tuple[int, ...]:
-    """A site's value has so many positions along every axis but those of images and channels."""
-    return tuple(side for axis, side in enumerate(shape_of(site.value) or ()) if axis not in (0, site.axis))
 
 
 def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
@@ -72,11 +67,13 @@ def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampl
     Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions -> [rows, d + 1], [rows, channels].
     """
     places = sampler.places(site)
-    rest = wanted - vectors_at(env[site.value.name], site.axis, places)
+    rest = wanted - site.layout.vectors(env[site.value.name], places)
     parts = []
     for writer in site.writers:
-        parts.append(patches_of(operator_at(traced, writer.operator), env[writer.source.name], places))
-        rest = rest + vectors_at(env[writer.output.name], site.axis, places)
+        moves, carried = writer.moves, writer.carried
+        source = moves.before.by_image(env[writer.source.name])
+        parts.append(patches_of(operator_at(traced, writer.operator), source, moves.places_before(places)))
+        rest = rest + carried.before.vectors(env[writer.output.name], carried.places_before(places))
     ones = parts[0].new_ones(len(parts[0]), 1)
     return torch.cat([*parts, ones], 1), rest.flatten(0, 1)
 

@@ -33,10 +33,10 @@ def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence
     found = [
         site for entry, exit_ in cuts.items() if (site := junction_site(student, teacher, entry, exit_)) is not None
     ]
-    taken = {site.value.name for site in found}
-    touched = {*taken, *(block.entry for block in dropped)}
+    solved = {node for site in found for node in (site.value, *(n for w in site.writers for n in w.span))}
+    touched = {*(site.value.name for site in found), *(block.entry for block in dropped)}
     last = feature_in(student, feature, dropped)
-    found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
+    found += [site for site in later_sites(student, teacher, touched, last) if site.value not in solved]
     order = {node.name: place for place, node in enumerate(student.graph.nodes)}
     return sorted(found, key=lambda site: order[site.value.name])
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from practise_deploy.model.operators import is_addition, is_relu, module_of, shape_of
 from practise_deploy.model.values import input_of, order_of
 from practise_deploy.planning.affine import called_once, channel_axis, is_affine, operator_at
-from practise_deploy.planning.between import Scale, does_nothing, passes_on, permutation_of, scale_in
+from practise_deploy.planning.between import Scale, does_nothing, passes_on, scale_in
+from practise_deploy.planning.rearranging import Layout, Moves, followed, is_rearrangement, rearranged, uses_of
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
     """The last affine operator of a branch that adds into a stream, and what is linear behind it, up to its output.
 
-    norm: a BatchNorm. scale: learned numbers that multiply the channels (LayerScale). order: the operator's axes as
-    they are in the output; axis: that of the channels there. span: the values from the operator to the output, and those
+    norm: a BatchNorm. scale: learned numbers that multiply the channels (LayerScale). moves: from what the operator gives
+    to the stream value that is looked at; carried: from the output to there. span: the values from the operator to there, and those
     that give the factors.
     """
 
@@ -25,8 +27,8 @@ class Writer:
     output: fx.Node
     norm: fx.Node | None
     scale: Scale | None
-    order: tuple[int, ...]
-    axis: int
+    moves: Moves
+    carried: Moves
     span: tuple[fx.Node, ...]
 
     @property
@@ -34,9 +36,10 @@ class Writer:
         """The operator's input, h in the formulas."""
         return self.operator.all_input_nodes[0]
 
-    def arranged(self, value: Tensor) -> Tensor:
-        """What the operator gives, with its axes as they are in the output."""
-        return value if self.order == tuple(range(value.ndim)) else value.permute(self.order)
+    @property
+    def axis(self) -> int:
+        """That of the channels of the stream value."""
+        return self.moves.after.axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,54 +55,67 @@ class Site:
         """That of its channels."""
         return self.writers[0].axis
 
+    @property
+    def layout(self) -> Layout:
+        """Where its positions and channels are."""
+        return self.writers[0].moves.after
 
-def writer_of(traced: fx.GraphModule, node: fx.Node) -> Writer | None:
+
+def writer_of(traced: fx.GraphModule, node: fx.Node, behind: Sequence[fx.Node] = ()) -> Writer | None:
     """The writer whose output a value is, through what is linear or does nothing in eval mode.
 
+    behind: the values from there to the stream value that is looked at, where that is another one.
     None where nothing can be solved for, where its weights also make a value that is used elsewhere, and where the values are
     not of the network's images, one after another along the first axis.
     """
     span = [node]
     while not is_affine(traced, span[-1]):
         source = _before(traced, span[-1])
-        if source is None or len(source.users) > 1:
+        if source is None or len(uses_of(source)) > 1:
             return None
         span.append(source)
-    return _writer(traced, span[::-1])
+    return _writer(traced, span[::-1], behind)
 
 
 def _before(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The value that another one is a norm, a scale or a permutation of, or nothing but."""
-    module = module_of(traced, node)
-    if does_nothing(module) or permutation_of(traced, node) or _is_settable_norm(module, node):
+    """The value that another one is a norm, a scale or a rearrangement of, or nothing but."""
+    source, scale = _with_the_same_numbers(traced, node), scale_in(traced, node)
+    if source is None and _is_settable_norm(module_of(traced, node), node):
         return node.all_input_nodes[0]
-    scale = scale_in(traced, node)
-    return None if scale is None else scale.scaled
+    return source if scale is None else scale.scaled
 
 
-def _writer(traced: fx.GraphModule, span: list[fx.Node]) -> Writer | None:
+def _with_the_same_numbers(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The value that another one is a rearrangement of, or nothing but."""
+    if does_nothing(module_of(traced, node)):
+        return node.all_input_nodes[0]
+    return rearranged(node) if is_rearrangement(traced, node) else None
+
+
+def _writer(traced: fx.GraphModule, span: list[fx.Node], behind: Sequence[fx.Node]) -> Writer | None:
     """The writer of these values, in order; None where they do not stand in the order of `Writer`."""
     operator, norm, scale = span[0], None, None
-    rank = len(shape_of(operator) or ())
-    order, channels = tuple(range(rank)), channel_axis(operator_at(traced, operator), rank)
-    values = list(span)
-    for node in span[1:]:
-        axis, found = order.index(channels), scale_in(traced, node)
+    module = operator_at(traced, operator)
+    axis = channel_axis(module, len(shape_of(operator) or ()))
+    way = followed(traced, [*span, *behind], axis)
+    carried = None if way is None else followed(traced, [span[-1], *behind], way[0][len(span) - 1])
+    if way is None or carried is None or not _is_of_images(traced, operator, way[1]):
+        return None
+    if isinstance(module, nn.Conv2d) and way[1].before.windowed:
+        return None
+    values = [*span, *behind]
+    for node, along in zip(span[1:], way[0][:-1], strict=False):
+        found = scale_in(traced, node)
         if isinstance(module_of(traced, node), nn.BatchNorm2d):
-            if norm or scale or axis != 1:
+            if norm or scale or along != 1:
                 return None
             norm = node
         elif found is not None:
-            if scale or not found.is_along(axis):
+            if scale or not found.is_along(along):
                 return None
             scale = found
             values += found.made_by
-        else:
-            order = tuple(order[each] for each in permutation_of(traced, node) or range(rank))
-    rest = [axis for axis in order if axis != channels]
-    if rank < 3 or order[0] != 0 or rest != sorted(rest) or not _is_of_images(traced, operator):
-        return None  # images or positions would stand in another order
-    return Writer(operator, span[-1], norm, scale, order, order.index(channels), tuple(values))
+    return Writer(operator, span[-1], norm, scale, way[1], carried[1], tuple(values))
 
 
 def factors_of(writer: Writer) -> nn.Parameter | None:
@@ -107,10 +123,12 @@ def factors_of(writer: Writer) -> nn.Parameter | None:
     return None if writer.scale is None else writer.scale.factors
 
 
-def _is_of_images(traced: fx.GraphModule, operator: fx.Node) -> bool:
-    """Whether a value depends on the images, and has as many entries along its first axis as there are."""
-    images = input_of(traced)
-    return (shape_of(operator) or (0,))[0] == (shape_of(images) or (0,))[0] and images in order_of([operator], ())
+def _is_of_images(traced: fx.GraphModule, operator: fx.Node, moves: Moves) -> bool:
+    """Whether a value depends on the images, and has the same number of positions for each, one image after another."""
+    images, shape = input_of(traced), shape_of(operator) or (0,)
+    windows = moves.before.sides[0] if moves.before.windowed else 1
+    alike = shape[0] == windows * (shape_of(images) or (0,))[0]
+    return alike and bool(moves.before.sides) and images in order_of([operator], ())
 
 
 def norm_of(traced: fx.GraphModule, writer: Writer) -> nn.BatchNorm2d | None:
@@ -129,11 +147,26 @@ def _is_settable_norm(module: nn.Module | None, node: fx.Node) -> bool:
 
 
 def writers_into(traced: fx.GraphModule, value: fx.Node) -> tuple[Writer, ...]:
-    """The writers of a value: itself a writer's output, or a sum with such terms, whose channels are along one axis."""
-    terms = list(value.all_input_nodes) if is_addition(value) else [value]
-    found = [writer_of(traced, term) for term in terms if term is value or len(term.users) == 1]
+    """The writers of a value: itself a writer's output, or a sum with such terms, whose channels are along one axis.
+
+    The sum may be rearranged before it is the value, where nobody reads it as it was.
+    """
+    chain = _rearranging(traced, value) if is_rearrangement(traced, value) else [value]
+    if is_addition(chain[0]):
+        terms = [term for term in chain[0].all_input_nodes if len(uses_of(term)) == 1]
+        found = [writer_of(traced, term, chain) for term in terms]
+    else:
+        found = [writer_of(traced, value)]
     writers = [writer for writer in found if writer is not None]
     return tuple(writer for writer in writers if writer.axis == writers[0].axis)
+
+
+def _rearranging(traced: fx.GraphModule, value: fx.Node) -> list[fx.Node]:
+    """The values that lead to a rearranged one and that nothing else reads, in order, from what was rearranged first."""
+    chain = [value]
+    while (source := _with_the_same_numbers(traced, chain[0])) is not None and len(uses_of(source)) == 1:
+        chain.insert(0, source)
+    return chain
 
 
 def as_it_was(traced: fx.GraphModule, value: fx.Node) -> fx.Node:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import tiny_convnext, tiny_transformer
+from networks import tiny_convnext, tiny_swin, tiny_transformer
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
@@ -77,6 +77,8 @@ def test_linear_writer_absorbs_a_linear_block_exactly(scaled):
         (tiny_transformer, TRANSFORMER, "blocks.1.add_3"),
         (tiny_convnext, CONVNEXT, "features.1.1"),
         (tiny_convnext, CONVNEXT, "features.3.1"),
+        (tiny_swin, TRANSFORMER, "blocks.0.add_1"),
+        (tiny_swin, TRANSFORMER, "blocks.1.add_2"),
     ],
 )
 def test_recovered_network_of_linear_writers_errs_less_on_images_that_it_did_not_see(make, shape, name):
@@ -129,7 +131,12 @@ def test_factors_that_a_refit_changed_are_looked_at_anew_behind_it():
 
 @pytest.mark.parametrize(
     ("make", "shape", "name"),
-    [(tiny_transformer, TRANSFORMER, "blocks.0.add_2"), (tiny_convnext, CONVNEXT, "features.1.1")],
+    [
+        (tiny_transformer, TRANSFORMER, "blocks.0.add_2"),
+        (tiny_convnext, CONVNEXT, "features.1.1"),
+        (tiny_swin, TRANSFORMER, "blocks.0.add_1"),
+        (tiny_swin, TRANSFORMER, "blocks.1.add_2"),
+    ],
 )
 def test_what_a_solution_is_expected_to_give_is_what_the_student_gives_with_it(make, shape, name):
     teacher, feature, blocks = opened(make().double(), shape)
