@@ -94,28 +94,38 @@ def _with_the_same_numbers(traced: fx.GraphModule, node: fx.Node) -> fx.Node | N
 
 def _writer(traced: fx.GraphModule, span: list[fx.Node], behind: Sequence[fx.Node]) -> Writer | None:
     """The writer of these values, in order; None where they do not stand in the order of `Writer`."""
-    operator, norm, scale = span[0], None, None
-    module = operator_at(traced, operator)
-    axis = channel_axis(module, len(shape_of(operator) or ()))
+    operator, output = span[0], span[-1]
+    axis = channel_axis(operator_at(traced, operator), len(shape_of(operator) or ()))
     way = followed(traced, [*span, *behind], axis)
-    carried = None if way is None else followed(traced, [span[-1], *behind], way[0][len(span) - 1])
-    if way is None or carried is None or not _is_of_images(traced, operator, way[1]):
+    if way is None or not _is_of_images(traced, operator, way[1]):
         return None
-    if isinstance(module, nn.Conv2d) and way[1].before.windowed:
+    axes, moves = way
+    between, rest = _norm_and_scale(traced, span, axes), followed(traced, [output, *behind], axes[len(span) - 1])
+    if between is None or rest is None:
         return None
-    values = [*span, *behind]
-    for node, along in zip(span[1:], way[0][:-1], strict=False):
+    norm, scale = between
+    return Writer(operator, output, norm, scale, moves, rest[1], (*span, *behind, *(scale.made_by if scale else ())))
+
+
+def _norm_and_scale(
+    traced: fx.GraphModule, span: Sequence[fx.Node], axes: Sequence[int]
+) -> tuple[fx.Node | None, Scale | None] | None:
+    """The norm and the scale among the values behind an operator, of its channels; None where there is more than that.
+
+    axes: those of the channels, by value.
+    """
+    norm, scale = None, None
+    for node, axis in zip(span[1:], axes, strict=False):
         found = scale_in(traced, node)
         if isinstance(module_of(traced, node), nn.BatchNorm2d):
-            if norm or scale or along != 1:
+            if norm or scale or axis != 1:
                 return None
             norm = node
         elif found is not None:
-            if scale or not found.is_along(along):
+            if scale or not found.is_along(axis):
                 return None
             scale = found
-            values += found.made_by
-    return Writer(operator, span[-1], norm, scale, way[1], carried[1], tuple(values))
+    return norm, scale
 
 
 def factors_of(writer: Writer) -> nn.Parameter | None:
@@ -124,11 +134,12 @@ def factors_of(writer: Writer) -> nn.Parameter | None:
 
 
 def _is_of_images(traced: fx.GraphModule, operator: fx.Node, moves: Moves) -> bool:
-    """Whether a value depends on the images, and has the same number of positions for each, one image after another."""
-    images, shape = input_of(traced), shape_of(operator) or (0,)
-    windows = moves.before.sides[0] if moves.before.windowed else 1
-    alike = shape[0] == windows * (shape_of(images) or (0,))[0]
-    return alike and bool(moves.before.sides) and images in order_of([operator], ())
+    """Whether what an operator gives depends on the images, and has positions, as many of each; no windows of a map."""
+    images, sides, shape = input_of(traced), moves.before.sides, shape_of(operator) or (0,)
+    if not sides or (moves.before.windowed and isinstance(operator_at(traced, operator), nn.Conv2d)):
+        return False
+    windows = sides[0] if moves.before.windowed else 1
+    return shape[0] == windows * (shape_of(images) or (0,))[0] and images in order_of([operator], ())
 
 
 def norm_of(traced: fx.GraphModule, writer: Writer) -> nn.BatchNorm2d | None:
