@@ -11,23 +11,14 @@ from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import named
 from practise_deploy.planning.adaptors import insert_adaptors
-from practise_deploy.planning.refit import add_bias
 from practise_deploy.planning.sites import cuts_without_site, junction_site, sites_of
 from practise_deploy.planning.streams import stream_of
-from practise_deploy.planning.writers import Site, factors_of, writer_of, writers_into
+from practise_deploy.planning.writers import Site, writer_of, writers_into
 from unit.lessons import opened
+from unit.scales import MAP, TOKENS, Gain, Reshaped, Scaled, last_value, writer_at_the_end
 from unit.solving import additions
 
 TRANSFORMER, CONVNEXT = (1, 3, 16, 16), (1, 3, 32, 32)
-
-
-def last_value(network: nn.Module, shape: tuple[int, ...]):
-    traced, _ = trace(network.eval(), shape)
-    return traced, list(traced.graph.nodes)[-2]
-
-
-def writer_at_the_end(network: nn.Module, shape: tuple[int, ...]):
-    return writer_of(*last_value(network, shape))
 
 
 def test_attention_and_perceptron_end_in_linear_writers_along_the_last_axis():
@@ -67,44 +58,6 @@ def test_stream_of_tokens_has_no_change_of_basis():
     assert [stream_of(student, site, feature) for site in sites_of(student, teacher, gone, feature)] == [None] * 5
 
 
-class Scaled(nn.Module):
-    """A linear layer whose output is multiplied by factors of some shape. also: what else they are used for behind it."""
-
-    def __init__(self, *shape: int, also: str = "", learned: bool = True) -> None:
-        super().__init__()
-        self.fc, self.also = nn.Linear(4, 6), also
-        if learned:
-            self.factors = nn.Parameter(torch.rand(shape))
-        else:
-            self.register_buffer("factors", torch.rand(shape))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.fc(x) * self.factors
-        return getattr(torch, self.also)(y.relu(), self.factors) if self.also else y
-
-
-class Reshaped(nn.Module):
-    """Factors that are reshaped before they multiply, from the left."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.factors = nn.Conv2d(4, 6, 1), nn.Parameter(torch.rand(6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.factors.reshape(1, -1, 1, 1) * self.conv(x)
-
-
-class Gain(nn.Module):
-    """A module of one parameter, as a network may have its own. does: with the input and it."""
-
-    def __init__(self, *shape: int, does=lambda x, gain: x * gain) -> None:
-        super().__init__()
-        self.gain, self.does = nn.Parameter(torch.rand(shape)), does
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.does(x, self.gain)
-
-
 class Twice(nn.Module):
     """One linear layer called in two places."""
 
@@ -139,9 +92,6 @@ class Standardised(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
-
-
-TOKENS, MAP = (2, 5, 4), (2, 3, 5, 4)
 
 
 @pytest.mark.parametrize(
@@ -197,65 +147,6 @@ def test_linear_layer_is_a_writer_through_permutations_and_scales(network, shape
 )  # fmt: skip
 def test_linear_layer_that_cannot_be_solved_for_is_no_writer(network, shape):
     assert writer_at_the_end(network, shape) is None
-
-
-@pytest.mark.parametrize(
-    ("module", "is_scale"),
-    [
-        (Gain(6), True),
-        (Gain(6, does=lambda x, gain: gain.view(1, 1, -1) * x), True),
-        (Gain(1, 6, does=lambda x, gain: torch.mul(x, gain)), True),
-        (Gain(6, does=lambda x, gain: x + gain), False),
-        (Gain(6, does=lambda x, gain: x.relu() * gain), False),
-        (Gain(6, does=lambda x, gain: x * gain + gain), False),
-        (Gain(6, does=lambda x, gain: x * gain if x.sum() > 0 else x), False),
-        (Gain(1), False),
-    ],
-)
-def test_module_of_one_parameter_is_a_scale_where_it_multiplies_by_it(module, is_scale):
-    traced, last = last_value(nn.Sequential(nn.Linear(4, 6), module), TOKENS)
-    writer = writer_of(traced, last)
-    assert (writer is not None) == is_scale
-    assert writer is None or factors_of(writer) is traced.get_parameter("1.gain")
-
-
-@pytest.mark.parametrize("also", ["add", "mul"])
-def test_factors_that_are_used_elsewhere_are_no_scale(also):
-    traced, _ = trace(Scaled(6, also=also).eval(), TOKENS)
-    assert writer_of(traced, named(traced, "mul")) is None
-
-
-@pytest.mark.parametrize("hooked", [0, 1])
-def test_hooked_layers_and_scales_are_not_solved_for(hooked):
-    network = nn.Sequential(nn.Linear(4, 6), Gain(6))
-    assert writer_at_the_end(network, TOKENS) is not None
-    network[hooked].register_forward_hook(lambda module, given, made: made.relu())
-    assert writer_at_the_end(network, TOKENS) is None
-
-
-class Tied(nn.Module):
-    """Two linear layers and two modules of factors that share what they hold."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__()
-        self.first, self.second, self.gain, self.other = nn.Linear(4, 4), nn.Linear(4, 4), Gain(4), Gain(4)
-        if what == "weight":
-            self.first.weight = self.second.weight
-        elif what == "bias":
-            self.first.bias = self.second.bias
-        elif what == "factors":
-            self.other.gain = self.gain.gain
-        self.what = what
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.gain(self.first(x)).relu()
-        x = nn.functional.linear(x, self.second.weight) if self.what == "function" else x
-        return self.other(self.second(x))
-
-
-@pytest.mark.parametrize("what", ["nothing", "weight", "bias", "factors", "function"])
-def test_weights_that_two_layers_share_are_not_solved_for(what):
-    assert (writer_at_the_end(Tied(what), TOKENS) is not None) == (what == "nothing")
 
 
 class Sum(nn.Module):
@@ -337,29 +228,3 @@ def test_papers_adaptors_stand_beside_convolutions_alone():
     block = blocks["features.3.1"]
     adaptors = insert_adaptors(drop_blocks(teacher, [block]), block.entry)
     assert [(adaptor.convolution, adaptor.behind) for adaptor in adaptors] == [("features.2.1", True)]
-
-
-def test_layer_scales_of_timm_are_scales():
-    layers = pytest.importorskip("timm.layers", reason="timm is not installed")
-    for network, shape in (
-        (nn.Sequential(nn.Linear(4, 6), layers.LayerScale(6)), TOKENS),
-        (nn.Sequential(nn.Linear(4, 6), layers.LayerScale(6, inplace=True)), TOKENS),
-        (nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), layers.LayerScale2d(6)), MAP),
-    ):
-        writer = writer_at_the_end(network, shape)
-        assert writer is not None and writer.scale is not None
-    assert writer_at_the_end(nn.Sequential(nn.Linear(4, 4), layers.LayerScale2d(3)), MAP) is None
-
-
-def test_bias_behind_a_small_factor_stays_of_the_layers_size():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 6), Gain(6)).double()
-    with torch.no_grad():
-        network[1].gain[2] = 1e-9
-    traced, last = last_value(network, TOKENS)
-    x, bias = torch.randn(2, 5, 4, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
-    with torch.no_grad():
-        before = traced(x)
-        add_bias(traced, writer_of(traced, last), bias)
-        torch.testing.assert_close(traced(x), before + bias, rtol=1e-12, atol=1e-12)
-    assert float(traced.get_parameter("0.bias").detach().abs().max()) < 2
