@@ -38,7 +38,7 @@ def is_as_its_class(module: nn.Module) -> bool:
 
 
 def asks_size(node: fx.Node) -> bool:
-    """Whether a value is the size of another one, or what else says nothing of its numbers."""
+    """Whether a value is the size of another one, its type or its device: none of its numbers."""
     if node.op == "call_method":
         return node.target in ("size", "dim")
     return node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device")

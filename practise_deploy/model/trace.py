@@ -2,8 +2,8 @@
 
 In the traced graph no operation writes in place, every convolution is a plain `nn.Conv2d` call and every batch
 normalisation a plain `nn.BatchNorm2d` call, a symmetric `nn.ZeroPad2d` that only such convolutions read is their own
-padding, nothing is asserted, and every value has its shape in `node.meta["shape"]`, and in `node.meta["for_two"]` what it is for two images: a tensor's
-shape, or a size. Only the first argument is an input; the others keep their defaults.
+padding, nothing is asserted, and every tensor has its shape in `node.meta["shape"]`. Where the network takes any number of images, `node.meta["for_two"]` is the
+shape of a tensor, or the value of a size, for two of them. Only the first argument is an input; the others keep their defaults.
 """
 
 from __future__ import annotations
@@ -101,17 +101,32 @@ def annotate_shapes(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> Non
     for node in traced.graph.nodes:
         found = node.meta.get("tensor_meta")
         node.meta["shape"] = tuple(found.shape) if hasattr(found, "shape") else None
-    with suppress(Exception), torch.no_grad():  # some networks are of one number of images
-        _ForTwo(traced).run(sample[:1].expand(2, *sample.shape[1:]))
+    _annotate_for_two(traced, sample.new_zeros(2, *sample.shape[1:]))
 
 
-class _ForTwo(fx.Interpreter):
-    """Writes into `node.meta["for_two"]` what two images give: the shape of every tensor, and every size."""
+def _annotate_for_two(traced: fx.GraphModule, two: Tensor) -> None:
+    """Write into `node.meta["for_two"]` what two images give: the shape of every tensor, and every size.
+
+    Nothing where the network is of another number of images.
+    """
+    noted = _Noting(traced)
+    with suppress(Exception), torch.no_grad():
+        noted.run(two)
+        for node, found in noted.found.items():
+            node.meta["for_two"] = found
+
+
+class _Noting(fx.Interpreter):
+    """Runs a network, and notes the shapes of its tensors and its sizes."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.found: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         found = super().run_node(n)
         if isinstance(found, (Tensor, int, torch.Size)):
-            n.meta["for_two"] = tuple(found.shape) if isinstance(found, Tensor) else found
+            self.found[n] = tuple(found.shape) if isinstance(found, Tensor) else found
         return found
 
 

@@ -50,7 +50,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moves:
+class Rearrangement:
     """How a value is another one rearranged: every image alike, its channels kept together.
 
     index: which position every one was before, in order; None where they are in the same order.
@@ -86,7 +86,7 @@ def is_rearrangement(traced: fx.GraphModule, node: fx.Node) -> bool:
         return False
     module = module_of(traced, node)
     if module is not None:
-        return isinstance(module, _MODULES) and is_as_its_class(module)
+        return type(module) in _MODULES and is_as_its_class(module)
     if node.target is operator.getitem:
         index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
         return all(isinstance(each, slice) or each is Ellipsis for each in index)
@@ -103,7 +103,7 @@ def uses_of(node: fx.Node) -> list[fx.Node]:
     return [user for user in node.users if not asks_size(user)]
 
 
-def followed(traced: fx.GraphModule, span: Sequence[fx.Node], axis: int) -> tuple[list[int], Moves] | None:
+def followed(traced: fx.GraphModule, span: Sequence[fx.Node], axis: int) -> tuple[list[int], Rearrangement] | None:
     """Along which axis the channels of each of these values are, and how the last one is the first one rearranged.
 
     axis: that of the first. None where channels are not kept together, or where images are not treated alike.
@@ -111,26 +111,30 @@ def followed(traced: fx.GraphModule, span: Sequence[fx.Node], axis: int) -> tupl
     shape = span[0].meta.get("for_two", ())
     if not any(is_rearrangement(traced, node) for node in span[1:]):
         layout = _layout(shape or (2, *(shape_of(span[0]) or ())[1:]), axis)
-        return [axis] * len(span), Moves(layout, layout)
+        return [axis] * len(span), Rearrangement(layout, layout)
     if len(shape) < 2 or shape[0] % 2 or shape[axis] == 1:
         return None
     channels, axes = shape[axis], [axis]
     positions = math.prod(shape) // channels
-    numbers = torch.arange(positions * channels).view(*shape[:axis], *shape[axis + 1 :], channels).movedim(-1, axis)
+    rest = [side for each, side in enumerate(shape) if each != axis]
+    numbers = torch.arange(positions * channels).view(*rest, channels).movedim(-1, axis).contiguous()
     for node in span[1:]:
         if is_rearrangement(traced, node):
             sizes = {each.name: each.meta["for_two"] for each in node.all_input_nodes}
-            numbers = execute(traced, node, sizes | {rearranged(node).name: numbers})
+            try:
+                numbers = execute(traced, node, sizes | {rearranged(node).name: numbers})
+            except RuntimeError:  # a size that is not of two images
+                return None
         found = _axis_of(numbers % channels, channels)
         if found is None:
             return None
         axes.append(found)
     end = tuple(numbers.shape)
     index = _index(numbers.select(axes[-1], 0) // channels, positions // 2)
-    if index is None:
+    if index is None or end[1:] != (shape_of(span[-1]) or ())[1:]:
         return None
-    in_order = torch.equal(index, torch.arange(positions // 2))
-    return axes, Moves(_layout(shape, axis), _layout(end, axes[-1]), None if in_order else index)
+    moved = not torch.equal(index, torch.arange(positions // 2))
+    return axes, Rearrangement(_layout(shape, axis), _layout(end, axes[-1]), index if moved else None)
 
 
 def _layout(for_two: tuple[int, ...], axis: int) -> Layout:
@@ -151,7 +155,7 @@ def _axis_of(channel: Tensor, channels: int) -> int | None:
 
 
 def _index(positions: Tensor, own: int) -> Tensor | None:
-    """The index of `Moves` from the positions of two images, each of which had so many; None where images are mixed."""
+    """The index of `Rearrangement` from the positions of two images, each of which had so many; None where images are mixed."""
     if len(positions) % 2:
         return None
     first, second = positions.reshape(2, -1)

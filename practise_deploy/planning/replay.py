@@ -22,7 +22,7 @@ def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype:
             operator = operator_at(traced, writer.operator)
             rows = change[begin : (begin := begin + operator.weight[0].numel())]
             found = applied(operator, rows.T.reshape(operator.weight.shape), env[writer.source.name])
-            total = total + writer.moves.moved(found)
+            total = total + writer.from_operator.moved(found)
     return value + total
 
 

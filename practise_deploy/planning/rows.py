@@ -70,10 +70,11 @@ def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampl
     rest = wanted - site.layout.vectors(env[site.value.name], places)
     parts = []
     for writer in site.writers:
-        moves, carried = writer.moves, writer.carried
-        source = moves.before.by_image(env[writer.source.name])
-        parts.append(patches_of(operator_at(traced, writer.operator), source, moves.places_before(places)))
-        rest = rest + carried.before.vectors(env[writer.output.name], carried.places_before(places))
+        source = writer.from_operator.before.by_image(env[writer.source.name])
+        at = writer.from_operator.places_before(places)
+        parts.append(patches_of(operator_at(traced, writer.operator), source, at))
+        at = writer.from_output.places_before(places)
+        rest = rest + writer.from_output.before.vectors(env[writer.output.name], at)
     ones = parts[0].new_ones(len(parts[0]), 1)
     return torch.cat([*parts, ones], 1), rest.flatten(0, 1)
 

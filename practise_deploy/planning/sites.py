@@ -33,12 +33,23 @@ def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence
     found = [
         site for entry, exit_ in cuts.items() if (site := junction_site(student, teacher, entry, exit_)) is not None
     ]
-    solved = {node for site in found for node in (site.value, *(n for w in site.writers for n in w.span))}
-    touched = {*(site.value.name for site in found), *(block.entry for block in dropped)}
+    taken = {site.value.name for site in found}
+    touched = {*taken, *(block.entry for block in dropped)}
     last = feature_in(student, feature, dropped)
-    found += [site for site in later_sites(student, teacher, touched, last) if site.value not in solved]
+    found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
     order = {node.name: place for place, node in enumerate(student.graph.nodes)}
-    return sorted(found, key=lambda site: order[site.value.name])
+    return _each_writer_once(sorted(found, key=lambda site: order[site.value.name]))
+
+
+def _each_writer_once(sites: Sequence[Site]) -> list[Site]:
+    """Of sites with a writer in common the last one: a sum, and what it becomes when it is rearranged."""
+    taken, kept = set[fx.Node](), list[Site]()
+    for site in reversed(sites):
+        operators = {writer.operator for writer in site.writers}
+        if taken.isdisjoint(operators):
+            kept.insert(0, site)
+        taken |= operators
+    return kept
 
 
 def cuts_without_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block]) -> list[str]:

@@ -11,24 +11,24 @@ from practise_deploy.model.operators import is_addition, is_relu, module_of, sha
 from practise_deploy.model.values import input_of, order_of
 from practise_deploy.planning.affine import called_once, channel_axis, is_affine, operator_at
 from practise_deploy.planning.between import Scale, does_nothing, passes_on, scale_in
-from practise_deploy.planning.rearranging import Layout, Moves, followed, is_rearrangement, rearranged, uses_of
+from practise_deploy.planning.rearranging import Layout, Rearrangement, followed, is_rearrangement, rearranged, uses_of
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
     """The last affine operator of a branch that adds into a stream, and what is linear behind it, up to its output.
 
-    norm: a BatchNorm. scale: learned numbers that multiply the channels (LayerScale). moves: from what the operator gives
-    to the stream value that is looked at; carried: from the output to there. span: the values from the operator to there, and those
-    that give the factors.
+    norm: a BatchNorm. scale: learned numbers that multiply the channels (LayerScale). from_operator, from_output: how the
+    stream value that is looked at is what these give, rearranged. span: the values from the operator to there, and those that
+    give the factors.
     """
 
     operator: fx.Node
     output: fx.Node
     norm: fx.Node | None
     scale: Scale | None
-    moves: Moves
-    carried: Moves
+    from_operator: Rearrangement
+    from_output: Rearrangement
     span: tuple[fx.Node, ...]
 
     @property
@@ -39,7 +39,7 @@ class Writer:
     @property
     def axis(self) -> int:
         """That of the channels of the stream value."""
-        return self.moves.after.axis
+        return self.from_operator.after.axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class Site:
     @property
     def layout(self) -> Layout:
         """Where its positions and channels are."""
-        return self.writers[0].moves.after
+        return self.writers[0].from_operator.after
 
 
 def writer_of(traced: fx.GraphModule, node: fx.Node, behind: Sequence[fx.Node] = ()) -> Writer | None:
     """The writer whose output a value is, through what is linear or does nothing in eval mode.
 
-    behind: the values from there to the stream value that is looked at, where that is another one.
+    behind: the values from the node on to the stream value that is looked at, where that is another one.
     None where nothing can be solved for, where its weights also make a value that is used elsewhere, and where the values are
     not of the network's images, one after another along the first axis.
     """
@@ -99,12 +99,12 @@ def _writer(traced: fx.GraphModule, span: list[fx.Node], behind: Sequence[fx.Nod
     way = followed(traced, [*span, *behind], axis)
     if way is None or not _is_of_images(traced, operator, way[1]):
         return None
-    axes, moves = way
+    axes, whole = way
     between, rest = _norm_and_scale(traced, span, axes), followed(traced, [output, *behind], axes[len(span) - 1])
     if between is None or rest is None:
         return None
     norm, scale = between
-    return Writer(operator, output, norm, scale, moves, rest[1], (*span, *behind, *(scale.made_by if scale else ())))
+    return Writer(operator, output, norm, scale, whole, rest[1], (*span, *behind, *(scale.made_by if scale else ())))
 
 
 def _norm_and_scale(
@@ -133,12 +133,13 @@ def factors_of(writer: Writer) -> nn.Parameter | None:
     return None if writer.scale is None else writer.scale.factors
 
 
-def _is_of_images(traced: fx.GraphModule, operator: fx.Node, moves: Moves) -> bool:
-    """Whether what an operator gives depends on the images, and has positions, as many of each; no windows of a map."""
-    images, sides, shape = input_of(traced), moves.before.sides, shape_of(operator) or (0,)
-    if not sides or (moves.before.windowed and isinstance(operator_at(traced, operator), nn.Conv2d)):
+def _is_of_images(traced: fx.GraphModule, operator: fx.Node, way: Rearrangement) -> bool:
+    """Whether what an operator gives depends on the images, and has positions, as many of each. Convolutions of windows do not count."""
+    images, layout, shape = input_of(traced), way.before, shape_of(operator) or (0,)
+    convolved = isinstance(operator_at(traced, operator), nn.Conv2d)
+    if not layout.sides or not way.after.sides or (layout.windowed and convolved):
         return False
-    windows = sides[0] if moves.before.windowed else 1
+    windows = layout.sides[0] if layout.windowed else 1
     return shape[0] == windows * (shape_of(images) or (0,))[0] and images in order_of([operator], ())
 
 

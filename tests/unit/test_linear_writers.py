@@ -34,7 +34,12 @@ def test_block_of_convnext_ends_in_a_linear_writer_whose_channels_come_to_the_se
     traced, _ = trace(tiny_convnext(), CONVNEXT)
     (writer,) = writers_into(traced, additions(traced)[0])
     assert str(writer.operator.target) == "features.1.0.block.5"
-    assert (writer.axis, writer.moves.before.axis, writer.moves.index, writer.norm) == (1, 3, None, None)
+    assert (writer.axis, writer.from_operator.before.axis, writer.from_operator.index, writer.norm) == (
+        1,
+        3,
+        None,
+        None,
+    )
     assert writer.scale is not None and writer.output.name.endswith("stochastic_depth")
     assert {"features_1_0_layer_scale"} < {node.name for node in writer.span}  # who moves on must know that it changes
 
