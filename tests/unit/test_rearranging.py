@@ -13,8 +13,11 @@ from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import forward, named
 from practise_deploy.planning.affine import applied, operator_at
+from practise_deploy.planning.refit import start_of
+from practise_deploy.planning.replay import changed
+from practise_deploy.planning.rows import Sampler, rows_for, values_for
 from practise_deploy.planning.sites import junction_site, sites_of
-from practise_deploy.planning.writers import writer_of, writers_into
+from practise_deploy.planning.writers import Site, writer_of, writers_into
 from unit.lessons import images, opened, refitted
 
 IMAGES = (1, 4, 8, 8)
@@ -169,6 +172,42 @@ def test_writer_on_windows_absorbs_a_linear_block_on_tokens_exactly():
     assert [str(writer.operator.target) for writer in sites[0].writers] == ["writer"]
     assert before > 1e-2
     assert after < 1e-9  # on images that it never saw
+
+
+class TwoWriters(nn.Module):
+    """A sum of what a layer on shifted windows and a normalised convolution give, then cut and made tokens, or windows."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc, self.gamma, self.end = nn.Linear(4, 6), nn.Parameter(torch.rand(6, 1, 1) + 0.5), end
+        self.conv, self.norm = nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = together(self.fc(windows(x.roll(1, 2)))).permute(0, 3, 1, 2)
+        return self.end(moved * self.gamma + self.norm(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [lambda x: x, lambda x: x[:, :, 1:7, :5].flatten(2).transpose(1, 2), windows],
+    ids=["as it is", "cut, as tokens", "in windows"],
+)
+def test_rows_of_writers_of_different_layouts_are_of_the_same_positions(end):
+    torch.manual_seed(3)
+    traced, _ = trace(TwoWriters(end).double().eval(), IMAGES)
+    value = list(traced.graph.nodes)[-2]
+    site, sampler = Site(value, writers_into(traced, value), value.name), Sampler(3, seed=0, rows=60)
+    assert sorted(str(writer.operator.target) for writer in site.writers) == ["conv", "fc"]
+    x, nodes = torch.randn(3, *IMAGES[1:], dtype=torch.float64), values_for(site)
+    with torch.no_grad():
+        env = dict(zip([node.name for node in nodes], forward(traced, x, nodes), strict=True))
+        own = sampler.vectors(site, env[value.name])
+        patches, targets = rows_for(traced, site, env, own, sampler)
+        start = start_of(traced, site)
+        torch.testing.assert_close(patches @ start, targets, rtol=1e-12, atol=1e-12)
+        change = torch.randn_like(start)
+        after = sampler.vectors(site, changed(traced, site, change, env, torch.float64))
+        torch.testing.assert_close((after - own).flatten(0, 1), patches @ change, rtol=1e-12, atol=1e-12)
 
 
 def test_sum_that_is_rearranged_before_a_cut_is_solved_there():
