@@ -119,12 +119,14 @@ def followed(traced: fx.GraphModule, span: Sequence[fx.Node], axis: int) -> tupl
     rest = [side for each, side in enumerate(shape) if each != axis]
     numbers = torch.arange(positions * channels).view(*rest, channels).movedim(-1, axis).contiguous()
     for node in span[1:]:
-        if is_rearrangement(traced, node):
-            sizes = {each.name: each.meta["for_two"] for each in node.all_input_nodes}
-            try:
-                numbers = execute(traced, node, sizes | {rearranged(node).name: numbers})
-            except RuntimeError:  # a size that is not of two images
-                return None
+        if not is_rearrangement(traced, node):
+            axes.append(axes[-1])
+            continue
+        sizes = {each.name: each.meta["for_two"] for each in node.all_input_nodes}
+        try:
+            numbers = execute(traced, node, sizes | {rearranged(node).name: numbers})
+        except RuntimeError:  # a size that is not of two images
+            return None
         found = _axis_of(numbers % channels, channels)
         if found is None:
             return None
