@@ -12,7 +12,7 @@ from tables.builds import builds
 from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
 from tables.networks import which_networks
-from tables.planning import choice, linear_streams, planning, sites, sureness
+from tables.planning import choice, linear_streams, planning, single_blocks, sites, sureness
 from tables.shared import ROOT
 from tables.tiny import ablation, tiny_sets
 
@@ -23,6 +23,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/planning.md": {
         "planning": planning,
         "choice": choice,
+        "single_blocks": single_blocks,
         "sites": sites,
         "linear_streams": linear_streams,
         "sureness": sureness,

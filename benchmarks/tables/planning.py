@@ -6,6 +6,12 @@ import json
 
 from .shared import ABSENT, RESULTS, points, read
 
+_REFITTED = {
+    "plain drop": "nothing",
+    "first site behind the cut": "the first site behind the cut",
+    "site at the cut": "the site at the cut",
+}
+
 
 def planning() -> str:
     """Planning beside the paper's scoring, and its growth with images and blocks."""
@@ -70,6 +76,26 @@ def choice() -> str:
         ]
         parts.append("\n".join(rows))
     return "\n\n".join(parts) or ABSENT
+
+
+def single_blocks() -> str:
+    """How near the error of a block comes to that of its whole recovery, by what was refitted for it."""
+    rows = [
+        "| network | images | blocks | refitted to judge a block | rank correlation with all sites refitted | error, times that of all sites |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted((RESULTS / "single_blocks").glob("*.json")):
+        found = json.loads(path.read_text())
+        rows += [
+            f"| {found['network']} | {found['images']} | {one['blocks']} | {_REFITTED[one['refitted']]} "
+            f"| {one['rank_correlation']:.2f} | {_times(one['times_the_whole'])} |"
+            for one in found["refits"]
+        ]
+    return "\n".join(rows) if len(rows) > 2 else ABSENT
+
+
+def _times(found: dict) -> str:
+    return f"{found['estimate']:.2f}" + ("" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]")
 
 
 def sites() -> str:

@@ -2,14 +2,15 @@
 
 One pass of the teacher sums the normal equations of all blocks. Then, on images that were not used for it, the
 part behind each cut is replayed with every way to solve them, from the teacher's own values; the error is taken
-where the network ends, because the error at the cut does not tell it.
+where the network ends, because the error at the cut does not tell it. Where nothing can be solved at the cut, the
+first site behind it is, from what the network without the block has there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,63 +24,12 @@ from practise_deploy.model.compute import autocast
 from practise_deploy.model.execution import Env
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.values import batches, compute, input_of, logits_of, named, order_of
-from practise_deploy.planning.criterion import Ends, Errors, end_of, errors_of, interactions_of, joined
-from practise_deploy.planning.equations import PLAIN, NormalEquations, options
-from practise_deploy.planning.race import still_racing, winner_of
-from practise_deploy.planning.refit import start_of
-from practise_deploy.planning.replay import changed, read_by_replay, replay
-from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, Sampler, rows_for, values_for
-from practise_deploy.planning.sites import junction_site
-from practise_deploy.planning.writers import Site
+from practise_deploy.planning.candidate import Candidate, candidate_for
+from practise_deploy.planning.criterion import Ends, end_of, errors_of, interactions_of, joined
+from practise_deploy.planning.equations import PLAIN, NormalEquations
+from practise_deploy.planning.rows import ENOUGH_TO_COMPARE, Sampler
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
-
-WAYS = {
-    name: way for name, way in options((0.03, 0.3), (0.3,)).items() if not name.startswith("bias")
-}  # fewer than in the refit itself: blocks are compared here, not shipped
-
-
-@dataclass(slots=True)
-class _Candidate:
-    """A block, the network without it, its site, what changes it by the way it is solved, and the errors of each."""
-
-    block: Block
-    student: fx.GraphModule
-    site: Site | None
-    end: tuple[str, torch.dtype]
-    changes: dict[str, Tensor] = field(default_factory=dict)
-    errors: dict[str, list[Errors]] = field(default_factory=dict)
-    racing: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.racing = [PLAIN] if self.site is None else list(WAYS)
-
-    @property
-    def needs(self) -> set[str]:
-        """The teacher's values that `without` reads."""
-        from_entry = {self.block.entry} | read_by_replay(self.student, self.block.entry)
-        if self.site is None:
-            return from_entry
-        value, sources = self.site.value.name, {writer.source.name for writer in self.site.writers}
-        return from_entry | sources | {value} | read_by_replay(self.student, value)
-
-    def without(self, teacher: fx.GraphModule, env: Env, method: str) -> Ends:
-        """Where the network without the block ends, its site solved in one way. env: the teacher's values that it needs."""
-        if method == PLAIN or self.site is None:
-            return replay(self.student, env, self.block.entry, env[self.block.entry], self.end)
-        value = changed(teacher, self.site, self.changes[method], env, self.end[1])
-        return replay(self.student, env, self.site.value.name, value, self.end)
-
-    def leave_race(self) -> None:
-        """Let those leave that are surely worse than the best; the plain drop stays, since it is told of."""
-        staying = still_racing({way: joined(self.errors[way]).by_image for way in self.racing})
-        self.racing = [way for way in self.racing if way in staying or way == PLAIN]
-
-    @property
-    def best(self) -> str:
-        """The way of least error."""
-        return winner_of({way: joined(parts) for way, parts in self.errors.items()})
 
 
 def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Progress) -> Recoverabilities:
@@ -87,8 +37,12 @@ def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Pr
 
     Few images are judged in turns, by solutions that did not see them (k-fold).
     """
-    candidates = [_candidate(lesson, block) for block in blocks]
-    if not blocks:
+    return recoverability_of([candidate_for(lesson, block) for block in blocks], lesson, progress)
+
+
+def recoverability_of(candidates: Sequence[Candidate], lesson: Lesson, progress: Progress) -> Recoverabilities:
+    """R of candidates that nothing was solved for yet."""
+    if not candidates:
         return Recoverabilities(of=())
     folds = lesson.folds
     work, products = _Work(progress, lesson, folds, len(candidates)), []
@@ -97,7 +51,7 @@ def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Pr
         for learn, judge in folds:
             _fit(lesson, candidates, learn, work)
             for env, wanted in _teacher_on(lesson, judge, needed):
-                products.append(_judge(lesson.teacher, candidates, env, wanted, work))
+                products.append(_judge(candidates, env, wanted, work))
     best = [(candidate.block.name, candidate.best) for candidate in candidates]
     variance = joined(candidates[0].errors[PLAIN]).variance.double().mean().clamp_min(1e-12)
     learned, judged = len(folds[0][0]), sum(len(judge) for _, judge in folds)
@@ -148,17 +102,7 @@ def mean_interval(errors: npt.NDArray[np.float64]) -> Interval:
     return Interval(estimate=mean, low=max(0.0, mean - half), high=mean + half, confidence=0.95)
 
 
-def _candidate(lesson: Lesson, block: Block) -> _Candidate:
-    student = drop_blocks(lesson.teacher, [block], share_weights=True)
-    alive = {node.name for node in student.graph.nodes}
-    end = (
-        lesson.feature if lesson.feature in alive else block.entry
-    )  # the last block went: its entry is the feature map
-    site = junction_site(lesson.teacher, lesson.teacher, block.entry, block.exit)
-    return _Candidate(block, student, site, (end, lesson.judging))
-
-
-def _fit(lesson: Lesson, candidates: Sequence[_Candidate], learn: FitImages, work: _Work) -> None:
+def _fit(lesson: Lesson, candidates: Sequence[Candidate], learn: FitImages, work: _Work) -> None:
     """Solve every candidate's site in every way."""
     sampler = Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE)
     sums = [NormalEquations() for _ in candidates]
@@ -166,27 +110,18 @@ def _fit(lesson: Lesson, candidates: Sequence[_Candidate], learn: FitImages, wor
         _sum_equations(lesson.teacher, list(zip(candidates, sums, strict=True)), learn.batch(part), sampler)
         work.done("summing normal equations")
     for candidate, equations in zip(candidates, sums, strict=True):
-        if candidate.site is None:
-            continue
-        start, precision = start_of(lesson.teacher, candidate.site), next(lesson.teacher.parameters()).dtype
-        for method, solve in WAYS.items():
-            if method != PLAIN:
-                candidate.changes[method] = (solve(equations, start) - start).to(precision)
+        candidate.solve(equations)
 
 
 def _sum_equations(
-    teacher: fx.GraphModule, candidates: Sequence[tuple[_Candidate, NormalEquations]], images: Tensor, sampler: Sampler
+    teacher: fx.GraphModule, candidates: Sequence[tuple[Candidate, NormalEquations]], images: Tensor, sampler: Sampler
 ) -> None:
-    sites = [candidate.site for candidate, _ in candidates if candidate.site is not None]
-    wanted = [node for site in sites for node in (*values_for(site), named(teacher, site.target))]
-    if not wanted:
-        return
-    start = input_of(teacher).name
-    env = compute(teacher, order_of(wanted, {start}), {start: images}, frozenset(node.name for node in wanted))
-    for candidate, equations in candidates:
-        if candidate.site is not None:
-            target = sampler.vectors(candidate.site, env[candidate.site.target])
-            equations.add(*rows_for(teacher, candidate.site, env, target, sampler))
+    solved = [(candidate, equations) for candidate, equations in candidates if candidate.site is not None]
+    targets = frozenset(candidate.site.target for candidate, _ in solved if candidate.site is not None)
+    wanted, start = targets.union(*(candidate.needs for candidate, _ in solved)), input_of(teacher).name
+    env = compute(teacher, order_of([named(teacher, name) for name in wanted], {start}), {start: images}, wanted)
+    for candidate, equations in solved:
+        candidate.add_rows(equations, env, sampler)
 
 
 def _teacher_on(lesson: Lesson, images: FitImages, needed: frozenset[str]) -> Iterator[tuple[Env, Ends]]:
@@ -200,14 +135,14 @@ def _teacher_on(lesson: Lesson, images: FitImages, needed: frozenset[str]) -> It
         yield env, end_of(teacher, env, lesson.feature)
 
 
-def _judge(teacher: fx.GraphModule, candidates: Sequence[_Candidate], env: Env, wanted: Ends, work: _Work) -> _Products:
+def _judge(candidates: Sequence[Candidate], env: Env, wanted: Ends, work: _Work) -> _Products:
     """The interactions of all candidates in all ways that are still in the race; their errors are taken down."""
     ends, names = [], []
     for candidate in candidates:
-        for way in candidate.racing:
-            ends.append(candidate.without(teacher, env, way))
+        for way, end in candidate.ends(env).items():
+            ends.append(end)
             names.append((candidate.block.name, way))
-            candidate.errors.setdefault(way, []).append(errors_of(wanted, ends[-1]))
+            candidate.errors.setdefault(way, []).append(errors_of(wanted, end))
         candidate.leave_race()
         work.done(f"replaying without {candidate.block.name}")
     return _Products(names, interactions_of(wanted, ends))
@@ -221,7 +156,7 @@ def not_finite(block: str) -> InputError:
     )
 
 
-def _conclude(candidate: _Candidate, learned: int, judged: int) -> Recoverability:
+def _conclude(candidate: Candidate, learned: int, judged: int) -> Recoverability:
     plain = joined(candidate.errors[PLAIN])
     if not bool(torch.isfinite(plain.features).all()):
         raise not_finite(candidate.block.name)
@@ -236,5 +171,5 @@ def _conclude(candidate: _Candidate, learned: int, judged: int) -> Recoverabilit
         divergence=float(errors.divergence.mean()),
         fit_images=learned,
         judged_images=judged,
-        method=candidate.best if candidate.site is not None else "plain (no linear writer before the cut)",
+        method=candidate.described,
     )

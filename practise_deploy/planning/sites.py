@@ -41,6 +41,12 @@ def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence
     return _each_writer_once(sorted(found, key=lambda site: order[site.value.name]))
 
 
+def first_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Block, feature: str) -> Site | None:
+    """The first place to refit without one block: at its cut or, where nothing can be solved there, behind it."""
+    at_cut = junction_site(student, teacher, dropped.entry, dropped.exit)
+    return at_cut or next(iter(sites_of(student, teacher, [dropped], feature)), None)
+
+
 def _each_writer_once(sites: Sequence[Site]) -> list[Site]:
     """Of sites with a writer in common the last one: a sum, and what it becomes when it is rearranged."""
     taken, kept = set[fx.Node](), list[Site]()

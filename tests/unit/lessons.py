@@ -10,7 +10,7 @@ from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.model.trace import trace
 from practise_deploy.model.values import find_feature
-from practise_deploy.planning import sequence
+from practise_deploy.planning import recoverability, sequence
 from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.ways import Way
 from practise_deploy.terms import Preprocessing
@@ -51,6 +51,17 @@ def photos(count: int, augment: str = "crop-flip") -> FitImages:
 def opened(network: nn.Module, shape: tuple[int, ...]):
     traced, _ = trace(network, shape)
     return traced, find_feature(traced).name, {block.name: block for block in find_blocks(traced, shape)}
+
+
+def in_double(network: nn.Module, shape: tuple[int, ...]):
+    """In fp64: every difference that a test sees is a difference of method."""
+    teacher, feature, blocks = opened(network, shape)
+    return teacher.double(), feature, blocks
+
+
+def measure_recoverability(teacher, feature, blocks, data, seed, progress):
+    lesson = Lesson(teacher=teacher, feature=feature, images=data, seed=seed)
+    return recoverability.measure_recoverability(lesson, blocks, progress).of
 
 
 def recover(teacher, feature, dropped, data, seed, progress, *, quick=False):

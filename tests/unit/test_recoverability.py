@@ -1,31 +1,27 @@
 """R(B): judged on images kept aside, by a replay that equals rebuilding the network."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torchvision.models import resnet18
+from torch import Tensor
 
-from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_transformer
-from practise_deploy.model.blocks import droppable, find_blocks
+from networks import tiny_mobilenet, tiny_resnet
+from practise_deploy.model.blocks import droppable
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import Pair, feature_in
-from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.trace import trace
-from practise_deploy.model.values import batches, compute, find_feature, forward, input_of, logits_of, named, order_of
+from practise_deploy.model.values import forward, named
 from practise_deploy.planning import recoverability
+from practise_deploy.planning.candidate import WAYS
 from practise_deploy.planning.criterion import Ends, errors_of, interactions_of
 from practise_deploy.planning.equations import NormalEquations
-from practise_deploy.planning.recoverability import WAYS, mean_interval
-from practise_deploy.planning.refit import put_in, start_of
-from practise_deploy.planning.rows import Sampler, rows_for, values_for
-from practise_deploy.planning.sites import junction_site
-from practise_deploy.terms import Preprocessing
+from practise_deploy.planning.recoverability import mean_interval
+from unit.lessons import MOBILENET, RESNET, Silent, in_double, measure_recoverability
+from unit.lessons import images as images_of
 
-RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
+images = partial(images_of, dtype=torch.float64)
 
 
 @pytest.fixture(autouse=True)
@@ -34,105 +30,8 @@ def _one_split(monkeypatch):
     monkeypatch.setattr("practise_deploy.model.images.FEW", 8)
 
 
-class Silent:
-    def advance(self, done: float, total: float, note: str = "") -> None:
-        assert 0 <= done <= total
-
-
-def images(count: int, shape: tuple[int, ...], seed: int = 3) -> FitImages:
-    pixels = torch.randn((count, *shape[1:]), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    side = shape[-1]
-    prepared = Preprocessing(
-        channels=3, size=(side, side), resize=side, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear",
-        augment="none",
-    )  # fmt: skip
-    return FitImages(pixels, None, prepared)
-
-
-def opened(network: nn.Module, shape: tuple[int, ...]):
-    """In fp64: every difference that a test sees is a difference of method."""
-    traced, _ = trace(network, shape)
-    return traced.double(), find_feature(traced).name, {block.name: block for block in find_blocks(traced, shape)}
-
-
-def measure_recoverability(teacher, feature, blocks, data, seed, progress):
-    return recoverability.measure_recoverability(
-        Lesson(teacher=teacher, feature=feature, images=data, seed=seed), blocks, progress
-    ).of
-
-
-def rebuilt(teacher, block, learn: FitImages, method: str, seed: int):
-    """The network without the block, its weights solved from the teacher's own values."""
-    student = drop_blocks(teacher, [block])
-    site = junction_site(student, teacher, block.entry, block.exit)
-    equations, sampler = NormalEquations(), Sampler(len(learn), seed)
-    for part in batches(len(learn), 64):
-        x = learn.batch(part)
-        nodes = values_for(site)
-        keep = frozenset(node.name for node in nodes)
-        with torch.no_grad():
-            env = compute(student, order_of(nodes, {input_of(student).name}), {input_of(student).name: x}, keep)
-            (goal,) = forward(teacher, x, [named(teacher, site.target)])
-            target = sampler.vectors(site, goal)
-            equations.add(*rows_for(student, site, env, target, sampler))
-    with torch.no_grad():
-        put_in(student, site, WAYS[method](equations, start_of(student, site)), equations)
-    return student
-
-
-CASES = [
-    (tiny_resnet, RESNET, "layer1.1"),
-    (tiny_resnet, RESNET, "layer2.1"),
-    (tiny_transformer, RESNET, "blocks.1.add_3"),
-    (tiny_convnext, MOBILENET, "features.1.1"),
-    (tiny_resnet, RESNET, "layer3.2"),
-    (tiny_mobilenet, MOBILENET, "features.3"),
-    (tiny_mobilenet, MOBILENET, "features.4"),
-    (tiny_mobilenet, MOBILENET, "features.7"),
-]
-
-
-@pytest.mark.parametrize(("make", "shape", "name"), CASES, ids=lambda value: str(getattr(value, "__name__", value)))
-def test_r_is_the_error_of_the_rebuilt_network_from_end_to_end(make, shape, name):
-    """Whatever the replay saves, it may not change. The last block's entry becomes the feature map."""
-    teacher, feature, blocks = opened(make(), shape)
-    data, seed = images(30, shape), 5
-    (found,) = measure_recoverability(teacher, feature, [blocks[name]], data, seed, Silent())
-    learn, judge = data.split(seed)
-    student = rebuilt(teacher, blocks[name], learn, found.method, seed)
-    renamed = feature_in(student, feature, [blocks[name]])
-    assert (renamed == feature) == (name != "layer3.2")
-    error = Pair(student, teacher, renamed, feature).error(judge, 7)
-    assert found.mse.estimate == pytest.approx(error, rel=1e-5)
-    plain = Pair(drop_blocks(teacher, [blocks[name]]), teacher, renamed, feature).error(judge, 64)
-    assert found.mse_dropped == pytest.approx(plain, rel=1e-5)
-    assert error < plain
-
-
-@pytest.mark.parametrize(("make", "shape"), [(tiny_resnet, RESNET), (tiny_mobilenet, MOBILENET)])
-def test_winner_is_the_best_of_all_ways_to_solve(make, shape):
-    teacher, feature, blocks = opened(make(), shape)
-    data = images(20, shape)
-    name = "layer2.2" if make is tiny_resnet else "features.4"
-    (found,) = measure_recoverability(teacher, feature, [blocks[name]], data, 1, Silent())
-    learn, judge = data.split(1)
-    x = judge.batch(slice(0, len(judge)))
-    ends = [named(teacher, feature), logits_of(teacher)]
-    errors = {}
-    with torch.no_grad():
-        wanted = Ends(*(value.float() for value in forward(teacher, x, ends)))
-        for method in WAYS:
-            student = rebuilt(teacher, blocks[name], learn, method, 1)
-            mine = forward(student, x, [named(student, feature), logits_of(student)])
-            errors[method] = errors_of(wanted, Ends(*(value.float() for value in mine)))
-    best = min(errors, key=lambda method: errors[method].relative)
-    assert found.method == best
-    assert found.mse.estimate == pytest.approx(float(errors[best].features.mean()), rel=1e-4)
-    assert found.divergence == pytest.approx(float(errors[best].divergence.mean()), rel=1e-3, abs=1e-6)
-
-
 def test_measuring_all_blocks_together_is_measuring_each_alone():
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     data, candidates = images(15, RESNET), droppable(tuple(blocks.values()))
     together = measure_recoverability(teacher, feature, candidates, data, 0, Silent())
     assert [each.block for each in together] == [block.name for block in candidates]
@@ -142,7 +41,7 @@ def test_measuring_all_blocks_together_is_measuring_each_alone():
 
 
 def test_every_block_is_measured_with_an_interval():
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     for found in measure_recoverability(
         teacher, feature, droppable(tuple(blocks.values())), images(10, RESNET), 0, Silent()
     ):
@@ -152,21 +51,10 @@ def test_every_block_is_measured_with_an_interval():
 def test_plain_drop_competes_and_wins_where_refits_are_worse(monkeypatch):
     for way in ("solve", "with_bias", "with_scale", "with_adaptor"):
         monkeypatch.setattr(NormalEquations, way, lambda self, *given: given[-1] * 3 + 1)
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     (found,) = measure_recoverability(teacher, feature, [blocks["layer1.1"]], images(10, RESNET), 0, Silent())
     assert found.method == "plain"
     assert found.mse.estimate == found.mse_dropped > 0
-
-
-def test_block_behind_max_pooling_is_measured_plain_and_says_why():
-    torch.manual_seed(0)
-    teacher, feature, blocks = opened(resnet18().eval(), (1, 3, 32, 32))
-    data = images(8, (1, 3, 32, 32))
-    (found,) = measure_recoverability(teacher, feature, [blocks["layer1.0"]], data, 0, Silent())
-    assert found.method == "plain (no linear writer before the cut)"
-    student = drop_blocks(teacher, [blocks["layer1.0"]])
-    error = Pair(student, teacher, feature, feature).error(data.split(0)[1], 64)
-    assert found.mse.estimate == found.mse_dropped == pytest.approx(error, rel=1e-5)
 
 
 def test_images_that_judge_are_not_among_those_that_fit():
@@ -189,7 +77,7 @@ def test_images_that_judge_come_in_random_order_though_files_come_class_by_class
 
 def test_changing_the_judging_images_changes_no_solution(monkeypatch):
     """What is solved comes from the learning images alone; what is reported from the others alone."""
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     solutions: list[Tensor] = []
     solve = NormalEquations.solve
 
@@ -211,7 +99,7 @@ def test_changing_the_judging_images_changes_no_solution(monkeypatch):
 
 
 def test_measuring_is_the_same_each_time_and_depends_on_the_seed():
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     data = images(20, RESNET)
     first, again, other = (
         measure_recoverability(teacher, feature, [blocks["layer2.1"]], data, seed, Silent()) for seed in (3, 3, 4)
@@ -221,7 +109,7 @@ def test_measuring_is_the_same_each_time_and_depends_on_the_seed():
 
 
 def test_batches_do_not_change_the_result(monkeypatch):
-    teacher, feature, blocks = opened(tiny_mobilenet(), MOBILENET)
+    teacher, feature, blocks = in_double(tiny_mobilenet(), MOBILENET)
     data = images(20, MOBILENET)
     block = [blocks["features.4"]]
     (whole,) = measure_recoverability(teacher, feature, block, data, 0, Silent())
@@ -233,7 +121,7 @@ def test_batches_do_not_change_the_result(monkeypatch):
 
 
 def test_relative_error_is_of_the_features_variance():
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     data = images(20, RESNET)
     (found,) = measure_recoverability(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
     _, judge = data.split(0)
@@ -243,7 +131,7 @@ def test_relative_error_is_of_the_features_variance():
 
 
 def test_weights_and_hooks_of_the_teacher_are_left_as_they_were():
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     code = teacher.code
     measure_recoverability(teacher, feature, list(blocks.values())[:2], images(10, RESNET), 0, Silent())
@@ -279,7 +167,7 @@ def test_few_images_are_judged_in_five_turns_by_solutions_that_did_not_see_them(
     for learn, judge in folds:
         seen = {image.numpy().tobytes() for image in learn.pixels}
         assert len(learn) + len(judge) == 23 and not seen & {image.numpy().tobytes() for image in judge.pixels}
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     (found,) = measure_recoverability(teacher, feature, [blocks["layer2.1"]], data, 0, Silent())
     assert (found.judged_images, found.fit_images) == (23, 18)
 
@@ -299,7 +187,7 @@ def test_sets_are_compared_by_as_many_judges_as_there_are_up_to_what_is_enough(
 
 
 def interactions(data: FitImages, names: tuple[str, ...]):
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     lesson = Lesson(teacher=teacher, feature=feature, images=data)
     return recoverability.measure_recoverability(lesson, [blocks[name] for name in names], Silent())
 
