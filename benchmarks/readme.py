@@ -12,7 +12,7 @@ from tables.builds import builds
 from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
 from tables.networks import which_networks
-from tables.planning import choice, linear_streams, planning, single_blocks, sites, sureness
+from tables.planning import choice, planning, single_blocks, sites, small_networks, sureness
 from tables.shared import ROOT
 from tables.tiny import ablation, tiny_sets
 
@@ -25,7 +25,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "choice": choice,
         "single_blocks": single_blocks,
         "sites": sites,
-        "linear_streams": linear_streams,
+        "small_networks": small_networks,
         "sureness": sureness,
     },
     "docs/precision.md": {"precision": precision},

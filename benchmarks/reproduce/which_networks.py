@@ -27,10 +27,12 @@ from tiny.subjects import ROOT
 
 from practise_deploy.errors import PractiseError
 from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.networks import load_network
-from practise_deploy.planning.sites import junction_site
+from practise_deploy.model.networks import Network, load_network
+from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.planning.sites import first_site, junction_site
 from practise_deploy.settings import Settings
 from practise_deploy.store import write_atomically
+from practise_deploy.terms import Block
 
 PATH = ROOT / "benchmarks" / "results" / "which_networks.json"
 TORCHVISION = (
@@ -60,13 +62,21 @@ def found_in(name: str) -> dict[str, Any]:
         return {"network": name, "error": str(error)}
     gone = [block for block in blocks if block.droppable]
     cuts = [junction_site(network.traced, network.traced, block.entry, block.exit) for block in gone]
+    behind = [block for block, cut in zip(gone, cuts, strict=True) if cut is None and _is_refitted(network, block)]
     return {
         "network": name, "input": list(network.input_shape[1:]), "parameters": network.facts.parameters,
         "units": len(blocks), "droppable": len(gone), "refitted_at_the_cut": sum(cut is not None for cut in cuts),
-        "not_refitted": [block.name for block, cut in zip(gone, cuts, strict=True) if cut is None],
+        "refitted_behind_it": len(behind),
+        "not_refitted_at_the_cut": [block.name for block, cut in zip(gone, cuts, strict=True) if cut is None],
         "reasons": dict(Counter(block.reason.split(":")[0] for block in blocks if not block.droppable)),
         "whole": [note.split(" could not ")[0] for note in network.facts.notes if " could not be traced" in note],
     }  # fmt: skip
+
+
+def _is_refitted(network: Network, block: Block) -> bool:
+    """Whether anything can be refitted without a block."""
+    student = drop_blocks(network.traced, [block], share_weights=True)
+    return first_site(student, network.traced, block, network.facts.feature) is not None
 
 
 def main() -> None:
@@ -79,7 +89,7 @@ def main() -> None:
     rows = {row["network"]: row for row in json.loads(PATH.read_text())["networks"]} if PATH.is_file() else {}
     for name in options.names or NAMES:
         rows[name] = found_in(name) | {"commit": commit()}
-        print({key: value for key, value in rows[name].items() if key != "not_refitted"}, flush=True)
+        print({key: value for key, value in rows[name].items() if key != "not_refitted_at_the_cut"}, flush=True)
         ordered = [rows[each] for each in NAMES if each in rows]
         versions = {package: version(package) for package in ("torch", "torchvision", "timm")}
         write_atomically(PATH, json.dumps({"schema": 1, **versions, "networks": ordered}, indent=1) + "\n")

@@ -122,13 +122,13 @@ def sites() -> str:
     return "\n\n".join(parts) or ABSENT
 
 
-def linear_streams() -> str:
+def small_networks() -> str:
     """What the refit gives where linear layers write to the streams, by network and number of images."""
     rows = [
         "| network | blocks | images | original | plain drop | refit | minus plain, points | plain drop, finetuned | refit, finetuned | minus plain, points |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for path in sorted((RESULTS / "linear_streams").glob("*.json")):
+    for path in sorted((RESULTS / "small_networks").glob("*.json")):
         found = json.loads(path.read_text())
         for one in found["rows"]:
             percent, gained = one["mean_percent"], one["points_gained"]

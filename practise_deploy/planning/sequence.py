@@ -210,7 +210,7 @@ def _described(choices: Sequence[SiteChoice], way: str) -> str:
         return "plain drop (nothing behind the cuts can be refitted: no linear writer)"
     if not solved:
         return "plain drop (every refit was worse on images kept aside)"
-    return f"sequential refit of {len(solved)} of {len(choices)} sums, {way if way == EACH else way.removeprefix('refit, ')}"
+    return f"sequential refit of {len(solved)} of {len(choices)} sites, {way if way == EACH else way.removeprefix('refit, ')}"
 
 
 def _judged_on(folds: Sequence[tuple[FitImages, FitImages]]) -> str:

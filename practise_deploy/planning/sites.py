@@ -1,8 +1,9 @@
-"""Where a pruned network can be refitted: at its cuts, and at every stream value behind the first of them."""
+"""Where a pruned network can be refitted: at its cuts, at every stream value behind the first of them, and within units where that cannot be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import fx, nn
 
@@ -10,7 +11,8 @@ from practise_deploy.model.operators import is_addition, is_relu, module_of, sha
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import junctions
 from practise_deploy.model.values import named
-from practise_deploy.planning.writers import Site, as_it_was, before_activation, readers_of, writers_into
+from practise_deploy.planning.rearranging import is_rearrangement
+from practise_deploy.planning.writers import Site, as_it_was, before_activation, readers_of, writer_of, writers_into
 from practise_deploy.terms import Block
 
 
@@ -66,20 +68,54 @@ def cuts_without_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped:
 
 
 def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterable[str], feature: str) -> list[Site]:
-    """Stream values downstream of the cuts, in order: sums, linear block outputs, and what makes the feature map."""
-    touched = {name for name in after}
-    known = {node.name for node in teacher.graph.nodes}
+    """Where the teacher's values can be had back downstream of the cuts.
+
+    Stream values: sums, linear block outputs, and what makes the feature map. On the way to one of them that nothing can be
+    solved for, what the layers put out.
+    """
+    known, behind = {node.name for node in teacher.graph.nodes}, _behind(student, after)
+    values = [node for node in behind if node.name in known]
     last = before_activation(student, named(student, feature))
-    sites = []
+    found = [
+        Site(node, writers, node.name)
+        for node in values
+        if is_addition(node) or node is last or _is_linear_output(student, node)
+        if (writers := writers_into(student, node))
+    ]
+    return found + _layers(student, values, found, feature)
+
+
+def _behind(student: fx.GraphModule, after: Iterable[str]) -> list[fx.Node]:
+    """The values that depend on these, in order."""
+    touched, found = {name for name in after}, list[fx.Node]()
     for node in student.graph.nodes:
-        if not any(source.name in touched for source in node.all_input_nodes):
-            continue
-        touched.add(node.name)
-        if node.name in known and (is_addition(node) or node is last or _is_linear_output(student, node)):
-            writers = writers_into(student, node)
-            if writers:
-                sites.append(Site(node, writers, node.name))
-    return sites
+        if any(source.name in touched for source in node.all_input_nodes):
+            touched.add(node.name)
+            found.append(node)
+    return found
+
+
+def _layers(student: fx.GraphModule, values: Sequence[fx.Node], sites: Sequence[Site], feature: str) -> list[Site]:
+    """Of these values what layers put out, with norm and scale, that no site makes good, as it goes into none of them next."""
+    solved = {site.value for site in sites}
+    taken = {writer.operator for site in sites for writer in site.writers}
+    leads_to = _next_sums(student, solved, feature)
+    found = dict[fx.Node, Site]()
+    for node in values:
+        writer = None if is_rearrangement(student, node) or leads_to[node] <= solved else writer_of(student, node)
+        if writer is not None and writer.operator not in taken and math.prod(writer.from_operator.after.sides) > 1:
+            found[writer.operator] = Site(node, (writer,), node.name)  # the last of operator, norm and scale
+    return list(found.values())
+
+
+def _next_sums(student: fx.GraphModule, solved: Collection[fx.Node], feature: str) -> dict[fx.Node, set[fx.Node]]:
+    """What every value goes into next: sums and what is solved; the features, where there is neither before them."""
+    found = dict[fx.Node, set[fx.Node]]()
+    for node in reversed(student.graph.nodes):
+        found[node] = {node} if node.name == feature else set()
+        for user in node.users:
+            found[node] |= {user} if user in solved or is_addition(user) else found[user]
+    return found
 
 
 def _is_linear_output(traced: fx.GraphModule, node: fx.Node) -> bool:

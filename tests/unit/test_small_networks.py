@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("scipy", reason="the studies need the extra 'bench'")
 
-from benchmarks.reproduce import linear_streams
+from benchmarks.reproduce import small_networks
 from benchmarks.reproduce.embedded_digits import Digits
-from benchmarks.reproduce.linear_streams import BOTH, FINETUNED, PLAIN, REFIT, split, summary
+from benchmarks.reproduce.small_networks import BOTH, FINETUNED, PLAIN, REFIT, split, summary
 
 
 def test_as_many_images_of_each_class_judge_and_none_of_them_is_trained_on():
@@ -36,9 +36,9 @@ def test_gains_are_paired_by_set_within_a_number_of_images():
     assert many["points_gained"]["refit"]["estimate"] == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in linear_streams.RESULTS.glob("*.json")])
+@pytest.mark.parametrize("name", [path.stem for path in small_networks.RESULTS.glob("*.json")])
 def test_committed_rows_are_those_of_the_committed_sets(name):
-    found = json.loads((linear_streams.RESULTS / f"{name}.json").read_text())
-    assert len(found["sets"]) == linear_streams.SETS * len(found["rows"])
+    found = json.loads((small_networks.RESULTS / f"{name}.json").read_text())
+    assert len(found["sets"]) == small_networks.SETS * len(found["rows"])
     for row, again in zip(found["rows"], summary(found["sets"]), strict=True):
         assert row == again
