@@ -4,7 +4,8 @@
 
 Of every block that can go: the relative error of the features with nothing refitted, with the site at the cut refitted, with
 the first site behind the cut refitted instead, and with all of them, one after another, as sets are compared by. A block
-without a writer before its cut has no more than the first, the third and the last of these. One JSON under
+without a writer before its cut has no more than the first, the third and the last of these. All are fitted on and judged by the
+images that sets are compared on. One JSON under
 benchmarks/results/single_blocks/ for each network and number of images.
 """
 
@@ -14,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
 from practise_deploy.model.compute import exact
+from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.planning.candidate import Candidate, candidate_for
 from practise_deploy.planning.recoverability import recoverability_of
@@ -41,6 +43,14 @@ from practise_deploy.terms import Block
 RESULTS = ROOT / "benchmarks" / "results" / "single_blocks"
 NETWORKS, SEED = ("resnet20", "resnet56", "efficientnet-lite0"), 2021
 PLAIN, BEHIND, AT_CUT, WHOLE = "plain drop", "first site behind the cut", "site at the cut", "all sites"
+
+
+class ComparedAsSets(Lesson):
+    """Blocks are judged by the images that sets are judged by."""
+
+    @property
+    def folds(self) -> list[tuple[FitImages, FitImages]]:
+        return self.comparing_folds
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,9 @@ def _times(errors: Floats, truth: Floats) -> dict[str, float | None]:
 def study(subject: Subject, images: int) -> dict[str, Any]:
     """All blocks of a network, and what they tell."""
     with exact(SEED):
-        rows = judged(subject.lesson(images, SEED), subject.candidates)
+        usual = subject.lesson(images, SEED)
+        lesson = ComparedAsSets(**{each.name: getattr(usual, each.name) for each in fields(usual)})
+        rows = judged(lesson, subject.candidates)
     return {
         "schema": 1, "network": subject.name, "images": images, "commit": commit(), "torch": torch.__version__,
         "refits": summary(rows), "blocks": [asdict(row) for row in rows],

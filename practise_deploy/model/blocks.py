@@ -26,7 +26,7 @@ from practise_deploy.model.operators import (
     scope_of,
     shape_of,
 )
-from practise_deploy.model.values import macs_by_node
+from practise_deploy.model.values import find_feature, macs_by_node
 from practise_deploy.terms import Block
 
 _KEEPS_SIGN = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.Dropout)
@@ -49,12 +49,12 @@ def find_blocks(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> tuple[B
     macs = macs_by_node(traced, torch.zeros(1, *input_shape[1:], device=parameter.device, dtype=parameter.dtype))
     units = [unit for unit in _units(traced) if _has_weights(traced, unit.nodes)]
     names = _names(units)
-    classes: dict[str, int] = {}
+    feature, classes = find_feature(traced), dict[str, int]()
     blocks = []
     for unit in units:
         kind = _kind(unit, names[unit.addition])
         block = _describe(traced, unit.nodes, names[unit.addition], kind, macs, classes)
-        reason = _why_not(unit, units)
+        reason = _why_not(unit, units, feature)
         blocks.append(replace(block, entry=unit.entry.name, exit=unit.exit.name, droppable=not reason, reason=reason))
     position = {node.name: index for index, node in enumerate(traced.graph.nodes)}
     return tuple(sorted([*blocks, *_without_skip(traced, blocks, macs, classes)], key=lambda b: position[b.exit]))
@@ -140,7 +140,7 @@ def _is_fixed_point(traced: fx.GraphModule, node: fx.Node, activation: fx.Node) 
     return is_relu(traced, node) and (is_relu6(traced, node) or not is_relu6(traced, activation))
 
 
-def _why_not(unit: _Unit, units: list[_Unit]) -> str:
+def _why_not(unit: _Unit, units: list[_Unit], feature: fx.Node) -> str:
     before, after = shape_of(unit.entry), shape_of(unit.exit)
     if before is None or after is None or before != after:
         return f"it changes the shape: {_written(before)} in, {_written(after)} out"
@@ -148,6 +148,8 @@ def _why_not(unit: _Unit, units: list[_Unit]) -> str:
     for node in unit.nodes:
         if node is not unit.exit and _escapes(node, inside):
             return f"its inner value {node.name} is also used outside of it"
+    if feature in inside and feature is not unit.exit:
+        return f"it holds {feature.name}, the feature map that a student is compared by"
     for other in units:
         if other is not unit and other.addition in inside and shape_of(other.entry) == shape_of(other.exit):
             return "it holds a smaller residual unit, which is offered instead"

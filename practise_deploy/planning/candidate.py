@@ -16,7 +16,7 @@ from practise_deploy.model.execution import Env
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.values import compute, downstream, named, order_of
+from practise_deploy.model.values import compute, downstream, logits_of, named, order_of
 from practise_deploy.planning.criterion import Ends, Errors, joined
 from practise_deploy.planning.equations import PLAIN, NormalEquations, options
 from practise_deploy.planning.race import still_racing, winner_of
@@ -34,10 +34,11 @@ WAYS = {
 
 @dataclass(slots=True)
 class Candidate:
-    """A block, the network without it, its site, what changes that by the way it is solved, and the errors of each.
+    """A block, the network without it, its site, and by the way to solve it: the change of its weights, and the errors.
 
     end: the feature map's name in the network without it, and the precision to judge in. needs: the teacher's values that
-    all this is computed from.
+    all this is computed from, beside the site's target. _read: what its problem and replays read. _between: of those, and of what
+    leads to them, what lies behind the cut, so that it is not the teacher's.
     """
 
     block: Block
@@ -54,17 +55,24 @@ class Candidate:
     def __post_init__(self) -> None:
         self.racing = [PLAIN] if self.site is None else list(WAYS)
         solved = [] if self.site is None else [node.name for node in values_for(self.site)]
-        self._read = frozenset([self._place, *solved, *read_by_replay(self.student, self._place)])
-        own = downstream(named(self.student, self.block.entry)) - {self.block.entry}
-        shared = {node.name for node in self.student.graph.nodes} - own
+        self._read = frozenset(
+            [self._place, *solved, *read_by_replay(self.student, self._place), *self._unchanged_ends]
+        )
+        behind_cut = downstream(named(self.student, self.block.entry)) - {self.block.entry}
+        shared = {node.name for node in self.student.graph.nodes} - behind_cut
         self._between = order_of([named(self.student, name) for name in self._read], shared)
         read_between = {source.name for node in self._between for source in node.all_input_nodes}
-        self.needs = (self._read | read_between) - own
+        self.needs = (self._read | read_between) - behind_cut
 
     @property
     def _place(self) -> str:
         """The value that is changed, and that all ways are replayed from."""
         return self.block.entry if self.site is None else self.site.value.name
+
+    @property
+    def _unchanged_ends(self) -> set[str]:
+        """Where the network ends, as far as the value that is changed is not before it."""
+        return {self.end[0], logits_of(self.student).name} - downstream(named(self.student, self._place))
 
     @property
     def is_refitted_at_the_cut(self) -> bool:

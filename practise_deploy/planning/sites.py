@@ -10,7 +10,7 @@ from torch import fx, nn
 from practise_deploy.model.operators import is_addition, is_relu, module_of, shape_of
 from practise_deploy.model.pair import feature_in
 from practise_deploy.model.surgery import junctions
-from practise_deploy.model.values import named
+from practise_deploy.model.values import named, order_of
 from practise_deploy.planning.rearranging import is_rearrangement
 from practise_deploy.planning.writers import Site, as_it_was, before_activation, readers_of, writer_of, writers_into
 from practise_deploy.terms import Block
@@ -30,7 +30,7 @@ def junction_site(student: fx.GraphModule, teacher: fx.GraphModule, entry: str, 
 
 
 def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block], feature: str) -> list[Site]:
-    """All places to refit, in order: the cuts, and every stream value behind the first of them."""
+    """All places to refit that the features depend on, in order: the cuts, and what follows the first of them."""
     cuts = junctions(student, dropped)
     found = [
         site for entry, exit_ in cuts.items() if (site := junction_site(student, teacher, entry, exit_)) is not None
@@ -39,14 +39,17 @@ def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence
     touched = {*taken, *(block.entry for block in dropped)}
     last = feature_in(student, feature, dropped)
     found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
-    order = {node.name: place for place, node in enumerate(student.graph.nodes)}
-    return _each_writer_once(sorted(found, key=lambda site: order[site.value.name]))
+    order = {node.name: place for place, node in enumerate(order_of([named(student, last)], ()))}
+    leading = [site for site in found if site.value.name in order]
+    return _each_writer_once(sorted(leading, key=lambda site: order[site.value.name]))
 
 
 def first_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Block, feature: str) -> Site | None:
-    """The first place to refit without one block: at its cut or, where nothing can be solved there, behind it."""
+    """The first place to refit without one block, in the graph's order: at its cut or, where nothing can be solved there, behind it."""
     at_cut = junction_site(student, teacher, dropped.entry, dropped.exit)
-    return at_cut or next(iter(sites_of(student, teacher, [dropped], feature)), None)
+    if at_cut is None or at_cut.value not in order_of([named(student, feature_in(student, feature, [dropped]))], ()):
+        return next(iter(sites_of(student, teacher, [dropped], feature)), None)
+    return at_cut
 
 
 def _each_writer_once(sites: Sequence[Site]) -> list[Site]:

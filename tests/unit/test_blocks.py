@@ -189,3 +189,21 @@ def test_what_a_unit_makes_of_its_input_for_others_keeps_it():
     first, second = find_blocks(traced, (1, 3, 8, 8))
     assert not first.droppable and "is also used outside" in first.reason
     assert second.droppable
+
+
+class EndsInAUnit(nn.Module):
+    """Its last linear layer is within a unit: what it reads is the feature map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide, self.narrow = nn.Linear(12, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x.flatten(1))
+        return x + self.narrow(torch.relu(self.wide(x)))
+
+
+def test_unit_that_holds_the_feature_map_stays_and_says_so():
+    shape = (1, 3, 2, 2)
+    (block,) = find_blocks(trace(EndsInAUnit().eval(), shape)[0], shape)
+    assert (block.droppable, block.reason) == (False, "it holds relu, the feature map that a student is compared by")

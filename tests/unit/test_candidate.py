@@ -8,17 +8,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_transformer
+from practise_deploy.model.blocks import droppable
 from practise_deploy.model.images import FitImages
+from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import Pair, feature_in
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.values import batches, compute, find_feature, forward, input_of, logits_of, named, order_of
-from practise_deploy.planning.candidate import WAYS
+from practise_deploy.planning import recoverability
+from practise_deploy.planning.candidate import WAYS, Candidate
 from practise_deploy.planning.criterion import Ends, errors_of
 from practise_deploy.planning.equations import NormalEquations
 from practise_deploy.planning.refit import put_in, start_of
 from practise_deploy.planning.rows import Sampler, rows_for, values_for
 from practise_deploy.planning.sites import junction_site, sites_of
-from unit.lessons import MOBILENET, RESNET, Silent, in_double, measure_recoverability
+from unit.lessons import MOBILENET, RESNET, Silent, in_double, measure_recoverability, opened
 from unit.lessons import images as images_of
 
 BEHIND = ", behind the cut"
@@ -152,3 +155,84 @@ def test_block_behind_max_pooling_is_measured_plain_where_nothing_can_be_solved_
         data.split(0)[1], 64
     )
     assert found.mse.estimate == found.mse_dropped == pytest.approx(error, rel=1e-5)
+
+
+class TwoStreams(nn.Module):
+    """Two streams of one stem, whose pooled logits are added up: the feature map is in the first alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), Narrowed(), Narrowed()
+        self.one, self.other = nn.Linear(8, 10), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.one(self.first(x).mean((2, 3))) + self.other(self.second(x).mean((2, 3)))
+
+
+def test_block_that_the_features_do_not_depend_on_has_no_error_there_and_is_judged_by_the_classes_alone():
+    torch.manual_seed(0)
+    teacher, feature, blocks = in_double(TwoStreams().eval(), RESNET)
+    judged = measure_recoverability(teacher, feature, list(blocks.values()), images(12, RESNET), 0, Silent())
+    found = {each.block: each for each in judged}
+    beside = next(name for name, each in found.items() if each.mse_dropped == 0)
+    assert found[beside].mse.estimate == 0 < found[beside].divergence
+    assert all(each.mse_dropped > 0 for name, each in found.items() if name != beside)
+
+
+class BehindPooling(nn.Module):
+    """A unit on a map, and one behind its pooling, where no site leads to the features any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.unit, self.late = nn.Conv2d(3, 8, 3, padding=1), Narrowed(), Narrowed()
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.late(self.unit(torch.tanh(self.stem(x))).mean((2, 3), keepdim=True)).flatten(1))
+
+
+def test_no_site_behind_the_features_is_taken():
+    torch.manual_seed(0)
+    teacher, feature, blocks = in_double(BehindPooling().eval(), RESNET)
+    block = blocks["unit"]
+    assert sites_of(drop_blocks(teacher, [block]), teacher, [block], feature) == []
+    (found,) = measure_recoverability(teacher, feature, [block], images(12, RESNET), 0, Silent())
+    assert found.method.startswith("plain (no linear writer") and found.mse.estimate > 0
+
+
+@pytest.mark.parametrize(("make", "shape"), [(tiny_mobilenet, MOBILENET), (tiny_transformer, RESNET)])
+def test_measuring_all_blocks_together_is_measuring_each_alone(make, shape):
+    """Every block is judged from its own values, though they share names with the teacher's that others read."""
+    teacher, feature, blocks = in_double(make(), shape)
+    data, candidates = images(15, shape), droppable(tuple(blocks.values()))
+    together = measure_recoverability(teacher, feature, candidates, data, 0, Silent())
+    assert any(each.method.endswith(BEHIND) for each in together)
+    for block, found in zip(candidates, together, strict=True):
+        assert measure_recoverability(teacher, feature, [block], data, 0, Silent()) == (found,)
+
+
+def test_judging_in_bf16_judges_so_behind_the_cut_too_and_sums_in_full_precision(monkeypatch):
+    """The solutions are the same to the last digit, the errors are not."""
+    teacher, feature, blocks = opened(tiny_mobilenet(), MOBILENET)
+    changes, errors = list[dict[str, Tensor]](), list[float]()
+    solve = Candidate.solve
+
+    def remembering(self: Candidate, equations: NormalEquations) -> None:
+        solve(self, equations)
+        changes.append(dict(self.changes))
+
+    monkeypatch.setattr(Candidate, "solve", remembering)
+    inner = list[torch.dtype]()
+    known = Candidate._known
+    monkeypatch.setattr(
+        Candidate, "_known", lambda *given: (found := known(*given), inner.append(found["features_2_conv_3"].dtype))[0]
+    )
+    for judging in (torch.float32, torch.bfloat16):
+        lesson = Lesson(teacher=teacher, feature=feature, images=images_of(15, MOBILENET), judging=judging)
+        errors.append(
+            recoverability.measure_recoverability(lesson, [blocks["features.1"]], Silent()).of[0].mse.estimate
+        )
+    assert all(torch.equal(change, changes[1][way]) for way, change in changes[0].items())
+    assert errors[0] != errors[1] == pytest.approx(errors[0], rel=0.05)
+    assert inner == [torch.float32, torch.float32, torch.float32, torch.bfloat16]  # summed and judged, twice
