@@ -196,11 +196,11 @@ class EndsInAUnit(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.wide, self.narrow = nn.Linear(12, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.stem, self.wide, self.narrow = nn.Conv2d(3, 8, 1), nn.Linear(8, 16), nn.Linear(16, 8)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x.flatten(1))
-        return x + self.narrow(torch.relu(self.wide(x)))
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        return self.narrow(torch.relu(self.wide(x))) + x
 
 
 def test_unit_that_holds_the_feature_map_stays_and_says_so():
