@@ -95,7 +95,11 @@ def ablation() -> str:
         rows.append(
             f"| {one['network']} | {one['images']} | {one['variant']} | {one['seeds']}, {short[one['precision']]} | {one['mean_percent']:.2f} | {change} | {one['feature_error']:.4f} |"
         )
-    return "\n".join([*rows, "", f"{found['missing']} runs of the ablation are missing."])
+    return "\n".join([*rows, "", _missing(found["missing"])])
+
+
+def _missing(count: int) -> str:
+    return f"{count} runs of the ablation are missing." if count else "All runs of the ablation are done."
 
 
 def _by_seed(points: list[float]) -> str:
