@@ -90,7 +90,7 @@ def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterabl
 
 def _behind(student: fx.GraphModule, after: Iterable[str]) -> list[fx.Node]:
     """The values that depend on these, in order."""
-    touched, found = {name for name in after}, list[fx.Node]()
+    touched, found = set(after), list[fx.Node]()
     for node in student.graph.nodes:
         if any(source.name in touched for source in node.all_input_nodes):
             touched.add(node.name)
