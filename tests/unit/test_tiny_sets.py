@@ -17,7 +17,7 @@ from benchmarks.reproduce.tiny.lessons import distillation
 from benchmarks.reproduce.tiny.listing import listed
 from benchmarks.reproduce.tiny.provenance import commit
 from benchmarks.reproduce.tiny.shelf import Shelf, packed, unpacked
-from benchmarks.tables.tiny import point_table
+from benchmarks.tables.tiny import point_table, room
 from practise_deploy.model.trace import trace
 
 UNIT = Unit(network="resnet20", reduction=22, images=50, method="random", seed=0, steps=10)
@@ -277,3 +277,16 @@ def _readers(network: torch.fx.GraphModule, name: str) -> torch.nn.Conv2d:
 
 def test_results_name_the_code_that_made_them():
     assert commit() is None or re.fullmatch(r"[0-9a-f]{10,}\+?", commit())
+
+
+def test_room_is_what_the_originals_are_above_the_best_filters_where_there_are_any_at_22_percent():
+    def point(asked: int, original: float, **means: float) -> dict:
+        methods = {name: {"mean": mean, "seeds": [0]} for name, mean in means.items()}
+        return {"asked_percent": asked, "teacher_percent": original, "methods": methods}
+
+    points = [
+        point(22, 92.0, **{"ours": 91.0, "filters-mir": 90.0, "filters-kd": 88.0}),
+        point(22, 80.0, **{"filters-kd": 76.0}), point(22, 80.0, ours=79.0), point(30, 92.0, **{"filters-mir": 50.0}),
+    ]  # fmt: skip
+    assert "are 3.00 points above" in room(points) and "mean of 2 points" in room(points)
+    assert room(points[2:]) == ""
