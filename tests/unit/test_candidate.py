@@ -202,7 +202,7 @@ def test_no_site_behind_the_features_is_taken():
 
 
 @pytest.mark.parametrize(("make", "shape"), [(tiny_mobilenet, MOBILENET), (tiny_transformer, RESNET)])
-def test_measuring_all_blocks_together_is_measuring_each_alone(make, shape):
+def test_blocks_refitted_behind_their_cut_are_judged_together_as_each_is_alone(make, shape):
     """Every block is judged from its own values, though they share names with the teacher's that others read."""
     teacher, feature, blocks = in_double(make(), shape)
     data, candidates = images(15, shape), droppable(tuple(blocks.values()))
