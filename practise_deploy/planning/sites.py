@@ -1,4 +1,4 @@
-"""Where a pruned network can be refitted: at its cuts, at every stream value behind the first of them, and within units where that cannot be."""
+"""Where a pruned network can be refitted: at its cuts, at every stream value behind them, and within units that have none."""
 
 from __future__ import annotations
 
@@ -39,17 +39,21 @@ def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence
     touched = {*taken, *(block.entry for block in dropped)}
     last = feature_in(student, feature, dropped)
     found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
-    order = {node.name: place for place, node in enumerate(order_of([named(student, last)], ()))}
-    leading = [site for site in found if site.value.name in order]
-    return _each_writer_once(sorted(leading, key=lambda site: order[site.value.name]))
+    by_value = {site.value: site for site in found}
+    return _each_writer_once([by_value[node] for node in _before(student, last) if node in by_value])
 
 
 def first_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Block, feature: str) -> Site | None:
     """The first place to refit without one block, in the graph's order: at its cut or, where nothing can be solved there, behind it."""
     at_cut = junction_site(student, teacher, dropped.entry, dropped.exit)
-    if at_cut is None or at_cut.value not in order_of([named(student, feature_in(student, feature, [dropped]))], ()):
-        return next(iter(sites_of(student, teacher, [dropped], feature)), None)
-    return at_cut
+    if at_cut is not None and at_cut.value in _before(student, feature_in(student, feature, [dropped])):
+        return at_cut
+    return next(iter(sites_of(student, teacher, [dropped], feature)), None)
+
+
+def _before(student: fx.GraphModule, feature: str) -> list[fx.Node]:
+    """What the features depend on, in order, and they themselves."""
+    return order_of([named(student, feature)], ())
 
 
 def _each_writer_once(sites: Sequence[Site]) -> list[Site]:
