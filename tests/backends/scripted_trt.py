@@ -6,6 +6,7 @@ Every name here exists in the real packages (`test_trt_api`), so that what is on
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from types import SimpleNamespace
@@ -141,6 +142,9 @@ class ScriptedCuda:
         self.copies, self.recorded, self.launched = 0, 0, 0
         self.buffers: list[Buffer] = []
         self.memory: dict[int, Any] = {}
+
+    def here(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def now_ms(self) -> float:
         return (self._script.starts + self.launched) * self._run_ms + self.copies * self._copy_ms

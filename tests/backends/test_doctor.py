@@ -238,8 +238,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         def read(self) -> None:
             pass
 
-    monkeypatch.setattr("practise_backends.environment._Gpu", Watched)
-    monkeypatch.setattr("practise_backends.environment._open_gpu", Watched)
+    monkeypatch.setattr("practise_backends.environment.GpuWatch", Watched)
+    monkeypatch.setattr("practise_backends.environment.watch_gpu", Watched)
     yield said
 
 

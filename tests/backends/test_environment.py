@@ -1,4 +1,4 @@
-"""The watch beside a measurement, on made-up /proc and /sys trees and a made-up NVML."""
+"""The watch beside a measurement, on made-up /proc and /sys trees."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import gc
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -27,7 +25,6 @@ FILES = {
     ZONE.format(0): "45000\n",
     ZONE.format(1): "52500\n",
 }
-THERMAL, BRAKE, UNEXPLAINED, CAP, IDLE, APPLICATION = 0x40, 0x80, 0x8, 0x4, 0x1, 0x2
 
 
 class Time:
@@ -39,65 +36,11 @@ class Time:
         return self.now
 
 
-class FakeNvml(ModuleType):
-    """The verbs of nvidia-ml-py that read one GPU; any other verb, above all a setting one, is absent."""
-
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, devices: int = 1) -> None:
-        super().__init__("pynvml")
-        self.devices, self.reasons, self.sm_mhz, self.asked = devices, IDLE, 1410, ""
-        self.shut = 0
-
-    def nvmlInit(self) -> None:
-        if not self.devices:
-            raise self.NVMLError("Driver Not Loaded")
-
-    def nvmlShutdown(self) -> None:
-        self.shut += 1
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
-        self.asked = str(index)
-        return "gpu"
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
-        self.asked = uuid
-        return "gpu"
-
-    def nvmlDeviceGetName(self, device: str) -> bytes:
-        return b"Sample GPU"
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        return "570.1"
-
-    def nvmlDeviceGetClockInfo(self, device: str, clock: int) -> int:
-        return {1: self.sm_mhz, 2: 2619}[clock]
-
-    def nvmlDeviceGetTemperature(self, device: str, sensor: int) -> int:
-        return 41
-
-    def nvmlDeviceGetPowerUsage(self, device: str) -> int:
-        raise self.NVMLError("Not Supported")
-
-    def nvmlDeviceGetPersistenceMode(self, device: str) -> int:
-        return 0
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, device: str) -> int:
-        return self.reasons
-
-
 def write(root: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
-
-
-def install(monkeypatch: pytest.MonkeyPatch, nvml: Any) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
 
 
 def test_a_quiet_machine_gives_no_trouble(tmp_path: Path) -> None:
@@ -227,82 +170,6 @@ def resolved(link: Path) -> str:
         return os.readlink(link)
     except OSError:
         return ""
-
-
-def test_gpu_readings_are_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = FakeNvml()
-    install(monkeypatch, nvml)
-    watch = SystemWatch(root=tmp_path, gpu=True)
-    nvml.sm_mhz = 1980
-    assert watch.environment().gpu == {
-        "name": "Sample GPU",
-        "driver": "570.1",
-        "sm_mhz": "1410 to 1980",
-        "memory_mhz": "2619",
-        "temperature_c": "41",
-        "held_back_by": "nothing",
-        "persistence": "off",
-    }
-
-
-@pytest.mark.parametrize(
-    ("reasons", "said"),
-    [
-        (IDLE | APPLICATION, ""),
-        (CAP, ""),
-        (THERMAL | 0x20 | UNEXPLAINED, "the GPU throttled: thermal"),
-        (THERMAL | BRAKE, "the GPU throttled: thermal, power brake"),
-        (UNEXPLAINED, "the GPU throttled: hardware slowdown"),
-    ],
-)
-def test_gpu_throttling_is_trouble_and_its_settings_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reasons: int, said: str
-) -> None:
-    nvml = FakeNvml()
-    install(monkeypatch, nvml)
-    watch = SystemWatch(root=tmp_path, gpu=True)
-    nvml.reasons = reasons
-    assert watch.trouble() == said
-
-
-def test_passed_throttling_and_the_power_cap_stay_in_the_readings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nvml = FakeNvml()
-    nvml.nvmlDeviceGetCurrentClocksEventReasons = (  # the name since driver 535
-        nvml.nvmlDeviceGetCurrentClocksThrottleReasons
-    )
-    install(monkeypatch, nvml)
-    watch = SystemWatch(root=tmp_path, gpu=True)
-    nvml.reasons = BRAKE | CAP
-    watch.trouble()
-    nvml.reasons = IDLE
-    assert watch.environment().gpu["held_back_by"] == "power brake, power cap"
-
-
-@pytest.mark.parametrize(("visible", "asked"), [("", "0"), ("2,0", "2"), ("GPU-12ab", "GPU-12ab")])
-def test_the_gpu_that_cuda_takes_first_is_watched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, asked: str
-) -> None:
-    nvml = FakeNvml()
-    install(monkeypatch, nvml)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    watch = SystemWatch(root=tmp_path, gpu=True)
-    assert nvml.asked == asked
-    del watch
-    gc.collect()
-    assert nvml.shut == 1
-
-
-def test_a_gpu_that_cannot_be_watched_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, None)
-    assert SystemWatch(root=tmp_path, gpu=True).environment().gpu == {
-        "gpu": "not watched: nvidia-ml-py is not installed"
-    }
-    install(monkeypatch, FakeNvml(devices=0))
-    watch = SystemWatch(root=tmp_path, gpu=True)
-    assert watch.environment().gpu == {"gpu": "NVML finds no GPU: Driver Not Loaded"}
-    assert watch.trouble() == ""
 
 
 def test_this_machine_can_be_watched() -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,9 +19,10 @@ from practise_backends.tensorrt.cuda import PACKAGES, Cuda, open_cuda
 
 
 class Device:
-    """Memory by address, and a log of what was asked."""
+    """Memory by address, a log of what was asked, and the threads that have a context, as often as they pushed it."""
 
     def __init__(self) -> None:
+        self.threads: Counter[int] = Counter()
         self.memory: dict[int, np.ndarray] = {}
         self.log: list[str] = []
         self.ticks = 0.0
@@ -30,6 +35,23 @@ class Device:
     def copy(self, to: int, of: int, size: int) -> None:
         ctypes.memmove(to, of, size)
 
+    def push(self) -> None:
+        self.log.append("push")
+        self.threads[threading.get_ident()] += 1
+
+    def pop(self) -> None:
+        self.log.append("pop")
+        self.threads[threading.get_ident()] -= 1
+
+    def within(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, for threads with a context alone."""
+
+        def checked(*words: Any, **named: Any) -> Any:
+            assert self.threads[threading.get_ident()] > 0, "invalid device context"
+            return work(*words, **named)
+
+        return checked
+
     def tick(self) -> float:
         self.ticks += 0.5
         return self.ticks
@@ -37,9 +59,11 @@ class Device:
 
 def scripted_pycuda(device: Device) -> dict[str, Any]:
     class Event:
+        @device.within
         def record(self, stream: Any) -> None:
             self.at = device.tick()
 
+        @device.within
         def synchronize(self) -> None:
             device.log.append("waited")
 
@@ -47,24 +71,23 @@ def scripted_pycuda(device: Device) -> dict[str, Any]:
             return float(self.at - earlier.at)
 
     class Memory(int):
+        @device.within
         def free(self) -> None:
             device.memory.pop(int(self))
 
-    context = SimpleNamespace(
-        push=lambda: device.log.append("push"),
-        pop=lambda: device.log.append("pop"),
-        detach=lambda: device.log.append("detach"),
-    )
+    context = SimpleNamespace(push=device.push, pop=device.pop, detach=lambda: device.log.append("detach"))
     driver = ModuleType("pycuda.driver")
     driver.__dict__.update(
         init=lambda: device.log.append("init"),
         Device=lambda ordinal: SimpleNamespace(retain_primary_context=lambda: context),
-        Stream=lambda: SimpleNamespace(handle=7, synchronize=lambda: device.log.append("synchronised")),
-        Event=Event,
-        mem_alloc=lambda size: Memory(device.allocate(size)),
-        pagelocked_empty=lambda shape, dtype: np.empty(shape, dtype),
-        memcpy_htod_async=lambda to, array, stream: device.copy(to, array.ctypes.data, array.nbytes),
-        memcpy_dtoh_async=lambda array, of, stream: device.copy(array.ctypes.data, of, array.nbytes),
+        Stream=device.within(
+            lambda: SimpleNamespace(handle=7, synchronize=device.within(lambda: device.log.append("synchronised")))
+        ),
+        Event=device.within(Event),
+        mem_alloc=device.within(lambda size: Memory(device.allocate(size))),
+        pagelocked_empty=device.within(lambda shape, dtype: np.empty(shape, dtype)),
+        memcpy_htod_async=device.within(lambda to, array, stream: device.copy(to, array.ctypes.data, array.nbytes)),
+        memcpy_dtoh_async=device.within(lambda array, of, stream: device.copy(array.ctypes.data, of, array.nbytes)),
     )
     package = ModuleType("pycuda")
     package.__dict__.update(VERSION_TEXT="2026.1", driver=driver)
@@ -108,9 +131,11 @@ def scripted_cuda_python(device: Device) -> dict[str, Any]:
         cudaEventElapsedTime=lambda first, last: (0, events[last] - events[first]),
         cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread"),
         cudaStreamBeginCapture=noted("begin"),
-        cudaStreamEndCapture=noted("end", "graph"),
-        cudaGraphInstantiate=noted("instantiated", "ready"),
+        cudaStreamEndCapture=noted("end", 8),
+        cudaGraphInstantiate=noted("instantiated", 9),
+        cudaGraphDestroy=noted("destroyed the recording"),
         cudaGraphLaunch=noted("launched"),
+        cudaGraphExecDestroy=noted("destroyed the graph"),
     )
     bindings = ModuleType("cuda.bindings")
     bindings.__dict__["runtime"] = runtime
@@ -132,25 +157,37 @@ def stream(request: pytest.FixtureRequest, device: Device, monkeypatch: pytest.M
     return open_cuda(request.param)
 
 
-def test_bytes_go_there_and_back(stream: Cuda, device: Device) -> None:
-    array, back = (stream.pinned((3, 5), np.dtype("float16")) for _ in range(2))
-    array[...] = np.arange(15).reshape(3, 5)
-    before = len(device.memory)
-    buffer = stream.allocate(array.nbytes)
-    stream.copy_in(buffer, array)
-    stream.copy_out(back, buffer)
-    stream.synchronise()
-    np.testing.assert_array_equal(back, array)
+def there_and_back(stream: Cuda) -> None:
+    with stream.here():
+        array, back = (stream.pinned((3, 5), np.dtype("float16")) for _ in range(2))
+        array[...] = np.arange(15).reshape(3, 5)
+        buffer = stream.allocate(array.nbytes)
+        stream.copy_in(buffer, array)
+        stream.copy_out(back, buffer)
+        stream.synchronise()
+        np.testing.assert_array_equal(back, array)
+        buffer.free()
+
+
+def test_bytes_go_there_and_back_and_nothing_is_left(stream: Cuda, device: Device) -> None:
+    there_and_back(stream)
     assert "synchronised" in device.log
-    buffer.free()
-    assert len(device.memory) == before
+    assert device.memory == {}
+
+
+def test_other_threads_can_use_the_stream(stream: Cuda, device: Device) -> None:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(there_and_back, stream).result()
+    assert device.memory == {}
+    assert set(device.threads.values()) <= {0}  # pycuda ends a process whose threads end with a context
 
 
 def test_events_wait_and_count_milliseconds(stream: Cuda, device: Device) -> None:
-    first, last = stream.event(), stream.event()
-    first.record()
-    last.record()
-    assert last.since_ms(first) == pytest.approx(0.5)
+    with stream.here():
+        first, last = stream.event(), stream.event()
+        first.record()
+        last.record()
+        assert last.since_ms(first) == pytest.approx(0.5)
     assert "waited" in device.log
     assert (stream.stream, bool(stream.name)) == (7, True)
 
@@ -165,19 +202,55 @@ def test_pycuda_leaves_its_context_once_and_has_no_graphs(device: Device, monkey
     assert "--cuda torch" in found.value.remedy
     stream.close()
     stream.close()
-    assert device.log == ["init", "push", "pop", "detach"]
+    assert device.log == ["init", "push", "pop", "push", "pop", "detach"]
+    assert set(device.threads.values()) == {0}
 
 
 def test_cuda_python_records_a_graph_and_gives_everything_back(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, module in scripted_cuda_python(device).items():
         monkeypatch.setitem(sys.modules, name, module)
     stream = open_cuda("cuda-python")
-    stream.pinned((4,), np.dtype("float32"))
     graph = stream.record(lambda: device.log.append("work"))
     graph.launch()
-    assert device.log[-5:] == ["begin", "work", "end", "instantiated", "launched"]
+    assert device.log[-6:] == ["begin", "work", "end", "instantiated", "destroyed the recording", "launched"]
+    del graph
     stream.close()
-    assert device.memory == {} and device.log[-1] == "destroyed"
+    assert device.log[-2:] == ["destroyed the graph", "destroyed"]
+
+
+def test_real_cuda_python_takes_the_arguments(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = pytest.importorskip("cuda.bindings.runtime")
+    if int(real.cudaSetDevice(0)[0]) == 0:
+        pytest.skip("there is a GPU: tests/gpu runs the package itself")
+    scripted = scripted_cuda_python(device)["cuda.bindings.runtime"]
+    called = []
+
+    class Both(ModuleType):
+        """Each function of the package, which refuses for want of a driver but not for its arguments; then the scripted one."""
+
+        def __getattr__(self, name: str) -> Any:
+            if not callable(ours := getattr(scripted, name)):
+                return getattr(real, name)
+
+            def call(*words: Any) -> Any:
+                assert int(getattr(real, name)(*words)[0]) != 0
+                called.append(name)
+                return ours(*words)
+
+            return call
+
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Both("runtime"))
+    stream = open_cuda("cuda-python")
+    there_and_back(stream)
+    with stream.here():
+        first, last = stream.event(), stream.event()
+        first.record()
+        stream.record(lambda: last.record()).launch()
+        assert last.since_ms(first) == pytest.approx(0.5)
+    stream.close()
+    assert {name for name, found in vars(scripted).items() if name.startswith("cuda") and callable(found)} == set(
+        called
+    )
 
 
 def test_an_error_of_cuda_has_its_name(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from practise_backends.driver import Gpu
 from practise_backends.errors import PlaceUnwritable
-from practise_backends.tensorrt.driver import Gpu
 from practise_backends.tensorrt.timings import TimingCaches
 
 GPU = Gpu(name="GPU", capability="sm86", memory_mib=8192, uuid="GPU-0", cuda=(12, 8))

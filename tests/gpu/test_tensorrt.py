@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from backends.conftest import chain
 from practise_backends.cli import main as practise_measure
+from practise_backends.driver import first_gpu
 from practise_backends.errors import BackendError, DeviceUnavailable
 from practise_backends.feeds import random_feeds
 from practise_backends.intervals import ORIGINAL
@@ -24,7 +26,6 @@ from practise_backends.ort import OrtBackend
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.tensorrt import TensorRtBackend, TensorRtOptions, TensorRtRtxBackend
 from practise_backends.tensorrt.cuda import PACKAGES, open_cuda
-from practise_backends.tensorrt.driver import first_gpu
 from practise_backends.tensorrt.shipped import target_of
 from practise_backends.terms import Bench, Conditions, Patience
 
@@ -143,19 +144,27 @@ def test_timing_cache_is_kept(backend: TensorRtBackend, tmp_path: Path) -> None:
 
 def test_streams_copy_and_time(cuda: str) -> None:
     stream = open_cuda(cuda)
-    array = stream.pinned((1000, 1000), np.dtype("float32"))
-    array[...] = np.random.default_rng(0).standard_normal(array.shape)
-    back = stream.pinned(array.shape, array.dtype)
-    buffer = stream.allocate(array.nbytes)
-    first, last = stream.event(), stream.event()
-    first.record()
-    stream.copy_in(buffer, array)
-    stream.copy_out(back, buffer)
-    last.record()
-    stream.synchronise()
-    np.testing.assert_array_equal(back, array)
-    assert last.since_ms(first) > 0
-    buffer.free()
+
+    def there_and_back() -> None:
+        with stream.here():
+            array = stream.pinned((1000, 1000), np.dtype("float32"))
+            array[...] = np.random.default_rng(0).standard_normal(array.shape)
+            back = stream.pinned(array.shape, array.dtype)
+            buffer = stream.allocate(array.nbytes)
+            first, last = stream.event(), stream.event()
+            first.record()
+            stream.copy_in(buffer, array)
+            stream.copy_out(back, buffer)
+            last.record()
+            stream.synchronise()
+            np.testing.assert_array_equal(back, array)
+            assert last.since_ms(first) > 0
+            buffer.free()
+            del array, back, first, last
+
+    there_and_back()
+    with ThreadPoolExecutor(max_workers=1) as pool:  # as under LoadGen
+        pool.submit(there_and_back).result()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from practise_backends.device import describe_cpu, first_line
+from practise_backends.driver import Gpu, first_gpu
 from practise_backends.errors import CompileError, DeviceUnavailable
 from practise_backends.network import ARITHMETIC, Network, label_of, read_with_weights
 from practise_backends.tensorrt.building import Built, Order, build_engine, check_targets
 from practise_backends.tensorrt.cuda import Cuda, open_cuda
-from practise_backends.tensorrt.driver import Gpu, first_gpu
 from practise_backends.tensorrt.engine import TensorRtEngine
 from practise_backends.tensorrt.fused import share_in
 from practise_backends.tensorrt.options import BY_NAME, Profile, Shape, TensorRtOptions, profiles_for

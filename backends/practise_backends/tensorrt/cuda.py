@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,12 +60,16 @@ class Graph(Protocol):
 class Cuda(Protocol):
     """One stream of the device, and what runs in it. name: the package and its version; stream: its handle.
 
-    has_graphs: whether `record` works.
+    has_graphs: whether `record` works. All methods but `close`, and all that they give, are used within `here`.
     """
 
     name: str
     stream: int
     has_graphs: bool
+
+    def here(self) -> AbstractContextManager[object]:
+        """The calling thread works on the device and in this stream; may be nested, and entered by several threads."""
+        ...
 
     def allocate(self, size: int) -> Buffer:
         """Memory of that many bytes on the device."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,11 @@ from practise_backends.tensorrt.cuda import Array, Buffer, Graph
 
 
 class PycudaStream:
-    """A stream of the first device's primary context, which torch and TensorRT use too; never `pycuda.autoinit`."""
+    """A stream of the first device's primary context, which torch and TensorRT use too; never `pycuda.autoinit`.
+
+    A thread that ends with a context on pycuda's stack ends the process, and memory that is freed by a thread without
+    one is never given back: so the context is on the stack within `here` alone.
+    """
 
     has_graphs = False
 
@@ -24,11 +29,20 @@ class PycudaStream:
         driver.init()
         self._driver = driver
         self._context: Any = driver.Device(0).retain_primary_context()
-        self._context.push()
-        atexit.register(self.close)  # pycuda aborts a process that ends with a context on its stack
-        self._stream: Any = driver.Stream()
+        with self.here():
+            self._stream: Any = driver.Stream()
         self.name = f"pycuda {pycuda.VERSION_TEXT}"
         self.stream = int(self._stream.handle)
+        atexit.register(self.close)
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """The calling thread works in the primary context."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self._context.pop()
 
     def allocate(self, size: int) -> Buffer:
         """Memory of that many bytes on the device."""
@@ -65,8 +79,8 @@ class PycudaStream:
     def close(self) -> None:
         """Leave the primary context; once."""
         if self._context is not None:
-            self._stream = None
-            self._context.pop()
+            with self.here():
+                self._stream = None
             self._context.detach()
             self._context = None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -23,21 +25,24 @@ class CudaPythonStream:
         self._runtime: Any = importlib.import_module("cuda.bindings.runtime")
         _done(self._runtime.cudaSetDevice(0))
         self._stream = _done(self._runtime.cudaStreamCreate())
-        self._hosts: list[int] = []
         self.name = f"cuda-python {_version()}"
         self.stream = int(self._stream)
+
+    def here(self) -> AbstractContextManager[object]:
+        """Every thread is on the first device until it says otherwise."""
+        return nullcontext()
 
     def allocate(self, size: int) -> Buffer:
         """Memory of that many bytes on the device."""
         return _CudaPythonBuffer(self._runtime, int(_done(self._runtime.cudaMalloc(max(1, size)))))
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """An array in page-locked memory, which lives until the stream is closed."""
-        size = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
-        address = int(_done(self._runtime.cudaMallocHost(size)))
-        self._hosts.append(address)
-        raw = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))
-        found: Array = raw.view(dtype).reshape(shape)
+        """An array in page-locked memory, which is given back with the last view of it."""
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        address = int(_done(self._runtime.cudaMallocHost(max(1, size))))
+        held = (ctypes.c_ubyte * size).from_address(address)
+        weakref.finalize(held, self._runtime.cudaFreeHost, address).atexit = False
+        found: Array = np.ctypeslib.as_array(held).view(dtype).reshape(shape)
         return found
 
     def copy_in(self, buffer: Buffer, array: Array) -> None:
@@ -69,10 +74,7 @@ class CudaPythonStream:
         return _CudaPythonGraph(self._runtime, graph, self._stream)
 
     def close(self) -> None:
-        """Give back the stream and the page-locked memory."""
-        for address in self._hosts:
-            _done(self._runtime.cudaFreeHost(address))
-        self._hosts.clear()
+        """Give back the stream."""
         _done(self._runtime.cudaStreamDestroy(self._stream))
 
     def _copy(self, to: int, of: int, size: int, kind: Any) -> None:
@@ -126,8 +128,10 @@ class _CudaPythonEvent:
 
 class _CudaPythonGraph:
     def __init__(self, runtime: Any, graph: Any, stream: Any) -> None:
-        self._runtime, self._graph, self._stream = runtime, graph, stream
+        self._runtime, self._stream = runtime, stream
         self._ready = _done(runtime.cudaGraphInstantiate(graph, 0))
+        _done(runtime.cudaGraphDestroy(graph))
+        weakref.finalize(self, runtime.cudaGraphExecDestroy, self._ready).atexit = False
 
     def launch(self) -> None:
         _done(self._runtime.cudaGraphLaunch(self._ready, self._stream))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ class TorchStream:
         self.name = f"torch {self._torch.__version__}"
         self.stream = int(self._stream.cuda_stream)
 
+    def here(self) -> AbstractContextManager[object]:
+        """The calling thread's work goes to this stream."""
+        found: AbstractContextManager[object] = self._torch.cuda.stream(self._stream)
+        return found
+
     def allocate(self, size: int) -> Buffer:
         """Memory of that many bytes on the device."""
         return _TorchBuffer(self._torch.empty(max(1, size), dtype=self._torch.uint8, device="cuda"))
@@ -44,11 +50,11 @@ class TorchStream:
 
     def copy_in(self, buffer: Buffer, array: Array) -> None:
         """From the host to the device."""
-        self._copy(_memory(buffer, array), self._bytes(array))
+        _memory(buffer, array).copy_(self._bytes(array), non_blocking=True)
 
     def copy_out(self, array: Array, buffer: Buffer) -> None:
         """From the device to the host."""
-        self._copy(self._bytes(array), _memory(buffer, array))
+        self._bytes(array).copy_(_memory(buffer, array), non_blocking=True)
 
     def event(self) -> _TorchEvent:
         """A point in the stream."""
@@ -63,17 +69,13 @@ class TorchStream:
         graph = self._torch.cuda.CUDAGraph()
         with self._torch.cuda.graph(graph, stream=self._stream):
             work()
-        return _TorchGraph(self._torch, graph, self._stream)
+        return _TorchGraph(graph)
 
     def close(self) -> None:
         """Nothing to give back: torch keeps its context."""
 
     def _bytes(self, array: Array) -> Any:
         return self._torch.from_numpy(array.reshape(-1).view(np.uint8))
-
-    def _copy(self, to: Any, of: Any) -> None:
-        with self._torch.cuda.stream(self._stream):
-            to.copy_(of, non_blocking=True)
 
 
 def _memory(buffer: Any, array: Array) -> Any:
@@ -102,12 +104,11 @@ class _TorchEvent:
 
 
 class _TorchGraph:
-    def __init__(self, torch: Any, graph: Any, stream: Any) -> None:
-        self._torch, self._graph, self._stream = torch, graph, stream
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
 
     def launch(self) -> None:
-        with self._torch.cuda.stream(self._stream):
-            self._graph.replay()
+        self._graph.replay()
 
 
 def open_stream() -> TorchStream:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from practise_backends.errors import DeviceUnavailable, MeasureError
 from practise_backends.network import content_of
 from practise_backends.tensorrt.bindings import Bindings, tensor_specs
-from practise_backends.tensorrt.cuda import Cuda
+from practise_backends.tensorrt.cuda import Cuda, Graph
 from practise_backends.tensorrt.fused import FusedLayer, layers_of_inspector
 from practise_backends.tensorrt.listener import listening, logger_of
 from practise_backends.tensorrt.provider import Provider
@@ -53,13 +53,14 @@ class TensorRtEngine:
 
     def __init__(self, provider: Provider, artifact: Artifact, conditions: Conditions, cuda: Cuda) -> None:
         self._provider, self._conditions, self._cuda = provider, conditions, cuda
-        self._runtime = provider.module.Runtime(logger_of(provider))
-        self._engine: Any = _deserialised(self._runtime, provider, artifact)
-        self._context: Any = _context(self._engine, provider, conditions)
+        with cuda.here():
+            self._runtime = provider.module.Runtime(logger_of(provider))
+            self._engine: Any = _deserialised(self._runtime, provider, artifact)
+            self._context: Any = _context(self._engine, provider, conditions)
+            self._events = [cuda.event() for _ in range(4)]
         self.inputs, self.outputs = tensor_specs(self._engine, provider)
-        self._bindings = Bindings(self._context, cuda, self.inputs, self.outputs)
-        self._start = self._direct
-        self._events = [cuda.event() for _ in range(4)]
+        self._bindings: Any = Bindings(self._context, cuda, self.inputs, self.outputs)
+        self._graph: Graph | None = None
         self._fed: Tensors | None = None
         self._in_a_pair = 1
 
@@ -68,21 +69,23 @@ class TensorRtEngine:
 
         Raises: MeasureError where the tensors do not fit, or the engine is closed.
         """
-        self._feed(tensors)
-        self._start()
-        self._bindings.copy_out()
-        self._cuda.synchronise()
+        with self._cuda.here():
+            self._feed(tensors)
+            self._start()
+            self._bindings.copy_out()
+            self._cuda.synchronise()
         return self._bindings.results()
 
     def time_once(self, tensors: Tensors) -> float:
         """Milliseconds of one run, by the clock of the conditions."""
-        if tensors is not self._fed:
-            self._feed(tensors)
-            self._settle()
-            self._fed = tensors
-        return (
-            self._end_to_end() if self._conditions.clock == "end_to_end" else self._compute(self._in_a_pair)
-        )
+        with self._cuda.here():
+            if tensors is not self._fed:
+                self._feed(tensors)
+                self._settle()
+                self._fed = tensors
+            if self._conditions.clock == "end_to_end":
+                return self._end_to_end()
+            return self._compute(self._in_a_pair)
 
     @property
     def runs_a_timing(self) -> int:
@@ -93,26 +96,8 @@ class TensorRtEngine:
         """The milliseconds of one run, taken apart."""
         if tensors is not self._fed:
             self.time_once(tensors)
-        began = time.perf_counter_ns()
-        self._events[0].record()
-        self._bindings.copy_in()
-        self._events[1].record()
-        told = time.perf_counter_ns()
-        self._start()
-        enqueued = time.perf_counter_ns()
-        self._events[2].record()
-        self._bindings.copy_out()
-        self._events[3].record()
-        self._cuda.synchronise()
-        ended = time.perf_counter_ns()
-        copied, computed, returned = (self._events[at + 1].since_ms(self._events[at]) for at in range(3))
-        return Parts(
-            host_to_device_ms=copied,
-            compute_ms=computed,
-            device_to_host_ms=returned,
-            enqueue_ms=(enqueued - told) / 1e6,
-            end_to_end_ms=(ended - began) / 1e6,
-        )
+        with self._cuda.here():
+            return self._taken_apart()
 
     def layers(self) -> tuple[FusedLayer, ...]:
         """The layers as the engine itself says; empty where it was built without details."""
@@ -123,10 +108,12 @@ class TensorRtEngine:
 
     def close(self) -> None:
         """Free the engine and its memory on the device."""
-        if self._engine is not None:
+        if self._engine is None:
+            return
+        with self._cuda.here():
             self._bindings.free()
-        self._fed, self._start, self._events = None, self._direct, []
-        self._context = self._engine = self._runtime = None
+            self._fed, self._graph, self._events = None, None, []
+            self._bindings = self._context = self._engine = self._runtime = None
 
     def _feed(self, tensors: Tensors) -> None:
         """Bring the tensors to the device; a graph is recorded for the memory that they lie in."""
@@ -135,11 +122,11 @@ class TensorRtEngine:
         fresh = self._bindings.take(tensors)
         self._bindings.copy_in()
         if fresh:
-            self._start = self._direct
+            self._graph = None
             self._direct()  # settles the kernels of these shapes, and must come before a graph
             self._cuda.synchronise()
             if self._conditions.cuda_graph and not self._provider.graphs_by_itself:
-                self._start = self._cuda.record(self._direct).launch
+                self._graph = self._cuda.record(self._direct)
 
     def _settle(self) -> None:
         """How often a short engine is enqueued between two events, fixed before it is timed."""
@@ -161,8 +148,38 @@ class TensorRtEngine:
         self._cuda.synchronise()
         return (time.perf_counter_ns() - began) / 1e6
 
+    def _taken_apart(self) -> Parts:
+        """Events between the copies and the run, and the host's clock around them."""
+        began = time.perf_counter_ns()
+        self._events[0].record()
+        self._bindings.copy_in()
+        self._events[1].record()
+        told = time.perf_counter_ns()
+        self._start()
+        enqueued = time.perf_counter_ns()
+        self._events[2].record()
+        self._bindings.copy_out()
+        self._events[3].record()
+        self._cuda.synchronise()
+        ended = time.perf_counter_ns()
+        copied, computed, returned = (self._events[at + 1].since_ms(self._events[at]) for at in range(3))
+        return Parts(
+            host_to_device_ms=copied,
+            compute_ms=computed,
+            device_to_host_ms=returned,
+            enqueue_ms=(enqueued - told) / 1e6,
+            end_to_end_ms=(ended - began) / 1e6,
+        )
+
+    def _start(self) -> None:
+        """Give one run to the stream, as a graph where one was recorded."""
+        if self._graph is None:
+            self._direct()
+        else:
+            self._graph.launch()
+
     def _direct(self) -> None:
-        """Give one run to the stream."""
+        """Give one run to the stream, kernel by kernel."""
         if not self._context.execute_async_v3(self._cuda.stream):
             raise MeasureError(
                 "the engine refused to run", remedy="feed every input, with its type and shape"

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from practise_backends.driver import Gpu
 from practise_backends.errors import PlaceUnwritable
 from practise_backends.files import write_file
-from practise_backends.tensorrt.driver import Gpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from practise_backends.driver import Gpu, first_gpu
 from practise_backends.errors import DeviceUnavailable
-from practise_backends.tensorrt.driver import Gpu, first_gpu
 
 
 class ScriptedLibrary:

@@ -1,0 +1,154 @@
+"""The real packages pycuda and nvidia-ml-py, on a driver that is compiled for the test and needs no GPU.
+
+It shows what a scripted package cannot: which arguments the packages take, and what their objects do in other threads
+and when a process ends.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+TESTS = HERE.parent
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not all(map(shutil.which, ("gcc", "nm"))), reason="needs Linux, gcc and nm"
+)
+
+THERE_AND_BACK = """
+import ctypes, gc
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from practise_backends.driver import first_gpu
+from practise_backends.tensorrt.cuda import open_cuda
+
+def left():
+    found = (ctypes.c_long * 6)()
+    ctypes.CDLL("libcuda.so.1").standin_left(found)
+    gc.collect()
+    return list(found)
+"""
+
+STREAM = (
+    THERE_AND_BACK
+    + """
+assert first_gpu().name == "Stand-in GPU"
+cuda = open_cuda("pycuda")
+assert cuda.name.startswith("pycuda 20") and cuda.stream > 0
+
+def there_and_back():
+    with cuda.here():
+        array, back = (cuda.pinned((3, 5), np.dtype("float16")) for _ in range(2))
+        array[...], back[...] = np.arange(15).reshape(3, 5), 0
+        buffer = cuda.allocate(array.nbytes)
+        first, last = cuda.event(), cuda.event()
+        first.record()
+        cuda.copy_in(buffer, array)
+        cuda.copy_out(back, buffer)
+        last.record()
+        cuda.synchronise()
+        assert (array == back).all() and last.since_ms(first) > 0
+        assert left()[:3] == [1, 2, 2]
+        buffer.free()
+        del array, back, first, last
+
+there_and_back()
+with ThreadPoolExecutor(max_workers=1) as pool:
+    pool.submit(there_and_back).result()
+print(left())
+"""
+)
+
+ENGINE = (
+    THERE_AND_BACK
+    + """
+from backends.scripted_trt import Script, scripted_provider
+from practise_backends.tensorrt.engine import TensorRtEngine
+from practise_backends.terms import Artifact, Conditions
+
+def session():
+    artifact = Artifact(content=b"engine", sha256="", format="", precision="fp32", precision_share=1.0,
+                        inputs=(), outputs=(), device_fingerprint="")
+    provider = scripted_provider(Script(), package="scripted", by_itself=False)
+    engine = TensorRtEngine(provider, artifact, Conditions(clock="gpu_compute"), cuda)
+    for batch in (1, 2):
+        feeds = {"x": np.ones((batch, 3, 8, 8), np.float32)}
+        assert engine.run(feeds)["y"].shape == (batch, 10)
+        assert engine.time_once(feeds) > 0
+        assert engine.parts_once(feeds).end_to_end_ms > 0
+    engine.close()
+
+with ThreadPoolExecutor(max_workers=1) as pool:  # as under LoadGen: the main thread has not touched the device
+    cuda = pool.submit(open_cuda, "pycuda").result()
+    pool.submit(session).result()
+session()
+print(left())
+"""
+)
+
+NVML = """
+from practise_backends.nvml import watch_gpu
+watch = watch_gpu()
+watch.read()
+print(watch.said())
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with libcuda.so.1 and libnvidia-ml.so.1. What pycuda links to and is not written out answers 801 (not supported)."""
+    folder = tmp_path_factory.mktemp("driver")
+    written = (HERE / "standin_driver.c").read_text(encoding="utf-8")
+    missing = [name for name in linked_by_pycuda() if f"int {name}(" not in written]
+    source = folder / "driver.c"
+    source.write_text(written + "".join(f"int {name}(void) {{ return 801; }}\n" for name in missing), encoding="utf-8")
+    command = ["gcc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source]
+    subprocess.run(command, check=True)
+    (folder / "libnvidia-ml.so.1").symlink_to("libcuda.so.1")
+    return folder
+
+
+def linked_by_pycuda() -> list[str]:
+    if (found := importlib.util.find_spec("pycuda")) is None:
+        return []
+    (library,) = Path(str(found.origin)).parent.glob("_driver*.so")
+    said = subprocess.run(["nm", "-D", "-u", library], check=True, capture_output=True, text=True).stdout
+    return [name for line in said.splitlines() if (name := line.split()[-1]).startswith("cu")]
+
+
+def run_on(driver: Path, script: str) -> str:
+    """What a script prints; it must end well and have nothing to complain of."""
+    paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    variables = {**os.environ, "LD_LIBRARY_PATH": str(driver), "PYTHONPATH": paths}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=variables, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout.strip()
+
+
+@pytest.mark.parametrize("script", [STREAM, ENGINE], ids=["stream", "engine"])
+def test_pycuda_works_in_every_thread_and_leaves_nothing(driver: Path, script: str) -> None:
+    pytest.importorskip("pycuda")
+    assert run_on(driver, script) == "[0, 0, 0, 1, 1, 0]"  # the stream and its context live as long as the process
+
+
+def test_nvml_tells_the_gpu_that_cuda_takes_first(driver: Path) -> None:
+    pytest.importorskip("pynvml")
+    assert run_on(driver, NVML) == str(
+        {
+            "name": "Stand-in GPU",
+            "driver": "580.1",
+            "sm_mhz": "1411",
+            "memory_mhz": "1412",
+            "temperature_c": "41",
+            "power_w": "250",
+            "held_back_by": "power cap",
+            "persistence": "on",
+        }
+    )
