@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from practise_backends import documents
 from practise_backends.commands import check_places
 from practise_backends.errors import BackendError
-from practise_backends.tensorrt.shipped import target_of
 from practise_backends.terms import SCHEMA, Conditions, LatencyTable
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import flag_of
@@ -148,9 +147,9 @@ def _check_device(table: LatencyTable, wanted: Wanted, path: Path) -> None:
             remedy=f"measure it on the device with --backend {wanted.backend}",
         )
     capability = table.device.facts.get("compute_capability")
-    if wanted.ahead and capability and target_of(capability) not in wanted.ahead:
+    if wanted.ahead and capability and capability not in wanted.ahead:
         raise InputError(
-            f"{path} was measured on {table.device.name} ({target_of(capability)}), this build is for {', '.join(wanted.ahead)}",
+            f"{path} was measured on {table.device.name} ({capability}), this build is for {', '.join(wanted.ahead)}",
             remedy="give the table of such a GPU",
         )
 

@@ -2,53 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import pytest
 
+from backends.scripted_driver import ScriptedLibrary
 from practise_backends.driver import Gpu, first_gpu
 from practise_backends.errors import DeviceUnavailable
-
-
-class ScriptedLibrary:
-    """libcuda.so.1 with one GPU; `codes` are what its functions answer instead of 0."""
-
-    def __init__(self, count: int = 1, **codes: int) -> None:
-        self._count, self._codes = count, codes
-
-    def cuInit(self, flags: int) -> int:
-        return self._code("cuInit")
-
-    def cuDeviceGetCount(self, at: Any) -> int:
-        return self._put(at, self._count, "cuDeviceGetCount")
-
-    def cuDeviceGet(self, at: Any, ordinal: int) -> int:
-        return self._put(at, ordinal, "cuDeviceGet")
-
-    def cuDriverGetVersion(self, at: Any) -> int:
-        return self._put(at, 13010, "cuDriverGetVersion")
-
-    def cuDeviceGetAttribute(self, at: Any, which: int, device: Any) -> int:
-        return self._put(at, {75: 8, 76: 9}[which], "cuDeviceGetAttribute")
-
-    def cuDeviceGetName(self, text: Any, size: int, device: Any) -> int:
-        text.value = b"NVIDIA GeForce RTX 4060"
-        return self._code("cuDeviceGetName")
-
-    def cuDeviceTotalMem_v2(self, at: Any, device: Any) -> int:
-        return self._put(at, 8 * 2**30, "cuDeviceTotalMem_v2")
-
-    def cuDeviceGetUuid(self, at: Any, device: Any) -> int:
-        ctypes.memmove(at._obj, bytes(range(16)), 16)
-        return self._code("cuDeviceGetUuid")
-
-    def _put(self, at: Any, value: int, verb: str) -> int:
-        at._obj.value = value
-        return self._code(verb)
-
-    def _code(self, verb: str) -> int:
-        return self._codes.get(verb, 0)
 
 
 def absent(name: str) -> Any:
@@ -56,7 +16,7 @@ def absent(name: str) -> Any:
 
 
 def test_gpu_is_described_by_its_driver() -> None:
-    assert first_gpu(lambda name: ScriptedLibrary()) == Gpu(
+    assert first_gpu(ScriptedLibrary().load) == Gpu(
         name="NVIDIA GeForce RTX 4060",
         capability="sm89",
         memory_mib=8192,
@@ -88,12 +48,12 @@ def test_every_refusal_of_the_driver_has_its_name_and_remedy(
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(DeviceUnavailable, match=said) as found:
-        first_gpu(lambda name: ScriptedLibrary(**codes))
+        first_gpu(ScriptedLibrary(**codes).load)
     assert remedy in found.value.remedy
 
 
 def test_hidden_gpus_are_told_from_absent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(DeviceUnavailable, match="CUDA_VISIBLE_DEVICES is ''") as found:
-        first_gpu(lambda name: ScriptedLibrary(count=0))
+        first_gpu(ScriptedLibrary(count=0).load)
     assert "unset CUDA_VISIBLE_DEVICES" in found.value.remedy

@@ -6,7 +6,6 @@ and when a process ends.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-TESTS = HERE.parent
+from standin import write_driver
+
+TESTS = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not all(map(shutil.which, ("gcc", "nm"))), reason="needs Linux, gcc and nm"
@@ -103,24 +103,9 @@ print(watch.said())
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with libcuda.so.1 and libnvidia-ml.so.1. What pycuda links to and is not written out answers 801 (not supported)."""
     folder = tmp_path_factory.mktemp("driver")
-    written = (HERE / "standin_driver.c").read_text(encoding="utf-8")
-    missing = [name for name in linked_by_pycuda() if f"int {name}(" not in written]
-    source = folder / "driver.c"
-    source.write_text(written + "".join(f"int {name}(void) {{ return 801; }}\n" for name in missing), encoding="utf-8")
-    command = ["gcc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source]
-    subprocess.run(command, check=True)
-    (folder / "libnvidia-ml.so.1").symlink_to("libcuda.so.1")
+    write_driver(folder)
     return folder
-
-
-def linked_by_pycuda() -> list[str]:
-    if (found := importlib.util.find_spec("pycuda")) is None:
-        return []
-    (library,) = Path(str(found.origin)).parent.glob("_driver*.so")
-    said = subprocess.run(["nm", "-D", "-u", library], check=True, capture_output=True, text=True).stdout
-    return [name for line in said.splitlines() if (name := line.split()[-1]).startswith("cu")]
 
 
 def run_on(driver: Path, script: str) -> str:

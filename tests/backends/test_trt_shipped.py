@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from backends.scripted_driver import ScriptedLibrary
+from practise_backends.driver import first_gpu
 from practise_backends.errors import CompileError, DeviceUnavailable
 from practise_backends.tensorrt.fused import FusedLayer
 from practise_backends.tensorrt.shipped import (
@@ -15,7 +17,6 @@ from practise_backends.tensorrt.shipped import (
     check_fits,
     manifest_of,
     read_engine,
-    target_of,
     write_engine,
 )
 from practise_backends.terms import TensorSpec
@@ -85,23 +86,21 @@ def test_engine_without_its_manifest_is_refused(written: Path) -> None:
 
 
 def fits(
-    artifact: EngineArtifact = ENGINE, provider: str = "tensorrt_rtx 1.7.1", gpu: str = "A", sm: str = "8.9"
+    artifact: EngineArtifact = ENGINE, provider: str = "tensorrt_rtx 1.7.1", name: str = "A", minor: int = 9
 ) -> None:
-    check_fits(artifact, provider=provider, gpu=gpu, capability=sm)
+    """On a GPU as its driver describes it."""
+    gpu = first_gpu(ScriptedLibrary(minor=minor).load)
+    check_fits(artifact, provider=provider, gpu=replace(gpu, name=name))
 
 
 def test_engine_runs_on_what_it_was_built_for_alone() -> None:
     fits()
     with pytest.raises(DeviceUnavailable, match=r"was built with tensorrt_rtx 1\.7\.1, here is tensorrt 10\.3"):
         fits(provider="tensorrt 10.3")
-    with pytest.raises(DeviceUnavailable, match="sm86, sm89; B is sm120") as found:
-        fits(gpu="B", sm="12.0")
-    assert "--for sm120" in found.value.remedy
+    with pytest.raises(DeviceUnavailable, match="sm86, sm89; B is sm87") as found:
+        fits(name="B", minor=7)
+    assert "--for sm87" in found.value.remedy
     here = replace(ENGINE, targets=(), gpu="A")
     fits(here)
     with pytest.raises(DeviceUnavailable, match="was built on A, here is B"):
-        fits(here, gpu="B")
-
-
-def test_compute_capability_is_named_as_targets_are() -> None:
-    assert [target_of(each) for each in ("8.9", "12.0")] == ["sm89", "sm120"]
+        fits(here, name="B")

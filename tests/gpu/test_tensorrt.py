@@ -26,7 +26,6 @@ from practise_backends.ort import OrtBackend
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.tensorrt import TensorRtBackend, TensorRtOptions, TensorRtRtxBackend
 from practise_backends.tensorrt.cuda import PACKAGES, open_cuda
-from practise_backends.tensorrt.shipped import target_of
 from practise_backends.terms import Bench, Conditions, Patience
 
 pytestmark = pytest.mark.gpu
@@ -66,6 +65,10 @@ def backend(request: pytest.FixtureRequest) -> TensorRtBackend:
 def cuda(request: pytest.FixtureRequest) -> str:
     if not installed(PACKAGES[request.param]):
         pytest.skip(f"{request.param} is not installed")
+    try:
+        open_cuda(request.param)
+    except DeviceUnavailable as error:
+        pytest.skip(f"{request.param}: {error.message}")
     return str(request.param)
 
 
@@ -194,8 +197,7 @@ def test_whole_story(
 
 
 def test_engine_built_ahead_runs_here(backend: TensorRtBackend, tmp_path: Path) -> None:
-    gpu, conditions = first_gpu(), Conditions(clock="gpu_compute")
-    here = target_of(gpu.capability)
+    here, conditions = first_gpu().capability, Conditions(clock="gpu_compute")
     if here not in backend.provider.known_targets():
         pytest.skip(f"{backend.provider.package} builds nothing ahead for {here}")
     ahead = type(backend)(TensorRtOptions(for_=(here,)))

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.scripted_driver import ScriptedLibrary
+from practise_backends.driver import first_gpu
+from practise_backends.tensorrt.backend import device_of
 from practise_backends.terms import LatencyTable
 from practise_deploy.errors import InputError
 from practise_deploy.latency_table import Wanted, check_table, read_table, write_table
@@ -162,13 +165,13 @@ def test_table_for_what_is_built_ahead_is_of_the_same_backend_and_such_a_gpu():
     ahead = replace(WANTED, ahead=("sm86", "sm89"))
     with pytest.raises(InputError, match="with backend 'another'"):
         check_table(replace(table(), backend="another"), ahead, PATH)
-    for capability, fits in (("8.9", True), ("12.0", False)):
-        facts = {**releases.DEVICE.facts, "compute_capability": capability}
-        measured = replace(table(), device=replace(releases.DEVICE, facts=facts))
+    for minor, fits in ((9, True), (7, False)):
+        gpu = first_gpu(ScriptedLibrary(minor=minor).load)
+        measured = replace(table(), device=device_of(gpu, {"tensorrt": "10.3"}))
         if fits:
             check_table(measured, ahead, PATH)
             continue
-        with pytest.raises(InputError, match=r"\(sm120\), this build is for sm86, sm89"):
+        with pytest.raises(InputError, match=r"\(sm87\), this build is for sm86, sm89"):
             check_table(measured, ahead, PATH)
 
 

@@ -71,7 +71,7 @@ class TensorRtBackend:
         versions = {self.provider.package: self.provider.version}
         if self.options.for_:
             return _not_at_hand(self.options.for_, versions)
-        return _described(self._gpu, versions)
+        return device_of(self._gpu, versions)
 
     def compile(
         self, model: bytes | Path, conditions: Conditions, *, build: int = 0, progress: Progress | None = None
@@ -132,13 +132,13 @@ class TensorRtBackend:
 
     def _taken(self, file: Path, conditions: Conditions) -> EngineArtifact:
         """An engine that was built before, where it fits the GPU at hand."""
-        artifact, gpu = read_engine(file), self._gpu
+        artifact = read_engine(file)
         if artifact.precision != conditions.precision:
             raise CompileError(
                 f"{file} was built in {artifact.precision}, asked is {conditions.precision}",
                 remedy=f"give --precision {artifact.precision}",
             )
-        check_fits(artifact, provider=self._called, gpu=gpu.name, capability=gpu.capability)
+        check_fits(artifact, provider=self._called, gpu=self._gpu)
         return artifact
 
     @property
@@ -223,7 +223,8 @@ def _refuse_doubles(network: Network, label: str) -> None:
         )
 
 
-def _described(gpu: Gpu, versions: Mapping[str, str]) -> Device:
+def device_of(gpu: Gpu, versions: Mapping[str, str]) -> Device:
+    """A GPU and its host, as results tell them."""
     cpu = describe_cpu({})
     facts = {
         "gpu": gpu.name,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from practise_backends.driver import Gpu
 from practise_backends.errors import CompileError, DeviceUnavailable
 from practise_backends.files import write_file
 from practise_backends.network import content_of
@@ -86,10 +87,9 @@ def read_engine(path: Path) -> EngineArtifact:
         raise CompileError(f"{manifest_of(path)} is damaged: {error}", remedy=_AGAIN) from error
 
 
-def check_fits(artifact: EngineArtifact, *, provider: str, gpu: str, capability: str) -> None:
-    """Refuse an engine of another TensorRT or another kind of GPU.
+def check_fits(artifact: EngineArtifact, *, provider: str, gpu: Gpu) -> None:
+    """Refuse an engine of another TensorRT or another kind of GPU than the one at hand.
 
-    gpu: the name of the GPU at hand; capability: its compute capability ("8.9").
     Raises: DeviceUnavailable.
     """
     if artifact.provider != provider:
@@ -97,21 +97,15 @@ def check_fits(artifact: EngineArtifact, *, provider: str, gpu: str, capability:
             f"the engine was built with {artifact.provider}, here is {provider}",
             remedy=f"{_AGAIN} here, or install the version that it was built with",
         )
-    here = target_of(capability)
-    if artifact.targets and here not in artifact.targets:
+    if artifact.targets and gpu.capability not in artifact.targets:
         raise DeviceUnavailable(
-            f"the engine was built for {', '.join(artifact.targets)}; {gpu} is {here}",
-            remedy=f"build it with --for {here}, or run it on such a GPU",
+            f"the engine was built for {', '.join(artifact.targets)}; {gpu.name} is {gpu.capability}",
+            remedy=f"build it with --for {gpu.capability}, or run it on such a GPU",
         )
-    if not artifact.targets and artifact.gpu != gpu:
+    if not artifact.targets and artifact.gpu != gpu.name:
         raise DeviceUnavailable(
-            f"the engine was built on {artifact.gpu}, here is {gpu}", remedy=f"{_AGAIN} here"
+            f"the engine was built on {artifact.gpu}, here is {gpu.name}", remedy=f"{_AGAIN} here"
         )
-
-
-def target_of(capability: str) -> str:
-    """A compute capability as a target is named: 8.9 is sm89."""
-    return "sm" + capability.replace(".", "")
 
 
 def _manifest(path: Path) -> dict[str, Any]:
