@@ -6,6 +6,7 @@ the same inputs, kept, and pulled in by whatever needs it, so that a single stag
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -98,16 +99,19 @@ class Build(Pruning):
         }
 
         def compute() -> Verification:
-            batch, precision = self.settings.batch, self.settings.precision
-            forms = Forms(
-                teacher=torch_form(self.network.traced),
-                student=torch_form(self.student_of(self.finetuned)),
-                onnx=self._plainly(MODEL),
-                engine=None if self.settings.for_ else engine_form(self._engine(), batch),
-                precision=precision,
-                original=None if precision == "fp32" else self._plainly(self.original.path),
-            )
-            with self.screen("Verifying on held-out images") as progress, exact(self.settings.seed):
+            precision = self.settings.precision
+            with ExitStack() as held:
+                engine = None if self.settings.for_ else held.enter_context(closing(self._engine()))
+                forms = Forms(
+                    teacher=torch_form(self.network.traced),
+                    student=torch_form(self.student_of(self.finetuned)),
+                    onnx=self._plainly(MODEL),
+                    engine=None if engine is None else engine_form(engine, self.settings.batch),
+                    precision=precision,
+                    original=None if precision == "fp32" else self._plainly(self.original.path),
+                )
+                progress = held.enter_context(self.screen("Verifying on held-out images"))
+                held.enter_context(exact(self.settings.seed))
                 return verify(forms, self.images.held_out, progress)
 
         return self.run.step("verify", Verification, key, compute)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import MeasureError
-from practise_backends.terms import Backend, Bench, TensorSpec
+from practise_backends.terms import Backend, Bench, Tensors, TensorSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 Array = npt.NDArray[np.generic]
@@ -40,9 +40,9 @@ def random_feeds(
 
 
 def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], bench: Bench) -> dict[str, Array]:
-    """One set of random tensors for several networks; each takes the inputs that it names.
+    """One set of random tensors for several networks; each takes its own of them (`own_feeds`).
 
-    engines: the inputs of every network, by its name.
+    engines: the inputs of every network, by its name. Floats of several widths are kept in the widest.
     Raises: MeasureError where two networks want different tensors under one name, or a shape is for nobody.
     """
     feeds: dict[str, Array] = {}
@@ -50,19 +50,45 @@ def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], bench: Bench) -> d
         own = {spec.name: bench.shapes[spec.name] for spec in inputs if spec.name in bench.shapes}
         found = random_feeds(inputs, bench.conditions.batch, bench.conditions.seed, own)
         for key, array in found.items():
-            if key in feeds and (feeds[key].shape, feeds[key].dtype) != (array.shape, array.dtype):
+            if key in feeds and not _alike(feeds[key], array):
                 raise MeasureError(
                     f"input '{key}' is {array.dtype} {array.shape} in '{name}', but {feeds[key].dtype} "
                     f"{feeds[key].shape} in an earlier network",
                     remedy="compare networks of the same input",
                 )
-            feeds.setdefault(key, array)
+            if key not in feeds or array.itemsize > feeds[key].itemsize:
+                feeds[key] = array
     strangers = sorted(set(bench.shapes) - set(feeds))
     if strangers:
         raise MeasureError(
             f"no network has an input '{strangers[0]}'", remedy=f"the inputs are {sorted(feeds)}"
         )
     return feeds
+
+
+def own_feeds(inputs: Sequence[TensorSpec], feeds: Tensors) -> dict[str, Array]:
+    """What a network takes of shared feeds: the inputs that it names, floats in the width that it asks for.
+
+    Raises: MeasureError where one is missing.
+    """
+    missing = [spec.name for spec in inputs if spec.name not in feeds]
+    if missing:
+        raise MeasureError(
+            f"a network has an input '{missing[0]}' that is not fed",
+            remedy=f"feed it; fed now: {sorted(feeds)}",
+        )
+    return {spec.name: _in_width(feeds[spec.name], spec.dtype) for spec in inputs}
+
+
+def _alike(one: Array, other: Array) -> bool:
+    """Whether two tensors are one, but for the width of floats."""
+    both_float = {one.dtype.kind, other.dtype.kind} == {"f"}
+    return one.shape == other.shape and (both_float or one.dtype == other.dtype)
+
+
+def _in_width(array: Array, dtype: str) -> Array:
+    wanted = np.dtype(dtype)
+    return array.astype(wanted, copy=False) if array.dtype.kind == wanted.kind == "f" else array
 
 
 def _settle(spec: TensorSpec, batch: int, asked: tuple[int, ...] | None) -> tuple[int, ...]:

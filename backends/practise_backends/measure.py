@@ -22,6 +22,7 @@ import numpy as np
 from practise_backends.course import Course, Row
 from practise_backends.environment import SystemWatch
 from practise_backends.errors import MeasureError
+from practise_backends.feeds import own_feeds
 from practise_backends.intervals import ORIGINAL
 from practise_backends.stopping import Stopper
 from practise_backends.terms import (
@@ -125,13 +126,7 @@ def _check(engines: Mapping[str, Sequence[Engine]], patience: Patience) -> None:
 
 def _runner(name: str, engine: Engine, feeds: Tensors) -> Runner:
     """One timed run of an engine on the feeds that it names, in milliseconds."""
-    missing = [spec.name for spec in engine.inputs if spec.name not in feeds]
-    if missing:
-        raise MeasureError(
-            f"engine '{name}' has an input '{missing[0]}' that is not fed",
-            remedy=f"feed it; fed now: {sorted(feeds)}",
-        )
-    own = {spec.name: feeds[spec.name] for spec in engine.inputs}
+    own = own_feeds(engine.inputs, feeds)
 
     def run() -> float:
         took_ms = engine.time_once(own)

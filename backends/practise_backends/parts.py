@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+from practise_backends.feeds import own_feeds
 from practise_backends.intervals import percentile_ms
 from practise_backends.terms import Engine, Interval, Tensors
 
@@ -41,7 +42,7 @@ def _launch_share(found: Mapping[str, Interval]) -> float:
 def _samples(engines: Sequence[Engine], feeds: Tensors) -> Iterator[dict[str, float]]:
     """Runs of all sessions in turns."""
     able = [engine for engine in engines if hasattr(engine, "parts_once")]
-    own = [{spec.name: feeds[spec.name] for spec in engine.inputs} for engine in able]
+    own = [own_feeds(engine.inputs, feeds) for engine in able]
     for _ in range(-(-RUNS // len(able)) if able else 0):
         for engine, tensors in zip(able, own, strict=True):
             yield asdict(engine.parts_once(tensors))

@@ -19,7 +19,7 @@ import numpy as np
 
 from practise_backends.environment import SystemWatch
 from practise_backends.errors import CompileError
-from practise_backends.feeds import Array, shared_feeds
+from practise_backends.feeds import Array, own_feeds, shared_feeds
 from practise_backends.intervals import ORIGINAL
 from practise_backends.measure import Seams, measure_rounds
 from practise_backends.memory import available_memory
@@ -88,7 +88,7 @@ def opened(
             own, session = builds[name], len(loading.engines[name])
             engine = bench.backend.open(own[session % len(own)], bench.conditions)
             loading.engines[name].append(engine)
-            engine.run({spec.name: feeds[spec.name] for spec in engine.inputs})
+            engine.run(own_feeds(engine.inputs, feeds))
         warned = dict.fromkeys(note for each in builds.values() for one in each for note in one.notes)
         warned |= dict.fromkeys(_otherwise(builds))
         yield Opened(

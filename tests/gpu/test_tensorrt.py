@@ -176,8 +176,9 @@ def test_whole_story(
 ) -> None:
     """`practise-deploy build --backend trt` on the embedded default, and its engine from the file once more."""
     run = tmp_path / "run"
-    words = ["build", "digits", "--backend", backend.name, "--out", run, "--drop", 2, "--iterations", 20]
-    code = command(monkeypatch, *words, "--precision", precision, "--measure-budget-s", 10, "--no-frontier")
+    words: list[object] = ["build", "digits", "--backend", backend.name, "--out", run, "--drop", 2, "--iterations", 20]
+    words += ["--precision", precision, "--measure-budget-s", 10, "--fit-images", 50, "--no-frontier"]
+    code = command(monkeypatch, *words)
     said = capsys.readouterr().err
     assert code in (0, 1), said  # 1: so small a network may not become surely faster on a large GPU
     release = json.loads((run / "release.json").read_text())
