@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,16 @@ class Together(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
     """How tests are shared out among processes."""
     return Together(config, log)
+
+
+@pytest.fixture
+def gpu() -> Iterator[str]:
+    """Where torch computes in the tests that are marked so: on CUDA, or with `-p standin.far` on a device beside the CPU."""
+    if (far := sys.modules.get("standin.far")) is None:
+        yield "cuda"
+        return
+    with far.there() as device:
+        yield device.type
 
 
 @pytest.fixture(scope="session")

@@ -50,15 +50,15 @@ def test_interrupted_and_resumed_descent_ends_with_the_same_bits(schedule, at, t
 
 
 @pytest.mark.gpu
-def test_descent_on_a_gpu_agrees_with_the_cpus_and_goes_on_there(tmp_path, monkeypatch):
+def test_descent_on_a_gpu_agrees_with_the_cpus_and_goes_on_there(tmp_path, monkeypatch, gpu):
     """Sums of a GPU need not end with the same bits; draws of one seed do."""
     monkeypatch.setattr(mimicking, "_SAVE_EVERY_S", -1.0)
     schedule = Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-4, average=0.9, scaled=True)
     _, here, _ = descend(schedule)
-    _, whole, wanted = descend(schedule, device="cuda")
+    _, whole, wanted = descend(schedule, device=gpu)
     with pytest.raises(Interrupted):
-        descend(schedule, partial=tmp_path / "partial.npz", progress=Interrupting(4), device="cuda")
-    _, resumed, found = descend(schedule, partial=tmp_path / "partial.npz", device="cuda")
+        descend(schedule, partial=tmp_path / "partial.npz", progress=Interrupting(4), device=gpu)
+    _, resumed, found = descend(schedule, partial=tmp_path / "partial.npz", device=gpu)
     assert [error for _, error in whole.history] == pytest.approx([error for _, error in here.history], rel=1e-2)
     assert [error for _, error in resumed.history] == pytest.approx([error for _, error in whole.history], rel=1e-4)
     assert all(found[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-5) for name in wanted)

@@ -1,10 +1,16 @@
 """Planning on a GPU gives what it gives on the CPU; everything stays where the lesson is."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from networks import tiny_mobilenet, tiny_resnet
+from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_swin
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
@@ -24,7 +30,7 @@ def lesson_of(make, side):
         channels=3, size=(side, side), resize=side, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear",
         augment="none",
     )  # fmt: skip
-    pixels = torch.randn((24, 3, side, side), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    pixels = torch.randn((12, 3, side, side), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     data = FitImages(pixels, None, prepared)
     lesson = Lesson(teacher=traced.double(), feature=find_feature(traced).name, images=data)
     return lesson, droppable(find_blocks(lesson.teacher, (1, 3, side, side)))
@@ -45,11 +51,13 @@ def test_a_lesson_goes_to_a_device_and_the_teacher_stays():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("make", "side"), [(tiny_resnet, 16), (tiny_mobilenet, 32)])
-def test_planning_and_refit_agree_with_the_cpu(make, side):
+@pytest.mark.parametrize(
+    ("make", "side"), [(tiny_resnet, 16), (tiny_mobilenet, 32), (tiny_convnext, 32), (tiny_swin, 32)]
+)
+def test_planning_agrees_with_the_cpu(make, side, gpu):
     lesson, blocks = lesson_of(make, side)
-    there = lesson.placed(torch.device("cuda"))
-    here, far = (measure_recoverability(each, blocks, Silent()) for each in (lesson, there))
+    there = lesson.placed(torch.device(gpu))
+    here, far = (measure_recoverability(each, blocks[:3], Silent()) for each in (lesson, there))
     for a, b in zip(here.of, far.of, strict=True):
         assert (a.block, a.method) == (b.block, b.method)
         assert b.mse.estimate == pytest.approx(a.mse.estimate, rel=1e-6)
@@ -58,17 +66,36 @@ def test_planning_and_refit_agree_with_the_cpu(make, side):
     assert errors_without(there, blocks[:1], Silent()) == pytest.approx(
         errors_without(lesson, blocks[:1], Silent()), rel=1e-6
     )
-    students = [recover(each, blocks[:1], Silent()) for each in (lesson, there)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("make", "side"), [(tiny_resnet, 16), (tiny_swin, 32)])
+def test_refit_agrees_with_the_cpu(make, side, gpu):
+    lesson, blocks = lesson_of(make, side)
+    students = [recover(each, blocks[-1:], Silent()) for each in (lesson, lesson.placed(torch.device(gpu)))]
     assert students[1].relative == pytest.approx(students[0].relative, rel=1e-6)
     assert all(isinstance(value, np.ndarray) for value in students[1].weights.values())
 
 
 @pytest.mark.gpu
-def test_the_papers_adaptors_are_trained_on_the_gpu():
+def test_the_papers_adaptors_are_trained_on_the_gpu(gpu):
     lesson, blocks = lesson_of(tiny_resnet, 16)
     schedule = Schedule(steps=3, batch_size=8)
     found = [
-        measure_by_adaptors(each, blocks[:1], schedule, Silent())
-        for each in (lesson, lesson.placed(torch.device("cuda")))
+        measure_by_adaptors(each, blocks[:1], schedule, Silent()) for each in (lesson, lesson.placed(torch.device(gpu)))
     ]
     assert found[1].of[0].mse.estimate == pytest.approx(found[0].of[0].mse.estimate, rel=1e-4)
+
+
+def test_nothing_is_left_behind_on_the_way_to_another_device():
+    """The tests that are marked `gpu`, in a process of their own, on a device beside the CPU."""
+    tests = Path(__file__).parents[1]
+    words = ["-p", "standin.far", "-p", "no:cacheprovider", "-m", "gpu", "-q", tests / "unit"]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    paths = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *map(str, words)],
+        capture_output=True, text=True, env={**variables, "PYTHONPATH": paths}, timeout=600,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-1000:]
+    assert re.search(r"\b8 passed", ended.stdout), ended.stdout[-500:]
