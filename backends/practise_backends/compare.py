@@ -92,13 +92,15 @@ def verdict_of(speedup: Interval) -> str:
 
 
 def cold_starts(files: Mapping[str, Path], bench: Bench) -> tuple[dict[str, Footprint], tuple[str, ...]]:
-    """What each network costs in fresh processes (ONNX Runtime alone), and a note where that failed.
+    """What each network costs in fresh processes (ONNX Runtime alone), and a note where that was not to be had.
 
     It comes after the rounds: what was measured is not lost for it.
     """
+    if bench.backend.name != "ort":
+        return {}, (f"cold start and memory are not measured with backend {bench.backend.name}",)
     found: dict[str, Footprint] = {}
     failed: list[str] = []
-    for name, path in files.items() if bench.backend.name == "ort" else ():
+    for name, path in files.items():
         try:
             found[name] = cold_start(path, bench.conditions, shapes=bench.shapes)
         except MeasureError as error:

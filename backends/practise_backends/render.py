@@ -161,7 +161,11 @@ def scenarios(found: Sequence[Scenario]) -> Grid:
 def conditions(found: Comparison | Benchmark | LatencyTable) -> str:
     """What the latency depends on."""
     asked = found.conditions
-    return f"batch {asked.batch}, {asked.threads} thread(s), {asked.precision}"
+    clock = asked.clock.replace("_", " ")
+    graph = ", CUDA graph" if asked.cuda_graph else ""
+    package = found.device.facts.get("cuda_package")
+    through = f", through {printable(package)}" if package else ""
+    return f"batch {asked.batch}, {asked.threads} thread(s), {asked.precision}, {clock} time{graph}{through}"
 
 
 def _speedup(found: Comparison) -> tuple[str, ...]:

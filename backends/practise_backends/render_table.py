@@ -78,7 +78,7 @@ def _remarks(table: LatencyTable) -> tuple[str, ...]:
             else [f"sets save {figure(table.additivity)} times the sum of their blocks"]
         ),
         f"twins of a class measured beside each other: {len(table.twins)}, of which {splits} differ",
-        f"{printable(table.device.name)}, backend {table.backend}, {conditions(table)}, {table.conditions.clock}",
+        f"{printable(table.device.name)}, backend {table.backend}, {conditions(table)}",
         f"{table.rounds} rounds{discarded}; stopped because {table.stopped_because}",
         *disturbance(table.environment),
         *(f"note: {printable(note)}" for note in table.notes),

@@ -106,10 +106,22 @@ def test_text_says_the_figures_and_how_they_came_about() -> None:
     text = comparison_text(found, require(found))
     for word in ("old.onnx", "new.onnx", "10 [9.95, 10.05]", "1.2500 [1.2000, 1.3000]", "faster", "a device"):
         assert word in text
-    for word in ("40 rounds, 1 discarded", "2 thread(s)", "2.0% of the time was stolen", "note: at most 4"):
+    for word in (
+        "40 rounds, 1 discarded",
+        "2 thread(s), fp32, end to end time\n",
+        "2.0% of the time was stolen",
+        "note: at most 4",
+    ):
         assert word in text
     assert "nan" not in text
     assert text.rstrip().splitlines()[-1].startswith("passed: ")
+
+
+def test_text_says_which_clock_of_a_gpu_and_what_ran_its_engines() -> None:
+    found = comparison()
+    at = replace(found.conditions, clock="gpu_compute", cuda_graph=True)
+    gpu = replace(found, conditions=at, device=replace(found.device, facts={"cuda_package": "torch 2.9"}))
+    assert "fp32, gpu compute time, CUDA graph, through torch 2.9\n" in comparison_text(gpu, require(gpu))
 
 
 def test_control_characters_of_a_name_do_not_reach_the_terminal() -> None:

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.scripted_driver import ScriptedLibrary
 from backends.scripted_trt import DataType, Script, ScriptedCuda, scripted_provider
+from practise_backends.driver import first_gpu
 from practise_backends.errors import CompileError, DeviceUnavailable, MeasureError
+from practise_backends.tensorrt import TensorRtBackend
 from practise_backends.tensorrt.engine import TensorRtEngine
 from practise_backends.terms import Artifact, Conditions
 
@@ -156,3 +159,23 @@ def test_types_that_numpy_lacks_are_refused() -> None:
     script = Script(dtype=DataType.BF16)
     with pytest.raises(CompileError, match="type BF16"):
         opened(script, ScriptedCuda(script))
+
+
+def test_package_that_ran_an_engine_is_told_with_the_device_which_stays_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = Script()
+    seams = {
+        "import_provider": lambda name: scripted_provider(script, package="tensorrt", by_itself=False),
+        "first_gpu": lambda: first_gpu(ScriptedLibrary().load),
+        "open_cuda": lambda wanted: ScriptedCuda(script),
+    }
+    for name, seam in seams.items():
+        monkeypatch.setattr(f"practise_backends.tensorrt.backend.{name}", seam)
+    backend = TensorRtBackend()
+    before = backend.device()
+    backend.open(ARTIFACT, COMPUTE).close()
+    after = backend.device()
+    assert "cuda_package" not in before.facts
+    assert after.facts["cuda_package"] == "scripted 1.0"
+    assert after.fingerprint == before.fingerprint

@@ -129,6 +129,21 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return next(value for each, value in named if each.alias_info is not None and each.alias_info.is_write)
 
 
+def _empty(size: Any, *words: Any, dtype: Any = None, **more: Any) -> FarTensor:
+    return FarTensor(torch.empty(size, dtype=dtype))
+
+
+def _copy_from(of: Tensor, to: Tensor, non_blocking: bool = False) -> Tensor:
+    _near(to).copy_(_near(of))
+    return to
+
+
+# What `torch.tensor(..., device="far")` asks for below the reach of modes. Strides are left out.
+_KERNELS = torch.library.Library("aten", "IMPL")
+for _name, _kernel in (("empty.memory_format", _empty), ("empty_strided", _empty), ("_copy_from", _copy_from)):
+    _KERNELS.impl(_name, _kernel, "PrivateUse1")
+
+
 def _near(value: Any) -> Any:
     return value.near if isinstance(value, FarTensor) else value
 

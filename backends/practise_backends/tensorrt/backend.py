@@ -66,12 +66,15 @@ class TensorRtBackend:
     def device(self) -> Device:
         """The GPU that CUDA takes first, or what is built ahead for.
 
+        Once an engine was opened, with the package that runs it among the facts; the fingerprint is of the device alone.
         Raises: DeviceUnavailable.
         """
         versions = {self.provider.package: self.provider.version}
         if self.options.for_:
             return _not_at_hand(self.options.for_, versions)
-        return device_of(self._gpu, versions)
+        device = device_of(self._gpu, versions)
+        ran = {"cuda_package": self._cuda.name} if "_cuda" in vars(self) else {}
+        return replace(device, facts={**device.facts, **ran})
 
     def compile(
         self, model: bytes | Path, conditions: Conditions, *, build: int = 0, progress: Progress | None = None
