@@ -1,148 +1,20 @@
-"""The packages for CUDA, each scripted by its own names: memory is numpy's, the clock counts calls."""
+"""The three packages for CUDA through one seam."""
 
 from __future__ import annotations
 
-import ctypes
 import sys
-import threading
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from backends.scripted_cuda import Device, scripted_cuda_python, scripted_pycuda, scripted_torch
 from practise_backends.errors import BackendMissing, DeviceUnavailable
 from practise_backends.tensorrt.cuda import PACKAGES, Cuda, open_cuda
 
-
-class Device:
-    """Memory by address, a log of what was asked, and the threads that have a context, as often as they pushed it."""
-
-    def __init__(self) -> None:
-        self.threads: Counter[int] = Counter()
-        self.memory: dict[int, np.ndarray] = {}
-        self.log: list[str] = []
-        self.ticks = 0.0
-
-    def allocate(self, size: int) -> int:
-        kept = np.zeros(size, np.uint8)
-        self.memory[kept.ctypes.data] = kept
-        return int(kept.ctypes.data)
-
-    def copy(self, to: int, of: int, size: int) -> None:
-        ctypes.memmove(to, of, size)
-
-    def push(self) -> None:
-        self.log.append("push")
-        self.threads[threading.get_ident()] += 1
-
-    def pop(self) -> None:
-        self.log.append("pop")
-        self.threads[threading.get_ident()] -= 1
-
-    def within(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        """The same, for threads with a context alone."""
-
-        def checked(*words: Any, **named: Any) -> Any:
-            assert self.threads[threading.get_ident()] > 0, "invalid device context"
-            return work(*words, **named)
-
-        return checked
-
-    def tick(self) -> float:
-        self.ticks += 0.5
-        return self.ticks
-
-
-def scripted_pycuda(device: Device) -> dict[str, Any]:
-    class Event:
-        @device.within
-        def record(self, stream: Any) -> None:
-            self.at = device.tick()
-
-        @device.within
-        def synchronize(self) -> None:
-            device.log.append("waited")
-
-        def time_since(self, earlier: Any) -> float:
-            return float(self.at - earlier.at)
-
-    class Memory(int):
-        @device.within
-        def free(self) -> None:
-            device.memory.pop(int(self))
-
-    context = SimpleNamespace(push=device.push, pop=device.pop, detach=lambda: device.log.append("detach"))
-    driver = ModuleType("pycuda.driver")
-    driver.__dict__.update(
-        init=lambda: device.log.append("init"),
-        Device=lambda ordinal: SimpleNamespace(retain_primary_context=lambda: context),
-        Stream=device.within(
-            lambda: SimpleNamespace(handle=7, synchronize=device.within(lambda: device.log.append("synchronised")))
-        ),
-        Event=device.within(Event),
-        mem_alloc=device.within(lambda size: Memory(device.allocate(size))),
-        pagelocked_empty=device.within(lambda shape, dtype: np.empty(shape, dtype)),
-        memcpy_htod_async=device.within(lambda to, array, stream: device.copy(to, array.ctypes.data, array.nbytes)),
-        memcpy_dtoh_async=device.within(lambda array, of, stream: device.copy(array.ctypes.data, of, array.nbytes)),
-    )
-    package = ModuleType("pycuda")
-    package.__dict__.update(VERSION_TEXT="2026.1", driver=driver)
-    return {"pycuda": package, "pycuda.driver": driver}
-
-
-def scripted_cuda_python(device: Device) -> dict[str, Any]:
-    events: dict[int, float] = {}
-
-    def made() -> tuple[int, int]:
-        events[len(events) + 1] = 0.0
-        return 0, len(events)
-
-    def record(event: int, stream: int) -> tuple[int]:
-        events[event] = device.tick()
-        return (0,)
-
-    def copied(to: int, of: int, size: int, kind: str, stream: int) -> tuple[int]:
-        device.log.append(kind)
-        device.copy(to, of, size)
-        return (0,)
-
-    def noted(word: str, *found: Any) -> Any:
-        return lambda *_: (device.log.append(word), (0, *found))[1]
-
-    runtime = ModuleType("cuda.bindings.runtime")
-    runtime.__dict__.update(
-        cudaSetDevice=noted("device"),
-        cudaStreamCreate=noted("stream", 7),
-        cudaStreamDestroy=noted("destroyed"),
-        cudaStreamSynchronize=noted("synchronised"),
-        cudaMalloc=lambda size: (0, device.allocate(size)),
-        cudaMallocHost=lambda size: (0, device.allocate(size)),
-        cudaFree=lambda address: (0 if device.memory.pop(address, None) is not None else 1,),
-        cudaFreeHost=lambda address: (0 if device.memory.pop(address, None) is not None else 1,),
-        cudaMemcpyAsync=copied,
-        cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice="in", cudaMemcpyDeviceToHost="out"),
-        cudaEventCreate=made,
-        cudaEventRecord=record,
-        cudaEventSynchronize=noted("waited"),
-        cudaEventElapsedTime=lambda first, last: (0, events[last] - events[first]),
-        cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread"),
-        cudaStreamBeginCapture=noted("begin"),
-        cudaStreamEndCapture=noted("end", 8),
-        cudaGraphInstantiate=noted("instantiated", 9),
-        cudaGraphDestroy=noted("destroyed the recording"),
-        cudaGraphLaunch=noted("launched"),
-        cudaGraphExecDestroy=noted("destroyed the graph"),
-    )
-    bindings = ModuleType("cuda.bindings")
-    bindings.__dict__["runtime"] = runtime
-    return {"cuda.bindings": bindings, "cuda.bindings.runtime": runtime}
-
-
-SCRIPTED = {"pycuda": scripted_pycuda, "cuda-python": scripted_cuda_python}
+SCRIPTED = {"pycuda": scripted_pycuda, "torch": scripted_torch, "cuda-python": scripted_cuda_python}
 
 
 @pytest.fixture
@@ -204,6 +76,14 @@ def test_pycuda_leaves_its_context_once_and_has_no_graphs(device: Device, monkey
     stream.close()
     assert device.log == ["init", "push", "pop", "push", "pop", "detach"]
     assert set(device.threads.values()) == {0}
+
+
+def test_torch_records_a_graph_in_its_stream(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", scripted_torch(device)["torch"])
+    stream = open_cuda("torch")
+    with stream.here():
+        stream.record(lambda: device.log.append("work")).launch()
+    assert device.log == ["begin", "work", "end", "launched"]
 
 
 def test_cuda_python_records_a_graph_and_gives_everything_back(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
