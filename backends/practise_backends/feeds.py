@@ -66,15 +66,15 @@ def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], bench: Bench) -> d
     return feeds
 
 
-def own_feeds(inputs: Sequence[TensorSpec], feeds: Tensors) -> dict[str, Array]:
-    """What a network takes of shared feeds: the inputs that it names, floats in the width that it asks for.
+def own_feeds(inputs: Sequence[TensorSpec], feeds: Tensors, name: str = "network") -> dict[str, Array]:
+    """What a network of that name takes of shared feeds: the inputs that it names, floats in the width that it asks for.
 
     Raises: MeasureError where one is missing.
     """
     missing = [spec.name for spec in inputs if spec.name not in feeds]
     if missing:
         raise MeasureError(
-            f"a network has an input '{missing[0]}' that is not fed",
+            f"'{name}' has an input '{missing[0]}' that is not fed",
             remedy=f"feed it; fed now: {sorted(feeds)}",
         )
     return {spec.name: _in_width(feeds[spec.name], spec.dtype) for spec in inputs}

@@ -126,7 +126,7 @@ def _check(engines: Mapping[str, Sequence[Engine]], patience: Patience) -> None:
 
 def _runner(name: str, engine: Engine, feeds: Tensors) -> Runner:
     """One timed run of an engine on the feeds that it names, in milliseconds."""
-    own = own_feeds(engine.inputs, feeds)
+    own = own_feeds(engine.inputs, feeds, name)
 
     def run() -> float:
         took_ms = engine.time_once(own)

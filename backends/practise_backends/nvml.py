@@ -37,9 +37,9 @@ class GpuWatch:
         try:
             nvml.nvmlInit()
             weakref.finalize(self, nvml.nvmlShutdown)
-            self._device = nvml.nvmlDeviceGetHandleByUUID(uuid)
+            self._device = _device_of(nvml, uuid)
         except nvml.NVMLError as error:
-            raise DeviceUnavailable(f"NVML does not give {uuid}: {error}") from error
+            raise DeviceUnavailable(f"NVML finds no GPU: {error}") from error
         self._ranges = {key: Range() for key in _GPU_SENSORS}
         self._reasons = 0
 
@@ -86,7 +86,7 @@ class GpuWatch:
 def watch_gpu() -> GpuWatch | str:
     """The GPU that CUDA takes first, or why it cannot be watched.
 
-    NVML counts GPUs in the order of the bus and knows no CUDA_VISIBLE_DEVICES; so the driver is asked for the GPU.
+    NVML counts GPUs in the order of the bus and knows no CUDA_VISIBLE_DEVICES; so the driver is asked which it is.
     """
     try:
         return GpuWatch(importlib.import_module("pynvml"), first_gpu().uuid)
@@ -94,6 +94,24 @@ def watch_gpu() -> GpuWatch | str:
         return "not watched: nvidia-ml-py is not installed"
     except DeviceUnavailable as error:
         return error.message
+
+
+def _device_of(nvml: Any, uuid: str) -> Any:
+    """NVML's word for a GPU of the driver's; on a Jetson NVML writes the UUID without its prefix.
+
+    Raises: DeviceUnavailable.
+    """
+    devices = [nvml.nvmlDeviceGetHandleByIndex(at) for at in range(nvml.nvmlDeviceGetCount())]
+    if len(devices) == 1:
+        return devices[0]
+    for device in devices:
+        if _digits(_word(nvml.nvmlDeviceGetUUID(device))) == _digits(uuid):
+            return device
+    raise DeviceUnavailable(f"NVML lists {len(devices)} GPUs, and {uuid} is none of them")
+
+
+def _digits(uuid: str) -> str:
+    return uuid.rpartition("GPU-")[2].lower()
 
 
 def _throttles(bits: int) -> list[str]:

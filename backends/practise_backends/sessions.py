@@ -88,7 +88,7 @@ def opened(
             own, session = builds[name], len(loading.engines[name])
             engine = bench.backend.open(own[session % len(own)], bench.conditions)
             loading.engines[name].append(engine)
-            engine.run(own_feeds(engine.inputs, feeds))
+            engine.run(own_feeds(engine.inputs, feeds, name))
         warned = dict.fromkeys(note for each in builds.values() for one in each for note in one.notes)
         warned |= dict.fromkeys(_otherwise(builds))
         yield Opened(

@@ -120,6 +120,7 @@ def runs(files: dict[tuple[str, str, str], Path], backend: Backend) -> list[dict
                     "aa_ratio": asdict(found.aa_ratio),
                     "builds_differ_percent": found.session_percent,
                     "rounds": found.rounds,
+                    "cuda_package": found.device.facts["cuda_package"],
                     "engines": [
                         {
                             "p50_ms": None if one.p50_ms is None else asdict(one.p50_ms),
@@ -153,8 +154,6 @@ def main() -> None:
     found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"schema": 1, "devices": {}}
     entry = found["devices"].setdefault(f"{given.backend}, {device.name}", {"networks": {}})
     entry |= {"backend": given.backend, "targets": list(targets), "versions": device.versions, "facts": device.facts}
-    if not targets:
-        entry["cuda"] = given.cuda
     for name in given.networks:
         with TemporaryDirectory() as folder:
             files = written(name, Path(folder))

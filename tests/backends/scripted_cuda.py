@@ -16,7 +16,7 @@ import torch
 
 
 class Device:
-    """Memory by address, a log of what was asked, and the threads that have a context, as often as they pushed it."""
+    """Memory by address (events below 0), a log of what was asked, and the threads that have a context, as often as they pushed it."""
 
     def __init__(self) -> None:
         self.threads: Counter[int] = Counter()
@@ -95,8 +95,14 @@ def scripted_cuda_python(device: Device) -> dict[str, Any]:
     events: dict[int, float] = {}
 
     def made() -> tuple[int, int]:
-        events[len(events) + 1] = 0.0
-        return 0, len(events)
+        fresh = max(events, default=0) + 1
+        events[fresh] = 0.0
+        device.memory[-fresh] = np.zeros(0)
+        return 0, fresh
+
+    def destroyed(event: int) -> tuple[int]:
+        del events[event], device.memory[-event]
+        return (0,)
 
     def record(event: int, stream: int) -> tuple[int]:
         events[event] = device.tick()
@@ -123,6 +129,7 @@ def scripted_cuda_python(device: Device) -> dict[str, Any]:
         cudaMemcpyAsync=copied,
         cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice="in", cudaMemcpyDeviceToHost="out"),
         cudaEventCreate=made,
+        cudaEventDestroy=destroyed,
         cudaEventRecord=record,
         cudaEventSynchronize=noted("waited"),
         cudaEventElapsedTime=lambda first, last: (0, events[last] - events[first]),
@@ -171,8 +178,14 @@ def scripted_torch(device: Device) -> dict[str, Any]:
     @contextmanager
     def within(stream: Any) -> Iterator[None]:
         streams.append(stream)
-        yield
-        streams.pop()
+        try:
+            yield
+        finally:
+            streams.pop()
+
+    def replay() -> None:
+        assert streams, "a graph of no stream"
+        device.log.append("launched")
 
     @contextmanager
     def graph(recorded: Any, stream: Any) -> Iterator[None]:
@@ -186,7 +199,7 @@ def scripted_torch(device: Device) -> dict[str, Any]:
         Event=Event,
         stream=within,
         graph=graph,
-        CUDAGraph=lambda: SimpleNamespace(replay=lambda: device.log.append("launched")),
+        CUDAGraph=lambda: SimpleNamespace(replay=replay),
     )
     assert all(hasattr(torch.cuda, name) for name in vars(cuda))
     package = ModuleType("torch")

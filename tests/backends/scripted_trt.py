@@ -5,8 +5,10 @@ Every name here exists in the real packages (`test_trt_api`), so that what is on
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from types import SimpleNamespace
@@ -111,10 +113,12 @@ def scripted_provider(script: Script, *, package: str, by_itself: bool) -> Provi
 
 @dataclass
 class Buffer:
+    cuda: ScriptedCuda
     address: int
     freed: bool = False
 
     def free(self) -> None:
+        self.cuda.must_be_here()
         assert not self.freed, "freed twice"
         self.freed = True
 
@@ -125,6 +129,7 @@ class Event:
     at_ms: float = 0.0
 
     def record(self) -> None:
+        self.cuda.must_be_here()
         self.at_ms = self.cuda.now_ms()
 
     def since_ms(self, earlier: Any) -> float:
@@ -139,44 +144,60 @@ class ScriptedCuda:
     def __init__(self, script: Script, *, run_ms: float = 1.0, copy_ms: float = 0.25, has_graphs: bool = True) -> None:
         self._script, self._run_ms, self._copy_ms = script, run_ms, copy_ms
         self.has_graphs = has_graphs
+        self._within: Counter[int] = Counter()
         self.copies, self.recorded, self.launched = 0, 0, 0
         self.buffers: list[Buffer] = []
         self.memory: dict[int, Any] = {}
 
-    def here(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        self._within[threading.get_ident()] += 1
+        try:
+            yield
+        finally:
+            self._within[threading.get_ident()] -= 1
+
+    def must_be_here(self) -> None:
+        assert self._within[threading.get_ident()] > 0, "invalid device context"
 
     def now_ms(self) -> float:
         return (self._script.starts + self.launched) * self._run_ms + self.copies * self._copy_ms
 
     def allocate(self, size: int) -> Buffer:
-        self.buffers.append(Buffer(address=1000 * (len(self.buffers) + 1)))
+        self.must_be_here()
+        self.buffers.append(Buffer(cuda=self, address=1000 * (len(self.buffers) + 1)))
         return self.buffers[-1]
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        self.must_be_here()
         return np.zeros(shape, dtype)
 
     def copy_in(self, buffer: Buffer, array: Any) -> None:
+        self.must_be_here()
         self.copies += 1
         self.memory[buffer.address] = array.copy()
 
     def copy_out(self, array: Any, buffer: Buffer) -> None:
+        self.must_be_here()
         self.copies += 1
         array[...] = sum(float(each.sum()) for each in self.memory.values())
 
     def event(self) -> Event:
+        self.must_be_here()
         return Event(self)
 
     def synchronise(self) -> None:
-        pass
+        self.must_be_here()
 
     def record(self, work: Callable[[], None]) -> Any:
+        self.must_be_here()
         self.recorded += 1
         before = self._script.starts
         work()
         self._script.starts = before  # captured, not run
 
         def launch() -> None:
+            self.must_be_here()
             self.launched += 1
 
         return SimpleNamespace(launch=launch)

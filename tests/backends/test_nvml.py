@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +34,7 @@ class FakeNvml(ModuleType):
 
     def __init__(self, devices: int = 1) -> None:
         super().__init__("pynvml")
-        self.devices, self.reasons, self.sm_mhz, self.asked = devices, IDLE, 1410, ""
+        self.devices, self.reasons, self.sm_mhz, self.prefix = devices, IDLE, 1410, "GPU-"
         self.shut = 0
 
     def nvmlInit(self) -> None:
@@ -43,12 +44,17 @@ class FakeNvml(ModuleType):
     def nvmlShutdown(self) -> None:
         self.shut += 1
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
-        self.asked = uuid
-        return "gpu"
+    def nvmlDeviceGetCount(self) -> int:
+        return self.devices
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return f"gpu {index}"
+
+    def nvmlDeviceGetUUID(self, device: str) -> str:
+        return f"{self.prefix}{device[-1]}2AB"
 
     def nvmlDeviceGetName(self, device: str) -> bytes:
-        return b"Sample GPU"
+        return b"Sample GPU" if device == "gpu 0" else f"Sample {device}".encode()
 
     def nvmlSystemGetDriverVersion(self) -> str:
         return "570.1"
@@ -124,14 +130,23 @@ def test_passed_throttling_and_the_power_cap_stay_in_the_readings(
     assert watch.environment().gpu["held_back_by"] == "power brake, power cap"
 
 
-def test_the_gpu_that_cuda_takes_first_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = FakeNvml()
+@pytest.mark.parametrize("prefix", ["GPU-", ""])  # a Jetson's has none
+def test_the_gpu_that_cuda_takes_first_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    nvml = FakeNvml(devices=3)
+    nvml.prefix = prefix
     install(monkeypatch, nvml)
     watch = SystemWatch(root=tmp_path, gpu=True)
-    assert nvml.asked == FIRST.uuid
+    assert watch.environment().gpu["name"] == "Sample gpu 1"
     del watch
     gc.collect()
     assert nvml.shut == 1
+
+
+def test_of_several_gpus_none_is_taken_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeNvml(devices=3))
+    monkeypatch.setattr("practise_backends.nvml.first_gpu", lambda: replace(FIRST, uuid="GPU-92ab"))
+    said = SystemWatch(root=tmp_path, gpu=True).environment().gpu
+    assert said == {"gpu": "NVML lists 3 GPUs, and GPU-92ab is none of them"}
 
 
 def test_a_gpu_that_cannot_be_watched_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +156,7 @@ def test_a_gpu_that_cannot_be_watched_says_why(tmp_path: Path, monkeypatch: pyte
     }
     install(monkeypatch, FakeNvml(devices=0))
     watch = SystemWatch(root=tmp_path, gpu=True)
-    assert watch.environment().gpu == {"gpu": "NVML does not give GPU-12ab: Driver Not Loaded"}
+    assert watch.environment().gpu == {"gpu": "NVML finds no GPU: Driver Not Loaded"}
     assert watch.trouble() == ""
 
     def missing() -> Gpu:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 THERE_AND_BACK = """
-import ctypes, gc
+import ctypes
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from practise_backends.driver import first_gpu
@@ -32,7 +32,6 @@ from practise_backends.tensorrt.cuda import open_cuda
 def left():
     found = (ctypes.c_long * 6)()
     ctypes.CDLL("libcuda.so.1").standin_left(found)
-    gc.collect()
     return list(found)
 """
 
@@ -111,7 +110,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_on(driver: Path, script: str) -> str:
     """What a script prints; it must end well and have nothing to complain of."""
     paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    variables = {**os.environ, "LD_LIBRARY_PATH": str(driver), "PYTHONPATH": paths}
+    libraries = os.pathsep.join([str(driver), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
+    variables = {**os.environ, "LD_LIBRARY_PATH": libraries, "PYTHONPATH": paths}
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=variables, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout.strip()

@@ -93,9 +93,23 @@ def test_cuda_python_records_a_graph_and_gives_everything_back(device: Device, m
     graph = stream.record(lambda: device.log.append("work"))
     graph.launch()
     assert device.log[-6:] == ["begin", "work", "end", "instantiated", "destroyed the recording", "launched"]
-    del graph
+    event = stream.event()
+    assert len(device.memory) == 1
+    del graph, event
     stream.close()
-    assert device.log[-2:] == ["destroyed the graph", "destroyed"]
+    assert device.memory == {} and device.log[-2:] == ["destroyed the graph", "destroyed"]
+
+
+def test_cuda_python_ends_a_recording_whose_work_fails(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, module in scripted_cuda_python(device).items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def fail() -> None:
+        raise RuntimeError("no such kernel")
+
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        open_cuda("cuda-python").record(fail)
+    assert device.log[-3:] == ["begin", "end", "destroyed the recording"]
 
 
 def test_real_cuda_python_takes_the_arguments(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +139,9 @@ def test_real_cuda_python_takes_the_arguments(device: Device, monkeypatch: pytes
     with stream.here():
         first, last = stream.event(), stream.event()
         first.record()
-        stream.record(lambda: last.record()).launch()
+        stream.record(last.record).launch()
         assert last.since_ms(first) == pytest.approx(0.5)
+        del first, last
     stream.close()
     assert {name for name, found in vars(scripted).items() if name.startswith("cuda") and callable(found)} == set(
         called

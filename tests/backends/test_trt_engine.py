@@ -92,6 +92,17 @@ def test_graph_is_recorded_once_for_a_shape_and_launched_after() -> None:
     assert (cuda.recorded, cuda.launched) == (2, 3)
 
 
+def test_graph_that_could_not_be_recorded_is_not_left_out_the_next_time() -> None:
+    script = Script(accepts=False)
+    cuda = ScriptedCuda(script)
+    engine = opened(script, cuda, Conditions(clock="gpu_compute", cuda_graph=True))
+    with pytest.raises(MeasureError, match="refused to run"):
+        engine.run(images(1))
+    script.accepts = True
+    engine.run(images(1))
+    assert (cuda.recorded, cuda.launched) == (1, 1)
+
+
 @pytest.mark.parametrize(("graph", "strategy"), [(True, "whole"), (False, "none")])
 def test_runtime_that_captures_graphs_itself_is_told_whether_to(graph: bool, strategy: str) -> None:
     script = Script()

@@ -8,6 +8,6 @@ set -euo pipefail
 tests=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
-PYTHONPATH=$tests python -m standin "$place"
-PYTHONPATH=$tests/standin LD_LIBRARY_PATH=$place${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
+PYTHONPATH=$tests${PYTHONPATH:+:$PYTHONPATH} python -m standin "$place"
+PYTHONPATH=$tests/standin${PYTHONPATH:+:$PYTHONPATH} LD_LIBRARY_PATH=$place${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
     python -m pytest -m gpu "$tests/gpu" -p no:cacheprovider "$@"

@@ -1,5 +1,5 @@
 /* A CUDA driver and an NVML without a GPU: device memory lies on the host, streams do at once what they are given.
- * As in the real driver, a thread without a context is refused (CUDA_ERROR_INVALID_CONTEXT, 201).
+ * At least as strictly as by the real driver, a thread without a context is refused (CUDA_ERROR_INVALID_CONTEXT, 201).
  * Declarations follow cuda.h and nvml.h. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,11 +63,13 @@ int nvmlInit_v2(void) { return SUCCESS; }
 int nvmlInitWithFlags(unsigned flags) { return SUCCESS; }
 int nvmlShutdown(void) { return SUCCESS; }
 int nvmlSystemGetDriverVersion(char *text, unsigned size) { snprintf(text, size, "580.1"); return SUCCESS; }
-int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
-    *device = &the_context;
-    return strcmp(uuid, "GPU-07070707-0707-0707-0707-070707070707") == 0 ? SUCCESS : 6;
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return SUCCESS; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = index == 1 ? &the_context : 0; return SUCCESS; }
+int nvmlDeviceGetUUID(void *device, char *text, unsigned size) {
+    snprintf(text, size, device ? "GPU-07070707-0707-0707-0707-070707070707" : "GPU-00000000-0000-0000-0000-000000000000");
+    return SUCCESS;
 }
-int nvmlDeviceGetName(void *device, char *text, unsigned size) { snprintf(text, size, "Stand-in GPU"); return SUCCESS; }
+int nvmlDeviceGetName(void *device, char *text, unsigned size) { snprintf(text, size, device ? "Stand-in GPU" : "another"); return SUCCESS; }
 int nvmlDeviceGetClockInfo(void *device, int which, unsigned *mhz) { *mhz = CLOCK_MHZ + which; return SUCCESS; }
 int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *celsius) { *celsius = 41; return SUCCESS; }
 int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatts) { *milliwatts = MILLIWATTS; return SUCCESS; }

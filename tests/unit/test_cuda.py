@@ -1,7 +1,6 @@
 """Planning on a GPU gives what it gives on the CPU; everything stays where the lesson is."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils import backend_registration
 
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_swin
 from practise_deploy.model.blocks import droppable, find_blocks
@@ -89,6 +89,8 @@ def test_the_papers_adaptors_are_trained_on_the_gpu(gpu):
 
 def test_nothing_is_left_behind_on_the_way_to_another_device():
     """The tests that are marked `gpu`, in a process of their own, on a device beside the CPU."""
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip(f"torch {torch.__version__} cannot be given a device in Python")
     tests = Path(__file__).parents[1]
     words = ["-p", "standin.far", "-p", "no:cacheprovider", "-m", "gpu", "-q", tests / "unit"]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -98,4 +100,5 @@ def test_nothing_is_left_behind_on_the_way_to_another_device():
         capture_output=True, text=True, env={**variables, "PYTHONPATH": paths}, timeout=600,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-1000:]
-    assert re.search(r"\b8 passed", ended.stdout), ended.stdout[-500:]
+    last = ended.stdout.strip().splitlines()[-1]
+    assert "passed" in last and "skipped" not in last, last

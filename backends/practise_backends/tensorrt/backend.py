@@ -50,6 +50,7 @@ class TensorRtBackend:
 
     def __init__(self, options: TensorRtOptions | None = None) -> None:
         self.options = options or TensorRtOptions()
+        self._run_by = ""
         self.provider: Provider = import_provider(self.name)
         check_targets(self.provider, self.options.for_)
 
@@ -73,7 +74,7 @@ class TensorRtBackend:
         if self.options.for_:
             return _not_at_hand(self.options.for_, versions)
         device = device_of(self._gpu, versions)
-        ran = {"cuda_package": self._cuda.name} if "_cuda" in vars(self) else {}
+        ran = {"cuda_package": self._run_by} if self._run_by else {}
         return replace(device, facts={**device.facts, **ran})
 
     def compile(
@@ -131,6 +132,7 @@ class TensorRtBackend:
                 f"{cuda.name} has no CUDA graphs",
                 remedy="give --cuda torch or --cuda cuda-python, or leave --cuda-graph out",
             )
+        self._run_by = cuda.name
         return TensorRtEngine(self.provider, artifact, conditions, cuda)
 
     def _taken(self, file: Path, conditions: Conditions) -> EngineArtifact:

@@ -69,9 +69,13 @@ class CudaPythonStream:
         _done(self._runtime.cudaStreamBeginCapture(self._stream, mode))
         try:
             work()
-        finally:
-            graph = _done(self._runtime.cudaStreamEndCapture(self._stream))
-        return _CudaPythonGraph(self._runtime, graph, self._stream)
+        except BaseException:
+            _, graph = self._runtime.cudaStreamEndCapture(self._stream)
+            self._runtime.cudaGraphDestroy(graph)
+            raise
+        return _CudaPythonGraph(
+            self._runtime, _done(self._runtime.cudaStreamEndCapture(self._stream)), self._stream
+        )
 
     def close(self) -> None:
         """Give back the stream."""
@@ -117,6 +121,7 @@ class _CudaPythonEvent:
     def __init__(self, runtime: Any, stream: Any) -> None:
         self._runtime, self._stream = runtime, stream
         self._event = _done(runtime.cudaEventCreate())
+        weakref.finalize(self, runtime.cudaEventDestroy, self._event).atexit = False
 
     def record(self) -> None:
         _done(self._runtime.cudaEventRecord(self._event, self._stream))
@@ -129,8 +134,10 @@ class _CudaPythonEvent:
 class _CudaPythonGraph:
     def __init__(self, runtime: Any, graph: Any, stream: Any) -> None:
         self._runtime, self._stream = runtime, stream
-        self._ready = _done(runtime.cudaGraphInstantiate(graph, 0))
-        _done(runtime.cudaGraphDestroy(graph))
+        try:
+            self._ready = _done(runtime.cudaGraphInstantiate(graph, 0))
+        finally:
+            runtime.cudaGraphDestroy(graph)
         weakref.finalize(self, runtime.cudaGraphExecDestroy, self._ready).atexit = False
 
     def launch(self) -> None:

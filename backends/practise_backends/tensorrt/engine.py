@@ -56,11 +56,12 @@ class TensorRtEngine:
         with cuda.here():
             self._runtime = provider.module.Runtime(logger_of(provider))
             self._engine: Any = _deserialised(self._runtime, provider, artifact)
+            self.inputs, self.outputs = tensor_specs(self._engine, provider)
             self._context: Any = _context(self._engine, provider, conditions)
             self._events = [cuda.event() for _ in range(4)]
-        self.inputs, self.outputs = tensor_specs(self._engine, provider)
         self._bindings: Any = Bindings(self._context, cuda, self.inputs, self.outputs)
         self._graph: Graph | None = None
+        self._settled = False  # whether the kernels, and the graph, of these shapes are there
         self._fed: Tensors | None = None
         self._in_a_pair = 1
 
@@ -81,7 +82,7 @@ class TensorRtEngine:
         with self._cuda.here():
             if tensors is not self._fed:
                 self._feed(tensors)
-                self._settle()
+                self._fix_count()
                 self._fed = tensors
             if self._conditions.clock == "end_to_end":
                 return self._end_to_end()
@@ -101,10 +102,10 @@ class TensorRtEngine:
 
     def layers(self) -> tuple[FusedLayer, ...]:
         """The layers as the engine itself says; empty where it was built without details."""
-        inspector = self._loaded().create_engine_inspector()
-        return layers_of_inspector(
-            inspector.get_engine_information(self._provider.module.LayerInformationFormat.JSON)
-        )
+        with self._cuda.here():
+            inspector = self._loaded().create_engine_inspector()
+            told = inspector.get_engine_information(self._provider.module.LayerInformationFormat.JSON)
+        return layers_of_inspector(told)
 
     def close(self) -> None:
         """Free the engine and its memory on the device."""
@@ -119,16 +120,17 @@ class TensorRtEngine:
         """Bring the tensors to the device; a graph is recorded for the memory that they lie in."""
         self._loaded()
         self._fed = None
-        fresh = self._bindings.take(tensors)
+        self._settled = not self._bindings.take(tensors) and self._settled
         self._bindings.copy_in()
-        if fresh:
+        if not self._settled:
             self._graph = None
             self._direct()  # settles the kernels of these shapes, and must come before a graph
             self._cuda.synchronise()
             if self._conditions.cuda_graph and not self._provider.graphs_by_itself:
                 self._graph = self._cuda.record(self._direct)
+            self._settled = True
 
-    def _settle(self) -> None:
+    def _fix_count(self) -> None:
         """How often a short engine is enqueued between two events, fixed before it is timed."""
         found = [self._compute(1) for _ in range(_SETTLING_RUNS)]
         self._in_a_pair = min(_MOST_IN_A_PAIR, max(1, math.ceil(_PAIR_MS / max(min(found), 1e-6))))
