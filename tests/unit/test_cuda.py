@@ -92,7 +92,10 @@ def test_nothing_is_left_behind_on_the_way_to_another_device():
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip(f"torch {torch.__version__} cannot be given a device in Python")
     tests = Path(__file__).parents[1]
-    words = ["-p", "standin.far", "-p", "no:cacheprovider", "-m", "gpu", "-q", tests / "unit"]
+    marked = [
+        file for file in (tests / "unit").glob("test_*.py") if "@pytest.mark.gpu" in file.read_text(encoding="utf-8")
+    ]
+    words = ["-p", "standin.far", "-p", "no:cacheprovider", "-m", "gpu", "-q", *sorted(marked)]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     paths = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
     ended = subprocess.run(
