@@ -16,7 +16,7 @@ import torch
 
 
 class Device:
-    """Memory by address (events below 0), a log of what was asked, and the threads that have a context, as often as they pushed it."""
+    """Memory by address, a log of what was asked, and the threads that have a context, as often as they pushed it."""
 
     def __init__(self) -> None:
         self.threads: Counter[int] = Counter()
@@ -91,22 +91,32 @@ def scripted_pycuda(device: Device) -> dict[str, Any]:
     return {"pycuda": package, "pycuda.driver": driver}
 
 
-def scripted_cuda_python(device: Device) -> dict[str, Any]:
-    events: dict[int, float] = {}
+class RuntimeEvents:
+    """Events of cuda-python: numbers, which lie in the device's memory below 0."""
 
-    def made() -> tuple[int, int]:
-        fresh = max(events, default=0) + 1
-        events[fresh] = 0.0
-        device.memory[-fresh] = np.zeros(0)
+    def __init__(self, device: Device) -> None:
+        self._device, self._at = device, dict[int, float]()
+
+    def made(self) -> tuple[int, int]:
+        fresh = max(self._at, default=0) + 1
+        self._at[fresh] = 0.0
+        self._device.memory[-fresh] = np.zeros(0)
         return 0, fresh
 
-    def destroyed(event: int) -> tuple[int]:
-        del events[event], device.memory[-event]
+    def destroyed(self, event: int) -> tuple[int]:
+        del self._at[event], self._device.memory[-event]
         return (0,)
 
-    def record(event: int, stream: int) -> tuple[int]:
-        events[event] = device.tick()
+    def record(self, event: int, stream: int) -> tuple[int]:
+        self._at[event] = self._device.tick()
         return (0,)
+
+    def between(self, first: int, last: int) -> tuple[int, float]:
+        return 0, self._at[last] - self._at[first]
+
+
+def scripted_cuda_python(device: Device) -> dict[str, Any]:
+    events = RuntimeEvents(device)
 
     def copied(to: int, of: int, size: int, kind: str, stream: int) -> tuple[int]:
         device.log.append(kind)
@@ -128,11 +138,11 @@ def scripted_cuda_python(device: Device) -> dict[str, Any]:
         cudaFreeHost=lambda address: (0 if device.memory.pop(address, None) is not None else 1,),
         cudaMemcpyAsync=copied,
         cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice="in", cudaMemcpyDeviceToHost="out"),
-        cudaEventCreate=made,
-        cudaEventDestroy=destroyed,
-        cudaEventRecord=record,
+        cudaEventCreate=events.made,
+        cudaEventDestroy=events.destroyed,
+        cudaEventRecord=events.record,
         cudaEventSynchronize=noted("waited"),
-        cudaEventElapsedTime=lambda first, last: (0, events[last] - events[first]),
+        cudaEventElapsedTime=events.between,
         cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread"),
         cudaStreamBeginCapture=noted("begin"),
         cudaStreamEndCapture=noted("end", 8),
@@ -146,62 +156,70 @@ def scripted_cuda_python(device: Device) -> dict[str, Any]:
     return {"cuda.bindings": bindings, "cuda.bindings.runtime": runtime}
 
 
-def scripted_torch(device: Device) -> dict[str, Any]:
-    """torch's own tensors on the CPU; what is asked of `torch.cuda` exists there."""
-    streams: list[Any] = []
+class TorchEvent:
+    """An event of torch, on a device."""
 
-    def empty(size: int, dtype: Any, device: str = "cpu", pin_memory: bool = False) -> Any:
+    def __init__(self, device: Device) -> None:
+        self._device, self.at = device, 0.0
+
+    def record(self, stream: Any) -> None:
+        self.at = self._device.tick()
+
+    def synchronize(self) -> None:
+        self._device.log.append("waited")
+
+    def elapsed_time(self, later: TorchEvent) -> float:
+        return later.at - self.at
+
+
+class TorchStreams:
+    """What of torch depends on the stream that was entered."""
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._entered = device, list[Any]()
+
+    def empty(self, size: int, dtype: Any, device: str = "cpu", pin_memory: bool = False) -> torch.Tensor:
         found = torch.zeros(size, dtype=dtype)
         if device == "cuda":
-            assert streams, "memory of no stream"
-            taken(found)
+            assert self._entered, "memory of no stream"
+            address = found.data_ptr()
+            self._device.memory[address] = np.zeros(0)
+            weakref.finalize(found, self._device.memory.pop, address)
         return found
 
-    def taken(tensor: Any) -> None:
-        address = tensor.data_ptr()
-        device.memory[address] = np.zeros(0)
-        weakref.finalize(tensor, device.memory.pop, address)
-
-    class Event:
-        def __init__(self, enable_timing: bool = False) -> None:
-            assert enable_timing
-
-        def record(self, stream: Any) -> None:
-            self.at = device.tick()
-
-        def synchronize(self) -> None:
-            device.log.append("waited")
-
-        def elapsed_time(self, later: Any) -> float:
-            return float(later.at - self.at)
-
     @contextmanager
-    def within(stream: Any) -> Iterator[None]:
-        streams.append(stream)
+    def enter(self, stream: Any) -> Iterator[None]:
+        self._entered.append(stream)
         try:
             yield
         finally:
-            streams.pop()
-
-    def replay() -> None:
-        assert streams, "a graph of no stream"
-        device.log.append("launched")
+            self._entered.pop()
 
     @contextmanager
-    def graph(recorded: Any, stream: Any) -> Iterator[None]:
-        device.log.append("begin")
+    def graph(self, recorded: Any, stream: Any) -> Iterator[None]:
+        self._device.log.append("begin")
         yield
-        device.log.append("end")
+        self._device.log.append("end")
 
+    def replay(self) -> None:
+        assert self._entered, "a graph of no stream"
+        self._device.log.append("launched")
+
+
+def scripted_torch(device: Device) -> dict[str, Any]:
+    """torch's own tensors on the CPU; what is asked of `torch.cuda` exists there."""
+    streams = TorchStreams(device)
     cuda = SimpleNamespace(
         is_available=lambda: True,
         Stream=lambda: SimpleNamespace(cuda_stream=7, synchronize=lambda: device.log.append("synchronised")),
-        Event=Event,
-        stream=within,
-        graph=graph,
-        CUDAGraph=lambda: SimpleNamespace(replay=replay),
+        Event=lambda enable_timing: TorchEvent(device),
+        stream=streams.enter,
+        graph=streams.graph,
+        CUDAGraph=lambda: SimpleNamespace(replay=streams.replay),
     )
     assert all(hasattr(torch.cuda, name) for name in vars(cuda))
     package = ModuleType("torch")
-    package.__dict__.update(__version__="2.9", cuda=cuda, empty=empty, uint8=torch.uint8, from_numpy=torch.from_numpy)
+    package.__dict__.update(
+        __version__="2.9", cuda=cuda, empty=streams.empty, uint8=torch.uint8, from_numpy=torch.from_numpy
+    )
     return {"torch": package}

@@ -22,10 +22,11 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not all(map(shutil.which, ("gcc", "nm"))), reason="needs Linux, gcc and nm"
 )
 
-THERE_AND_BACK = """
+BEGINNING = """
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
+from backends.streams import in_another_thread, there_and_back
 from practise_backends.driver import first_gpu
 from practise_backends.tensorrt.cuda import open_cuda
 
@@ -36,37 +37,20 @@ def left():
 """
 
 STREAM = (
-    THERE_AND_BACK
+    BEGINNING
     + """
 assert first_gpu().name == "Stand-in GPU"
 cuda = open_cuda("pycuda")
 assert cuda.name.startswith("pycuda 20") and cuda.stream > 0
 
-def there_and_back():
-    with cuda.here():
-        array, back = (cuda.pinned((3, 5), np.dtype("float16")) for _ in range(2))
-        array[...], back[...] = np.arange(15).reshape(3, 5), 0
-        buffer = cuda.allocate(array.nbytes)
-        first, last = cuda.event(), cuda.event()
-        first.record()
-        cuda.copy_in(buffer, array)
-        cuda.copy_out(back, buffer)
-        last.record()
-        cuda.synchronise()
-        assert (array == back).all() and last.since_ms(first) > 0
-        assert left()[:3] == [1, 2, 2]
-        buffer.free()
-        del array, back, first, last
-
-there_and_back()
-with ThreadPoolExecutor(max_workers=1) as pool:
-    pool.submit(there_and_back).result()
+assert there_and_back(cuda) > 0
+assert in_another_thread(cuda) > 0
 print(left())
 """
 )
 
 ENGINE = (
-    THERE_AND_BACK
+    BEGINNING
     + """
 from backends.scripted_trt import Script, scripted_provider
 from practise_backends.tensorrt.engine import TensorRtEngine

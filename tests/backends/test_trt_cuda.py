@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 from backends.scripted_cuda import Device, scripted_cuda_python, scripted_pycuda, scripted_torch
+from backends.streams import in_another_thread, there_and_back
 from practise_backends.errors import BackendMissing, DeviceUnavailable
 from practise_backends.tensorrt.cuda import PACKAGES, Cuda, open_cuda
 
@@ -29,18 +28,6 @@ def stream(request: pytest.FixtureRequest, device: Device, monkeypatch: pytest.M
     return open_cuda(request.param)
 
 
-def there_and_back(stream: Cuda) -> None:
-    with stream.here():
-        array, back = (stream.pinned((3, 5), np.dtype("float16")) for _ in range(2))
-        array[...] = np.arange(15).reshape(3, 5)
-        buffer = stream.allocate(array.nbytes)
-        stream.copy_in(buffer, array)
-        stream.copy_out(back, buffer)
-        stream.synchronise()
-        np.testing.assert_array_equal(back, array)
-        buffer.free()
-
-
 def test_bytes_go_there_and_back_and_nothing_is_left(stream: Cuda, device: Device) -> None:
     there_and_back(stream)
     assert "synchronised" in device.log
@@ -48,8 +35,7 @@ def test_bytes_go_there_and_back_and_nothing_is_left(stream: Cuda, device: Devic
 
 
 def test_other_threads_can_use_the_stream(stream: Cuda, device: Device) -> None:
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pool.submit(there_and_back, stream).result()
+    in_another_thread(stream)
     assert device.memory == {}
     assert set(device.threads.values()) <= {0}  # pycuda ends a process whose threads end with a context
 

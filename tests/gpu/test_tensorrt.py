@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import onnx
 import pytest
 
 from backends.conftest import chain
+from backends.streams import in_another_thread, there_and_back
 from practise_backends.cli import main as practise_measure
 from practise_backends.driver import first_gpu
 from practise_backends.errors import BackendError, DeviceUnavailable
@@ -146,27 +146,8 @@ def test_timing_cache_is_kept(backend: TensorRtBackend, tmp_path: Path) -> None:
 
 def test_streams_copy_and_time(cuda: str) -> None:
     stream = open_cuda(cuda)
-
-    def there_and_back() -> None:
-        with stream.here():
-            array = stream.pinned((1000, 1000), np.dtype("float32"))
-            array[...] = np.random.default_rng(0).standard_normal(array.shape)
-            back = stream.pinned(array.shape, array.dtype)
-            buffer = stream.allocate(array.nbytes)
-            first, last = stream.event(), stream.event()
-            first.record()
-            stream.copy_in(buffer, array)
-            stream.copy_out(back, buffer)
-            last.record()
-            stream.synchronise()
-            np.testing.assert_array_equal(back, array)
-            assert last.since_ms(first) > 0
-            buffer.free()
-            del array, back, first, last
-
-    there_and_back()
-    with ThreadPoolExecutor(max_workers=1) as pool:  # as under LoadGen
-        pool.submit(there_and_back).result()
+    assert there_and_back(stream, side=1000) > 0
+    assert in_another_thread(stream) > 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

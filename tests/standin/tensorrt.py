@@ -34,10 +34,7 @@ _STEPS = 3
 
 
 class ILogger:
-    """To be inherited from."""
-
-    def log(self, severity: Any, text: str) -> None:
-        raise NotImplementedError
+    """To be inherited from, with a method `log`."""
 
 
 class IProgressMonitor:
@@ -90,7 +87,7 @@ class INetworkDefinition:
 
 
 class Builder:
-    def __init__(self, logger: ILogger) -> None:
+    def __init__(self, logger: Any) -> None:
         self._logger = logger
 
     def create_network(self, flags: int) -> INetworkDefinition:
@@ -121,7 +118,7 @@ class Builder:
 class OnnxParser:
     num_errors = 0
 
-    def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
+    def __init__(self, network: INetworkDefinition, logger: Any) -> None:
         self._network = network
 
     def parse(self, model: bytes) -> bool:
@@ -136,7 +133,7 @@ class OnnxParser:
 class Runtime:
     engines: type[ICudaEngine]
 
-    def __init__(self, logger: ILogger) -> None:
+    def __init__(self, logger: Any) -> None:
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
