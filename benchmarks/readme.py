@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from tables.accuracy import losses, promises
 from tables.builds import builds
 from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
@@ -18,6 +19,7 @@ from tables.tiny import ablation, tiny_sets
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
+    "docs/accuracy.md": {"losses": losses, "promises": promises},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
     "docs/networks.md": {"which_networks": which_networks},
     "docs/planning.md": {

@@ -20,6 +20,7 @@ from practise_backends.throughput import measure_throughput
 from practise_deploy.errors import InputError
 from practise_deploy.ground import MODEL, ORIGINAL_MODEL
 from practise_deploy.model.compute import exact, pick_device
+from practise_deploy.outcome import Compiled, Frontier, Gate, Release, Shipped, Throughputs, Verdict, Verification
 from practise_deploy.planning.choose import count_reaching
 from practise_deploy.planning.latency import measure_reductions
 from practise_deploy.planning.sets import neighbouring_sets
@@ -32,7 +33,6 @@ from practise_deploy.shipping.gate import Demands, judge_gate
 from practise_deploy.shipping.verdict import judge
 from practise_deploy.shipping.verify import Form, Forms, engine_form, torch_form, verify
 from practise_deploy.store import Key, arrays_digest
-from practise_deploy.terms import Compiled, Frontier, Gate, Release, Shipped, Throughputs, Verdict, Verification
 
 QUICK = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, sessions=1)
 _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
@@ -54,10 +54,10 @@ class Build(Pruning):
             )
         pick_device(self.settings.compute)
         assert self.candidates and self.images and (self.backend if device else self.here or self.latency)
-        if self.settings.max_drop is not None and not self.images.facts.labelled:
+        if isinstance(self.settings.max_drop, float) and not self.classifies:
             raise InputError(
-                "--max-drop cannot be judged: the held-out images carry no labels",
-                remedy="give labelled images with --eval, or leave the demand out",
+                f"--max-drop {self.settings.max_drop:g} cannot be judged: {self.settings.network} is no classifier, so no accuracy is known",
+                remedy="leave the demand out, and judge the network by your own measure",
             )
         if self.settings.latency_table is not None:
             assert self.latency
@@ -204,7 +204,12 @@ class Build(Pruning):
     def gate(self) -> Gate | None:
         """The demands on the release; None where there are none."""
         asked = self.settings
-        demands = Demands(min_speedup=asked.min_speedup, max_drop=asked.max_drop, precision=asked.precision)
+        demands = Demands(
+            min_speedup=asked.min_speedup,
+            max_drop=asked.most_points_lost,
+            by_default=asked.max_drop is None,
+            precision=asked.precision,
+        )
         return judge_gate(demands, self.plan, self.bench, self.verification, self.frontier)
 
     @property

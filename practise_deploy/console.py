@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from practise_backends.table_diff import TableDiff
 from practise_backends.terms import Comparison, LatencyTable, Progress, Scenario, Throughput
+from practise_deploy.outcome import Release, Shipped, Verification
 from practise_deploy.progress import Bar, Lines, Silent, clean, rich_bars, rich_console
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.demands import demands
@@ -30,16 +31,7 @@ from practise_deploy.report.table_diff import diff_facts, diff_table
 from practise_deploy.report.tables import Table
 from practise_deploy.report.words import confidence, count, duration, listed, plural, size
 from practise_deploy.shipping.kit import WrittenKit
-from practise_deploy.terms import (
-    Block,
-    NetworkFacts,
-    Plan,
-    Recoverability,
-    Release,
-    Shipped,
-    Student,
-    Verification,
-)
+from practise_deploy.terms import Block, NetworkFacts, Plan, Recoverability, Student
 
 if TYPE_CHECKING:
     import rich.console
@@ -134,6 +126,7 @@ class Console:
         elif plan.attempts:
             self._table(tables.attempts(plan))
         self._facts("Plan", plan_facts(plan))
+        self._remarks(plan.notes)
 
     def show_student(self, student: Student, title: str) -> None:
         """How the pruned network recovered."""
@@ -183,7 +176,7 @@ class Console:
                 *compiled_facts(release.compiled),
                 ("Files", str(folder)),
                 ("Verdict", release.verdict.sentence),
-                ("Promise", "kept" if release.verdict.kept else "broken"),
+                ("Promise", release.verdict.answer.value),
             ),
         )
         self._remarks(release.verdict.reasons)

@@ -11,12 +11,13 @@ import torch
 from torch import fx
 
 from practise_backends.terms import Progress
+from practise_deploy.model.course import Course
 from practise_deploy.model.draws import other_views
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import Pair, pair_of
-from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.schedule import SLOWER, Schedule
 from practise_deploy.model.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.model.values import named, order_of
 from practise_deploy.settings import Settings
@@ -34,6 +35,7 @@ TINY = Schedule(
     scaled=True,
     average=0.99,
     keep_start=True,
+    retreat=1.25,
 )
 """The default; benchmarks/reproduce/ablation.py changes one part of it at a time, docs/tiny-sets.md has the table."""
 
@@ -103,7 +105,7 @@ def finetune(
         course.history.append((0, kept))
     return Student(
         dropped=start.dropped,
-        method=_described(schedule, pair, course.best_step),
+        method=_described(schedule, pair, course),
         mse_before=course.history[0][1],
         mse=kept,
         steps=course.step,
@@ -128,7 +130,7 @@ def _reaching(student: fx.GraphModule, feature: str) -> list[torch.nn.Parameter]
     return list({id(parameter): parameter for parameter in (*of_modules, *by_themselves)}.values())
 
 
-def _described(schedule: Schedule, pair: Pair, best_step: int) -> str:
+def _described(schedule: Schedule, pair: Pair, course: Course) -> str:
     norms = {
         "trained": "trained",
         "frozen": "frozen statistics",
@@ -136,7 +138,7 @@ def _described(schedule: Schedule, pair: Pair, best_step: int) -> str:
     }
     parts = [
         f"feature mimicking, {schedule.steps} steps of {schedule.batch_size}",
-        f"{'SGD' if schedule.optimiser == 'sgd' else 'AdamW'}, rate {schedule.learning_rate:g}",
+        f"{'SGD' if schedule.optimiser == 'sgd' else 'AdamW'}, rate {schedule.learning_rate / SLOWER**course.retreats:g}",
         f"BatchNorm {norms[schedule.norms]}",
         f"{100 * schedule.mix:.0f}% of batches mixed" if schedule.mix else "",
         f"KL of the classes x{schedule.logits:g}" if schedule.logits else "",
@@ -144,6 +146,6 @@ def _described(schedule: Schedule, pair: Pair, best_step: int) -> str:
         f"moving average of the weights ({schedule.average:g})" if schedule.average else "",
         f"pulled to the teacher ({schedule.pull:g})" if schedule.pull else "",
         f"{str(schedule.dtype).removeprefix('torch.')} on {pair.device.type}",
-        f"weights of step {best_step} kept (least error on images kept aside)" if schedule.keep_best else "",
+        f"weights of step {course.best_step} kept (least error on images kept aside)" if schedule.keep_best else "",
     ]
     return ", ".join(part for part in parts if part)

@@ -22,11 +22,12 @@ from practise_deploy.model.images import FitImages, TinySet, image_size_of, load
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.networks import Network, load_network
 from practise_deploy.model.onnx_graph import only_logits, with_cuts
+from practise_deploy.outcome import Shipped
 from practise_deploy.settings import Settings
 from practise_deploy.shipping.export import export_onnx
 from practise_deploy.shipping.precision import in_precision
 from practise_deploy.store import Key, Run, digest
-from practise_deploy.terms import Block, Shipped
+from practise_deploy.terms import Block
 
 Screen = Callable[[str], AbstractContextManager[Progress]]
 MODEL = "model.onnx"
@@ -70,6 +71,11 @@ class Ground:
     def candidates(self) -> tuple[Block, ...]:
         """The blocks that can go; NoDroppableBlock is raised where there is none."""
         return droppable(self.blocks)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the network scores two classes or more, so that there is an accuracy to lose."""
+        return (self.network.facts.output_classes or 0) > 1
 
     @cached_property
     def images(self) -> TinySet:

@@ -17,15 +17,16 @@ from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import exits_in, pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.planning.choose import choose_blocks, out_of_reach
-from practise_deploy.planning.interactions import Floats
+from practise_deploy.planning.choose import Measure, choose_blocks, out_of_reach
 from practise_deploy.planning.latency import measure_block_latency, measure_reduction
 from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.scoring import measure_by_adaptors
-from practise_deploy.planning.sequence import errors_without, in_another_basis, recover
-from practise_deploy.planning.sets import choose_set
-from practise_deploy.store import arrays_digest, digest, to_json
-from practise_deploy.terms import Block, Plan, Recoverabilities, Student
+from practise_deploy.planning.sequence import in_another_basis, recover, verified_without
+from practise_deploy.planning.sets import Verified, choose_set
+from practise_deploy.planning.whole_recovery import rescored
+from practise_deploy.planning.within_drop import costs_too_much, find_within, reduced_plan
+from practise_deploy.store import Key, arrays_digest, digest, to_json
+from practise_deploy.terms import Block, Plan, Prospect, Recoverabilities, Student, WithinDrop
 
 
 class Pruning(Kitting):
@@ -86,7 +87,7 @@ class Pruning(Kitting):
                 exact(seed),
             ):
                 if steps is None:
-                    return measure_recoverability(lesson, candidates, progress)
+                    return rescored(lesson, candidates, measure_recoverability(lesson, candidates, progress), progress)
                 schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self.dtype)
                 return measure_by_adaptors(lesson, candidates, schedule, progress)
 
@@ -96,36 +97,80 @@ class Pruning(Kitting):
 
     @cached_property
     def plan(self) -> Plan:
-        """Which blocks go; the chosen network was measured."""
+        """Which blocks go; the chosen network was measured. With --best-within-drop a smaller set than asked may."""
+        plan, within = self.asked_plan, self.within_drop
+        if within is not None and within.best is not None and self.settings.best_within_drop:
+            key = {**self._planning_key, "within": digest(to_json(within)), "asked": digest(to_json(plan))}
+            reduced = self.run.step(
+                "plan-within-drop",
+                Plan,
+                key,
+                lambda: reduced_plan(plan, within, self.latency, self.recoverability, self._measure),
+            )
+            self.run.write("plan.json", to_json(reduced))
+            return reduced
+        return plan
+
+    @cached_property
+    def within_drop(self) -> WithinDrop | None:
+        """What can be had within --max-drop, where the set that meets the target cannot be recovered so far."""
+        plan, demand, finetuned = self.asked_plan, self.settings.most_points_lost, self.settings.iterations != 0
+        if demand is None or self.is_paper or not (plan.reached and plan.dropped):
+            return None
+        key = {**self.learning_key, "plan": digest(to_json(plan)), "demand": demand, "finetuned": finetuned}
+        return self.run.step(
+            "within-drop",
+            Prospect,
+            key,
+            lambda: Prospect(
+                of=find_within(self.latency, self.recoverability, plan, self._verify, demand, finetuned=finetuned)
+            ),
+        ).of
+
+    @cached_property
+    def asked_plan(self) -> Plan:
+        """The set of least error that meets the target."""
         budget, losses = self.settings.budget, self.recoverability
-        key = {
-            **self.device_key,
-            **self.measuring_key,
-            **self.learning_key,
-            "sessions": self.settings.sessions,
-            "budget": digest(budget.reduce_percent, budget.target_ms, budget.drop),
-            "latency table": digest(to_json(self.latency)),
-            "recoverability": digest(to_json(losses), arrays_digest(losses.interactions)),
-        }
-
-        def measure(names: tuple[str, ...]) -> Interval:
-            with self.screen(f"Measuring the network without {', '.join(names)}") as progress:
-                return measure_reduction(self.cuttable, self.named(names), self.stand, progress)
-
-        def verify(names: tuple[str, ...]) -> Floats:
-            with self.screen(f"Refitting without {', '.join(names)}") as progress, exact(self.settings.seed):
-                return errors_without(self.lesson, self.named(names), progress)
+        key = {**self._planning_key, "budget": digest(budget.reduce_percent, budget.target_ms, budget.drop)}
 
         def compute() -> Plan:
-            measured = measure if self._wanted.is_at_hand(self.latency) else None
             if self.is_paper:
-                return choose_blocks(self.latency, losses.of, budget, measured)
-            return choose_set(self.latency, losses, budget, measured, verify)
+                return choose_blocks(self.latency, losses.of, budget, self._measure)
+            return choose_set(self.latency, losses, budget, self._measure, self._verify)
 
         plan = self.run.step("plan", Plan, key, compute)
         self.run.write("latency.json", to_json(self.latency))
         self.run.write("plan.json", to_json(plan))
         return plan
+
+    @property
+    def _planning_key(self) -> Key:
+        """What a choice of blocks depends on besides the budget."""
+        losses = self.recoverability
+        return {
+            **self.device_key,
+            **self.measuring_key,
+            **self.learning_key,
+            "labels": self.images.fit.labels_digest(),
+            "sessions": self.settings.sessions,
+            "latency table": digest(to_json(self.latency)),
+            "recoverability": digest(to_json(losses), arrays_digest(losses.interactions)),
+        }
+
+    @property
+    def _measure(self) -> Measure | None:
+        """Measures what a set saves; None where the device of the table is not at hand."""
+
+        def measure(names: tuple[str, ...]) -> Interval:
+            with self.screen(f"Measuring the network without {', '.join(names)}") as progress:
+                return measure_reduction(self.cuttable, self.named(names), self.stand, progress)
+
+        return measure if self._wanted.is_at_hand(self.latency) else None
+
+    def _verify(self, names: tuple[str, ...]) -> Verified:
+        """A set after its recovery in closed form, on images that the fit did not see."""
+        with self.screen(f"Refitting without {', '.join(names)}") as progress, exact(self.settings.seed):
+            return verified_without(self.lesson, self.named(names), progress)
 
     @cached_property
     def recovered(self) -> Student:
@@ -164,9 +209,11 @@ class Pruning(Kitting):
     def reached_plan(self) -> Plan:
         """The plan, where it meets the target.
 
-        Raises: InputError where it does not.
+        Raises: TargetOutOfReach where it does not, or costs more accuracy than is allowed.
         """
-        plan = self.plan
+        plan, within = self.plan, self.within_drop
+        if within is not None and plan.within_drop is None:
+            raise costs_too_much(within, by_default=self.settings.max_drop is None)
         if plan.reached and plan.dropped:
             return plan
         error = out_of_reach(plan)

@@ -13,12 +13,13 @@ from zipfile import BadZipFile
 
 from pydantic import TypeAdapter, ValidationError
 
-from practise_backends.terms import SCHEMA, Arrays, Device
+from practise_backends.terms import Arrays, Device
 from practise_deploy.errors import InputError
+from practise_deploy.outcome import Release
 from practise_deploy.report.page import render_html, render_markdown
 from practise_deploy.settings import Settings
 from practise_deploy.store import Run, file_digest, read_arrays, to_json, write_arrays
-from practise_deploy.terms import Release
+from practise_deploy.terms import SCHEMA
 
 _AGAIN = "build again with --out on the same folder"
 _LIBRARIES = ("practise-deploy", "practise-backends", "torch", "torchvision", "onnx", "onnxruntime", "numpy")

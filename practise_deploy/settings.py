@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import keyword
+import math
 import os
 import re
 import shlex
@@ -26,6 +27,8 @@ else:
     import tomli as tomllib
 
 EMBEDDED = "digits"
+MAX_DROP = 2.0
+"""Points of top-1 that a build may lose where nobody says otherwise."""
 
 
 def cores() -> int:
@@ -104,8 +107,12 @@ class Settings(BaseModel):
     min_speedup: float | None = Field(
         None, gt=0, description="gate: at least this speed-up at the bad end of its interval"
     )
-    max_drop: float | None = Field(
-        None, ge=0, description="gate: at most this loss of accuracy, in points, at the bad end of its interval"
+    max_drop: float | Literal["none"] | None = Field(
+        None,
+        description="gate: at most this loss of accuracy, in points of top-1 (default: 2; none waives it); without labels it is estimated",
+    )
+    best_within_drop: bool = Field(
+        False, description="where the target costs more accuracy than --max-drop, save as much latency as it allows"
     )
     frontier: bool = Field(True, description="recover and judge neighbouring sets of blocks too, for the report")
 
@@ -183,6 +190,19 @@ class Settings(BaseModel):
             raise ValueError("must be above 0% and below 100%")
         return value
 
+    @field_validator("max_drop", mode="before")
+    @classmethod
+    def _points(cls, value: Any) -> Any:
+        if value is None or value == "none":
+            return value
+        try:
+            points = float(value)
+        except (TypeError, ValueError):
+            points = math.nan
+        if not 0 <= points <= 100:
+            raise ValueError("must be points from 0 to 100, or none")
+        return points
+
     @field_validator("mean", "std", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
@@ -193,6 +213,12 @@ class Settings(BaseModel):
         targets = [name for name in TARGETS if getattr(self, name) is not None]
         if len(targets) > 1:
             raise ValueError(f"give one target, not {' and '.join(map(flag_of, targets))}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_demand_to_stay_within(self) -> Settings:
+        if self.best_within_drop and self.max_drop == "none":
+            raise ValueError("--best-within-drop needs a demand to stay within; give --max-drop as points")
         return self
 
     @property
@@ -208,6 +234,13 @@ class Settings(BaseModel):
         needed = 100 * (1 - 1 / self.min_speedup) if self.min_speedup and self.min_speedup > 1 else 20.0
         asked = needed if self.asks_for_nothing_else else self.reduce
         return Budget(reduce_percent=asked, target_ms=self.target_ms, drop=self.drop)
+
+    @property
+    def most_points_lost(self) -> float | None:
+        """The loss of accuracy that is allowed, in points; None where the demand was waived."""
+        if self.max_drop == "none":
+            return None
+        return MAX_DROP if self.max_drop is None else self.max_drop
 
     @property
     def throughput_points(self) -> tuple[list[int], list[int]]:

@@ -20,8 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from practise_backends.documents import array_fields, npz_of, plain, to_json
 from practise_backends.files import write_file
-from practise_backends.terms import SCHEMA, Arrays
+from practise_backends.terms import Arrays
 from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.terms import SCHEMA
 
 __all__ = [
     "UNREADABLE",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from practise_backends.terms import SCHEMA, Arrays, Comparison, Interval, LatencyTable, Throughput
+from practise_backends.terms import Arrays, Interval
+
+SCHEMA = 3
+"""Of the records of this half; latency tables and comparisons have that of the device half."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +116,26 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What a network lost against the original on images that took no part in its fit, in points of top-1.
+
+    estimated: without labels, from the original's own probabilities. agreement_percent: images with the original's answer.
+    """
+
+    points: Interval
+    estimated: bool
+    agreement_percent: Interval
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Considered:
     """A set of blocks that the search found, its figures, and why it was not taken (empty for the one that was).
 
     predicted_error: from single losses and how they act together, in mean errors of a single block; good for
     comparing sets, not for its size. verified_error: the features' error over their variance, on fit images kept
-    aside, after a refit with one ridge; None where it was not verified. measured_percent: None where it was not
-    measured.
+    aside, after a refit with one ridge; None where it was not verified. loss: of the same networks on the same images, before
+    any finetuning. measured_percent: None where it was not measured.
     """
 
     dropped: tuple[str, ...]
@@ -128,6 +144,31 @@ class Considered:
     predicted_percent: Interval
     measured_percent: Interval | None
     reason: str
+    loss: Loss | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithinDrop:
+    """What can be had within the demand on accuracy, where the target cannot.
+
+    demand_points: the loss that is allowed. asked: the set that meets the target. sets: those that save less, with the
+    losses that recovery in closed form leaves; the most saving first. best: of these the first that finetuning is
+    expected to bring within the demand; None where there is none.
+    """
+
+    schema: int = SCHEMA
+    demand_points: float
+    asked: Considered
+    sets: tuple[Considered, ...]
+    best: Considered | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """Whether the plan's set can be recovered within the demand on accuracy: None where nothing speaks against it."""
+
+    schema: int = SCHEMA
+    of: WithinDrop | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +178,8 @@ class Plan:
     device: the name of the device that the latency table was measured on. measured_percent: None where that
     device is not at hand, so that the prediction stands alone. chosen_share, set_share: in what share of the
     resamples of images and savings every candidate goes, and exactly this set; empty and None for recipe paper,
-    which ranks blocks and considers no sets.
+    which ranks blocks and considers no sets. within_drop: why a smaller set than asked goes; None where it does not. notes:
+    what else decided, as sentences.
     """
 
     schema: int = SCHEMA
@@ -156,6 +198,13 @@ class Plan:
     chosen_share: dict[str, float] = field(default_factory=dict)
     set_share: float | None = None
     considered: tuple[Considered, ...] = ()
+    within_drop: WithinDrop | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> Considered | None:
+        """The set that goes, with its verified error and loss; None where sets were not searched for."""
+        return next((one for one in self.considered if one.dropped == self.dropped), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,172 +250,6 @@ class Student:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
-    """Correct answers with their Wilson interval, in percent."""
-
-    percent: Interval
-    correct: int
-    images: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """Two forms of the network compared on the same held-out images.
-
-    max_abs, rms: of the outputs' difference; relative_rms: over the rms of the first outputs. cosine: the lowest over images.
-    agreement_percent: images with the same top-1 class.
-    """
-
-    before: str
-    after: str
-    max_abs: float
-    rms: float
-    relative_rms: float
-    cosine: float
-    agreement_percent: Interval
-    images: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Converted:
-    """The original in the precision of the deployment against itself in float: what the precision alone costs."""
-
-    link: Link
-    accuracy: Accuracy | None
-    drop_points: Interval | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """teacher -> student -> ONNX -> engine on held-out images, then teacher -> engine directly.
-
-    The chain ends with ONNX where the engine cannot run here. faithful: the links behind the student hold.
-    original: None in float32, where there is nothing to convert.
-    """
-
-    schema: int = SCHEMA
-    links: tuple[Link, ...]
-    accuracy: dict[str, Accuracy]
-    drop_points: Interval | None
-    images: int
-    faithful: bool
-    problems: tuple[str, ...]
-    original: Converted | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shipped:
-    """A file that was exported, with its hash."""
-
-    schema: int = SCHEMA
-    path: str
-    sha256: str
-    bytes: int
-    opset: int
-    nodes: int
-    dynamic_batch: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
-    """What the device runs, and in which precision it computes, as read from the file itself.
-
-    precision_share: share of the arithmetic layers found in `precision`, None where the format does not tell;
-    others: those in another, and in which. layers: of a fused engine. targets: the kinds of GPU that it was built ahead
-    for, none for the device at hand. provider: package and version that built an engine. beside: files that belong to
-    it -> their sha256.
-    """
-
-    schema: int = SCHEMA
-    path: str
-    sha256: str
-    bytes: int
-    format: str
-    precision: str
-    precision_share: float | None
-    others: dict[str, str]
-    layers: int | None
-    targets: tuple[str, ...]
-    provider: str
-    beside: dict[str, str]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Throughputs:
-    """Images a second of both models at every batch and number of threads that was measured."""
-
-    schema: int = SCHEMA
-    of: tuple[Throughput, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrontierPoint:
-    """A set of blocks dropped, what the device saved without them, and what the network still knew.
-
-    recovery: how it was recovered ("none", "closed form" or "finetuned"). reduction_percent: measured.
-    accuracy: top-1 on labelled held-out images, None without labels; agreement_percent: images with the
-    original's top-1 class. drop_points: accuracy lost against the original, paired by image.
-    chosen: this is the plan's set.
-    """
-
-    dropped: tuple[str, ...]
-    recovery: str
-    reduction_percent: Interval
-    accuracy: Accuracy | None
-    agreement_percent: Interval
-    drop_points: Interval | None
-    chosen: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frontier:
-    """Latency against accuracy of the plan's set and its neighbours. images: held-out images that were looked at."""
-
-    schema: int = SCHEMA
-    points: tuple[FrontierPoint, ...]
-    fit_images: int
-    images: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Constraint:
-    """One demand of the gate, judged at the bad end of what was found.
-
-    name: min_speedup or max_drop. asked: in the unit of the name (a ratio; points). found: None where it is unknown, which fails.
-    """
-
-    name: str
-    asked: float
-    found: Interval | None
-    passed: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """All demands, and the nearest set of blocks that passes them where the release does not.
-
-    nearest: None where the release passes, or where no set that was looked at does; advice says which, and what to run.
-    """
-
-    constraints: tuple[Constraint, ...]
-    passed: bool
-    nearest: FrontierPoint | None
-    advice: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Did the release keep its promise? Judged at the bad end of the intervals."""
-
-    kept: bool
-    exit_code: int
-    sentence: str
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkFacts:
     """Which network, and how its input is made."""
 
@@ -391,39 +274,3 @@ class DataFacts:
     source: str
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """Everything that a build found out. speedup: the original's latency over the release's.
-
-    bench, speedup: None where the engine was built ahead for a device that is not at hand.
-    gate: None where no --min-speedup or --max-drop was asked.
-    """
-
-    schema: int = SCHEMA
-    network: NetworkFacts
-    images: DataFacts
-    recipe: str
-    blocks: tuple[Block, ...]
-    latency: LatencyTable
-    recoverability: tuple[Recoverability, ...]
-    plan: Plan
-    recovered: Student
-    finetuned: Student
-    shipped: Shipped
-    compiled: Compiled
-    verification: Verification
-    bench: Comparison | None
-    throughput: tuple[Throughput, ...]
-    frontier: Frontier
-    gate: Gate | None
-    speedup: Interval | None
-    verdict: Verdict
-    seconds: dict[str, float]
-    command: str
-
-    @property
-    def measured_on(self) -> Comparison | LatencyTable:
-        """The last measurement: the bench, or the latency table where there is none."""
-        return self.latency if self.bench is None else self.bench

@@ -1,7 +1,8 @@
 """The latency table: what a device saves without each residual block of a network.
 
 One measurement holds what `table_design` says, in the same paired rounds. A class whose twin disagrees is split: each of its
-blocks is measured by itself in a second measurement.
+blocks is measured by itself in a second measurement. Blocks whose saving the noise hides are measured again, for longer and
+in more sessions, with nothing else beside them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ from practise_backends.terms import (
 )
 
 _NOTHING = 1e-12  # squares of shares: where the sets save less than a millionth, nothing can add up
+
+MOST_AGAIN, SESSIONS_AGAIN = 2, 4
+"""How often blocks that the noise hides are measured again at most, and how often each network is opened then."""
 
 _TWIN_CONFIDENCE = 0.99  # there are several checks in a table, and a class is not to be split by chance
 
@@ -63,10 +67,13 @@ def measure_table(
     single = levels if alone is None else levels_of(alone, bench.patience.confidence)
     samples = _samples(found.timings) | ({} if alone is None else _samples(alone, "split_"))
     scale = _Scale.of(found.timings, levels)
-    savings = tuple(
+    first = tuple(
         _own(cut, single, scale) if cut.block in split else _pooled(cut, cuts, design, levels, scale)
         for cut in cuts
     )
+    again = _measured_again(first, scale, without, bench, progress)
+    savings = again.savings
+    samples |= again.samples
     return LatencyTable(
         network=network,
         backend=bench.backend.name,
@@ -91,7 +98,7 @@ def measure_table(
         warmup_s=found.timings.warmup_s,
         stopped_because=found.timings.stopped_because,
         environment=found.timings.environment,
-        notes=(*found.notes, *found.timings.notes, *_split_note(twins, alone)),
+        notes=(*found.notes, *found.timings.notes, *_split_note(twins, alone), *again.notes),
         samples_sha256=samples_digest(samples),
         samples=samples,
     )
@@ -196,6 +203,76 @@ def _pooled(cut: Cut, cuts: Sequence[Cut], design: Design, levels: Levels, scale
     measured = [design.firsts[key], *([design.twins[key]] if key in design.twins else [])]
     twins = tuple(one.block for one in cuts if one.latency_class == key and one != cut)
     return _saving(cut, _reduction_percent(levels, measured), twins, scale, measured=cut.block in measured)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Again:
+    """All savings after those that noise hid were measured again, and what is told of it."""
+
+    savings: tuple[Saving, ...]
+    samples: Arrays
+    notes: tuple[str, ...]
+
+
+def _measured_again(
+    savings: tuple[Saving, ...], scale: _Scale, without: Without, bench: Bench, progress: Progress | None
+) -> _Again:
+    """Blocks whose saving may be there but cannot be told from none, in measurements of their own, each twice as long."""
+    samples: Arrays = {}
+    notes: list[str] = []
+    for number in range(1, MOST_AGAIN + 1):
+        hidden = [one for one in savings if _is_hidden(one, scale)]
+        if not hidden:
+            break
+        of_class = {
+            _class_of(one): one.block for one in reversed(hidden) if one.measured or not one.pooled_with
+        }
+        variants = [Variant(dropped=(), sessions=SESSIONS_AGAIN)]
+        variants += [Variant(dropped=(block,), sessions=SESSIONS_AGAIN) for block in of_class.values()]
+        patience = bench.patience
+        longer = replace(
+            patience,
+            budget_s=patience.budget_s * 2**number,
+            enough_percent=patience.enough_percent / 2**number,
+        )
+        timings = _measured(variants, without, replace(bench, patience=longer), progress).timings
+        levels = levels_of(timings, patience.confidence)
+        own = _Scale.of(timings, levels)
+        fresh = {key: _reduction_percent(levels, block) for key, block in of_class.items()}
+        savings = tuple(
+            _again(one, fresh[_class_of(one)], own)
+            if _is_hidden(one, scale) and _class_of(one) in fresh
+            else one
+            for one in savings
+        )
+        samples |= _samples(timings, f"again{number}_")
+        told = ", ".join(f"{one.block}" for one in hidden)
+        notes.append(
+            f"the noise hid the saving of {told}: measured again for {timings.warmup_s + longer.budget_s:.0f} s at most; "
+            f"{len(timings.rounds_ms)} rounds; {timings.stopped_because}"
+        )
+        scale = own
+    return _Again(savings=savings, samples=samples, notes=tuple(notes))
+
+
+def _is_hidden(one: Saving, scale: _Scale) -> bool:
+    """Whether there may be a saving that the noise hides."""
+    return (
+        not one.distinguishable
+        and one.saving_ms.high > scale.resolution_ms > 0
+        and one.saving_ms.estimate > 0
+    )
+
+
+def _class_of(one: Saving) -> tuple[str, ...]:
+    """What shares a measurement: a class that was not split."""
+    return tuple(sorted((one.block, *one.pooled_with)))
+
+
+def _again(one: Saving, reduction: Interval, scale: _Scale) -> Saving:
+    """The same with the saving that was measured again."""
+    cut = Cut(block=one.block, latency_class=one.latency_class)
+    return _saving(cut, reduction, one.pooled_with, scale, measured=one.measured)
 
 
 def _own(cut: Cut, levels: Levels, scale: _Scale) -> Saving:

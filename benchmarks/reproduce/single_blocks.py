@@ -34,7 +34,7 @@ from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.planning.candidate import Candidate, candidate_for
 from practise_deploy.planning.recoverability import recoverability_of
-from practise_deploy.planning.sequence import errors_without
+from practise_deploy.planning.sequence import verified_without
 from practise_deploy.planning.sites import sites_of
 from practise_deploy.progress import Silent
 from practise_deploy.store import write_atomically
@@ -85,7 +85,7 @@ def judged(lesson: Lesson, blocks: Sequence[Block]) -> list[Judged]:
             errors[BEHIND] = relative[block.name]
         if candidate.is_refitted_at_the_cut:
             errors[AT_CUT] = known.relative
-        errors[WHOLE] = float(errors_without(lesson, [block], Silent()).mean())
+        errors[WHOLE] = float(verified_without(lesson, [block], Silent()).errors.mean())
         rows.append(Judged(block.name, errors))
         print(block.name, {name: round(error, 4) for name, error in errors.items()}, flush=True)
     return rows

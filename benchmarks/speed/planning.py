@@ -54,10 +54,9 @@ from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.values import macs_by_node, named
 from practise_deploy.planning import scoring as by_sgd
 from practise_deploy.planning.adaptors import insert_adaptors
-from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.sequence import errors_without, recover
-from practise_deploy.planning.sets import choose_set
+from practise_deploy.planning.sequence import recover, verified_without
+from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.progress import Silent
 from practise_deploy.settings import Settings
 from practise_deploy.store import write_atomically
@@ -159,11 +158,11 @@ def ours(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str,
     by_name = {block.name: block for block in blocks}
     verifying_s: list[float] = []
 
-    def verify(names: tuple[str, ...]) -> Floats:
+    def verify(names: tuple[str, ...]) -> Verified:
         began = time.monotonic()
-        errors = errors_without(lesson, [by_name[name] for name in names], Silent())
+        found = verified_without(lesson, [by_name[name] for name in names], Silent())
         verifying_s.append(time.monotonic() - began)
-        return errors
+        return found
 
     table = equal_savings(blocks)
     plan, choosing = timed(lambda: choose_set(table, found, Budget(reduce_percent=REDUCTION), None, verify), counter)

@@ -25,7 +25,7 @@ from practise_deploy.settings import Settings, cores, flag_of, read_settings
 if TYPE_CHECKING:
     from practise_backends.bench import Benchmark
     from practise_deploy.cli.screen import Screen
-    from practise_deploy.terms import Release
+    from practise_deploy.outcome import Release
 
 _NETWORKS = (".onnx", ".ort", ".engine")
 _MODEL, _ORIGINAL = "model.onnx", "original.onnx"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NETWORK = "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing: what --out holds, else digits"
 
+_METAVARS = {"reduce": "PERCENT", "max_drop": "POINTS|none"}
+
 _OWN: dict[str, Any] = {
     "network": Annotated[str | None, typer.Argument(help=NETWORK, show_default=False)],
     "config": Annotated[
@@ -73,7 +75,7 @@ def _option(name: str) -> Any:
     plain = next(
         (kind for kind in (int, float, Path) if name != "reduce" and field.annotation in (kind, kind | None)), str
     )
-    shown = "PERCENT" if name == "reduce" else "|".join(_choices(field.annotation)) or None
+    shown = _METAVARS.get(name) or "|".join(_choices(field.annotation)) or None
     return Annotated[plain | None, typer.Option(flag, help=text, show_default=False, metavar=shown)]
 
 
@@ -126,6 +128,8 @@ STEPS = (
     "latency",
     "recoverability",
     "plan",
+    "within-drop",
+    "plan-within-drop",
     "recover",
     "finetune",
     "export-original",
@@ -136,6 +140,7 @@ STEPS = (
     "throughput",
     "frontier",
 )
+PLANNING = ("plan", "within-drop", "plan-within-drop")
 STAGES = (
     Stage("inspect", "Show the network's blocks, and why the others cannot be dropped.", _inspection,
           lambda c, b: c.show_blocks(b.blocks, b.network.facts), code=_any_droppable,
@@ -144,7 +149,7 @@ STAGES = (
           lambda c, b: c.show_latency(b.latency), ("latency",),
           needs=lambda b: (b.backend, b.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
-          lambda c, b: c.show_plan(b.plan, b.recoverability.of), ("plan",), lambda b: 0 if b.reached_plan else 1,
+          lambda c, b: c.show_plan(b.plan, b.recoverability.of), PLANNING, lambda b: 0 if b.reached_plan else 1,
           preflight=at_hand_or_measured, needs=_planned),
     Stage("kit", "Write a folder that measures what every block costs on a device without this tool.", lambda b: b.kit,
           lambda c, b: c.show_kit(b.kit), preflight=known, needs=lambda b: (b.kit_place, b.candidates),

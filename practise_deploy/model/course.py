@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.optim.swa_utils import AveragedModel
@@ -17,13 +18,16 @@ from practise_deploy.store import read_arrays, write_arrays
 
 @dataclass(slots=True)
 class Course:
-    """Steps done, the judged errors by step, the weights of least error, where kept, and what the user should know."""
+    """Steps done, the judged errors by step, the weights of least error, where kept, how often the rate was lowered, and what
+    the user should know.
+    """
 
     step: int = 0
     best_step: int = 0
     history: list[tuple[int, float]] = field(default_factory=list)
     best: Arrays = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    retreats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ class Descent:
             for key, value in self.optimiser.state[parameter].items():
                 if isinstance(value, Tensor):
                     arrays[f"memory/{number}/{key}"] = value.detach().cpu().numpy()
-        arrays["steps"] = torch.tensor([course.step, course.best_step]).numpy()
+        arrays["steps"] = torch.tensor([course.step, course.best_step, course.retreats]).numpy()
+        arrays["notes"] = np.array(course.notes, dtype=np.str_)
         arrays["history"] = torch.tensor(course.history, dtype=torch.float64).numpy()
         write_arrays(path, arrays)
 
@@ -71,7 +76,8 @@ class Descent:
         for number, parameter in enumerate(self.parameters):
             for key, value in group(f"memory/{number}/").items():
                 self.optimiser.state[parameter][key] = _like(torch.from_numpy(value.copy()), parameter)
-        return Course(int(steps[0]), int(steps[1]), history, group("best/"))
+        notes = tuple(str(note) for note in arrays["notes"])
+        return Course(int(steps[0]), int(steps[1]), history, group("best/"), notes, int(steps[2]))
 
 
 def moving_average(student: fx.GraphModule, decay: float) -> AveragedModel:

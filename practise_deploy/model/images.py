@@ -70,11 +70,15 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class FitImages(Images):
-    """Images to fit, score and finetune with; their labels are never looked at."""
+    """Images to fit, score and finetune with; nothing learns from their labels, which only tell what a set lost."""
 
     def digest(self) -> str:
         """sha256 of the pixels."""
         return _sha256(self.pixels).hexdigest()
+
+    def labels_digest(self) -> str:
+        """sha256 of the labels; empty where there are none."""
+        return "" if self.labels is None else hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
 
     def to(self, device: torch.device) -> FitImages:
         """The same, where they are to be normalised and computed with."""

@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass, replace
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from practise_deploy.model.images import FEW, FitImages
 
@@ -46,6 +46,13 @@ class Lesson:
     def comparing_folds(self) -> list[tuple[FitImages, FitImages]]:
         """(learn, judge) pairs to compare sets of blocks by: many are compared, so that few images are learned from."""
         return self.images.comparing_folds(self.seed)
+
+    @property
+    def compared_labels(self) -> Tensor | None:
+        """Labels of the images that `comparing_folds` judges by, in their order: for verification alone. Shape: [images]."""
+        parts = [judge.labels for _, judge in self.comparing_folds]
+        known = [labels for labels in parts if labels is not None]
+        return torch.cat(known) if len(known) == len(parts) else None
 
     @property
     def quick_look(self) -> Lesson:

@@ -21,11 +21,13 @@ from practise_deploy.model.course import Course, Descent, moving_average
 from practise_deploy.model.draws import Draw
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.pair import Pair
-from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.schedule import RETREATS, SLOWER, Schedule
 from practise_deploy.model.surgery import load_weights, weights_of
 from practise_deploy.store import UNREADABLE
 
 _SAVE_EVERY_S = 20.0
+_FIRST_STEPS = 8
+"""Fewer steps than these do not tell whether a rate is too high: an adaptive optimiser begins with a jolt."""
 
 
 def mimic(
@@ -41,21 +43,24 @@ def mimic(
     images: those to learn from, and those to judge with. partial: a file from which an interrupted descent goes on, and into which this one is saved.
     """
     learn, judge = images
-    average = moving_average(pair.student, schedule.average) if schedule.average else None
-    descent = Descent(pair.student, parameters, schedule.optimise(list(parameters)), average)
+    start = weights_of(pair.student) if schedule.retreat else {}
+    descent = _descent(pair, parameters, schedule)
     anchors = _anchors(pair, parameters) if schedule.pull else []
     course = _set_out(pair, descent, images, schedule, partial)
     draw = Draw(learn, schedule)
     every = max(1, schedule.steps // 10)
     saved = time.monotonic()
     while course.step < schedule.steps:
-        _step(pair, descent.optimiser, draw(course.step).to(pair.device), schedule, course.step)
-        _pull(anchors, schedule.pull * schedule.rate(course.step))
+        _step(pair, descent.optimiser, draw(course.step).to(pair.device), schedule, course)
+        _pull(anchors, schedule.pull * schedule.rate(course.step, course.retreats))
         course.step += 1
-        if average is not None:
-            average.update_parameters(pair.student)
+        if descent.average is not None:
+            descent.average.update_parameters(pair.student)
         if course.step % every == 0 or course.step == schedule.steps:
             _judge(pair, descent, judge, schedule, course)
+        if course.step == every * math.ceil(_FIRST_STEPS / every) and _does_harm(course, schedule):
+            load_weights(pair.student, start)
+            descent, course = _descent(pair, parameters, schedule), _retreated(course, schedule)
         progress.advance(
             course.step, schedule.steps, f"error {course.history[-1][1]:.4g} at step {course.history[-1][0]}"
         )
@@ -64,10 +69,32 @@ def mimic(
             saved = time.monotonic()
     if schedule.keep_best:
         load_weights(pair.student, course.best)
-    elif average is not None:
+    elif descent.average is not None:
         pair.student.load_state_dict(descent.judged.state_dict())
     pair.student.eval()
     return course
+
+
+def _descent(pair: Pair, parameters: Sequence[nn.Parameter], schedule: Schedule) -> Descent:
+    """The descent before its first step."""
+    average = moving_average(pair.student, schedule.average) if schedule.average else None
+    return Descent(pair.student, parameters, schedule.optimise(list(parameters)), average)
+
+
+def _does_harm(course: Course, schedule: Schedule) -> bool:
+    """Whether the first steps lead so far away that a lower rate is worth a new beginning."""
+    (_, before), (_, after) = course.history[0], course.history[-1]
+    return bool(schedule.retreat) and course.retreats < RETREATS and not after <= schedule.retreat * before
+
+
+def _retreated(course: Course, schedule: Schedule) -> Course:
+    """Back at the start, with a lower rate."""
+    (_, before), (_, after) = course.history[0], course.history[-1]
+    told = (
+        f"at a rate of {schedule.learning_rate / SLOWER**course.retreats:g} the error rose from {before:.4g} to {after:.4g} in "
+        f"{course.step} steps: begun anew with a quarter of the rate"
+    )
+    return Course(history=course.history[:1], notes=(*course.notes, told), retreats=course.retreats + 1)
 
 
 def _set_out(
@@ -86,11 +113,11 @@ def _set_out(
     return course
 
 
-def _step(pair: Pair, optimiser: torch.optim.Optimizer, x: torch.Tensor, schedule: Schedule, step: int) -> None:
+def _step(pair: Pair, optimiser: torch.optim.Optimizer, x: torch.Tensor, schedule: Schedule, course: Course) -> None:
     pair.student.train(schedule.norms == "trained")
     for group in optimiser.param_groups:
-        group["lr"] = schedule.rate(step)
-    with drawing(pair.device, schedule.seed_of(step)), autocast(pair.device, schedule.dtype):
+        group["lr"] = schedule.rate(course.step, course.retreats)
+    with drawing(pair.device, schedule.seed_of(course.step)), autocast(pair.device, schedule.dtype):
         loss = pair.loss(x, schedule)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+RETREATS, SLOWER = 3, 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
@@ -24,6 +26,9 @@ class Schedule:
     rate a step; it takes the place of `weight_decay`, which is towards zero (L2-SP: Li et al., ICML 2018).
     keep_best: the weights of least error on images kept aside are kept, and those images are not learned from.
     keep_start: the weights of the start are kept where the descent ends with more error than it began with.
+    retreat: where the first tenth of the steps (8 at least) leaves more error than this times the start's, the descent begins anew with a quarter
+    of the rate, up to RETREATS times; 0 never does. What a rate does depends on the network: 0.002 suits CIFAR's ResNets, and
+    takes networks of depthwise convolutions further from their teacher than the whole schedule brings them back.
     """
 
     steps: int
@@ -43,11 +48,15 @@ class Schedule:
     pull: float = 0.0
     keep_best: bool = False
     keep_start: bool = False
+    retreat: float = 0.0
     seed: int = 0
     dtype: torch.dtype = torch.float32
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+    def rate(self, step: int, retreats: int = 0) -> float:
+        """The learning rate of a step, after so many retreats."""
+        return self._rate(step) / SLOWER**retreats
+
+    def _rate(self, step: int) -> float:
         if self.cosine:
             warm = min(1.0, (step + 1) / max(1, self.steps // 20))
             return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))

@@ -58,7 +58,8 @@ def choose_blocks(
         count -= 1
     found = plan_of(latency, budget, scores, tuple(attempts))
     places = {name: f"ranked {place} of {len(ranked)}" for place, name in enumerate(ranked, 1)}
-    return replace(found, kept=kept_blocks(latency, recoverability, found, places))
+    kept, notes = kept_blocks(latency, recoverability, found, places), noise_notes(latency, found.dropped)
+    return replace(found, kept=kept, notes=notes)
 
 
 def checked_target(budget: Budget, latency: LatencyTable, rankable: int) -> float | None:
@@ -181,6 +182,21 @@ def kept_blocks(
             reason = "recoverability not measured" if name not in judged else "not ranked"
         kept.append(Kept(block=name, reason=reason))
     return tuple(kept)
+
+
+def noise_notes(latency: LatencyTable, dropped: Sequence[str]) -> tuple[str, ...]:
+    """Which blocks were left out of the choice by noise alone: they may save as much as one that goes."""
+    least = min((one.saving_ms.estimate for one in latency.savings if one.block in dropped), default=0.0)
+    hidden = [
+        one for one in latency.savings if not _sure(one) and one.saving_ms.high > max(least, latency.resolution_ms)
+    ]
+    if not hidden:
+        return ()
+    told = ", ".join(f"{one.block} (up to {one.saving_ms.high:.3f} ms)" for one in hidden)
+    return (
+        f"noise decided: {told} may save as much as a block that goes, but no saving can be told from none; "
+        "plan again on a quieter machine, or with a larger --measure-budget-s",
+    )
 
 
 def empty_plan(latency: LatencyTable, recoverability: Sequence[Recoverability], budget: Budget) -> Plan:

@@ -16,15 +16,16 @@ import torch
 from torch import fx
 
 from practise_backends.terms import Progress
+from practise_deploy.loss import loss_of
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.surgery import weights_of
 from practise_deploy.planning.chain import Chain
 from practise_deploy.planning.criterion import Errors, joined
 from practise_deploy.planning.equations import PLAIN
-from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.race import beside, comparable, raced, winner_of
 from practise_deploy.planning.rows import ROWS
+from practise_deploy.planning.sets import Verified
 from practise_deploy.planning.sites import cuts_without_site
 from practise_deploy.planning.streams import absorb, values_behind
 from practise_deploy.planning.ways import Way, maps_stream, ways_of
@@ -91,17 +92,28 @@ def in_another_basis(student: fx.GraphModule, choices: Sequence[SiteChoice]) -> 
     return values_behind(student, [choice.site for choice in choices if maps_stream(choice.method)])
 
 
-def errors_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Floats:
-    """The relative error of the network without these blocks on every judged image. Shape: [images].
+def verified_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Verified:
+    """What the network without these blocks is wrong by, and what it lost, on images that its fit did not see.
 
     Refitted with one ridge at every site, or as it is where that is less: enough to compare sets of blocks by; `recover`,
     with more rows and more ways, rarely finds more error. All sets of a lesson are judged on the same images.
     """
+    errors = min(judged_without(lesson, dropped, progress), key=comparable)
+    by_image, classes = np.asarray(errors.by_image.double().cpu()), errors.goal.shape[1]
+    if classes < 2 or not bool(torch.isfinite(errors.own).all()):
+        return Verified(by_image, None)
+    labels = lesson.compared_labels
+    truth = None if labels is None else labels.numpy()
+    return Verified(by_image, loss_of(errors.goal.cpu().numpy(), errors.own.cpu().numpy(), truth))
+
+
+def judged_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> tuple[Errors, Errors]:
+    """The same, as it is and with everything behind the cuts refitted."""
     with torch.no_grad():
         judged = _Judged(lesson, dropped, lesson.comparing_folds, to_compare=True)
         first, count = judged.judged(), max(1, len(judged.sites))
         _, errors = judged.settled(UNIFORM, first, lambda done: progress.advance(done / count, 1, UNIFORM))
-    return np.asarray(min(first, errors, key=comparable).by_image.double().cpu())
+    return first, errors
 
 
 def _fitted(lesson: Lesson, dropped: Sequence[Block], choices: Sequence[SiteChoice]) -> tuple[Chain, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from practise_backends.terms import LatencyTable
 from practise_deploy.planning.choose import (
@@ -16,6 +16,7 @@ from practise_deploy.planning.choose import (
     checked_target,
     empty_plan,
     kept_blocks,
+    noise_notes,
     plan_of,
     predicted_percent,
     scores_of,
@@ -24,9 +25,21 @@ from practise_deploy.planning.choose import (
 )
 from practise_deploy.planning.interactions import Blocks, Candidates, Floats, best_sets, candidates_of
 from practise_deploy.planning.resampling import TOP, chosen_shares, log_ratios, mean_error
-from practise_deploy.terms import Attempt, Budget, Considered, Plan, Recoverabilities
+from practise_deploy.terms import Attempt, Budget, Considered, Loss, Plan, Recoverabilities
 
-Verify = Callable[[Blocks], Floats]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verified:
+    """A set after recovery in closed form, on images that the fit did not see.
+
+    errors: of the features over their variance, float64[images]. loss: None where the network has no classes.
+    """
+
+    errors: Floats
+    loss: Loss | None
+
+
+Verify = Callable[[Blocks], Verified]
 
 TOP_AGAIN, FURTHER = 2, 2  # sets to verify in later rounds of the search, and after TOP of them in the first at most
 MOST_CHEAPER = 3
@@ -44,8 +57,8 @@ def choose_set(
 ) -> Plan:
     """The set of least error whose measured reduction meets the budget.
 
-    measure: as for `choose_blocks`. verify: the error of a set after it was recovered, of each of the images kept aside,
-    which are the same for all sets; None where the prediction must do. A measurement that misses asks for correspondingly
+    measure: as for `choose_blocks`. verify: a set after it was recovered, on images kept aside, which are the same for all
+    sets; None where the prediction must do. A measurement that misses asks for correspondingly
     more, one that exceeds for less. `reached` is False where all blocks together fall short; the plan then holds them all.
     Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
     """
@@ -58,13 +71,15 @@ def choose_set(
     if target is not None and measure is not None:
         search.try_less()
     plan = plan_of(latency, budget, scores, tuple(search.attempts))
-    shares, share = chosen_shares(search.candidates, search.budget, plan.dropped, search.verified)
+    search.verify_chosen()
+    shares, share = chosen_shares(search.candidates, search.budget, plan.dropped, search.errors)
     return replace(
         plan,
         kept=kept_blocks(latency, recoverability.of, plan, {}),
         chosen_share={name: shares[name] for name in scores},
         set_share=share,
         considered=search.considered,
+        notes=noise_notes(latency, plan.dropped),
     )
 
 
@@ -123,7 +138,7 @@ class _Search:
         self.measure, self.verify = measure, verify
         self.budget = Budget()
         self.attempts: list[Attempt] = []
-        self.verified: dict[Blocks, Floats] = {}
+        self.verified: dict[Blocks, Verified] = {}
         self._predicted: dict[Blocks, float] = {}
 
     def meet(self, budget: Budget) -> None:
@@ -159,6 +174,16 @@ class _Search:
                 self.attempts[-2:] = [tried, chosen]
                 self.budget = budget
 
+    def verify_chosen(self) -> None:
+        """The chosen set is verified, even where no other competed with it."""
+        if self.attempts[-1].dropped:
+            self._error(self.attempts[-1].dropped)
+
+    @property
+    def errors(self) -> dict[Blocks, Floats]:
+        """By image, of the sets that were verified."""
+        return {blocks: found.errors for blocks, found in self.verified.items()}
+
     @property
     def considered(self) -> tuple[Considered, ...]:
         """Every set that was looked at, the chosen one first, then by predicted error."""
@@ -173,6 +198,7 @@ class _Search:
                 predicted_percent=predicted_percent(blocks, self.latency),
                 measured_percent=measured.get(blocks),
                 reason=self._why_not(blocks),
+                loss=self.verified[blocks].loss if blocks in self.verified else None,
             )
             for blocks in order
         )
@@ -197,7 +223,7 @@ class _Search:
 
     def _least_ratio(self) -> float:
         """Of verified over predicted error, what is hardly ever less."""
-        typical, spread = log_ratios(self.candidates, self.verified)
+        typical, spread = log_ratios(self.candidates, self.errors)
         return math.exp(typical - _FAR * spread)
 
     def _all(self) -> Blocks:
@@ -216,7 +242,7 @@ class _Search:
             return self._predicted[blocks]
         if blocks not in self.verified:
             self.verified[blocks] = self.verify(blocks)
-        return mean_error(self.verified[blocks])
+        return mean_error(self.verified[blocks].errors)
 
     def _try(self, blocks: Blocks) -> None:
         self._predicted[blocks] = self._predict(blocks)
@@ -231,7 +257,7 @@ class _Search:
         return attempt.predicted_percent.low * ((self.target or 0.0) + to_spare) / measured.estimate
 
     def _verified_errors(self) -> dict[Blocks, float]:
-        return {blocks: mean_error(errors) for blocks, errors in self.verified.items()}
+        return {blocks: mean_error(errors) for blocks, errors in self.errors.items()}
 
     def _why_not(self, blocks: Blocks) -> str:
         chosen = self.attempts[-1].dropped

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from practise_deploy.outcome import Link, Release
 from practise_deploy.report.facts import precision
 from practise_deploy.report.words import interval, number
-from practise_deploy.terms import Link, Release
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

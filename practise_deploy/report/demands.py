@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from practise_backends.terms import Interval
+from practise_deploy.outcome import Answer, Constraint, FrontierPoint, Gate
 from practise_deploy.report.tables import Table
-from practise_deploy.report.words import interval, listed, missing, times
-from practise_deploy.terms import Constraint, FrontierPoint, Gate
+from practise_deploy.report.words import interval, listed, missing, points_lost, times
 
 Asked = Callable[[float], str]
 Said = Callable[[Interval], str]
@@ -23,20 +23,25 @@ _KINDS: dict[str, tuple[str, Asked, Said]] = {  # by the constraint's name: its 
 
 
 def demands(gate: Gate) -> Table:
-    """Each demand, what was found, and whether the bad end of it passes."""
+    """Each demand, what was found, and the answer."""
     return Table(
         title="Demands",
-        head=("Demand", "Asked", "Found", "Passed", "Why"),
+        head=("Demand", "Asked", "Found", "Answer", "Why"),
         rows=tuple(_row(one) for one in gate.constraints),
         left=(0, 1, 2, 3, 4),
-        note="Judged at the bad end of the interval.",
+        note="A loss is kept within the demand where the upper end of its interval is, broken where the estimate is above it, and not "
+        "proven between the two. A speed-up is judged at the lower end of its interval.",
     )
 
 
 def outcome(gate: Gate) -> str:
-    """Passed, or which demands failed."""
-    failed = [_kind(one.name)[0].lower() for one in gate.constraints if not one.passed]
-    return "All demands passed." if gate.passed else f"Failed: {listed(failed, none='no demand was judged')}."
+    """Kept, or which demands are broken or not proven."""
+    answers = {
+        answer: [_kind(one.name)[0].lower() for one in gate.constraints if one.answer is answer]
+        for answer in (Answer.BROKEN, Answer.NOT_PROVEN)
+    }
+    told = [f"{answer.value.capitalize()}: {listed(names)}." for answer, names in answers.items() if names]
+    return " ".join(told) or "All demands are kept."
 
 
 def way_out(gate: Gate) -> tuple[str, ...]:
@@ -47,8 +52,10 @@ def way_out(gate: Gate) -> tuple[str, ...]:
 
 def _row(one: Constraint) -> tuple[str, ...]:
     title, asked, said = _kind(one.name)
-    found = said(one.found) if one.found else missing("unknown, which fails")
-    return (title, asked(one.asked), found, "yes" if one.passed else "no", one.reason)
+    found = said(one.found) if one.found else missing("unknown")
+    found += ", estimated" if one.estimated else ""
+    by_default = ", the default" if one.by_default else ""
+    return (title, f"{asked(one.asked)}{by_default}", found, one.answer.value, one.reason)
 
 
 def _kind(name: str) -> tuple[str, Asked, Said]:
@@ -57,5 +64,5 @@ def _kind(name: str) -> tuple[str, Asked, Said]:
 
 def _point(point: FrontierPoint) -> str:
     saved = interval(point.reduction_percent, "%")
-    lost = f", {interval(point.drop_points, ' points')} lost" if point.drop_points else ""
+    lost = f", lost {points_lost(point.loss)}" if point.loss else ""
     return f"without {listed(point.dropped)} ({point.recovery}), a reduction of {saved}{lost}"

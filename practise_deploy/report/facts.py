@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from practise_backends.terms import Comparison, Conditions, Device, LatencyTable
+from practise_deploy.outcome import Compiled, Converted, Shipped, Verification
 from practise_deploy.report.tables import ELSEWHERE
 from practise_deploy.report.words import (
     ABSENT,
@@ -14,21 +15,12 @@ from practise_deploy.report.words import (
     missing,
     number,
     plural,
+    points_lost,
     quantity,
     size,
     times,
 )
-from practise_deploy.terms import (
-    Compiled,
-    Converted,
-    DataFacts,
-    NetworkFacts,
-    Plan,
-    Preprocessing,
-    Shipped,
-    Student,
-    Verification,
-)
+from practise_deploy.terms import DataFacts, NetworkFacts, Plan, Preprocessing, Student
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -137,14 +129,34 @@ def plan_facts(plan: Plan) -> Facts:
     predicted = interval(plan.predicted_percent, "%")
     return (
         ("Target", target(plan)),
+        *_within(plan),
         ("Target reached", "yes" if plan.reached else "no"),
         ("Blocks dropped", listed(plan.dropped)),
+        *_loss_before_finetuning(plan),
         *_sureness(plan),
         ("Latency before", f"{number(plan.baseline_ms)} ms"),
         ("Latency predicted", f"{number(plan.predicted_ms)} ms, a reduction of {predicted}"),
         ("Reduction measured", interval(plan.measured_percent, "%", absent=ELSEWHERE)),
         ("Device of the table", plan.device),
     )
+
+
+def _within(plan: Plan) -> Facts:
+    """Why a smaller set than asked went."""
+    found = plan.within_drop
+    if found is None:
+        return ()
+    asked = points_lost(found.asked.loss)
+    return (("Taken instead", f"the most within {found.demand_points:g} points; the target would cost {asked}"),)
+
+
+def _loss_before_finetuning(plan: Plan) -> Facts:
+    """What the set costs after recovery in closed form, on images that the fit did not see; nothing where it was not verified."""
+    loss = plan.chosen.loss if plan.chosen else None
+    if loss is None:
+        return ()
+    same = f"the original's answer on {interval(loss.agreement_percent, '%')} of {plural(loss.images, 'image')} that the fit did not see"
+    return (("Accuracy lost before finetuning", f"{points_lost(loss)}; {same}"),)
 
 
 def _sureness(plan: Plan) -> Facts:
@@ -170,13 +182,12 @@ def student_facts(student: Student) -> Facts:
 
 
 def verification_facts(found: Verification) -> Facts:
-    """The outcome of the verification; without labels, why the accuracy is unknown."""
-    no_labels = "no labels; see the agreement with the teacher"
-    reason = no_labels if not found.accuracy else "not computed"
+    """The outcome of the verification."""
     return (
         ("Shipped network is faithful to the student", "yes" if found.faithful else "no"),
         ("Held-out images", f"{found.images:,}"),
-        ("Accuracy lost, points", interval(found.drop_points, absent=reason)),
+        ("Accuracy lost", points_lost(found.loss)),
+        *((("Same top-1 class as the original", interval(found.loss.agreement_percent, "%")),) if found.loss else ()),
         *converted_facts(found.original),
     )
 
@@ -187,7 +198,7 @@ def converted_facts(found: Converted | None) -> Facts:
         return ()
     told = f"{interval(found.link.agreement_percent, '%')} same top-1 class as in fp32"
     if found.accuracy is not None:
-        told = f"top-1 {interval(found.accuracy.percent, '%')}, lost {interval(found.drop_points, ' points')}; {told}"
+        told = f"top-1 {interval(found.accuracy.percent, '%')}, lost {points_lost(found.loss)}; {told}"
     return (("The original in this precision", told),)
 
 

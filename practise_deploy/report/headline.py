@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from practise_deploy.outcome import Release
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.facts import conditions
-from practise_deploy.report.words import NOT_RUN, interval, listed, missing, number, plural, times
-from practise_deploy.terms import Release
+from practise_deploy.report.words import NOT_RUN, interval, listed, missing, number, plural, points_lost, times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +25,20 @@ def headline(release: Release) -> tuple[Figure, ...]:
 
 
 def quality(release: Release) -> Figure:
-    """Accuracy before and after, or agreement with the teacher where there are no labels."""
+    """Accuracy before and after, or the estimated loss where there are no labels."""
     found = release.verification
     change = tables.accuracy_change(found)
     if change:
         before, after = (interval(one.percent, "%") for one in change)
-        lost = f"; {_lost(release)}" if found.drop_points else ""
-        return Figure(title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_judged(release)}{lost}")
-    link = tables.teacher_link(found)
-    agreement = link.agreement_percent if link else None
-    text = interval(agreement, "%", absent="nothing was compared")
-    return Figure(title="Agreement with the teacher", text=text, detail=f"{_judged(release)}; no labels")
+        return Figure(
+            title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_judged(release)}; {_lost(release)}"
+        )
+    if found.loss is None:
+        text = missing("the output is no classifier's")
+        return Figure(title="Accuracy lost", text=text, detail=_judged(release))
+    agreement = f"the original's answer on {interval(found.loss.agreement_percent, '%')}"
+    text = interval(found.loss.points, " points")
+    return Figure(title="Accuracy lost, estimated", text=text, detail=f"{_judged(release)}, no labels; {agreement}")
 
 
 def latency_change(release: Release) -> str:
@@ -78,4 +81,4 @@ def _judged(release: Release) -> str:
 
 
 def _lost(release: Release) -> str:
-    return f"lost {interval(release.verification.drop_points, ' points')}"
+    return f"lost {points_lost(release.verification.loss)}"

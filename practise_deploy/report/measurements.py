@@ -13,6 +13,7 @@ from practise_backends.terms import (
     Scenario,
     Throughput,
 )
+from practise_deploy.outcome import Release
 from practise_deploy.report.tables import ELSEWHERE, Table
 from practise_deploy.report.words import (
     ABSENT,
@@ -24,7 +25,6 @@ from practise_deploy.report.words import (
     plural,
     quantity,
 )
-from practise_deploy.terms import Release
 
 _NOT_TOLD = "not measured here"
 _NOT_READ = "this platform does not tell"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from practise_deploy.outcome import Release
 from practise_deploy.report import templates
 from practise_deploy.report.headline import headline
 from practise_deploy.report.sections import sections
-from practise_deploy.terms import Release
 
 _ESSENTIAL = (  # of the Markdown, by the sections' names
     "gate",

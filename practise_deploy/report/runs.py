@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from practise_deploy.outcome import Release
 from practise_deploy.report import tables, templates
 from practise_deploy.report.charts.speedups import speedups
 from practise_deploy.report.facts import conditions
 from practise_deploy.report.headline import latency_change
 from practise_deploy.report.section import Section
 from practise_deploy.report.tables import Table
-from practise_deploy.report.words import confidence, duration, interval, listed, missing, plural, times
-from practise_deploy.terms import Release
+from practise_deploy.report.words import confidence, duration, interval, listed, missing, plural, points_lost, times
 
 _UNLABELLED = "no labels"
 _MEANS = {
@@ -42,7 +42,8 @@ def results_table(releases: Mapping[str, Release]) -> Table:
         rows=tuple(_result(name, release) for name, release in releases.items()),
         left=(0, 1, 3),
         strong=tuple(at for at, release in enumerate(releases.values()) if release.verdict.kept),
-        note="Brackets hold intervals; coloured rows kept their promise. Points lost are paired by image; "
+        note="Brackets hold intervals; coloured rows kept their promise. Points lost are paired by image, "
+        "or estimated where there are no labels; "
         "agreement is the share of images with the original's own top-1 class.",
     )
 
@@ -91,8 +92,10 @@ def _lead(releases: Mapping[str, Release]) -> str:
 
 def _sections(releases: Mapping[str, Release]) -> tuple[Section, ...]:
     picture = speedups(releases)
-    unlabelled = [name for name, release in releases.items() if release.verification.drop_points is None]
-    absent = (f"Not in the picture, for want of labels: {listed(unlabelled)}.",) if picture and unlabelled else ()
+    unlabelled = [name for name, release in releases.items() if release.verification.loss is None]
+    absent = (
+        (f"Not in the picture, for they are no classifiers: {listed(unlabelled)}.",) if picture and unlabelled else ()
+    )
     sentences = tuple((name, release.verdict.sentence) for name, release in releases.items())
     runs = Section(
         name="runs",
@@ -124,10 +127,10 @@ def _result(name: str, release: Release) -> tuple[str, ...]:
     link = tables.teacher_link(found)
     return (
         name,
-        "kept" if verdict.kept else f"broken (exit code {verdict.exit_code})",
+        verdict.answer.value + (f" (exit code {verdict.exit_code})" if verdict.exit_code else ""),
         times(release.speedup),
         " → ".join(interval(one.percent, "%") for one in change) if change else missing(_UNLABELLED),
-        interval(found.drop_points, absent=_UNLABELLED),
+        points_lost(found.loss),
         interval(link.agreement_percent if link else None, "%", absent="nothing was compared"),
         duration(sum(release.seconds.values())) if release.seconds else missing("not recorded"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from practise_backends.terms import Comparison
+from practise_deploy.outcome import Release
 from practise_deploy.report import chain, measurements, tables
 from practise_deploy.report.charts.bargains import absent, bargains
 from practise_deploy.report.charts.chart import Chart
@@ -25,11 +26,11 @@ from practise_deploy.report.facts import (
 )
 from practise_deploy.report.section import Section
 from practise_deploy.report.words import confidence, duration, listed, missing, number, plural
-from practise_deploy.terms import Release
 
 _UNLABELLED = (
-    "The images carry no labels, so accuracy is unknown; "
-    "the share of images with the teacher's own top-1 class stands in for it."
+    "The images carry no labels, so the loss of accuracy is an estimate: the mean of what the original's own probabilities give "
+    "its answer, less what they give the student's. It is as good as the original is calibrated; the interval allows for sharper "
+    "probabilities, and for a student that is right where the original doubts."
 )
 _JUDGED_ON = {
     "refit": "images not used for the fit",
@@ -103,6 +104,7 @@ def _plan(release: Release) -> Section:
             *((tables.considered(release.plan),) if release.plan.considered else ()),
             measurements.predictions(release),
         ),
+        remarks=release.plan.notes,
     )
 
 
@@ -133,7 +135,7 @@ def _verification(release: Release) -> Section:
     return Section(
         name="verification",
         title="Does it still compute the same?",
-        lead="" if found.accuracy else _UNLABELLED,
+        lead=_UNLABELLED if found.loss is not None and found.loss.estimated else "",
         chain=chain.steps(release),
         facts=verification_facts(found),
         tables=(*((tables.accuracies(found),) if found.accuracy else ()), tables.links(found)),

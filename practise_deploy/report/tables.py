@@ -7,18 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from practise_backends.terms import LatencyTable, Saving
-from practise_deploy.report.words import ABSENT, count, interval, listed, missing, number, quantity
-from practise_deploy.terms import (
-    Accuracy,
-    Block,
-    Compiled,
-    Link,
-    Plan,
-    Recoverability,
-    SiteChoice,
-    Student,
-    Verification,
-)
+from practise_deploy.outcome import Accuracy, Compiled, Link, Verification
+from practise_deploy.report.words import ABSENT, count, interval, listed, missing, number, points_lost, quantity
+from practise_deploy.terms import Block, Plan, Recoverability, SiteChoice, Student
 
 ELSEWHERE = "the device of the table is not at hand"
 _SETS = (
@@ -100,13 +91,22 @@ def considered(plan: Plan) -> Table:
             listed(one.dropped),
             number(one.predicted_error),
             quantity(one.verified_error, "", absent="not verified"),
+            points_lost(one.loss, absent="not verified" if one.verified_error is None else "no classifier's output"),
             interval(one.predicted_percent, "%"),
             interval(one.measured_percent, "%", absent="not measured"),
             one.reason or "taken",
         )
         for one in plan.considered
     )
-    head = ("Set", "Predicted error", "Verified error", "Predicted reduction", "Measured reduction", "Outcome")
+    head = (
+        "Set",
+        "Predicted error",
+        "Verified error",
+        "Accuracy lost before finetuning",
+        "Predicted reduction",
+        "Measured reduction",
+        "Outcome",
+    )
     return Table(
         title="Sets that were considered",
         head=head,
@@ -115,7 +115,7 @@ def considered(plan: Plan) -> Table:
         strong=tuple(at for at, one in enumerate(plan.considered) if not one.reason),
         note="Predicted error: from single losses and how they act together, in errors of a typical block; it ranks sets. "
         "Verified error: of the features over their variance, on fit images kept aside, after the whole network was refitted "
-        "with one ridge.",
+        "with one ridge. Accuracy lost: of the same networks on the same images.",
     )
 
 

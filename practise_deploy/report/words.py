@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from practise_backends.terms import Interval
+from practise_deploy.terms import Loss
 
 ABSENT = "–"
 NOT_RUN = "the engine was built ahead and has not run"
@@ -42,6 +43,13 @@ def interval(found: Interval | None, unit: str = "", *, absent: str = "") -> str
         return f"{number(found.estimate)}{unit} ({number(found.low)} to {number(found.high)})"
     low, high = (_fixed(end, decimals) for end in (found.low, found.high))
     return f"{_fixed(found.estimate, decimals)}{unit} ({low} to {high})"
+
+
+def points_lost(found: Loss | None, *, absent: str = "no classifier's output") -> str:
+    """A loss of accuracy with its interval, and whether it is an estimate."""
+    if found is None:
+        return missing(absent)
+    return f"{interval(found.points, ' points')}{', estimated' if found.estimated else ''}"
 
 
 def missing(reason: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from practise_backends.tensorrt.shipped import SUFFIX, manifest_of
 from practise_backends.terms import Artifact, Backend, Conditions, Progress
 from practise_deploy.errors import EnvironmentProblem
+from practise_deploy.outcome import Compiled
 from practise_deploy.store import file_digest
-from practise_deploy.terms import Compiled
 
 _SAID = 10  # layers in another precision that a sentence names
 

@@ -11,8 +11,8 @@ from torch import fx
 
 from practise_deploy.errors import InputError
 from practise_deploy.model.onnx_graph import to_onnx
+from practise_deploy.outcome import Shipped
 from practise_deploy.store import write_atomically
-from practise_deploy.terms import Shipped
 
 
 def export_onnx(

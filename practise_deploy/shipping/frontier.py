@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from practise_backends.terms import Comparison, Interval, Progress
+from practise_deploy.loss import loss_of, percent
 from practise_deploy.model.images import HeldOutImages
-from practise_deploy.shipping.verify import Form, Outputs, accuracy, drop_in_points, outputs_of, percent
-from practise_deploy.terms import Accuracy, FrontierPoint, Plan, Verification
+from practise_deploy.outcome import Accuracy, FrontierPoint, Verification
+from practise_deploy.shipping.verify import Form, Outputs, accuracy, is_classifier, outputs_of
+from practise_deploy.terms import Plan
 
 NEAR = 2
 MOST_JUDGED = 400
@@ -51,12 +53,11 @@ def judge_neighbours(
     forms: Mapping[str, Form] = {"": teacher, **{str(at): one.form for at, one in enumerate(neighbours)}}
     outputs = outputs_of(forms, images, progress)
     before = outputs.pop("")
-    classifies = before.ndim == 2 and images.labels is not None
+    classifies = is_classifier(before)
     truth = images.labels.numpy() if classifies and images.labels is not None else None
     points = []
     for one, after in zip(neighbours, outputs.values(), strict=True):
         known: Accuracy | None = None if truth is None else accuracy(after, truth)
-        lost = None if truth is None else drop_in_points(before, after, truth)
         agree = int((_top(before) == _top(after)).sum())
         points.append(
             FrontierPoint(
@@ -65,7 +66,7 @@ def judge_neighbours(
                 reduction_percent=one.reduction_percent,
                 accuracy=known,
                 agreement_percent=percent(agree, len(after)),
-                drop_points=lost,
+                loss=loss_of(before, after, truth) if classifies else None,
                 chosen=set(one.dropped) == set(chosen),
             )
         )
@@ -82,7 +83,7 @@ def released_point(plan: Plan, bench: Comparison, verification: Verification) ->
         reduction_percent=Interval(estimate=ends[0], low=ends[1], high=ends[2], confidence=ratio.confidence),
         accuracy=next(reversed(verification.accuracy.values()), None),
         agreement_percent=verification.links[-1].agreement_percent,
-        drop_points=verification.drop_points,
+        loss=verification.loss,
         chosen=True,
     )
 

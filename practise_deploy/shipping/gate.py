@@ -1,4 +1,8 @@
-"""The gate: demands judged at the bad end of the intervals, failing closed. Pure arithmetic."""
+"""The gate: what is demanded of speed and of accuracy, judged by the intervals, failing closed. Pure arithmetic.
+
+A loss of accuracy has three answers. It is kept within the demand where the interval's upper end is; the demand is broken where the
+estimate is above it; between the two it is not proven, for want of held-out images.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,23 @@ import math
 from dataclasses import dataclass
 
 from practise_backends.terms import Comparison, Interval
-from practise_deploy.terms import Constraint, Frontier, FrontierPoint, Gate, Plan, Verification
+from practise_deploy.loss import images_to_settle
+from practise_deploy.outcome import Answer, Constraint, Frontier, FrontierPoint, Gate, Verification
+from practise_deploy.terms import Loss, Plan
 
 _HOW = {"none": " before any recovery", "closed form": " recovered in closed form, before finetuning", "finetuned": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demands:
-    """What was asked: a speed-up as a ratio, a loss of accuracy in points; None where not asked. precision: of the release."""
+    """What was asked: a speed-up as a ratio, a loss of accuracy in points; None where not asked. precision: of the release.
+
+    by_default: nobody named the loss, it is the one that holds where none is named.
+    """
 
     min_speedup: float | None
     max_drop: float | None
+    by_default: bool = False
     precision: str = "fp32"
 
     @property
@@ -31,13 +41,12 @@ def judge_gate(
     """Which demands hold, and the nearest set of blocks that meets all where they do not."""
     if not demands.any:
         return None
-    constraints = (*_speed(demands, plan, bench), *_quality(demands.max_drop, verification.drop_points))
-    passed = all(one.passed for one in constraints)
+    constraints = (*_speed(demands, plan, bench), *_quality(demands, verification.loss))
+    passed = not any(one.fails for one in constraints)
     told = demands.min_speedup is None or plan.measured_percent is not None
     nearest = _nearest(demands, plan, frontier) if told and not passed else None
     return Gate(
         constraints=constraints,
-        passed=passed,
         nearest=nearest,
         advice="" if passed else _advice(demands, nearest, plan, frontier) if told else _elsewhere(plan),
     )
@@ -60,28 +69,65 @@ def _speed(demands: Demands, plan: Plan, bench: Comparison | None) -> tuple[Cons
             f"measure there: practise-measure compare original.onnx model.onnx --precision {demands.precision}, "
             "with the --backend of this build"
         )
-        return (Constraint(name="min_speedup", asked=asked, found=None, passed=False, reason=reason),)
+        return (Constraint(name="min_speedup", asked=asked, found=None, answer=Answer.NOT_PROVEN, reason=reason),)
     found = bench.speedup
-    passed = found.low >= asked
+    answer = Answer.KEPT if found.low >= asked else Answer.BROKEN
     reason = f"measured {found.estimate:.3f}, surely {found.low:.3f}, asked for at least {asked:g}"
-    return (Constraint(name="min_speedup", asked=asked, found=found, passed=passed, reason=reason),)
+    return (Constraint(name="min_speedup", asked=asked, found=found, answer=answer, reason=reason),)
 
 
-def _quality(asked: float | None, found: Interval | None) -> tuple[Constraint, ...]:
+def _quality(demands: Demands, found: Loss | None) -> tuple[Constraint, ...]:
+    asked = demands.max_drop
     if asked is None:
         return ()
+    answer = answer_of(found, asked)
+    return (
+        Constraint(
+            name="max_drop",
+            asked=asked,
+            found=found.points if found else None,
+            answer=answer,
+            reason=_loss_reason(found, answer, asked),
+            by_default=demands.by_default,
+            estimated=found is not None and found.estimated,
+        ),
+    )
+
+
+def answer_of(found: Loss | None, demand_points: float) -> Answer:
+    """Whether a loss is within a demand."""
     if found is None:
-        reason = "without labels the loss of accuracy is unknown; give labelled images with --eval"
-        return (Constraint(name="max_drop", asked=asked, found=None, passed=False, reason=reason),)
-    reason = f"lost {found.estimate:.2f} points, maybe {found.high:.2f}; asked for at most {asked:g}"
-    return (Constraint(name="max_drop", asked=asked, found=found, passed=found.high <= asked, reason=reason),)
+        return Answer.NOT_PROVEN
+    if found.points.high <= demand_points:
+        return Answer.KEPT
+    return Answer.BROKEN if found.points.estimate > demand_points else Answer.NOT_PROVEN
+
+
+def lost_points(points: Interval) -> str:
+    """A loss with its interval in words; a negative one is a gain."""
+    low, estimate, high = (round(end, 1) + 0.0 for end in (points.low, points.estimate, points.high))  # never -0.0
+    if estimate < 0:
+        return f"{-estimate:.1f} points gained [{-high + 0.0:.1f}, {-low + 0.0:.1f}]"
+    return f"{estimate:.1f} points lost [{low:.1f}, {high:.1f}]"
+
+
+def _loss_reason(found: Loss | None, answer: Answer, asked: float) -> str:
+    if found is None:
+        return "the output is no classifier's, so no loss of accuracy can be told"
+    points = found.points
+    how = " (estimated without labels)" if found.estimated else ""
+    lost = f"{lost_points(points)}{how}, at most {asked:g} allowed"
+    if answer is not Answer.NOT_PROVEN:
+        return lost
+    least = images_to_settle(found, asked)
+    enough = f"; about {least:,} such images would settle it" if least else ""
+    return f"{lost}: on {found.images:,} held-out images a loss of up to {points.high:.1f} points cannot be excluded{enough}"
 
 
 def _passes(point: FrontierPoint, demands: Demands) -> bool:
     fast = demands.min_speedup is None or speedup_of(point.reduction_percent).low >= demands.min_speedup
-    lost = point.drop_points
-    good = demands.max_drop is None or (lost is not None and lost.high <= demands.max_drop)
-    return fast and good
+    answer = Answer.KEPT if demands.max_drop is None else answer_of(point.loss, demands.max_drop)
+    return fast and (answer is Answer.KEPT or (answer is Answer.NOT_PROVEN and demands.by_default))
 
 
 def _nearest(demands: Demands, plan: Plan, frontier: Frontier) -> FrontierPoint | None:
@@ -106,8 +152,8 @@ def _advice(demands: Demands, nearest: FrontierPoint | None, plan: Plan, frontie
             "or give more labelled images, which narrow the interval"
         )
     found = speedup_of(nearest.reduction_percent)
-    lost = "" if nearest.drop_points is None else (
-        f", {nearest.drop_points.estimate:.2f} points lost, at most {nearest.drop_points.high:.2f}"
+    lost = "" if nearest.loss is None else (
+        f", {nearest.loss.points.estimate:.2f} points lost, at most {nearest.loss.points.high:.2f}"
     )  # fmt: skip
     how = _HOW[nearest.recovery]
     how += "" if demands.precision == "fp32" else f" (judged in fp32, the release in {demands.precision})"

@@ -1,37 +1,77 @@
-"""Did the release keep its promise? Pure arithmetic, at the bad end of the intervals."""
+"""Did the release keep its promise? It promises the network as much as the speed. Pure arithmetic."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from practise_backends.terms import Comparison
+from practise_deploy.outcome import Answer, Constraint, Gate, Verdict, Verification
 from practise_deploy.settings import flag_of
-from practise_deploy.terms import Gate, Plan, Verdict, Verification
+from practise_deploy.shipping.gate import lost_points
+from practise_deploy.terms import Loss, Plan
 
 
 def judge(
     plan: Plan, verification: Verification, bench: Comparison | None, gate: Gate | None, precision: Sequence[str] = ()
 ) -> Verdict:
-    """The promise: the network is faster, by the target where one was given, computes what the student computes, in the
-    precision that was asked, and passes the gate where there is one.
+    """The promise: the network is faster, by the target where one was given, lost no more accuracy than allowed, computes what
+    the student computes, in the precision that was asked, and passes the gate.
 
     Where the latency table is of a device that is not at hand, the target is judged by the prediction, and said so.
     bench: None where the engine was built ahead and ran nowhere. precision: why it is not kept.
     """
     if not verification.faithful:
-        return Verdict(kept=False, exit_code=4, sentence="The shipped network does not compute what the student computes.",
-                       reasons=verification.problems)  # fmt: skip
+        return Verdict(answer=Answer.BROKEN, exit_code=4, reasons=verification.problems,
+                       sentence="The shipped network does not compute what the student computes.")  # fmt: skip
     told = _predicted(plan) if bench is None or plan.measured_percent is None else _measured(plan, bench)
-    reasons = [*told, *precision]
-    if gate is not None and not gate.passed:
-        reasons += [f"{flag_of(one.name)}: {one.reason}" for one in gate.constraints if not one.passed]
+    failed = [*told, *precision]
+    missed = [] if gate is None else [one for one in gate.constraints if one.answer is not Answer.KEPT]
+    reasons = [*failed, *(f"{flag_of(one.name)}{_default(one)}: {one.reason}" for one in missed)]
+    if gate is not None and gate.advice:
         reasons.append(gate.advice)
+    broken = bool(failed) or any(one.answer is Answer.BROKEN for one in missed)
+    answer = Answer.BROKEN if broken else Answer.NOT_PROVEN if missed else Answer.KEPT
     return Verdict(
-        kept=not reasons,
-        exit_code=1 if reasons else 0,
-        sentence=f"{'Kept' if not reasons else 'Broken'}: {_speed(plan, bench)}, {_accuracy(verification)}.",
+        answer=answer,
+        exit_code=1 if failed or (gate is not None and gate.fails) else 0,
+        sentence=_sentence(answer, plan, bench, verification, missed),
         reasons=tuple(reasons),
     )
+
+
+def _sentence(
+    answer: Answer, plan: Plan, bench: Comparison | None, verification: Verification, missed: Sequence[Constraint]
+) -> str:
+    """The headline. A loss that is too large comes before the speed that was bought with it."""
+    lost = next((one for one in missed if one.name == "max_drop" and one.answer is Answer.BROKEN), None)
+    parts = [_speed(plan, bench), _accuracy(verification)]
+    if lost is not None:
+        parts.reverse()
+    open_ = next((one for one in missed if one.name == "max_drop" and one.answer is Answer.NOT_PROVEN), None)
+    doubt = f". {_doubt(open_, verification.loss)}" if open_ is not None else ""
+    return f"{answer.value.capitalize()}: {', '.join(parts)}{_instead(plan)}{doubt}."
+
+
+def _instead(plan: Plan) -> str:
+    """That less was saved than asked, for the sake of the accuracy."""
+    if plan.within_drop is None:
+        return ""
+    asked = plan.within_drop.asked
+    saved = (asked.measured_percent or asked.predicted_percent).estimate
+    return (
+        f"; the target, {saved:.0f}% less latency, would have cost more than {plan.within_drop.demand_points:g} points"
+    )
+
+
+def _doubt(demand: Constraint, found: Loss | None) -> str:
+    """What could not be excluded."""
+    if found is None:
+        return "What that costs in accuracy cannot be told: the output is no classifier's"
+    return f"{found.images:,} held-out images: a loss of up to {found.points.high:.1f} points cannot be excluded"
+
+
+def _default(one: Constraint) -> str:
+    return f" {one.asked:g} (the default)" if one.by_default else ""
 
 
 def _measured(plan: Plan, bench: Comparison) -> list[str]:
@@ -82,9 +122,13 @@ def _foretold(plan: Plan) -> str:
 
 
 def _accuracy(verification: Verification) -> str:
-    if verification.accuracy:
-        found = list(verification.accuracy.values())
-        before, after = found[0].percent, found[-1].percent
-        return f"top-1 {after.estimate:.1f}% against {before.estimate:.1f}% on {verification.images} held-out images"
-    agreement = verification.links[-1].agreement_percent
-    return f"same top-1 class as the original on {agreement.estimate:.1f}% of {verification.images} held-out images (no labels)"
+    """What was lost, as plainly as what was won."""
+    found = verification.loss
+    if found is None:
+        return "no accuracy to compare: the output is no classifier's"
+    lost, images = lost_points(found.points), f"{found.images:,} held-out images"
+    if not verification.accuracy:
+        same = found.agreement_percent.estimate
+        return f"{lost}, estimated without labels (the original's answer on {same:.1f}% of {images})"
+    accuracies = [one.percent.estimate for one in verification.accuracy.values()]
+    return f"{lost} (top-1 {accuracies[0]:.1f}% → {accuracies[-1]:.1f}% on {images})"

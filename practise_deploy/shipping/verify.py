@@ -12,16 +12,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from practise_backends.intervals import wilson
-from practise_backends.terms import Interval, Progress
+from practise_backends.terms import Progress
+from practise_deploy.loss import loss_of, percent
 from practise_deploy.model.images import HeldOutImages
 from practise_deploy.model.values import batches
-from practise_deploy.terms import Accuracy, Converted, Link, Verification
+from practise_deploy.outcome import Accuracy, Converted, Link, Verification
 
 Outputs = npt.NDArray[np.float32]
 Form = Callable[[Tensor], Outputs]
 
-CONFIDENCE = 0.95
 _BATCH = 32
 _ORIGINAL = "original"
 
@@ -107,16 +106,16 @@ def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verificat
     links = tuple(compare(a, b, whole[a], whole[b]) for a, b in pairs)
     judged = zip(links[1:-1], forms.tolerances(), strict=True)
     problems = tuple(problem for link, tolerance in judged for problem in _problems(link, tolerance))
-    classifies = whole["teacher"].ndim == 2
+    classifies = is_classifier(whole["teacher"])
     truth = None if images.labels is None or not classifies else images.labels.numpy()
     return Verification(
         links=links,
         accuracy={} if truth is None else {name: accuracy(whole[name], truth) for name in names},
-        drop_points=None if truth is None else drop_in_points(whole[names[0]], whole[names[-1]], truth),
+        loss=loss_of(whole[names[0]], whole[names[-1]], truth) if classifies else None,
         images=len(images),
         faithful=not problems,
         problems=problems,
-        original=None if converted is None else _converted(whole[names[0]], converted, truth),
+        original=None if converted is None else _converted(whole[names[0]], converted, truth, classifies=classifies),
     )
 
 
@@ -131,12 +130,19 @@ def outputs_of(forms: Mapping[str, Form], images: HeldOutImages, progress: Progr
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _converted(teacher: Outputs, converted: Outputs, truth: npt.NDArray[np.int64] | None) -> Converted:
+def is_classifier(outputs: Outputs) -> bool:
+    """Whether they are scores of two classes or more: there is no other answer to agree with where there is one number."""
+    return outputs.ndim == 2 and outputs.shape[1] > 1
+
+
+def _converted(
+    teacher: Outputs, converted: Outputs, truth: npt.NDArray[np.int64] | None, *, classifies: bool
+) -> Converted:
     """What another precision alone costs the original."""
     return Converted(
         link=compare("teacher", _ORIGINAL, teacher, converted),
         accuracy=None if truth is None else accuracy(converted, truth),
-        drop_points=None if truth is None else drop_in_points(teacher, converted, truth),
+        loss=loss_of(teacher, converted, truth) if classifies else None,
     )
 
 
@@ -162,31 +168,10 @@ def compare(before: str, after: str, first: Outputs, second: Outputs) -> Link:
     )
 
 
-def percent(successes: int, count: int) -> Interval:
-    """A share in percent with its Wilson interval."""
-    found = wilson(successes, count, CONFIDENCE)
-    return Interval(estimate=100 * found.estimate, low=100 * found.low, high=100 * found.high, confidence=CONFIDENCE)
-
-
 def accuracy(logits: Outputs, truth: npt.NDArray[np.int64]) -> Accuracy:
     """Top-1. Shapes: logits [n, classes], truth [n]."""
     correct = int((logits.argmax(1) == truth).sum())
     return Accuracy(percent=percent(correct, len(truth)), correct=correct, images=len(truth))
-
-
-def drop_in_points(before: Outputs, after: Outputs, truth: npt.NDArray[np.int64]) -> Interval:
-    """How many points of accuracy were lost, paired by image.
-
-    The interval adds half an image to each cell of the paired table, so that it does not vanish where no
-    answer changed. Source: Agresti and Min (2005), Simple improved confidence intervals for matched proportions.
-    """
-    was, now = before.argmax(1) == truth, after.argmax(1) == truth
-    lost, gained, n = int((was & ~now).sum()), int((~was & now).sum()), len(truth)
-    centre = (lost - gained) / (n + 2)
-    half = 1.96 * max(0.0, (lost + gained + 1) / (n + 2) - centre**2) ** 0.5 / (n + 2) ** 0.5
-    estimate = (lost - gained) / n
-    low, high = min(estimate, centre - half), max(estimate, centre + half)
-    return Interval(estimate=100 * estimate, low=100 * max(-1.0, low), high=100 * min(1.0, high), confidence=CONFIDENCE)
 
 
 def _problems(link: Link, allowed: Tolerance) -> Sequence[str]:

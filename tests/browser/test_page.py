@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from practise_deploy.outcome import Release
 from practise_deploy.report import render_html, render_runs_html
-from practise_deploy.terms import Release
 from unit import releases
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[test]'")

@@ -84,6 +84,7 @@ def test_every_stage_alone_goes_on_in_the_run_folder(cli: Cli, job: Job):
     planned = cli("plan", "--out", "run", "--json", "--explain")
     assert planned.code == 0 and planned.document["reached"] and len(planned.document["dropped"]) == 1
     assert "latency: kept" in planned.err and "plan: computing, because" in planned.err
+    assert "within-drop: computing, because" in planned.err
     for stage, key in (("finetune", "mse"), ("export", "sha256"), ("verify", "faithful"), ("bench", "speedup")):
         said = cli(stage, "--out", "run", "--json")
         assert said.code == 0 and key in said.document and said.document["schema"] == 2, said.err
@@ -116,8 +117,8 @@ def test_fresh_build_computes_every_stage_again(cli: Cli, job: Job, tmp_path: Pa
     command = ("build", *job, "--drop", 1, "--out", tmp_path / "run", "--explain")
     cli(*command)
     kept, fresh = cli(*command).err, cli(*command, "--fresh").err
-    assert kept.count("kept from the earlier run") == 12 and "computing" not in kept
-    assert fresh.count("a fresh one was asked for") == 12
+    assert kept.count("kept from the earlier run") == 13 and "computing" not in kept
+    assert fresh.count("a fresh one was asked for") == 13
 
 
 def test_settings_of_a_run_are_a_settings_file(cli: Cli, job: Job, tmp_path: Path):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError
 from practise_deploy.planning.choose import out_of_reach, predicted_percent
-from practise_deploy.planning.interactions import Candidates, Floats, beam_search, candidates_of, exhaustive_search
-from practise_deploy.planning.sets import MOST_CHEAPER, choose_set, neighbouring_sets
+from practise_deploy.planning.interactions import Candidates, beam_search, candidates_of, exhaustive_search
+from practise_deploy.planning.sets import MOST_CHEAPER, Verified, choose_set, neighbouring_sets
 from practise_deploy.terms import Budget, Recoverabilities, Recoverability
-from unit import plans
+from unit import plans, releases
 
 BASELINE_MS = 10.0
 
@@ -144,9 +144,10 @@ def test_plan_measures_no_set_twice_and_reaches_its_target_or_holds_all_blocks(c
         measured.append(blocks)
         return interval(sum(real[name] for name in blocks), half)
 
-    def verify(blocks: tuple[str, ...]) -> Floats:
+    def verify(blocks: tuple[str, ...]) -> Verified:
         judged.append(blocks)
-        return rng.uniform(0.5, 2.0, size=9) * len(blocks)
+        loss = releases.loss(interval(float(rng.uniform(-1, 9)), 1.0))
+        return Verified(rng.uniform(0.5, 2.0, size=9) * len(blocks), loss)
 
     try:
         plan = choose_set(latency, losses, budget, measure, verify if verified else None)
@@ -157,6 +158,9 @@ def test_plan_measures_no_set_twice_and_reaches_its_target_or_holds_all_blocks(c
     assert plan.attempts[-1].dropped == plan.dropped == plan.considered[0].dropped
     assert plan.considered[0].reason == "" and all(one.reason for one in plan.considered[1:])
     assert {one.dropped for one in plan.considered} >= {*measured, *judged}
+    assert (
+        {one.dropped for one in plan.considered if one.loss} == set(judged) >= ({plan.dropped} if verified else set())
+    )
     assert len(measured) <= 12 + MOST_CHEAPER
     if plan.target_percent is None:
         assert plan.reached and len(plan.dropped) == budget.drop

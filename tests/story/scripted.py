@@ -32,7 +32,15 @@ from practise_deploy.settings import read_settings
 from practise_deploy.store import Run, arrays_digest, digest
 
 NETWORKS = """
+from torch import nn
+
 from networks import plain_network, tiny_mobilenet, tiny_resnet
+
+
+def one_number():
+    network = tiny_resnet()
+    network.fc = nn.Linear(network.fc.in_features, 1)
+    return network
 
 
 def broken():

@@ -16,7 +16,7 @@ from practise_deploy.store import read_arrays
 from story.scripted import device, make_build, write_inputs
 
 ALL = {
-    "latency", "recoverability", "plan", "recover", "finetune", "export-original", "export", "compile", "verify",
+    "latency", "recoverability", "plan", "within-drop", "recover", "finetune", "export-original", "export", "compile", "verify",
     "bench", "throughput", "frontier",
 }  # fmt: skip
 Copy = Callable[[], Path]
@@ -73,9 +73,10 @@ def test_other_iterations_leave_measurements_and_plan_alone(copied: Copy, given:
         ),
         ({"sessions": 3}, {"plan", "bench"}, {"latency", "recoverability", "export-original"}),
         ({"min_speedup": 1.1}, set(), ALL),
+        ({"max_drop": 1.0}, {"within-drop"}, ALL - {"within-drop"}),
         ({"mean": "0.5,0.5,0.5", "std": "0.2,0.2,0.2", "iterations": 0}, {"recover", "verify"}, {"latency"}),
     ],
-    ids=["threads", "seed", "sessions", "gate", "preprocessing"],
+    ids=["threads", "seed", "sessions", "gate", "accuracy", "preprocessing"],
 )
 def test_changed_setting_recomputes_what_depends_on_it(
     copied: Copy, given: dict[str, Any], change: dict[str, Any], again: set[str], kept: set[str]

@@ -16,11 +16,11 @@ from practise_backends.tensorrt.shipped import read_engine
 from practise_deploy.build import Build
 from practise_deploy.cli import main
 from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.outcome import Answer, Release
 from practise_deploy.report import render_html
 from practise_deploy.results import read_release
 from practise_deploy.settings import read_settings
 from practise_deploy.store import Run, file_digest
-from practise_deploy.terms import Release
 from story.scripted import FAST, ScriptedTrt, device, exported_once, make_build, silent
 
 AHEAD = {"backend": "trt-rtx", "for_": "sm86,sm89", "precision": "fp16"}
@@ -63,11 +63,12 @@ def test_share_below_the_stated_one_breaks_the_promise_and_names_the_layers(
     asked = {**given, "precision": "int8", "frontier": False}
     found = built(tmp_path / "run", **asked)
     assert (found.compiled.precision_share, found.verdict.exit_code) == (0.0, 1)
-    (reason,) = found.verdict.reasons
+    reason, doubt = found.verdict.reasons
+    assert found.verdict.answer is Answer.BROKEN and doubt.startswith("--max-drop 2 (the default): lost an estimated ")
     assert reason.startswith("asked for int8 in at least 90% of the arithmetic layers, found 0.0%: ")
     assert " in float32" in reason and reason.endswith("and 8 more")
     again = built(tmp_path / "run", **{**asked, "min_precision_share": 0})
-    assert again.verdict.exit_code == 0
+    assert (again.verdict.answer, again.verdict.exit_code) == (Answer.NOT_PROVEN, 0)
 
 
 def test_neighbours_that_were_measured_in_one_precision_are_not_kept_for_another(tmp_path: Path, given: dict[str, Any]):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from practise_backends.terms import Artifact, Device
-from practise_deploy import ground
+from practise_backends.terms import Artifact, Device, Interval, Progress
+from practise_deploy import ground, pruning
 from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
+from practise_deploy.model.lesson import Lesson
+from practise_deploy.outcome import Answer
+from practise_deploy.planning.sequence import verified_without
+from practise_deploy.planning.sets import Verified
 from practise_deploy.shipping.export import export_onnx
+from practise_deploy.terms import Block
 from story.scripted import ScriptedOrt, device, make_build, ms_by_convolutions, write_inputs
 
 Copy = Callable[[], Path]
@@ -27,12 +33,13 @@ def is_variant(artifact: Artifact) -> bool:
 
 def test_reachable_reduction_is_reached_with_the_fewest_blocks(copied: Copy, given: dict[str, Any]):
     """A block is 0.2 of 2.6 ms, 7.7%: 20% takes three of them."""
+    folder, asked = copied(), {**given, "drop": None, "reduce": 20, "iterations": 1, "frontier": False}
     with device():
-        release = make_build(
-            copied(), **{**given, "drop": None, "reduce": 20, "iterations": 1, "frontier": False}
-        ).release
+        release = make_build(folder, **asked).release
+        waived = make_build(folder, **{**asked, "max_drop": "none"}).release
     assert len(release.plan.dropped) == 3 and release.plan.reached
-    assert release.verdict.kept and release.verdict.exit_code == 0
+    assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 0)  # few images, and no labels
+    assert waived.verdict.kept and waived.verdict.exit_code == 0 and waived.gate is None
     assert [kept.reason for kept in release.plan.kept] and all(kept.reason for kept in release.plan.kept)
 
 
@@ -121,13 +128,44 @@ def test_gate_that_fails_is_exit_1_and_names_the_nearest_set_that_passes(copied:
     assert release.verdict.reasons[-1].endswith("build it with --drop 3")
 
 
-def test_demand_on_the_accuracy_without_labels_is_refused_before_anything_is_measured(
+@pytest.mark.parametrize(("max_drop", "answer", "code"), [(100.0, Answer.KEPT, 0), (1.0, Answer.NOT_PROVEN, 1)])
+def test_demand_on_the_accuracy_without_labels_is_judged_by_an_estimate(
+    copied: Copy, given: dict[str, Any], max_drop: float, answer: Answer, code: int
+):
+    with device():
+        release = make_build(copied(), **{**given, "max_drop": max_drop}).release
+    assert release.gate is not None and release.verification.loss is not None
+    (demand,) = release.gate.constraints
+    assert (demand.answer, demand.estimated, demand.by_default) == (answer, True, False)
+    assert demand.found == release.verification.loss.points
+    assert (release.verdict.answer, release.verdict.exit_code) == (answer, code)
+    assert "estimated without labels" in release.verdict.sentence
+
+
+def of_one_number(given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, "network": given["network"].replace("tiny_resnet", "one_number")}
+
+
+def test_demand_on_the_accuracy_of_what_is_no_classifier_is_refused_before_anything_is_measured(
     tmp_path: Path, given: dict[str, Any]
 ):
-    with device(), pytest.raises(InputError, match="carry no labels") as raised:
-        assert make_build(tmp_path / "run", **{**given, "max_drop": 1.0}).release
-    assert "--eval" in raised.value.remedy
+    with device(), pytest.raises(InputError, match="is no classifier, so no accuracy is known") as raised:
+        assert make_build(tmp_path / "run", **of_one_number(given), max_drop=1.0).release
+    assert "leave the demand out" in raised.value.remedy
     assert not (tmp_path / "run" / "latency.json").exists()
+
+
+def test_network_that_is_no_classifier_is_built_and_no_loss_of_accuracy_is_claimed(
+    tmp_path: Path, given: dict[str, Any]
+):
+    with device():
+        release = make_build(tmp_path / "run", **{**of_one_number(given), "iterations": 1}).release
+    assert release.verification.faithful and release.verification.loss is None
+    assert {point.loss for point in release.frontier.points} == {one.loss for one in release.plan.considered} == {None}
+    assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 0)
+    assert "cannot be told: the output is no classifier's" in release.verdict.sentence
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "estimated without labels" not in page and "no classifier" in page
 
 
 def test_loss_of_accuracy_is_judged_on_labelled_images(copied: Copy, given: dict[str, Any], tmp_path: Path):
@@ -136,10 +174,73 @@ def test_loss_of_accuracy_is_judged_on_labelled_images(copied: Copy, given: dict
     with device():
         release = make_build(copied(), **{**asked, "max_drop": 100.0}).release
         strict = make_build(tmp_path / "run", **{**asked, "max_drop": 0.0, "frontier": False}).release
-    assert release.gate is not None and release.gate.passed
-    assert all(point.drop_points is not None for point in release.frontier.points)
-    assert strict.gate is not None and not strict.gate.passed and strict.verdict.exit_code == 1
+    assert release.gate is not None and not release.gate.fails
+    assert all(point.loss is not None and not point.loss.estimated for point in release.frontier.points)
+    assert strict.gate is not None and strict.gate.fails and strict.verdict.exit_code == 1
     assert any(reason.startswith("--max-drop: lost ") for reason in strict.verdict.reasons)
+
+
+# A target that costs too much accuracy.
+
+
+def losing(points: dict[int, float]) -> Callable[..., Verified]:
+    """Recovery in closed form that leaves so many points of loss by the number of blocks, known to +-1."""
+
+    def verified(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Verified:
+        known = verified_without(lesson, dropped, progress)
+        estimate = points[len(dropped)]
+        ends = Interval(estimate=estimate, low=estimate - 1, high=estimate + 1, confidence=0.95)
+        assert known.loss is not None
+        return Verified(known.errors, replace(known.loss, points=ends))
+
+    return verified
+
+
+@pytest.fixture
+def _steep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "verified_without", losing({1: 1.0, 2: 3.0, 3: 15.0}))
+
+
+@pytest.mark.usefixtures("_steep")
+def test_target_that_costs_too_much_accuracy_is_exit_1_before_anything_is_finetuned(
+    copied: Copy, given: dict[str, Any]
+):
+    """Three blocks lose 15 points, of which finetuning leaves three and a half at the very least."""
+    build = make_build(copied(), **{**given, "drop": None, "reduce": 20})
+    with device(), pytest.raises(TargetOutOfReach, match="within --max-drop 2, the default") as raised:
+        assert build.release
+    assert raised.value.exit_code == 1
+    assert "costs 15.0 points of accuracy [14.0, 16.0]" in raised.value.message
+    assert "15.4% less latency" in raised.value.message and "costs 3.0 points" in raised.value.message
+    assert "--best-within-drop" in raised.value.remedy and "--reduce 15.3%" in raised.value.remedy
+    assert not {"recover", "finetune", "export"} & set(build.run.decisions)
+
+
+@pytest.mark.usefixtures("_steep")
+def test_most_that_can_be_saved_within_the_demand_is_built_where_that_is_asked(copied: Copy, given: dict[str, Any]):
+    asked = {**given, "drop": None, "reduce": 20, "iterations": 1, "frontier": False}
+    with device():
+        build = make_build(copied(), **asked, best_within_drop=True)
+        release = build.release
+    assert len(build.asked_plan.dropped) == 3 and len(release.plan.dropped) == 2
+    assert release.plan.within_drop is not None and release.plan.target_percent is None
+    assert release.plan.budget.reduce_percent == 20.0
+    assert release.plan.measured_percent is not None
+    assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 0)
+    assert "; the target, 23% less latency, would have cost more than 2 points" in release.verdict.sentence
+    assert "Taken instead" in (build.run.folder / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("_steep")
+def test_target_that_costs_too_much_accuracy_is_built_where_the_demand_is_waived_or_large(
+    copied: Copy, given: dict[str, Any]
+):
+    folder, asked = copied(), {**given, "drop": None, "reduce": 20, "iterations": 1, "frontier": False}
+    with device():
+        for max_drop in ("none", 50.0):
+            release = make_build(folder, **asked, max_drop=max_drop).release
+            assert len(release.plan.dropped) == 3 and release.plan.within_drop is None
+            assert release.verdict.kept
 
 
 # A table of another device.

@@ -75,8 +75,21 @@ def test_frontier_holds_the_best_sets_of_near_numbers_and_ends_with_the_release(
     )
     assert (points[-1]["dropped"], points[-1]["recovery"]) == (release["plan"]["dropped"], "finetuned")
     assert [p["chosen"] for p in points] == [False, True, False, False, True]
-    assert all(p["accuracy"] is None for p in points)
-    assert release["gate"] is None
+    assert all(p["accuracy"] is None and p["loss"]["estimated"] for p in points)
+
+
+def test_gate_holds_the_demand_that_nobody_named_and_what_is_known_of_it(finished: Path):
+    """Ten images on which no answer changed: a loss of two points cannot be excluded."""
+    release = read(finished, "release.json")
+    (demand,) = release["gate"]["constraints"]
+    loss = release["verification"]["loss"]
+    assert (demand["name"], demand["asked"], demand["by_default"], demand["estimated"]) == ("max_drop", 2.0, True, True)
+    assert (demand["answer"], release["verdict"]["answer"]) == ("not proven", "not proven")
+    assert demand["found"] == loss["points"] and loss["points"]["high"] > 2.0
+    assert (release["gate"]["nearest"], release["gate"]["advice"], release["verdict"]["exit_code"]) == (None, "", 0)
+    assert release["verdict"]["reasons"] == [f"--max-drop 2 (the default): {demand['reason']}"]
+    assert "cannot be excluded" in release["verdict"]["sentence"]
+    assert "Promise not proven (exit code 0)" in (finished / "report.html").read_text()
 
 
 def test_student_tells_what_it_is_judged_on(finished: Path):
@@ -102,6 +115,9 @@ def test_plan_tells_what_was_verified_and_how_sure_it_is(finished: Path):
     assert (
         rounding * chosen["verified_error"] >= release["recovered"]["relative"] > 0
     )  # the whole recovery does no worse
+    judged = release["recovered"]["judged_on"]
+    assert chosen["loss"]["estimated"] and 0 < chosen["loss"]["images"] < release["images"]["fit"], judged
+    assert plan["within_drop"] is None
     assert others and all(one["verified_error"] >= chosen["verified_error"] and one["reason"] for one in others)
     assert set(plan["chosen_share"]) == set(plan["scores"]) and 0 < plan["set_share"] <= 1
     assert "Sets that were considered" in (finished / "report.html").read_text()
@@ -135,12 +151,15 @@ def test_no_batch_norm_and_no_adaptor_is_left(finished: Path):
     assert all(kernels.count(shape) <= originals.count(shape) for shape in kernels)
 
 
-def test_without_labels_agreement_is_reported_and_no_accuracy(finished: Path):
+def test_without_labels_the_loss_is_estimated_and_no_accuracy_reported(finished: Path):
     release = read(finished, "release.json")
     assert release["verification"]["accuracy"] == {}
     assert release["verification"]["faithful"]
     assert [link["agreement_percent"]["estimate"] for link in release["verification"]["links"][1:3]] == [100.0, 100.0]
-    assert "no labels" in release["verdict"]["sentence"]
+    loss = release["verification"]["loss"]
+    assert loss["estimated"] and loss["images"] == release["verification"]["images"]
+    assert loss["agreement_percent"] == release["verification"]["links"][-1]["agreement_percent"]
+    assert "estimated without labels" in release["verdict"]["sentence"]
 
 
 def test_manifest_names_versions_device_seed_and_hashes(finished: Path):

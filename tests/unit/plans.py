@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from practise_backends.terms import LatencyTable, Saving, SetCheck, TwinCheck
+from practise_backends.terms import Interval, LatencyTable, Saving, SetCheck, TwinCheck
 from practise_deploy.terms import (
     Attempt,
     Block,
     Budget,
     Considered,
     Kept,
+    Loss,
     NetworkFacts,
     Plan,
     Preprocessing,
@@ -209,4 +210,11 @@ def considered(dropped: tuple[str, ...], predicted: float, verified: float, reas
         predicted_percent=around(22.5, 0.4),
         measured_percent=None if reason else around(21.9, 0.31),
         reason=reason,
+        loss=loss(around(70 * verified, 1.1), images=125),
     )
+
+
+def loss(points: Interval, agreement: float = 91.4, *, estimated: bool = False, images: int = 500) -> Loss:
+    """So many points on so many images."""
+    share = Interval(estimate=agreement, low=agreement - 3.1, high=min(100.0, agreement + 2.3), confidence=0.95)
+    return Loss(points=points, estimated=estimated, agreement_percent=share, images=images)

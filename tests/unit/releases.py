@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from practise_backends.terms import Interval
-from practise_deploy.terms import (
+from practise_deploy.outcome import (
     Accuracy,
-    Budget,
+    Answer,
     Compiled,
     Constraint,
-    DataFacts,
     Frontier,
     FrontierPoint,
     Gate,
     Link,
     Release,
     Shipped,
-    Student,
     Verdict,
     Verification,
 )
+from practise_deploy.terms import Budget, DataFacts, Student
 from unit.measured import (
     CONDITIONS,
     DEVICE,
@@ -32,7 +31,7 @@ from unit.measured import (
     scenarios,
     throughput,
 )
-from unit.plans import DROPPED, NAMES, blocks, latency, network, plan, recoverability
+from unit.plans import DROPPED, NAMES, blocks, latency, loss, network, plan, recoverability
 
 __all__ = [
     "CONDITIONS",
@@ -41,6 +40,7 @@ __all__ = [
     "comparison",
     "environment",
     "figures",
+    "loss",
     "samples",
     "scenarios",
     "throughput",
@@ -126,6 +126,23 @@ def built_ahead() -> Release:
     )
 
 
+def unlabelled() -> Release:
+    """A build whose images carry no labels: every loss is an estimate."""
+    whole = release()
+    return replace(
+        whole,
+        images=replace(whole.images, labelled=False),
+        verification=replace(whole.verification, accuracy={}, loss=replace(whole.verification.loss, estimated=True)),
+        frontier=replace(
+            whole.frontier,
+            points=tuple(
+                replace(point, accuracy=None, loss=replace(point.loss, estimated=True))
+                for point in whole.frontier.points
+            ),
+        ),
+    )
+
+
 def verification() -> Verification:
     """A faithful network, a little less accurate."""
     pairs = (
@@ -154,7 +171,7 @@ def verification() -> Verification:
             "ONNX": Accuracy(percent=around(72.8, 3.9), correct=364, images=500),
             "engine": Accuracy(percent=around(72.8, 3.9), correct=364, images=500),
         },
-        drop_points=around(0.6, 0.8),
+        loss=loss(around(0.6, 0.8)),
         images=500,
         faithful=True,
         problems=(),
@@ -172,7 +189,7 @@ def frontier_point(many: int, recovery: str, reduction: float, accuracy: float) 
         agreement_percent=Interval(
             estimate=100 - 2 * lost, low=97 - 2.2 * lost, high=100 - 1.7 * lost, confidence=0.95
         ),
-        drop_points=around(lost, 0.8 + 0.2 * lost),
+        loss=loss(around(lost, 0.8 + 0.2 * lost), 100 - 2 * lost),
         chosen=many == len(DROPPED),
     )
 
@@ -192,25 +209,28 @@ def frontier() -> Frontier:
 
 
 def gate(most_points: float = 1.5) -> Gate:
-    """The speed-up passes; the accuracy does where so many points may be lost, else two blocks would."""
+    """The speed-up passes; the accuracy does where so many points may be lost, else two blocks would.
+
+    From 0.6 points on that is only not proven, below it is broken.
+    """
     passed = most_points >= 1.4
+    answer = Answer.KEPT if passed else Answer.NOT_PROVEN if most_points >= 0.6 else Answer.BROKEN
     lost = Constraint(
         name="max_drop",
         asked=most_points,
         found=around(0.6, 0.8),
-        passed=passed,
+        answer=answer,
         reason=f"1.4 points at the bad end against {most_points:g}",
     )
     faster = Constraint(
         name="min_speedup",
         asked=1.2,
         found=around(1.281, 0.006),
-        passed=True,
+        answer=Answer.KEPT,
         reason="1.275 at the bad end is no less than 1.2",
     )
     return Gate(
         constraints=(faster, lost),
-        passed=passed,
         nearest=None if passed else frontier_point(2, "closed form", 11.7, 73.2),
         advice="" if passed else "More held-out images narrow the interval: 2,000 would decide it.",
     )
@@ -238,7 +258,7 @@ def release() -> Release:
         frontier=frontier(),
         gate=gate(),
         speedup=comparison().speedup,
-        verdict=Verdict(kept=True, exit_code=0, sentence=SENTENCE, reasons=("latency fell by 21.9%",)),
+        verdict=Verdict(answer=Answer.KEPT, exit_code=0, sentence=SENTENCE, reasons=("latency fell by 21.9%",)),
         seconds={"latency": 61.2, "recoverability": 92.0, "finetune": 3700.0},
         command=COMMAND,
     )
@@ -266,7 +286,7 @@ def bare_release() -> Release:
             set_share=None,
             considered=(),
         ),
-        verification=replace(whole.verification, accuracy={}, drop_points=None),
+        verification=replace(whole.verification, accuracy={}, loss=None),
         latency=replace(whole.latency, twins=(), sets=(), additivity=None, environment=None, notes=()),
         bench=replace(
             whole.bench,
@@ -278,6 +298,6 @@ def bare_release() -> Release:
         throughput=(),
         frontier=Frontier(points=(), fit_images=0, images=0),
         gate=None,
-        verdict=Verdict(kept=False, exit_code=1, sentence="No block could be dropped.", reasons=()),
+        verdict=Verdict(answer=Answer.BROKEN, exit_code=1, sentence="No block could be dropped.", reasons=()),
         seconds={},
     )

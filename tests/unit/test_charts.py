@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from practise_deploy.outcome import Release
 from practise_deploy.report import render_html
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.bargains import absent, bargains
 from practise_deploy.report.charts.chart import Chart
 from practise_deploy.report.charts.distributions import STEPS, distributions
 from practise_deploy.report.charts.drawing import NARROW, WIDE, Frame, draw
-from practise_deploy.report.charts.frontier import frontier, neighbours
+from practise_deploy.report.charts.frontier import frontier, frontier_table, neighbours
 from practise_deploy.report.charts.labels import Named, box_of, placed
 from practise_deploy.report.charts.predictions import predicted
 from practise_deploy.report.charts.rounds import POINTS, rounds, rounds_table
 from practise_deploy.report.charts.shares import shares
-from practise_deploy.terms import Release
 from unit import plans, releases
 
 CHARTS: dict[str, Callable[[Release], Chart | None]] = {
@@ -122,17 +122,33 @@ def test_frontier_begins_at_the_original_and_marks_the_chosen_set(release: Relea
     )
 
 
-def test_frontier_without_labels_shows_agreement(release: Release) -> None:
-    points = tuple(replace(point, accuracy=None, drop_points=None) for point in release.frontier.points)
-    bare = replace(
-        release,
-        frontier=replace(release.frontier, points=points),
-        verification=replace(release.verification, accuracy={}, drop_points=None),
-    )
+def test_frontier_without_labels_shows_agreement_and_tells_the_estimated_losses() -> None:
+    bare = releases.unlabelled()
     chart = drawn(bare, "frontier")
     assert chart.curves[0].points[0] == (0.0, 100.0)
     assert "agreement with the original" in chart.y.title
-    assert "agrees on" in neighbours(bare)[0]
+    assert neighbours(bare)[0].endswith("and loses 1.4 points (0.3 to 2.5), estimated.")
+    table = frontier_table(bare)
+    assert "Top-1 accuracy" not in table.head and "estimated without labels" in table.note
+    at = table.head.index("Accuracy lost")
+    assert [row[at] for row in table.rows if row[0] == "3 blocks"] == ["1.4 points (0.3 to 2.5), estimated"]
+
+
+def test_frontier_of_labelled_images_tells_losses_that_are_no_estimates(release: Release) -> None:
+    table = frontier_table(release)
+    at = table.head.index("Accuracy lost")
+    assert [row[at] for row in table.rows if row[0] == "3 blocks"] == ["1.4 points (0.3 to 2.5)"]
+    assert "paired by image" in table.note and "estimated" not in render_html(release)
+
+
+def test_frontier_of_what_is_no_classifier_tells_the_agreement_and_no_loss() -> None:
+    whole = releases.unlabelled()
+    points = tuple(replace(point, loss=None) for point in whole.frontier.points)
+    features = replace(whole, frontier=replace(whole.frontier, points=points))
+    assert "agrees on" in neighbours(features)[0]
+    table = frontier_table(features)
+    assert {row[table.head.index("Accuracy lost")] for row in table.rows} == {"– (no classifier's output)"}
+    assert "estimated" not in table.note
 
 
 def test_prediction_that_held_lies_on_the_line(release: Release) -> None:
@@ -249,7 +265,7 @@ def test_colours_can_be_told_from_what_is_behind_them(theme: str) -> None:
     colours = themes()[theme]
     for name, least in ON_PAPER:
         assert contrast(colours[name], colours["paper"]) >= least, name
-    for name in ("good", "bad"):
-        assert contrast(colours[name], colours[f"{name}-wash"]) >= 4.5, name
+    for name, wash in (("good", "good-wash"), ("old", "doubt-wash"), ("bad", "bad-wash")):
+        assert contrast(colours[name], colours[wash]) >= 4.5, name
     assert contrast(colours["ink"], colours["wash"]) >= 4.5
-    assert len(colours) == 11
+    assert len(colours) == 12

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from practise_deploy.console import Console
+from practise_deploy.outcome import Answer
 from unit import plans, releases
 
 Shown = Callable[[Console], None]
@@ -49,7 +50,7 @@ SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
     "shipped": (lambda c: c.show_shipped(releases.shipped()), ("runs/resnet34/network.onnx", "85.9 MB")),
     "verification": (
         lambda c: c.show_verification(releases.verification()),
-        ("teacher", "0.9713", "0.9999999", "73.4% (69.5 to 77.3)", "0.6 (−0.2 to 1.4)"),
+        ("teacher", "0.9713", "0.9999999", "73.4% (69.5 to 77.3)", "0.6 points (−0.2 to 1.4)"),
     ),
     "comparison": (
         lambda c: c.show_comparison(releases.comparison()),
@@ -115,8 +116,26 @@ def test_absent_figures_are_shown_with_their_reasons(capsys: pytest.CaptureFixtu
     console.show_plan(bare.plan, bare.recoverability)
     out = capsys.readouterr().out
     assert "None" not in out
-    assert "Agreement with the teacher" in out
-    assert "– (no labels" in out
+    assert "– (the output is no classifier's)" in out
+    assert "– (no classifier's output)" in out
+    assert "Promise broken" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("answer", Answer)
+def test_promise_is_told_with_its_answer(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = releases.release()
+    Console().show_release(replace(whole, verdict=replace(whole.verdict, answer=answer)), Path("runs"))
+    assert f"Promise {answer.value}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_loss_without_labels_is_shown_as_an_estimate(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().show_verification(releases.unlabelled().verification)
+    assert "0.6 points (−0.2 to 1.4), estimated" in capsys.readouterr().out
+
+
+def test_notes_of_a_plan_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().show_plan(replace(releases.release().plan, notes=("something decided",)), plans.recoverability())
+    assert "something decided" in capsys.readouterr().out
 
 
 def test_prose_goes_to_stderr_and_stops_where_quiet(capsys: pytest.CaptureFixture[str]) -> None:

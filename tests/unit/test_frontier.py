@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -125,7 +126,8 @@ def test_neighbours_are_judged_against_labels_and_the_original():
     points = judge_neighbours(answering(), neighbours, RANKED[:2], images, screen)
     assert [point.dropped for point in points] == [RANKED[:1], RANKED[:2], RANKED[:3]]
     assert [point.accuracy.correct if point.accuracy else None for point in points] == [100, 80, 50]
-    assert [point.drop_points.estimate if point.drop_points else None for point in points] == [0.0, 20.0, 50.0]
+    assert [point.loss.points.estimate if point.loss else None for point in points] == [0.0, 20.0, 50.0]
+    assert [point.loss.estimated for point in points if point.loss] == [False] * 3
     assert [point.agreement_percent.estimate for point in points] == [100.0, 80.0, 50.0]
     assert [point.chosen for point in points] == [False, True, False]
     assert [point.reduction_percent.estimate for point in points] == [8.0, 16.0, 24.0]
@@ -137,13 +139,18 @@ def test_loss_is_paired_with_the_original_which_may_be_wrong_itself():
     """The original errs on the last 40, the neighbour on the last 20: it gained."""
     images = held_out(100, [n % CLASSES for n in range(100)])
     (point,) = judge_neighbours(answering(60), [neighbour(1, 80)], (), images, Screen())
-    assert point.drop_points is not None and point.drop_points.estimate == -20.0
+    assert point.loss is not None and point.loss.points.estimate == -20.0
     assert point.agreement_percent.estimate == 80.0
 
 
-def test_without_labels_agreement_alone_is_told():
+def test_without_labels_the_loss_is_estimated_by_the_originals_own_probabilities():
+    """Where they differ the original gives its answer e / (e + 3), and the neighbour's 1 / (e + 3)."""
     points = judge_neighbours(answering(), [neighbour(1, 90)], (), held_out(100), Screen())
-    assert (points[0].accuracy, points[0].drop_points) == (None, None)
+    assert points[0].accuracy is None and points[0].loss is not None
+    assert (points[0].loss.estimated, points[0].loss.images) == (True, 100)
+    assert points[0].loss.points.estimate == pytest.approx(10 * (math.e - 1) / (math.e + 3))
+    assert points[0].loss.points.low < points[0].loss.points.estimate < points[0].loss.points.high
+    assert points[0].loss.agreement_percent == points[0].agreement_percent
     assert points[0].agreement_percent.estimate == 90.0
     assert points[0].agreement_percent.low < 90.0 < points[0].agreement_percent.high
 
@@ -154,7 +161,7 @@ def test_network_that_gives_maps_has_no_accuracy_though_there_are_labels():
 
     one = replace(neighbour(1, None), form=maps)
     (point,) = judge_neighbours(maps, [one], (), held_out(40, [0] * 40), Screen())
-    assert (point.accuracy, point.drop_points) == (None, None)
+    assert (point.accuracy, point.loss) == (None, None)
     assert point.agreement_percent.estimate == 100.0
 
 
@@ -171,10 +178,11 @@ def test_release_is_a_point_by_what_was_measured_and_verified():
     assert reduction.confidence == 0.9
     assert found.accuracy == verification.accuracy["engine"]
     assert found.agreement_percent == verification.links[-1].agreement_percent
-    assert found.drop_points == verification.drop_points
+    assert found.loss == verification.loss
 
 
-def test_release_without_labels_has_no_accuracy():
-    verification = replace(releases.verification(), accuracy={}, drop_points=None)
+def test_release_without_labels_has_no_accuracy_and_its_estimated_loss():
+    verification = releases.unlabelled().verification
     found = released_point(plans.plan(), releases.comparison(), verification)
-    assert (found.accuracy, found.drop_points) == (None, None)
+    assert found.accuracy is None and found.loss == verification.loss
+    assert found.loss is not None and found.loss.estimated

@@ -1,4 +1,4 @@
-"""The gate: every demand at the bad end of its interval, failing closed, with the nearest set that passes."""
+"""The gate: every demand by its interval, kept, broken or not proven, with the nearest set that passes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from practise_backends.terms import Interval
-from practise_deploy.shipping.gate import Demands, judge_gate, speedup_of
-from practise_deploy.terms import Budget, Frontier, FrontierPoint, Gate, Plan
+from practise_deploy.outcome import Answer, Constraint, Frontier, FrontierPoint, Gate
+from practise_deploy.shipping.gate import Demands, answer_of, judge_gate, speedup_of
+from practise_deploy.terms import Budget, Loss, Plan
 from unit import plans, releases
 
 
@@ -18,8 +19,16 @@ def interval(low: float, estimate: float, high: float) -> Interval:
 
 RANKED = tuple(plans.plan().scores)
 PLAN = replace(plans.plan(), dropped=RANKED[:4], set_share=None)
-SPEEDUP, LOST = interval(1.2, 1.25, 1.3), interval(0.5, 1.0, 1.5)
+SPEEDUP = interval(1.2, 1.25, 1.3)
 NONE = Frontier(points=(), fit_images=0, images=0)
+KEPT, BROKEN, NOT_PROVEN = Answer.KEPT, Answer.BROKEN, Answer.NOT_PROVEN
+
+
+def loss(low: float, estimate: float, high: float, *, estimated: bool = False, images: int = 400) -> Loss:
+    return releases.loss(interval(low, estimate, high), estimated=estimated, images=images)
+
+
+LOST = loss(0.5, 1.0, 1.5)
 
 
 def point(blocks: int, reduction: float, lost: float | None, recovery: str = "closed form") -> FrontierPoint:
@@ -30,7 +39,7 @@ def point(blocks: int, reduction: float, lost: float | None, recovery: str = "cl
         reduction_percent=interval(reduction - 1, reduction, reduction + 1),
         accuracy=None,
         agreement_percent=interval(90, 95, 99),
-        drop_points=None if lost is None else interval(lost - 0.5, lost, lost + 0.5),
+        loss=None if lost is None else loss(lost - 0.5, lost, lost + 0.5),
         chosen=blocks == len(PLAN.dropped),
     )
 
@@ -47,19 +56,29 @@ def gate(
     max_drop: float | None = None,
     *,
     speedup: Interval = SPEEDUP,
-    lost: Interval | None = LOST,
+    lost: Loss | None = LOST,
+    by_default: bool = False,
     plan: Plan = PLAN,
     among: Frontier = NONE,
 ) -> Gate:
     found = judge_gate(
-        Demands(min_speedup=min_speedup, max_drop=max_drop),
+        Demands(min_speedup=min_speedup, max_drop=max_drop, by_default=by_default),
         plan,
         replace(releases.comparison(), speedup=speedup),
-        replace(releases.verification(), drop_points=lost),
+        replace(releases.verification(), loss=lost),
         among,
     )
     assert found is not None
     return found
+
+
+def only(found: Gate) -> Constraint:
+    (constraint,) = found.constraints
+    return constraint
+
+
+def answers(found: Gate) -> list[Answer]:
+    return [constraint.answer for constraint in found.constraints]
 
 
 # Each demand.
@@ -70,54 +89,115 @@ def test_without_demands_there_is_no_gate():
     assert judge_gate(nothing, PLAN, releases.comparison(), releases.verification(), NONE) is None
 
 
-@pytest.mark.parametrize(("asked", "passed"), [(1.19, True), (1.2, True), (1.2001, False), (1.25, False)])
-def test_speedup_passes_at_the_low_end_of_its_interval(asked: float, passed: bool):
+@pytest.mark.parametrize(("asked", "answer"), [(1.19, KEPT), (1.2, KEPT), (1.2001, BROKEN), (1.25, BROKEN)])
+def test_speedup_passes_at_the_low_end_of_its_interval(asked: float, answer: Answer):
     found = gate(min_speedup=asked)
-    (constraint,) = found.constraints
-    assert (found.passed, constraint.passed, constraint.name, constraint.asked) == (
-        passed,
-        passed,
-        "min_speedup",
-        asked,
-    )
+    constraint = only(found)
+    assert (constraint.answer, constraint.name, constraint.asked) == (answer, "min_speedup", asked)
+    assert found.fails is constraint.fails is (answer is BROKEN)
     assert constraint.reason == f"measured 1.250, surely 1.200, asked for at least {asked:g}"
 
 
-@pytest.mark.parametrize(("asked", "passed"), [(1.6, True), (1.5, True), (1.49, False), (1.0, False)])
-def test_loss_passes_at_the_high_end_of_its_interval(asked: float, passed: bool):
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [(1.6, KEPT), (1.5, KEPT), (1.49, NOT_PROVEN), (1.0, NOT_PROVEN), (0.99, BROKEN), (0.0, BROKEN)],
+)
+def test_loss_is_kept_by_its_high_end_broken_by_its_estimate_and_else_not_proven(asked: float, answer: Answer):
     found = gate(max_drop=asked)
-    (constraint,) = found.constraints
-    assert (found.passed, constraint.passed, constraint.name, constraint.asked) == (passed, passed, "max_drop", asked)
-    assert constraint.reason == f"lost 1.00 points, maybe 1.50; asked for at most {asked:g}"
+    constraint = only(found)
+    assert (constraint.answer, constraint.name, constraint.asked) == (answer, "max_drop", asked)
+    assert answer_of(LOST, asked) is answer
+    assert (constraint.found, constraint.estimated, constraint.by_default) == (LOST.points, False, False)
+    assert constraint.reason.startswith(f"lost 1.0 points [0.5, 1.5], at most {asked:g} allowed")
+    assert ("cannot be excluded" in constraint.reason) is (answer is NOT_PROVEN)
+    assert found.fails is constraint.fails is (answer is not KEPT)
 
 
 def test_no_loss_at_all_may_be_asked_for():
-    assert not gate(max_drop=0.0).passed
-    assert gate(max_drop=0.0, lost=interval(-1.0, -0.5, 0.0)).passed
+    assert gate(max_drop=0.0).fails
+    assert not gate(max_drop=0.0, lost=loss(-1.0, -0.5, 0.0)).fails
+
+
+def test_demand_that_is_not_proven_says_what_cannot_be_excluded_and_how_many_images_would_settle_it():
+    constraint = only(gate(max_drop=2.0, lost=loss(-13.3192, 0.0, 13.3192, images=25)))
+    assert constraint.answer is NOT_PROVEN
+    assert constraint.reason == (
+        "lost 0.0 points [-13.3, 13.3], at most 2 allowed: on 25 held-out images a loss of up to 13.3 points "
+        "cannot be excluded; about 189 such images would settle it"
+    )
+
+
+def test_images_are_not_called_for_where_the_estimate_is_at_the_demand():
+    reason = only(gate(max_drop=1.0)).reason
+    assert reason.endswith("on 400 held-out images a loss of up to 1.5 points cannot be excluded")
+
+
+@pytest.mark.parametrize("asked", [2.0, 1.2, 0.5])
+def test_estimate_without_labels_is_judged_as_a_measurement_is_and_named_as_an_estimate(asked: float):
+    guessed = only(gate(max_drop=asked, lost=replace(LOST, estimated=True)))
+    known = only(gate(max_drop=asked))
+    assert (guessed.answer, guessed.found, guessed.fails) == (known.answer, known.found, known.fails)
+    assert (guessed.estimated, known.estimated) == (True, False)
+    assert guessed.reason == known.reason.replace("lost 1.0", "lost an estimated 1.0")
 
 
 @pytest.mark.parametrize(
-    ("min_speedup", "max_drop", "each"), [(1.1, 2.0, [True, True]), (1.3, 2.0, [False, True]), (1.1, 1.0, [True, False])]
-)  # fmt: skip
-def test_gate_passes_where_every_demand_does(min_speedup: float, max_drop: float, each: list[bool]):
+    ("min_speedup", "max_drop", "each"),
+    [
+        (1.1, 2.0, [KEPT, KEPT]),
+        (1.3, 2.0, [BROKEN, KEPT]),
+        (1.1, 1.2, [KEPT, NOT_PROVEN]),
+        (1.1, 0.9, [KEPT, BROKEN]),
+        (1.3, 0.9, [BROKEN, BROKEN]),
+    ],
+)
+def test_gate_fails_where_a_demand_of_the_user_is_not_kept(min_speedup: float, max_drop: float, each: list[Answer]):
     found = gate(min_speedup, max_drop)
-    assert [constraint.passed for constraint in found.constraints] == each
-    assert found.passed is all(each)
+    assert answers(found) == each
+    assert found.fails is (each != [KEPT, KEPT])
 
 
 def test_gate_that_passes_has_no_advice():
     found = gate(1.1, 2.0, among=LADDER)
-    assert (found.passed, found.nearest, found.advice) == (True, None, "")
+    assert (found.fails, found.nearest, found.advice) == (False, None, "")
+
+
+# The demand that nobody named.
+
+
+@pytest.mark.parametrize(("asked", "answer"), [(1.5, KEPT), (1.2, NOT_PROVEN), (0.9, BROKEN)])
+def test_default_demand_is_judged_as_one_that_was_asked_and_fails_only_where_it_is_broken(asked: float, answer: Answer):
+    found = gate(max_drop=asked, by_default=True, among=LADDER)
+    constraint = only(found)
+    assert (constraint.answer, constraint.by_default) == (answer, True)
+    assert constraint.reason == only(gate(max_drop=asked)).reason
+    assert found.fails is constraint.fails is (answer is BROKEN)
+    assert bool(found.advice) is (answer is BROKEN)
+
+
+def test_default_demand_does_not_fail_a_network_that_is_no_classifier():
+    found = gate(max_drop=2.0, by_default=True, lost=None)
+    assert (only(found).answer, found.fails, found.advice) == (NOT_PROVEN, False, "")
+
+
+def test_default_of_the_loss_excuses_no_missing_speedup():
+    """A speed-up is never demanded by default."""
+    away = replace(PLAN, measured_percent=None, device="a board far away")
+    found = gate(1.01, 2.0, by_default=True, plan=away)
+    assert answers(found) == [NOT_PROVEN, KEPT]
+    assert [constraint.by_default for constraint in found.constraints] == [False, True]
+    assert found.fails
 
 
 # Failing closed.
 
 
-def test_unknown_loss_fails_and_asks_for_labels():
+def test_loss_of_what_is_no_classifier_fails_any_demand_and_says_why():
     found = gate(max_drop=50.0, lost=None)
-    (constraint,) = found.constraints
-    assert not found.passed and not constraint.passed and constraint.found is None
-    assert "give labelled images with --eval" in constraint.reason
+    constraint = only(found)
+    assert found.fails and constraint.answer is NOT_PROVEN and constraint.found is None
+    assert not constraint.estimated
+    assert constraint.reason == "the output is no classifier's, so no loss of accuracy can be told"
 
 
 def test_set_whose_loss_is_unknown_passes_no_demand_on_it():
@@ -129,8 +209,8 @@ def test_set_whose_loss_is_unknown_passes_no_demand_on_it():
 def test_speedup_on_a_device_that_is_not_at_hand_fails_however_fast_it_is_here():
     away = replace(PLAN, measured_percent=None, device="a board far away")
     found = gate(min_speedup=1.01, plan=away, speedup=interval(5, 6, 7), among=LADDER)
-    (constraint,) = found.constraints
-    assert not found.passed and constraint.found is None
+    constraint = only(found)
+    assert found.fails and constraint.answer is NOT_PROVEN and constraint.found is None
     assert "not measured on a board far away" in constraint.reason
     assert "practise-measure compare" in constraint.reason
 
@@ -144,7 +224,7 @@ def test_sets_measured_here_are_not_offered_for_a_device_that_is_not_at_hand():
 
 def test_loss_is_judged_wherever_the_device_is():
     away = replace(PLAN, measured_percent=None)
-    assert gate(max_drop=2.0, plan=away).passed
+    assert not gate(max_drop=2.0, plan=away).fails
     nearest = gate(max_drop=1.2, plan=away, among=LADDER).nearest
     assert nearest is not None and len(nearest.dropped) == 1
 
@@ -154,7 +234,7 @@ def test_loss_is_judged_wherever_the_device_is():
 
 def test_nearest_set_is_the_nearest_that_loses_little_enough():
     """Four blocks lose 2.5 points at worst, three 2.0, two 1.5."""
-    nearest = gate(max_drop=1.5, lost=interval(1.5, 2, 2.5), among=LADDER).nearest
+    nearest = gate(max_drop=1.5, lost=loss(1.5, 2, 2.5), among=LADDER).nearest
     assert nearest == LADDER.points[1]
 
 
@@ -184,10 +264,29 @@ def test_set_that_a_search_for_a_number_found_is_asked_for_by_its_number():
 
 def test_nearest_set_meets_all_demands_not_only_the_one_that_failed():
     """Two blocks lose little enough but save too little; what saves enough loses too much."""
-    found = gate(1.3, 1.5, speedup=interval(1.4, 1.5, 1.6), lost=interval(1, 2, 3), among=LADDER)
-    assert [constraint.passed for constraint in found.constraints] == [True, False]
+    found = gate(1.3, 1.5, speedup=interval(1.4, 1.5, 1.6), lost=loss(1, 2, 3), among=LADDER)
+    assert answers(found) == [KEPT, BROKEN]
     assert found.nearest is None
-    assert gate(1.1, 1.5, lost=interval(1, 2, 3), among=LADDER).nearest == LADDER.points[1]
+    assert gate(1.1, 1.5, lost=loss(1, 2, 3), among=LADDER).nearest == LADDER.points[1]
+
+
+def test_set_that_is_not_proven_is_not_offered():
+    """Three blocks lose 1.5 points, and maybe 2.0."""
+    lost, among = loss(2.5, 3, 3.5), frontier(point(3, 24, 1.5), point(1, 8, 0.5))
+    nearest = gate(max_drop=1.8, lost=lost, among=among).nearest
+    assert nearest is not None and len(nearest.dropped) == 1
+    assert gate(max_drop=1.8, lost=lost, among=frontier(point(3, 24, 1.5))).nearest is None
+
+
+def test_set_that_is_not_proven_by_default_is_offered_for_it_does_not_fail():
+    """So few images that no set can be proven: five blocks are fast enough, and six lose too much."""
+    unsure = [replace(point(blocks, 8.0 * blocks, 0.0), loss=loss(-4, 0.3 * blocks, 9)) for blocks in (3, 4, 5)]
+    among = frontier(*unsure, replace(point(6, 48, 0.0), loss=loss(-4, 3.0, 9)))
+    found = gate(1.6, 2.0, lost=loss(-4, 0.4, 9), by_default=True, among=among)
+    assert answers(found) == [BROKEN, NOT_PROVEN] and found.fails
+    assert found.nearest == among.points[2]
+    assert gate(1.8, 2.0, lost=loss(-4, 0.4, 9), by_default=True, among=among).nearest is None
+    assert gate(1.6, 2.0, lost=loss(-4, 0.4, 9), among=among).nearest is None
 
 
 def test_of_two_sets_as_near_the_one_with_fewer_blocks_is_taken():

@@ -11,9 +11,13 @@ from html.parser import HTMLParser
 import pytest
 
 from practise_backends.terms import Interval
-from practise_deploy.report import render_html, render_markdown, render_runs_html
-from practise_deploy.report.words import count, duration, interval, number
-from practise_deploy.terms import Release
+from practise_deploy.outcome import Answer, Release
+from practise_deploy.report import render_html, render_markdown, render_runs_html, tables
+from practise_deploy.report.demands import demands, outcome
+from practise_deploy.report.facts import plan_facts
+from practise_deploy.report.headline import quality
+from practise_deploy.report.words import count, duration, interval, number, points_lost
+from practise_deploy.terms import WithinDrop
 from unit import plans, releases
 
 EVIL = "<script>alert('|')</script>"
@@ -126,10 +130,11 @@ def test_command_and_block_names_are_escaped(release: Release) -> None:
 def test_absent_figures_are_dashes_with_their_reasons() -> None:
     page = render_html(releases.bare_release())
     assert "None" not in page and "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.S)
-    for reason in ("too few samples", "not measured here", "not judged", "no labels", "not recorded"):
+    for reason in ("too few samples", "not measured here", "not judged", "no classifier&#39;s output", "not recorded"):
         assert f"– ({reason}" in read(page)
     assert "Promise broken (exit code 1)" in page
-    assert "Agreement with the teacher" in page
+    assert "Accuracy lost" in page and "– (the output is no classifier&#39;s)" in read(page)
+    assert "loss of accuracy is an estimate" not in page
     assert 'id="gate"' not in page and 'id="throughput"' not in page and 'id="trade"' not in page
     assert "<svg" not in page
     assert "The raw samples are not at hand" in page
@@ -148,23 +153,27 @@ def test_numbers_carry_their_intervals(page: str) -> None:
 def test_numbers_that_cannot_be_are_no_reason_to_fail(release: Release, value: float) -> None:
     odd = replace(releases.around(value, 0.1), low=value)
     figures = tuple(replace(one, p50_ms=odd, p90_ms=odd, p99_ms=odd) for one in release.bench.engines)
-    points = tuple(replace(point, reduction_percent=odd, agreement_percent=odd) for point in release.frontier.points)
+    points = tuple(
+        replace(point, reduction_percent=odd, agreement_percent=odd, loss=releases.loss(odd))
+        for point in release.frontier.points
+    )
     sets = tuple(replace(one, predicted_percent=value, measured_percent=odd) for one in release.latency.sets)
     links = tuple(replace(link, cosine=value, max_abs=value) for link in release.verification.links)
+    lost = replace(release.verification.loss, points=odd, agreement_percent=odd)
     broken = replace(
         release,
         speedup=odd,
         bench=replace(release.bench, engines=figures, speedup=odd, session_percent=value),
         frontier=replace(release.frontier, points=points),
         latency=replace(release.latency, sets=sets, additivity=odd, baseline_ms=odd),
-        verification=replace(release.verification, links=links, drop_points=odd),
+        verification=replace(release.verification, links=links, loss=lost),
         recoverability=tuple(replace(one, relative=value) for one in release.recoverability),
         plan=replace(
             release.plan,
             set_share=value,
             chosen_share=dict.fromkeys(release.plan.chosen_share, value),
             considered=tuple(
-                replace(one, predicted_error=value, verified_error=value, predicted_percent=odd)
+                replace(one, predicted_error=value, verified_error=value, predicted_percent=odd, loss=lost)
                 for one in release.plan.considered
             ),
         ),
@@ -203,13 +212,118 @@ def test_chain_is_drawn_step_by_step(page: str) -> None:
     assert "Directly, teacher to engine: 91.4% (88.3 to 91.4) same top-1 class" in page
 
 
-def test_gate_says_what_failed_and_what_would_pass(release: Release) -> None:
-    failed = replace(release, gate=releases.gate(most_points=1.0))
+@pytest.mark.parametrize(("most_points", "said"), [(1.0, "Not proven"), (0.5, "Broken")])
+def test_gate_says_what_failed_and_what_would_pass(release: Release, most_points: float, said: str) -> None:
+    failed = replace(release, gate=releases.gate(most_points))
     for text in (render_html(failed), render_markdown(failed)):
-        assert "Failed: accuracy lost." in text
-        assert "at most 1 point" in text and "0.6 points (−0.2 to 1.4)" in text
+        assert f"{said}: accuracy lost." in text and "All demands are kept." not in text
+        assert f"at most {most_points:g} point" in text and "0.6 points (−0.2 to 1.4)" in text
         assert "The nearest set that passes: without layer1.1, layer1.2 (closed form)" in text
         assert "2,000 would decide it" in text
+
+
+def test_gate_tells_every_answer(release: Release) -> None:
+    kept, open_, broken = (releases.gate(most).constraints for most in (1.5, 1.0, 0.5))
+    gates = {
+        "All demands are kept.": kept,
+        "Not proven: accuracy lost.": open_,
+        "Broken: accuracy lost.": broken,
+        "Broken: speed-up. Not proven: accuracy lost.": (replace(open_[0], answer=Answer.BROKEN), open_[1]),
+        "Broken: speed-up, accuracy lost.": (replace(broken[0], answer=Answer.BROKEN), broken[1]),
+    }
+    for said, constraints in gates.items():
+        assert outcome(replace(releases.gate(), constraints=constraints)) == said
+        page = render_html(replace(release, gate=replace(releases.gate(), constraints=constraints)))
+        assert said in page
+        assert [row[3] for row in demands(replace(releases.gate(), constraints=constraints)).rows] == [
+            one.answer.value for one in constraints
+        ]
+
+
+def test_demand_by_default_and_a_loss_that_is_an_estimate_are_named_so() -> None:
+    lost = releases.gate(1.0).constraints[-1]
+    (_, asked, found, answer, _), (_, by_default, guessed, *_), (*_, unknown, _, _) = demands(
+        replace(
+            releases.gate(1.0),
+            constraints=(
+                lost,
+                replace(lost, by_default=True, estimated=True),
+                replace(lost, found=None, answer=Answer.NOT_PROVEN),
+            ),
+        )
+    ).rows
+    assert (asked, found, answer) == ("at most 1 point", "0.6 points (−0.2 to 1.4)", "not proven")
+    assert (by_default, guessed) == ("at most 1 point, the default", "0.6 points (−0.2 to 1.4), estimated")
+    assert unknown == "– (unknown)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said", "look"),
+    [
+        (Answer.KEPT, 0, "Promise kept (exit code 0)", "kept"),
+        (Answer.NOT_PROVEN, 0, "Promise not proven (exit code 0)", "not-proven"),
+        (Answer.NOT_PROVEN, 1, "Promise not proven (exit code 1)", "not-proven"),
+        (Answer.BROKEN, 1, "Promise broken (exit code 1)", "broken"),
+    ],
+)
+def test_promise_has_a_look_of_its_own_for_every_answer(
+    release: Release, answer: Answer, code: int, said: str, look: str
+) -> None:
+    told = replace(release, verdict=replace(release.verdict, answer=answer, exit_code=code))
+    page = render_html(told)
+    assert f'<span class="verdict {look}">{said}</span>' in page
+    assert f".verdict.{look} {{" in page
+    assert f"{said}." in render_markdown(told)
+
+
+def test_loss_without_labels_is_an_estimate_wherever_it_is_told() -> None:
+    page = read(render_html(releases.unlabelled()))
+    for said in (
+        "Accuracy lost, estimated",
+        "no labels; the original&#39;s answer on 91.4%",
+        "0.6 points (−0.2 to 1.4), estimated",
+        "The images carry no labels, so the loss of accuracy is an estimate",
+        "Accuracy lost is estimated without labels.",
+    ):
+        assert said in page, said
+    assert "Top-1 accuracy" not in page and "paired by image" not in page
+
+
+def test_loss_of_labelled_images_is_told_beside_the_accuracies(release: Release, page: str) -> None:
+    figure = quality(release)
+    assert figure.title == "Top-1 accuracy" and figure.text == "73.4% (69.5 to 77.3) → 72.8% (68.9 to 76.7)"
+    assert figure.detail.endswith("; lost 0.6 points (−0.2 to 1.4)")
+    assert "estimated" not in page and "no labels" not in read(page)
+
+
+def test_sets_tell_what_they_lost_before_finetuning(release: Release, page: str) -> None:
+    assert "Accuracy lost before finetuning" in page
+    assert "1.5 points (0.4 to 2.6)" in read(page) and "1.7 points (0.6 to 2.8)" in read(page)
+    facts = dict(plan_facts(release.plan))
+    assert facts["Accuracy lost before finetuning"].startswith(
+        "1.5 points (0.4 to 2.6); the original's answer on 91.4%"
+    )
+    assert facts["Accuracy lost before finetuning"].endswith("of 125 images that the fit did not see")
+    sets = (
+        replace(release.plan.considered[0], loss=None),
+        replace(release.plan.considered[1], loss=None, verified_error=None),
+    )
+    unknown = replace(release.plan, considered=sets)
+    lost = tables.considered(unknown).head.index("Accuracy lost before finetuning")
+    assert [row[lost] for row in tables.considered(unknown).rows] == [
+        "– (no classifier's output)", "– (not verified)",
+    ]  # fmt: skip
+    assert "Accuracy lost before finetuning" not in dict(plan_facts(unknown))
+
+
+def test_smaller_set_than_asked_is_told_with_why(release: Release) -> None:
+    asked = replace(release.plan.considered[1], loss=releases.loss(releases.around(9.7, 1.2)))
+    within = WithinDrop(demand_points=2.0, asked=asked, sets=(), best=release.plan.considered[0])
+    reduced = replace(release, plan=replace(release.plan, target_percent=None, within_drop=within, notes=("so much",)))
+    for text in (render_html(reduced), render_markdown(reduced)):
+        assert "Taken instead" in text and "so much" in text
+        assert "the most within 2 points; the target would cost 9.7 points (8.5 to 10.9)" in read(text)
+    assert "Taken instead" not in render_html(release)
 
 
 def test_estimator_and_sessions_are_told(release: Release, page: str) -> None:
@@ -239,7 +353,7 @@ def test_markdown_is_short_and_has_intervals(release: Release) -> None:
     assert all(f"| {name} |" in text for name in plans.NAMES)
     assert "2. **student**: 91.4% (88.3 to 91.4) same top-1 class" in text
     rows = [line for line in text.splitlines() if line.startswith("| layer")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} <= {4, 5, 7, 10}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} <= {4, 5, 8, 10}
 
 
 def test_markdown_of_a_bare_release_says_what_is_absent() -> None:
@@ -277,6 +391,14 @@ def test_numbers_have_sensible_digits(value: float | None, text: str) -> None:
 def test_intervals_show_the_digits_that_they_support(ends: tuple[float, float, float], text: str) -> None:
     estimate, low, high = ends
     assert interval(Interval(estimate=estimate, low=low, high=high, confidence=0.95)) == text
+
+
+def test_points_that_were_lost_say_whether_they_are_estimated_and_why_they_are_absent() -> None:
+    found = releases.loss(releases.around(0.6, 0.8))
+    assert points_lost(found) == "0.6 points (−0.2 to 1.4)"
+    assert points_lost(replace(found, estimated=True)) == "0.6 points (−0.2 to 1.4), estimated"
+    assert points_lost(None) == "– (no classifier's output)"
+    assert points_lost(None, absent="not verified") == "– (not verified)"
 
 
 def test_counts_and_durations_are_short() -> None:

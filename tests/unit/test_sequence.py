@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.embedded import digits
+from practise_deploy.loss import paired_difference
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import Pair
@@ -14,6 +15,7 @@ from practise_deploy.model.reading import read_npz
 from practise_deploy.model.surgery import drop_blocks, load_weights
 from practise_deploy.planning import sequence
 from practise_deploy.planning.chain import Chain
+from practise_deploy.planning.criterion import Errors
 from practise_deploy.planning.equations import NormalEquations, options
 from practise_deploy.terms import Preprocessing
 from unit.lessons import MOBILENET, RESNET, LinearStream, Mixed, Silent, held_out_error, images, opened, recover
@@ -194,7 +196,7 @@ def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(monkeypatch):
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     dropped, data = [blocks["layer1.1"], blocks["layer2.1"]], images(20, RESNET)
     lesson = Lesson(teacher=teacher, feature=feature, images=data)
-    found = float(sequence.errors_without(lesson, dropped, Silent()).mean())
+    found = float(sequence.verified_without(lesson, dropped, Silent()).errors.mean())
     student = recover(teacher, feature, dropped, data, 0, Silent())
     told = [
         float(part.split(" ")[-1])
@@ -202,6 +204,59 @@ def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(monkeypatch):
         if sequence.EACH not in part
     ]
     assert found == pytest.approx(min(told), rel=1e-3)
+
+
+@pytest.mark.parametrize("few", [8, 200])
+def test_loss_of_a_set_is_told_on_the_images_that_judge_it_paired_with_their_own_labels(few: int, monkeypatch):
+    """Labelled with the teacher's answers, whatever the student answers otherwise is lost."""
+    monkeypatch.setattr("practise_deploy.model.images.FEW", few)
+    network, data = tiny_resnet(), images(40, RESNET)
+    with torch.no_grad():
+        network.fc.bias -= network(data.batch(slice(0, 40))).mean(0)  # else it gives all images one class
+        labels = network(data.batch(slice(0, 40))).argmax(1)
+    teacher, feature, blocks = opened(network, RESNET)
+    assert len(labels.unique()) > 3
+    dropped = [blocks["layer1.1"], blocks["layer2.1"]]
+    lessons = [
+        Lesson(teacher=teacher, feature=feature, images=FitImages(data.pixels, known, data.preprocessing))
+        for known in (labels, None)
+    ]
+    known, guessed = (sequence.verified_without(lesson, dropped, Silent()) for lesson in lessons)
+    assert known.loss is not None and guessed.loss is not None
+    assert (known.errors == guessed.errors).all()  # labels tell what was lost, and change nothing else
+    assert known.loss.agreement_percent == guessed.loss.agreement_percent
+    count = known.loss.images
+    otherwise = round(count * (1 - known.loss.agreement_percent.estimate / 100))
+    assert otherwise > 0 and count == guessed.loss.images == len(known.errors)
+    assert known.loss.points == paired_difference(otherwise, 0, count)
+    assert (known.loss.estimated, guessed.loss.estimated) == (False, True)
+    assert 0 < guessed.loss.points.estimate < known.loss.points.estimate
+
+
+def test_loss_is_of_the_form_of_the_student_that_is_less_wrong(monkeypatch):
+    """As it is or refitted: the one whose errors are told."""
+    goal, right, wrong = torch.eye(3).repeat(4, 1), torch.eye(3).repeat(4, 1), torch.eye(3).roll(1, 0).repeat(4, 1)
+    forms = [Errors(torch.full((12,), size), torch.ones(12), goal, own) for size, own in ((0.1, right), (0.2, wrong))]
+    for order in (forms, forms[::-1]):
+        monkeypatch.setattr(sequence, "judged_without", lambda *given, order=order: tuple(order))
+        found = sequence.verified_without(a_lesson(), [], Silent())
+        assert found.errors == pytest.approx(0.1)
+        assert found.loss is not None and found.loss.agreement_percent.estimate == 100.0
+
+
+@pytest.mark.parametrize(
+    "own", [torch.full((12, 3), float("nan")), torch.full((12, 3), float("inf")), torch.ones(12, 1), torch.ones(12, 0)]
+)
+def test_loss_is_unknown_where_there_are_no_classes_or_no_numbers(own: Tensor, monkeypatch):
+    errors = Errors(torch.full((12,), 0.1), torch.ones(12), torch.zeros_like(own), own)
+    monkeypatch.setattr(sequence, "judged_without", lambda *given: (errors, errors))
+    found = sequence.verified_without(a_lesson(), [], Silent())
+    assert found.loss is None and found.errors == pytest.approx(0.1)
+
+
+def a_lesson() -> Lesson:
+    teacher, feature, _ = opened(tiny_resnet(), RESNET)
+    return Lesson(teacher=teacher, feature=feature, images=images(12, RESNET))
 
 
 def test_error_after_a_site_is_what_the_network_gives_from_end_to_end():
@@ -268,8 +323,9 @@ def test_network_without_any_site_is_dropped_plainly_and_says_so(monkeypatch):
     assert student.choices == () and student.method.startswith("plain drop")
     assert student.mse == student.mse_before > 0
     lesson = Lesson(teacher=teacher, feature=feature, images=images(20, RESNET))
-    found = sequence.errors_without(lesson, [blocks["block"]], Silent())
-    assert found.shape == (20,) and found.mean() == pytest.approx(student.relative)
+    found = sequence.verified_without(lesson, [blocks["block"]], Silent())
+    assert found.errors.shape == (20,) and found.errors.mean() == pytest.approx(student.relative)
+    assert found.loss is not None and found.loss.images == 20
 
 
 def test_way_that_leaves_the_race_is_told_with_the_images_it_saw():

@@ -10,10 +10,11 @@ import pytest
 from practise_backends.terms import Interval
 from practise_deploy.errors import InputError
 from practise_deploy.planning.choose import out_of_reach
-from practise_deploy.planning.interactions import Blocks, Floats
+from practise_deploy.planning.interactions import Blocks
 from practise_deploy.planning.resampling import TOP
-from practise_deploy.planning.sets import FURTHER, TOP_AGAIN, choose_set, neighbouring_sets
-from practise_deploy.terms import Budget, Plan
+from practise_deploy.planning.sets import FURTHER, TOP_AGAIN, Verified, choose_set, neighbouring_sets
+from practise_deploy.terms import Budget, Loss, Plan
+from unit import releases
 from unit.test_interactions import FOUR, TWICE, interval, judged, table
 
 ALONE = judged([1.0, 2.0, 3.0, 4.0])  # a is the easiest to lose; losses add up
@@ -32,15 +33,19 @@ class Measured:
         return interval(self.percent * len(blocks), self.half)
 
 
-class Verified:
-    """The error of a set from a table, else a large one, the same of three images, and what was asked."""
+class Verify:
+    """The error of a set from a table, else a large one, the same of three images; a point lost a block; what was asked."""
 
     def __init__(self, errors: Mapping[Blocks, float]) -> None:
         self.errors, self.asked = errors, list[Blocks]()
 
-    def __call__(self, blocks: Blocks) -> Floats:
+    def __call__(self, blocks: Blocks) -> Verified:
         self.asked.append(blocks)
-        return np.full(3, self.errors.get(blocks, 9.0))
+        return Verified(np.full(3, self.errors.get(blocks, 9.0)), loss_of(blocks))
+
+
+def loss_of(blocks: Blocks) -> Loss:
+    return releases.loss(interval(float(len(blocks)), 0.5))
 
 
 def never(blocks: Blocks) -> Interval:
@@ -83,7 +88,7 @@ def test_target_in_milliseconds_is_a_reduction_from_the_measured_baseline():
 
 
 def test_best_verified_of_the_few_best_predicted_sets_goes():
-    verify = Verified({("a", "b"): 3.25, ("a", "c"): 2.5, ("b", "c"): 5.0, ("a", "d"): 5.0})
+    verify = Verify({("a", "b"): 3.25, ("a", "c"): 2.5, ("b", "c"): 5.0, ("a", "d"): 5.0})
     plan = choose_set(FOUR, ALONE, Budget(drop=2), None, verify)
     assert plan.dropped == ("a", "c")
     assert len(verify.asked) == len(set(verify.asked)) == TOP
@@ -98,33 +103,60 @@ def test_best_verified_of_the_few_best_predicted_sets_goes():
 @pytest.mark.parametrize(("second", "further"), [(6.1, 0), (9.5, 1), (14.0, 2)])
 def test_further_sets_are_verified_as_long_as_they_could_well_be_better(second: float, further: int):
     """Predictions that are off by much for one set may be off by as much for the next."""
-    verify = Verified({("a",): 5.0, ("b",): second, ("c",): 7.0})
+    verify = Verify({("a",): 5.0, ("b",): second, ("c",): 7.0})
     plan = choose_set(table([1.0] * 5), judged([5.0, 6.0, 7.0, 8.0, 9.0]), Budget(drop=1), None, verify)
     assert plan.dropped == ("a",)
     assert len(verify.asked) == TOP + further <= TOP + FURTHER
 
 
 def test_set_that_was_predicted_to_be_the_fourth_best_may_turn_out_to_be_the_best():
-    verify = Verified({("a",): 5.0, ("b",): 9.5, ("c",): 7.0, ("d",): 4.0})
+    verify = Verify({("a",): 5.0, ("b",): 9.5, ("c",): 7.0, ("d",): 4.0})
     plan = choose_set(table([1.0] * 5), judged([5.0, 6.0, 7.0, 8.0, 9.0]), Budget(drop=1), None, verify)
     assert plan.dropped == ("d",)
     assert reasons(plan)[("a",)] == "its verified error is no lower"
 
 
-def test_only_set_is_not_compared_with_itself():
-    verify = Verified({})
-    plan = choose_set(FOUR, ALONE, Budget(drop=4), None, verify)
-    assert plan.dropped == ("a", "b", "c", "d") and verify.asked == []
-    assert [one.verified_error for one in plan.considered] == [None]
+@pytest.mark.parametrize("measure", [None, Measured(10.0)])
+def test_only_set_is_verified_too_though_there_is_none_to_compare_it_with(measure: Measured | None):
+    verify = Verify({("a", "b", "c", "d"): 4.0})
+    plan = choose_set(FOUR, ALONE, Budget(drop=4), measure, verify)
+    assert plan.dropped == ("a", "b", "c", "d") and verify.asked == [plan.dropped]
+    assert [(one.verified_error, one.loss) for one in plan.considered] == [(4.0, loss_of(plan.dropped))]
+
+
+def test_every_verified_set_tells_its_loss_and_no_other_does():
+    verify = Verify({("a", "b"): 3.25, ("a", "c"): 2.5, ("b", "c"): 5.0, ("a", "d"): 5.0})
+    plan = choose_set(FOUR, ALONE, Budget(reduce_percent=20.0), Measured(7.0), verify)
+    told = {one.dropped: one.loss for one in plan.considered}
+    assert told == {blocks: loss_of(blocks) if blocks in verify.asked else None for blocks in told}
+    assert plan.dropped in verify.asked
+    assert plan.chosen is not None and plan.chosen.dropped == plan.dropped
+    assert plan.chosen.loss == loss_of(plan.dropped)
+
+
+def test_all_blocks_are_verified_where_even_they_miss_the_target():
+    verify = Verify({})
+    plan = choose_set(FOUR, ALONE, Budget(reduce_percent=50.0), Measured(9.0), verify)
+    assert not plan.reached and plan.dropped in verify.asked
+    assert len(verify.asked) == len(set(verify.asked))
+
+
+def test_nothing_is_verified_where_nothing_can_go_or_the_prediction_must_do():
+    verify = Verify({})
+    none = choose_set(table([0.0, 0.0]), judged([1.0, 1.0]), Budget(reduce_percent=10.0), never, verify)
+    assert (none.dropped, verify.asked, none.chosen) == ((), [], None)
+    predicted = choose_set(FOUR, ALONE, Budget(drop=2), None, None)
+    assert [(one.verified_error, one.loss) for one in predicted.considered] == [(None, None)]
+    assert predicted.chosen == predicted.considered[0]
 
 
 def test_error_that_is_no_number_is_worse_than_any():
-    verify = Verified({("a",): float("nan"), ("b",): 5.0})
+    verify = Verify({("a",): float("nan"), ("b",): 5.0})
     assert choose_set(FOUR, ALONE, Budget(drop=1), None, verify).dropped == ("b",)
 
 
 def test_set_is_verified_once_however_often_it_comes_up():
-    verify = Verified({})
+    verify = Verify({})
     choose_set(FOUR, ALONE, Budget(reduce_percent=20.0), Measured(9.0), verify)
     assert len(verify.asked) == len(set(verify.asked)) <= TOP + FURTHER + TOP_AGAIN
 
@@ -150,7 +182,7 @@ def test_much_too_small_a_set_is_not_grown_block_by_block():
 
 
 def test_set_that_saves_too_little_after_the_measurement_says_so():
-    verify = Verified({("a", "b"): 1.0, ("a", "c"): 2.0})
+    verify = Verify({("a", "b"): 1.0, ("a", "c"): 2.0})
     plan = choose_set(FOUR, ALONE, Budget(reduce_percent=20.0), Measured(7.0), verify)
     assert len(plan.dropped) == 3
     assert reasons(plan)[("a", "c")] == "saves too little: after the measurements, 28.6% must surely be predicted"
@@ -191,7 +223,7 @@ def test_after_a_set_that_misses_those_between_it_and_the_chosen_one_are_looked_
 
 
 def test_set_that_saves_less_for_no_less_verified_error_is_not_measured():
-    measure, verify = Measured(10.0), Verified({("a", "b", "c"): 1.0})
+    measure, verify = Measured(10.0), Verify({("a", "b", "c"): 1.0})
     plan = choose_set(table([1.0] * 4, half=0.1), ALONE, Budget(reduce_percent=20.0), measure, verify)
     assert measure.asked == [("a", "b", "c")] == [plan.dropped]
     assert reasons(plan)[("a", "b")] == "its verified error is no lower"
@@ -301,7 +333,7 @@ def test_what_a_demand_on_the_speed_calls_for_is_a_neighbour_too():
 
 
 def test_set_that_was_verified_as_the_best_stays_among_its_neighbours():
-    verify = Verified({("b", "c"): 1.0})
+    verify = Verify({("b", "c"): 1.0})
     plan = choose_set(FOUR, ALONE, Budget(drop=2), None, verify)
     assert plan.dropped == ("b", "c")
     assert neighbouring_sets(FOUR, ALONE, plan) == [("a",), ("b", "c"), ("a", "b", "c"), ("a", "b", "c", "d")]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from practise_deploy.errors import InputError
-from practise_deploy.settings import Settings, read_settings
+from practise_deploy.settings import MAX_DROP, Settings, read_settings
 
 
 def test_unknown_setting_is_an_error_that_suggests_the_nearest():
@@ -116,7 +116,14 @@ def test_settings_cannot_be_changed_afterwards():
 
 
 @pytest.mark.parametrize(
-    "given", [{"min_speedup": 0}, {"min_speedup": -1}, {"max_drop": -0.1}, {"sessions": 1}, {"measure_budget_s": 0}]
+    "given",
+    [
+        {"min_speedup": 0},
+        {"min_speedup": -1},
+        {"sessions": 1},
+        {"measure_budget_s": 0},
+        *({"max_drop": each} for each in (-0.1, 100.1, "nan", "inf", "two", "", "2%", [1.0])),
+    ],
 )
 def test_senseless_demand_is_an_error_that_names_the_setting(given):
     with pytest.raises(InputError, match=f"--{next(iter(given)).replace('_', '-')} "):
@@ -124,7 +131,48 @@ def test_senseless_demand_is_an_error_that_names_the_setting(given):
 
 
 def test_no_loss_of_accuracy_at_all_may_be_demanded():
-    assert read_settings({"max_drop": 0}).max_drop == 0.0
+    found = read_settings({"max_drop": 0})
+    assert found.max_drop == found.most_points_lost == 0.0
+
+
+@pytest.mark.parametrize("written", [1.5, "1.5", " 1.5 "])
+def test_loss_may_be_written_as_a_number_or_as_text(written):
+    assert read_settings({"max_drop": written}).max_drop == 1.5
+
+
+def test_two_points_may_be_lost_where_nobody_says_otherwise():
+    found = read_settings({})
+    assert (found.max_drop, found.most_points_lost, MAX_DROP) == (None, 2.0, 2.0)
+
+
+def test_demand_on_the_accuracy_can_be_waived():
+    found = read_settings({"max_drop": "none"})
+    assert (found.max_drop, found.most_points_lost) == ("none", None)
+
+
+def test_senseless_demand_on_the_accuracy_says_what_it_may_be():
+    with pytest.raises(InputError, match="--max-drop two: must be points from 0 to 100, or none"):
+        read_settings({"max_drop": "two"})
+
+
+@pytest.mark.parametrize("given", [{}, {"max_drop": 2}, {"max_drop": 0}])
+def test_best_within_a_demand_takes_the_default_too(given):
+    found = read_settings({**given, "best_within_drop": True})
+    assert found.best_within_drop and found.most_points_lost is not None
+    assert not read_settings(given).best_within_drop
+
+
+def test_best_within_a_demand_that_is_waived_is_an_error():
+    with pytest.raises(InputError, match="--best-within-drop needs a demand to stay within; give --max-drop as points"):
+        read_settings({"best_within_drop": True, "max_drop": "none"})
+
+
+def test_demand_on_the_accuracy_survives_a_file(tmp_path: Path):
+    for written in ('"none"', "1", "0.5"):
+        (tmp_path / "a.toml").write_text(f"max-drop = {written}\n")
+        found = read_settings({}, file=tmp_path / "a.toml")
+        assert found.max_drop == (written.strip('"') if "n" in written else float(written))
+        assert read_settings({}, base=found.pick("max_drop")).max_drop == found.max_drop
 
 
 def test_gate_table_and_frontier_may_be_given_in_a_file(tmp_path: Path):

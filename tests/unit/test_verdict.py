@@ -1,13 +1,16 @@
-"""The promise, judged at the bad end of the intervals."""
+"""The promise, of speed and of accuracy, judged by the intervals."""
 
 import dataclasses
 
 import pytest
 
 from practise_backends.terms import Comparison, Interval
+from practise_deploy.outcome import Accuracy, Answer, Constraint, Gate, Link, Verification
 from practise_deploy.shipping.verdict import judge
-from practise_deploy.terms import Accuracy, Constraint, Gate, Link, Plan, Verification
+from practise_deploy.terms import Loss, Plan, WithinDrop
 from unit import plans, releases
+
+KEPT, BROKEN, NOT_PROVEN = Answer.KEPT, Answer.BROKEN, Answer.NOT_PROVEN
 
 
 def interval(estimate: float, low: float, high: float) -> Interval:
@@ -29,17 +32,24 @@ def bench(estimate: float, low: float, high: float) -> Comparison:
     return dataclasses.replace(releases.comparison(), speedup=interval(estimate, low, high))
 
 
-def gate(*passed: bool) -> Gate:
-    names = ("min_speedup", "max_drop")
-    return Gate(
-        constraints=tuple(
-            Constraint(name=name, asked=1.2, found=None, passed=one, reason=f"because of {name}")
-            for name, one in zip(names, passed, strict=False)
-        ),
-        passed=all(passed),
-        nearest=None,
-        advice="" if all(passed) else "try something else",
+def constraint(name: str, answer: Answer, *, by_default: bool = False) -> Constraint:
+    return Constraint(
+        name=name, asked=1.2, found=None, answer=answer, reason=f"because of {name}", by_default=by_default
     )
+
+
+def gate(*answers: Answer) -> Gate:
+    names = ("min_speedup", "max_drop")
+    return gate_of(*(constraint(name, answer) for name, answer in zip(names, answers, strict=False)))
+
+
+def accuracy_gate(answer: Answer, *, by_default: bool = False) -> Gate:
+    return gate_of(constraint("max_drop", answer, by_default=by_default))
+
+
+def gate_of(*constraints: Constraint) -> Gate:
+    advice = "try something else" if any(one.fails for one in constraints) else ""
+    return Gate(constraints=constraints, nearest=None, advice=advice)
 
 
 def right(percent: float) -> Accuracy:
@@ -56,20 +66,39 @@ LINK = Link(
     agreement_percent=interval(93, 90, 95),
     images=100,
 )
-SOUND = Verification(links=(LINK,), accuracy={}, drop_points=None, images=100, faithful=True, problems=())
-BROKEN = dataclasses.replace(SOUND, faithful=False, problems=("ONNX -> engine: lowest cosine 0.5",))
+SOUND = Verification(
+    links=(LINK,),
+    accuracy={},
+    loss=Loss(points=interval(0.7, 0.2, 2.4), estimated=True, agreement_percent=LINK.agreement_percent, images=100),
+    images=100,
+    faithful=True,
+    problems=(),
+)
+LABELLED = dataclasses.replace(
+    SOUND,
+    accuracy={"teacher": right(90), "student": right(50), "ONNX": right(50), "engine": right(88)},
+    loss=dataclasses.replace(SOUND.loss, points=interval(2, 0.5, 3.5), estimated=False),
+)
+UNFAITHFUL = dataclasses.replace(SOUND, faithful=False, problems=("ONNX -> engine: lowest cosine 0.5",))
+FASTER = bench(1.3, 1.25, 1.35)
+
+
+def lost(estimate: float, low: float, high: float, images: int = 100) -> Verification:
+    points = interval(estimate, low, high)
+    return dataclasses.replace(LABELLED, loss=dataclasses.replace(LABELLED.loss, points=points, images=images))
 
 
 def test_kept_where_the_interval_is_above_one_and_nothing_else_was_asked():
     verdict = judge(plan(None), SOUND, bench(1.2, 1.001, 1.4), None)
-    assert (verdict.kept, verdict.exit_code, verdict.reasons) == (True, 0, ())
+    assert (verdict.answer, verdict.exit_code, verdict.reasons) == (KEPT, 0, ())
+    assert verdict.kept
     assert verdict.sentence.startswith("Kept: 1.20 times as fast as the original (95% interval 1.00 to 1.40)")
 
 
 @pytest.mark.parametrize("low", [0.9, 1.0])
 def test_broken_where_the_bad_end_does_not_exclude_no_gain(low):
     verdict = judge(plan(None), SOUND, bench(1.2, low, 1.4), None)
-    assert (verdict.kept, verdict.exit_code) == (False, 1)
+    assert (verdict.answer, verdict.kept, verdict.exit_code) == (BROKEN, False, 1)
     assert "does not exclude 1" in verdict.reasons[0]
     assert verdict.sentence.startswith("Broken: ")
 
@@ -80,7 +109,7 @@ def test_target_is_kept_where_its_bad_end_reaches_it():
 
 def test_target_is_broken_where_only_the_estimate_reaches_it():
     verdict = judge(plan(20.0), SOUND, bench(1.30, 1.2499, 1.35), None)
-    assert (verdict.kept, verdict.exit_code) == (False, 1)
+    assert (verdict.answer, verdict.exit_code) == (BROKEN, 1)
     assert verdict.reasons == ("asked for 20.0% less latency; measured 23.1%, surely 20.0%",)
 
 
@@ -91,55 +120,171 @@ def test_slower_network_gives_one_reason():
 
 @pytest.mark.parametrize("low", [0.5, 1.5])
 def test_unfaithful_network_fails_however_fast_it_is(low):
-    verdict = judge(plan(20.0), BROKEN, bench(2.0, low, 2.5), None)
-    assert (verdict.kept, verdict.exit_code) == (False, 4)
-    assert verdict.reasons == BROKEN.problems
+    verdict = judge(plan(20.0), UNFAITHFUL, bench(2.0, low, 2.5), None)
+    assert (verdict.answer, verdict.exit_code) == (BROKEN, 4)
+    assert verdict.reasons == UNFAITHFUL.problems
 
 
-def test_sentence_tells_the_accuracy_of_what_is_shipped_and_of_the_original():
-    labelled = dataclasses.replace(
-        SOUND, accuracy={"teacher": right(90), "student": right(50), "ONNX": right(50), "engine": right(88)}
-    )
-    assert (
-        "top-1 88.0% against 90.0% on 100 held-out images"
-        in judge(plan(None), labelled, bench(2, 1.9, 2.1), None).sentence
+def test_sentence_tells_the_loss_and_the_accuracy_of_the_original_and_of_what_is_shipped():
+    sentence = judge(plan(None), LABELLED, bench(2, 1.9, 2.1), None).sentence
+    assert sentence == (
+        "Kept: 2.00 times as fast as the original (95% interval 1.90 to 2.10), "
+        "2.0 points lost [0.5, 3.5] (top-1 90.0% → 88.0% on 100 held-out images)."
     )
 
 
-def test_sentence_tells_the_agreement_where_there_are_no_labels():
+def test_sentence_tells_the_estimated_loss_and_the_agreement_where_there_are_no_labels():
     sentence = judge(plan(None), SOUND, bench(2, 1.9, 2.1), None).sentence
-    assert "same top-1 class as the original on 93.0% of 100 held-out images (no labels)" in sentence
+    assert sentence.endswith(
+        ", 0.7 points lost [0.2, 2.4], estimated without labels (the original's answer on 93.0% of 100 held-out images)."
+    )
+
+
+def test_sentence_says_that_there_is_no_accuracy_where_the_output_is_no_classifiers():
+    unknown = dataclasses.replace(SOUND, loss=None)
+    sentence = judge(plan(None), unknown, bench(2, 1.9, 2.1), None).sentence
+    assert sentence.endswith(", no accuracy to compare: the output is no classifier's.")
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ((-1.0, -2.5, 0.5), "1.0 points gained [-0.5, 2.5]"),
+        ((-3.0, -4.0, -2.0), "3.0 points gained [2.0, 4.0]"),
+        ((-0.06, -1.0, 0.9), "0.1 points gained [-0.9, 1.0]"),
+        ((0.0, -1.0, 1.0), "0.0 points lost [-1.0, 1.0]"),
+        ((-0.04, -1.0, 0.9), "0.0 points lost [-1.0, 0.9]"),
+        ((-1.0, -2.0, 0.0), "1.0 points gained [0.0, 2.0]"),
+        ((0.6, -0.03, 1.2), "0.6 points lost [0.0, 1.2]"),
+    ],
+)
+def test_gain_is_worded_as_a_gain_and_nothing_as_less_than_nothing(points: tuple[float, float, float], said: str):
+    sentence = judge(plan(None), lost(*points), FASTER, None).sentence
+    assert f", {said} (top-1" in sentence
 
 
 # The gate.
 
 
 def test_gate_that_passes_changes_nothing():
-    assert judge(plan(None), SOUND, bench(1.3, 1.25, 1.35), gate(True, True)) == judge(
-        plan(None), SOUND, bench(1.3, 1.25, 1.35), None
-    )
+    assert judge(plan(None), SOUND, FASTER, gate(KEPT, KEPT)) == judge(plan(None), SOUND, FASTER, None)
 
 
 def test_gate_that_fails_breaks_the_promise_with_every_failing_demand_and_the_advice():
-    verdict = judge(plan(None), SOUND, bench(1.3, 1.25, 1.35), gate(False, False))
-    assert (verdict.kept, verdict.exit_code) == (False, 1)
+    verdict = judge(plan(None), SOUND, FASTER, gate(BROKEN, BROKEN))
+    assert (verdict.answer, verdict.exit_code) == (BROKEN, 1)
     assert verdict.reasons == (
         "--min-speedup: because of min_speedup",
         "--max-drop: because of max_drop",
         "try something else",
     )
-    assert judge(plan(None), SOUND, bench(1.3, 1.25, 1.35), gate(True, False)).reasons[0].startswith("--max-drop")
+    assert judge(plan(None), SOUND, bench(1.3, 1.25, 1.35), gate(KEPT, BROKEN)).reasons[0].startswith("--max-drop")
+
+
+@pytest.mark.parametrize(
+    ("answer", "by_default", "code"),
+    [
+        (KEPT, False, 0),
+        (KEPT, True, 0),
+        (NOT_PROVEN, False, 1),
+        (NOT_PROVEN, True, 0),
+        (BROKEN, False, 1),
+        (BROKEN, True, 1),
+    ],
+)
+def test_exit_code_is_1_where_a_demand_is_broken_or_one_that_was_asked_is_not_proven(
+    answer: Answer, by_default: bool, code: int
+):
+    verdict = judge(plan(None), LABELLED, FASTER, accuracy_gate(answer, by_default=by_default))
+    assert (verdict.answer, verdict.kept, verdict.exit_code) == (answer, answer is KEPT, code)
+    assert verdict.sentence.startswith(f"{answer.value.capitalize()}: ")
+    assert ("try something else" in verdict.reasons) is (code == 1)
+
+
+def test_default_is_named_as_such_where_it_is_not_kept():
+    verdict = judge(plan(None), LABELLED, FASTER, accuracy_gate(NOT_PROVEN, by_default=True))
+    assert verdict.reasons == ("--max-drop 1.2 (the default): because of max_drop",)
+    asked = judge(plan(None), LABELLED, FASTER, accuracy_gate(NOT_PROVEN))
+    assert asked.reasons == ("--max-drop: because of max_drop", "try something else")
+
+
+@pytest.mark.parametrize("by_default", [False, True])
+def test_headline_says_the_loss_before_the_speed_that_it_bought_where_it_is_too_large(by_default: bool):
+    verdict = judge(plan(None), lost(9.7, 7.1, 12.4), FASTER, accuracy_gate(BROKEN, by_default=by_default))
+    assert verdict.sentence == (
+        "Broken: 9.7 points lost [7.1, 12.4] (top-1 90.0% → 88.0% on 100 held-out images), "
+        "1.30 times as fast as the original (95% interval 1.25 to 1.35)."
+    )
+
+
+def test_headline_says_the_loss_first_where_it_is_an_estimate_too():
+    verdict = judge(plan(None), SOUND, FASTER, accuracy_gate(BROKEN))
+    assert verdict.sentence.startswith("Broken: 0.7 points lost [0.2, 2.4], estimated without labels (the original's")
+
+
+def test_headline_says_the_speed_first_where_only_that_is_broken():
+    verdict = judge(plan(None), LABELLED, FASTER, gate(BROKEN, KEPT))
+    assert verdict.sentence.startswith("Broken: 1.30 times as fast")
+    assert verdict.sentence.endswith("(top-1 90.0% → 88.0% on 100 held-out images).")
+
+
+@pytest.mark.parametrize("by_default", [False, True])
+def test_headline_of_what_is_not_proven_ends_with_what_cannot_be_excluded(by_default: bool):
+    unsure = lost(0.0, -13.3, 13.3, images=2500)
+    verdict = judge(plan(None), unsure, FASTER, accuracy_gate(NOT_PROVEN, by_default=by_default))
+    assert verdict.sentence == (
+        "Not proven: 1.30 times as fast as the original (95% interval 1.25 to 1.35), "
+        "0.0 points lost [-13.3, 13.3] (top-1 90.0% → 88.0% on 2,500 held-out images). "
+        "2,500 held-out images: a loss of up to 13.3 points cannot be excluded."
+    )
+
+
+def test_headline_of_what_is_not_proven_says_why_nothing_can_be_told_of_what_is_no_classifier():
+    unknown = dataclasses.replace(SOUND, loss=None)
+    verdict = judge(plan(None), unknown, FASTER, accuracy_gate(NOT_PROVEN, by_default=True))
+    assert (verdict.answer, verdict.exit_code) == (NOT_PROVEN, 0)
+    assert verdict.sentence.startswith("Not proven: 1.30 times as fast")
+    assert verdict.sentence.endswith(". What that costs in accuracy cannot be told: the output is no classifier's.")
+
+
+def test_missed_speed_breaks_what_is_not_proven_and_the_doubt_is_still_told():
+    verdict = judge(plan(None), lost(0, -9, 9), FASTER, gate(BROKEN, NOT_PROVEN))
+    assert (verdict.answer, verdict.exit_code) == (BROKEN, 1)
+    assert verdict.sentence.startswith("Broken: 1.30 times as fast")
+    assert verdict.sentence.endswith(". 100 held-out images: a loss of up to 9.0 points cannot be excluded.")
+    slow = judge(plan(20.0), lost(0, -9, 9), bench(1.2, 1.15, 1.25), accuracy_gate(NOT_PROVEN, by_default=True))
+    assert (slow.answer, slow.exit_code) == (BROKEN, 1)
+    assert [reason.split(" ")[0] for reason in slow.reasons] == ["asked", "--max-drop"]
+
+
+@pytest.mark.parametrize("answer", [KEPT, NOT_PROVEN, BROKEN])
+def test_headline_of_a_smaller_set_than_asked_says_what_the_target_would_have_cost(answer: Answer):
+    asked = dataclasses.replace(plans.plan().considered[0], measured_percent=interval(24.6, 24, 25))
+    reduced = dataclasses.replace(
+        plan(None), within_drop=WithinDrop(demand_points=2.0, asked=asked, sets=(), best=plans.plan().considered[1])
+    )
+    sentence = judge(reduced, LABELLED, FASTER, accuracy_gate(answer)).sentence
+    assert "; the target, 25% less latency, would have cost more than 2 points." in sentence
+    predicted = dataclasses.replace(reduced.within_drop, asked=dataclasses.replace(asked, measured_percent=None))
+    reduced = dataclasses.replace(reduced, within_drop=predicted)
+    assert "; the target, 22% less latency, would" in judge(reduced, LABELLED, FASTER, accuracy_gate(answer)).sentence
+    assert "the target" not in judge(plan(None), LABELLED, FASTER, accuracy_gate(answer)).sentence
+
+
+def test_precision_that_was_not_kept_breaks_the_promise_whatever_the_gate_says():
+    verdict = judge(plan(None), LABELLED, FASTER, gate(KEPT, KEPT), ["only half of it runs in fp16"])
+    assert (verdict.answer, verdict.exit_code, verdict.reasons) == (BROKEN, 1, ("only half of it runs in fp16",))
 
 
 def test_missed_target_is_told_beside_the_gate():
-    verdict = judge(plan(20.0), SOUND, bench(1.2, 1.15, 1.25), gate(False))
+    verdict = judge(plan(20.0), SOUND, bench(1.2, 1.15, 1.25), gate(BROKEN))
     assert verdict.reasons[0].startswith("asked for 20.0% less latency")
     assert len(verdict.reasons) == 3
 
 
 def test_unfaithful_network_is_told_before_any_gate():
-    verdict = judge(plan(None), BROKEN, bench(1.3, 1.25, 1.35), gate(False))
-    assert (verdict.exit_code, verdict.reasons) == (4, BROKEN.problems)
+    verdict = judge(plan(None), UNFAITHFUL, bench(1.3, 1.25, 1.35), gate(BROKEN))
+    assert (verdict.exit_code, verdict.reasons) == (4, UNFAITHFUL.problems)
 
 
 # A table of a device that is not at hand.

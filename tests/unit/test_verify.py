@@ -9,6 +9,7 @@ from torch import nn
 
 from practise_backends.ort import OrtBackend
 from practise_backends.terms import Conditions, TensorSpec
+from practise_deploy.loss import paired_difference
 from practise_deploy.model.images import HeldOutImages
 from practise_deploy.model.trace import trace
 from practise_deploy.shipping.export import export_onnx
@@ -16,9 +17,8 @@ from practise_deploy.shipping.verify import (
     Forms,
     accuracy,
     compare,
-    drop_in_points,
     engine_form,
-    percent,
+    is_classifier,
     torch_form,
     verify,
 )
@@ -84,38 +84,15 @@ def test_feature_maps_are_compared_as_vectors():
     assert link.cosine == pytest.approx(1.0)
 
 
-def test_share_in_percent_has_its_wilson_interval():
-    found = percent(8, 10)
-    assert found.estimate == 80.0
-    assert (found.low, found.high) == pytest.approx((49.02, 94.33), abs=0.01)  # Wilson (1927)
-
-
 def test_accuracy_counts_correct_answers():
     logits = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]], np.float32)
     found = accuracy(logits, np.array([0, 1, 2, 2]))
     assert (found.correct, found.images, found.percent.estimate) == (3, 4, 75.0)
 
 
-def test_lost_points_are_paired_by_image():
-    truth = np.array([0] * 10)
-    right, wrong = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-    before = np.array([right] * 8 + [wrong] * 2, np.float32)
-    after = np.array([right] * 6 + [wrong] * 3 + [right], np.float32)
-    found = drop_in_points(before, after, truth)
-    assert found.estimate == pytest.approx(10.0)  # two lost, one gained
-    centre, half = 1 / 12, 1.96 * ((4 / 12 - (1 / 12) ** 2) / 12) ** 0.5  # half an image more in each cell
-    assert (found.low, found.high) == pytest.approx((100 * (centre - half), 100 * (centre + half)))
-
-
-def test_lost_points_of_one_image_say_nothing():
-    found = drop_in_points(np.eye(2, dtype=np.float32)[:1], np.eye(2, dtype=np.float32)[:1], np.array([0]))
-    assert found.low < -60 and found.high > 60
-
-
-def test_lost_points_keep_an_interval_where_no_answer_changed():
-    same = np.eye(2, dtype=np.float32)[[0] * 8]
-    found = drop_in_points(same, same, np.array([0] * 8))
-    assert found.estimate == 0 and found.low < -15 and found.high > 15
+@pytest.mark.parametrize(("shape", "told"), [((4, 2), True), ((4, 1), False), ((4, 2, 7, 7), False), ((4,), False)])
+def test_classifier_scores_two_classes_or_more(shape: tuple[int, ...], told: bool):
+    assert is_classifier(np.zeros(shape, np.float32)) is told
 
 
 # Engines of a fixed batch.
@@ -247,10 +224,54 @@ def test_labels_give_the_accuracy_of_every_form(chain):
     found = verify(forms(chain), held_out(20, truth.tolist()), Silent())
     assert list(found.accuracy) == ["teacher", "student", "ONNX", "engine"]
     assert {each.correct for each in found.accuracy.values()} == {15}
-    assert found.drop_points is not None and found.drop_points.estimate == 0.0
+    assert found.loss is not None and found.loss.points == paired_difference(0, 0, 20)
+    assert (found.loss.estimated, found.loss.images, found.loss.agreement_percent.estimate) == (False, 20, 100.0)
 
 
-def test_without_labels_there_is_agreement_and_no_accuracy(chain):
+def test_loss_is_of_the_last_form_against_the_teacher(chain):
+    """The teacher is right on all twenty images; a student that answers one class more is right on none."""
+    sound = forms(chain)
+    truth = sound.teacher(held_out(20).batch(slice(0, 20))).argmax(1)
+
+    def turned(x):
+        return np.roll(sound.teacher(x), 1, axis=1)
+
+    found = verify(Forms(sound.teacher, turned, turned, turned), held_out(20, truth.tolist()), Silent())
+    assert found.loss is not None and found.loss.points == paired_difference(20, 0, 20)
+    assert found.loss.agreement_percent.estimate == 0.0
+
+
+def test_without_labels_there_is_no_accuracy_and_the_loss_is_an_estimate(chain):
     found = verify(forms(chain), held_out(20), Silent())
-    assert found.accuracy == {} and found.drop_points is None
+    assert found.accuracy == {} and found.loss is not None
+    assert (found.loss.estimated, found.loss.images, found.loss.agreement_percent.estimate) == (True, 20, 100.0)
+    assert found.loss.points.estimate == 0.0 and found.loss.points.high > 10
     assert found.links[-1].agreement_percent.estimate == 100.0
+
+
+@pytest.mark.parametrize("labels", [None, [0] * 20])
+def test_what_is_no_classifier_has_neither_accuracy_nor_loss(chain, labels: list[int] | None):
+    sound = forms(chain)
+
+    def summed(x):
+        return sound.teacher(x).sum(1, keepdims=True)
+
+    found = verify(Forms(summed, summed, summed, summed, original=summed), held_out(20, labels), Silent())
+    assert found.faithful and found.accuracy == {} and found.loss is None
+    assert found.original is not None and found.original.accuracy is None and found.original.loss is None
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_what_another_precision_costs_the_original_is_a_loss_of_its_own(chain, labelled: bool):
+    sound = forms(chain)
+    truth = sound.teacher(held_out(20).batch(slice(0, 20))).argmax(1)
+    images = held_out(20, truth.tolist() if labelled else None)
+
+    def coarse(x):
+        return np.roll(sound.teacher(x), 1, axis=1)
+
+    found = verify(Forms(sound.teacher, sound.student, sound.onnx, sound.engine, original=coarse), images, Silent())
+    assert found.loss is not None and found.loss.points.estimate == 0.0
+    assert found.original is not None and found.original.loss is not None
+    assert found.original.loss.estimated is not labelled and found.original.loss.points.estimate > 1
+    assert (found.original.accuracy is not None) is labelled

@@ -13,10 +13,9 @@ from practise_deploy.model.compute import exact
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.sequence import errors_without, recover
-from practise_deploy.planning.sets import choose_set
+from practise_deploy.planning.sequence import recover, verified_without
+from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.progress import Silent
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Budget, Plan
@@ -51,8 +50,8 @@ def recovered_by_default(
 def chosen_by_default(lesson: Lesson, subject: Subject, table: LatencyTable, reduction: float) -> Plan:
     """The set of blocks that `practise-deploy build` would choose; nothing is measured."""
 
-    def verify(names: tuple[str, ...]) -> Floats:
-        return errors_without(lesson, subject.named(names), Silent())
+    def verify(names: tuple[str, ...]) -> Verified:
+        return verified_without(lesson, subject.named(names), Silent())
 
     found = measure_recoverability(lesson, subject.candidates, Silent())
     return choose_set(sure(table), found, Budget(reduce_percent=float(reduction)), None, verify)

@@ -33,6 +33,7 @@ INNER = {
     "torchvision:resnet34": r"layer\d\.\d+\.conv1$",
     "torchvision:resnet50": r"layer\d\.\d+\.conv[12]$",
     "torchvision:mobilenet_v2": r"features\.\d+\.conv\.0\.0$",
+    "mobilenetv2": r"units\.\d+\.body\.0$",
 }
 """The convolutions whose outputs stay within a residual unit: the widths that filter pruning may change."""
 
@@ -54,6 +55,12 @@ def settings_of(name: str, data: Path) -> Settings:
         return Settings(
             network=network, weights=cifar / f"{name}.pt", data=cifar / "train.npz", eval=cifar / "test.npz"
         )
+    if name == "mobilenetv2":
+        here = data / "mobilenetv2"
+        return Settings(
+            network=f"{here / 'net.py'}:mobilenet", weights=here / "mobilenetv2.pth", mean=(0.5,) * 3, std=(0.5,) * 3,
+            input_size=224, data=data / "imagenet-one-per-class", eval=data / "imagenette" / "val",
+        )  # fmt: skip
     folder = "imagenet" if name.startswith("torchvision:") else "imagenette"
     return Settings(network=name, data=data / folder / "train", eval=data / folder / "val")
 

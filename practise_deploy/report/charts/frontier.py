@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 from practise_backends.terms import Interval
+from practise_deploy.outcome import FrontierPoint, Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
 from practise_deploy.report.tables import Table
-from practise_deploy.report.words import interval, listed, missing, plural
-from practise_deploy.terms import FrontierPoint, Release
+from practise_deploy.report.words import interval, listed, missing, plural, points_lost
 
 PATH = "closed form"
 _LOOKS = {PATH: ("new", "ring"), "finetuned": ("new", "diamond"), "none": ("soft", "cross")}
@@ -46,8 +46,8 @@ def frontier_table(release: Release) -> Table:
     found = release.frontier
     points = [point for point in found.points if point.dropped]
     labelled = any(point.accuracy for point in points)
-    judged = ("Top-1 accuracy", "Points lost") if labelled else ()
-    head = ("Dropped", "Recovery", "Reduction", "Same top-1 class", *judged, "Blocks")
+    judged = ("Top-1 accuracy",) if labelled else ()
+    head = ("Dropped", "Recovery", "Reduction", "Same top-1 class", *judged, "Accuracy lost", "Blocks")
     return Table(
         title="The chosen set and its neighbours",
         head=head,
@@ -55,8 +55,16 @@ def frontier_table(release: Release) -> Table:
         left=(0, 1, len(head) - 1),
         strong=tuple(at for at, point in enumerate(points) if point.chosen),
         note=f"Judged on {plural(found.images, 'held-out image')}, recovered on {found.fit_images:,}; "
-        "coloured rows are the plan's set." + (" Points lost are paired by image." if labelled else ""),
+        "coloured rows are the plan's set." + _how_judged(points),
     )
+
+
+def _how_judged(points: Sequence[FrontierPoint]) -> str:
+    judged = [point.loss for point in points if point.loss]
+    if not judged:
+        return ""
+    estimated = any(loss.estimated for loss in judged)
+    return " Accuracy lost is estimated without labels." if estimated else " Accuracy lost is paired by image."
 
 
 def neighbours(release: Release) -> tuple[str, ...]:
@@ -83,8 +91,8 @@ def _who(point: FrontierPoint) -> str:
 
 def _gain(point: FrontierPoint) -> str:
     saved = f"saves {interval(point.reduction_percent, '%')}"
-    if point.drop_points:
-        return f"{saved} and loses {interval(point.drop_points, ' points')}"
+    if point.loss:
+        return f"{saved} and loses {points_lost(point.loss)}"
     return f"{saved} and agrees on {interval(point.agreement_percent, '%')} of the images"
 
 
@@ -171,12 +179,13 @@ def _keys(points: Sequence[FrontierPoint]) -> tuple[Key, ...]:
 
 def _row(point: FrontierPoint, labelled: bool) -> tuple[str, ...]:
     accuracy = interval(point.accuracy.percent, "%") if point.accuracy else missing("no labels")
-    lost = interval(point.drop_points, absent="no labels")
+    lost = points_lost(point.loss)
     return (
         plural(len(point.dropped), "block"),
         _recovery(point),
         interval(point.reduction_percent, "%"),
         interval(point.agreement_percent, "%"),
-        *((accuracy, lost) if labelled else ()),
+        *((accuracy,) if labelled else ()),
+        lost,
         listed(point.dropped),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from practise_backends.terms import Interval
+from practise_deploy.outcome import Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
 from practise_deploy.report.measurements import reduction
 from practise_deploy.report.words import interval, listed, number
-from practise_deploy.terms import Release
 
 
 def predicted(release: Release) -> Chart | None:

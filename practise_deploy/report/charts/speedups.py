@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from practise_deploy.outcome import Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
-from practise_deploy.report.words import interval, times
-from practise_deploy.terms import Release
+from practise_deploy.report.words import points_lost, times
 
 
 def speedups(releases: Mapping[str, Release]) -> Chart | None:
@@ -22,7 +22,7 @@ def speedups(releases: Mapping[str, Release]) -> Chart | None:
     kinds = {mark.shape for mark in marks}
     keys = (
         Key(tone="new", shape="dot", text="promise kept"),
-        Key(tone="bad", shape="cross", text="promise broken"),
+        Key(tone="bad", shape="cross", text="promise broken or not proven"),
         Key(tone="soft", shape="guide", text="as fast, as accurate as the original"),
     )
     return Chart(
@@ -39,7 +39,8 @@ def speedups(releases: Mapping[str, Release]) -> Chart | None:
 
 
 def _mark(name: str, release: Release) -> Mark | None:
-    lost, found = release.verification.drop_points, release.speedup
+    loss, found = release.verification.loss, release.speedup
+    lost = loss.points if loss else None
     if (
         lost is None
         or found is None
@@ -55,5 +56,5 @@ def _mark(name: str, release: Release) -> Mark | None:
         tone="new" if kept else "bad",
         shape="dot" if kept else "cross",
         name=name,
-        said=f"{name}: {times(found)}, {interval(lost, ' points')} lost, promise {'kept' if kept else 'broken'}",
+        said=f"{name}: {times(found)}, lost {points_lost(loss)}, promise {release.verdict.answer.value}",
     )

@@ -1,0 +1,52 @@
+"""How well a loss is estimated without labels, what finetuning leaves of it, and how often a promise was true."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .shared import ABSENT, RESULTS, read
+
+
+def losses() -> str:
+    """Every student of the study: the loss by labels, the estimates, and what finetuning left."""
+    records = [json.loads(path.read_text()) for path in sorted((RESULTS / "losses").glob("*/*.json"))]
+    if not records:
+        return ABSENT
+    rows = [
+        "| network | images | blocks dropped | agreement | lost, points | estimated at temperature 0.5 | 0.7 | 1 | 2 | lost after finetuning |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in sorted(records, key=lambda one: (one["network"], one["images"], one["seed"], len(one["dropped"]))):
+        refit, tuned = one["refit"], one.get("finetuned")
+        after = "" if tuned is None else f"{tuned['lost']:.1f}"
+        estimates = " | ".join(f"{refit['estimated'][t]:.1f}" for t in ("0.5", "0.7", "1", "2"))
+        rows.append(
+            f"| {one['network']} | {one['images']} | {len(one['dropped'])} | {refit['agreement']:.1f}% "
+            f"| {refit['lost']:.1f} ± {1.96 * refit['standard_error']:.1f} | {estimates} | {after} |"
+        )
+    return "\n".join(rows)
+
+
+def promises() -> str:
+    """What the builds of random draws came to."""
+    found: dict[str, Any] | None = read("promises.json")
+    if found is None:
+        return ABSENT
+    answers, kept = found["answers"], found["kept_loss_points"]
+    most = f"; they lost {kept[0]:.1f} to {kept[-1]:.1f} points" if kept else ""
+    return "\n".join(
+        [
+            "| | |",
+            "|---|---|",
+            f"| builds | {found['builds']} |",
+            f"| refused, since the target cost more accuracy than allowed | {found['refused_for_accuracy']} |",
+            f"| of these, rightly: with `--max-drop none` they lost more than was allowed | {found['rightly_refused']} of {found['refused_and_built']} that were built |",
+            f"| answered kept | {answers['kept']}{most} |",
+            f"| of these, surely above the demand | {found['kept_wrongly']} |",
+            f"| answered broken | {answers['broken']} |",
+            f"| answered not proven | {answers['not proven']} |",
+            f"| stated intervals that hold the true loss | {found['hold_strictly']} of {found['intervals']} |",
+            f"| the same, as far as the true loss is known | {found['hold_as_far_as_known']} of {found['intervals']} |",
+        ]
+    )

@@ -1,0 +1,247 @@
+"""What a build comes to: verification, files, what was given up for speed, the promise, and all of it together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from practise_backends.terms import Comparison, Interval, LatencyTable, Throughput
+from practise_deploy.terms import (
+    SCHEMA,
+    Block,
+    DataFacts,
+    Loss,
+    NetworkFacts,
+    Plan,
+    Recoverability,
+    Student,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Correct answers with their Wilson interval, in percent."""
+
+    percent: Interval
+    correct: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Two forms of the network compared on the same held-out images.
+
+    max_abs, rms: of the outputs' difference; relative_rms: over the rms of the first outputs. cosine: the lowest over images.
+    agreement_percent: images with the same top-1 class.
+    """
+
+    before: str
+    after: str
+    max_abs: float
+    rms: float
+    relative_rms: float
+    cosine: float
+    agreement_percent: Interval
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """The original in the precision of the deployment against itself in float: what the precision alone costs."""
+
+    link: Link
+    accuracy: Accuracy | None
+    loss: Loss | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """teacher -> student -> ONNX -> engine on held-out images, then teacher -> engine directly.
+
+    The chain ends with ONNX where the engine cannot run here. faithful: the links behind the student hold.
+    original: None in float32, where there is nothing to convert. loss: from the original to the last form; None where the
+    output is no classifier's.
+    """
+
+    schema: int = SCHEMA
+    links: tuple[Link, ...]
+    accuracy: dict[str, Accuracy]
+    loss: Loss | None
+    images: int
+    faithful: bool
+    problems: tuple[str, ...]
+    original: Converted | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipped:
+    """A file that was exported, with its hash."""
+
+    schema: int = SCHEMA
+    path: str
+    sha256: str
+    bytes: int
+    opset: int
+    nodes: int
+    dynamic_batch: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """What the device runs, and in which precision it computes, as read from the file itself.
+
+    precision_share: share of the arithmetic layers found in `precision`, None where the format does not tell;
+    others: those in another, and in which. layers: of a fused engine. targets: the kinds of GPU that it was built ahead
+    for, none for the device at hand. provider: package and version that built an engine. beside: files that belong to
+    it -> their sha256.
+    """
+
+    schema: int = SCHEMA
+    path: str
+    sha256: str
+    bytes: int
+    format: str
+    precision: str
+    precision_share: float | None
+    others: dict[str, str]
+    layers: int | None
+    targets: tuple[str, ...]
+    provider: str
+    beside: dict[str, str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughputs:
+    """Images a second of both models at every batch and number of threads that was measured."""
+
+    schema: int = SCHEMA
+    of: tuple[Throughput, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierPoint:
+    """A set of blocks dropped, what the device saved without them, and what the network still knew.
+
+    recovery: how it was recovered ("none", "closed form" or "finetuned"). reduction_percent: measured.
+    accuracy: top-1 on labelled held-out images, None without labels; agreement_percent: images with the
+    original's top-1 class. loss: against the original; None where the output is no classifier's.
+    chosen: this is the plan's set.
+    """
+
+    dropped: tuple[str, ...]
+    recovery: str
+    reduction_percent: Interval
+    accuracy: Accuracy | None
+    agreement_percent: Interval
+    loss: Loss | None
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontier:
+    """Latency against accuracy of the plan's set and its neighbours. images: held-out images that were looked at."""
+
+    schema: int = SCHEMA
+    points: tuple[FrontierPoint, ...]
+    fit_images: int
+    images: int
+
+
+class Answer(str, Enum):
+    """What is known of a demand: it is met even at the unfavourable end of the interval, it is missed, or neither is known."""
+
+    KEPT = "kept"
+    BROKEN = "broken"
+    NOT_PROVEN = "not proven"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """One demand of the gate, and what was found.
+
+    name: min_speedup or max_drop. asked: in the unit of the name (a ratio; points). found: None where it is unknown.
+    by_default: nobody asked for it; where it is not proven, that is said and nothing fails. estimated: what was found is an
+    estimate, made without labels.
+    """
+
+    name: str
+    asked: float
+    found: Interval | None
+    answer: Answer
+    reason: str
+    by_default: bool = False
+    estimated: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether the build ends with exit code 1 for it."""
+        return self.answer is Answer.BROKEN or (self.answer is Answer.NOT_PROVEN and not self.by_default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """All demands, and the nearest set of blocks that passes them where the release does not.
+
+    nearest: None where the release passes, or where no set that was looked at does; advice says which, and what to run.
+    """
+
+    constraints: tuple[Constraint, ...]
+    nearest: FrontierPoint | None
+    advice: str
+
+    @property
+    def fails(self) -> bool:
+        """Whether the build ends with exit code 1 for one of them."""
+        return any(one.fails for one in self.constraints)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Did the release keep its promise? Judged at the unfavourable end of the intervals."""
+
+    answer: Answer
+    exit_code: int
+    sentence: str
+    reasons: tuple[str, ...]
+
+    @property
+    def kept(self) -> bool:
+        """Whether every demand is surely met."""
+        return self.answer is Answer.KEPT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Everything that a build found out. speedup: the original's latency over the release's.
+
+    bench, speedup: None where the engine was built ahead for a device that is not at hand.
+    gate: None where --max-drop was waived and no --min-speedup asked.
+    """
+
+    schema: int = SCHEMA
+    network: NetworkFacts
+    images: DataFacts
+    recipe: str
+    blocks: tuple[Block, ...]
+    latency: LatencyTable
+    recoverability: tuple[Recoverability, ...]
+    plan: Plan
+    recovered: Student
+    finetuned: Student
+    shipped: Shipped
+    compiled: Compiled
+    verification: Verification
+    bench: Comparison | None
+    throughput: tuple[Throughput, ...]
+    frontier: Frontier
+    gate: Gate | None
+    speedup: Interval | None
+    verdict: Verdict
+    seconds: dict[str, float]
+    command: str
+
+    @property
+    def measured_on(self) -> Comparison | LatencyTable:
+        """The last measurement: the bench, or the latency table where there is none."""
+        return self.latency if self.bench is None else self.bench

@@ -1,0 +1,150 @@
+"""What can be had within the demand on accuracy, where the latency target cannot. Pure arithmetic.
+
+Finetuning wins back a part of what the closed form leaves. How much of it stays was measured on four networks
+(benchmarks/reproduce/losses.py; docs/planning.md has the table): a set whose loss is above the demand even where finetuning does
+as well as it ever did there is refused before any finetuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from practise_backends.terms import LatencyTable
+from practise_deploy.errors import TargetOutOfReach
+from practise_deploy.planning.choose import Measure, kept_blocks, predicted_percent, try_blocks
+from practise_deploy.planning.interactions import Blocks, Candidates, best_sets, candidates_of
+from practise_deploy.planning.resampling import mean_error
+from practise_deploy.planning.sets import Verified, Verify
+from practise_deploy.terms import Budget, Considered, Loss, Plan, Recoverabilities, WithinDrop
+
+LEAST_LEFT, TYPICALLY_LEFT = 0.25, 0.6
+"""The share of the closed form's loss that stays after finetuning: where it did best, and in the middle."""
+STEPS = 6
+
+
+def is_beyond_recovery(loss: Loss | None, demand_points: float, *, finetuned: bool) -> bool:
+    """Whether a verified loss is above the demand whatever finetuning may win back, even at its lower end."""
+    return loss is not None and (LEAST_LEFT if finetuned else 1.0) * loss.points.low > demand_points
+
+
+def is_expected_within(loss: Loss | None, demand_points: float, *, finetuned: bool) -> bool:
+    """Whether finetuning is expected to bring a verified loss within the demand."""
+    return loss is not None and (TYPICALLY_LEFT if finetuned else 1.0) * loss.points.estimate <= demand_points
+
+
+def find_within(
+    latency: LatencyTable,
+    recoverability: Recoverabilities,
+    plan: Plan,
+    verify: Verify,
+    demand_points: float,
+    *,
+    finetuned: bool,
+) -> WithinDrop | None:
+    """The sets that save less than the plan's, down to one that is within the demand; None where the plan's is not refused."""
+    chosen = plan.chosen
+    if chosen is None or not is_beyond_recovery(chosen.loss, demand_points, finetuned=finetuned):
+        return None
+    candidates, looked_at, best = candidates_of(latency, recoverability), list[Considered](), None
+    for blocks in smaller_sets(candidates, latency, plan):
+        looked_at.append(_considered(blocks, candidates, latency, verify(blocks)))
+        if is_expected_within(looked_at[-1].loss, demand_points, finetuned=finetuned):
+            best = looked_at[-1]
+            break
+    return WithinDrop(demand_points=demand_points, asked=chosen, sets=tuple(looked_at), best=best)
+
+
+def smaller_sets(candidates: Candidates, latency: LatencyTable, plan: Plan) -> Iterator[Blocks]:
+    """Sets of least predicted error that save less and less, down to single blocks; each once."""
+    whole = predicted_percent(plan.dropped, latency).low
+    fewer = [Budget(drop=size) for size in range(len(plan.dropped) - 1, 0, -1)]
+    less = [Budget(reduce_percent=whole * step / STEPS) for step in range(STEPS - 1, 0, -1)]
+    seen = {plan.dropped}
+    found = (blocks for budget in (*less, *fewer) for blocks in best_sets(candidates, budget, 1))
+    fresh = [blocks for blocks in found if not (blocks in seen or seen.add(blocks))]  # type: ignore[func-returns-value]
+    saved = {blocks: predicted_percent(blocks, latency) for blocks in fresh}
+    yield from sorted(
+        (blocks for blocks in fresh if saved[blocks].low < whole), key=lambda blocks: -saved[blocks].estimate
+    )
+
+
+def _considered(blocks: Blocks, candidates: Candidates, latency: LatencyTable, found: Verified) -> Considered:
+    return Considered(
+        dropped=blocks,
+        predicted_error=candidates.error_of(blocks),
+        verified_error=mean_error(found.errors),
+        predicted_percent=predicted_percent(blocks, latency),
+        measured_percent=None,
+        reason="saves less than asked",
+        loss=found.loss,
+    )
+
+
+def reduced_plan(
+    plan: Plan, within: WithinDrop, latency: LatencyTable, recoverability: Recoverabilities, measure: Measure | None
+) -> Plan:
+    """The plan of the most that can be saved within the demand, in place of one that costs more; it has no target left."""
+    best = within.best
+    assert best is not None
+    attempt = try_blocks(best.dropped, latency, None, measure)
+    taken = replace(best, measured_percent=attempt.measured_percent, reason="")
+    refused = replace(within.asked, reason="costs more accuracy than --max-drop allows")
+    others = [one for one in plan.considered if one.dropped not in (best.dropped, refused.dropped)]
+    smaller = [one for one in within.sets if one.dropped != best.dropped]
+    found = replace(
+        plan,
+        target_percent=None,
+        dropped=best.dropped,
+        predicted_ms=plan.baseline_ms * (1 - attempt.predicted_percent.estimate / 100),
+        predicted_percent=attempt.predicted_percent,
+        measured_percent=attempt.measured_percent,
+        attempts=(*plan.attempts, attempt),
+        reached=True,
+        chosen_share={},
+        set_share=None,
+        considered=(taken, refused, *smaller, *others),
+        within_drop=within,
+        notes=(*plan.notes, f"{_cost(within.asked)}; --best-within-drop takes the most that costs less"),
+    )
+    kept = (
+        replace(one, reason="more blocks would cost more accuracy than --max-drop allows")
+        if one.block in plan.scores
+        else one
+        for one in kept_blocks(latency, recoverability.of, found, {})
+    )
+    return replace(found, kept=tuple(kept))
+
+
+def costs_too_much(within: WithinDrop, *, by_default: bool) -> TargetOutOfReach:
+    """The error for a target that costs more accuracy than is allowed, with the best that can be had."""
+    demand = f"--max-drop {within.demand_points:g}{', the default' if by_default else ''}"
+    message = f"the target is out of reach within {demand}: {_cost(within.asked)}, and finetuning is not known to win back so much"
+    most = max(within.sets, key=lambda one: one.predicted_percent.estimate, default=None)
+    if within.best is None:
+        tried = f"; {_cost(most)}" if most else ""
+        return TargetOutOfReach(
+            message + tried,
+            remedy="give more images, or allow more with --max-drop (none waives the demand); this network has little to spare",
+        )
+    return TargetOutOfReach(
+        f"{message}; {_cost(within.best)}",
+        remedy=f"take that with --best-within-drop, or ask for {_asking_for(within.best)}; --max-drop none drops the blocks all the same",
+    )
+
+
+def _cost(one: Considered) -> str:
+    """What a set saves and loses."""
+    saved, loss = one.measured_percent or one.predicted_percent, one.loss
+    assert loss is not None
+    points = loss.points
+    how = "estimated without labels, " if loss.estimated else ""
+    return (
+        f"{saved.estimate:.1f}% less latency ({', '.join(one.dropped)}) costs {points.estimate:.1f} points of accuracy "
+        f"[{points.low:.1f}, {points.high:.1f}] after recovery in closed form ({how}on {loss.images:,} images that the fit did not see)"
+    )
+
+
+def _asking_for(one: Considered) -> str:
+    least = int(10 * one.predicted_percent.low) / 10
+    return f"--reduce {least:g}%" if least > 0 else f"--drop {len(one.dropped)}"
