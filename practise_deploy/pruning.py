@@ -23,7 +23,7 @@ from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.scoring import measure_by_adaptors
 from practise_deploy.planning.sequence import in_another_basis, recover, verified_without
 from practise_deploy.planning.sets import Verified, choose_set
-from practise_deploy.planning.whole_recovery import rescored
+from practise_deploy.planning.whole_recovery import is_doubtful, rescored
 from practise_deploy.planning.within_drop import costs_too_much, find_within, reduced_plan
 from practise_deploy.store import Key, arrays_digest, digest, to_json
 from practise_deploy.terms import Block, Plan, Prospect, Recoverabilities, Student, WithinDrop
@@ -82,14 +82,16 @@ class Pruning(Kitting):
 
         def compute() -> Recoverabilities:
             lesson, seed = self.lesson, self.settings.seed
-            with (
-                self.screen("Measuring how well the network recovers from losing each block") as progress,
-                exact(seed),
-            ):
-                if steps is None:
-                    return rescored(lesson, candidates, measure_recoverability(lesson, candidates, progress), progress)
-                schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self.dtype)
-                return measure_by_adaptors(lesson, candidates, schedule, progress)
+            title = "Measuring how well the network recovers from losing each block"
+            with self.screen(title) as progress, exact(seed):
+                if steps is not None:
+                    schedule = Schedule(steps=steps, batch_size=self.settings.batch_size, seed=seed, dtype=self.dtype)
+                    return measure_by_adaptors(lesson, candidates, schedule, progress)
+                found = measure_recoverability(lesson, candidates, progress)
+            if not any(is_doubtful(one) for one in found.of):
+                return found
+            with self.screen("Refitting everything behind blocks that one site misjudges") as progress, exact(seed):
+                return rescored(lesson, candidates, found, progress)
 
         return self.run.step("recoverability", Recoverabilities, key, compute)
 
@@ -115,7 +117,7 @@ class Pruning(Kitting):
     def within_drop(self) -> WithinDrop | None:
         """What can be had within --max-drop, where the set that meets the target cannot be recovered so far."""
         plan, demand, finetuned = self.asked_plan, self.settings.most_points_lost, self.settings.iterations != 0
-        if demand is None or self.is_paper or not (plan.reached and plan.dropped):
+        if demand is None or self.is_paper or not plan.dropped:
             return None
         key = {**self.learning_key, "plan": digest(to_json(plan)), "demand": demand, "finetuned": finetuned}
         return self.run.step(
@@ -213,7 +215,7 @@ class Pruning(Kitting):
         """
         plan, within = self.plan, self.within_drop
         if within is not None and plan.within_drop is None:
-            raise costs_too_much(within, by_default=self.settings.max_drop is None)
+            raise costs_too_much(plan, within, by_default=self.settings.max_drop is None)
         if plan.reached and plan.dropped:
             return plan
         error = out_of_reach(plan)

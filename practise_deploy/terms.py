@@ -151,9 +151,9 @@ class Considered:
 class WithinDrop:
     """What can be had within the demand on accuracy, where the target cannot.
 
-    demand_points: the loss that is allowed. asked: the set that meets the target. sets: those that save less, with the
-    losses that recovery in closed form leaves; the most saving first. best: of these the first that finetuning is
-    expected to bring within the demand; None where there is none.
+    demand_points: the loss that is allowed. asked: the set that meets the target. sets: those that save less and were
+    looked at, with the losses that recovery in closed form leaves; the most saving first. best: of these the most saving that
+    finetuning is expected to bring within the demand; None where there is none.
     """
 
     schema: int = SCHEMA

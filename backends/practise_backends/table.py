@@ -33,8 +33,9 @@ from practise_backends.terms import (
 
 _NOTHING = 1e-12  # squares of shares: where the sets save less than a millionth, nothing can add up
 
-MOST_AGAIN, SESSIONS_AGAIN = 2, 4
-"""How often blocks that the noise hides are measured again at most, and how often each network is opened then."""
+MOST_AGAIN, SESSIONS_AGAIN, WORTH_KNOWING_PERCENT = 2, 4, 0.5
+"""How often blocks that the noise hides are measured again at most, how often each network is opened then, and the saving, in
+percent of the latency, below which nobody looks again."""
 
 _TWIN_CONFIDENCE = 0.99  # there are several checks in a table, and a class is not to be split by chance
 
@@ -71,7 +72,7 @@ def measure_table(
         _own(cut, single, scale) if cut.block in split else _pooled(cut, cuts, design, levels, scale)
         for cut in cuts
     )
-    again = _measured_again(first, scale, without, bench, progress)
+    again = _measured_again(first, without, bench, progress)
     savings = again.savings
     samples |= again.samples
     return LatencyTable(
@@ -215,13 +216,13 @@ class _Again:
 
 
 def _measured_again(
-    savings: tuple[Saving, ...], scale: _Scale, without: Without, bench: Bench, progress: Progress | None
+    savings: tuple[Saving, ...], without: Without, bench: Bench, progress: Progress | None
 ) -> _Again:
-    """Blocks whose saving may be there but cannot be told from none, in measurements of their own, each twice as long."""
+    """Blocks whose saving may be there but cannot be told from none, in measurements of their own."""
     samples: Arrays = {}
     notes: list[str] = []
     for number in range(1, MOST_AGAIN + 1):
-        hidden = [one for one in savings if _is_hidden(one, scale)]
+        hidden = [one for one in savings if _is_hidden(one)]
         if not hidden:
             break
         of_class = {
@@ -232,7 +233,7 @@ def _measured_again(
         patience = bench.patience
         longer = replace(
             patience,
-            budget_s=patience.budget_s * 2**number,
+            budget_s=patience.budget_s * number,
             enough_percent=patience.enough_percent / 2**number,
         )
         timings = _measured(variants, without, replace(bench, patience=longer), progress).timings
@@ -240,9 +241,7 @@ def _measured_again(
         own = _Scale.of(timings, levels)
         fresh = {key: _reduction_percent(levels, block) for key, block in of_class.items()}
         savings = tuple(
-            _again(one, fresh[_class_of(one)], own)
-            if _is_hidden(one, scale) and _class_of(one) in fresh
-            else one
+            _again(one, fresh[_class_of(one)], own) if _is_hidden(one) and _class_of(one) in fresh else one
             for one in savings
         )
         samples |= _samples(timings, f"again{number}_")
@@ -251,17 +250,12 @@ def _measured_again(
             f"the noise hid the saving of {told}: measured again for {timings.warmup_s + longer.budget_s:.0f} s at most; "
             f"{len(timings.rounds_ms)} rounds; {timings.stopped_because}"
         )
-        scale = own
     return _Again(savings=savings, samples=samples, notes=tuple(notes))
 
 
-def _is_hidden(one: Saving, scale: _Scale) -> bool:
-    """Whether there may be a saving that the noise hides."""
-    return (
-        not one.distinguishable
-        and one.saving_ms.high > scale.resolution_ms > 0
-        and one.saving_ms.estimate > 0
-    )
+def _is_hidden(one: Saving) -> bool:
+    """Whether there may be a saving worth knowing that the noise hides."""
+    return not one.distinguishable and one.reduction_percent.high > WORTH_KNOWING_PERCENT
 
 
 def _class_of(one: Saving) -> tuple[str, ...]:

@@ -73,6 +73,8 @@ STAGES = ("recoverability", "choice", "refit", "finetuning")
 REDUCTION, HELD_OUT = 22.0, 500
 _CPU = torch.device("cpu")
 
+failures: list[str] = []
+
 Record = TypeVar("Record")
 Found = dict[str, Any]
 Blocks = tuple[str, ...]
@@ -166,6 +168,7 @@ def tried(what: str, work: Callable[[], Record]) -> tuple[Record | None, Found]:
         why = {"left_out": str(error)}
     except Exception as error:  # the rest goes on
         traceback.print_exc()
+        failures.append(what)
         why = {"failed": first_line(error)}
     said(f"{what}: {next(iter(why.values()))}")
     return None, why
@@ -462,6 +465,8 @@ def main() -> None:
             except PractiseError as error:
                 said(f"{name}: {error}")
                 write({"commit": code(), "left_out": str(error), "remedy": error.remedy})
+                sys.exit(error.exit_code)
+    sys.exit(f"failed: {', '.join(failures)}" if failures else 0)
 
 
 if __name__ == "__main__":

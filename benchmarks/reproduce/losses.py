@@ -15,7 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 from torch import fx
 
 from practise_deploy.finetune import finetune, schedule_for
-from practise_deploy.loss import estimated_share
+from practise_deploy.loss import estimated_points, estimated_share, temperatures
 from practise_deploy.model.compute import exact, pick_precision
 from practise_deploy.model.images import HeldOutImages
 from practise_deploy.model.lesson import Lesson
@@ -67,19 +67,24 @@ def compared(original: Answers, student: Answers, labels: Answers | None) -> dic
     }
     if labels is not None:
         lost = (original.argmax(1) == labels).astype(float) - (student.argmax(1) == labels)
+        found["stated"] = asdict(estimated_points(original, student))
         found["lost"] = 100 * float(lost.mean())
         found["standard_error"] = 100 * float(lost.std() / len(lost) ** 0.5)
     return found
 
 
-def proposed(found: Recoverabilities, blocks: Sequence[Block], size: int) -> tuple[str, ...]:
-    """The set of least predicted error of a size, where every block saves as much."""
+def as_candidates(found: Recoverabilities, blocks: Sequence[Block]) -> Candidates:
+    """Blocks that sets are made of, each saving as much."""
     ones = np.ones((3, len(blocks)))
-    candidates = Candidates(
+    return Candidates(
         names=tuple(block.name for block in blocks), losses=found.interactions["features"], reductions=ones,
         additivity=(1.0, 1.0, 1.0), confidence=0.95, latency_classes=tuple(range(len(blocks))),
     )  # fmt: skip
-    return best_sets(candidates, Budget(drop=size), 1)[0]
+
+
+def proposed(found: Recoverabilities, blocks: Sequence[Block], size: int) -> tuple[str, ...]:
+    """The set of least predicted error of a size, where every block saves as much."""
+    return best_sets(as_candidates(found, blocks), Budget(drop=size), 1)[0]
 
 
 def student(
@@ -130,7 +135,7 @@ def study(name: str, options: argparse.Namespace) -> None:
                 accuracy = 100 * float((original.argmax(1) == subject.test.labels.numpy()).mean())
                 record = {
                     "schema": 1, "network": name, "images": images, "seed": seed, "commit": commit(),
-                    "original": {"accuracy": accuracy}, **found,
+                    "original": {"accuracy": accuracy, "temperatures": temperatures(original)}, **found,
                 }  # fmt: skip
                 write_atomically(file, json.dumps(record, indent=1) + "\n")
                 print(

@@ -14,16 +14,18 @@ def losses() -> str:
     if not records:
         return ABSENT
     rows = [
-        "| network | images | blocks dropped | agreement | lost, points | estimated at temperature 0.5 | 0.7 | 1 | 2 | lost after finetuning |",
+        "| network | images | blocks dropped | agreement | lost, points | estimated at temperature 0.7 | 1 | 3 | as stated | lost after finetuning |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in sorted(records, key=lambda one: (one["network"], one["images"], one["seed"], len(one["dropped"]))):
         refit, tuned = one["refit"], one.get("finetuned")
         after = "" if tuned is None else f"{tuned['lost']:.1f}"
-        estimates = " | ".join(f"{refit['estimated'][t]:.1f}" for t in ("0.5", "0.7", "1", "2"))
+        estimates = " | ".join(f"{refit['estimated'][t]:.1f}" for t in ("0.7", "1", "3"))
+        stated = refit.get("stated")
+        said = "" if stated is None else f"{stated['estimate']:.1f} [{stated['low']:.1f}, {stated['high']:.1f}]"
         rows.append(
             f"| {one['network']} | {one['images']} | {len(one['dropped'])} | {refit['agreement']:.1f}% "
-            f"| {refit['lost']:.1f} ± {1.96 * refit['standard_error']:.1f} | {estimates} | {after} |"
+            f"| {refit['lost']:.1f} ± {1.96 * refit['standard_error']:.1f} | {estimates} | {said} | {after} |"
         )
     return "\n".join(rows)
 

@@ -144,7 +144,8 @@ def _pull(anchors: Sequence[tuple[nn.Parameter, torch.Tensor]], share: float) ->
 def _judge(pair: Pair, descent: Descent, judge: FitImages, schedule: Schedule, course: Course) -> None:
     network = descent.judged
     error = replace(pair, student=network).error(judge, schedule.batch_size)
-    if not math.isfinite(error) and not (schedule.keep_best or schedule.keep_start):
+    may_retreat = schedule.retreat and course.retreats < RETREATS
+    if not math.isfinite(error) and not (schedule.keep_best or schedule.keep_start or may_retreat):
         raise InputError(
             f"the descent diverged: after {course.step} steps the student's features are no numbers",
             remedy=f"try a rate below {schedule.learning_rate:g} with --learning-rate",

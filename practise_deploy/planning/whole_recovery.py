@@ -18,13 +18,18 @@ from practise_deploy.planning.interactions import Floats
 from practise_deploy.planning.sequence import verified_without
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
-MISLEADING = 0.15
+MISLEADING = 0.2
 """The relative error above which one site is not taken at its word."""
+
+
+def is_doubtful(one: Recoverability) -> bool:
+    """Whether one site leaves so much error that it is not taken at its word."""
+    return one.relative > MISLEADING
 
 
 def rescored(lesson: Lesson, blocks: Sequence[Block], found: Recoverabilities, progress: Progress) -> Recoverabilities:
     """The same, with the whole recovery of every block that one site leaves much error of."""
-    doubtful = {one.block for one in found.of if one.relative > MISLEADING}
+    doubtful = {one.block for one in found.of if is_doubtful(one)}
     errors: dict[str, Floats] = {}
     for number, block in enumerate(block for block in blocks if block.name in doubtful):
         part = _Part(progress, number, len(doubtful))

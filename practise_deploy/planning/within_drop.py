@@ -7,12 +7,11 @@ as well as it ever did there is refused before any finetuning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from practise_backends.terms import LatencyTable
 from practise_deploy.errors import TargetOutOfReach
-from practise_deploy.planning.choose import Measure, kept_blocks, predicted_percent, try_blocks
+from practise_deploy.planning.choose import Measure, kept_blocks, out_of_reach, predicted_percent, try_blocks
 from practise_deploy.planning.interactions import Blocks, Candidates, best_sets, candidates_of
 from practise_deploy.planning.resampling import mean_error
 from practise_deploy.planning.sets import Verified, Verify
@@ -42,21 +41,26 @@ def find_within(
     *,
     finetuned: bool,
 ) -> WithinDrop | None:
-    """The sets that save less than the plan's, down to one that is within the demand; None where the plan's is not refused."""
+    """The set that saves most within the demand, and those that were looked at to find it; None where the plan's is not refused."""
     chosen = plan.chosen
     if chosen is None or not is_beyond_recovery(chosen.loss, demand_points, finetuned=finetuned):
         return None
-    candidates, looked_at, best = candidates_of(latency, recoverability), list[Considered](), None
-    for blocks in smaller_sets(candidates, latency, plan):
-        looked_at.append(_considered(blocks, candidates, latency, verify(blocks)))
+    candidates, best = candidates_of(latency, recoverability), None
+    looked_at: list[Considered] = []
+    left = smaller_sets(candidates, latency, plan)
+    while left:  # by halves: what saves more nearly always costs more
+        middle = len(left) // 2
+        looked_at.append(_considered(left[middle], candidates, latency, verify(left[middle])))
         if is_expected_within(looked_at[-1].loss, demand_points, finetuned=finetuned):
-            best = looked_at[-1]
-            break
+            best, left = looked_at[-1], left[:middle]
+        else:
+            left = left[middle + 1 :]
+    looked_at.sort(key=lambda one: -one.predicted_percent.estimate)
     return WithinDrop(demand_points=demand_points, asked=chosen, sets=tuple(looked_at), best=best)
 
 
-def smaller_sets(candidates: Candidates, latency: LatencyTable, plan: Plan) -> Iterator[Blocks]:
-    """Sets of least predicted error that save less and less, down to single blocks; each once."""
+def smaller_sets(candidates: Candidates, latency: LatencyTable, plan: Plan) -> list[Blocks]:
+    """Sets of least predicted error that save less than the plan's, down to single blocks; what saves most is first."""
     whole = predicted_percent(plan.dropped, latency).low
     fewer = [Budget(drop=size) for size in range(len(plan.dropped) - 1, 0, -1)]
     less = [Budget(reduce_percent=whole * step / STEPS) for step in range(STEPS - 1, 0, -1)]
@@ -64,9 +68,8 @@ def smaller_sets(candidates: Candidates, latency: LatencyTable, plan: Plan) -> I
     found = (blocks for budget in (*less, *fewer) for blocks in best_sets(candidates, budget, 1))
     fresh = [blocks for blocks in found if not (blocks in seen or seen.add(blocks))]  # type: ignore[func-returns-value]
     saved = {blocks: predicted_percent(blocks, latency) for blocks in fresh}
-    yield from sorted(
-        (blocks for blocks in fresh if saved[blocks].low < whole), key=lambda blocks: -saved[blocks].estimate
-    )
+    less_saving = (blocks for blocks in fresh if saved[blocks].low < whole)
+    return sorted(less_saving, key=lambda blocks: -saved[blocks].estimate)
 
 
 def _considered(blocks: Blocks, candidates: Candidates, latency: LatencyTable, found: Verified) -> Considered:
@@ -116,13 +119,19 @@ def reduced_plan(
     return replace(found, kept=tuple(kept))
 
 
-def costs_too_much(within: WithinDrop, *, by_default: bool) -> TargetOutOfReach:
+def costs_too_much(plan: Plan, within: WithinDrop, *, by_default: bool) -> TargetOutOfReach:
     """The error for a target that costs more accuracy than is allowed, with the best that can be had."""
     demand = f"--max-drop {within.demand_points:g}{', the default' if by_default else ''}"
-    message = f"the target is out of reach within {demand}: {_cost(within.asked)}, and finetuning is not known to win back so much"
-    most = max(within.sets, key=lambda one: one.predicted_percent.estimate, default=None)
+    limit = (
+        f"the target is out of reach within {demand}"
+        if plan.reached
+        else f"{out_of_reach(plan).message}; within {demand}"
+    )
+    message = f"{limit}: {_cost(within.asked)}, and finetuning is not known to win back so much"
+    told = [one for one in within.sets if one.loss is not None]
+    least = min(told, key=lambda one: one.predicted_percent.estimate, default=None)
     if within.best is None:
-        tried = f"; {_cost(most)}" if most else ""
+        tried = f"; even {_cost(least)}" if least else ""
         return TargetOutOfReach(
             message + tried,
             remedy="give more images, or allow more with --max-drop (none waives the demand); this network has little to spare",

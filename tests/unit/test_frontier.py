@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from practise_backends.terms import Interval
+from practise_deploy.loss import estimated_points
 from practise_deploy.model.images import HeldOutImages
 from practise_deploy.shipping.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
 from practise_deploy.shipping.verify import Form, Outputs
@@ -144,11 +144,14 @@ def test_loss_is_paired_with_the_original_which_may_be_wrong_itself():
 
 
 def test_without_labels_the_loss_is_estimated_by_the_originals_own_probabilities():
-    """Where they differ the original gives its answer e / (e + 3), and the neighbour's 1 / (e + 3)."""
+    """Of ten images with another answer: what the original gives its own answer, less what it gives the neighbour's."""
     points = judge_neighbours(answering(), [neighbour(1, 90)], (), held_out(100), Screen())
     assert points[0].accuracy is None and points[0].loss is not None
     assert (points[0].loss.estimated, points[0].loss.images) == (True, 100)
-    assert points[0].loss.points.estimate == pytest.approx(10 * (math.e - 1) / (math.e + 3))
+    assert points[0].loss.points.estimate == pytest.approx(
+        estimated_points(answering()(held_out(100).pixels), answering(90)(held_out(100).pixels)).estimate
+    )
+    assert 0 < points[0].loss.points.estimate < 10
     assert points[0].loss.points.low < points[0].loss.points.estimate < points[0].loss.points.high
     assert points[0].loss.agreement_percent == points[0].agreement_percent
     assert points[0].agreement_percent.estimate == 90.0

@@ -108,7 +108,7 @@ def test_loss_is_kept_by_its_high_end_broken_by_its_estimate_and_else_not_proven
     assert (constraint.answer, constraint.name, constraint.asked) == (answer, "max_drop", asked)
     assert answer_of(LOST, asked) is answer
     assert (constraint.found, constraint.estimated, constraint.by_default) == (LOST.points, False, False)
-    assert constraint.reason.startswith(f"lost 1.0 points [0.5, 1.5], at most {asked:g} allowed")
+    assert constraint.reason.startswith(f"1.0 points lost [0.5, 1.5], at most {asked:g} allowed")
     assert ("cannot be excluded" in constraint.reason) is (answer is NOT_PROVEN)
     assert found.fails is constraint.fails is (answer is not KEPT)
 
@@ -122,7 +122,7 @@ def test_demand_that_is_not_proven_says_what_cannot_be_excluded_and_how_many_ima
     constraint = only(gate(max_drop=2.0, lost=loss(-13.3192, 0.0, 13.3192, images=25)))
     assert constraint.answer is NOT_PROVEN
     assert constraint.reason == (
-        "lost 0.0 points [-13.3, 13.3], at most 2 allowed: on 25 held-out images a loss of up to 13.3 points "
+        "0.0 points lost [-13.3, 13.3], at most 2 allowed: on 25 held-out images a loss of up to 13.3 points "
         "cannot be excluded; about 189 such images would settle it"
     )
 
@@ -138,7 +138,7 @@ def test_estimate_without_labels_is_judged_as_a_measurement_is_and_named_as_an_e
     known = only(gate(max_drop=asked))
     assert (guessed.answer, guessed.found, guessed.fails) == (known.answer, known.found, known.fails)
     assert (guessed.estimated, known.estimated) == (True, False)
-    assert guessed.reason == known.reason.replace("lost 1.0", "lost an estimated 1.0")
+    assert guessed.reason == known.reason.replace("[0.5, 1.5]", "[0.5, 1.5] (estimated without labels)")
 
 
 @pytest.mark.parametrize(

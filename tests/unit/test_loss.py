@@ -10,8 +10,6 @@ import pytest
 
 from practise_backends.terms import Interval
 from practise_deploy.loss import (
-    SHARPEST,
-    TEMPERATURE,
     estimated_points,
     estimated_share,
     images_to_settle,
@@ -20,6 +18,7 @@ from practise_deploy.loss import (
     measured_points,
     paired_difference,
     percent,
+    temperatures,
 )
 from practise_deploy.terms import Loss
 from unit import releases
@@ -195,14 +194,29 @@ def lost_in_truth(teacher: Floats, student: Floats, truth: Floats) -> Floats:
     return truth[rows, teacher.argmax(1)] - truth[rows, student.argmax(1)]
 
 
-@pytest.mark.parametrize("temperature", [TEMPERATURE, SHARPEST, 2.0])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
 def test_estimate_is_what_the_teacher_gives_its_own_answer_less_what_it_gives_the_students(temperature: float):
-    """Two classes a logarithm of three apart: at a temperature of one the teacher gives 3/4 and 1/4."""
+    """Two classes a logarithm of three apart; the estimate is that of the likely temperature."""
     teacher = np.log(np.array([[3.0, 1.0], [3.0, 1.0], [1.0, 3.0], [3.0, 1.0]]))
     student = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     odds = 3 ** (1 / temperature)
     assert estimated_share(teacher, student, temperature) == pytest.approx((odds - 1) / (odds + 1) / 4)
-    assert estimated_points(teacher, student).estimate == pytest.approx(100 * (0.75 - 0.25) / 4)
+    likely, _ = temperatures(teacher)
+    assert estimated_points(teacher, student).estimate == pytest.approx(100 * estimated_share(teacher, student, likely))
+
+
+@pytest.mark.parametrize(("spread", "worth"), [(0.5, 0.70), (1.0, 0.73), (4.0, 0.83), (40.0, 0.89)])
+def test_confidence_is_taken_for_what_it_was_found_to_be_worth_in_the_middle_and_at_its_best(
+    spread: float, worth: float
+):
+    """Networks that doubt are surer than they say, those that are sure less so; nowhere is the sharp end softer than they say."""
+    teacher, _ = drawn_logits(np.random.default_rng(2), 4000, spread)
+    likely, sharp = temperatures(teacher)
+    said = float(probabilities(teacher).max(1).mean())
+    assert float(probabilities(teacher / likely).max(1).mean()) == pytest.approx(0.65 + 0.25 * said, abs=1e-6)
+    assert 0.65 + 0.25 * said == pytest.approx(worth, abs=0.02)
+    best = float(probabilities(teacher / sharp).max(1).mean())
+    assert best == pytest.approx(max(said, 0.69 + 0.28 * said), abs=1e-6) and sharp <= 1 + 1e-6 and sharp <= likely
 
 
 def test_estimate_does_not_hang_on_where_the_logits_lie_nor_on_how_large_they_are():
@@ -228,16 +242,19 @@ def test_interval_allows_for_a_teacher_that_is_surer_than_it_says():
     """Its upper end is that of the probabilities at their sharpest, never below it."""
     teacher, student = drawn_logits(np.random.default_rng(5), 400)
     found = estimated_points(teacher, student)
-    sharpest = 100 * estimated_share(teacher, student, SHARPEST)
+    sharpest = 100 * estimated_share(teacher, student, temperatures(teacher)[1])
     assert found.low < found.estimate < sharpest < found.high
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.3, 0.8, 1.5])
-def test_estimate_of_a_calibrated_teacher_is_unbiased_and_its_interval_holds_the_loss(noise: float):
-    """The labels are drawn from the teacher's own probabilities; a few of very many images are seen, without them."""
+def test_estimate_is_unbiased_and_its_interval_holds_the_loss_where_a_confidence_is_worth_what_it_is_taken_for(
+    noise: float,
+):
+    """The labels are drawn from the teacher's probabilities at the likely temperature; a few of very many images are seen."""
     rng = np.random.default_rng(1)
     teacher, student = drawn_logits(rng, 40_000, noise=noise)
-    labels = (rng.random((len(teacher), 1)) < probabilities(teacher).cumsum(1)).argmax(1)
+    truth = probabilities(teacher / temperatures(teacher)[0])
+    labels = (rng.random((len(teacher), 1)) < truth.cumsum(1)).argmax(1)
     lost = 100.0 * (teacher.argmax(1) == labels) - 100.0 * (student.argmax(1) == labels)
     held, errors = [], []
     for images in (25, 100, 400):
@@ -246,20 +263,25 @@ def test_estimate_of_a_calibrated_teacher_is_unbiased_and_its_interval_holds_the
             found = estimated_points(teacher[part], student[part])
             held.append(covers(found, lost.mean()))
             errors.append(found.estimate - lost[part].mean())
-    assert abs(np.mean(errors)) < 3 * np.std(errors) / math.sqrt(len(errors))
+    assert (
+        abs(np.mean(errors)) < 3 * np.std(errors) / math.sqrt(len(errors)) + 0.2
+    )  # the temperature of few images is drawn too
     assert np.mean(held) >= COVERED
 
 
 @pytest.mark.parametrize("noise", [0.5, 1.5])
-def test_estimate_of_a_teacher_that_is_too_sure_is_on_the_safe_side(noise: float):
-    """Its logits are twice those that the labels are drawn from: it says that more was lost than was."""
-    rng = np.random.default_rng(4)
-    honest, student = drawn_logits(rng, 2000, noise=noise)
-    truth = 100 * lost_in_truth(honest, student, probabilities(honest)).mean()
-    found = estimated_points(2 * honest, student)
-    assert found.high > found.estimate > truth + 0.5
-    doubting = estimated_points(SHARPEST * honest, student)  # as far as the interval allows for the contrary
-    assert doubting.estimate < truth < doubting.high
+def test_teacher_that_is_less_sure_than_it_is_taken_for_errs_on_the_safe_side_and_the_interval_allows_for_the_contrary(
+    noise: float,
+):
+    teacher, student = drawn_logits(np.random.default_rng(4), 2000, noise=noise)
+    likely, sharp = temperatures(teacher)
+    found = estimated_points(teacher, student)
+
+    def truth(temperature: float) -> float:
+        return 100 * float(lost_in_truth(teacher, student, probabilities(teacher / temperature)).mean())
+
+    assert found.high > found.estimate > truth(2 * likely) + 0.5
+    assert found.estimate < truth(sharp) < found.high
 
 
 # A loss.

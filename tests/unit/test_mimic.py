@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from practise_deploy.model.mimic import mimic
 from practise_deploy.model.pair import divergence, relative_error
-from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.schedule import RETREATS, SLOWER, Schedule
 from practise_deploy.model.surgery import weights_of
 from practise_deploy.model.values import forward, named
 from unit.descents import SHORT, descend, original, same, small_pair
@@ -180,3 +181,35 @@ def test_error_is_the_mean_over_images_whatever_the_batches():
     assert pair.error(data, 3) == pytest.approx(pair.error(data, 10), rel=1e-6)
     wanted, found = pair.features(data.batch(slice(0, 10)))
     assert pair.error(data, 10) == pytest.approx((wanted - found).square().mean().item(), rel=1e-6)
+
+
+# The rate.
+
+RETREATING = Schedule(steps=24, batch_size=8, optimiser="adamw", learning_rate=0.02, scaled=True, retreat=1.25)
+
+
+def test_rate_that_leads_away_is_quartered_and_the_descent_begun_anew():
+    _, course, _ = descend(RETREATING)
+    _, steady, _ = descend(replace(RETREATING, retreat=0.0))
+    assert course.retreats > 0 and len(course.notes) == course.retreats
+    assert "at a rate of 0.02 the error rose from" in course.notes[0]
+    assert [step for step, _ in course.history] == sorted({step for step, _ in course.history}) and course.step == 24
+    assert course.history[-1][1] < steady.history[-1][1]
+
+
+def test_descent_after_a_retreat_is_the_one_of_the_lower_rate():
+    _, course, weights = descend(RETREATING)
+    lower = RETREATING.learning_rate / SLOWER**course.retreats
+    _, again, same_weights = descend(replace(RETREATING, learning_rate=lower))
+    assert (again.retreats, again.history) == (0, course.history)
+    assert same(weights, same_weights)
+
+
+def test_rate_that_brings_nearer_is_kept():
+    schedule = replace(RETREATING, learning_rate=1e-5)
+    assert descend(schedule)[1].history == descend(replace(schedule, retreat=0.0))[1].history
+
+
+def test_retreats_end():
+    _, course, _ = descend(replace(RETREATING, learning_rate=1e6, keep_start=True))
+    assert course.retreats == RETREATS and course.step == 24

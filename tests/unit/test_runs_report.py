@@ -69,7 +69,7 @@ def test_estimated_loss_is_in_the_picture_and_in_its_row_as_an_estimate(runs: di
     assert chart is not None
     known, guessed = chart.marks
     assert (guessed.y, guessed.y_bar) == (known.y, known.y_bar)
-    assert "0.6 points (−0.2 to 1.4) lost, promise kept" in known.said
+    assert "lost 0.6 points (−0.2 to 1.4), promise kept" in known.said
     assert "0.6 points (−0.2 to 1.4), estimated" in guessed.said and "promise kept" in guessed.said
     lost = results_table(both).head.index("Points lost")
     first, unlabelled = results_table(both).rows

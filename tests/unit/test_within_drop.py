@@ -24,7 +24,7 @@ from practise_deploy.planning.within_drop import (
     smaller_sets,
 )
 from practise_deploy.terms import Budget, Considered, Loss, Plan, WithinDrop
-from unit import releases
+from unit import plans, releases
 from unit.test_interactions import interval, judged, table
 from unit.test_sets import Measured
 
@@ -32,6 +32,7 @@ EIGHT = table([0.5] * 8)  # 5% each
 ALONE = judged([float(n) for n in range(1, 9)])  # a is the easiest to lose; losses add up
 DEMAND = 2.0
 FIFTH = Budget(reduce_percent=20.0)
+REACHED = plans.plan()
 
 
 def loss(low: float, estimate: float, high: float, *, estimated: bool = False) -> Loss:
@@ -141,13 +142,13 @@ def test_plan_that_no_sets_were_searched_for_is_not_refused():
 # What is looked at.
 
 
-def test_sets_are_looked_at_from_the_most_saving_down_to_the_first_that_is_expected_within():
+def test_most_saving_set_that_is_expected_within_is_found_by_halves_and_the_sets_told_of_from_the_most_saving_down():
     verify = Losing(STEEP.__getitem__)
     plan = plan_of(verify)
     found = find_within(EIGHT, ALONE, plan, verify, DEMAND, finetuned=True)
     assert plan.dropped == ("a", "b", "c", "d")
     assert found is not None and found.demand_points == DEMAND and found.asked == plan.chosen
-    assert [one.dropped for one in found.sets] == verify.asked == [("a", "b", "c"), ("a", "b")]
+    assert [one.dropped for one in found.sets] == verify.asked[::-1] == [("a", "b", "c"), ("a", "b")]
     assert found.best == found.sets[-1]
     assert [one.loss.points.estimate if one.loss else None for one in found.sets] == [7.0, 3.0]
     assert [one.verified_error for one in found.sets] == [3.0, 2.0]
@@ -156,15 +157,15 @@ def test_sets_are_looked_at_from_the_most_saving_down_to_the_first_that_is_expec
     assert {(one.measured_percent, one.reason) for one in found.sets} == {(None, "saves less than asked")}
 
 
-def test_where_no_set_is_within_all_down_to_a_single_block_were_looked_at():
+def test_where_no_set_is_within_the_search_ends_with_a_single_block():
     found = hopelessly()
-    assert [one.dropped for one in found.sets] == [("a", "b", "c"), ("a", "b"), ("a",)]
+    assert [one.dropped for one in found.sets] == [("a", "b"), ("a",)]
     assert found.best is None
 
 
 def test_set_of_unknown_loss_is_not_taken():
     found = within(Losing(lambda count: 90.0 if count == 4 else None))
-    assert found is not None and found.best is None and len(found.sets) == 3
+    assert found is not None and found.best is None and len(found.sets) == 2
 
 
 def test_one_block_that_loses_too_much_leaves_the_blocks_that_save_less():
@@ -204,7 +205,7 @@ def test_sets_that_save_less_are_looked_at_for_a_number_of_blocks_too():
 
 def test_error_names_the_saving_the_loss_the_demand_and_what_can_be_had_instead():
     _, found = steeply()
-    error = costs_too_much(found, by_default=False)
+    error = costs_too_much(REACHED, found, by_default=False)
     assert isinstance(error, TargetOutOfReach) and error.exit_code == 1
     assert error.message == (
         "the target is out of reach within --max-drop 2: "
@@ -220,33 +221,33 @@ def test_error_names_the_saving_the_loss_the_demand_and_what_can_be_had_instead(
 
 def test_error_without_a_set_names_what_was_tried_and_promises_nothing():
     found = hopelessly()
-    error = costs_too_much(found, by_default=False)
+    error = costs_too_much(REACHED, found, by_default=False)
     assert "--max-drop 2: 20.0% less latency (a, b, c, d) costs 40.0 points of accuracy [39.0, 41.0]" in error.message
-    assert "; 15.0% less latency (a, b, c) costs 30.0 points of accuracy [29.0, 31.0]" in error.message
+    assert "; even 5.0% less latency (a) costs 10.0 points of accuracy [9.0, 11.0]" in error.message
     assert "--best-within-drop" not in error.remedy and "--reduce" not in error.remedy
     assert error.remedy.startswith("give more images, or allow more with --max-drop (none waives the demand)")
 
 
 def test_error_says_that_the_demand_is_the_default_where_nobody_asked_for_it():
     for found in (steeply()[1], hopelessly()):
-        assert "within --max-drop 2, the default: " in costs_too_much(found, by_default=True).message
-        assert "default" not in costs_too_much(found, by_default=False).message
+        assert "within --max-drop 2, the default: " in costs_too_much(REACHED, found, by_default=True).message
+        assert "default" not in costs_too_much(REACHED, found, by_default=False).message
 
 
 def test_error_says_that_the_loss_is_an_estimate_where_there_are_no_labels():
     _, guessed = steeply(estimated=True)
     told = "(estimated without labels, on 200 images that the fit did not see)"
-    assert costs_too_much(guessed, by_default=False).message.count(told) == 2
-    assert "estimated" not in costs_too_much(steeply()[1], by_default=False).message
+    assert costs_too_much(REACHED, guessed, by_default=False).message.count(told) == 2
+    assert "estimated" not in costs_too_much(REACHED, steeply()[1], by_default=False).message
 
 
 def test_reduction_that_is_recommended_is_surely_met_by_the_set():
     _, found = steeply()
     assert found.best is not None
     unsure = replace(found.best, predicted_percent=interval(10.0, 0.26))
-    assert "--reduce 9.7%" in costs_too_much(replace(found, best=unsure), by_default=False).remedy
+    assert "--reduce 9.7%" in costs_too_much(REACHED, replace(found, best=unsure), by_default=False).remedy
     nothing = replace(found.best, predicted_percent=interval(1.0, 0.95))
-    assert "--drop 2" in costs_too_much(replace(found, best=nothing), by_default=False).remedy
+    assert "--drop 2" in costs_too_much(REACHED, replace(found, best=nothing), by_default=False).remedy
 
 
 def test_nothing_was_tried_where_one_block_is_all_there_is():
@@ -255,7 +256,14 @@ def test_nothing_was_tried_where_one_block_is_all_there_is():
     plan = choose_set(alone, judged([1.0]), Budget(drop=1), None, verify)
     found = find_within(alone, judged([1.0]), plan, verify, DEMAND, finetuned=True)
     assert found is not None and (found.sets, found.best) == ((), None)
-    assert costs_too_much(found, by_default=False).message.endswith("not known to win back so much")
+    assert costs_too_much(REACHED, found, by_default=False).message.endswith("not known to win back so much")
+
+
+def test_error_of_a_target_that_no_set_meets_tells_both_what_all_blocks_save_and_what_they_cost():
+    short = replace(REACHED, reached=False)
+    message = costs_too_much(short, steeply()[1], by_default=False).message
+    assert message.startswith("the target of ") and "rankable blocks" in message
+    assert "; within --max-drop 2: 22.0% less latency (a, b, c, d) costs 15.0 points" in message
 
 
 # The plan that is taken instead.
