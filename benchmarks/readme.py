@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tables.accuracy import losses, promises
+from tables.accuracy import losses, predicted_sets, promises
 from tables.builds import builds
 from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
@@ -26,6 +26,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "planning": planning,
         "choice": choice,
         "single_blocks": single_blocks,
+        "predicted_sets": predicted_sets,
         "sites": sites,
         "small_networks": small_networks,
         "sureness": sureness,

@@ -44,10 +44,15 @@ from practise_deploy.store import Run, write_atomically
 from practise_deploy.terms import Loss
 
 RESULTS = ROOT / "benchmarks" / "results" / "promises"
-NETWORKS = {"resnet20": 0.4, "resnet56": 0.3, "mobilenetv2": 0.15, "efficientnet-lite0": 0.15}
+NETWORKS = {"resnet20": 0.5, "resnet56": 0.26, "mobilenetv2": 0.14, "efficientnet-lite0": 0.1}
 CIFAR = ("resnet20", "resnet56")
 SEED = 2028
 _CONDITIONS = Conditions(batch=1, threads=1)
+
+
+Answers = np.ndarray[Any, np.dtype[np.float32]]
+_ORIGINALS: dict[str, Answers] = {}
+"""What the originals answer, by network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +78,11 @@ def drawn(number: int) -> Drawn:
         number=number,
         network=network,
         reduce=float(rng.choice([8, 12, 16, 20, 25, 30, 40, 50, 60])),
-        images=int(rng.choice([40, 80, 160, 320, 640])),
+        images=int(rng.choice([40, 80, 160, 320])),
         labelled=bool(rng.random() < 0.4),
         held_out_percent=float(rng.choice([25, 50])),
         demand=[None, None, 1.0, 5.0][int(rng.integers(4))],
-        iterations=int(rng.choice([0, 100, 300]) if network in CIFAR else rng.choice([0, 40])),
+        iterations=int(rng.choice([0, 60, 150]) if network in CIFAR else rng.choice([0, 20])),
         seed=int(rng.integers(1000)),
     )
 
@@ -135,7 +140,7 @@ def drawn_of(network: str) -> Drawn:
     return next(one for one in map(drawn, range(10_000)) if one.network == network)
 
 
-def answers(file: Path, images: HeldOutImages) -> np.ndarray[Any, np.dtype[np.float32]]:
+def answers(file: Path, images: HeldOutImages) -> Answers:
     """What an ONNX file answers. Shape: [images, classes]."""
     backend = OrtBackend()
     form = engine_form(backend.open(backend.compile(file, _CONDITIONS), _CONDITIONS), 1)
@@ -149,7 +154,9 @@ def held_against(build: Build, one: Drawn, data: Path) -> dict[str, Any]:
     gate = judge_gate(demands, build.plan, None, verification, Frontier(points=(), fit_images=0, images=0))
     images = test_images(one.network, data)
     assert images.labels is not None and verification.loss is not None
-    before, after = (answers(build.run.folder / name, images) for name in ("original.onnx", "model.onnx"))
+    if one.network not in _ORIGINALS:
+        _ORIGINALS[one.network] = answers(build.run.folder / "original.onnx", images)
+    before, after = _ORIGINALS[one.network], answers(build.run.folder / "model.onnx", images)
     truth = loss_of(before, after, images.labels.numpy())
     chosen = build.plan.chosen
     return {
@@ -189,7 +196,7 @@ def build_of(one: Drawn, data: Path) -> dict[str, Any]:
         except TargetOutOfReach as error:
             within = build.within_drop if build.asked_plan.reached else None
             found |= {"refused": error.message, "within_drop": None if within is None else _brief(within)}
-            if within is not None and one.network in CIFAR:
+            if within is not None and one.network == "resnet20":
                 freed = settings.model_copy(update={"max_drop": "none", "iterations": None})
                 found["all_the_same"] = held_against(_begun(freed), one, data)
             if within is not None and within.best is not None:

@@ -52,3 +52,20 @@ def promises() -> str:
             f"| the same, as far as the true loss is known | {found['hold_as_far_as_known']} of {found['intervals']} |",
         ]
     )
+
+
+def predicted_sets() -> str:
+    """How the predicted errors of sets rank beside the verified ones."""
+    rows = [
+        "| network | images | sets | rank correlation, blocks scored by one site | by their whole recovery | relative error of blocks by one site | by their whole recovery |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((RESULTS / "predicted_sets").glob("*.json")):
+        found = json.loads(path.read_text())
+        ranks, errors = found["rank_correlation"], list(found["blocks"].values())
+        spans = [f"{min(column):.2f} to {max(column):.2f}" for column in zip(*errors, strict=True)]
+        rows.append(
+            f"| {found['network']} | {found['images']} | {len(found['sets'])} | {ranks['one site']:.2f} | {ranks['whole recovery']:.2f} "
+            f"| {' | '.join(spans)} |"
+        )
+    return "\n".join(rows) if len(rows) > 2 else ABSENT

@@ -27,6 +27,8 @@ def judge(
     failed = [*told, *precision]
     missed = [] if gate is None else [one for one in gate.constraints if one.answer is not Answer.KEPT]
     reasons = [*failed, *(f"{flag_of(one.name)}{_default(one)}: {one.reason}" for one in missed)]
+    if any(one.name == "max_drop" and one.answer is Answer.NOT_PROVEN for one in missed) and _before_finetuning(plan):
+        reasons.append(_before_finetuning(plan))
     if gate is not None and gate.advice:
         reasons.append(gate.advice)
     broken = bool(failed) or any(one.answer is Answer.BROKEN for one in missed)
@@ -48,7 +50,7 @@ def _sentence(
     if lost is not None:
         parts.reverse()
     open_ = next((one for one in missed if one.name == "max_drop" and one.answer is Answer.NOT_PROVEN), None)
-    doubt = f". {_doubt(open_, verification.loss)}" if open_ is not None else ""
+    doubt = f". {_doubt(verification.loss)}" if open_ is not None else ""
     return f"{answer.value.capitalize()}: {', '.join(parts)}{_instead(plan)}{doubt}."
 
 
@@ -63,11 +65,19 @@ def _instead(plan: Plan) -> str:
     )
 
 
-def _doubt(demand: Constraint, found: Loss | None) -> str:
+def _doubt(found: Loss | None) -> str:
     """What could not be excluded."""
     if found is None:
         return "What that costs in accuracy cannot be told: the output is no classifier's"
     return f"{found.images:,} held-out images: a loss of up to {found.points.high:.1f} points cannot be excluded"
+
+
+def _before_finetuning(plan: Plan) -> str:
+    """What images of the fit say of the chosen set, by students that did not see them: they are more than the held-out ones."""
+    found = plan.chosen.loss if plan.chosen else None
+    if found is None:
+        return ""
+    return f"before finetuning: {lost_points(found.points)} on {found.images:,} images that the judged fits did not see"
 
 
 def _default(one: Constraint) -> str:

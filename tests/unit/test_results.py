@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from practise_backends.terms import SCHEMA
 from practise_deploy.errors import InputError
 from practise_deploy.outcome import Release
 from practise_deploy.report import render_html
 from practise_deploy.results import read_release
 from practise_deploy.store import to_json, write_arrays
+from practise_deploy.terms import SCHEMA
 from unit import releases
 
 

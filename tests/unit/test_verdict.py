@@ -202,10 +202,18 @@ def test_exit_code_is_1_where_a_demand_is_broken_or_one_that_was_asked_is_not_pr
 
 
 def test_default_is_named_as_such_where_it_is_not_kept():
-    verdict = judge(plan(None), LABELLED, FASTER, accuracy_gate(NOT_PROVEN, by_default=True))
+    unverified = dataclasses.replace(plan(None), considered=())
+    verdict = judge(unverified, LABELLED, FASTER, accuracy_gate(NOT_PROVEN, by_default=True))
     assert verdict.reasons == ("--max-drop 1.2 (the default): because of max_drop",)
-    asked = judge(plan(None), LABELLED, FASTER, accuracy_gate(NOT_PROVEN))
+    asked = judge(unverified, LABELLED, FASTER, accuracy_gate(NOT_PROVEN))
     assert asked.reasons == ("--max-drop: because of max_drop", "try something else")
+
+
+def test_what_is_not_proven_is_told_beside_what_the_images_of_the_fit_say_of_the_set():
+    told = "before finetuning: 1.5 points lost [0.4, 2.6] on 125 images that the judged fits did not see"
+    assert judge(plan(None), LABELLED, FASTER, accuracy_gate(NOT_PROVEN, by_default=True)).reasons[1:] == (told,)
+    for answer in (KEPT, BROKEN):
+        assert told not in judge(plan(None), LABELLED, FASTER, accuracy_gate(answer)).reasons
 
 
 @pytest.mark.parametrize("by_default", [False, True])
@@ -254,7 +262,7 @@ def test_missed_speed_breaks_what_is_not_proven_and_the_doubt_is_still_told():
     assert verdict.sentence.endswith(". 100 held-out images: a loss of up to 9.0 points cannot be excluded.")
     slow = judge(plan(20.0), lost(0, -9, 9), bench(1.2, 1.15, 1.25), accuracy_gate(NOT_PROVEN, by_default=True))
     assert (slow.answer, slow.exit_code) == (BROKEN, 1)
-    assert [reason.split(" ")[0] for reason in slow.reasons] == ["asked", "--max-drop"]
+    assert [reason.split(" ")[0] for reason in slow.reasons] == ["asked", "--max-drop", "before"]
 
 
 @pytest.mark.parametrize("answer", [KEPT, NOT_PROVEN, BROKEN])
