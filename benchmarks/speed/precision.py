@@ -85,7 +85,7 @@ def quality(ground: Ground, files: dict[str, Path], images: HeldOutImages) -> di
         last = told.links[-1]
         found[name] = {
             "accuracy": {key: asdict(one) for key, one in told.accuracy.items() if key in ("teacher", "ONNX")},
-            "loss": None if told.loss is None else asdict(told.loss),
+            "drop_points": None if told.loss is None else asdict(told.loss.points),
             "relative_rms": last.relative_rms,
             "cosine": last.cosine,
             "agreement_percent": asdict(last.agreement_percent),

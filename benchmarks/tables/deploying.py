@@ -28,7 +28,7 @@ def _form(name: str, form: str, latency: dict[str, float], one: dict[str, Any]) 
     shown = "" if faster is None else f"{faster['estimate']:.2f} [{faster['low']:.2f}, {faster['high']:.2f}]"
     top1 = f"{judged['accuracy']['ONNX']['percent']['estimate']:.1f}%" if judged and judged["accuracy"] else ""
     agree = f"{judged['agreement_percent']['estimate']:.1f}%" if judged else ""
-    lost = points(judged["loss"]["points"]) if judged else ""
+    lost = points(judged["drop_points"]) if judged else ""
     called = "fp32" if form == "original" else form
     return f"| {name} | {called} | {latency['estimate']:.2f} | {shown} | {top1} | {lost} | {agree} | {one['file_mb'][form]:.1f} |"
 
