@@ -121,7 +121,7 @@ def _loss_reason(found: Loss | None, answer: Answer, asked: float) -> str:
         return lost
     least = images_to_settle(found, asked)
     enough = f"; about {least:,} such images would settle it" if least else ""
-    return f"{lost}: on {found.images:,} held-out images a loss of up to {points.high:.1f} points cannot be excluded{enough}"
+    return f"{lost}, on {found.images:,} held-out images{enough}"
 
 
 def _passes(point: FrontierPoint, demands: Demands) -> bool:

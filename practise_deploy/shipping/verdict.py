@@ -8,7 +8,7 @@ from practise_backends.terms import Comparison
 from practise_deploy.outcome import Answer, Constraint, Gate, Verdict, Verification
 from practise_deploy.settings import flag_of
 from practise_deploy.shipping.gate import lost_points
-from practise_deploy.terms import Loss, Plan
+from practise_deploy.terms import Plan
 
 
 def judge(
@@ -45,13 +45,12 @@ def _sentence(
     answer: Answer, plan: Plan, bench: Comparison | None, verification: Verification, missed: Sequence[Constraint]
 ) -> str:
     """The headline. A loss that is too large comes before the speed that was bought with it."""
-    lost = next((one for one in missed if one.name == "max_drop" and one.answer is Answer.BROKEN), None)
-    parts = [_speed(plan, bench), _accuracy(verification)]
-    if lost is not None:
+    answers = {one.name: one.answer for one in missed}
+    lost = answers.get("max_drop")
+    parts = [_speed(plan, bench), _accuracy(verification, in_doubt=lost is Answer.NOT_PROVEN)]
+    if lost is Answer.BROKEN:
         parts.reverse()
-    open_ = next((one for one in missed if one.name == "max_drop" and one.answer is Answer.NOT_PROVEN), None)
-    doubt = f". {_doubt(verification.loss)}" if open_ is not None else ""
-    return f"{answer.value.capitalize()}: {', '.join(parts)}{_instead(plan)}{doubt}."
+    return f"{answer.value.capitalize()}: {', '.join(parts)}{_instead(plan)}."
 
 
 def _instead(plan: Plan) -> str:
@@ -65,19 +64,13 @@ def _instead(plan: Plan) -> str:
     )
 
 
-def _doubt(found: Loss | None) -> str:
-    """What could not be excluded."""
-    if found is None:
-        return "What that costs in accuracy cannot be told: the output is no classifier's"
-    return f"{found.images:,} held-out images: a loss of up to {found.points.high:.1f} points cannot be excluded"
-
-
 def _before_finetuning(plan: Plan) -> str:
     """What images of the fit say of the chosen set, by students that did not see them: they are more than the held-out ones."""
     found = plan.chosen.loss if plan.chosen else None
     if found is None:
         return ""
-    return f"before finetuning: {lost_points(found.points)} on {found.images:,} images that the judged fits did not see"
+    how = ", estimated without labels," if found.estimated else ""
+    return f"before finetuning: {lost_points(found.points)}{how} on {found.images:,} images that the judged fits did not see"
 
 
 def _default(one: Constraint) -> str:
@@ -131,14 +124,19 @@ def _foretold(plan: Plan) -> str:
     return f"{found.estimate:.1f}% less latency predicted for {plan.device} ({found.low:.1f} to {found.high:.1f})"
 
 
-def _accuracy(verification: Verification) -> str:
-    """What was lost, as plainly as what was won."""
+def _accuracy(verification: Verification, *, in_doubt: bool) -> str:
+    """What was lost, as plainly as what was won; where it is in doubt, what could not be excluded."""
     found = verification.loss
     if found is None:
-        return "no accuracy to compare: the output is no classifier's"
-    lost, images = lost_points(found.points), f"{found.images:,} held-out images"
-    if not verification.accuracy:
-        same = found.agreement_percent.estimate
-        return f"{lost}, estimated without labels (the original's answer on {same:.1f}% of {images})"
-    accuracies = [one.percent.estimate for one in verification.accuracy.values()]
-    return f"{lost} (top-1 {accuracies[0]:.1f}% → {accuracies[-1]:.1f}% on {images})"
+        return "no loss of accuracy can be told, since the output is no classifier's"
+    images, accuracies = (
+        f"{found.images:,} held-out images",
+        [one.percent.estimate for one in verification.accuracy.values()],
+    )
+    known = f"top-1 {accuracies[0]:.1f}% → {accuracies[-1]:.1f}%" if accuracies else (
+        f"estimated without labels, the original's answer on {found.agreement_percent.estimate:.1f}%"
+    )  # fmt: skip
+    if in_doubt:
+        lost, _, _ = lost_points(found.points).partition(" [")
+        return f"{lost} ({known}) on {images}, where a loss of up to {found.points.high:.1f} points cannot be excluded"
+    return f"{lost_points(found.points)} ({known} {'on' if accuracies else 'of'} {images})"

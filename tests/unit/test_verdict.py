@@ -136,14 +136,14 @@ def test_sentence_tells_the_loss_and_the_accuracy_of_the_original_and_of_what_is
 def test_sentence_tells_the_estimated_loss_and_the_agreement_where_there_are_no_labels():
     sentence = judge(plan(None), SOUND, bench(2, 1.9, 2.1), None).sentence
     assert sentence.endswith(
-        ", 0.7 points lost [0.2, 2.4], estimated without labels (the original's answer on 93.0% of 100 held-out images)."
+        ", 0.7 points lost [0.2, 2.4] (estimated without labels, the original's answer on 93.0% of 100 held-out images)."
     )
 
 
 def test_sentence_says_that_there_is_no_accuracy_where_the_output_is_no_classifiers():
     unknown = dataclasses.replace(SOUND, loss=None)
     sentence = judge(plan(None), unknown, bench(2, 1.9, 2.1), None).sentence
-    assert sentence.endswith(", no accuracy to compare: the output is no classifier's.")
+    assert sentence.endswith(", no loss of accuracy can be told, since the output is no classifier's.")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_headline_says_the_loss_before_the_speed_that_it_bought_where_it_is_too_
 
 def test_headline_says_the_loss_first_where_it_is_an_estimate_too():
     verdict = judge(plan(None), SOUND, FASTER, accuracy_gate(BROKEN))
-    assert verdict.sentence.startswith("Broken: 0.7 points lost [0.2, 2.4], estimated without labels (the original's")
+    assert verdict.sentence.startswith("Broken: 0.7 points lost [0.2, 2.4] (estimated without labels, the original's")
 
 
 def test_headline_says_the_speed_first_where_only_that_is_broken():
@@ -242,8 +242,7 @@ def test_headline_of_what_is_not_proven_ends_with_what_cannot_be_excluded(by_def
     verdict = judge(plan(None), unsure, FASTER, accuracy_gate(NOT_PROVEN, by_default=by_default))
     assert verdict.sentence == (
         "Not proven: 1.30 times as fast as the original (95% interval 1.25 to 1.35), "
-        "0.0 points lost [-13.3, 13.3] (top-1 90.0% → 88.0% on 2,500 held-out images). "
-        "2,500 held-out images: a loss of up to 13.3 points cannot be excluded."
+        "0.0 points lost (top-1 90.0% → 88.0%) on 2,500 held-out images, where a loss of up to 13.3 points cannot be excluded."
     )
 
 
@@ -252,14 +251,14 @@ def test_headline_of_what_is_not_proven_says_why_nothing_can_be_told_of_what_is_
     verdict = judge(plan(None), unknown, FASTER, accuracy_gate(NOT_PROVEN, by_default=True))
     assert (verdict.answer, verdict.exit_code) == (NOT_PROVEN, 0)
     assert verdict.sentence.startswith("Not proven: 1.30 times as fast")
-    assert verdict.sentence.endswith(". What that costs in accuracy cannot be told: the output is no classifier's.")
+    assert verdict.sentence.endswith(", no loss of accuracy can be told, since the output is no classifier's.")
 
 
 def test_missed_speed_breaks_what_is_not_proven_and_the_doubt_is_still_told():
     verdict = judge(plan(None), lost(0, -9, 9), FASTER, gate(BROKEN, NOT_PROVEN))
     assert (verdict.answer, verdict.exit_code) == (BROKEN, 1)
     assert verdict.sentence.startswith("Broken: 1.30 times as fast")
-    assert verdict.sentence.endswith(". 100 held-out images: a loss of up to 9.0 points cannot be excluded.")
+    assert verdict.sentence.endswith(" on 100 held-out images, where a loss of up to 9.0 points cannot be excluded.")
     slow = judge(plan(20.0), lost(0, -9, 9), bench(1.2, 1.15, 1.25), accuracy_gate(NOT_PROVEN, by_default=True))
     assert (slow.answer, slow.exit_code) == (BROKEN, 1)
     assert [reason.split(" ")[0] for reason in slow.reasons] == ["asked", "--max-drop", "before"]
