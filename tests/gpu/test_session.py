@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu" / "session.sh"
-STAGES = ["recoverability", "choice", "refit", "finetuning"]
+STAGES = ["recoverability", "whole_recovery", "choice", "refit", "finetuning"]
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not all(map(shutil.which, ("bash", "timeout"))), reason="needs Linux, bash and timeout"

@@ -63,8 +63,9 @@ def test_share_below_the_stated_one_breaks_the_promise_and_names_the_layers(
     asked = {**given, "precision": "int8", "frontier": False}
     found = built(tmp_path / "run", **asked)
     assert (found.compiled.precision_share, found.verdict.exit_code) == (0.0, 1)
-    reason, doubt = found.verdict.reasons
-    assert found.verdict.answer is Answer.BROKEN and doubt.startswith("--max-drop 2 (the default): lost an estimated ")
+    reason, doubt, before = found.verdict.reasons
+    assert found.verdict.answer is Answer.BROKEN and doubt.startswith("--max-drop 2 (the default): ")
+    assert "(estimated without labels)" in doubt and before.startswith("before finetuning: ")
     assert reason.startswith("asked for int8 in at least 90% of the arithmetic layers, found 0.0%: ")
     assert " in float32" in reason and reason.endswith("and 8 more")
     again = built(tmp_path / "run", **{**asked, "min_precision_share": 0})

@@ -13,8 +13,9 @@ import onnxruntime
 import pytest
 
 from practise_backends.table import samples_digest
-from practise_backends.terms import SCHEMA
+from practise_backends.terms import SCHEMA as MEASURED_SCHEMA
 from practise_deploy.cli import main
+from practise_deploy.terms import SCHEMA
 from story.scripted import count_of, device, make_build, write_inputs
 
 FILES = {
@@ -37,6 +38,8 @@ def test_every_json_file_has_a_schema_number(finished: Path):
     assert len(files) > 10
     schemas = {f.name: read(f.parent, f.name).get("schema") for f in files}
     assert schemas.pop("manifest.json") == 1
+    measured = {"latency.json", "bench.json"}  # records of the device half
+    assert {schemas.pop(name) for name in measured} == {MEASURED_SCHEMA}
     assert set(schemas.values()) == {SCHEMA}
 
 
@@ -87,7 +90,9 @@ def test_gate_holds_the_demand_that_nobody_named_and_what_is_known_of_it(finishe
     assert (demand["answer"], release["verdict"]["answer"]) == ("not proven", "not proven")
     assert demand["found"] == loss["points"] and loss["points"]["high"] > 2.0
     assert (release["gate"]["nearest"], release["gate"]["advice"], release["verdict"]["exit_code"]) == (None, "", 0)
-    assert release["verdict"]["reasons"] == [f"--max-drop 2 (the default): {demand['reason']}"]
+    why, before = release["verdict"]["reasons"]
+    assert why == f"--max-drop 2 (the default): {demand['reason']}"
+    assert before.startswith("before finetuning: ") and before.endswith("that the judged fits did not see")
     assert "cannot be excluded" in release["verdict"]["sentence"]
     assert "Promise not proven (exit code 0)" in (finished / "report.html").read_text()
 
