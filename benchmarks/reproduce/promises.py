@@ -199,7 +199,7 @@ def build_of(one: Drawn, data: Path) -> dict[str, Any]:
             within = build.within_drop
             found |= {"refused": error.message, "within_drop": None if within is None else _brief(within)}
             if within is not None and one.network == "resnet20":
-                freed = settings.model_copy(update={"max_drop": "none", "iterations": None})
+                freed = settings.model_copy(update={"max_drop": "none"})
                 found["all_the_same"] = held_against(_begun(freed), one, data)
             if within is not None and within.best is not None:
                 instead = settings.model_copy(update={"best_within_drop": True})

@@ -57,11 +57,12 @@ def _instead(plan: Plan) -> str:
     """That less was saved than asked, for the sake of the accuracy."""
     if plan.within_drop is None:
         return ""
-    asked = plan.within_drop.asked
-    saved = (asked.measured_percent or asked.predicted_percent).estimate
-    return (
-        f"; the target, {saved:.0f}% less latency, would have cost more than {plan.within_drop.demand_points:g} points"
-    )
+    asked = plan.budget
+    target = (
+        f"{asked.reduce_percent:g}% less latency" if asked.reduce_percent is not None
+        else f"{asked.target_ms:g} ms" if asked.target_ms is not None else f"{asked.drop} blocks fewer"
+    )  # fmt: skip
+    return f"; the target, {target}, would have cost more than {plan.within_drop.demand_points:g} points"
 
 
 def _before_finetuning(plan: Plan) -> str:

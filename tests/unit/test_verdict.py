@@ -7,7 +7,7 @@ import pytest
 from practise_backends.terms import Comparison, Interval
 from practise_deploy.outcome import Accuracy, Answer, Constraint, Gate, Link, Verification
 from practise_deploy.shipping.verdict import judge
-from practise_deploy.terms import Loss, Plan, WithinDrop
+from practise_deploy.terms import Budget, Loss, Plan, WithinDrop
 from unit import plans, releases
 
 KEPT, BROKEN, NOT_PROVEN = Answer.KEPT, Answer.BROKEN, Answer.NOT_PROVEN
@@ -264,18 +264,22 @@ def test_missed_speed_breaks_what_is_not_proven_and_the_doubt_is_still_told():
     assert [reason.split(" ")[0] for reason in slow.reasons] == ["asked", "--max-drop", "before"]
 
 
-@pytest.mark.parametrize("answer", [KEPT, NOT_PROVEN, BROKEN])
-def test_headline_of_a_smaller_set_than_asked_says_what_the_target_would_have_cost(answer: Answer):
-    asked = dataclasses.replace(plans.plan().considered[0], measured_percent=interval(24.6, 24, 25))
-    reduced = dataclasses.replace(
-        plan(None), within_drop=WithinDrop(demand_points=2.0, asked=asked, sets=(), best=plans.plan().considered[1])
-    )
-    sentence = judge(reduced, LABELLED, FASTER, accuracy_gate(answer)).sentence
-    assert "; the target, 25% less latency, would have cost more than 2 points." in sentence
-    predicted = dataclasses.replace(reduced.within_drop, asked=dataclasses.replace(asked, measured_percent=None))
-    reduced = dataclasses.replace(reduced, within_drop=predicted)
-    assert "; the target, 22% less latency, would" in judge(reduced, LABELLED, FASTER, accuracy_gate(answer)).sentence
-    assert "the target" not in judge(plan(None), LABELLED, FASTER, accuracy_gate(answer)).sentence
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(reduce_percent=22.0), "22% less latency"),
+        (Budget(target_ms=2.5), "2.5 ms"),
+        (Budget(drop=4), "4 blocks fewer"),
+    ],
+)
+def test_headline_of_a_smaller_set_than_asked_says_what_the_target_would_have_cost(budget: Budget, said: str):
+    first, second = plans.plan().considered[:2]
+    within = WithinDrop(demand_points=2.0, asked=first, sets=(), best=second)
+    reduced = dataclasses.replace(plan(None), budget=budget, within_drop=within)
+    for answer in (KEPT, NOT_PROVEN, BROKEN):
+        sentence = judge(reduced, LABELLED, FASTER, accuracy_gate(answer)).sentence
+        assert f"; the target, {said}, would have cost more than 2 points." in sentence
+        assert "the target" not in judge(plan(None), LABELLED, FASTER, accuracy_gate(answer)).sentence
 
 
 def test_precision_that_was_not_kept_breaks_the_promise_whatever_the_gate_says():
