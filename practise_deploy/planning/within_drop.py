@@ -1,7 +1,7 @@
 """What can be had within the demand on accuracy, where the latency target cannot. Pure arithmetic.
 
 Finetuning wins back a part of what the closed form leaves. How much of it stays was measured on four networks
-(benchmarks/reproduce/losses.py; docs/planning.md has the table): a set whose loss is above the demand even where finetuning does
+(benchmarks/reproduce/losses.py; docs/accuracy.md has the table): a set whose loss is above the demand even where finetuning does
 as well as it ever did there is refused before any finetuning.
 """
 
