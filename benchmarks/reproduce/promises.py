@@ -1,6 +1,6 @@
 """Is the promise true? Builds of random networks, targets, seeds and numbers of images, each held against many other images.
 
-    python benchmarks/reproduce/promises.py [--builds 40] [--first 0] [--data ../shared/data]
+    python benchmarks/reproduce/promises.py [--builds 44] [--first 0] [--data ../shared/data]
 
 A build is drawn by its number: the network, the target, the tiny set (with labels or without), the demand on accuracy.
 It goes as `practise-deploy build` goes, but for the measurement of the finished file, which says nothing about accuracy. Then the
@@ -48,7 +48,8 @@ from practise_deploy.terms import Loss
 RESULTS = ROOT / "benchmarks" / "results" / "promises"
 NETWORKS = {"resnet20": 0.5, "resnet56": 0.26, "mobilenetv2": 0.14, "efficientnet-lite0": 0.1}
 CIFAR = ("resnet20", "resnet56")
-SEED = 2028
+SEED, MANY_HELD_OUT = 2028, 100
+"""Builds from this number on have many held-out images and modest targets, so that something can be proven."""
 _CONDITIONS = Conditions(batch=1, threads=1)
 
 
@@ -76,13 +77,14 @@ def drawn(number: int) -> Drawn:
     """The build of a number."""
     rng = np.random.default_rng([SEED, number])
     network = str(rng.choice(list(NETWORKS), p=list(NETWORKS.values())))
+    can_prove = number >= MANY_HELD_OUT
     return Drawn(
         number=number,
         network=network,
-        reduce=float(rng.choice([8, 12, 16, 20, 25, 30, 40, 50, 60])),
-        images=int(rng.choice([40, 80, 160, 320])),
+        reduce=float(rng.choice([8, 12, 16, 20] if can_prove else [8, 12, 16, 20, 25, 30, 40, 50, 60])),
+        images=int(rng.choice([800, 1600]) if can_prove else rng.choice([40, 80, 160, 320])),
         labelled=bool(rng.random() < 0.4),
-        held_out_percent=float(rng.choice([25, 50])),
+        held_out_percent=float(75 if can_prove else rng.choice([25, 50])),
         demand=[None, None, 1.0, 5.0][int(rng.integers(4))],
         iterations=int(rng.choice([0, 60, 150]) if network in CIFAR else rng.choice([0, 20])),
         seed=int(rng.integers(1000)),
@@ -267,7 +269,9 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Make the builds that are not there yet, and sum them all up."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--builds", type=int, default=40)
+    parser.add_argument(
+        "--builds", type=int, default=44, help="up to this number; those from 100 on have many held-out images"
+    )
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))

@@ -1,8 +1,8 @@
 """Blocks that one refitted site misjudges, scored by what their whole recovery leaves.
 
 One site tells what losing a block costs where recovery there nearly suffices. Where much error stays, the sites behind it win back
-a good part: of MobileNetV2's blocks one site leaves a relative error of 0.2 to 1.1, all of them 0.2 to 0.5 (benchmarks/reproduce/
-single_blocks.py). Those blocks are refitted as sets are, and how losses act together is scaled with them.
+a good part: of MobileNetV2's blocks one site leaves a relative error of 0.2 to 1.1, all of them 0.2 to 0.8 (benchmarks/reproduce/
+predicted_sets.py). Those blocks are refitted as sets are, and how losses act together is scaled with them.
 """
 
 from __future__ import annotations

@@ -292,3 +292,21 @@ def test_target_that_is_only_just_met_is_not_trusted():
 def test_count_that_reaches_a_reduction_is_the_smallest_whose_bad_end_does():
     plan = choose_blocks(FOUR, RANKED, Budget(drop=1), Measured(10.0))
     assert [count_reaching(plan, FOUR, percent) for percent in (8.9, 9.1, 17.9, 99)] == [1, 2, 2, 4]
+
+
+# What noise decided.
+
+
+def hidden(ms: float, half: float) -> LatencyTable:
+    """Block a surely saves half a millisecond; what b saves cannot be told from none."""
+    return table(saving("a", 0.5), saving("b", ms, half, distinguishable=False))
+
+
+def test_block_that_may_save_as_much_as_one_that_goes_is_named_where_noise_left_it_out():
+    (note,) = choose_blocks(hidden(0.3, 0.4), judged(a=1.0), Budget(drop=1), None).notes
+    assert note.startswith("noise decided: b (up to 0.700 ms) may save as much as a block that goes")
+    assert "--measure-budget-s" in note
+
+
+def test_block_that_surely_saves_less_is_no_matter_of_noise():
+    assert choose_blocks(hidden(0.1, 0.2), judged(a=1.0), Budget(drop=1), None).notes == ()
