@@ -23,8 +23,11 @@ STEPS = 6
 
 
 def is_beyond_recovery(loss: Loss | None, demand_points: float, *, finetuned: bool) -> bool:
-    """Whether a verified loss is above the demand whatever finetuning may win back, even at its lower end."""
-    return loss is not None and (LEAST_LEFT if finetuned else 1.0) * loss.points.low > demand_points
+    """Whether a verified loss is surely above the demand, and would stay there where finetuning does as well as it ever did."""
+    if loss is None:
+        return False
+    left = (LEAST_LEFT if finetuned else 1.0) * loss.points.estimate
+    return left > demand_points and loss.points.low > demand_points
 
 
 def is_expected_within(loss: Loss | None, demand_points: float, *, finetuned: bool) -> bool:
@@ -61,14 +64,15 @@ def find_within(
 
 def smaller_sets(candidates: Candidates, latency: LatencyTable, plan: Plan) -> list[Blocks]:
     """Sets of least predicted error that save less than the plan's, down to single blocks; what saves most is first."""
-    whole = predicted_percent(plan.dropped, latency).low
+    whole = predicted_percent(plan.dropped, latency)
     fewer = [Budget(drop=size) for size in range(len(plan.dropped) - 1, 0, -1)]
-    less = [Budget(reduce_percent=whole * step / STEPS) for step in range(STEPS - 1, 0, -1)]
+    less = [Budget(reduce_percent=whole.low * step / STEPS) for step in range(STEPS - 1, 0, -1)]
     seen = {plan.dropped}
     found = (blocks for budget in (*less, *fewer) for blocks in best_sets(candidates, budget, 1))
     fresh = [blocks for blocks in found if not (blocks in seen or seen.add(blocks))]  # type: ignore[func-returns-value]
     saved = {blocks: predicted_percent(blocks, latency) for blocks in fresh}
-    less_saving = (blocks for blocks in fresh if saved[blocks].low < whole)
+    # by the estimates: beside other work the ends of the intervals need not grow with the set
+    less_saving = (blocks for blocks in fresh if saved[blocks].estimate < whole.estimate)
     return sorted(less_saving, key=lambda blocks: -saved[blocks].estimate)
 
 
