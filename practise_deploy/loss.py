@@ -27,6 +27,7 @@ Labels = npt.NDArray[np.integer]
 CONFIDENCE = 0.95
 WORTH, SHARPEST_WORTH = (0.65, 0.25), (0.69, 0.28)
 """What a mean confidence c is worth, a + b c: in the middle of the networks that were looked at, and where they were best."""
+NO_ANSWER = -1
 _HALVINGS = 60
 _COLDEST, _HOTTEST = 0.02, 50.0
 
@@ -36,7 +37,7 @@ def loss_of(original: Logits, student: Logits, labels: Labels | None = None) -> 
 
     Shapes: logits [images, classes], labels [images], or None where there are none.
     """
-    answers = original.argmax(1), student.argmax(1)
+    answers = _answers(original), _answers(student)
     agreement = percent(int((answers[0] == answers[1]).sum()), len(original))
     points = estimated_points(original, student) if labels is None else measured_points(*answers, labels)
     return Loss(points=points, estimated=labels is None, agreement_percent=agreement, images=len(original))
@@ -160,9 +161,14 @@ def mean_of_shares(shares: Floats) -> Interval:
 def _answers_probabilities(original: Logits, student: Logits, temperature: float) -> tuple[Floats, Floats]:
     """By image, what the original gives its own answer and the student's, both 0 where they agree. Shapes: [images]."""
     shares = _probabilities(original, temperature)
-    rows, own, other = np.arange(len(shares)), original.argmax(1), student.argmax(1)
+    rows, own, other = np.arange(len(shares)), _answers(original), _answers(student)
     differs = own != other
-    return shares[rows, own] * differs, shares[rows, other] * differs
+    return shares[rows, own] * differs, shares[rows, other] * (differs & (other != NO_ANSWER))
+
+
+def _answers(logits: Logits) -> Labels:
+    """The class of the highest score, NO_ANSWER where scores are no numbers: that is never right. Shapes: [images, classes]."""
+    return np.where(np.isfinite(logits).all(1), logits.argmax(1), NO_ANSWER)
 
 
 def _probabilities(original: Logits, temperature: float) -> Floats:

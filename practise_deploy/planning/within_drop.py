@@ -67,13 +67,11 @@ def smaller_sets(candidates: Candidates, latency: LatencyTable, plan: Plan) -> l
     whole = predicted_percent(plan.dropped, latency)
     fewer = [Budget(drop=size) for size in range(len(plan.dropped) - 1, 0, -1)]
     less = [Budget(reduce_percent=whole.low * step / STEPS) for step in range(STEPS - 1, 0, -1)]
-    seen = {plan.dropped}
     found = (blocks for budget in (*less, *fewer) for blocks in best_sets(candidates, budget, 1))
-    fresh = [blocks for blocks in found if not (blocks in seen or seen.add(blocks))]  # type: ignore[func-returns-value]
-    saved = {blocks: predicted_percent(blocks, latency) for blocks in fresh}
     # by the estimates: beside other work the ends of the intervals need not grow with the set
-    less_saving = (blocks for blocks in fresh if saved[blocks].estimate < whole.estimate)
-    return sorted(less_saving, key=lambda blocks: -saved[blocks].estimate)
+    saved = {blocks: predicted_percent(blocks, latency).estimate for blocks in found}
+    less_saving = (blocks for blocks, percent in saved.items() if percent < whole.estimate)
+    return sorted(less_saving, key=lambda blocks: -saved[blocks])
 
 
 def _considered(blocks: Blocks, candidates: Candidates, latency: LatencyTable, found: Verified) -> Considered:

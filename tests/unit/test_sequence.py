@@ -244,10 +244,18 @@ def test_loss_is_of_the_form_of_the_student_that_is_less_wrong(monkeypatch):
         assert found.loss is not None and found.loss.agreement_percent.estimate == 100.0
 
 
-@pytest.mark.parametrize(
-    "own", [torch.full((12, 3), float("nan")), torch.full((12, 3), float("inf")), torch.ones(12, 1), torch.ones(12, 0)]
-)
-def test_loss_is_unknown_where_there_are_no_classes_or_no_numbers(own: Tensor, monkeypatch):
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_student_that_gives_no_numbers_is_right_nowhere(value: float, monkeypatch):
+    goal = torch.eye(3).repeat(4, 1) * 5
+    errors = Errors(torch.full((12,), 0.1), torch.ones(12), goal, torch.full((12, 3), value))
+    monkeypatch.setattr(sequence, "judged_without", lambda *given: (errors, errors))
+    loss = sequence.verified_without(a_lesson(), [], Silent()).loss
+    assert loss is not None and loss.agreement_percent.estimate == 0.0
+    assert loss.points.low > 20
+
+
+@pytest.mark.parametrize("own", [torch.ones(12, 1), torch.ones(12, 0)])
+def test_loss_is_unknown_where_there_are_no_classes(own: Tensor, monkeypatch):
     errors = Errors(torch.full((12,), 0.1), torch.ones(12), torch.zeros_like(own), own)
     monkeypatch.setattr(sequence, "judged_without", lambda *given: (errors, errors))
     found = sequence.verified_without(a_lesson(), [], Silent())
