@@ -6,6 +6,10 @@ Fixed beforehand, for all measurements: a round is discarded whole when
 - the watch reports trouble (a quota or heat stopped the processor) since it was last asked.
 The running median is of the last 51 rounds, discarded ones included, renewed when 10 or more have been added, so that
 a lasting change of speed is not discarded for ever.
+
+Clocks: a run is interrupted where it took over 5% longer than its thread had a processor. Where over a tenth of the runs
+were, the samples are CPU times: what a run waits for a processor comes in whole time slices, which hide a small saving in most
+rounds, so that a robust estimate of wall-clock ratios lies too near to 1. Otherwise they are wall-clock times.
 """
 
 from __future__ import annotations
@@ -21,18 +25,41 @@ _SPIKE = 5.0
 _SLOW = 1.5
 _RENEW = 10
 _MEMORY = 51
+_INTERRUPTED, _FIXED_MS = 1.05, 0.01
+_OFTEN = 0.1
+WALL, CPU = "wall clock", "CPU time"
 
 
 @dataclass(slots=True, kw_only=True)
 class Course:
-    """Rounds in the order in which they ran. medians: the running medians, milliseconds by column."""
+    """Rounds in the order in which they ran. medians: the running medians, milliseconds by column.
+
+    walls, cpus: every round by either clock; cpus are NaN where an engine cannot tell. interrupted: how many runs were.
+    """
 
     names: tuple[str, ...]
     medians: Row
-    rows: list[Row] = field(default_factory=list)
+    walls: list[Row] = field(default_factory=list)
+    cpus: list[Row] = field(default_factory=list)
+    interrupted: int = 0
     reasons: dict[int, str] = field(default_factory=dict)
     watched: int = 0
     renewed: int = 0
+
+    @property
+    def interrupted_share(self) -> float:
+        """Of all runs, those that other processes interrupted; 0 where that cannot be told."""
+        return self.interrupted / max(1, len(self.walls) * len(self.names))
+
+    @property
+    def clock(self) -> str:
+        """By which clock the samples are: WALL or CPU."""
+        return CPU if self.interrupted_share > _OFTEN else WALL
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rounds by that clock."""
+        return self.cpus if self.clock == CPU else self.walls
 
     @property
     def valid_rounds(self) -> int:
@@ -40,12 +67,22 @@ class Course:
         return len(self.rows) - len(self.reasons)
 
     def add(self, rounds: Row) -> None:
-        """Record rounds, and discard some by the rules on their times. Shapes: float64[rounds, columns]."""
-        self._judge(rounds)
-        self.rows.extend(rounds)
+        """Record rounds, and discard some by the rules on their times. Shapes: float64[rounds, columns, wall and CPU]."""
+        clock, (walls, cpus) = self.clock, np.moveaxis(rounds, -1, 0)
+        self.walls.extend(walls)
+        self.cpus.extend(cpus)
+        told = ~np.isnan(cpus).any(axis=1)
+        self.interrupted += int((walls > _INTERRUPTED * cpus + _FIXED_MS)[told].sum())
+        if self.clock != clock:
+            self._renew()
+        self._judge(np.array(self.rows[-len(rounds) :]), len(self.rows) - len(rounds))
         if len(self.rows) - self.renewed >= _RENEW:
-            self.medians = np.asarray(np.median(self.rows[-_MEMORY:], axis=0))
-            self.renewed = len(self.rows)
+            self._renew()
+
+    def _renew(self) -> None:
+        """The running medians anew."""
+        self.medians = np.asarray(np.median(self.rows[-_MEMORY:], axis=0))
+        self.renewed = len(self.rows)
 
     def heed(self, trouble: str) -> None:
         """Discard the rounds since the last call where the watch reports trouble."""
@@ -68,13 +105,13 @@ class Course:
         """One sentence a discarded round; rounds are counted from 0, as in `Timings.rounds_ms`."""
         return tuple(f"round {at}: {reason}" for at, reason in sorted(self.reasons.items()))
 
-    def _judge(self, rounds: Row) -> None:
-        """Discard rounds by their times, against the running medians of now."""
+    def _judge(self, rounds: Row, first: int) -> None:
+        """Discard rounds by their times, against the running medians of now. first: the number of the first of them."""
         slower = rounds / self.medians
         whole = np.median(slower, axis=1)
         for at in np.flatnonzero((slower.max(axis=1) > _SPIKE) | (whole > _SLOW)):
             worst = int(slower[at].argmax())
-            self.reasons[len(self.rows) + int(at)] = (
+            self.reasons[first + int(at)] = (
                 f"'{self.names[worst]}' took {rounds[at, worst]:.4g} ms, more than {_SPIKE:g} times its running "
                 f"median of {self.medians[worst]:.4g} ms"
                 if slower[at, worst] > _SPIKE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -55,6 +56,29 @@ def spiking(script: Script, calls: Collection[int], factor: float) -> Script:
     return lambda call, now_s: script(call, now_s) * (factor if call in calls else 1.0)
 
 
+class BusyCore:
+    """A processor that other processes share: after each slice of it an engine waits for its next turn.
+
+    Other processes' turns are of random length, so that a wait is. had_ms: for how long engines have had the processor.
+    """
+
+    def __init__(self, slice_ms: float, wait_ms: float, seed: int = 0) -> None:
+        self.had_ms = 0.0
+        self._slice_ms, self._wait_ms = slice_ms, wait_ms
+        self._rng = np.random.default_rng(seed)
+
+    def shared(self, script: Script) -> Script:
+        """What the wall clock says of runs that by themselves would take what the script says."""
+
+        def script_here(call: int, now_s: float) -> float:
+            took_ms = script(call, now_s)
+            turns = (self.had_ms + took_ms) // self._slice_ms - self.had_ms // self._slice_ms
+            self.had_ms += took_ms
+            return took_ms + self._wait_ms * float(self._rng.uniform(0.5, 1.5, int(turns)).sum())
+
+        return script_here
+
+
 class ScriptedWatch:
     """A watch that reports what a script says of the seconds on the clock; by default nothing ever happens."""
 
@@ -72,9 +96,12 @@ class ScriptedWatch:
         return Environment(seconds=self._clock.now_s() - self._began_s)
 
 
-def scripted(clock: ScriptedClock, trouble: Callable[[float], str] = lambda now_s: "") -> Seams:
-    """The seams of a measurement in scripted time."""
-    return Seams(clock=clock, watch=ScriptedWatch(clock, trouble))
+def scripted(
+    clock: ScriptedClock, trouble: Callable[[float], str] = lambda now_s: "", core: BusyCore | None = None
+) -> Seams:
+    """The seams of a measurement in scripted time. core: where engines compute in the calling thread, whose processor it is."""
+    watch = ScriptedWatch(clock, trouble)
+    return Seams(clock=clock, watch=watch, cpu_ms=lambda: math.nan if core is None else core.had_ms)
 
 
 class FakeEngine:
@@ -86,7 +113,10 @@ class FakeEngine:
         clock: ScriptedClock,
         inputs: tuple[TensorSpec, ...] = (),
         outputs: tuple[TensorSpec, ...] = (),
+        *,
+        computes_in_caller: bool = False,
     ) -> None:
+        self.computes_in_caller = computes_in_caller
         self.inputs = inputs
         self.outputs = outputs
         self.timed = 0

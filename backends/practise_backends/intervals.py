@@ -150,9 +150,10 @@ def valid_rounds(timings: Timings) -> Samples:
 
 
 def raw_samples(timings: Timings) -> Arrays:
-    """What is kept of a measurement: rounds_ms (NaN: discarded), raw_ms (all of them), engines (by column)."""
+    """What is kept of a measurement: rounds_ms (NaN: discarded), raw_ms and cpu_ms (all of them), engines (by column)."""
     raw = timings.rounds_ms if timings.raw_ms is None else timings.raw_ms
-    return {"rounds_ms": timings.rounds_ms, "raw_ms": raw, "engines": np.array(timings.engines)}
+    found = {"rounds_ms": timings.rounds_ms, "raw_ms": raw, "engines": np.array(timings.engines)}
+    return found if timings.cpu_ms is None else found | {"cpu_ms": timings.cpu_ms}
 
 
 def columns_of(engines: Sequence[str], names: str | Sequence[str]) -> list[int]:

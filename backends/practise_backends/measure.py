@@ -5,21 +5,23 @@ may be opened several times (sessions of one file differ in their speed): then e
 
 Warm-up, and whether every timed run follows an untimed one of the same engine: see `warm_up`. Burst: an
 engine whose run is shorter than 100 us is run several times a round and their mean recorded; how often is
-fixed after the warm-up. Discarding: see `course`. Stopping: see `stopping`.
+fixed after the warm-up. Two clocks: an engine that computes in the calling thread (`computes_in_caller`) is timed by the wall
+clock and by that thread's CPU time; which of them counts, and discarding: see `course`. Stopping: see `stopping`.
 """
 
 from __future__ import annotations
 
 import gc
 import math
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from practise_backends.course import Course, Row
+from practise_backends.course import CPU, Course, Row
 from practise_backends.environment import SystemWatch
 from practise_backends.errors import MeasureError
 from practise_backends.feeds import own_feeds
@@ -29,13 +31,14 @@ from practise_backends.terms import (
     Clock,
     Conditions,
     Engine,
+    Environment,
     Patience,
     Progress,
     Tensors,
     Timings,
     Watch,
 )
-from practise_backends.warm_up import Runner, warm_up
+from practise_backends.warm_up import Runner, Sample, warm_up
 
 __all__ = ["ORIGINAL", "Seams", "SystemClock", "measure_rounds"]
 
@@ -44,6 +47,8 @@ _LONGEST_BURST = 1000
 _ASK_S = 0.25
 _LOOK_S = 0.1
 _DRAWN = 64
+_FINE = time.get_clock_info("thread_time").resolution < 1e-5
+_BUSY = 1.5
 
 
 class SystemClock:
@@ -54,11 +59,20 @@ class SystemClock:
         return time.perf_counter()
 
 
+def _thread_ms() -> float:
+    """Milliseconds that the calling thread has had a processor; NaN where the system counts them in coarse steps."""
+    return time.thread_time_ns() / 1e6 if _FINE else math.nan
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seams:
-    """What tells a measurement the time, and what watches the machine meanwhile."""
+    """What tells a measurement the time, and what watches the machine meanwhile.
+
+    cpu_ms: milliseconds that the calling thread has had a processor.
+    """
 
     clock: Clock = field(default_factory=SystemClock)
+    cpu_ms: Callable[[], float] = _thread_ms
     watch: Watch | None = None
 
 
@@ -84,7 +98,7 @@ def measure_rounds(
     started = clock.now_s()
     sessions = [(name, engine) for name, opened in engines.items() for engine in opened]
     names = tuple(name for name, _ in sessions)
-    runners = [_runner(name, engine, feeds) for name, engine in sessions]
+    runners = [_runner(name, engine, feeds, seams.cpu_ms) for name, engine in sessions]
     with _no_garbage_collection():
         warm = warm_up(runners, patience, clock)
         warmup_s = clock.now_s() - started
@@ -97,7 +111,8 @@ def measure_rounds(
         reason = loop.run(led if warm.leads else bursts, conditions.seed)
     runs = _runs_a_sample(counts, [engine for _, engine in sessions])
     looped_s = stopper.elapsed_s() - warmup_s
-    ran_s = (float(np.sum(np.array(course.rows) * counts)) + sum(leads_ms)) / 1e3
+    walls, environment = np.array(course.walls), watch.environment()
+    ran_s = (float(np.sum(walls * counts)) + sum(leads_ms)) / 1e3
     return Timings(
         engines=names,
         rounds_ms=course.kept(),
@@ -105,10 +120,11 @@ def measure_rounds(
         warmup_s=warmup_s,
         stopped_because=reason if warm.stable else f"{reason}; the warm-up ended unstable",
         discarded=course.discarded(),
-        environment=watch.environment(),
+        environment=environment,
         overhead_percent=max(0.0, 100 * (looped_s / ran_s - 1)),
-        notes=(*warm.notes(), *_burst_notes(names, runs)),
-        raw_ms=np.array(course.rows),
+        notes=(*_clock_notes(course, engines, environment), *warm.notes(), *_burst_notes(names, runs)),
+        raw_ms=walls,
+        cpu_ms=np.array(course.cpus),
         runs_a_sample=runs,
     )
 
@@ -124,17 +140,41 @@ def _check(engines: Mapping[str, Sequence[Engine]], patience: Patience) -> None:
         )
 
 
-def _runner(name: str, engine: Engine, feeds: Tensors) -> Runner:
-    """One timed run of an engine on the feeds that it names, in milliseconds."""
+def _runner(name: str, engine: Engine, feeds: Tensors, cpu_ms: Callable[[], float]) -> Runner:
+    """One timed run of an engine on the feeds that it names."""
     own = own_feeds(engine.inputs, feeds, name)
+    tells = bool(getattr(engine, "computes_in_caller", False))
 
-    def run() -> float:
+    def run() -> Sample:
+        began_ms = cpu_ms() if tells else math.nan
         took_ms = engine.time_once(own)
+        had_ms = cpu_ms() - began_ms if tells else math.nan
         if not 0 < took_ms < math.inf:
             raise MeasureError(f"engine '{name}' says that a run took {took_ms} ms", remedy="check its clock")
-        return took_ms
+        return Sample(took_ms, had_ms)
 
     return run
+
+
+def _clock_notes(
+    course: Course, engines: Mapping[str, Sequence[Engine]], environment: Environment
+) -> tuple[str, ...]:
+    """That the samples are CPU times, and why; or that they should be and cannot."""
+    if course.clock == CPU:
+        return (
+            f"clock: CPU time, since other processes interrupted {100 * course.interrupted_share:.0f}% of the runs: all "
+            "latencies are without what a run waited for a processor",
+        )
+    several = any(
+        getattr(one, "computes_in_caller", None) is False for opened in engines.values() for one in opened
+    )
+    load, cores = max(environment.load or (0.0,)), os.cpu_count() or 1
+    if not several or load <= _BUSY * cores:
+        return ()
+    return (
+        f"clock: wall clock, on a busy machine (load {load:.1f}, {cores} cores): with several threads it cannot be told what other "
+        "processes added to a run, and savings and speed-ups may look smaller than they are",
+    )
 
 
 def _burst_counts(medians: Row) -> list[int]:
@@ -167,8 +207,8 @@ def _burst_runners(runners: Sequence[Runner], counts: Sequence[int]) -> list[Run
 def _led(run: Runner, burst: Runner, leads_ms: list[float]) -> Runner:
     """A burst after a run that does not count; what that took is added to `leads_ms`."""
 
-    def led() -> float:
-        leads_ms.append(run())
+    def led() -> Sample:
+        leads_ms.append(run().wall_ms)
         return burst()
 
     return led
@@ -176,7 +216,7 @@ def _led(run: Runner, burst: Runner, leads_ms: list[float]) -> Runner:
 
 def _burst(run: Runner, count: int) -> Runner:
     """The mean of `count` runs."""
-    return lambda: sum(run() for _ in range(count)) / count
+    return lambda: Sample(*(sum(clock) / count for clock in zip(*(run() for _ in range(count)), strict=True)))
 
 
 @contextmanager
@@ -210,10 +250,10 @@ class _Loop:
     def run(self, runners: Sequence[Runner], seed: int) -> str:
         """Run rounds until the stopper gives its reason."""
         most = self.stopper.patience.max_rounds
-        fresh: list[list[float]] = []
+        fresh: list[list[Sample]] = []
         asked_s = looked_s = self.stopper.elapsed_s()
         for number, order in enumerate(_orders(len(runners), seed), start=1):
-            row = [0.0] * len(runners)
+            row = [Sample(0.0, 0.0)] * len(runners)
             for at in order:
                 row[at] = runners[at]()
             fresh.append(row)

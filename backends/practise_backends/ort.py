@@ -90,6 +90,7 @@ class OrtEngine:
 
     def __init__(self, model: bytes | Path, conditions: Conditions, *, optimise: bool = True) -> None:
         self._session: Any = _session(model, _options(conditions, optimise))
+        self.computes_in_caller = conditions.threads == 1
         _check_providers(self._session.get_providers())
         self.inputs = tuple(_spec(found) for found in self._session.get_inputs())
         self.outputs = tuple(_spec(found) for found in self._session.get_outputs())

@@ -128,7 +128,8 @@ class Timings:
     engines: the name of each column; a network that was opened several times has as many columns.
     rounds_ms: float64[rounds, columns], milliseconds of one run; NaN marks a discarded sample.
     stopped_because: which rule ended the measurement. discarded: one sentence a discarded round.
-    raw_ms: the same as rounds_ms with nothing discarded.
+    raw_ms, cpu_ms: all rounds, by the wall clock and by the CPU time of the computing thread (NaN where it cannot be told);
+    rounds_ms holds the one or the other (see `course`).
     overhead_percent: the loop's own time in percent of the time that the engines ran. notes: how runs were
     timed otherwise than one at a time. runs_a_sample: of how many runs each column's samples are the means.
     """
@@ -143,6 +144,7 @@ class Timings:
     overhead_percent: float = 0.0
     notes: tuple[str, ...] = ()
     raw_ms: npt.NDArray[np.float64] | None = None
+    cpu_ms: npt.NDArray[np.float64] | None = None
     runs_a_sample: tuple[int, ...] = ()
 
 
@@ -314,7 +316,10 @@ class Scenario:
 
 
 class Engine(Protocol):
-    """A loaded network on a device. The engine owns its clock (a GPU's events, a CPU's counter)."""
+    """A loaded network on a device. The engine owns its clock (a GPU's events, a CPU's counter).
+
+    One that computes in the calling thread and in no other says `computes_in_caller = True`: then its CPU time is read too.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

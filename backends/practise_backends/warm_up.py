@@ -14,14 +14,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from practise_backends.course import Row
 from practise_backends.terms import Clock, Patience
 
-Runner = Callable[[], float]
-"""One timed run, in milliseconds."""
+
+class Sample(NamedTuple):
+    """What one run took, in milliseconds, by two clocks.
+
+    cpu_ms: the time that the computing thread had a processor; NaN where the engine computes in other threads.
+    """
+
+    wall_ms: float
+    cpu_ms: float
+
+
+Runner = Callable[[], Sample]
+"""One timed run."""
 
 _AGREE = 0.05
 _PASSES = 3
@@ -62,7 +74,7 @@ def warm_up(runners: Sequence[Runner], patience: Patience, clock: Clock) -> Warm
     medians, stable = _settle(runners, patience, clock)
     if np.median(medians) >= _SHORT_MS:
         return WarmUp(medians=medians, stable=stable, lead_percent=None)
-    pairs = np.array([[(run(), run()) for run in runners] for _ in range(_LEAD_PASSES)])
+    pairs = np.array([[(run().wall_ms, run().wall_ms) for run in runners] for _ in range(_LEAD_PASSES)])
     firsts, seconds = np.median(pairs, axis=0).T
     found = WarmUp(medians=medians, stable=stable, lead_percent=100 * float(np.median(firsts / seconds) - 1))
     return (
@@ -90,5 +102,5 @@ def _window(runners: Sequence[Runner], length_s: float, ends_s: float, clock: Cl
         clock.now_s() < ends_s and (len(passes) < _PASSES or clock.now_s() - started < length_s)
     ):
         turn = slice(None, None, -1 if len(passes) % 2 else 1)
-        passes.append([run() for run in runners[turn]][turn])
+        passes.append([run().wall_ms for run in runners[turn]][turn])
     return np.asarray(np.median(passes, axis=0))

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 
 import numpy as np
 import pytest
 
 from practise_backends.errors import Disturbed, MeasureError
-from practise_backends.fake import FakeEngine, Script, ScriptedClock, noisy, scripted, spiking, steady
+from practise_backends.fake import (
+    BusyCore,
+    FakeEngine,
+    Script,
+    ScriptedClock,
+    ScriptedWatch,
+    noisy,
+    scripted,
+    spiking,
+    steady,
+)
 from practise_backends.intervals import ORIGINAL
 from practise_backends.levels import levels_of
 from practise_backends.measure import measure_rounds
-from practise_backends.terms import Conditions, Patience, TensorSpec, Timings
+from practise_backends.terms import Conditions, Environment, Patience, TensorSpec, Timings
 
 PATIENCE = Patience(budget_s=1e6, warmup_s=0.1, min_rounds=40, max_rounds=40, enough_percent=0.0)
 
@@ -253,3 +264,62 @@ def test_contradicting_patience_is_refused() -> None:
         paired(steady(1.0), steady(1.0), steady(1.0), dataclasses.replace(PATIENCE, max_rounds=10))
     with pytest.raises(MeasureError, match="no engine"):
         measure_rounds({}, {}, Conditions(), PATIENCE)
+
+
+def beside_others(wait_ms: float, *, in_caller: bool = True, load: float = 0.0) -> Timings:
+    """A network of 20 ms and one that takes 5% less, on a core where every 9 ms other processes have their turn."""
+    clock, core = ScriptedClock(), BusyCore(slice_ms=9.0, wait_ms=wait_ms)
+
+    def opened(ms: float, seed: int) -> FakeEngine:
+        return FakeEngine(core.shared(noisy(steady(ms), 0.3, seed)), clock, computes_in_caller=in_caller)
+
+    engines = {ORIGINAL: [opened(20.0, 1), opened(20.0, 2)], "other": [opened(19.0, 3), opened(19.0, 4)]}
+    patience = dataclasses.replace(PATIENCE, min_rounds=400, max_rounds=400)
+    seams = scripted(clock, core=core)
+    if load:
+        environment = dataclasses.replace(ScriptedWatch(clock).environment(), load=(load, load))
+        seams = dataclasses.replace(seams, watch=Constant(environment))
+    return measure_rounds(engines, {}, Conditions(), patience, seams=seams)
+
+
+@dataclasses.dataclass
+class Constant:
+    """A watch that sees no trouble, and always the same environment."""
+
+    found: Environment
+
+    def trouble(self) -> str:
+        return ""
+
+    def environment(self) -> Environment:
+        return self.found
+
+
+def test_beside_other_processes_ratios_are_of_cpu_time_and_the_result_says_so() -> None:
+    timings = beside_others(wait_ms=27.0)
+    assert levels_of(timings).ratio("other").estimate == pytest.approx(0.95, abs=0.002)
+    assert any("clock: CPU time, since other processes interrupted 100% of the runs" in note for note in timings.notes)
+    assert timings.raw_ms is not None and timings.cpu_ms is not None
+    assert timings.rounds_ms == pytest.approx(timings.cpu_ms) and np.median(timings.raw_ms / timings.cpu_ms) > 2.5
+
+
+def test_alone_on_its_core_the_wall_clock_counts_and_agrees_with_the_cpu_time() -> None:
+    timings = beside_others(wait_ms=0.0)
+    assert timings.cpu_ms is not None
+    assert np.array_equal(timings.rounds_ms, timings.raw_ms)
+    assert timings.raw_ms == pytest.approx(timings.cpu_ms)
+    assert not timings.notes
+
+
+def test_where_engines_have_threads_of_their_own_a_busy_machine_is_told() -> None:
+    cores = os.cpu_count() or 1
+    busy, quiet = (beside_others(27.0, in_caller=False, load=load) for load in (2.0 * cores, 0.5 * cores))
+    counted = ~np.isnan(busy.rounds_ms)
+    assert busy.raw_ms is not None and np.array_equal(busy.rounds_ms[counted], busy.raw_ms[counted])
+    assert any("clock: wall clock, on a busy machine" in note and "may look smaller" in note for note in busy.notes)
+    assert not quiet.notes
+
+
+def test_rounds_are_discarded_by_the_clock_that_counts() -> None:
+    """Waits of several turns are no reason to throw a round away where CPU time counts."""
+    assert len(beside_others(wait_ms=90.0).discarded) <= 10
