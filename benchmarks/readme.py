@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tables.accuracy import losses, predicted_sets, promises
+from tables.accuracy import losses, predicted_sets, promises, too_much
 from tables.builds import builds
 from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
@@ -19,7 +19,7 @@ from tables.tiny import ablation, tiny_sets
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
-    "docs/accuracy.md": {"losses": losses, "promises": promises},
+    "docs/accuracy.md": {"losses": losses, "promises": promises, "too_much": too_much},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
     "docs/networks.md": {"which_networks": which_networks},
     "docs/planning.md": {

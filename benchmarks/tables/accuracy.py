@@ -54,6 +54,38 @@ def promises() -> str:
     )
 
 
+def too_much() -> str:
+    """What became of targets that a network cannot meet, and of what was offered instead."""
+    rows = [
+        "| network | images | asked | busy processes beside | exit code, before finetuning | offered | stated on held-out images | on all test images |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((RESULTS / "too_much").glob("*.json")):
+        found = json.loads(path.read_text())
+        refused, instead = found["refused"], found.get("instead")
+        offered = refused["offered"]
+        less = (
+            "nothing"
+            if not offered
+            else f"{offered['predicted_percent']['estimate']:.1f}%, {len(offered['dropped'])} blocks"
+        )
+        both = ["", ""] if instead is None else [_lost(instead["stated"]), _lost(instead["true"])]
+        when = f"{refused['exit_code']}, {'no' if refused['finetuned'] else 'yes'}, after {refused['seconds'] / 60:.1f} min"
+        cells = [found["network"], found["images"], f"{found['reduce_percent']}%", found["busy"], when, less, *both]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(rows) if len(rows) > 2 else ABSENT
+
+
+def _lost(loss: dict[str, Any]) -> str:
+    """Agreement and loss, each with its interval."""
+    agreement, points = loss["agreement_percent"], loss["points"]
+    how = "estimated" if loss["estimated"] else "by labels"
+    return (
+        f"{agreement['estimate']:.1f}% [{agreement['low']:.1f}, {agreement['high']:.1f}] agree; {points['estimate']:.1f} points lost "
+        f"[{points['low']:.1f}, {points['high']:.1f}] {how}, {loss['images']} images"
+    )
+
+
 def predicted_sets() -> str:
     """How the predicted errors of sets rank beside the verified ones."""
     rows = [

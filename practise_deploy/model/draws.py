@@ -19,7 +19,7 @@ class Draw:
     def __init__(self, images: FitImages, schedule: Schedule) -> None:
         self.images = images
         self.schedule = schedule
-        self.augment = augmenter(images.preprocessing)
+        self.augment = augmenter(images.preprocessing, schedule.crop)
 
     def __call__(self, step: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
@@ -45,7 +45,7 @@ class Draw:
 
 def other_views(images: FitImages, schedule: Schedule) -> FitImages:
     """Every image once, varied with a seed that no step has: augmented, or mixed where nothing else varies them."""
-    augment = augmenter(images.preprocessing)
+    augment = augmenter(images.preprocessing, schedule.crop)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed_of(-1))
         pixels = torch.stack([augment(image) for image in images.pixels])

@@ -263,13 +263,16 @@ def _embedded(settings: Settings, preprocessing: Preprocessing) -> TinySet:
     return _tiny_set(fit, held_out, "embedded digits", (), ())
 
 
-def augmenter(preprocessing: Preprocessing) -> v2.Transform:
-    """Label-free augmentation: random crops (as in the paper; small inputs are padded and shifted) and flips."""
+def augmenter(preprocessing: Preprocessing, least: float = 0.08) -> v2.Transform:
+    """Label-free augmentation: random crops (as in the paper; small inputs are padded and shifted) and flips.
+
+    least: the share of the picture that a crop holds at least; small inputs keep theirs whole.
+    """
     height, width = preprocessing.size
     if preprocessing.augment == "none":
         return v2.Identity()
     mode = MODES[preprocessing.interpolation]
-    crop: v2.Transform = v2.RandomResizedCrop((height, width), interpolation=mode, antialias=True)
+    crop: v2.Transform = v2.RandomResizedCrop((height, width), scale=(least, 1.0), interpolation=mode, antialias=True)
     if height <= 64:
         crop = v2.RandomCrop((height, width), padding=max(1, height // 8))
     return v2.Compose([crop, v2.RandomHorizontalFlip()]) if preprocessing.augment == "crop-flip" else crop

@@ -19,6 +19,7 @@ class Schedule:
     ("re-estimated"), or follow every batch ("trained").
     mix: share of batches whose images are mixed with each other (mixup and CutMix by turns of a coin); the teacher
     says what is right, so no label is needed.
+    crop: the share of the picture that a random crop holds at least (torchvision's 0.08 as published; small inputs are shifted instead).
     logits: weight of the KL divergence from the teacher's classes. exits: weight of the mean error at the ends of the
     blocks behind the first cut, each over its variance (hints: Romero et al., ICLR 2015). scaled: the features' error is
     divided by their variance, so that one rate suits networks of any scale. average: decay of the exponential moving average
@@ -41,6 +42,7 @@ class Schedule:
     cosine: bool = False
     norms: Literal["frozen", "re-estimated", "trained"] = "frozen"
     mix: float = 0.0
+    crop: float = 0.08
     logits: float = 0.0
     exits: float = 0.0
     scaled: bool = False

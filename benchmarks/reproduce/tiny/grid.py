@@ -92,6 +92,11 @@ GRIDS: dict[str, tuple[Part, ...]] = {
             network="efficientnet-lite0", reductions=(22,), images=(50, 500), seeds=2, steps=200, score_steps=20,
             methods=STRONGEST,
         ),
+        # trained without stochastic depth, so that no block is redundant: 3, 6, 11 and 15% are 1 to 4 blocks
+        Part(
+            network="mobilenetv2", reductions=(3, 6, 11, 15), images=(50, 100, 500), seeds=3, steps=60, score_steps=20,
+            methods=("ours", "paper", "filters-mir"),
+        ),
     ),
     "large": tuple(
         Part(network=network, **_LARGE) for network in ("resnet20", "resnet56", "efficientnet-lite0", *TORCHVISION)

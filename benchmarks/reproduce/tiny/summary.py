@@ -144,7 +144,7 @@ def _figures(points: Sequence[Record]) -> Record:
         {**_place(point), **(point["methods"].get("paper", {}).get("ours_minus") or {"estimate": None})}
         for point in points
     ]
-    few = [each for each in against_paper if each["images"] == 50]
+    few = [each for each in against_paper if each["images"] == 50 and each["asked_percent"] in (22, 30)]
     filters = [_best_filters(point) for point in points if point["asked_percent"] == 22]
     return {
         "ours_minus_paper": against_paper,
