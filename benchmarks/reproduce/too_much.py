@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,8 +81,8 @@ def checked(network: str, data: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         given, run = arguments(network, data, Path(folder)), Path(folder) / "run"
         first = built(given)
-        within = json.loads((run / "plan.json").read_text())["within_drop"]
-        first |= {"finetuned": (run / "steps" / "finetune.json").exists(), "offered": within and within["best"]}
+        within = json.loads((run / "steps" / "within-drop.json").read_text())["of"]
+        first |= {"finetuned": (run / "steps" / "finetune.json").exists(), "offered": within["best"]}
         found = {"network": network, "reduce_percent": ASKED[network][0], "images": ASKED[network][1], "refused": first}
         if not first["offered"]:
             return found
@@ -133,7 +134,7 @@ def main() -> None:
             continue
         with busy(options.busy):
             found = checked(network, data)
-        found |= {"schema": 1, "busy": options.busy, "commit": commit()}
+        found |= {"schema": 1, "busy": options.busy, "load": os.getloadavg()[2], "commit": commit()}
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(found, indent=1) + "\n")
         print(network, options.busy, found["refused"]["said"], found.get("instead", {}).get("sentence"), flush=True)
