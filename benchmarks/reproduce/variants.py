@@ -51,7 +51,6 @@ VARIANTS: dict[str, Variant] = {
     "SGD": Variant(schedule=replace(TINY, optimiser="sgd", learning_rate=0.02)),
     "half the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate / 2)),
     "twice the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate * 2)),
-    "a quarter of the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate / 4)),
     "crops of half the picture": Variant(schedule=replace(TINY, crop=0.5)),
     "crops of half the picture, no mixing": Variant(schedule=replace(TINY, crop=0.5, mix=0.0)),
     "early stop": Variant(schedule=replace(TINY, keep_best=True)),
