@@ -24,6 +24,7 @@ from practise_backends.options import (
     TableOptions,
     flags_of,
 )
+from practise_backends.program import begin
 from practise_backends.result import put
 
 COMMANDS = ("compare", "bench", "table", "doctor")
@@ -34,6 +35,7 @@ _Asked = TypeVar("_Asked", bound=Options)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the result goes to stdout, progress and an error to stderr."""
+    begin()
     given = _parser().parse_args(_spelled_out(sys.argv[1:] if arguments is None else arguments))
     run: Callable[[argparse.Namespace], int] = given.run
     try:

@@ -1,12 +1,25 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that are gone afterwards."""
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import secrets
+import shutil
 import stat
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed run left there stays
+    fcntl = None  # type: ignore[assignment]
+
+_PART = re.compile(r"\.[0-9a-f]{16}\.part")
+_LOCK = ".in-use"
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -45,3 +58,37 @@ def _put(place: Path, data: bytes, mode: int | None) -> None:
         with suppress(OSError):
             os.unlink(beside)
         raise
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what writes that were killed left in a folder that nobody else writes to."""
+    for path in folder.glob(".*.part"):
+        if _PART.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(place: Path | None = None, prefix: str = "practise-") -> Iterator[Path]:
+    """A folder that is gone afterwards; those that killed runs left there go too. place: the system's for such things by default.
+
+    A run holds a lock on its folder for as long as it lives, wherever it runs: a folder whose lock can be had is nobody's.
+    """
+    place = place or Path(tempfile.gettempdir())
+    _sweep(place, prefix)
+    with (
+        tempfile.TemporaryDirectory(dir=place, prefix=prefix) as name,
+        open(Path(name) / _LOCK, "wb") as lock,
+    ):
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Path(name)
+
+
+def _sweep(place: Path, prefix: str) -> None:
+    """Remove the folders of runs that were killed; those of other users, and of other programs, have no lock that we may take."""
+    if fcntl is None:
+        return
+    for path in place.glob(f"{glob.escape(prefix)}*/{_LOCK}"):
+        with suppress(OSError), open(path, "r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent, ignore_errors=True)

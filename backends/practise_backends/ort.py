@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from practise_backends.errors import (
     DeviceUnavailable,
     MeasureError,
 )
+from practise_backends.files import temporary_folder
 from practise_backends.network import Network, content_of, label_of, read_network, read_with_weights
 from practise_backends.precision import Share, share_of_fp32, share_of_int8
 from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
@@ -171,9 +171,9 @@ def _share(model: bytes | Path, network: Network | None, conditions: Conditions)
 
 def _optimised(model: bytes | Path, conditions: Conditions) -> Network:
     """The network as the runtime will run it, written out by the runtime itself."""
-    with tempfile.TemporaryDirectory(prefix="practise-") as folder:
+    with temporary_folder() as folder:
         options = _options(conditions, optimise=True)
-        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        options.optimized_model_filepath = str(folder / "optimised.onnx")
         _session(model, options)
         return read_network(content_of(Path(options.optimized_model_filepath)))
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+from practise_backends.program import begin
+from practise_backends.result import unwritable
 from practise_deploy.cli import files, stages
 from practise_deploy.cli.app import app
 from practise_deploy.errors import PractiseError
@@ -19,6 +21,7 @@ files.register()
 
 def main() -> None:
     """Run the command line; every known error is one message and its exit code."""
+    begin()
     try:
         code = app(standalone_mode=False)
         if code == 130:  # what typer makes of an interrupt
@@ -45,13 +48,20 @@ def _of_a_library(error: Exception) -> int:
         return _refuse(error.message, error.remedy, error.exit_code)
     if isinstance(error, OSError) and error.filename:
         return _refuse(f"{error.filename}: {error.strerror}", "check the path and its permissions", 3)
+    if isinstance(error, OSError) and not error.filename:
+        return _of_a_library(unwritable(error))
     if type(error).__name__ == "Abort":
         return _interrupted()
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))
-    if isinstance(error, (MemoryError, RuntimeError)) and "memory" in str(error).lower():
+    if isinstance(error, MemoryError) or (isinstance(error, (RuntimeError, ImportError)) and _lacks_memory(str(error))):
         return _refuse("out of memory", "use a smaller --input-size, --batch or --batch-size, or fewer images", 3)
     raise error
+
+
+def _lacks_memory(said: str) -> bool:
+    """Whether a library's words mean that there was no memory left."""
+    return any(word in said.lower() for word in ("memory", "failed to map segment", "bad_alloc"))
 
 
 def _interrupted() -> int:

@@ -134,7 +134,9 @@ def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
 
 
 def _network(path: Path, name: str = _MODEL) -> Path:
-    """A file itself, or a run's file of that name."""
+    """A file itself, or a run's file of that name, as its build wrote it."""
+    from practise_deploy.results import unchanged
+
     inside = os.path.isdir(path)  # which tells of a name that no folder takes that it is not there
     file = path / name if inside else path
     if not os.path.isfile(file):
@@ -142,7 +144,7 @@ def _network(path: Path, name: str = _MODEL) -> Path:
             f"{path} holds no {name}" if inside else f"no such file: {path}",
             remedy="give the folder of a finished build, or an ONNX file" if inside else "check the path",
         )
-    return file
+    return unchanged(file) if inside else file
 
 
 def _bench(own: Given, settings: Given, extra: Given) -> int:

@@ -9,14 +9,13 @@ ONNX Runtime: half the time of float32 in its own form, more than twice in Tenso
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
+from practise_backends.files import temporary_folder
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.values import batches
 
@@ -55,8 +54,8 @@ def to_int8(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with TemporaryDirectory(prefix="practise-") as folder:
-        plain, shaped, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "shaped", "quantised"))
+    with temporary_folder() as folder:
+        plain, shaped, quantised = (folder / f"{name}.onnx" for name in ("plain", "shaped", "quantised"))
         onnx.save(model, plain)
         quant_pre_process(plain, shaped, skip_optimization=True, skip_symbolic_shape=True)
         quantize_static(
