@@ -169,7 +169,7 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
         return _embedded(settings, network.preprocessing)
     order = np.random.default_rng(settings.seed)
     listing = list_images(settings.data)
-    notes: list[str] = []
+    notes = list(listing.notes)
     labels = labels_of(listing, settings, network, notes)
     mixed = order.permutation(len(listing))
     held = [] if settings.eval else list(mixed[: max(4, round(len(mixed) * settings.held_out_percent / 100))])
@@ -185,6 +185,7 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
     fit_images = FitImages(*read(listing, labels, sorted(fit)), network.preprocessing)
     if settings.eval:
         test = list_images(settings.eval)
+        notes += test.notes
         truth = labels_of(test, settings, network, notes, required=True)
         held_out = HeldOutImages(*read(test, truth, range(len(test))), network.preprocessing)
     else:
@@ -217,7 +218,10 @@ def _apart(fit: FitImages, held_out: HeldOutImages, notes: list[str]) -> FitImag
     fresh = [place for place, image in enumerate(fit.pixels) if _sha256(image).digest() not in known]
     if len(fresh) == len(fit):
         return fit
-    notes.append(f"{len(fit) - len(fresh)} images are held out for verification too, and are not used to fit")
+    notes.append(
+        f"{len(fit) - len(fresh)} images are the same, pixel by pixel, as some that are held out for verification, "
+        "and are not used to fit"
+    )
     return fit.part(torch.tensor(fresh, dtype=torch.int64))
 
 
@@ -225,8 +229,11 @@ def _tiny_set(
     fit: FitImages, held_out: HeldOutImages, source: str, skipped: tuple[str, ...], notes: tuple[str, ...]
 ) -> TinySet:
     if len(fit) < LEAST or not len(held_out):
+        why = [*(f"{len(skipped)} images could not be read" for _ in skipped[:1]), *notes]
         raise InputError(
-            f"{source}: only {len(fit)} images to fit and {len(held_out)} held out could be read; at least {LEAST} to fit are needed"
+            f"{source}: {len(fit)} images to fit and {len(held_out)} held out are left; at least {LEAST} to fit are "
+            f"needed{': ' + '; '.join(why) if why else ''}",
+            remedy="give more images, or others: frames of a video are often the same, pixel by pixel",
         )
     facts = DataFacts(
         fit=len(fit),

@@ -196,7 +196,12 @@ def converted_facts(found: Converted | None) -> Facts:
     """What the precision alone costs, of the original."""
     if found is None:
         return ()
-    told = f"{interval(found.link.agreement_percent, '%')} same top-1 class as in fp32"
+    same, away = found.link.agreement_percent, number(100 * found.link.relative_rms)
+    told = (
+        f"{interval(same, '%')} same top-1 class as in fp32"
+        if same
+        else f"outputs {away}% away from those in fp32 (rms)"
+    )
     if found.accuracy is not None:
         told = f"top-1 {interval(found.accuracy.percent, '%')}, lost {points_lost(found.loss)}; {told}"
     return (("The original in this precision", told),)
