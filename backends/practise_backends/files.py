@@ -26,10 +26,10 @@ def write_file(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
     Of a link, the file that it leads to is written. One that is there keeps its permissions; what is no file (a
-    device, a pipe) is written to as it is.
+    device, a pipe) is written to as it is. What of a text is no Unicode (a file's name may not be) is written as an escape.
     Raises: OSError, which names the path.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     try:
         mode = path.stat().st_mode if path.exists() else None
         if mode is not None and not stat.S_ISREG(mode):

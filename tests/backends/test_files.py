@@ -103,3 +103,8 @@ def test_folders_of_killed_runs_are_removed_and_those_in_use_stay(tmp_path: Path
         with temporary_folder(tmp_path) as second:
             assert first.is_dir() and second.is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["practise-notes"]
+
+
+def test_name_that_is_no_text_is_written_as_an_escape(tmp_path: Path):
+    write_file(tmp_path / "a.md", "photos/caf\udce9.png, \u00e9t\u00e9")
+    assert (tmp_path / "a.md").read_text(encoding="utf-8") == "photos/caf\\udce9.png, \u00e9t\u00e9"
