@@ -18,6 +18,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.operators import module_of
+from practise_deploy.model.sums import write_sums_plainly
 from practise_deploy.model.tracers import graphs_of
 from practise_deploy.model.trial import check_same, noise, output_of
 from practise_deploy.model.writes import write_nothing_in_place
@@ -46,6 +47,7 @@ def _in_order(module: nn.Module, graph: fx.Graph, sample: Tensor, expected: Tens
     traced = fx.GraphModule(module, graph)
     _forget_assertions(traced.graph)
     write_nothing_in_place(traced)
+    write_sums_plainly(traced)
     _plain_layers(traced, module)
     _number_paddings(traced)
     _pad_in_convolutions(traced)
