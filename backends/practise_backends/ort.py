@@ -21,7 +21,8 @@ from practise_backends.errors import (
     DeviceUnavailable,
     MeasureError,
 )
-from practise_backends.network import Network, content_of, label_of, read_network, read_with_weights
+from practise_backends.external import read_with_weights
+from practise_backends.network import Network, content_of, label_of, read_network
 from practise_backends.precision import Share, share_of_fp32, share_of_int8
 from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
 
