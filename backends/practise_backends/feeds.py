@@ -128,11 +128,15 @@ def _check_sizes(settled: Mapping[str, tuple[int, ...]]) -> None:
             _refuse(f"input '{name}' of shape {shape} holds more than {_MOST_NUMBERS} numbers")
     needed, free = _DRAWN_BYTES * sum(map(math.prod, settled.values())), available_memory()
     if free is not None and needed > free:
-        _refuse(f"drawing the inputs takes {needed / 2**20:.0f} MiB of memory, of which {free / 2**20:.0f} MiB are free")
+        _refuse(
+            f"drawing the inputs takes {needed / 2**20:.0f} MiB of memory, of which {free / 2**20:.0f} MiB are free"
+        )
 
 
 def _refuse(what: str) -> NoReturn:
-    raise MeasureError(what, remedy="use a smaller --batch or --shape, or export the network with smaller inputs")
+    raise MeasureError(
+        what, remedy="use a smaller --batch or --shape, or export the network with smaller inputs"
+    )
 
 
 def _check_names(inputs: Sequence[TensorSpec], shapes: Shapes) -> None:
