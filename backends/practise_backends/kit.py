@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from practise_backends.documents import parsed
 from practise_backends.errors import BackendError
 from practise_backends.files import regular_file
 from practise_backends.options import Measuring, flags_of
@@ -105,14 +106,16 @@ def _document(folder: Path) -> dict[str, Any]:
             remedy="give the folder that practise-deploy kit has written",
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parsed(path.read_text(encoding="utf-8"))
         schema = found["schema"]
     except OSError as error:
         raise BackendError(f"cannot read {path}: {error.strerror}", remedy="check its permissions") from None
-    except (ValueError, TypeError, KeyError):
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
         raise BackendError(
             f"{path} is damaged: it is no JSON document with a schema", remedy=_AGAIN
         ) from None
+    except ValueError as error:
+        raise BackendError(f"{path} is damaged: {error}", remedy=_AGAIN) from None
     if schema != KIT_SCHEMA:
         raise BackendError(
             f"{path} has schema {schema!r}; this version reads {KIT_SCHEMA}",

@@ -116,6 +116,14 @@ def test_truncated_manifest(folder: Path, content: bytes) -> None:
     refused(folder, r"kit\.json is damaged: it is no JSON document with a schema")
 
 
+@pytest.mark.parametrize("name", ["cuts", "schema", "asked"])
+def test_manifest_nested_beyond_reading_and_one_of_no_numbers(name: str, folder: Path) -> None:
+    whole = (folder / MANIFEST).read_text()
+    for inside, said in (("[" * 99_999 + "]" * 99_999, "is nested too deeply"), ('{"a": Infinity}', "holds Infinity")):
+        (folder / MANIFEST).write_text(whole.rstrip().removesuffix("}") + f', "{name}": {inside}' + "}")
+        refused(folder, rf"kit\.json is damaged: it {said}")
+
+
 def test_kit_of_another_schema(folder: Path) -> None:
     change(folder, lambda found: found.update(schema=7))
     refused(folder, "has schema 7; this version reads 1")
