@@ -217,7 +217,9 @@ def _session(model: bytes | Path, options: Any) -> Any:
     runtime = import_onnxruntime()
     source = str(model) if isinstance(model, Path) else model
     try:
-        return runtime.InferenceSession(source, sess_options=options, providers=list(PROVIDERS))
+        return runtime.InferenceSession(
+            source, sess_options=options, providers=list(PROVIDERS), enable_fallback=False
+        )
     except Exception as error:  # the runtime raises a dozen classes without a common public base
         if lacks_memory(str(error)):
             raise OutOfMemory(f"{label_of(model)} does not load") from error

@@ -148,6 +148,15 @@ def test_memory_that_does_not_suffice_is_said_as_such(
         OrtBackend().compile(network_file, Conditions())
 
 
+def test_runtime_that_fails_says_nothing_of_its_own_on_stdout(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network_file.write_bytes(network_file.read_bytes().replace(b"pads", b"pad\xff"))
+    with pytest.raises(CompileError, match=r"two\.onnx does not load"):
+        OrtBackend().compile(network_file, Conditions())
+    assert capsys.readouterr() == ("", "")
+
+
 def test_there_is_no_silent_fallback(network_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Session:
         def get_providers(self) -> list[str]:
