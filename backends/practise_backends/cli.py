@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from practise_backends import __version__
-from practise_backends.errors import BackendError, OutOfMemory
+from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
 from practise_backends.options import (
     BenchOptions,
     CompareOptions,
@@ -40,25 +40,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = given.run
     try:
         return run(given)
-    except BackendError as error:
-        return _refuse(error.message, error.remedy, error.exit_code)
-    except OSError as error:
-        where = f"cannot write {error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{error.strerror or error}", "choose another place", ENVIRONMENT)
-    except MemoryError:
-        lacking = OutOfMemory()
-        return _refuse(lacking.message, lacking.remedy, lacking.exit_code)
     except KeyboardInterrupt:
         return _refuse("interrupted", "", INTERRUPTED)
     except Exception as error:
-        if os.environ.get("PRACTISE_DEBUG"):
-            raise
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return _refuse(
-            f"unexpected {said}",
-            "this is a fault of practise-measure: report it, with what PRACTISE_DEBUG=1 shows",
-            BUG,
-        )
+        return _of_an_error(error)
+
+
+def _of_an_error(error: Exception) -> int:
+    """One message and the exit code; what nobody foresaw is raised again where PRACTISE_DEBUG is set."""
+    if not isinstance(error, BackendError) and lacks_memory(error):
+        error = OutOfMemory()
+    if isinstance(error, BackendError):
+        return _refuse(error.message, error.remedy, error.exit_code)
+    if isinstance(error, OSError):
+        where = f"cannot write {error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}", "choose another place", ENVIRONMENT)
+    if os.environ.get("PRACTISE_DEBUG"):
+        raise error
+    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    remedy = "this is a fault of practise-measure: report it, with what PRACTISE_DEBUG=1 shows"
+    return _refuse(f"unexpected {said}", remedy, BUG)
 
 
 def _spelled_out(arguments: Sequence[str]) -> Sequence[str]:

@@ -12,6 +12,8 @@ BackendError
 
 from __future__ import annotations
 
+_NO_MEMORY = ("bad_alloc", "allocate memory", "out of memory", "failed to map segment")
+
 
 class BackendError(Exception):
     """What went wrong, where, and (`remedy`) what to do about it.
@@ -71,6 +73,6 @@ class OutOfMemory(MeasureError):
         )
 
 
-def lacks_memory(said: str) -> bool:
-    """Whether a library's words mean that there was no memory left."""
-    return any(words in said.lower() for words in ("bad_alloc", "allocate memory", "out of memory"))
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error, of whatever library, means that there was no memory left."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)

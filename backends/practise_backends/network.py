@@ -6,6 +6,7 @@ Source: the protobuf encoding guide, and the field numbers of onnx/onnx.proto3.
 from __future__ import annotations
 
 import dataclasses
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +83,13 @@ class Network:
 def content_of(model: bytes | Path) -> bytes:
     """The bytes of a network, given as such or as its file.
 
-    Raises: CompileError where the file cannot be read.
+    Raises: CompileError where it is no regular file, which might never end, or cannot be read.
     """
     if isinstance(model, bytes):
         return model
     try:
+        if not stat.S_ISREG(model.stat().st_mode):
+            raise CompileError(f"{model} is no regular file", remedy="give the file of a network")
         return model.read_bytes()
     except OSError as error:
         raise CompileError(f"{model} cannot be read: {error.strerror}", remedy="check the path") from error

@@ -132,6 +132,8 @@ def import_onnxruntime() -> Any:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
+        if lacks_memory(error):
+            raise OutOfMemory("onnxruntime cannot be loaded") from error
         raise BackendMissing(
             f"backend 'ort' needs onnxruntime: {error}", remedy='pip install "practise-backends[ort]"'
         ) from error
@@ -221,7 +223,7 @@ def _session(model: bytes | Path, options: Any) -> Any:
             source, sess_options=options, providers=list(PROVIDERS), enable_fallback=False
         )
     except Exception as error:  # the runtime raises a dozen classes without a common public base
-        if lacks_memory(str(error)):
+        if lacks_memory(error):
             raise OutOfMemory(f"{label_of(model)} does not load") from error
         raise _compile_error(label_of(model), str(error), str(runtime.__version__)) from error
 
@@ -264,7 +266,7 @@ def _call(session: Any, outputs: list[str], feeds: dict[str, Any]) -> list[npt.N
     try:
         return session.run(outputs, feeds)
     except Exception as error:  # the runtime raises a dozen classes without a common public base
-        if lacks_memory(str(error)):
+        if lacks_memory(error):
             raise OutOfMemory("the engine could not run") from error
         raise MeasureError(
             f"the engine refused to run: {' '.join(str(error).split())}",

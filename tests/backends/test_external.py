@@ -77,6 +77,13 @@ def test_weights_elsewhere_are_refused_before_they_are_opened(place: Path, locat
         assert found.value.remedy and found.value.exit_code == 2
 
 
+@pytest.mark.parametrize("name", ["pipe", "random", "folder"])
+def test_network_that_is_no_regular_file_is_not_opened(place: Path, name: str) -> None:
+    for refuse in (lambda: OrtBackend().compile(place / name, Conditions()), lambda: size_of(place / name)):
+        with pytest.raises(CompileError, match=f"{name} is no regular file"):
+            refuse()
+
+
 def test_weights_of_a_linked_network_may_lie_beside_the_link_or_where_it_leads(tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
     blobs.mkdir()

@@ -116,9 +116,18 @@ def test_what_nobody_foresaw_is_one_line_and_no_broken_promise(
         main(["bench", str(network_file)])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("std::bad_alloc"),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ],
+)
 def test_memory_that_does_not_suffice_is_trouble_of_the_environment(
-    failing: Callable[[Exception], None], network_file: Path, capsys: pytest.CaptureFixture[str]
+    error: Exception, failing: Callable[[Exception], None], network_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failing(MemoryError())
+    failing(error)
     assert main(["bench", str(network_file)]) == 3
     assert capsys.readouterr().err.startswith("error: out of memory; use a smaller --batch")
