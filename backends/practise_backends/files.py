@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders that are gone afterwards."""
+"""Files that are there whole or not at all, folders that are gone afterwards, and files that others name: only regular ones are opened."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ except ImportError:  # Windows: what a killed run left there stays
 
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")
 _LOCK = ".in-use"
+
+
+def regular_file(path: Path, *homes: Path) -> Path:
+    """The path, where it leads to a regular file inside one of these folders, links followed.
+
+    To be asked before anything opens what a file from elsewhere names: a pipe waits for ever, a device never ends.
+    Raises: ValueError that says what is wrong with it; OSError where it is not there.
+    """
+    if "\0" in str(path):
+        raise ValueError("is no name of a file")
+    place = os.path.realpath(path)
+    if not any(Path(place).is_relative_to(os.path.realpath(home)) for home in homes):
+        raise ValueError(f"lies outside the folder {os.path.abspath(homes[0])}")
+    if not stat.S_ISREG(os.stat(place).st_mode):
+        raise ValueError("is no regular file")
+    return path
 
 
 def write_file(path: Path, content: str | bytes) -> None:

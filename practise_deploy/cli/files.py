@@ -18,6 +18,7 @@ import typer
 
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_backends.result import put
+from practise_backends.terminal import clean
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
@@ -244,7 +245,7 @@ def _report(given: Given) -> int:
     if given["json"]:
         put(json.dumps({"schema": 1, "html": str(page), "markdown": str(beside), "runs": list(found)}, indent=1))
     elif not given["quiet"]:
-        put(f"{page}\n{beside}")
+        put(clean(f"{page}\n{beside}"))
     return 0
 
 
@@ -271,7 +272,7 @@ def _doctor(given: Given) -> int:
     elif sys.stdout.isatty():
         screen.show_checkup(checkup)
     elif not given["quiet"]:
-        put(render(checkup))
+        put(clean(render(checkup)))
     return exit_code(checkup)
 
 

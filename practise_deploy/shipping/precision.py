@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from practise_backends.errors import lacks_memory
 from practise_backends.files import temporary_folder
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.images import FitImages
@@ -57,6 +58,8 @@ def to_int8(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool
     try:
         return _quantised(model, images, symmetric=symmetric)
     except Exception as error:  # whatever an operator makes it raise
+        if lacks_memory(error):
+            raise
         raise InputError(
             f"the network cannot be converted to int8: ONNX Runtime's quantiser says: {first_line(error)}",
             remedy="give --precision fp32",

@@ -299,3 +299,36 @@ def test_python_file_without_a_function_name_says_so(cli: Cli, inputs: tuple[Pat
 def test_input_that_does_not_fit_into_memory_is_said(cli: Cli, inputs: tuple[Path, Path]):
     said = cli("inspect", f"{inputs[0]}:tiny_resnet", "--input-size", 10_000_000)
     assert said.code in (2, 3) and "memory" in said.err
+
+
+class Unforeseen(Exception):
+    """What no line of the product knows."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (Unforeseen("the moon"), 70, ("unexpected Unforeseen: the moon", "PRACTISE_DEBUG=1")),
+        (MemoryError(), 3, ("out of memory", "--batch-size")),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 3, ("out of memory",)),
+        (RuntimeError("std::bad_alloc"), 3, ("out of memory",)),
+    ],
+)
+def test_what_nobody_foresaw_is_one_message(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words
+):
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("practise_deploy.cli.running.read_settings", fails)
+    refused(cli("inspect", "digits"), code, *words)
+
+
+def test_what_nobody_foresaw_is_raised_for_who_looks_into_it(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object, **__: object) -> None:
+        raise Unforeseen
+
+    monkeypatch.setattr("practise_deploy.cli.running.read_settings", fails)
+    monkeypatch.setenv("PRACTISE_DEBUG", "1")
+    with pytest.raises(Unforeseen):
+        cli("inspect", "digits")
