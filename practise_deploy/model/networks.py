@@ -57,13 +57,15 @@ def load_network(
     if settings.network.endswith(".pt2"):
         return _load_exported(Path(settings.network), settings)
     module, config, weights = construct(settings, structure_only)
+    taken: tuple[str, ...] = ()
     if settings.weights is not None:
-        load_state_dict(module, settings.weights)
+        taken = load_state_dict(module, settings.weights)
         weights = str(settings.weights)
     preprocessing = _preprocessing(config, settings, image_size)
     module, changed = with_plain_weights(module)
     traced, opaque = trace(module, (1, preprocessing.channels, *preprocessing.size))
-    notes = (*changed, *(f"{name} could not be traced into and counts as one operation" for name in opaque))
+    untraced = tuple(f"{name} could not be traced into and counts as one operation" for name in opaque)
+    notes = (*taken, *changed, *untraced)
     file = Path(settings.network.rpartition(":")[0])
     structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
     facts = _facts(traced, settings.network, weights, preprocessing, notes)
