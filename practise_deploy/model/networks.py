@@ -20,6 +20,7 @@ from practise_deploy.model.sources import Config, construct
 from practise_deploy.model.trace import annotate_shapes, trace
 from practise_deploy.model.values import find_feature, input_of, logits_of, macs_by_node
 from practise_deploy.model.weights import load_state_dict
+from practise_deploy.model.wrappers import without_wrappers
 from practise_deploy.settings import Settings
 from practise_deploy.terms import NetworkFacts, Preprocessing
 
@@ -57,6 +58,7 @@ def load_network(
     if settings.network.endswith(".pt2"):
         return _load_exported(Path(settings.network), settings)
     module, config, weights = construct(settings, structure_only)
+    module, unwrapped = without_wrappers(module)
     taken: tuple[str, ...] = ()
     if settings.weights is not None:
         taken = load_state_dict(module, settings.weights)
@@ -65,7 +67,7 @@ def load_network(
     module, changed = with_plain_weights(module)
     traced, opaque = trace(module, (1, preprocessing.channels, *preprocessing.size))
     untraced = tuple(f"{name} could not be traced into and counts as one operation" for name in opaque)
-    notes = (*taken, *changed, *untraced)
+    notes = (*unwrapped, *taken, *changed, *untraced)
     file = Path(settings.network.rpartition(":")[0])
     structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
     facts = _facts(traced, settings.network, weights, preprocessing, notes)
