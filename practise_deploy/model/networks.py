@@ -17,7 +17,8 @@ from practise_deploy.model.operators import module_of
 from practise_deploy.model.plain import with_plain_weights
 from practise_deploy.model.reading import MODES
 from practise_deploy.model.sources import Config, construct
-from practise_deploy.model.trace import annotate_shapes, trace
+from practise_deploy.model.trace import annotate_shapes, one_output, trace
+from practise_deploy.model.trial import check_batches
 from practise_deploy.model.values import find_feature, input_of, logits_of, macs_by_node
 from practise_deploy.model.weights import load_state_dict
 from practise_deploy.model.wrappers import without_wrappers
@@ -66,6 +67,7 @@ def load_network(
     preprocessing = _preprocessing(config, settings, image_size)
     module, changed = with_plain_weights(module)
     traced, opaque = trace(module, (1, preprocessing.channels, *preprocessing.size))
+    check_batches(traced)
     untraced = tuple(f"{name} could not be traced into and counts as one operation" for name in opaque)
     notes = (*unwrapped, *taken, *changed, *untraced)
     file = Path(settings.network.rpartition(":")[0])
@@ -201,7 +203,7 @@ def _load_exported(path: Path, settings: Settings) -> Network:
     except Exception as error:
         raise InputError(f"{path} is no torch.export file: {first_line(error)}") from None
     assert isinstance(traced, fx.GraphModule)
-    next(node for node in reversed(traced.graph.nodes) if node.op == "output").args = (logits_of(traced),)
+    one_output(traced, "export the network with its logits alone, or give it as FILE.py:FUNCTION")
     traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
     traced.recompile()
     taken = input_of(traced).meta["val"]
