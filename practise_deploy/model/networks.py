@@ -82,17 +82,21 @@ def load_network(
 
 def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, int] | None) -> Preprocessing:
     """From the settings, else from the network's own configuration, else assumed and said so."""
-    channels, *size = config.get("input_size", (len(settings.mean or (0, 0, 0)), *(image_size or (224, 224))))
+    own, *size = config.get("input_size", (3, *(image_size or (224, 224))))
+    channels = len(settings.mean or settings.std or range(own))
     assumed = [] if "input_size" in config or settings.input_size else [f"input size {size[0]}x{size[1]}"]
     if settings.input_size:
         size = [settings.input_size, settings.input_size]
-    mean, std = settings.mean or config.get("mean"), settings.std or config.get("std")
-    if mean is None or std is None:
-        mean, std = (_IMAGENET["mean"], _IMAGENET["std"]) if channels == 3 else ((0.0,) * channels, (1.0,) * channels)
-        assumed.append(f"mean {mean} and std {std}")
+    configured = config if channels == own else {}
+    usual = _IMAGENET if channels == 3 else {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+    known = {name: getattr(settings, name) or configured.get(name) for name in usual}
+    mean, std = (tuple(known[name] or usual[name]) for name in usual)
+    if missing := [f"{name} {usual[name]}" for name in usual if not known[name]]:
+        assumed.append(" and ".join(missing))
     if len(mean) != channels or len(std) != channels:
         raise InputError(
-            f"the network has {channels} input channels, but mean has {len(mean)} numbers and std {len(std)}"
+            f"mean has {len(mean)} numbers and std {len(std)}, for {channels} input channels",
+            remedy="give --mean and --std as many numbers each as the network takes channels",
         )
     interpolation = settings.interpolation or config.get("interpolation") or "bilinear"
     if interpolation not in MODES:
@@ -104,8 +108,8 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
         channels=channels,
         size=(size[0], size[1]),
         resize=_resize(config, settings, max(size)),
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         interpolation=interpolation,
         augment=settings.augment or config.get("augment") or "crop-flip",
         assumed=tuple(assumed),
@@ -218,6 +222,11 @@ def _load_exported(path: Path, settings: Settings) -> Network:
             f"{path} takes inputs of {shape[2]}x{shape[3]}, not {settings.input_size}", remedy="leave --input-size out"
         )
     preprocessing = _preprocessing({"input_size": shape[1:]}, settings, None)
+    if preprocessing.channels != shape[1]:
+        raise InputError(
+            f"{path} takes {shape[1]} channels, not {preprocessing.channels}",
+            remedy=f"give --mean and --std {shape[1]} numbers each",
+        )
     annotate_shapes(traced, (1, *shape[1:]) if _takes_one(traced, shape) else shape)
     facts = _facts(
         traced,

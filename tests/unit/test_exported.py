@@ -122,3 +122,9 @@ def test_export_file_of_one_output_in_a_structure_is_understood(tmp_path: Path):
     program = torch.export.export(Several(lambda y, _: {"logits": y}).eval(), (torch.zeros(1, 3, 16, 16),))
     torch.export.save(program, tmp_path / "s.pt2")
     assert load_network(Settings(network=str(tmp_path / "s.pt2"))).facts.output_classes == 10
+
+
+def test_number_of_means_that_does_not_fit_an_export_file_is_an_error_that_says_how_many(exported_file: Path):
+    with pytest.raises(InputError, match="takes 3 channels, not 1") as error:
+        load_network(Settings(network=str(exported_file), mean="0.5", std="0.5"))
+    assert "3 numbers each" in error.value.remedy
