@@ -39,7 +39,12 @@ def read_state_dicts(path: Path) -> dict[Place, dict[Any, Any]]:
     """
     if not path.is_file():
         raise InputError(f"no such weights file: {path}")
-    _refuse_others(path)
+    try:
+        _refuse_others(path)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"cannot read the weights file {path}: {first_line(error)}", remedy="fetch or copy it again"
+        ) from None
     tree = _read(path)
     found = dict(_state_dicts(tree, (), set()))
     if not any(found.values()):

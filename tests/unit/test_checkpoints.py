@@ -119,3 +119,18 @@ def test_plain_pickle_is_an_error_that_names_the_file(tmp_path: Path):
     (tmp_path / "w.pth").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(InputError, match=r"w\.pth"):
         read_state_dicts(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"weights": w, "args": argparse.Namespace(a=1)}])
+def test_damaged_file_is_an_error_that_names_it_wherever_the_damage_is(tmp_path: Path, wrap):
+    torch.save(wrap(WEIGHTS), tmp_path / "w.pth")
+    whole = (tmp_path / "w.pth").read_bytes()
+    random = np.random.default_rng(0)
+    for place in random.integers(0, len(whole), 100):
+        damaged = bytearray(whole)
+        damaged[place : place + 4] = random.bytes(4)
+        (tmp_path / "w.pth").write_bytes(damaged)
+        try:
+            read_state_dicts(tmp_path / "w.pth")
+        except InputError as error:
+            assert "w.pth" in error.message and error.remedy
