@@ -43,8 +43,7 @@ def construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Conf
     path, _, function = settings.network.rpartition(":")
     if path.endswith(".py"):
         module = _from_file(Path(path), function)
-        config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
-        return module, config, "as the function returns them"
+        return module, _config_of(module, settings.network), "as the function returns them"
     if settings.network.endswith(".py"):
         raise InputError(f"{settings.network} names no function", remedy=f"write {settings.network}:FUNCTION")
     raise InputError(
@@ -150,6 +149,22 @@ def _from_file(path: Path, function: str) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise InputError(f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+def _config_of(module: nn.Module, network: str) -> Config:
+    """How a user's network says its input is prepared, as timm's do; nothing where it does not."""
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    if not isinstance(config, Mapping):
+        return {}
+    for name in ("input_size", "mean", "std"):
+        value = config.get(name)
+        numbers = isinstance(value, (tuple, list)) and all(isinstance(each, (int, float)) for each in value)
+        if value is not None and (not numbers or (name == "input_size" and len(value) != 3)):
+            raise InputError(
+                f"the configuration of {network} gives {name} {value!r}",
+                remedy="let its pretrained_cfg give input_size as (channels, height, width), mean and std a number a channel",
+            )
+    return config
 
 
 def _run(path: Path, function: str) -> Any:

@@ -57,3 +57,20 @@ def test_file_named_like_a_library_does_not_hide_it(tmp_path: Path, name: str, m
     text = f"import {name}\nfrom torch import nn\ndef make():\n    return nn.Linear(1, len({name}.__name__))\n"
     assert made(tmp_path / f"{name}.py", text).out_features == len(name)
     assert sys.modules[name].__file__ == library.__file__
+
+
+CONFIGURED = (
+    "from torch import nn\ndef make():\n    made = nn.Identity()\n    made.pretrained_cfg = {}\n    return made\n"
+)
+
+
+@pytest.mark.parametrize("config", ["{'input_size': (32, 32)}", "{'mean': 0.5}", "{'std': ('a', 'b', 'c')}"])
+def test_configuration_that_cannot_be_meant_is_an_error_that_shows_it(tmp_path: Path, config: str):
+    with pytest.raises(InputError, match=r"net\.py:make gives ") as error:
+        made(tmp_path / "net.py", CONFIGURED.format(config))
+    assert "(channels, height, width)" in error.value.remedy
+
+
+def test_configuration_of_another_kind_is_none(tmp_path: Path):
+    (tmp_path / "net.py").write_text(CONFIGURED.format("'imagenet'"))
+    assert construct(Settings(network=f"{tmp_path / 'net.py'}:make"), structure_only=True)[1] == {}
