@@ -78,6 +78,10 @@ def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
     ) as error:  # it takes its input for another thing
         message = f"the network does not run on one tensor of images, of shape {tuple(sample.shape)}"
         raise InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=_WRAP) from None
+    except SystemExit as error:
+        raise InputError(
+            f"the network's forward ended with exit({error.code!r})", remedy="let it raise an error, or return"
+        ) from None
     except Exception as error:
         raise InputError(
             f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",

@@ -1,5 +1,6 @@
 """A network that takes or gives anything but one tensor is refused by what it takes and gives."""
 
+import sys
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 
@@ -73,6 +74,11 @@ def test_network_that_needs_more_than_images_is_refused_by_what_it_takes_and_not
     with pytest.raises(InputError, match=said) as error:
         trace(network().eval(), SHAPE)
     assert "--input-size" not in error.value.remedy and "takes the images alone" in error.value.remedy
+
+
+def test_forward_that_exits_is_an_error():
+    with pytest.raises(InputError, match=r"forward ended with exit\(3\)"):
+        trace(Gives(lambda _: sys.exit(3)).eval(), SHAPE)
 
 
 class Gives(Network):
