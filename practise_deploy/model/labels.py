@@ -29,6 +29,14 @@ def labels_of(
     index = _outputs_by_name(names, settings, network, notes)
     if index is not None and listing.by_folder and settings.classes is None:
         notes += _numbered(names, index)
+    if index is None and network.output_classes is None:
+        problem = (
+            f"the labels in {where} say nothing of the network's output, which is no classifier's (images, classes)"
+        )
+        if required:
+            raise InputError(problem, remedy="leave --eval out, or return the logits of every image")
+        notes.append(f"{problem}: they are not used")
+        return None
     if index is None:
         problem = f"the class names in {where} cannot be matched to the network's {network.output_classes} outputs"
         if required:

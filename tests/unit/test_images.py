@@ -126,6 +126,15 @@ def test_classes_that_do_not_match_are_left_unused_for_fitting_and_an_error_for_
     assert "--classes" in error.value.remedy
 
 
+def test_labels_for_an_output_that_is_no_classifiers_are_told_so(tmp_path: Path):
+    numbered(tmp_path / "d" / "cat", 8), numbered(tmp_path / "d" / "ant", 8)
+    tiny = load_images(settings(tmp_path / "d"), facts(outputs=None))
+    assert tiny.fit.labels is None and "no classifier's (images, classes): they are not used" in tiny.facts.notes[0]
+    with pytest.raises(InputError, match="no classifier's") as error:
+        load_images(settings(tmp_path / "d", eval=tmp_path / "d"), facts(outputs=None))
+    assert "--classes" not in error.value.remedy and "--eval" in error.value.remedy
+
+
 def test_evaluation_images_are_all_held_out_and_all_others_are_fitted(tmp_path: Path):
     fit = numbered(tmp_path / "fit", 9)
     for label in (0, 1):

@@ -155,8 +155,27 @@ def test_interpolation_that_cannot_be_done_is_an_error_with_the_option():
 
 
 def test_number_of_means_that_does_not_fit_the_channels_is_an_error():
-    with pytest.raises(InputError, match="1 input channels, but mean has 3"):
-        load("digits", mean="0.5,0.5,0.5", std="1,1,1")
+    with pytest.raises(InputError, match=r"expected input.* to have 1 channels, but got 3") as error:
+        load("digits", input_size=28, mean="0.5,0.5,0.5", std="1,1,1")
+    assert "--mean and --std" in error.value.remedy
+
+
+def test_means_win_over_the_channels_of_the_networks_configuration_which_libraries_leave_as_they_were():
+    config = {"input_size": (3, 64, 64), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.2), "crop_pct": 0.9}
+    made = configured(config, mean="0.5,0.4", std="0.25,0.2")
+    assert (made.channels, made.size, made.mean, made.std, made.resize) == (2, (64, 64), (0.5, 0.4), (0.25, 0.2), 71)
+    assert (configured(config, std="0.5").mean, configured(config, std="1,1,1").mean) == ((0.0,), (0.4, 0.5, 0.6))
+
+
+def test_means_and_deviations_of_different_numbers_are_an_error_with_a_remedy():
+    with pytest.raises(InputError, match="mean has 2 numbers and std 1") as error:
+        configured({"input_size": (3, 64, 64)}, mean="0.5,0.5", std="1")
+    assert "--mean and --std" in error.value.remedy
+
+
+def test_mean_that_was_given_is_kept_where_the_deviation_is_assumed():
+    made = configured({}, mean="0.1,0.2,0.3")
+    assert made.mean == (0.1, 0.2, 0.3) and made.assumed[1] == "std (0.229, 0.224, 0.225)"
 
 
 def test_untraceable_module_is_named_in_the_notes(tmp_path: Path):
