@@ -98,6 +98,9 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
             f"mean has {len(mean)} numbers and std {len(std)}, for {channels} input channels",
             remedy="give --mean and --std as many numbers each as the network takes channels",
         )
+    mode = config.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        assumed.append(f"centre crops, where the network's configuration asks for crop_mode '{mode}',")
     interpolation = settings.interpolation or config.get("interpolation") or "bilinear"
     if interpolation not in MODES:
         raise InputError(
@@ -107,7 +110,8 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
     return Preprocessing(
         channels=channels,
         size=(size[0], size[1]),
-        resize=_resize(config, settings, max(size)),
+        resize=_resize(config, settings, min(size)),
+        squash=config.get("crop_mode") == "squash" and not settings.resize,
         mean=mean,
         std=std,
         interpolation=interpolation,
@@ -117,15 +121,15 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
 
 
 def _resize(config: Config, settings: Settings, side: int) -> int:
-    """The shorter side before the crop: as asked, as configured, else by the usual share. side: the input's longer one."""
+    """The input's shorter side before the crop: as asked, as configured, else by the usual share. side: as it is after it."""
     share = config.get("crop_pct") or (0.875 if side > 64 else 1.0)
     configured = None if settings.input_size else config.get("resize")
     found = int(settings.resize or configured or math.floor(side / share))
     if found < side:
         where = "--resize" if settings.resize else "the network's own configuration resizes to"
         raise InputError(
-            f"{where} {found} is smaller than the input, whose longer side is {side}",
-            remedy="give --resize, at least the input's size",
+            f"{where} {found} is smaller than the input, whose shorter side is {side}",
+            remedy="give --resize, at least the input's shorter side",
         )
     return found
 

@@ -173,8 +173,7 @@ class Reader:
         self.preprocessing = preprocessing
         self.skip_bad = skip_bad
         self.skipped = skipped
-        mode = MODES[preprocessing.interpolation]
-        self.resize = v2.Resize(preprocessing.resize, interpolation=mode, antialias=True)
+        self.mode = MODES[preprocessing.interpolation]
         self.crop = v2.CenterCrop(preprocessing.size)
 
     def __call__(
@@ -234,10 +233,21 @@ class Reader:
         return self._fit(torch.from_numpy(np.ascontiguousarray(image.astype(np.uint8))))
 
     def _fit(self, image: Tensor) -> Tensor:
-        """Shorter side to `resize`, centre crop; an image of the input's size already is taken as it is."""
+        """Scaled to cover the enlarged input (`Preprocessing`), centre crop; an image of the input's size already is taken as it is."""
         if tuple(image.shape[-2:]) == self.preprocessing.size:
             return image
-        return self.crop(self.resize(image))
+        sides = _covering(tuple(image.shape[-2:]), self.preprocessing)
+        return self.crop(v2.functional.resize(image, sides, interpolation=self.mode, antialias=True))
+
+
+def _covering(sides: tuple[int, ...], preprocessing: Preprocessing) -> list[int]:
+    """(height, width) of an image with these sides once it is scaled: the longer side rounded down, as torchvision does."""
+    box = preprocessing.enlarged
+    if preprocessing.squash:
+        return list(box)
+    over = max(range(2), key=lambda axis: box[axis] / sides[axis])  # the axis that is filled exactly
+    scaled = [int(box[over] * side / sides[over]) for side in sides]
+    return [max(length, least) for length, least in zip(scaled, box, strict=True)]
 
 
 def channels_first(shape: Sequence[int], dtype: np.dtype) -> bool:

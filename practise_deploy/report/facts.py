@@ -43,7 +43,9 @@ def network_facts(found: NetworkFacts) -> Facts:
 def preprocessing_facts(found: Preprocessing) -> Facts:
     """From an image file to the input, in words."""
     high, wide = found.size
-    side = f"shorter side to {found.resize}, centre crop {high} × {wide}, {found.interpolation}"
+    taller, wider = found.enlarged
+    scaled = f"squashed to {taller} × {wider}" if found.squash else f"scaled to cover {taller} × {wider}"
+    side = f"{scaled}, centre crop {high} × {wide}, {found.interpolation}"
     means, deviations = (", ".join(number(one) for one in many) for many in (found.mean, found.std))
     return (
         ("Input", f"{plural(found.channels, 'channel')}; {side}"),

@@ -134,13 +134,19 @@ def configured(config: dict, **more):
     return _preprocessing(config, Settings(network=TINY, **more), None)
 
 
-def test_default_resize_covers_the_longer_side_of_the_input():
-    assert configured({"input_size": (3, 64, 128)}).resize == 146
-    assert configured({"input_size": (3, 32, 64)}).resize == 64
-    with pytest.raises(
-        InputError, match="configuration resizes to 100 is smaller than the input, whose longer side is 128"
-    ):
-        configured({"input_size": (3, 64, 128), "resize": 100})
+def test_default_resize_is_of_the_inputs_shorter_side():
+    """A picture of the input's own shape is seen whole but for the usual margin, and so is a square one's."""
+    wide = configured({"input_size": (3, 128, 256)})
+    assert (wide.resize, wide.enlarged) == (146, (146, 292))
+    assert configured({"input_size": (3, 256, 128)}).enlarged == (292, 146)
+    assert configured({"input_size": (3, 64, 128)}).enlarged == (64, 128)
+    assert configured({"input_size": (3, 128, 256)}, resize=128).enlarged == (128, 256)
+
+
+@pytest.mark.parametrize(("mode", "squash", "said"), [("squash", True, 0), ("center", False, 0), ("border", False, 1)])
+def test_how_a_network_wants_its_pictures_cropped_is_done_or_said(mode: str, squash: bool, said: int):
+    found = configured({"input_size": (3, 96, 96), "crop_mode": mode, "mean": (0.5,) * 3, "std": (0.5,) * 3})
+    assert found.squash == squash and len(found.assumed) == said
 
 
 def test_share_of_the_crop_is_taken_from_the_configuration():
