@@ -46,6 +46,11 @@ def construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Conf
         return module, _config_of(module, settings.network), "as the function returns them"
     if settings.network.endswith(".py"):
         raise InputError(f"{settings.network} names no function", remedy=f"write {settings.network}:FUNCTION")
+    if Path(settings.network).suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
+        raise InputError(
+            f"{settings.network} is a file of weights or of TorchScript, not the Python that makes the network",
+            remedy=f"write FILE.py:FUNCTION --weights {settings.network}",
+        )
     raise InputError(
         f"unknown network '{settings.network}'",
         remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",

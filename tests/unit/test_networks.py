@@ -33,6 +33,7 @@ def load(network: str = TINY, **more):
         ("torchvision:quantized_resnet18", "--precision int8"),
         ("nothing.py:make", ""),
         ("nothing.pt2", ""),
+        ("model.pt", "FILE.py:FUNCTION --weights model.pt"),
         (f"{NETWORKS}:tiny_resnett", "tiny_resnet"),
     ],
 )
