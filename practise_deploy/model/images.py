@@ -183,22 +183,27 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
     skipped: list[str] = []
     read = Reader(network.preprocessing, settings.skip_bad_images, skipped)
     fit_images = FitImages(*read(listing, labels, sorted(fit)), network.preprocessing)
+    test, truth, which = listing, labels, sorted(held)
     if settings.eval:
         test = list_images(settings.eval)
         notes += test.notes
-        truth = labels_of(test, settings, network, notes, required=True)
-        held_out = HeldOutImages(*read(test, truth, range(len(test))), network.preprocessing)
-    else:
-        held_out = HeldOutImages(*read(listing, labels, sorted(held)), network.preprocessing)
+        truth, which = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
+    held_out = HeldOutImages(*read(test, truth, which), network.preprocessing)
     if settings.fit_images is not None and len(mixed) - len(held) > settings.fit_images:
         notes.append(f"{settings.fit_images} of {len(mixed) - len(held)} images are used to fit (--fit-images)")
     notes += [note for images in (fit_images, held_out) if (note := _doubt(images))]
-    if fit_images.pixels.dtype != held_out.pixels.dtype:
-        kinds = {True: "floats, taken as normalised", False: "bytes, which are normalised here"}
-        of_fit, of_test = (kinds[images.pixels.is_floating_point()] for images in (fit_images, held_out))
-        notes.append(f"the images to fit are {of_fit}; those held out are {of_test}")
+    notes += _unlike(fit_images, held_out)
     fit_images = _apart(fit_images, held_out, notes)
     return _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
+
+
+def _unlike(fit: FitImages, held_out: HeldOutImages) -> list[str]:
+    """What is said of images to fit and held-out ones of different kinds."""
+    if fit.pixels.dtype == held_out.pixels.dtype:
+        return []
+    kinds = {True: "floats, taken as normalised", False: "bytes, which are normalised here"}
+    of_fit, of_test = (kinds[images.pixels.is_floating_point()] for images in (fit, held_out))
+    return [f"the images to fit are {of_fit}; those held out are {of_test}"]
 
 
 def _doubt(images: Images) -> str:
