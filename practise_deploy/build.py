@@ -9,10 +9,9 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from practise_backends.compare import NEW, compare
+from practise_backends.files import temporary_folder
 from practise_backends.intervals import ORIGINAL
 from practise_backends.ort import OrtBackend
 from practise_backends.terms import Comparison, Conditions, Engine, Patience, Throughput
@@ -157,8 +156,8 @@ class Build(Pruning):
 
         def compute() -> Throughputs:
             names = {ORIGINAL: ORIGINAL_MODEL, NEW: MODEL}
-            with TemporaryDirectory(prefix="practise-") as folder, self.screen("Measuring throughput") as progress:
-                files = {key: with_any_batch(self.run.folder / name, Path(folder)) for key, name in names.items()}
+            with temporary_folder() as folder, self.screen("Measuring throughput") as progress:
+                files = {key: with_any_batch(self.run.folder / name, folder) for key, name in names.items()}
                 quick = replace(QUICK, keep_throttled=self.settings.keep_throttled)
                 stand = replace(self.stand, patience=quick)
                 return Throughputs(of=measure_throughput(files, stand, batches, threads, progress))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from practise_backends.table_diff import TableDiff
+from practise_backends.terminal import clean
 from practise_backends.terms import Comparison, LatencyTable, Progress, Scenario, Throughput
 from practise_deploy.outcome import Release, Shipped, Verification
-from practise_deploy.progress import Bar, Lines, Silent, clean, rich_bars, rich_console
+from practise_deploy.progress import Bar, Lines, Silent, rich_bars, rich_console
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.demands import demands
 from practise_deploy.report.facts import (
@@ -235,7 +236,7 @@ class Console:
         self._stdout.print(Text(clean(found.title), style="bold"))
         self._stdout.print(grid)
         if found.note:
-            self._stdout.print(Text(found.note, style="dim"), soft_wrap=True)
+            self._stdout.print(Text(clean(found.note), style="dim"), soft_wrap=True)
         self._stdout.print()
 
     @contextmanager

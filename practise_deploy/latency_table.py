@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from practise_backends import documents
 from practise_backends.commands import check_places
 from practise_backends.errors import BackendError
-from practise_backends.terms import SCHEMA, Conditions, LatencyTable
+from practise_backends.terms import SCHEMA, Conditions, Interval, LatencyTable
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import flag_of
 
@@ -53,13 +54,17 @@ def read_table(path: Path) -> LatencyTable:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        schema = json.loads(text).get("schema")
+        schema = documents.parsed(text).get("schema")
     except OSError as error:
         raise InputError(f"cannot read the latency table {path}: {error.strerror}", remedy="check the path") from None
-    except (ValueError, AttributeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
         raise InputError(
             f"{path} is no latency table: it does not hold one JSON object",
             remedy="make one with: practise-deploy latency",
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f"{path} is no latency table: {error}", remedy="make one with: practise-deploy latency"
         ) from None
     if schema is None:
         raise InputError(
@@ -70,7 +75,7 @@ def read_table(path: Path) -> LatencyTable:
             f"{path} has schema {schema!r}; this version reads {SCHEMA}", remedy="measure it again with this version"
         )
     try:
-        return TypeAdapter(LatencyTable).validate_json(text)
+        table = TypeAdapter(LatencyTable).validate_json(text)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
@@ -78,6 +83,42 @@ def read_table(path: Path) -> LatencyTable:
             f"{path} is no whole latency table: {where or 'the document'}: {problem['msg'].lower()}",
             remedy="make one with: practise-deploy latency",
         ) from None
+    if contradiction := next(_contradictions(table), ""):
+        raise InputError(
+            f"{path} is no latency table that a measurement gave: {contradiction}", remedy="measure it again"
+        )
+    return table
+
+
+def _contradictions(table: LatencyTable) -> Iterator[str]:
+    """What no measurement can have given."""
+    for place, found in _intervals(table):
+        if not (found.low <= found.estimate <= found.high and 0 < found.confidence < 1):
+            yield f"{place} is no interval around its estimate"
+    for place, least in (("baseline_ms", table.baseline_ms.low), ("aa_ratio", table.aa_ratio.low)):
+        if least <= 0:
+            yield f"{place} is not above 0"
+    for place, size in (("resolution_ms", table.resolution_ms), ("session_percent", table.session_percent)):
+        if size < 0:
+            yield f"{place} is below 0"
+    for block, times in Counter(saving.block for saving in table.savings).items():
+        if times > 1:
+            yield f"block '{block}' is there {times} times"
+    for saving in table.savings:
+        if saving.reduction_percent.high > 100:
+            yield f"without block '{saving.block}' more than all of the latency is saved"
+
+
+def _intervals(value: object, place: str = "") -> Iterator[tuple[str, Interval]]:
+    """Every interval of a record and of the records inside it, with its place."""
+    if isinstance(value, Interval):
+        yield place, value
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from _intervals(getattr(value, one.name), f"{place}.{one.name}".lstrip("."))
+    elif isinstance(value, tuple):
+        for at, each in enumerate(value):
+            yield from _intervals(each, f"{place}.{at}")
 
 
 def table_schema() -> str:

@@ -32,7 +32,7 @@ class Link:
     """Two forms of the network compared on the same held-out images.
 
     max_abs, rms: of the outputs' difference; relative_rms: over the rms of the first outputs. cosine: the lowest over images.
-    agreement_percent: images with the same top-1 class.
+    agreement_percent: images with the same top-1 class; None where the output is no classifier's.
     """
 
     before: str
@@ -41,7 +41,7 @@ class Link:
     rms: float
     relative_rms: float
     cosine: float
-    agreement_percent: Interval
+    agreement_percent: Interval | None
     images: int
 
 
@@ -125,7 +125,7 @@ class FrontierPoint:
 
     recovery: how it was recovered ("none", "closed form" or "finetuned"). reduction_percent: measured.
     accuracy: top-1 on labelled held-out images, None without labels; agreement_percent: images with the
-    original's top-1 class. loss: against the original; None where the output is no classifier's.
+    original's top-1 class. loss: against the original. Both None where the output is no classifier's.
     chosen: this is the plan's set.
     """
 
@@ -133,7 +133,7 @@ class FrontierPoint:
     recovery: str
     reduction_percent: Interval
     accuracy: Accuracy | None
-    agreement_percent: Interval
+    agreement_percent: Interval | None
     loss: Loss | None
     chosen: bool
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from practise_backends.result import stop_telling
+from practise_backends.terminal import clean
 from practise_deploy.report.words import duration
 
 if TYPE_CHECKING:
@@ -87,8 +88,3 @@ def rich_bars(console: rich.console.Console) -> rich.progress.Progress:
         console=console,
         transient=True,
     )
-
-
-def clean(text: str) -> str:
-    """Without control characters, which could command the terminal."""
-    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")

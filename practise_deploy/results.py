@@ -29,10 +29,31 @@ def write_results(run: Run, release: Release, settings: Settings, images_sha256:
     """Write all that a build found out. images_sha256: of the fit and the held-out part."""
     latency, bench = release.latency.samples, {} if release.bench is None else release.bench.samples
     write_arrays(run.folder / "samples.npz", {**_under("latency", latency), **_under("bench", bench)})
-    run.write("manifest.json", manifest(release, settings, run.folder, images_sha256))
     run.write("release.json", to_json(release))
     run.write("report.md", render_markdown(release))
     run.write("report.html", render_html(release))
+    run.write("manifest.json", manifest(release, settings, run.folder, images_sha256))
+
+
+def unchanged(file: Path) -> Path:
+    """A file of a run folder, which the manifest beside it vouches for; where there is no manifest, there is nothing to hold it against.
+
+    Raises: InputError where it is not the file that the build wrote.
+    """
+    beside = file.parent / "manifest.json"
+    if not beside.is_file() or not file.is_file():
+        return file
+    try:
+        hashes = json.loads(beside.read_text(encoding="utf-8"))["files_sha256"]
+        written = hashes.get(file.name)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{beside} is damaged", remedy=_AGAIN) from None
+    if written is not None and written != file_digest(file):
+        raise InputError(
+            f"{file} is not the file that the build wrote: its sha256 is not that of manifest.json",
+            remedy=f"{_AGAIN}, which computes again what was changed",
+        )
+    return file
 
 
 def read_release(folder: Path) -> Release:
@@ -40,8 +61,8 @@ def read_release(folder: Path) -> Release:
 
     Raises: InputError where there is none, or where it is damaged or of another version of this program.
     """
-    release = _read(folder / "release.json")
-    samples = _samples(folder / "samples.npz")
+    release = _read(unchanged(folder / "release.json"))
+    samples = _samples(unchanged(folder / "samples.npz"))
     latency, bench = (
         {key.removeprefix(f"{name}/"): value for key, value in samples.items() if key.startswith(f"{name}/")}
         for name in ("latency", "bench")
@@ -56,7 +77,7 @@ def _read(file: Path) -> Release:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{file.parent} holds no release.json", remedy="give the folder of a finished build") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {file}: {error}", remedy=_AGAIN) from None
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
@@ -124,9 +145,5 @@ def _device(device: Device) -> dict[str, object]:
 
 
 def _belongs(file: Path) -> bool:
-    """Files that are whole before the manifest is written."""
-    return (
-        file.is_file()
-        and file.suffix in {".onnx", ".engine", ".npz", ".json"}
-        and file.name not in ("manifest.json", "release.json")
-    )
+    """Files that a reader takes for what the build found out; the pages can be rendered again."""
+    return file.is_file() and file.suffix in {".onnx", ".engine", ".npz", ".json"} and file.name != "manifest.json"

@@ -294,7 +294,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise InputError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the settings file {path} is not valid: {error}") from None
     if not isinstance(found, dict):
         raise InputError(f"the settings file {path} must hold a table of settings")

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from practise_backends.documents import array_fields, npz_of, plain, to_json
-from practise_backends.files import write_file
+from practise_backends.files import remove_parts, write_file
 from practise_backends.terms import Arrays
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.terms import SCHEMA
@@ -91,7 +91,10 @@ def arrays_digest(arrays: Arrays) -> str:
 
 
 class Run:
-    """A folder that remembers its steps. `step` returns the kept result when every part of its key is equal."""
+    """A folder that remembers its steps. `step` returns the kept result when every part of its key is equal.
+
+    What is kept is trusted as long as it is, byte for byte, what was written: its key holds the hashes.
+    """
 
     def __init__(
         self,
@@ -123,6 +126,8 @@ class Run:
                 f"cannot write into {self.folder}: {error.strerror}", remedy="choose another --out"
             ) from None
         try:
+            for folder in (self.folder, self._steps):
+                remove_parts(folder)
             yield
         finally:
             lock.release()
@@ -142,7 +147,7 @@ class Run:
         reason = self._why_compute(name, key)
         if not reason:
             kept = self._load(name, result)
-            reason = "its kept result cannot be read" if kept is None else self._lost(files(kept))
+            reason = "its kept result cannot be read" if kept is None else self._lost(self.folder, files(kept))
             if kept is not None and not reason:
                 self.decisions[name] = "kept"
                 self.seconds[name] = self._note(name)["seconds"]
@@ -166,9 +171,10 @@ class Run:
         write_atomically(path, content)
         return path
 
-    def _lost(self, files: Mapping[str, str]) -> str:
+    @staticmethod
+    def _lost(folder: Path, files: Mapping[str, str]) -> str:
         """Which of a step's files is not what the step wrote; empty where all are."""
-        places = {name: self.folder / name for name in files}
+        places = {name: folder / name for name in files}
         lost = [name for name, path in places.items() if not path.is_file() or file_digest(path) != files[name]]
         return f"{_listed(lost)} {'is' if len(lost) == 1 else 'are'} missing or changed" if lost else ""
 
@@ -181,14 +187,14 @@ class Run:
         kept = note["key"]
         wanted = json.loads(json.dumps(key, default=str))
         changed = [part for part in sorted({*kept, *wanted}) if kept.get(part) != wanted.get(part)]
-        return f"{_listed(changed)} changed" if changed else ""
+        return f"{_listed(changed)} changed" if changed else self._lost(self._steps, note["files"])
 
     def _note(self, name: str) -> dict[str, Any]:
         try:
             note = json.loads((self._steps / f"{name}.key.json").read_text(encoding="utf-8"))
-            whole = isinstance(note, dict) and isinstance(note.get("key"), dict) and "seconds" in note
-            return note if whole and note.get("schema") == SCHEMA else {}
-        except (OSError, ValueError):
+            whole = isinstance(note, dict) and all(isinstance(note.get(part), dict) for part in ("key", "files"))
+            return note if whole and "seconds" in note and note.get("schema") == SCHEMA else {}
+        except (OSError, ValueError, RecursionError):
             return {}
 
     def _load(self, name: str, result: type[Record]) -> Record | None:
@@ -207,7 +213,9 @@ class Run:
         for array_field in array_fields(record):
             write_arrays(self._steps / f"{name}.npz", getattr(record, array_field))
         write_atomically(self._steps / f"{name}.json", json.dumps({"schema": SCHEMA, **plain(record)}, indent=1))
-        note = {"schema": SCHEMA, "key": key, "seconds": self.seconds[name]}
+        written = [self._steps / f"{name}.json"] + [self._steps / f"{name}.npz" for _ in array_fields(record)]
+        hashes = {file.name: file_digest(file) for file in written}
+        note = {"schema": SCHEMA, "key": key, "seconds": self.seconds[name], "files": hashes}
         write_atomically(self._steps / f"{name}.key.json", json.dumps(note, indent=1, default=str))
         for left in self._steps.glob(f"{name}.*partial.npz"):
             left.unlink(missing_ok=True)

@@ -14,7 +14,8 @@ SCHEMA = 3
 class Preprocessing:
     """From an image file to the network's input.
 
-    size: (height, width) in pixels. resize: the shorter side before the centre crop.
+    size: (height, width) in pixels. resize: images are scaled until they cover the input with its shorter side this long (for a square
+    input: until their own shorter side is), and cropped in the middle. squash: scaled to just that instead, whatever their own shape.
     mean, std: per channel, of pixels scaled to [0, 1]. assumed: which of these nobody stated.
     """
 
@@ -26,6 +27,13 @@ class Preprocessing:
     interpolation: str
     augment: str
     assumed: tuple[str, ...] = ()
+    squash: bool = False
+
+    @property
+    def enlarged(self) -> tuple[int, int]:
+        """(height, width) of the input with its shorter side as long as `resize`."""
+        height, width = self.size
+        return round(height * self.resize / min(self.size)), round(width * self.resize / min(self.size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """`practise-measure`: compare networks, bench one, and look at the machine; torch is needed by none of it.
 
-Exit codes: 0 kept, 1 the requirement is not met, 2 usage (a file, an option), 3 environment (a backend, a disturbed device).
+Exit codes: 0 kept, 1 the requirement is not met, 2 usage (a file, an option), 3 environment (a backend, a disturbed device,
+memory), 70 a fault of this program, told in one line; with PRACTISE_DEBUG set in the environment, with its traceback.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from practise_backends import __version__
-from practise_backends.errors import BackendError
+from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
 from practise_backends.options import (
     BenchOptions,
     CompareOptions,
@@ -24,27 +25,43 @@ from practise_backends.options import (
     TableOptions,
     flags_of,
 )
+from practise_backends.program import begin
 from practise_backends.result import put
+from practise_backends.terminal import clean, one_line
 
 COMMANDS = ("compare", "bench", "table", "doctor")
-KEPT, BROKEN, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
+KEPT, BROKEN, USAGE, ENVIRONMENT, BUG, INTERRUPTED = 0, 1, 2, 3, 70, 130
 _CLEARED = "\r\x1b[K"
 _Asked = TypeVar("_Asked", bound=Options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the result goes to stdout, progress and an error to stderr."""
+    begin()
     given = _parser().parse_args(_spelled_out(sys.argv[1:] if arguments is None else arguments))
     run: Callable[[argparse.Namespace], int] = given.run
     try:
         return run(given)
-    except BackendError as error:
-        return _refuse(error.message, error.remedy, error.exit_code)
-    except OSError as error:
-        where = f"cannot write {error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{error.strerror or error}", "choose another place", ENVIRONMENT)
     except KeyboardInterrupt:
         return _refuse("interrupted", "", INTERRUPTED)
+    except Exception as error:
+        return _of_an_error(error)
+
+
+def _of_an_error(error: Exception) -> int:
+    """One message and the exit code; what nobody foresaw is raised again where PRACTISE_DEBUG is set."""
+    if not isinstance(error, BackendError) and lacks_memory(error):
+        error = OutOfMemory()
+    if isinstance(error, BackendError):
+        return _refuse(error.message, error.remedy, error.exit_code)
+    if isinstance(error, OSError):
+        where = f"cannot write {error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}", "choose another place", ENVIRONMENT)
+    if os.environ.get("PRACTISE_DEBUG"):
+        raise error
+    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    remedy = "this is a fault of practise-measure: report it, with what PRACTISE_DEBUG=1 shows"
+    return _refuse(f"unexpected {said}", remedy, BUG)
 
 
 def _spelled_out(arguments: Sequence[str]) -> Sequence[str]:
@@ -119,7 +136,7 @@ class _Line:
     def advance(self, done: float, total: float, note: str = "") -> None:
         """Say how far it is."""
         share = min(1.0, done / total) if total > 0 else 0.0
-        sys.stderr.write(f"{_CLEARED}{100 * share:3.0f}% {note}")
+        sys.stderr.write(f"{_CLEARED}{100 * share:3.0f}% {one_line(note)}")
         sys.stderr.flush()
 
 
@@ -216,7 +233,7 @@ def _options(kind: type[_Asked], given: argparse.Namespace) -> _Asked:
 def _print(text: str) -> None:
     """The result, the line of progress taken away."""
     _clear()
-    put(text)
+    put(clean(text))
 
 
 def _clear() -> None:
@@ -228,7 +245,7 @@ def _clear() -> None:
 
 def _error_line(message: str, remedy: str) -> str:
     """One message: what, and the remedy."""
-    return f"error: {message}; {remedy}\n" if remedy else f"error: {message}\n"
+    return one_line(f"error: {message}; {remedy}" if remedy else f"error: {message}") + "\n"
 
 
 if __name__ == "__main__":

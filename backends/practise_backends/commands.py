@@ -94,6 +94,8 @@ def table_of_kit(
     """
     place = output or folder / TABLE
     kit = read_kit(folder)
+    for link in (one for one in (place, samples_beside(place)) if output is None and one.is_symlink()):
+        raise BackendError(f"{link} is a link", remedy="say where the table goes: --output FILE.json")
     bench = _stand_of_kit(kit, replace(kit.asked, **given))
     check_places(place, samples_beside(place))
     found = measure_kit(kit, folder, bench, progress)

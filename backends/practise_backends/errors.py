@@ -6,10 +6,13 @@ BackendError
 ├── PlaceUnwritable     a file that was asked for cannot be written
 ├── CompileError        the network cannot be compiled for this backend
 └── MeasureError        the measurement cannot support what was asked of it
-    └── Disturbed       the device was disturbed for nearly all of it
+    ├── Disturbed       the device was disturbed for nearly all of it
+    └── OutOfMemory     the memory did not suffice for it
 """
 
 from __future__ import annotations
+
+_NO_MEMORY = ("bad_alloc", "allocate memory", "out of memory", "failed to map segment")
 
 
 class BackendError(Exception):
@@ -56,3 +59,20 @@ class Disturbed(MeasureError):
     """There were rounds enough, but the device was disturbed in nearly all of them."""
 
     exit_code = 3
+
+
+class OutOfMemory(MeasureError):
+    """The memory did not suffice. said: by which library, in its words."""
+
+    exit_code = 3
+
+    def __init__(self, said: str = "") -> None:
+        super().__init__(
+            f"out of memory: {said}" if said else "out of memory",
+            remedy="use a smaller --batch or --shape or fewer --sessions, or end what else takes memory here",
+        )
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error, of whatever library, means that there was no memory left."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)

@@ -114,7 +114,7 @@ class FakeEngine:
         inputs: tuple[TensorSpec, ...] = (),
         outputs: tuple[TensorSpec, ...] = (),
         *,
-        computes_in_caller: bool = False,
+        computes_in_caller: bool | None = None,
     ) -> None:
         self.computes_in_caller = computes_in_caller
         self.inputs = inputs

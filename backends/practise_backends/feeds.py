@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import MeasureError
+from practise_backends.memory import available_memory
 from practise_backends.terms import Backend, Bench, Tensors, TensorSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 Array = npt.NDArray[np.generic]
+
+_MOST_NUMBERS = 2**31  # of one input: above it, runtimes that count in 32 bits fail in ways of their own
+_MOST_DIMENSIONS = 32  # what every version of numpy takes
+_DRAWN_BYTES = 8  # of a number as it is drawn, whatever it is kept in
 
 
 def for_shapes(backend: Backend, shapes: Shapes) -> Backend:
@@ -26,7 +33,7 @@ def random_feeds(
     """One random tensor an input: floats are standard normal, uint8 is 0 to 255, other integers are 0 or 1.
 
     Shapes: a dynamic first dimension becomes `batch`; `shapes` names the other dynamic dimensions.
-    Raises: MeasureError where a shape cannot be settled, or no input can hold the batch.
+    Raises: MeasureError where a shape cannot be settled or does not fit the memory, or no input can hold the batch.
     """
     settled = {spec.name: _settle(spec, batch, (shapes or {}).get(spec.name)) for spec in inputs}
     _check_names(inputs, shapes or {})
@@ -35,6 +42,7 @@ def random_feeds(
             f"no input of the network takes a batch of {batch}: {settled}",
             remedy="ask for the batch that the network was exported with, or export it with a dynamic batch",
         )
+    _check_sizes(settled)
     rng = np.random.default_rng(seed)
     return {spec.name: _random(spec, settled[spec.name], rng) for spec in inputs}
 
@@ -109,6 +117,26 @@ def _settle(spec: TensorSpec, batch: int, asked: tuple[int, ...] | None) -> tupl
             remedy=f"name its shape, for instance --shape {spec.name}={example}",
         )
     return wanted
+
+
+def _check_sizes(settled: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse shapes that no memory holds, before any is asked for."""
+    for name, shape in settled.items():
+        if len(shape) > _MOST_DIMENSIONS:
+            _refuse(f"input '{name}' has {len(shape)} dimensions, more than {_MOST_DIMENSIONS}")
+        if math.prod(shape) > _MOST_NUMBERS:
+            _refuse(f"input '{name}' of shape {shape} holds more than {_MOST_NUMBERS} numbers")
+    needed, free = _DRAWN_BYTES * sum(map(math.prod, settled.values())), available_memory()
+    if free is not None and needed > free:
+        _refuse(
+            f"drawing the inputs takes {needed / 2**20:.0f} MiB of memory, of which {free / 2**20:.0f} MiB are free"
+        )
+
+
+def _refuse(what: str) -> NoReturn:
+    raise MeasureError(
+        what, remedy="use a smaller --batch or --shape, or export the network with smaller inputs"
+    )
 
 
 def _check_names(inputs: Sequence[TensorSpec], shapes: Shapes) -> None:

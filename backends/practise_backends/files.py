@@ -1,22 +1,51 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, folders that are gone afterwards, and files that others name: only regular ones are opened."""
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import secrets
+import shutil
 import stat
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed run left there stays
+    fcntl = None  # type: ignore[assignment]
+
+_PART = re.compile(r"\.[0-9a-f]{16}\.part")
+_LOCK = ".in-use"
+
+
+def regular_file(path: Path, *homes: Path) -> Path:
+    """The path, where it leads to a regular file inside one of these folders, links followed.
+
+    To be asked before anything opens what a file from elsewhere names: a pipe waits for ever, a device never ends.
+    Raises: ValueError that says what is wrong with it; OSError where it is not there.
+    """
+    if "\0" in str(path):
+        raise ValueError("is no name of a file")
+    place = os.path.realpath(path)
+    if not any(Path(place).is_relative_to(os.path.realpath(home)) for home in homes):
+        raise ValueError(f"lies outside the folder {os.path.abspath(homes[0])}")
+    if not stat.S_ISREG(os.stat(place).st_mode):
+        raise ValueError("is no regular file")
+    return path
 
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
     Of a link, the file that it leads to is written. One that is there keeps its permissions; what is no file (a
-    device, a pipe) is written to as it is.
+    device, a pipe) is written to as it is. What of a text is no Unicode (a file's name may not be) is written as an escape.
     Raises: OSError, which names the path.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     try:
         mode = path.stat().st_mode if path.exists() else None
         if mode is not None and not stat.S_ISREG(mode):
@@ -45,3 +74,37 @@ def _put(place: Path, data: bytes, mode: int | None) -> None:
         with suppress(OSError):
             os.unlink(beside)
         raise
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what writes that were killed left in a folder that nobody else writes to."""
+    for path in folder.glob(".*.part"):
+        if _PART.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(place: Path | None = None, prefix: str = "practise-") -> Iterator[Path]:
+    """A folder that is gone afterwards; those that killed runs left there go too. place: the system's for such things by default.
+
+    A run holds a lock on its folder for as long as it lives, wherever it runs: a folder whose lock can be had is nobody's.
+    """
+    place = place or Path(tempfile.gettempdir())
+    _sweep(place, prefix)
+    with (
+        tempfile.TemporaryDirectory(dir=place, prefix=prefix) as name,
+        open(Path(name) / _LOCK, "wb") as lock,
+    ):
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Path(name)
+
+
+def _sweep(place: Path, prefix: str) -> None:
+    """Remove the folders of runs that were killed; those of other users, and of other programs, have no lock that we may take."""
+    if fcntl is None:
+        return
+    for path in place.glob(f"{glob.escape(prefix)}*/{_LOCK}"):
+        with suppress(OSError), open(path, "r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent, ignore_errors=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from practise_backends.errors import BackendError, CompileError, MeasureError
+from practise_backends.errors import BackendError, MeasureError
+from practise_backends.external import size_of
 from practise_backends.feeds import Shapes, random_feeds
-from practise_backends.network import content_of, read_network
 from practise_backends.ort import OrtEngine, import_onnxruntime
 from practise_backends.terms import Conditions
 
@@ -61,16 +61,8 @@ def cold_start(
 
 
 def file_mb(model_path: Path) -> float:
-    """The size of a network's file and its external weight files, in units of 10**6 bytes.
-
-    A file that is not ONNX (`.ort`, an engine) has no files beside it.
-    """
-    content = content_of(model_path)
-    try:
-        files = read_network(content).weight_files
-    except CompileError:
-        files = ()
-    return (len(content) + sum((model_path.parent / name).stat().st_size for name in files)) / _MB
+    """The size of a network's file and its external weight files, in units of 10**6 bytes."""
+    return size_of(model_path) / _MB
 
 
 def _ask(question: str) -> dict[str, Any]:

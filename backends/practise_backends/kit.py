@@ -13,7 +13,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from practise_backends.documents import parsed
 from practise_backends.errors import BackendError
+from practise_backends.files import regular_file
 from practise_backends.options import Measuring, flags_of
 from practise_backends.table import measure_table
 from practise_backends.table_design import Cut, Design
@@ -85,7 +87,7 @@ def read_kit(folder: Path) -> Kit:
     """
     kit = _checked(_document(folder), folder / MANIFEST)
     for name, sha256 in kit.sha256.items():
-        _check_file(folder / name, sha256)
+        _check_file(folder, name, sha256)
     return kit
 
 
@@ -104,14 +106,16 @@ def _document(folder: Path) -> dict[str, Any]:
             remedy="give the folder that practise-deploy kit has written",
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parsed(path.read_text(encoding="utf-8"))
         schema = found["schema"]
     except OSError as error:
         raise BackendError(f"cannot read {path}: {error.strerror}", remedy="check its permissions") from None
-    except (ValueError, TypeError, KeyError):
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
         raise BackendError(
             f"{path} is damaged: it is no JSON document with a schema", remedy=_AGAIN
         ) from None
+    except ValueError as error:
+        raise BackendError(f"{path} is damaged: {error}", remedy=_AGAIN) from None
     if schema != KIT_SCHEMA:
         raise BackendError(
             f"{path} has schema {schema!r}; this version reads {KIT_SCHEMA}",
@@ -224,17 +228,19 @@ def _inside(name: Any) -> str:
     return str(path)
 
 
-def _check_file(path: Path, sha256: str) -> None:
-    """Refuse a file that is missing, or another than the one that was written."""
-    total = hashlib.sha256()
+def _check_file(folder: Path, name: str, sha256: str) -> None:
+    """Refuse a file that is missing, that is none of the kit's, or another than the one that was written."""
+    path, total = folder / name, hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with regular_file(path, folder).open("rb") as file:
             while part := file.read(1 << 20):
                 total.update(part)
     except OSError as error:
         raise BackendError(
             f"cannot read {path}, which the kit needs: {error.strerror}", remedy=_AGAIN
         ) from None
+    except ValueError as error:
+        raise BackendError(f"{path}, which the kit needs, {error}", remedy=_AGAIN) from None
     if total.hexdigest() != sha256:
         raise BackendError(
             f"{path} is not the file that the kit was made with: its sha256 differs", remedy=_AGAIN

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from practise_backends.errors import BackendError, BackendMissing, MeasureError
 from practise_backends.feeds import random_feeds
+from practise_backends.files import temporary_folder
 from practise_backends.loadgen_log import Summary, read_errors, read_summary
 from practise_backends.loadgen_settings import (
     SCENARIOS,
@@ -103,8 +103,8 @@ def _test(loadgen: Any, open_engine: Callable[[], Engine], task: Task, stop: thr
     try:
         subject = _subject(loadgen, engine, task, stop)
         settings, words = settings_for(subject, task, _pace(subject, task))
-        with tempfile.TemporaryDirectory(prefix="loadgen-") as folder:
-            run_test(subject, settings, Path(folder), queued=task.scenario == "Server")
+        with temporary_folder() as folder:
+            run_test(subject, settings, folder, queued=task.scenario == "Server")
             _check_ended_well(subject, task)
             summary = read_summary(_text(folder, "summary"), task.scenario)
             return _record(task, subject, summary, read_errors(_text(folder, "detail")), words)
@@ -150,9 +150,9 @@ def _check_ended_well(subject: Subject, task: Task) -> None:
         raise MeasureError(f"the {task.scenario} scenario was stopped", remedy="run it again")
 
 
-def _text(folder: str, kind: str) -> str:
+def _text(folder: Path, kind: str) -> str:
     """One of LoadGen's logs; empty where it was not written."""
-    path = Path(folder) / f"mlperf_log_{kind}.txt"
+    path = folder / f"mlperf_log_{kind}.txt"
     return path.read_text(errors="replace") if path.exists() else ""
 
 

@@ -112,7 +112,7 @@ def _logged(line: str) -> dict[str, object]:
     """One line of the detailed log; empty where it is cut short."""
     try:
         found = json.loads(line.partition(":::MLLOG")[2])
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

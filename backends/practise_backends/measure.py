@@ -111,7 +111,7 @@ def measure_rounds(
         reason = loop.run(led if warm.leads else bursts, conditions.seed)
     runs = _runs_a_sample(counts, [engine for _, engine in sessions])
     looped_s = stopper.elapsed_s() - warmup_s
-    walls, environment = np.array(course.walls), watch.environment()
+    walls, cpus, environment = np.array(course.walls), np.array(course.cpus), watch.environment()
     ran_s = (float(np.sum(walls * counts)) + sum(leads_ms)) / 1e3
     return Timings(
         engines=names,
@@ -124,7 +124,7 @@ def measure_rounds(
         overhead_percent=max(0.0, 100 * (looped_s / ran_s - 1)),
         notes=(*_clock_notes(course, engines, environment), *warm.notes(), *_burst_notes(names, runs)),
         raw_ms=walls,
-        cpu_ms=np.array(course.cpus),
+        cpu_ms=cpus if np.isfinite(cpus).any() else None,
         runs_a_sample=runs,
     )
 

@@ -6,7 +6,7 @@ Source: the protobuf encoding guide, and the field numbers of onnx/onnx.proto3.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,17 @@ _DTYPES = {
     13: "uint64",
     16: "bfloat16",
 }
+_HOLDS: dict[str, dict[int, str]] = {  # which fields of a message hold tensors, or what holds some
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+    "entry": {},
+}
 ARITHMETIC = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 Value = int | memoryview
@@ -49,36 +60,36 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
-    """A constant tensor; `file` is where its data lies when it is not in the network's own file."""
+    """A constant tensor."""
 
     name: str
     dtype: str
-    file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """The main graph of an ONNX file: subgraphs and local functions are not read."""
+    """The main graph of an ONNX file: subgraphs and local functions are not read.
+
+    weight_files: what any tensor of the whole file, theirs too, names as the place of its data; sorted.
+    """
 
     nodes: tuple[Node, ...]
     weights: tuple[Weight, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-
-    @property
-    def weight_files(self) -> tuple[str, ...]:
-        """The files beside the network's own that hold its weights, sorted."""
-        return tuple(sorted({weight.file for weight in self.weights if weight.file}))
+    weight_files: tuple[str, ...] = ()
 
 
 def content_of(model: bytes | Path) -> bytes:
     """The bytes of a network, given as such or as its file.
 
-    Raises: CompileError where the file cannot be read.
+    Raises: CompileError where it is no regular file, which might never end, or cannot be read.
     """
     if isinstance(model, bytes):
         return model
     try:
+        if not stat.S_ISREG(model.stat().st_mode):
+            raise CompileError(f"{model} is no regular file", remedy="give the file of a network")
         return model.read_bytes()
     except OSError as error:
         raise CompileError(f"{model} cannot be read: {error.strerror}", remedy="check the path") from error
@@ -93,33 +104,13 @@ def read_network(content: bytes) -> Network:
         graphs = [value for number, value in _fields(memoryview(content)) if number == 7]
         if not graphs:
             raise ValueError("it holds no graph")
-        return _network(list(_fields(_message(graphs[0]))))
+        network = _network(list(_fields(_message(graphs[0]))))
+        return dataclasses.replace(network, weight_files=_weight_files(content))
     except (ValueError, IndexError, UnicodeDecodeError) as error:
         raise CompileError(
             f"these {len(content)} bytes are not an ONNX network: {error}",
             remedy="give a file that an ONNX exporter wrote",
         ) from error
-
-
-def read_with_weights(model: bytes | Path) -> tuple[Network, str]:
-    """Read a network, and the sha256 over its bytes and, after them, its weight files in the order of their names.
-
-    Raises: CompileError where a file cannot be read, or weights lie beside bytes, which have no place.
-    """
-    content = content_of(model)
-    try:
-        network = read_network(content)
-    except CompileError as error:
-        raise CompileError(f"{label_of(model)}: {error.message}", remedy=error.remedy) from error
-    digest = hashlib.sha256(content)
-    for file in network.weight_files:
-        if not isinstance(model, Path):
-            raise CompileError(
-                f"the network's weights lie beside it, in '{file}', and bytes have no place",
-                remedy="pass the path of the file instead of its bytes",
-            )
-        digest.update(content_of(model.parent / file))
-    return network, digest.hexdigest()
 
 
 def label_of(model: bytes | Path) -> str:
@@ -171,16 +162,29 @@ def _node(message: memoryview) -> tuple[Node, list[Weight]]:
 
 def _weight(message: memoryview) -> Weight:
     """One TensorProto, without its data."""
-    name, dtype, file = "", "", ""
+    name, dtype = "", ""
     for number, value in _fields(message):
         if number == 2 and isinstance(value, int):
             dtype = _DTYPES.get(value, f"type {value}")
         elif number == 8:
             name = _text(value)
-        elif number == 13:
-            entry = dict(_fields(_message(value)))
-            file = _text(entry.get(2)) if _text(entry.get(1)) == "location" else file
-    return Weight(name=name, dtype=dtype, file=file)
+    return Weight(name=name, dtype=dtype)
+
+
+def _weight_files(content: bytes) -> tuple[str, ...]:
+    """Every file that a tensor names, wherever in the network it is."""
+    found = set()
+    todo = [("model", memoryview(content))]
+    while todo:
+        kind, message = todo.pop()
+        for number, value in _fields(message):
+            inner = _HOLDS[kind].get(number)
+            if inner is not None:
+                todo.append((inner, _message(value)))
+        if kind == "entry":
+            entry = dict(_fields(message))
+            found.update([_text(entry.get(2))] if _text(entry.get(1)) == "location" else [])
+    return tuple(sorted(found))
 
 
 def _spec(message: memoryview) -> TensorSpec:

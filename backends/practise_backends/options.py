@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SCENARIOS = ("SingleStream", "MultiStream", "Offline", "Server")
+_MOST_SESSIONS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +65,11 @@ def positive(text: str) -> int:
 
 
 def several(text: str) -> int:
-    """A whole number from 2."""
+    """A whole number from 2 to 1000."""
     if (number := whole(text)) < 2:
         raise ValueError(f"{text} is not 2 or more: one session cannot be told from another file's")
+    if number > _MOST_SESSIONS:
+        raise ValueError(f"{text} is more than {_MOST_SESSIONS}: all are open at once")
     return number
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import re
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +20,12 @@ from practise_backends.errors import (
     CompileError,
     DeviceUnavailable,
     MeasureError,
+    OutOfMemory,
+    lacks_memory,
 )
-from practise_backends.network import Network, content_of, label_of, read_network, read_with_weights
+from practise_backends.external import read_with_weights
+from practise_backends.files import temporary_folder
+from practise_backends.network import Network, content_of, label_of, read_network
 from practise_backends.precision import Share, share_of_fp32, share_of_int8
 from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
 
@@ -29,6 +33,7 @@ PROVIDERS = ("CPUExecutionProvider",)
 PRECISIONS = ("fp32", "int8")
 _ELEMENTS = {"float": "float32", "double": "float64"}
 _FATAL_ONLY = 4
+_THREADS_A_PROCESSOR = 4
 
 
 class OrtBackend:
@@ -127,6 +132,8 @@ def import_onnxruntime() -> Any:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
+        if lacks_memory(error):
+            raise OutOfMemory("onnxruntime cannot be loaded") from error
         raise BackendMissing(
             f"backend 'ort' needs onnxruntime: {error}", remedy='pip install "practise-backends[ort]"'
         ) from error
@@ -148,8 +155,13 @@ def _refuse_unsupported(conditions: Conditions) -> None:
             raise CompileError(
                 f"backend 'ort' cannot run with {name} {wanted!r}", remedy=f"use {name} {only!r}"
             )
-    if conditions.threads < 1:
-        raise CompileError(f"{conditions.threads} threads cannot run", remedy="ask for 1 or more")
+    most = _THREADS_A_PROCESSOR * (os.cpu_count() or 1)
+    if not 1 <= conditions.threads <= most:
+        raise CompileError(
+            f"{conditions.threads} threads cannot be measured: beyond {_THREADS_A_PROCESSOR} for each of this machine's "
+            f"{most // _THREADS_A_PROCESSOR} processor(s) they only wait for each other",
+            remedy=f"ask for 1 to {most} threads",
+        )
 
 
 def _read(model: bytes | Path) -> tuple[Network | None, str]:
@@ -171,9 +183,9 @@ def _share(model: bytes | Path, network: Network | None, conditions: Conditions)
 
 def _optimised(model: bytes | Path, conditions: Conditions) -> Network:
     """The network as the runtime will run it, written out by the runtime itself."""
-    with tempfile.TemporaryDirectory(prefix="practise-") as folder:
+    with temporary_folder() as folder:
         options = _options(conditions, optimise=True)
-        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        options.optimized_model_filepath = str(folder / "optimised.onnx")
         _session(model, options)
         return read_network(content_of(Path(options.optimized_model_filepath)))
 
@@ -207,8 +219,12 @@ def _session(model: bytes | Path, options: Any) -> Any:
     runtime = import_onnxruntime()
     source = str(model) if isinstance(model, Path) else model
     try:
-        return runtime.InferenceSession(source, sess_options=options, providers=list(PROVIDERS))
+        return runtime.InferenceSession(
+            source, sess_options=options, providers=list(PROVIDERS), enable_fallback=False
+        )
     except Exception as error:  # the runtime raises a dozen classes without a common public base
+        if lacks_memory(error):
+            raise OutOfMemory(f"{label_of(model)} does not load") from error
         raise _compile_error(label_of(model), str(error), str(runtime.__version__)) from error
 
 
@@ -250,6 +266,8 @@ def _call(session: Any, outputs: list[str], feeds: dict[str, Any]) -> list[npt.N
     try:
         return session.run(outputs, feeds)
     except Exception as error:  # the runtime raises a dozen classes without a common public base
+        if lacks_memory(error):
+            raise OutOfMemory("the engine could not run") from error
         raise MeasureError(
             f"the engine refused to run: {' '.join(str(error).split())}",
             remedy="feed every input, with its type and shape",

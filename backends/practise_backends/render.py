@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from practise_backends.bench import Benchmark
 from practise_backends.errors import BackendError
 from practise_backends.requirement import Requirement
+from practise_backends.terminal import clean, one_line
 from practise_backends.terms import (
     Comparison,
     EngineFigures,
@@ -25,7 +26,6 @@ from practise_backends.terms import (
 ABSENT = "-"
 _XML = '<?xml version="1.0" encoding="utf-8"?>\n'
 _SUITE = "practise-measure compare"
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MARKED = re.compile(r"([\\`*_{}\[\]<>|~$&])")
 
 
@@ -164,7 +164,7 @@ def conditions(found: Comparison | Benchmark | LatencyTable) -> str:
     clock = asked.clock.replace("_", " ")
     graph = ", CUDA graph" if asked.cuda_graph else ""
     package = found.device.facts.get("cuda_package")
-    through = f", through {printable(package)}" if package else ""
+    through = f", through {one_line(package)}" if package else ""
     return f"batch {asked.batch}, {asked.threads} thread(s), {asked.precision}, {clock} time{graph}{through}"
 
 
@@ -202,7 +202,7 @@ def disturbance(found: Environment | None) -> Iterable[str]:
 
 def in_columns(grid: Grid) -> str:
     """Columns of equal width."""
-    lines = [[printable(cell) for cell in row] for row in (grid.head, *grid.rows)]
+    lines = [[one_line(cell) for cell in row] for row in (grid.head, *grid.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in lines)
     return "\n".join(row.rstrip() for row in padded)
@@ -217,12 +217,7 @@ def _marked(grid: Grid) -> str:
 
 def _escaped(text: str) -> str:
     """Text that Markdown shows as it is, in one line."""
-    return _MARKED.sub(r"\\\1", printable(text))
-
-
-def printable(text: str) -> str:
-    """One line without control characters, which could command a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return _MARKED.sub(r"\\\1", one_line(text))
 
 
 def _junit(
@@ -240,22 +235,17 @@ def _junit(
     suite = ElementTree.SubElement(suites, "testsuite", {"name": _SUITE, "skipped": "0"} | totals | timed)
     properties = ElementTree.SubElement(suite, "properties")
     for key, value in (facts or {}).items():
-        ElementTree.SubElement(properties, "property", {"name": key, "value": _xml(value)})
+        ElementTree.SubElement(properties, "property", {"name": key, "value": clean(value)})
     case = ElementTree.SubElement(
-        suite, "testcase", {"classname": _SUITE.replace(" ", "."), "name": _xml(name)} | timed
+        suite, "testcase", {"classname": _SUITE.replace(" ", "."), "name": clean(name)} | timed
     )
     if problem is not None:
         kind, sort, message = problem
-        said = ElementTree.SubElement(case, kind, {"type": sort, "message": _xml(message)})
-        said.text = _xml(message)
-    ElementTree.SubElement(case, "system-out").text = _xml(text)
+        said = ElementTree.SubElement(case, kind, {"type": sort, "message": clean(message)})
+        said.text = clean(message)
+    ElementTree.SubElement(case, "system-out").text = clean(text)
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=False).join((_XML, "\n"))
-
-
-def _xml(text: str) -> str:
-    """Without the characters that XML cannot hold."""
-    return _NOT_IN_XML.sub("?", text)
 
 
 def ratio(found: Interval) -> str:

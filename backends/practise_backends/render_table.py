@@ -13,9 +13,9 @@ from practise_backends.render import (
     disturbance,
     figure,
     in_columns,
-    printable,
     ratio,
 )
+from practise_backends.terminal import one_line
 from practise_backends.terms import LatencyTable, Saving
 
 
@@ -53,13 +53,14 @@ def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
         if asked != measured
     )
     otherwise += " --cuda-graph" if table.conditions.cuda_graph and not kit.asked.cuda_graph else ""
-    written = f"written: {place}, and its raw samples: {samples_beside(place)}\n"
+    written = one_line(f"written: {place}, and its raw samples: {samples_beside(place)}") + "\n"
     if not kit.plan:
         return written
+    named = one_line(place.name)
     return (
         f"{written}"
-        f"next, where practise-deploy is and {place.name} was copied to:\n"
-        f"  {printable(kit.plan)}{otherwise} --latency-table {place.name}\n"
+        f"next, where practise-deploy is and {named} was copied to:\n"
+        f"  {one_line(kit.plan)}{otherwise} --latency-table {named}\n"
     )
 
 
@@ -68,7 +69,7 @@ def _remarks(table: LatencyTable) -> tuple[str, ...]:
     discarded = f", {len(table.discarded)} discarded" if table.discarded else ""
     splits = sum(not one.same for one in table.twins)
     return (
-        f"{printable(table.network)} as it is: {figure(table.baseline_ms)} ms; brackets hold the "
+        f"{one_line(table.network)} as it is: {figure(table.baseline_ms)} ms; brackets hold the "
         f"{100 * table.baseline_ms.confidence:g}% interval",
         f"noise floor, the network against itself: {ratio(table.aa_ratio)}; the smallest saving that can be "
         f"told from none is {digits(table.resolution_ms)} ms",
@@ -78,8 +79,8 @@ def _remarks(table: LatencyTable) -> tuple[str, ...]:
             else [f"sets save {figure(table.additivity)} times the sum of their blocks"]
         ),
         f"twins of a class measured beside each other: {len(table.twins)}, of which {splits} differ",
-        f"{printable(table.device.name)}, backend {table.backend}, {conditions(table)}",
+        f"{one_line(table.device.name)}, backend {table.backend}, {conditions(table)}",
         f"{table.rounds} rounds{discarded}; stopped because {table.stopped_because}",
         *disturbance(table.environment),
-        *(f"note: {printable(note)}" for note in table.notes),
+        *(f"note: {one_line(note)}" for note in table.notes),
     )

@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.environment import SystemWatch
-from practise_backends.errors import CompileError
+from practise_backends.external import size_of
 from practise_backends.feeds import Array, own_feeds, shared_feeds
 from practise_backends.intervals import ORIGINAL
 from practise_backends.measure import Seams, measure_rounds
 from practise_backends.memory import available_memory
-from practise_backends.network import content_of, read_network
 from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
 
 _ON_GPU = ("trt", "trt-rtx")
@@ -157,7 +156,7 @@ def _affordable(candidates: Mapping[str, Candidate]) -> tuple[dict[str, int], tu
     """How many sessions of each the memory allows, and a note where that is fewer than asked."""
     wanted = {name: candidate.sessions for name, candidate in candidates.items()}
     free = available_memory()
-    sizes = {name: _TIMES_THE_FILE * _size(candidate.model) for name, candidate in candidates.items()}
+    sizes = {name: _TIMES_THE_FILE * size_of(candidate.model) for name, candidate in candidates.items()}
     most, fewer = max(wanted.values()), wanted
     if free is None:
         return wanted, ()
@@ -171,18 +170,6 @@ def _affordable(candidates: Mapping[str, Candidate]) -> tuple[dict[str, int], tu
         f"{free / 2**20:.0f} MiB of memory are free"
     )
     return fewer, (note,)
-
-
-def _size(model: bytes | Path) -> int:
-    """Bytes of a network, with its weights where they lie in files beside it."""
-    if isinstance(model, bytes):
-        return len(model)
-    try:
-        beside = read_network(content_of(model)).weight_files
-    except CompileError:  # a format of the backend's own
-        beside = ()
-    files = [file for file in (model, *(model.parent / name for name in beside)) if file.is_file()]
-    return sum(file.stat().st_size for file in files)
 
 
 def _show(progress: Progress | None, done: int, total: int, what: str) -> None:

@@ -128,7 +128,7 @@ class Timings:
     engines: the name of each column; a network that was opened several times has as many columns.
     rounds_ms: float64[rounds, columns], milliseconds of one run; NaN marks a discarded sample.
     stopped_because: which rule ended the measurement. discarded: one sentence a discarded round.
-    raw_ms, cpu_ms: all rounds, by the wall clock and by the CPU time of the computing thread (NaN where it cannot be told);
+    raw_ms, cpu_ms: all rounds, by the wall clock and by the CPU time of the computing thread (None where it cannot be told);
     rounds_ms holds the one or the other (see `course`).
     overhead_percent: the loop's own time in percent of the time that the engines ran. notes: how runs were
     timed otherwise than one at a time. runs_a_sample: of how many runs each column's samples are the means.

@@ -1,17 +1,22 @@
 """The command line. Verbs are stages; stdout is the result, progress and prose go to stderr.
 
-Exit codes: 0 kept the promise, 1 promise broken, 2 usage, 3 environment, 4 verification failed.
+Exit codes: 0 kept the promise, 1 promise broken, 2 usage, 3 environment, 4 verification failed, 70 a fault of this program.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
+from practise_backends.program import begin
+from practise_backends.result import unwritable
 from practise_deploy.cli import files, stages
 from practise_deploy.cli.app import app
 from practise_deploy.errors import PractiseError
 
 __all__ = ["app", "main"]
+
+BUG = 70
 
 stages.register()
 files.register()
@@ -19,6 +24,7 @@ files.register()
 
 def main() -> None:
     """Run the command line; every known error is one message and its exit code."""
+    begin()
     try:
         code = app(standalone_mode=False)
         if code == 130:  # what typer makes of an interrupt
@@ -33,25 +39,35 @@ def main() -> None:
 
 
 def _of_a_library(error: Exception) -> int:
-    """Usage errors of the command line, errors of the device half and of files; anything else is a bug of ours and raised."""
-    from practise_backends.errors import BackendError
+    """Usage errors of the command line, errors of the device half, of files and of memory; anything else is a fault of ours.
 
-    if type(error).__name__ == "NoArgsIsHelpError":
+    It is one message too, and raised with its traceback where PRACTISE_DEBUG is set.
+    """
+    from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
+
+    kind = type(error).__name__
+    if kind == "NoArgsIsHelpError":
         print(error, file=sys.stderr)
         return 2
     if hasattr(error, "format_message"):
         return _refuse(error.format_message(), "practise-deploy --help lists commands and options", 2)
+    if kind == "Abort":
+        return _interrupted()
+    if kind == "Exit":
+        return int(getattr(error, "exit_code", 0))
+    if not isinstance(error, BackendError) and lacks_memory(error):
+        remedy = "use a smaller --input-size, --batch or --batch-size, or fewer images"
+        return _refuse(OutOfMemory().message, remedy, OutOfMemory.exit_code)
+    if isinstance(error, OSError):
+        if error.filename:
+            return _refuse(f"{error.filename}: {error.strerror}", "check the path and its permissions", 3)
+        error = unwritable(error)
     if isinstance(error, BackendError):
         return _refuse(error.message, error.remedy, error.exit_code)
-    if isinstance(error, OSError) and error.filename:
-        return _refuse(f"{error.filename}: {error.strerror}", "check the path and its permissions", 3)
-    if type(error).__name__ == "Abort":
-        return _interrupted()
-    if type(error).__name__ == "Exit":
-        return int(getattr(error, "exit_code", 0))
-    if isinstance(error, (MemoryError, RuntimeError)) and "memory" in str(error).lower():
-        return _refuse("out of memory", "use a smaller --input-size, --batch or --batch-size, or fewer images", 3)
-    raise error
+    if os.environ.get("PRACTISE_DEBUG"):
+        raise error
+    said = f"unexpected {kind}: {error}".rstrip(": ")
+    return _refuse(said, "this is a fault of practise-deploy: report it, with what PRACTISE_DEBUG=1 shows", BUG)
 
 
 def _interrupted() -> int:

@@ -18,6 +18,7 @@ import typer
 
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_backends.result import put
+from practise_backends.terminal import clean
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
@@ -134,7 +135,9 @@ def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
 
 
 def _network(path: Path, name: str = _MODEL) -> Path:
-    """A file itself, or a run's file of that name."""
+    """A file itself, or a run's file of that name, as its build wrote it."""
+    from practise_deploy.results import unchanged
+
     inside = os.path.isdir(path)  # which tells of a name that no folder takes that it is not there
     file = path / name if inside else path
     if not os.path.isfile(file):
@@ -142,7 +145,7 @@ def _network(path: Path, name: str = _MODEL) -> Path:
             f"{path} holds no {name}" if inside else f"no such file: {path}",
             remedy="give the folder of a finished build, or an ONNX file" if inside else "check the path",
         )
-    return file
+    return unchanged(file) if inside else file
 
 
 def _bench(own: Given, settings: Given, extra: Given) -> int:
@@ -242,7 +245,7 @@ def _report(given: Given) -> int:
     if given["json"]:
         put(json.dumps({"schema": 1, "html": str(page), "markdown": str(beside), "runs": list(found)}, indent=1))
     elif not given["quiet"]:
-        put(f"{page}\n{beside}")
+        put(clean(f"{page}\n{beside}"))
     return 0
 
 
@@ -269,7 +272,7 @@ def _doctor(given: Given) -> int:
     elif sys.stdout.isatty():
         screen.show_checkup(checkup)
     elif not given["quiet"]:
-        put(render(checkup))
+        put(clean(render(checkup)))
     return exit_code(checkup)
 
 

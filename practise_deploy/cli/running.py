@@ -102,7 +102,7 @@ def _settings(
         try:
             base = json.loads(earlier.read_text(encoding="utf-8"))
             base.pop("schema", None)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"cannot read {earlier}: {error}", remedy="name the network and its settings again"
             ) from None

@@ -169,7 +169,7 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
         return _embedded(settings, network.preprocessing)
     order = np.random.default_rng(settings.seed)
     listing = list_images(settings.data)
-    notes: list[str] = []
+    notes = list(listing.notes)
     labels = labels_of(listing, settings, network, notes)
     mixed = order.permutation(len(listing))
     held = [] if settings.eval else list(mixed[: max(4, round(len(mixed) * settings.held_out_percent / 100))])
@@ -183,21 +183,27 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
     skipped: list[str] = []
     read = Reader(network.preprocessing, settings.skip_bad_images, skipped)
     fit_images = FitImages(*read(listing, labels, sorted(fit)), network.preprocessing)
+    test, truth, which = listing, labels, sorted(held)
     if settings.eval:
         test = list_images(settings.eval)
-        truth = labels_of(test, settings, network, notes, required=True)
-        held_out = HeldOutImages(*read(test, truth, range(len(test))), network.preprocessing)
-    else:
-        held_out = HeldOutImages(*read(listing, labels, sorted(held)), network.preprocessing)
+        notes += test.notes
+        truth, which = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
+    held_out = HeldOutImages(*read(test, truth, which), network.preprocessing)
     if settings.fit_images is not None and len(mixed) - len(held) > settings.fit_images:
         notes.append(f"{settings.fit_images} of {len(mixed) - len(held)} images are used to fit (--fit-images)")
     notes += [note for images in (fit_images, held_out) if (note := _doubt(images))]
-    if fit_images.pixels.dtype != held_out.pixels.dtype:
-        kinds = {True: "floats, taken as normalised", False: "bytes, which are normalised here"}
-        of_fit, of_test = (kinds[images.pixels.is_floating_point()] for images in (fit_images, held_out))
-        notes.append(f"the images to fit are {of_fit}; those held out are {of_test}")
+    notes += _unlike(fit_images, held_out)
     fit_images = _apart(fit_images, held_out, notes)
     return _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
+
+
+def _unlike(fit: FitImages, held_out: HeldOutImages) -> list[str]:
+    """What is said of images to fit and held-out ones of different kinds."""
+    if fit.pixels.dtype == held_out.pixels.dtype:
+        return []
+    kinds = {True: "floats, taken as normalised", False: "bytes, which are normalised here"}
+    of_fit, of_test = (kinds[images.pixels.is_floating_point()] for images in (fit, held_out))
+    return [f"the images to fit are {of_fit}; those held out are {of_test}"]
 
 
 def _doubt(images: Images) -> str:
@@ -217,7 +223,10 @@ def _apart(fit: FitImages, held_out: HeldOutImages, notes: list[str]) -> FitImag
     fresh = [place for place, image in enumerate(fit.pixels) if _sha256(image).digest() not in known]
     if len(fresh) == len(fit):
         return fit
-    notes.append(f"{len(fit) - len(fresh)} images are held out for verification too, and are not used to fit")
+    notes.append(
+        f"{len(fit) - len(fresh)} images are the same, pixel by pixel, as some that are held out for verification, "
+        "and are not used to fit"
+    )
     return fit.part(torch.tensor(fresh, dtype=torch.int64))
 
 
@@ -225,8 +234,11 @@ def _tiny_set(
     fit: FitImages, held_out: HeldOutImages, source: str, skipped: tuple[str, ...], notes: tuple[str, ...]
 ) -> TinySet:
     if len(fit) < LEAST or not len(held_out):
+        why = [*(f"{len(skipped)} images could not be read" for _ in skipped[:1]), *notes]
         raise InputError(
-            f"{source}: only {len(fit)} images to fit and {len(held_out)} held out could be read; at least {LEAST} to fit are needed"
+            f"{source}: {len(fit)} images to fit and {len(held_out)} held out are left; at least {LEAST} to fit are "
+            f"needed{': ' + '; '.join(why) if why else ''}",
+            remedy="give more images, or others: frames of a video are often the same, pixel by pixel",
         )
     facts = DataFacts(
         fit=len(fit),

@@ -25,7 +25,18 @@ def labels_of(
                 remedy="one folder per class, a list file with labels, or an .npz with 'labels'",
             )
         return None
-    index = _outputs_by_name(sorted({str(name) for name in listing.classes}), settings, network, notes)
+    names = sorted({str(name) for name in listing.classes})
+    index = _outputs_by_name(names, settings, network, notes)
+    if index is not None and listing.by_folder and settings.classes is None:
+        notes += _numbered(names, index)
+    if index is None and network.output_classes is None:
+        problem = (
+            f"the labels in {where} say nothing of the network's output, which is no classifier's (images, classes)"
+        )
+        if required:
+            raise InputError(problem, remedy="leave --eval out, or return the logits of every image")
+        notes.append(f"{problem}: they are not used")
+        return None
     if index is None:
         problem = f"the class names in {where} cannot be matched to the network's {network.output_classes} outputs"
         if required:
@@ -33,6 +44,16 @@ def labels_of(
         notes.append(f"{problem}: the labels are not used (see --classes)")
         return None
     return [index[str(name)] for name in listing.classes]
+
+
+def _numbered(names: list[str], index: dict[str, int]) -> list[str]:
+    """What is to be said of folders that are named by numbers. names: sorted as text, as torchvision's ImageFolder does."""
+    if not all(name.isdigit() for name in names) or [index[name] for name in names] == list(range(len(names))):
+        return []
+    return [
+        "folders that are named by numbers were taken for the outputs of those numbers; torchvision's ImageFolder numbers them in "
+        f"the order of text ({', '.join(names[:4])}, ...): a network that was trained so needs --classes"
+    ]
 
 
 def _outputs_by_name(

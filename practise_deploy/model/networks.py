@@ -17,9 +17,11 @@ from practise_deploy.model.operators import module_of
 from practise_deploy.model.plain import with_plain_weights
 from practise_deploy.model.reading import MODES
 from practise_deploy.model.sources import Config, construct
-from practise_deploy.model.trace import annotate_shapes, trace
+from practise_deploy.model.trace import annotate_shapes, one_output, trace
+from practise_deploy.model.trial import check_batches
 from practise_deploy.model.values import find_feature, input_of, logits_of, macs_by_node
 from practise_deploy.model.weights import load_state_dict
+from practise_deploy.model.wrappers import without_wrappers
 from practise_deploy.settings import Settings
 from practise_deploy.terms import NetworkFacts, Preprocessing
 
@@ -57,13 +59,17 @@ def load_network(
     if settings.network.endswith(".pt2"):
         return _load_exported(Path(settings.network), settings)
     module, config, weights = construct(settings, structure_only)
+    module, unwrapped = without_wrappers(module)
+    taken: tuple[str, ...] = ()
     if settings.weights is not None:
-        load_state_dict(module, settings.weights)
+        taken = load_state_dict(module, settings.weights)
         weights = str(settings.weights)
     preprocessing = _preprocessing(config, settings, image_size)
     module, changed = with_plain_weights(module)
     traced, opaque = trace(module, (1, preprocessing.channels, *preprocessing.size))
-    notes = (*changed, *(f"{name} could not be traced into and counts as one operation" for name in opaque))
+    check_batches(traced)
+    untraced = tuple(f"{name} could not be traced into and counts as one operation" for name in opaque)
+    notes = (*unwrapped, *taken, *changed, *untraced)
     file = Path(settings.network.rpartition(":")[0])
     structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
     facts = _facts(traced, settings.network, weights, preprocessing, notes)
@@ -76,18 +82,25 @@ def load_network(
 
 def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, int] | None) -> Preprocessing:
     """From the settings, else from the network's own configuration, else assumed and said so."""
-    channels, *size = config.get("input_size", (len(settings.mean or (0, 0, 0)), *(image_size or (224, 224))))
+    own, *size = config.get("input_size", (3, *(image_size or (224, 224))))
+    channels = len(settings.mean or settings.std or range(own))
     assumed = [] if "input_size" in config or settings.input_size else [f"input size {size[0]}x{size[1]}"]
     if settings.input_size:
         size = [settings.input_size, settings.input_size]
-    mean, std = settings.mean or config.get("mean"), settings.std or config.get("std")
-    if mean is None or std is None:
-        mean, std = (_IMAGENET["mean"], _IMAGENET["std"]) if channels == 3 else ((0.0,) * channels, (1.0,) * channels)
-        assumed.append(f"mean {mean} and std {std}")
+    configured = config if channels == own else {}
+    usual = _IMAGENET if channels == 3 else {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+    known = {name: getattr(settings, name) or configured.get(name) for name in usual}
+    mean, std = (tuple(known[name] or usual[name]) for name in usual)
+    if missing := [f"{name} {usual[name]}" for name in usual if not known[name]]:
+        assumed.append(" and ".join(missing))
     if len(mean) != channels or len(std) != channels:
         raise InputError(
-            f"the network has {channels} input channels, but mean has {len(mean)} numbers and std {len(std)}"
+            f"mean has {len(mean)} numbers and std {len(std)}, for {channels} input channels",
+            remedy="give --mean and --std as many numbers each as the network takes channels",
         )
+    mode = config.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        assumed.append(f"centre crops, where the network's configuration asks for crop_mode '{mode}',")
     interpolation = settings.interpolation or config.get("interpolation") or "bilinear"
     if interpolation not in MODES:
         raise InputError(
@@ -97,9 +110,10 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
     return Preprocessing(
         channels=channels,
         size=(size[0], size[1]),
-        resize=_resize(config, settings, max(size)),
-        mean=tuple(mean),
-        std=tuple(std),
+        resize=_resize(config, settings, min(size)),
+        squash=config.get("crop_mode") == "squash" and not settings.resize,
+        mean=mean,
+        std=std,
         interpolation=interpolation,
         augment=settings.augment or config.get("augment") or "crop-flip",
         assumed=tuple(assumed),
@@ -107,15 +121,15 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
 
 
 def _resize(config: Config, settings: Settings, side: int) -> int:
-    """The shorter side before the crop: as asked, as configured, else by the usual share. side: the input's longer one."""
+    """The input's shorter side before the crop: as asked, as configured, else by the usual share. side: as it is after it."""
     share = config.get("crop_pct") or (0.875 if side > 64 else 1.0)
     configured = None if settings.input_size else config.get("resize")
     found = int(settings.resize or configured or math.floor(side / share))
     if found < side:
         where = "--resize" if settings.resize else "the network's own configuration resizes to"
         raise InputError(
-            f"{where} {found} is smaller than the input, whose longer side is {side}",
-            remedy="give --resize, at least the input's size",
+            f"{where} {found} is smaller than the input, whose shorter side is {side}",
+            remedy="give --resize, at least the input's shorter side",
         )
     return found
 
@@ -197,7 +211,7 @@ def _load_exported(path: Path, settings: Settings) -> Network:
     except Exception as error:
         raise InputError(f"{path} is no torch.export file: {first_line(error)}") from None
     assert isinstance(traced, fx.GraphModule)
-    next(node for node in reversed(traced.graph.nodes) if node.op == "output").args = (logits_of(traced),)
+    one_output(traced, "export the network with its logits alone, or give it as FILE.py:FUNCTION")
     traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
     traced.recompile()
     taken = input_of(traced).meta["val"]
@@ -212,6 +226,11 @@ def _load_exported(path: Path, settings: Settings) -> Network:
             f"{path} takes inputs of {shape[2]}x{shape[3]}, not {settings.input_size}", remedy="leave --input-size out"
         )
     preprocessing = _preprocessing({"input_size": shape[1:]}, settings, None)
+    if preprocessing.channels != shape[1]:
+        raise InputError(
+            f"{path} takes {shape[1]} channels, not {preprocessing.channels}",
+            remedy=f"give --mean and --std {shape[1]} numbers each",
+        )
     annotate_shapes(traced, (1, *shape[1:]) if _takes_one(traced, shape) else shape)
     facts = _facts(
         traced,

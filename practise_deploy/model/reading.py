@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from practise_deploy.errors import InputError
 from practise_deploy.terms import Preprocessing
 
 _SUFFIXES = set(Image.registered_extensions())
+_MOST_ENDINGS = 5
 MODES = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
@@ -25,11 +27,16 @@ MODES = {
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Images as found: files or arrays, with class names or numbers where there are any."""
+    """Images as found: files or arrays, with class names or numbers where there are any.
+
+    by_folder: the classes are names of folders. notes: what was left out, and why.
+    """
 
     files: tuple[Path, ...] = ()
     array: np.ndarray | None = None
     classes: tuple[str | int, ...] | None = None
+    by_folder: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files) if self.array is None else len(self.array)
@@ -44,31 +51,54 @@ def list_images(path: Path) -> Listing:
 
 
 def _list_folder(folder: Path) -> Listing:
-    def images(place: Path) -> list[Path]:
-        return sorted(
-            f for f in place.iterdir() if f.is_file() and f.suffix.lower() in _SUFFIXES and not f.name.startswith(".")
-        )
-
-    flat = images(folder)
-    found = [
-        (file, place.name)
-        for place in sorted(folder.iterdir())
-        if place.is_dir() and place.name[0] != "."
-        for file in images(place)
-    ]
+    flat, places = _images_in(folder), [place for place in _shown(folder) if place.is_dir()]
+    found = [(file, place.name) for place in places for file in _images_in(place)]
     if flat and found:
         raise InputError(
             f"{folder} holds images ({flat[0].name}) beside folders of images ({found[0][1]})",
             remedy="use a flat folder, or one folder per class and nothing beside them",
         )
+    notes = _left_out(folder, [folder] if flat else [folder, *places])
     if flat:
-        return Listing(files=tuple(flat))
+        return Listing(files=tuple(flat), notes=notes)
     if not found:
         raise InputError(
-            f"{folder} holds no images, nor do the folders in it",
+            f"{folder} holds no images, nor do the folders in it{': ' + '; '.join(notes) if notes else ''}",
             remedy="known endings: .jpg, .png, .webp, .bmp, .tiff and what else Pillow reads",
         )
-    return Listing(files=tuple(file for file, _ in found), classes=tuple(name for _, name in found))
+    classes = tuple(name for _, name in found)
+    return Listing(files=tuple(file for file, _ in found), classes=classes, by_folder=True, notes=notes)
+
+
+def _shown(folder: Path) -> list[Path]:
+    """What a folder shows: names that begin with a dot are hidden."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return [path for path in _shown(folder) if _is_image(path)]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and path.is_file()
+
+
+def _left_out(folder: Path, places: Sequence[Path]) -> tuple[str, ...]:
+    """What of a folder's files is not taken, with the reason. places: those whose own images are."""
+    rest = [path for place in places for path in _shown(place) if not _is_image(path) and path not in places]
+    links = [path for path in rest if not path.exists()]
+    files = [path for path in rest if path.is_file()]
+    deep = [path for place in rest if place.is_dir() for path in place.rglob("*") if _is_image(path)]
+    endings = Counter(path.suffix.lower() or "no ending" for path in files)
+    told = ", ".join(f"{ending} ({number})" for ending, number in endings.most_common(_MOST_ENDINGS))
+    reasons = (
+        (len(links), "{} lead nowhere", "links"),
+        (len(files), f"{{}} are of kinds that are not read: {told}", "files"),
+        (len(deep), "{} lie in deeper folders", "images"),
+    )
+    return tuple(
+        f"{folder}: {said.format(f'{number} {what}')}, and are left out" for number, said, what in reasons if number
+    )
 
 
 def _list_file(path: Path) -> Listing:
@@ -143,8 +173,7 @@ class Reader:
         self.preprocessing = preprocessing
         self.skip_bad = skip_bad
         self.skipped = skipped
-        mode = MODES[preprocessing.interpolation]
-        self.resize = v2.Resize(preprocessing.resize, interpolation=mode, antialias=True)
+        self.mode = MODES[preprocessing.interpolation]
         self.crop = v2.CenterCrop(preprocessing.size)
 
     def __call__(
@@ -204,10 +233,21 @@ class Reader:
         return self._fit(torch.from_numpy(np.ascontiguousarray(image.astype(np.uint8))))
 
     def _fit(self, image: Tensor) -> Tensor:
-        """Shorter side to `resize`, centre crop; an image of the input's size already is taken as it is."""
+        """Scaled to cover the enlarged input (`Preprocessing`), centre crop; an image of the input's size already is taken as it is."""
         if tuple(image.shape[-2:]) == self.preprocessing.size:
             return image
-        return self.crop(self.resize(image))
+        sides = _covering(tuple(image.shape[-2:]), self.preprocessing)
+        return self.crop(v2.functional.resize(image, sides, interpolation=self.mode, antialias=True))
+
+
+def _covering(sides: tuple[int, ...], preprocessing: Preprocessing) -> list[int]:
+    """(height, width) of an image with these sides once it is scaled: the longer side rounded down, as torchvision does."""
+    box = preprocessing.enlarged
+    if preprocessing.squash:
+        return list(box)
+    over = max(range(2), key=lambda axis: box[axis] / sides[axis])  # the axis that is filled exactly
+    scaled = [int(box[over] * side / sides[over]) for side in sides]
+    return [max(length, least) for length, least in zip(scaled, box, strict=True)]
 
 
 def channels_first(shape: Sequence[int], dtype: np.dtype) -> bool:

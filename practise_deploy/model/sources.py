@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +43,14 @@ def construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Conf
     path, _, function = settings.network.rpartition(":")
     if path.endswith(".py"):
         module = _from_file(Path(path), function)
-        config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
-        return module, config, "as the function returns them"
+        return module, _config_of(module, settings.network), "as the function returns them"
     if settings.network.endswith(".py"):
         raise InputError(f"{settings.network} names no function", remedy=f"write {settings.network}:FUNCTION")
+    if Path(settings.network).suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
+        raise InputError(
+            f"{settings.network} is a file of weights or of TorchScript, not the Python that makes the network",
+            remedy=f"write FILE.py:FUNCTION --weights {settings.network}",
+        )
     raise InputError(
         f"unknown network '{settings.network}'",
         remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",
@@ -132,30 +139,76 @@ def _from_file(path: Path, function: str) -> nn.Module:
     """Run a user's Python file and call its function; naming the file is the user's choice to run it."""
     if not path.is_file():
         raise InputError(f"no such file: {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = loaded
-    sys.path.insert(0, str(path.resolve().parent))  # as `python FILE.py` has it
     try:
-        spec.loader.exec_module(loaded)
-        make = getattr(loaded, function, None)
-        if not callable(make):
-            offered = [name for name, value in vars(loaded).items() if inspect.isfunction(value)]
-            raise InputError(f"{path} has no function '{function}'", remedy=f"it has: {', '.join(offered) or 'none'}")
-        module = make()
+        with _as_program(path):
+            module = _run(path, function)
     except InputError:
         raise
+    except SystemExit as error:
+        raise InputError(
+            f"{path}:{function} ended with exit({error.code!r}){_line_in(path, error)}",
+            remedy="it is run without arguments: let it read arguments and exit only under if __name__ == '__main__'",
+        ) from None
     except Exception as error:
         raise InputError(f"{path}:{function} failed{_line_in(path, error)}: {type(error).__name__}: {error}") from None
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     if not isinstance(module, nn.Module):
         raise InputError(f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module")
     return module
 
 
-def _line_in(path: Path, error: Exception) -> str:
+def _config_of(module: nn.Module, network: str) -> Config:
+    """How a user's network says its input is prepared, as timm's do; nothing where it does not."""
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    if not isinstance(config, Mapping):
+        return {}
+    for name in ("input_size", "mean", "std"):
+        value = config.get(name)
+        numbers = isinstance(value, (tuple, list)) and all(isinstance(each, (int, float)) for each in value)
+        if value is not None and (not numbers or (name == "input_size" and len(value) != 3)):
+            raise InputError(
+                f"the configuration of {network} gives {name} {value!r}",
+                remedy="let its pretrained_cfg give input_size as (channels, height, width), mean and std a number a channel",
+            )
+    return config
+
+
+def _run(path: Path, function: str) -> Any:
+    name = f"{path.stem}_file" if _is_librarys(path.stem) else path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded
+    spec.loader.exec_module(loaded)
+    make = getattr(loaded, function, None)
+    if not callable(make):
+        offered = [name for name, value in vars(loaded).items() if inspect.isfunction(value)]
+        raise InputError(f"{path} has no function '{function}'", remedy=f"it has: {', '.join(offered) or 'none'}")
+    return make()
+
+
+def _is_librarys(name: str) -> bool:
+    """Whether Python or an installed package has a module of this name, which must stay importable."""
+    installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    return name in sys.stdlib_module_names or PathFinder.find_spec(name, installed) is not None
+
+
+@contextlib.contextmanager
+def _as_program(path: Path) -> Iterator[None]:
+    """sys.path and sys.argv as `python FILE.py` has them; a file named like a library does not hide that."""
+    folder, arguments = str(path.resolve().parent), sys.argv
+    sys.path.insert(len(sys.path) if _is_librarys(path.stem) else 0, folder)
+    sys.argv = [str(path)]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        with contextlib.suppress(ValueError):  # the file took it out itself
+            sys.path.remove(folder)
+
+
+def _line_in(path: Path, error: BaseException) -> str:
     """Where in the user's file an error came about."""
-    frames = [each for each in traceback.extract_tb(error.__traceback__) if Path(each.filename) == path]
+    frames = [
+        each for each in traceback.extract_tb(error.__traceback__) if Path(each.filename).resolve() == path.resolve()
+    ]
     return f" in line {frames[-1].lineno}" if frames else ""

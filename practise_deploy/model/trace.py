@@ -18,8 +18,9 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.operators import module_of
+from practise_deploy.model.sums import write_sums_plainly
 from practise_deploy.model.tracers import graphs_of
-from practise_deploy.model.trial import check_same, noise, output_of
+from practise_deploy.model.trial import ALONE, check_inputs, check_same, noise, output_of
 from practise_deploy.model.writes import write_nothing_in_place
 
 
@@ -29,6 +30,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     Shapes: input_shape (batch, channels, height, width).
     Raises: InputError where the network cannot be traced or does not run on such an input.
     """
+    check_inputs(module)
     sample = noise(module, input_shape)
     expected = output_of(module, sample)
     refused: InputError | None = None
@@ -41,15 +43,16 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     raise refused
 
 
-def _in_order(module: nn.Module, graph: fx.Graph, sample: Tensor, expected: Tensor | None) -> fx.GraphModule:
+def _in_order(module: nn.Module, graph: fx.Graph, sample: Tensor, expected: Tensor) -> fx.GraphModule:
     """A graph of the module as the others of this package want it, checked on a sample."""
     traced = fx.GraphModule(module, graph)
     _forget_assertions(traced.graph)
     write_nothing_in_place(traced)
+    write_sums_plainly(traced)
     _plain_layers(traced, module)
     _number_paddings(traced)
     _pad_in_convolutions(traced)
-    _one_output(traced)
+    one_output(traced, ALONE)
     _tidy(traced.eval())
     annotate_shapes(traced, tuple(sample.shape))
     check_same(traced, sample, expected)
@@ -63,7 +66,7 @@ def _forget_assertions(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _one_output(traced: fx.GraphModule) -> None:
+def one_output(traced: fx.GraphModule, remedy: str) -> None:
     """A tuple of one output becomes that output; several are refused: which of them is to be kept, nobody said."""
     output = next(node for node in reversed(traced.graph.nodes) if node.op == "output")
     while isinstance(output.args[0], (tuple, list)):
@@ -71,7 +74,7 @@ def _one_output(traced: fx.GraphModule) -> None:
         if len(found) != 1:
             raise InputError(
                 f"the network returns {len(found)} outputs, and one is planned for",
-                remedy="wrap it in a function of a file that returns the logits alone: FILE.py:FUNCTION",
+                remedy=remedy,
             )
         output.args = (found[0],)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from practise_deploy.errors import InputError, first_line
+
+ALONE = "wrap it in a module that returns the logits alone: FILE.py:FUNCTION"
+_WRAP = "wrap it in a module that takes the images alone and fixes the rest: FILE.py:FUNCTION"
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def noise(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
@@ -18,25 +24,38 @@ def noise(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     return torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(parameter.device, dtype)
 
 
-def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor | None:
-    """A network's first output, None where it gives no tensor.
+def check_inputs(module: nn.Module) -> None:
+    """Refuse a network that needs more than one tensor of images, by the names of what its forward takes.
 
-    Raises: InputError where it does not run, or puts out no numbers.
+    Raises: InputError.
     """
-    try:
-        with torch.no_grad():
-            found = run(sample.clone())
-    except InputError:
-        raise
-    except Exception as error:
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in _ANY_NUMBER]
+    by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
+    if len(needed) > 1 or by_name:
         raise InputError(
-            f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",
-            remedy="give its input size with --input-size; channels are as many as --mean has numbers",
-        ) from None
-    while isinstance(found, (tuple, list)) and found:
-        found = found[0]
+            f"the network's forward needs {', '.join(needed)}; it is run with one tensor of images alone", remedy=_WRAP
+        )
+    if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        raise InputError(
+            f"the network's forward takes any number of inputs, *{parameters[0].name}; it is run with one tensor of images",
+            remedy=_WRAP,
+        )
+
+
+def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor:
+    """A network's one output.
+
+    Raises: InputError where it does not run, puts out no numbers, or anything but one tensor.
+    """
+    found = _run(run, sample)
+    while type(found) in (tuple, list):
+        outputs = [each for each in found if each is not None]
+        if len(outputs) != 1:
+            raise InputError(f"the network returns {len(outputs)} outputs, and one is planned for", remedy=ALONE)
+        found = outputs[0]
     if not isinstance(found, Tensor):
-        return None
+        raise InputError(f"the network returns {_named(found)}, not a tensor", remedy=ALONE)
     if not torch.isfinite(found).all():
         raise InputError(
             "the network puts out NaN or infinity for random pixels", remedy="are its weights whole, and trained?"
@@ -44,14 +63,75 @@ def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor | None:
     return found
 
 
-def check_same(traced: fx.GraphModule, sample: Tensor, expected: Tensor | None) -> None:
+def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
+    try:
+        with torch.no_grad():
+            return run(sample.clone())
+    except InputError:
+        raise
+    except (
+        AttributeError,
+        KeyError,
+        IndexError,
+        NotImplementedError,
+        TypeError,
+    ) as error:  # it takes its input for another thing
+        message = f"the network does not run on one tensor of images, of shape {tuple(sample.shape)}"
+        raise InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=_WRAP) from None
+    except SystemExit as error:
+        raise InputError(
+            f"the network's forward ended with exit({error.code!r})", remedy="let it raise an error, or return"
+        ) from None
+    except Exception as error:
+        raise InputError(
+            f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",
+            remedy="give its input size with --input-size, and --mean and --std as many numbers as it takes channels",
+        ) from None
+
+
+def _named(found: Any) -> str:
+    """A structure by its kind and the names in it."""
+    names = found if isinstance(found, Mapping) else getattr(found, "_fields", ())
+    if is_dataclass(found) and not names:
+        names = [each.name for each in fields(found)]
+    return f"a {type(found).__name__}" + (f" of {', '.join(map(str, names))}" if names else "")
+
+
+def check_batches(traced: fx.GraphModule) -> None:
+    """Refuse a traced network that does not give one output for each of several images: planning runs it on batches.
+
+    Raises: InputError.
+    """
+    output = next(node for node in reversed(traced.graph.nodes) if node.op == "output").all_input_nodes[0]
+    one, two = output.meta["shape"], output.meta.get("for_two")
+    if two is None:
+        pixels = next(node for node in traced.graph.nodes if node.op == "placeholder").meta["shape"]
+        raise InputError(
+            f"the network runs on one image, but not on two: {_failure(traced, noise(traced, (2, *pixels[1:])))}",
+            remedy="let its forward take any number of images: x.flatten(1), for example, instead of x.view(1, -1)",
+        )
+    if not one or not isinstance(two, tuple) or two[:1] != (2,) or one[1:] != two[1:]:
+        raise InputError(
+            f"the network gives an output of shape {one} for one image and {two} for two: not one for each",
+            remedy="let its forward return the logits of every image, of shape (images, classes)",
+        )
+
+
+def _failure(run: Callable[[Tensor], Any], sample: Tensor) -> str:
+    try:
+        with torch.no_grad():
+            run(sample)
+    except Exception as error:
+        return first_line(error)
+    return "it computes something else"
+
+
+def check_same(traced: fx.GraphModule, sample: Tensor, expected: Tensor) -> None:
     """Refuse a graph that computes something else than the network, as tracing allows where values are written in place.
 
     Raises: InputError, also for a module that writes into its input: others read that too.
     """
     found = output_of(_Watching(traced).run, sample)
-    if expected is None or found is None:
-        return
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
         raise InputError(
             "the traced network does not compute what the network computes",

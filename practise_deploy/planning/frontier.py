@@ -60,20 +60,17 @@ def until_cut(student: fx.GraphModule, done: Sequence[fx.Node], cuts: Iterable[s
 
 
 def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site]) -> list[fx.Node]:
-    """What the rest of the network needs of the nodes that are done.
+    """What the rest of the network needs of the nodes that are done, and its output, once that is among them.
 
     What writers of later sites give is not among it, as it will change: their inputs are.
     """
     before = set(done)
-    needed = _needed_for_output(traced)
+    output = logits_of(traced)
+    needed = set(order_of([output], set()))
     to_come = {node for site in later for writer in site.writers for node in writer.span}
     return [
         n
         for n in done
         if n in needed and n.op != "get_attr" and n not in to_come
-        and any(user in needed and (user not in before or user in to_come) for user in n.users)
+        and (n is output or any(user in needed and (user not in before or user in to_come) for user in n.users))
     ]  # fmt: skip
-
-
-def _needed_for_output(traced: fx.GraphModule) -> set[fx.Node]:
-    return set(order_of([logits_of(traced)], set()))

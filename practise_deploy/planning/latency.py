@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import onnx
 
+from practise_backends.files import temporary_folder
 from practise_backends.table import measure_sets, measure_table, measure_without
 from practise_backends.table_design import Cut
 from practise_backends.terms import Bench, Interval, LatencyTable, Progress
@@ -39,8 +39,8 @@ class Variants:
 @contextmanager
 def variants_of(model: onnx.ModelProto, blocks: Sequence[Block]) -> Iterator[Variants]:
     """Variants in a temporary folder."""
-    with TemporaryDirectory(prefix="practise-") as folder:
-        yield Variants(model, blocks, Path(folder))
+    with temporary_folder() as folder:
+        yield Variants(model, blocks, folder)
 
 
 def measure_block_latency(

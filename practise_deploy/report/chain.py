@@ -46,7 +46,8 @@ def direct(links: tuple[Link, ...]) -> tuple[str, ...]:
 
 def _compared(link: Link) -> tuple[str, ...]:
     found = link.agreement_percent
-    return (f"{interval(found, '%')} same top-1 class", f"max abs difference {number(link.max_abs)}")
+    same = () if found is None else (f"{interval(found, '%')} same top-1 class",)
+    return (*same, f"max abs difference {number(link.max_abs)}")
 
 
 def _facts(name: str, release: Release) -> tuple[str, ...]:

@@ -43,7 +43,9 @@ def network_facts(found: NetworkFacts) -> Facts:
 def preprocessing_facts(found: Preprocessing) -> Facts:
     """From an image file to the input, in words."""
     high, wide = found.size
-    side = f"shorter side to {found.resize}, centre crop {high} × {wide}, {found.interpolation}"
+    taller, wider = found.enlarged
+    scaled = f"squashed to {taller} × {wider}" if found.squash else f"scaled to cover {taller} × {wider}"
+    side = f"{scaled}, centre crop {high} × {wide}, {found.interpolation}"
     means, deviations = (", ".join(number(one) for one in many) for many in (found.mean, found.std))
     return (
         ("Input", f"{plural(found.channels, 'channel')}; {side}"),
@@ -196,7 +198,12 @@ def converted_facts(found: Converted | None) -> Facts:
     """What the precision alone costs, of the original."""
     if found is None:
         return ()
-    told = f"{interval(found.link.agreement_percent, '%')} same top-1 class as in fp32"
+    same, away = found.link.agreement_percent, number(100 * found.link.relative_rms)
+    told = (
+        f"{interval(same, '%')} same top-1 class as in fp32"
+        if same
+        else f"outputs {away}% away from those in fp32 (rms)"
+    )
     if found.accuracy is not None:
         told = f"top-1 {interval(found.accuracy.percent, '%')}, lost {points_lost(found.loss)}; {told}"
     return (("The original in this precision", told),)

@@ -25,13 +25,12 @@ _ESSENTIAL = (  # of the Markdown, by the sections' names
 
 def render_html(release: Release) -> str:
     """One page that loads nothing else."""
-    return templates.html().get_template("page.html.j2").render(_view(release))
+    return templates.page("page.html.j2", _view(release))
 
 
 def render_markdown(release: Release) -> str:
     """The same in short."""
-    view = {**_view(release), "essential": _ESSENTIAL}
-    return templates.tidy(templates.markdown().get_template("page.md.j2").render(view))
+    return templates.page("page.md.j2", {**_view(release), "essential": _ESSENTIAL})
 
 
 def _view(release: Release) -> dict[str, Any]:

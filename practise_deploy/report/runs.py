@@ -25,13 +25,12 @@ _MEANS = {
 
 def render_runs_html(releases: Mapping[str, Release]) -> str:
     """One page of several runs, by their names; it loads nothing else."""
-    return templates.html().get_template("runs.html.j2").render(_view(releases))
+    return templates.page("runs.html.j2", _view(releases))
 
 
 def render_runs_markdown(releases: Mapping[str, Release]) -> str:
     """The same in short."""
-    text = templates.markdown().get_template("runs.md.j2").render(_view(releases))
-    return templates.tidy(text)
+    return templates.page("runs.md.j2", _view(releases))
 
 
 def results_table(releases: Mapping[str, Release]) -> Table:

@@ -271,7 +271,7 @@ def _outcome(name: str, plan: Plan) -> str:
 
 
 def _link_row(link: Link) -> tuple[str, ...]:
-    agreement = interval(link.agreement_percent, "%")
+    agreement = interval(link.agreement_percent, "%", absent="no classifier's output")
     differences = (number(link.max_abs), number(link.rms), _cosine(link.cosine))
     return (link.before, link.after, *differences, agreement, f"{link.images:,}")
 

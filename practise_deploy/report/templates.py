@@ -14,6 +14,8 @@ from practise_deploy.report.tables import Table
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters and those that turn the direction of text: foreign names could command a terminal, or lie."""
 _SPECIAL = re.compile(r"([\\`*\[\]|])")
 _SWATCHES = {
     "line": "M1 7H21",
@@ -24,6 +26,13 @@ _SWATCHES = {
     "ticks": "M11 2v10",
     "arrows": "M11 3l-4 7h8z",
 }
+
+
+def page(name: str, view: dict[str, Any]) -> str:
+    """A page by its template, HTML or Markdown, without anything that a terminal would obey."""
+    environment = html() if name.endswith(".html.j2") else markdown()
+    text = _COMMANDS.sub("", environment.get_template(name).render(view))
+    return text if environment is html() else _tidy(text)
 
 
 @cache
@@ -42,7 +51,7 @@ def markdown() -> Environment:
     return environment
 
 
-def tidy(text: str) -> str:
+def _tidy(text: str) -> str:
     """Markdown without needless empty lines."""
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 

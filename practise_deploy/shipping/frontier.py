@@ -65,7 +65,7 @@ def judge_neighbours(
                 recovery=one.recovery,
                 reduction_percent=one.reduction_percent,
                 accuracy=known,
-                agreement_percent=percent(agree, len(after)),
+                agreement_percent=percent(agree, len(after)) if classifies else None,
                 loss=loss_of(before, after, truth) if classifies else None,
                 chosen=set(one.dropped) == set(chosen),
             )

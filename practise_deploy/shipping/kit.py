@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from practise_backends.documents import to_json
+from practise_backends.files import temporary_folder
 from practise_backends.kit import MANIFEST, TABLE, Dropped, Kit, KitNetwork, networks_of
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.shipping.kit_readme import install_line, kit_readme
@@ -113,11 +113,11 @@ def _replacing(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of this one once all is in it."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-            fresh = Path(beside) / "new"
+        with temporary_folder(folder.parent, f".{folder.name}.") as beside:
+            fresh = beside / "new"
             fresh.mkdir()
             yield fresh
-            _swap(fresh, folder, aside=Path(beside) / "old")
+            _swap(fresh, folder, aside=beside / "old")
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot write the kit {folder}: {error.strerror or error}", remedy=_ELSEWHERE

@@ -9,18 +9,20 @@ ONNX Runtime: half the time of float32 in its own form, more than twice in Tenso
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
+from practise_backends.errors import lacks_memory
+from practise_backends.files import temporary_folder
+from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.images import FitImages
 from practise_deploy.model.values import batches
 
 SYMMETRIC = ("Conv", "Gemm", "Add")
+_IN_FLOAT = ("InstanceNormalization", "GroupNormalization")
 _CALIBRATED = 256  # images at most, since each is a run of the whole network
 
 Pixels = npt.NDArray[np.float32]
@@ -51,12 +53,25 @@ def to_int8(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool
     """The network with int8 weights and activations; ranges are the least and largest values over the images.
 
     Shapes: model's input (batch, channels, height, width), a dynamic batch is fed one image at a time.
+    Raises: InputError where ONNX Runtime's quantiser cannot take it.
     """
+    try:
+        return _quantised(model, images, symmetric=symmetric)
+    except Exception as error:  # whatever an operator makes it raise
+        if lacks_memory(error):
+            raise
+        raise InputError(
+            f"the network cannot be converted to int8: ONNX Runtime's quantiser says: {first_line(error)}",
+            remedy="give --precision fp32",
+        ) from error
+
+
+def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with TemporaryDirectory(prefix="practise-") as folder:
-        plain, shaped, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "shaped", "quantised"))
+    with temporary_folder() as folder:
+        plain, shaped, quantised = (folder / f"{name}.onnx" for name in ("plain", "shaped", "quantised"))
         onnx.save(model, plain)
         quant_pre_process(plain, shaped, skip_optimization=True, skip_symbolic_shape=True)
         quantize_static(
@@ -68,10 +83,19 @@ def to_int8(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=list(SYMMETRIC) if symmetric else None,
+            op_types_to_quantize=list(SYMMETRIC) if symmetric else _operators(model),
             extra_options=_symmetric() if symmetric else {"QDQKeepRemovableActivations": True},
         )
         return onnx.load(quantised)
+
+
+def _operators(model: onnx.ModelProto) -> list[str] | None:
+    """What is quantised: None for all that the quantiser knows; it knows group and instance norms too, and fails on them."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    if not any(node.op_type in _IN_FLOAT for node in model.graph.node):
+        return None
+    return sorted({*QDQRegistry, *QLinearOpsRegistry}.difference(_IN_FLOAT))
 
 
 def _symmetric() -> dict[str, Any]:

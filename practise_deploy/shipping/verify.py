@@ -156,6 +156,7 @@ def compare(before: str, after: str, first: Outputs, second: Outputs) -> Link:
     scale = float(np.sqrt(np.square(flat[0]).mean()))
     rms = float(np.sqrt(np.square(difference).mean()))
     agree = int((flat[0].argmax(1) == flat[1].argmax(1)).sum())
+    answers = is_classifier(first)
     return Link(
         before=before,
         after=after,
@@ -163,7 +164,7 @@ def compare(before: str, after: str, first: Outputs, second: Outputs) -> Link:
         rms=rms,
         relative_rms=rms / scale if scale else float(rms > 0),
         cosine=float(cosine.min()),
-        agreement_percent=percent(agree, len(first)),
+        agreement_percent=percent(agree, len(first)) if answers else None,
         images=len(first),
     )
 
@@ -187,7 +188,7 @@ def _problems(link: Link, allowed: Tolerance) -> Sequence[str]:
         found.append(
             f"{link.before} -> {link.after}: lowest cosine {link.cosine:.6f}, at least {allowed.cosine} is required"
         )
-    if link.agreement_percent.estimate < allowed.agreement_percent:
+    if link.agreement_percent is not None and link.agreement_percent.estimate < allowed.agreement_percent:
         found.append(
             f"{link.before} -> {link.after}: the same top-1 class on {link.agreement_percent.estimate:.1f}% of images, "
             f"at least {allowed.agreement_percent:g}% is required"

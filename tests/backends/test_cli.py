@@ -267,6 +267,7 @@ def test_errors_are_one_line_with_a_code(
         (["bench", "a.onnx", "--batches", "1,many"], "'many' is not a whole number"),
         (["bench", "a.onnx", "--scenarios", "Marathon"], "SingleStream"),
         (["bench", "a.onnx", "--sessions", "1"], "2 or more"),
+        (["bench", "a.onnx", "--sessions", "1001"], "all are open at once"),
         (["bench", "a.onnx", "--seed", "-1"], "0 or more"),
         (["bench", "a.onnx", "--clock", "sundial"], "'sundial' is none of gpu_compute, end_to_end"),
         (["bench", "a.onnx", "--cuda", "opencl"], "none of pycuda, torch, cuda-python"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from practise_backends import ort
 from practise_backends.catalog import precisions_of
-from practise_backends.errors import CompileError, DeviceUnavailable, MeasureError
+from practise_backends.errors import CompileError, DeviceUnavailable, MeasureError, OutOfMemory
 from practise_backends.fake import FakeBackend
 from practise_backends.feeds import random_feeds
-from practise_backends.ort import OrtBackend
+from practise_backends.ort import OrtBackend, OrtEngine, import_onnxruntime
 from practise_backends.terms import Backend, Conditions
 
 CONDITIONS = Conditions(batch=2)
@@ -119,6 +122,39 @@ def test_conditions_of_a_gpu_are_refused(network_file: Path) -> None:
     for conditions in (Conditions(clock="gpu_compute"), Conditions(cuda_graph=True), Conditions(threads=0)):
         with pytest.raises(CompileError):
             OrtBackend().compile(network_file, conditions)
+
+
+@pytest.mark.parametrize("threads", [-1, 4 * (os.cpu_count() or 1) + 1, 2**40])
+def test_more_threads_than_the_machine_could_run_are_refused(network_file: Path, threads: int) -> None:
+    with pytest.raises(CompileError, match=f"{threads} threads cannot be measured") as found:
+        OrtBackend().compile(network_file, Conditions(threads=threads))
+    assert "ask for 1 to" in found.value.remedy
+
+
+@pytest.mark.parametrize("said", ["std::bad_alloc", "Failed to allocate memory for requested buffer of size 9"])
+def test_memory_that_does_not_suffice_is_said_as_such(
+    network_file: Path, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(said)
+
+    engine = OrtEngine(network_file, Conditions())
+    monkeypatch.setattr(engine, "_session", SimpleNamespace(run=fail))
+    with pytest.raises(OutOfMemory, match="out of memory: the engine could not run") as found:
+        engine.run({"image": np.ones((1, 4, 8, 8), np.float32)})
+    assert found.value.exit_code == 3 and found.value.remedy
+    monkeypatch.setattr(import_onnxruntime(), "InferenceSession", fail)
+    with pytest.raises(OutOfMemory, match=r"two\.onnx does not load"):
+        OrtBackend().compile(network_file, Conditions())
+
+
+def test_runtime_that_fails_says_nothing_of_its_own_on_stdout(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network_file.write_bytes(network_file.read_bytes().replace(b"pads", b"pad\xff"))
+    with pytest.raises(CompileError, match=r"two\.onnx does not load"):
+        OrtBackend().compile(network_file, Conditions())
+    assert capsys.readouterr() == ("", "")
 
 
 def test_there_is_no_silent_fallback(network_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

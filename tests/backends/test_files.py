@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from practise_backends.files import write_file
+from practise_backends.files import remove_parts, temporary_folder, write_file
 
 
 def test_new_file_has_the_permissions_that_the_user_gives_new_files(tmp_path: Path):
@@ -71,3 +73,38 @@ def test_error_names_the_path_that_was_asked(tmp_path: Path, name: str):
         write_file(path, "one")
     assert error.value.filename == str(path)
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_parts_of_killed_writes_are_removed_and_nothing_else(tmp_path: Path):
+    (tmp_path / ".0123456789abcdef.part").write_bytes(b"half")
+    for other in (".notes.part", "a.part", ".0123456789abcdef.parts"):
+        (tmp_path / other).write_bytes(b"someone's")
+    remove_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".0123456789abcdef.parts", ".notes.part", "a.part"]
+
+
+_KILLED = """
+import os, signal
+from pathlib import Path
+from practise_backends.files import temporary_folder
+with temporary_folder(Path({place!r})) as folder:
+    (folder / "big.onnx").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of this kind")
+def test_folders_of_killed_runs_are_removed_and_those_in_use_stay(tmp_path: Path):
+    subprocess.run([sys.executable, "-c", _KILLED.format(place=str(tmp_path))], check=False)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "practise-notes").mkdir()
+    with temporary_folder(tmp_path) as first:
+        assert not left.exists()
+        with temporary_folder(tmp_path) as second:
+            assert first.is_dir() and second.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["practise-notes"]
+
+
+def test_name_that_is_no_text_is_written_as_an_escape(tmp_path: Path):
+    write_file(tmp_path / "a.md", "photos/caf\udce9.png, \u00e9t\u00e9")
+    assert (tmp_path / "a.md").read_text(encoding="utf-8") == "photos/caf\\udce9.png, \u00e9t\u00e9"

@@ -116,6 +116,14 @@ def test_truncated_manifest(folder: Path, content: bytes) -> None:
     refused(folder, r"kit\.json is damaged: it is no JSON document with a schema")
 
 
+@pytest.mark.parametrize("name", ["cuts", "schema", "asked"])
+def test_manifest_nested_beyond_reading_and_one_of_no_numbers(name: str, folder: Path) -> None:
+    whole = (folder / MANIFEST).read_text()
+    for inside, said in (("[" * 99_999 + "]" * 99_999, "is nested too deeply"), ('{"a": Infinity}', "holds Infinity")):
+        (folder / MANIFEST).write_text(whole.rstrip().removesuffix("}") + f', "{name}": {inside}' + "}")
+        refused(folder, rf"kit\.json is damaged: it {said}")
+
+
 def test_kit_of_another_schema(folder: Path) -> None:
     change(folder, lambda found: found.update(schema=7))
     refused(folder, "has schema 7; this version reads 1")
@@ -127,6 +135,30 @@ def test_missing_and_changed_files(folder: Path) -> None:
     refused(folder, r"a1\.onnx is not the file that the kit was made with")
     network.unlink()
     refused(folder, r"cannot read .*a1\.onnx, which the kit needs: No such file")
+
+
+def test_network_that_is_none_of_the_kits_files_is_not_opened(folder: Path, tmp_path: Path) -> None:
+    network = folder / "networks" / "b1.onnx"
+    network.rename(tmp_path / "b1.onnx")
+    network.symlink_to("../../b1.onnx")
+    refused(folder, r"b1\.onnx, which the kit needs, lies outside the folder")
+    network.unlink()
+    network.symlink_to("/dev/random")
+    refused(folder, r"b1\.onnx, which the kit needs, lies outside the folder")
+    network.unlink()
+    network.mkdir()
+    refused(folder, r"b1\.onnx, which the kit needs, is no regular file")
+
+
+@pytest.mark.parametrize("name", ["latency.json", "latency.npz"])
+def test_link_in_a_kit_does_not_say_where_its_table_is_written(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("kept")
+    (folder / name).symlink_to(tmp_path / "mine")
+    assert main(["table", str(folder)]) == 2
+    assert f"{name} is a link; say where the table goes: --output" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "kept"
 
 
 @pytest.mark.parametrize(

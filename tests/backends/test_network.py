@@ -92,6 +92,13 @@ def test_a_network_cut_short_is_a_network_or_a_compile_error(cut: int) -> None:
         assert error.remedy
 
 
+def test_inputs_that_do_not_fit_the_memory_are_refused_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("practise_backends.feeds.available_memory", lambda: 2**20)
+    random_feeds([spec((1, 2**16)), spec((1, 2**16), name="y")])
+    with pytest.raises(MeasureError, match="takes 2 MiB of memory, of which 1 MiB are free"):
+        random_feeds([spec((1, 2**17)), spec((1, 2**17), name="y")])
+
+
 def test_feeds_fill_the_batch_and_the_named_shapes() -> None:
     inputs = [spec((-1, 3, -1, -1)), spec((-1, 5), "int64", "tokens"), spec((7,), "bool", "mask")]
     feeds = random_feeds(inputs, batch=2, seed=1, shapes={"x": (2, 3, 16, 16)})
@@ -115,6 +122,10 @@ def test_feeds_fill_the_batch_and_the_named_shapes() -> None:
         ([spec((-1, 3))], 1, {"x": (1, 3, 1)}, "does not fit"),
         ([spec((-1, 3))], 1, {"z": (1, 3)}, "no input 'z'"),
         ([spec((1,), "string")], 1, {}, "type string"),
+        ([spec((-1, 3, -1, -1))], 1, {"x": (1, 3, 2**20, 2**20)}, "more than 2147483648 numbers"),
+        ([spec((-1, 4))], 2**62, {}, "more than 2147483648 numbers"),
+        ([spec((1,), name="y"), spec((1, 2**63 - 1, 2**40), "uint8")], 1, {}, "input 'x' of shape"),
+        ([spec((1,) * 65)], 1, {}, "65 dimensions"),
     ],
 )
 def test_feeds_that_cannot_be_settled_are_refused_with_a_remedy(

@@ -99,6 +99,6 @@ def test_the_inspectors_types_are_read_in_the_words_of_all_versions(tensor: dict
     assert (layer.inputs, layer.outputs, layer.nodes) == ((kind,), (kind,), ("conv_1", "relu_1"))
 
 
-@pytest.mark.parametrize("text", ["", "no JSON", "[]", '{"Layers": ["conv_1", "conv_2"]}'])
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", '{"Layers": ["conv_1", "conv_2"]}', "[" * 70_000])
 def test_an_inspector_without_details_gives_no_layers(text: str) -> None:
     assert layers_of_inspector(text) == ()

@@ -64,7 +64,10 @@ def test_engine_that_was_changed_is_refused(written: Path) -> None:
     assert "build it again" in found.value.remedy
 
 
-@pytest.mark.parametrize("told", ["", "{", "[]", '{"schema": 99}'])
+DEEP = '{"layers":' * 60_000 + "1" + "}" * 60_000
+
+
+@pytest.mark.parametrize("told", ["", "{", "[]", '{"schema": 99}', DEEP, '{"schema": NaN}'])
 def test_damaged_manifest_is_refused(written: Path, told: str) -> None:
     manifest_of(written).write_text(told)
     with pytest.raises(CompileError, match=r"model\.engine\.json"):
@@ -76,6 +79,17 @@ def test_manifest_that_lacks_a_part_is_refused(written: Path) -> None:
     del told["inputs"]
     manifest_of(written).write_text(json.dumps(told))
     with pytest.raises(CompileError, match="damaged: 'inputs'"):
+        read_engine(written)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("inputs", [{"name": "x", "shape": ["wide"], "dtype": "float32"}]), ("others", ["a"]), ("layers", [None])],
+)
+def test_manifest_of_other_values_is_refused(written: Path, name: str, value: object) -> None:
+    told = json.loads(manifest_of(written).read_text())
+    manifest_of(written).write_text(json.dumps({**told, name: value}))
+    with pytest.raises(CompileError, match=r"model\.engine\.json is damaged"):
         read_engine(written)
 
 

@@ -251,6 +251,37 @@ def test_file_with_a_syntax_error(cli: Cli, job: Job, tmp_path: Path):
     refused(cli("build", f"{tmp_path / 'bad.py'}:make", *job[1:]), 2, "bad.py", "SyntaxError")
 
 
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        ("import sys\ndef make():\n    sys.exit(1)\n", ("make ended with exit(1) in line 3", "__main__")),
+        (
+            "from torch import nn\nclass Two(nn.Module):\n    def forward(self, image, mask):\n        return image\nmake = Two\n",
+            ("needs image, mask", "FILE.py:FUNCTION"),
+        ),
+        (
+            "from torch import nn\nclass Dict(nn.Module):\n    def forward(self, x):\n        return {'out': x}\nmake = Dict\n",
+            ("returns a dict of out", "FILE.py:FUNCTION"),
+        ),
+    ],
+    ids=["exits", "two inputs", "a dict"],
+)
+def test_network_of_a_file_that_cannot_be_taken(cli: Cli, tmp_path: Path, body: str, words: tuple[str, ...]):
+    (tmp_path / "nets.py").write_text(body)
+    refused(
+        cli("inspect", f"{tmp_path / 'nets.py'}:make", "--input-size", 16),
+        2,
+        "nets.py" if "exit" in body else "",
+        *words,
+    )
+
+
+def test_weights_that_are_no_plain_numbers(cli: Cli, job: Job, tmp_path: Path):
+    weights = tiny_resnet().state_dict()
+    torch.save({"net": {**weights, "fc.bias": weights["fc.bias"].to_sparse()}}, tmp_path / "odd.pth")
+    refused(cli("inspect", job[0], "--weights", tmp_path / "odd.pth"), 2, "odd.pth", "fc.bias is sparse", ".to_dense()")
+
+
 def test_backend_is_missed_before_anything_is_read(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("practise_deploy.deployment.load_backend", load_backend)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
@@ -299,3 +330,36 @@ def test_python_file_without_a_function_name_says_so(cli: Cli, inputs: tuple[Pat
 def test_input_that_does_not_fit_into_memory_is_said(cli: Cli, inputs: tuple[Path, Path]):
     said = cli("inspect", f"{inputs[0]}:tiny_resnet", "--input-size", 10_000_000)
     assert said.code in (2, 3) and "memory" in said.err
+
+
+class Unforeseen(Exception):
+    """What no line of the product knows."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (Unforeseen("the moon"), 70, ("unexpected Unforeseen: the moon", "PRACTISE_DEBUG=1")),
+        (MemoryError(), 3, ("out of memory", "--batch-size")),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 3, ("out of memory",)),
+        (RuntimeError("std::bad_alloc"), 3, ("out of memory",)),
+    ],
+)
+def test_what_nobody_foresaw_is_one_message(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words
+):
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("practise_deploy.cli.running.read_settings", fails)
+    refused(cli("inspect", "digits"), code, *words)
+
+
+def test_what_nobody_foresaw_is_raised_for_who_looks_into_it(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object, **__: object) -> None:
+        raise Unforeseen
+
+    monkeypatch.setattr("practise_deploy.cli.running.read_settings", fails)
+    monkeypatch.setenv("PRACTISE_DEBUG", "1")
+    with pytest.raises(Unforeseen):
+        cli("inspect", "digits")

@@ -122,7 +122,7 @@ def test_models_that_are_gone_or_damaged_are_exported_again(copied: Copy, given:
 def test_damaged_step_is_computed_again(copied: Copy, given: dict[str, Any]):
     folder = copied()
     (folder / "steps" / "plan.json").write_text('{"schema": 1, "budget')
-    assert computed(go_on(folder, **given)) == {"plan": "its kept result cannot be read"}
+    assert computed(go_on(folder, **given)) == {"plan": "plan.json is missing or changed"}
 
 
 class _Killed:

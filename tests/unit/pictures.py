@@ -23,7 +23,7 @@ RGB = Preprocessing(
 GREY = replace(RGB, channels=1, mean=(0.5,), std=(0.25,))
 
 
-def facts(preprocessing: Preprocessing = RGB, outputs: int = 10) -> NetworkFacts:
+def facts(preprocessing: Preprocessing = RGB, outputs: int | None = 10) -> NetworkFacts:
     return NetworkFacts(
         name="n",
         weights="",

@@ -94,3 +94,37 @@ def test_export_file_with_a_dynamic_batch_is_understood(tmp_path: Path):
     network = load_network(Settings(network=str(tmp_path / "d.pt2")))
     assert network.input_shape == (1, 3, 16, 16)
     assert sum(b.droppable for b in find_blocks(network.traced, network.input_shape)) == 7
+
+
+class Several(nn.Module):
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.network, self.wrap = tiny_resnet(), wrap
+
+    def forward(self, x):
+        return self.wrap(self.network(x), x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda y, means: [y, means], lambda y, means: {"means": means, "logits": y}, lambda y, means: ((means, None), y)],
+    ids=["list", "dict", "nested"],
+)
+def test_export_file_of_several_outputs_is_refused_and_none_is_dropped(tmp_path: Path, wrap):
+    program = torch.export.export(Several(wrap).eval(), (torch.zeros(1, 3, 16, 16),))
+    torch.export.save(program, tmp_path / "s.pt2")
+    with pytest.raises(InputError, match="returns 2 outputs") as error:
+        load_network(Settings(network=str(tmp_path / "s.pt2")))
+    assert "export the network with its logits alone" in error.value.remedy
+
+
+def test_export_file_of_one_output_in_a_structure_is_understood(tmp_path: Path):
+    program = torch.export.export(Several(lambda y, _: {"logits": y}).eval(), (torch.zeros(1, 3, 16, 16),))
+    torch.export.save(program, tmp_path / "s.pt2")
+    assert load_network(Settings(network=str(tmp_path / "s.pt2"))).facts.output_classes == 10
+
+
+def test_number_of_means_that_does_not_fit_an_export_file_is_an_error_that_says_how_many(exported_file: Path):
+    with pytest.raises(InputError, match="takes 3 channels, not 1") as error:
+        load_network(Settings(network=str(exported_file), mean="0.5", std="0.5"))
+    assert "3 numbers each" in error.value.remedy

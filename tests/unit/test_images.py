@@ -126,6 +126,15 @@ def test_classes_that_do_not_match_are_left_unused_for_fitting_and_an_error_for_
     assert "--classes" in error.value.remedy
 
 
+def test_labels_for_an_output_that_is_no_classifiers_are_told_so(tmp_path: Path):
+    numbered(tmp_path / "d" / "cat", 8), numbered(tmp_path / "d" / "ant", 8)
+    tiny = load_images(settings(tmp_path / "d"), facts(outputs=None))
+    assert tiny.fit.labels is None and "no classifier's (images, classes): they are not used" in tiny.facts.notes[0]
+    with pytest.raises(InputError, match="no classifier's") as error:
+        load_images(settings(tmp_path / "d", eval=tmp_path / "d"), facts(outputs=None))
+    assert "--classes" not in error.value.remedy and "--eval" in error.value.remedy
+
+
 def test_evaluation_images_are_all_held_out_and_all_others_are_fitted(tmp_path: Path):
     fit = numbered(tmp_path / "fit", 9)
     for label in (0, 1):
@@ -212,12 +221,12 @@ def test_images_that_are_held_out_too_are_not_used_to_fit_and_that_is_said(tmp_p
     numbered(tmp_path / "eval" / "0", 3)
     tiny = load_images(settings(fit, eval=tmp_path / "eval"), facts())
     assert (len(tiny.fit), len(tiny.held_out)) == (9, 3) and set(numbers(tiny.fit)) == set(range(3, 12))
-    assert "3 images are held out for verification too, and are not used to fit" in tiny.facts.notes
+    assert any(note.startswith("3 images are the same, pixel by pixel") for note in tiny.facts.notes)
 
 
 def test_evaluation_on_the_images_to_fit_is_an_error(tmp_path: Path):
     numbered(tmp_path / "0", 12)
-    with pytest.raises(InputError, match="only 0 images to fit"):
+    with pytest.raises(InputError, match="0 images to fit"):
         load_images(settings(tmp_path, eval=tmp_path), facts())
 
 
@@ -265,3 +274,38 @@ def test_bytes_beside_floats_are_told(tmp_path: Path):
     np.savez(tmp_path / "eval.npz", images=rng.normal(size=(16, 3, 16, 16)).astype(np.float32), labels=labels)
     tiny = load_images(settings(tmp_path / "fit.npz", eval=tmp_path / "eval.npz"), facts())
     assert any("to fit are bytes" in note and "held out are floats" in note for note in tiny.facts.notes)
+
+
+def test_files_that_are_no_images_are_counted_with_their_endings(tmp_path: Path):
+    numbered(tmp_path, 12)
+    for name in ("a.CR3", "b.cr3", "notes", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    (note,) = load_images(settings(tmp_path), facts()).facts.notes
+    assert note == f"{tmp_path}: 3 files are of kinds that are not read: .cr3 (2), no ending (1), and are left out"
+
+
+def test_links_that_lead_nowhere_and_deeper_folders_are_counted(tmp_path: Path):
+    numbered(tmp_path, 12)
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "moved.jpg")
+    numbered(tmp_path / "more" / "deep", 2)
+    notes = load_images(settings(tmp_path), facts()).facts.notes
+    assert any("1 links lead nowhere" in note for note in notes)
+    assert any("2 images lie in deeper folders" in note for note in notes)
+
+
+def test_folders_of_classes_are_all_taken_and_what_is_deeper_is_counted(tmp_path: Path):
+    for blue, name in ((1, "cat"), (2, "dog")):
+        numbered(tmp_path / name, 6, blue=blue)
+    numbered(tmp_path / "dog" / "puppies", 3, blue=3)
+    notes = load_images(settings(tmp_path), facts(outputs=2)).facts.notes
+    assert [note for note in notes if "left out" in note] == [
+        f"{tmp_path}: 3 images lie in deeper folders, and are left out"
+    ]
+
+
+@pytest.mark.parametrize(("count", "said"), [(12, True), (10, False)])
+def test_numbers_for_folders_are_said_to_be_taken_so_where_text_sorts_otherwise(tmp_path: Path, count: int, said: bool):
+    for name in range(count):
+        numbered(tmp_path / str(name), 2, blue=name)
+    notes = load_images(settings(tmp_path), facts(outputs=count)).facts.notes
+    assert any("0, 1, 10, 11" in note and "--classes" in note for note in notes) == said

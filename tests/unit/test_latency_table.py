@@ -76,6 +76,15 @@ def test_other_documents_of_this_program_are_no_tables(tmp_path: Path):
         read_table(path)
 
 
+def change(path: Path, place: tuple[Any, ...], value: object) -> None:
+    """Change one value of a document."""
+    document = inner = json.loads(path.read_text())
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(document))
+
+
 @pytest.mark.parametrize(
     ("place", "value", "where"),
     [
@@ -87,13 +96,51 @@ def test_other_documents_of_this_program_are_no_tables(tmp_path: Path):
 )
 def test_damaged_field_is_named(tmp_path: Path, place: tuple[Any, ...], value: object, where: str):
     path, _ = write_table(table(), tmp_path / "t.json")
-    document = inner = json.loads(path.read_text())
-    for part in place[:-1]:
-        inner = inner[part]
-    inner[place[-1]] = value
-    path.write_text(json.dumps(document))
+    change(path, place, value)
     with pytest.raises(InputError, match=f"no whole latency table: {where}: "):
         read_table(path)
+
+
+DEEP = "[" * 50_000 + "]" * 50_000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (DEEP, "it is nested too deeply"),
+        ('{"schema": 2, "notes": ' + DEEP + "}", "it is nested too deeply"),
+        ('{"resolution_ms": NaN}', "it holds NaN"),
+        ('{"resolution_ms": -Infinity}', "it holds -Infinity"),
+        ('{"session_percent": 1e400}', "it holds 1e400"),
+        ('{"rounds": 1' + "0" * 400 + "}", "it holds 10"),
+    ],
+)
+def test_document_that_cannot_be_taken_in_is_refused(tmp_path: Path, text: str, said: str):
+    path = tmp_path / "t.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"t\.json is no latency table: {said}"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("aa_ratio", "low"), 1e9, "aa_ratio is no interval around its estimate"),
+        (("savings", 1, "saving_ms", "estimate"), -1e9, r"savings\.1\.saving_ms is no interval"),
+        (("sets", 0, "measured_percent", "high"), -1e9, r"sets\.0\.measured_percent is no interval"),
+        (("baseline_ms", "confidence"), 95, "baseline_ms is no interval"),
+        (("baseline_ms", "low"), 0, "baseline_ms is not above 0"),
+        (("session_percent",), -0.1, "session_percent is below 0"),
+        (("savings", 0, "reduction_percent", "high"), 100.5, "more than all of the latency is saved"),
+        (("savings", 0, "block"), plans.latency().savings[1].block, "is there 2 times"),
+    ],
+)
+def test_table_that_no_measurement_gave_is_refused(tmp_path: Path, place: tuple[Any, ...], value: object, said: str):
+    path, _ = write_table(table(), tmp_path / "t.json")
+    change(path, place, value)
+    with pytest.raises(InputError, match=f"no latency table that a measurement gave: .*{said}") as caught:
+        read_table(path)
+    assert caught.value.remedy == "measure it again"
 
 
 # Does a table belong to this network?

@@ -33,6 +33,7 @@ def load(network: str = TINY, **more):
         ("torchvision:quantized_resnet18", "--precision int8"),
         ("nothing.py:make", ""),
         ("nothing.pt2", ""),
+        ("model.pt", "FILE.py:FUNCTION --weights model.pt"),
         (f"{NETWORKS}:tiny_resnett", "tiny_resnet"),
     ],
 )
@@ -134,13 +135,19 @@ def configured(config: dict, **more):
     return _preprocessing(config, Settings(network=TINY, **more), None)
 
 
-def test_default_resize_covers_the_longer_side_of_the_input():
-    assert configured({"input_size": (3, 64, 128)}).resize == 146
-    assert configured({"input_size": (3, 32, 64)}).resize == 64
-    with pytest.raises(
-        InputError, match="configuration resizes to 100 is smaller than the input, whose longer side is 128"
-    ):
-        configured({"input_size": (3, 64, 128), "resize": 100})
+def test_default_resize_is_of_the_inputs_shorter_side():
+    """A picture of the input's own shape is seen whole but for the usual margin, and so is a square one's."""
+    wide = configured({"input_size": (3, 128, 256)})
+    assert (wide.resize, wide.enlarged) == (146, (146, 292))
+    assert configured({"input_size": (3, 256, 128)}).enlarged == (292, 146)
+    assert configured({"input_size": (3, 64, 128)}).enlarged == (64, 128)
+    assert configured({"input_size": (3, 128, 256)}, resize=128).enlarged == (128, 256)
+
+
+@pytest.mark.parametrize(("mode", "squash", "said"), [("squash", True, 0), ("center", False, 0), ("border", False, 1)])
+def test_how_a_network_wants_its_pictures_cropped_is_done_or_said(mode: str, squash: bool, said: int):
+    found = configured({"input_size": (3, 96, 96), "crop_mode": mode, "mean": (0.5,) * 3, "std": (0.5,) * 3})
+    assert found.squash == squash and len(found.assumed) == said
 
 
 def test_share_of_the_crop_is_taken_from_the_configuration():
@@ -155,8 +162,27 @@ def test_interpolation_that_cannot_be_done_is_an_error_with_the_option():
 
 
 def test_number_of_means_that_does_not_fit_the_channels_is_an_error():
-    with pytest.raises(InputError, match="1 input channels, but mean has 3"):
-        load("digits", mean="0.5,0.5,0.5", std="1,1,1")
+    with pytest.raises(InputError, match=r"expected input.* to have 1 channels, but got 3") as error:
+        load("digits", input_size=28, mean="0.5,0.5,0.5", std="1,1,1")
+    assert "--mean and --std" in error.value.remedy
+
+
+def test_means_win_over_the_channels_of_the_networks_configuration_which_libraries_leave_as_they_were():
+    config = {"input_size": (3, 64, 64), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.2), "crop_pct": 0.9}
+    made = configured(config, mean="0.5,0.4", std="0.25,0.2")
+    assert (made.channels, made.size, made.mean, made.std, made.resize) == (2, (64, 64), (0.5, 0.4), (0.25, 0.2), 71)
+    assert (configured(config, std="0.5").mean, configured(config, std="1,1,1").mean) == ((0.0,), (0.4, 0.5, 0.6))
+
+
+def test_means_and_deviations_of_different_numbers_are_an_error_with_a_remedy():
+    with pytest.raises(InputError, match="mean has 2 numbers and std 1") as error:
+        configured({"input_size": (3, 64, 64)}, mean="0.5,0.5", std="1")
+    assert "--mean and --std" in error.value.remedy
+
+
+def test_mean_that_was_given_is_kept_where_the_deviation_is_assumed():
+    made = configured({}, mean="0.1,0.2,0.3")
+    assert made.mean == (0.1, 0.2, 0.3) and made.assumed[1] == "std (0.229, 0.224, 0.225)"
 
 
 def test_untraceable_module_is_named_in_the_notes(tmp_path: Path):

@@ -9,10 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
+from torch import nn
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_backends.ort import OrtBackend
 from practise_backends.terms import Conditions
+from practise_deploy.errors import InputError
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.onnx_graph import only_logits, to_onnx, with_cuts, without
 from practise_deploy.model.trace import trace
@@ -126,3 +128,24 @@ def test_integers_of_onnx_runtime_multiply_unsigned_activations(name: str):
     zeros = {node.input[2] for node in quantised.graph.node if node.op_type == "QuantizeLinear"}
     kinds = {tensor.data_type for tensor in quantised.graph.initializer if tensor.name in zeros}
     assert kinds == {TensorProto.UINT8}
+
+
+def test_norms_that_the_quantiser_fails_on_stay_in_float():
+    norm = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    shape = (1, 3, 16, 16)
+    model = to_onnx(trace(norm, shape)[0], shape, dynamic_batch=False)
+    found = to_int8(model, None, symmetric=False)
+    ends = {name: node.op_type for node in found.graph.node for name in node.output}
+    (inner,) = (node for node in found.graph.node if node.op_type == "InstanceNormalization")
+    assert [ends.get(name) for name in inner.input[1:]] == [None, None]  # its own scale and bias: no integers
+    assert kinds_of(found)["QuantizeLinear"] >= 2
+
+
+def test_network_that_the_quantiser_cannot_take_is_refused_with_its_words(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise KeyError("Duplicate definition of name (conv)")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", refuse)
+    with pytest.raises(InputError, match=r"cannot be converted to int8: .*Duplicate definition") as refused:
+        to_int8(exported("resnet"), None, symmetric=True)
+    assert "--precision fp32" in refused.value.remedy

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from practise_deploy.errors import InputError
 from practise_deploy.model import reading
@@ -199,7 +200,7 @@ def test_too_few_images_after_skipping_are_an_error(tmp_path: Path):
     numbered(tmp_path, 8)
     for n in range(8):
         truncated(tmp_path, f"x{n}.png")
-    with pytest.raises(InputError, match="could be read; at least 8"):
+    with pytest.raises(InputError, match="could not be read"):
         load_images(settings(tmp_path, skip_bad_images=True), facts())
 
 
@@ -216,3 +217,28 @@ def test_values_that_are_no_numbers_are_an_error(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=images + np.arange(20, dtype=np.float32)[:, None, None, None])
     with pytest.raises(InputError, match="no numbers"):
         load_images(settings(tmp_path / "a.npz"), facts())
+
+
+@pytest.mark.parametrize("sides", [(20, 37), (37, 20), (16, 16), (100, 33), (18, 17), (8, 9)])
+def test_square_input_is_scaled_as_torchvision_scales(sides: tuple[int, int]):
+    pixels = torch.randint(0, 256, (3, *sides), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    prepared = replace(RGB, size=(16, 16), resize=18)
+    usual = v2.Compose([v2.Resize(18, interpolation=v2.InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(16)])
+    found = reading.Reader(prepared, False, [])._fit(pixels)
+    assert torch.equal(found, pixels if sides == (16, 16) else usual(pixels))
+
+
+@pytest.mark.parametrize("sides", [(128, 64), (64, 32), (300, 150)])
+def test_picture_of_the_inputs_own_shape_is_seen_whole(sides: tuple[int, int]):
+    """Rows and columns from 0 to 255: what is cut off is missing from the ends."""
+    rows, columns = (torch.linspace(0, 255, side) for side in sides)
+    pixels = torch.stack([rows[:, None].expand(sides), columns.expand(sides), torch.zeros(sides)]).to(torch.uint8)
+    found = reading.Reader(replace(RGB, size=(96, 48), resize=48), False, [])._fit(pixels)
+    assert found.shape == (3, 96, 48)
+    assert found[:2].amin((1, 2)).max() <= 6 and found[:2].amax((1, 2)).min() >= 249
+
+
+def test_squashed_picture_is_seen_whole_whatever_its_shape():
+    columns = torch.linspace(0, 255, 80).to(torch.uint8).expand(3, 20, 80)
+    found = reading.Reader(replace(RGB, size=(16, 16), resize=16, squash=True), False, [])._fit(columns)
+    assert found.shape == (3, 16, 16) and found.min() <= 10 and found.max() >= 245

@@ -410,3 +410,11 @@ def test_counts_and_durations_are_short() -> None:
 def test_report_needs_no_torch() -> None:
     code = "import sys, practise_deploy.report as r; sys.exit('torch' in sys.modules or 'rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_terminal_would_obey_is_in_neither_page(release: Release) -> None:
+    """Colours, titles of windows, and marks that turn text around, from a foreign name."""
+    marks = "\x1b\x07\x9b\u202e\u2066\r"
+    odd = replace(release, network=replace(release.network, name=f"net{marks}work"), command=f"build {marks}")
+    for page in (render_html(odd), render_markdown(odd), render_runs_html({f"run{marks}": odd})):
+        assert "network" in page and not set(marks) & set(page)

@@ -14,7 +14,7 @@ from practise_deploy.errors import InputError
 from practise_deploy.outcome import Release
 from practise_deploy.report import render_html
 from practise_deploy.results import read_release
-from practise_deploy.store import to_json, write_arrays
+from practise_deploy.store import file_digest, to_json, write_arrays
 from practise_deploy.terms import SCHEMA
 from unit import releases
 
@@ -77,4 +77,31 @@ def test_damaged_release_names_the_field(folder: Path) -> None:
 def test_damaged_samples_are_refused(folder: Path) -> None:
     (folder / "samples.npz").write_bytes((folder / "samples.npz").read_bytes()[:-200])
     with pytest.raises(InputError, match=r"samples\.npz is damaged"):
+        read_release(folder)
+
+
+def vouched(folder: Path) -> None:
+    """Write the manifest that a build writes last."""
+    names = ("release.json", "samples.npz")
+    hashes = {name: file_digest(folder / name) for name in names}
+    (folder / "manifest.json").write_text(json.dumps({"schema": 1, "files_sha256": hashes}))
+
+
+@pytest.mark.parametrize("name", ["release.json", "samples.npz"])
+def test_file_that_is_not_what_the_build_wrote_is_refused(folder: Path, name: str) -> None:
+    vouched(folder)
+    assert read_release(folder)
+    if name == "release.json":
+        (folder / name).write_text(to_json(replace(releases.release(), speedup=None)))
+    else:
+        write_arrays(folder / name, {})
+    with pytest.raises(InputError, match=rf"{name} is not the file that the build wrote") as refused:
+        read_release(folder)
+    assert "build again" in refused.value.remedy
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "[" * 100_000, '{"files_sha256": []}'])
+def test_damaged_manifest_vouches_for_nothing(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
         read_release(folder)

@@ -136,6 +136,31 @@ def test_network_that_asks_for_its_batch_size_is_recovered():
     assert student.mse < student.mse_before
 
 
+class EndsInItsWriter(nn.Module):
+    """A depth map: the last thing that it does is a linear layer over positions, which the refit solves."""
+
+    def __init__(self, last: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.Tanh()) for _ in range(2))
+        self.last = last
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.last(x)
+
+
+@pytest.mark.parametrize("last", [nn.Conv2d(8, 1, 1), nn.Conv2d(8, 5, 3, padding=1, bias=False)])
+def test_network_that_ends_in_the_very_layer_that_is_refitted_is_recovered(last: nn.Module):
+    torch.manual_seed(1)
+    shape = (1, 3, 8, 8)
+    teacher, feature, blocks = opened(EndsInItsWriter(last).eval(), shape)
+    student = recover(teacher, feature, list(blocks.values())[:1], images(20, shape), 0, Silent())
+    assert student.mse < student.mse_before
+
+
 def test_plain_drop_is_kept_and_named_where_every_refit_is_worse(monkeypatch):
     for way in ("solve", "with_bias", "with_scale", "with_adaptor"):
         monkeypatch.setattr(NormalEquations, way, lambda self, *given: given[-1].double() * 3 + 1)

@@ -172,6 +172,31 @@ def test_kept_step_reports_the_seconds_it_once_took(tmp_path: Path):
     assert second.seconds == first.seconds
 
 
+@pytest.mark.parametrize("file", ["score.json", "score.npz"])
+def test_step_that_was_changed_since_is_computed_again_and_said(tmp_path: Path, file: str):
+    """Whole, readable and of the same type: only its hash tells."""
+    compute = Counted()
+    Run(tmp_path).step("score", Result, KEY, compute)
+    path = tmp_path / "steps" / file
+    if file == "score.json":
+        path.write_text(path.read_text().replace("1.5", "99.0"))
+    else:
+        write_arrays(path, {"w": np.zeros((2, 3), np.float32)})
+    again = Run(tmp_path)
+    found = again.step("score", Result, KEY, compute)
+    assert compute.times == 2 and found.pair == (2, 1.5) and found.weights["w"].any()
+    assert again.decisions == {"score": f"computed: {file} is missing or changed"}
+
+
+def test_parts_of_killed_writes_are_gone_once_the_folder_is_held(tmp_path: Path):
+    parts = [tmp_path / ".00112233aabbccdd.part", tmp_path / "steps" / ".ffeeddccbbaa9988.part"]
+    parts[1].parent.mkdir()
+    for part in parts:
+        part.write_bytes(b"half")
+    with Run(tmp_path).locked():
+        assert not any(part.exists() for part in parts)
+
+
 def test_partial_result_is_gone_once_the_step_is_whole(tmp_path: Path):
     run = Run(tmp_path)
 

@@ -72,9 +72,9 @@ def test_network_that_returns_a_dictionary_is_an_error_with_a_remedy():
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"out": x * 2}
 
-    traced, _ = trace(Segmenter().eval(), SHAPE)
-    with pytest.raises(InputError, match="not a tensor"):
-        logits_of(traced)
+    with pytest.raises(InputError, match="returns a dict of out, not a tensor") as error:
+        trace(Segmenter().eval(), SHAPE)
+    assert "returns the logits alone" in error.value.remedy
 
 
 def test_multiply_accumulates_are_counted_for_convolutions_linear_layers_and_attention():

@@ -275,3 +275,12 @@ def test_what_another_precision_costs_the_original_is_a_loss_of_its_own(chain, l
     assert found.original is not None and found.original.loss is not None
     assert found.original.loss.estimated is not labelled and found.original.loss.points.estimate > 1
     assert (found.original.accuracy is not None) is labelled
+
+
+def test_outputs_that_are_no_scores_of_classes_have_no_agreement():
+    """One number a image, or a map: there is no answer that two networks could share."""
+    rng = np.random.default_rng(0)
+    for shape in ((20, 1), (20, 4, 4)):
+        first = rng.normal(size=shape).astype(np.float32)
+        assert compare("a", "b", first, -first).agreement_percent is None
+    assert compare("a", "b", *rng.normal(size=(2, 20, 2))).agreement_percent is not None

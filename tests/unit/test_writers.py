@@ -184,22 +184,6 @@ def test_convolution_that_computes_more_than_its_weights_say_writes_nothing(how)
     assert not writers_into(traced, additions(traced)[0])
 
 
-@pytest.mark.parametrize("alpha", [1, 3])
-def test_weighted_addition_is_no_residual_connection(alpha):
-    class Weighted(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.inside = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
-            self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.stem(x)
-            return self.fc(self.pool(torch.add(x, self.inside(x), alpha=alpha)).flatten(1))
-
-    traced, _ = trace(Weighted().eval(), RESNET)
-    assert any(block.droppable for block in find_blocks(traced, RESNET)) == (alpha == 1)
-
-
 def test_value_added_to_itself_has_no_writers():
     class Doubled(nn.Module):
         def __init__(self) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from practise_backends.device import describe_cpu, first_line
 from practise_backends.driver import Gpu, first_gpu
 from practise_backends.errors import CompileError, DeviceUnavailable
-from practise_backends.network import ARITHMETIC, Network, label_of, read_with_weights
+from practise_backends.external import read_with_weights
+from practise_backends.network import ARITHMETIC, Network, label_of
 from practise_backends.tensorrt.building import Built, Order, build_engine, check_targets
 from practise_backends.tensorrt.cuda import Cuda, open_cuda
 from practise_backends.tensorrt.engine import TensorRtEngine

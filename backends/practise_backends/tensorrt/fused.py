@@ -6,12 +6,12 @@ The message is undocumented: a line that does not read so is left out, and witho
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from practise_backends.documents import parsed
 from practise_backends.precision import Share
 
 HEADING = "Layers:"
@@ -59,7 +59,7 @@ def layers_of_message(message: str) -> tuple[FusedLayer, ...]:
 def layers_of_inspector(text: str) -> tuple[FusedLayer, ...]:
     """The layers of the engine inspector's JSON; empty where the engine was built without details."""
     try:
-        entries = json.loads(text).get("Layers", [])
+        entries = parsed(text).get("Layers", [])
     except (ValueError, AttributeError):
         return ()
     return tuple(_of_entry(entry) for entry in entries if isinstance(entry, dict))

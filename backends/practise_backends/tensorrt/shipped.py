@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from practise_backends.documents import parsed
 from practise_backends.driver import Gpu
 from practise_backends.errors import CompileError, DeviceUnavailable
 from practise_backends.files import write_file
@@ -83,7 +84,7 @@ def read_engine(path: Path) -> EngineArtifact:
         raise CompileError(f"{path} is not the engine that {manifest_of(path)} describes", remedy=_AGAIN)
     try:
         return _artifact(path, told)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CompileError(f"{manifest_of(path)} is damaged: {error}", remedy=_AGAIN) from error
 
 
@@ -111,7 +112,7 @@ def check_fits(artifact: EngineArtifact, *, provider: str, gpu: Gpu) -> None:
 def _manifest(path: Path) -> dict[str, Any]:
     file = manifest_of(path)
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = parsed(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CompileError(
             f"{path} has no manifest {file.name} beside it", remedy=f"copy both files, or {_AGAIN}"
@@ -144,7 +145,7 @@ def _artifact(path: Path, told: Mapping[str, Any]) -> EngineArtifact:
 
 
 def _spec(told: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(name=told["name"], shape=tuple(told["shape"]), dtype=told["dtype"])
+    return TensorSpec(name=told["name"], shape=tuple(int(dim) for dim in told["shape"]), dtype=told["dtype"])
 
 
 def _layer(told: Mapping[str, Any]) -> FusedLayer:

@@ -14,6 +14,7 @@ from practise_deploy.report.words import interval, listed, missing, plural, poin
 
 PATH = "closed form"
 _LOOKS = {PATH: ("new", "ring"), "finetuned": ("new", "diamond"), "none": ("soft", "cross")}
+_NOWHERE = Interval(estimate=math.nan, low=math.nan, high=math.nan, confidence=1.0)
 _ORIGINAL = Interval(estimate=100.0, low=100.0, high=100.0, confidence=1.0)
 
 
@@ -93,7 +94,8 @@ def _gain(point: FrontierPoint) -> str:
     saved = f"saves {interval(point.reduction_percent, '%')}"
     if point.loss:
         return f"{saved} and loses {points_lost(point.loss)}"
-    return f"{saved} and agrees on {interval(point.agreement_percent, '%')} of the images"
+    same = point.agreement_percent
+    return saved if same is None else f"{saved} and agrees on {interval(same, '%')} of the images"
 
 
 def _measure(release: Release) -> str:
@@ -106,8 +108,9 @@ def _labelled(release: Release) -> bool:
 
 
 def _height(point: FrontierPoint, release: Release) -> Interval:
+    """Where a point lies; nowhere, where the output is no classifier's."""
     known = point.accuracy.percent if point.accuracy and _labelled(release) else None
-    return known or point.agreement_percent
+    return known or point.agreement_percent or _NOWHERE
 
 
 def _finite(point: FrontierPoint, release: Release) -> bool:
@@ -184,7 +187,7 @@ def _row(point: FrontierPoint, labelled: bool) -> tuple[str, ...]:
         plural(len(point.dropped), "block"),
         _recovery(point),
         interval(point.reduction_percent, "%"),
-        interval(point.agreement_percent, "%"),
+        interval(point.agreement_percent, "%", absent="no classifier's output"),
         *((accuracy,) if labelled else ()),
         lost,
         listed(point.dropped),

@@ -1,0 +1,39 @@
+"""What both programs do first: take any text on stdout, and end like an interrupt when they are told to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+_ENDS = ("SIGTERM", "SIGHUP")
+
+
+def begin() -> None:
+    """Prepare this process for being a program of ours."""
+    _open_streams()
+    if threading.current_thread() is not threading.main_thread():
+        return  # which alone hears signals
+    for name in _ENDS:
+        number = getattr(signal, name, None)  # not every system has a hang-up
+        if (
+            number is not None and signal.getsignal(number) is not signal.SIG_IGN
+        ):  # nohup asks to be left alone
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """What is half done is taken away on the way out."""
+    raise KeyboardInterrupt
+
+
+def _open_streams() -> None:
+    """What an encoding lacks is replaced; where stdout or stderr are closed, nobody reads."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace" if name == "stdout" else "backslashreplace")

@@ -1,0 +1,170 @@
+"""Files of weights: what each is, and the state dicts in it, read without running anything in them."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from practise_deploy.errors import InputError, first_line
+
+Place = tuple[str, ...]
+"""The keys that lead to a state dict within a file."""
+_DEEPEST = 4
+_PLAIN = "save a plain state dict: torch.save(network.state_dict(), path)"
+_STARTS = (
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, not the file it stands for",
+        "fetch the file itself: git lfs pull",
+    ),
+    (b"<", "a web page or XML, no weights", "download the file itself: what came is a page about it"),
+    (b"\x89HDF", "an HDF5 file, as Keras and MATLAB write them", "give weights of torch: .pt, .pth or .safetensors"),
+    (b"\x93NUMPY", "an array of NumPy's", "give weights of torch: .pt, .pth or .safetensors"),
+    (b"\x1f\x8b", "compressed by gzip", "unpack it, and give the file in it"),
+    (b"{", "JSON, no weights", "give the file of weights that it is about"),
+)
+
+
+def read_state_dicts(path: Path) -> dict[Place, dict[Any, Any]]:
+    """Every state dict in a .safetensors or a file of torch.save, by its place; {} for what there is no reading into.
+
+    Raises: InputError where the file is missing, broken, something else, or holds no state dict.
+    """
+    if not path.is_file():
+        raise InputError(f"no such weights file: {path}")
+    try:
+        _refuse_others(path)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"cannot read the weights file {path}: {first_line(error)}", remedy="fetch or copy it again"
+        ) from None
+    tree = _read(path)
+    found = dict(_state_dicts(tree, (), set()))
+    if not any(found.values()):
+        raise InputError(f"{path} holds no state dict, but {_contents(tree)}", remedy=_PLAIN)
+    return found
+
+
+def _refuse_others(path: Path) -> None:
+    """Files that are known to be something else are told by their first bytes."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise InputError(f"cannot read the weights file {path}: it is empty", remedy="fetch or save it again")
+    for start, what, remedy in _STARTS:
+        if head.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(start):
+            raise InputError(f"{path} is {what}", remedy=remedy)
+    if head.startswith(b"PK\x03\x04"):
+        _refuse_other_archives(path)
+
+
+def _refuse_other_archives(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path} is cut short: its end is missing after {path.stat().st_size} bytes",
+            remedy="fetch or copy it again",
+        )
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    last = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in last:
+        raise InputError(
+            f"{path} is a TorchScript archive, not a state dict",
+            remedy=f"save its state dict: torch.save(torch.jit.load('{path}').state_dict(), 'weights.pth')",
+        )
+    if "archive_format" in last or "serialized_exported_program.json" in last:
+        raise InputError(
+            f"{path} is a file of torch.export, network and weights in one",
+            remedy="give it as the network, as FILE.pt2, and leave --weights out",
+        )
+    if "data.pkl" not in last:
+        raise InputError(f"{path} is an archive of {', '.join(names[:3])}, not of weights", remedy=_PLAIN)
+
+
+def _read(path: Path) -> Any:
+    names: list[str] = []
+    try:
+        if _is_safetensors(path):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        names = _foreign(path)
+        with torch.serialization.safe_globals([_stand_in(*name.rpartition(".")) for name in names]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's own words advise to read it unsafely
+        names += re.findall(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
+        why = f"it holds more than tensors: {', '.join(names[:8])}" if names else "it is no file of torch, or damaged"
+        raise InputError(f"cannot read the weights file {path}: {why}", remedy=_PLAIN) from None
+    except Exception as error:
+        raise InputError(
+            f"cannot read the weights file {path}: {first_line(error)}", remedy=f"fetch it again, or {_PLAIN}"
+        ) from None
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the suffix, or by how it begins: the length of its header, and that header, which is JSON."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return path.suffix == ".safetensors" or (
+        head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+    )
+
+
+class _Unread:
+    """Stands where a file has an object that is none of torch's; takes all that makes one, and keeps nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Unread:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def _foreign(path: Path) -> list[str]:
+    """The names of all classes and functions that a file refers to besides torch's own."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except ValueError:  # the older format of torch, which cannot be looked into
+        return []
+
+
+def _stand_in(module: str, _: str, name: str) -> type:
+    """What is read in a foreign one's place: nothing of a file is imported or run."""
+    return type(name, (_Unread,), {"__module__": module})
+
+
+def _state_dicts(tree: Any, place: Place, seen: set[int]) -> Iterator[tuple[Place, dict[Any, Any]]]:
+    """All that have a tensor in them, each once; a list of tensors by their numbers."""
+    if id(tree) in seen or len(place) > _DEEPEST:
+        return
+    seen.add(id(tree))
+    if isinstance(tree, _Unread):
+        yield place, {}
+    held = dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else tree
+    if not isinstance(held, dict):
+        return
+    if any(isinstance(value, Tensor) for value in held.values()):
+        yield place, held
+    for key, value in held.items():
+        if isinstance(key, str):
+            yield from _state_dicts(value, (*place, key), seen)
+
+
+def _contents(tree: Any) -> str:
+    if not isinstance(tree, dict):
+        return f"a value of type {_kind(tree)}"
+    keys = [f"{key} ({_kind(value)})" for key, value in list(tree.items())[:8]]
+    return f"these keys: {', '.join(keys)}" if keys else "nothing"
+
+
+def _kind(value: Any) -> str:
+    """Its type; a foreign one's with its module."""
+    return f"{type(value).__module__}.{type(value).__name__}" if isinstance(value, _Unread) else type(value).__name__
