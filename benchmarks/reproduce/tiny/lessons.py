@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, fx
@@ -21,11 +22,12 @@ from practise_deploy.errors import InputError
 from practise_deploy.model.compute import autocast
 from practise_deploy.model.draws import Draw
 from practise_deploy.model.images import FitImages
-from practise_deploy.model.schedule import Schedule
+from practise_deploy.model.schedule import SLOWER, Schedule
 from practise_deploy.model.values import forward, named
 
 TEMPERATURE = 4.0
 SOFT_SHARE = 0.9
+AWAY, MOST_RETREATS = 1.25, 5
 RATES = {"mimic": 0.02}
 """Learning rates as published; those of the other losses are `pilot`'s best (`rate_of`)."""
 
@@ -79,8 +81,25 @@ def distillation(found: Tensor, wanted: Tensor, labels: Tensor) -> Tensor:
 LOSSES: dict[str, Loss] = {"mimic": mimic_loss, "labels": label_loss, "kd": distillation_loss}
 
 
-def teach(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule) -> float:
-    """Descend on the pupil's weights; leaves it in eval mode and gives the mean loss of the last tenth of the steps."""
+def teach(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule) -> tuple[float, float]:
+    """Descend on the pupil's weights; leaves it in eval mode and gives the mean loss of the last tenth of the steps, and the rate.
+
+    A rate whose first tenth of the steps leads away is quartered and the descent begun anew, as in the product's own default:
+    the published one is for networks with BatchNorm, and destroys one that has it folded.
+    """
+    start = {name: value.clone() for name, value in pupil.student.state_dict().items()}
+    for _ in range(MOST_RETREATS):
+        if (last := _descended(pupil, loss, images, schedule, may_retreat=True)) is not None:
+            return last, schedule.learning_rate
+        pupil.student.load_state_dict(start)
+        schedule = replace(schedule, learning_rate=schedule.learning_rate / SLOWER)
+    last = _descended(pupil, loss, images, schedule, may_retreat=False)
+    assert last is not None
+    return last, schedule.learning_rate
+
+
+def _descended(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule, *, may_retreat: bool) -> float | None:
+    """The mean loss of the last tenth of the steps; None where the first tenth led away."""
     pupil.student.to(pupil.device).requires_grad_(True)
     pupil.teacher.to(pupil.device).requires_grad_(False).eval()
     optimiser = torch.optim.SGD(
@@ -89,7 +108,7 @@ def teach(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule) -> flo
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
     )
-    draw, recent = Draw(images, schedule), []
+    draw, losses, early = Draw(images, schedule), list[float](), max(8, schedule.steps // 10)
     pupil.student.train(schedule.norms == "trained")
     for step in range(schedule.steps):
         for group in optimiser.param_groups:
@@ -100,9 +119,11 @@ def teach(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule) -> flo
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         optimiser.step()
-        if step >= 0.9 * schedule.steps:
-            recent.append(float(value.detach()))
+        losses.append(float(value.detach()))
+        if may_retreat and step + 1 == early and not fmean(losses[-early // 2 :]) <= AWAY * losses[0]:
+            return None
     pupil.student.eval()
+    recent = [value for step, value in enumerate(losses) if step >= 0.9 * schedule.steps]
     return sum(recent) / max(1, len(recent))
 
 

@@ -150,8 +150,8 @@ def _taught(
     asked = Settings(recipe="paper", iterations=unit.steps, seed=unit.seed, batch_size=BATCH, learning_rate=rate)
     schedule = schedule_for(asked, subject.network.input_shape[-1], place.dtype)
     pupil = Pupil(start[0], start[1], subject.teacher, subject.feature, place.device)
-    last = teach(pupil, loss, images, schedule)
-    return {"learning_rate": schedule.learning_rate, "last_loss": last}
+    last, rate = teach(pupil, loss, images, schedule)
+    return {"learning_rate": rate, "last_loss": last}
 
 
 def _of_blocks(dropped: tuple[str, ...], place: Place, unit: Unit) -> dict[str, Any]:
