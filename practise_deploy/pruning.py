@@ -24,7 +24,7 @@ from practise_deploy.planning.scoring import measure_by_adaptors
 from practise_deploy.planning.sequence import in_another_basis, recover, verified_without
 from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.planning.whole_recovery import is_doubtful, rescored
-from practise_deploy.planning.within_drop import LEAST_LEFT, TYPICALLY_LEFT, costs_too_much, find_within, reduced_plan
+from practise_deploy.planning.within_drop import LEAST_LEFT, costs_too_much, find_within, reduced_plan
 from practise_deploy.store import Key, arrays_digest, digest, to_json
 from practise_deploy.terms import Block, Plan, Prospect, Recoverabilities, Student, WithinDrop
 
@@ -119,7 +119,7 @@ class Pruning(Kitting):
         plan, demand, finetuned = self.asked_plan, self.settings.most_points_lost, self.settings.iterations != 0
         if demand is None or self.is_paper or not plan.dropped:
             return None
-        rule = {"demand": demand, "finetuned": finetuned, "left after finetuning": [LEAST_LEFT, TYPICALLY_LEFT]}
+        rule = {"demand": demand, "finetuned": finetuned, "left after finetuning": LEAST_LEFT}
         key = {**self.learning_key, "plan": digest(to_json(plan)), **rule}
         return self.run.step(
             "within-drop",

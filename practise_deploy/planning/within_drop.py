@@ -2,7 +2,8 @@
 
 Finetuning wins back a part of what the closed form leaves. How much of it stays was measured on four networks
 (benchmarks/reproduce/losses.py; docs/accuracy.md has the table): a set whose loss is above the demand even where finetuning does
-as well as it ever did there is refused before any finetuning.
+as well as it ever did there is refused before any finetuning. What is offered instead counts on none of it: from some networks
+finetuning wins nothing back.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from practise_deploy.planning.resampling import mean_error
 from practise_deploy.planning.sets import Verified, Verify
 from practise_deploy.terms import Budget, Considered, Loss, Plan, Recoverabilities, WithinDrop
 
-LEAST_LEFT, TYPICALLY_LEFT = 0.25, 0.6
-"""The share of the closed form's loss that stays after finetuning: where it did best, and in the middle."""
+LEAST_LEFT = 0.25
+"""The share of the closed form's loss that stays after finetuning where it does best."""
 STEPS = 6
 
 
@@ -28,11 +29,6 @@ def is_beyond_recovery(loss: Loss | None, demand_points: float, *, finetuned: bo
         return False
     left = (LEAST_LEFT if finetuned else 1.0) * loss.points.estimate
     return left > demand_points and loss.points.low > demand_points
-
-
-def is_expected_within(loss: Loss | None, demand_points: float, *, finetuned: bool) -> bool:
-    """Whether finetuning is expected to bring a verified loss within the demand."""
-    return loss is not None and (TYPICALLY_LEFT if finetuned else 1.0) * loss.points.estimate <= demand_points
 
 
 def find_within(
@@ -54,7 +50,8 @@ def find_within(
     while left:  # by halves: what saves more nearly always costs more
         middle = len(left) // 2
         looked_at.append(_considered(left[middle], candidates, latency, verify(left[middle])))
-        if is_expected_within(looked_at[-1].loss, demand_points, finetuned=finetuned):
+        loss = looked_at[-1].loss
+        if loss is not None and loss.points.estimate <= demand_points:
             best, left = looked_at[-1], left[:middle]
         else:
             left = left[middle + 1 :]

@@ -15,11 +15,9 @@ from practise_deploy.planning.interactions import Blocks, candidates_of
 from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.planning.within_drop import (
     LEAST_LEFT,
-    TYPICALLY_LEFT,
     costs_too_much,
     find_within,
     is_beyond_recovery,
-    is_expected_within,
     reduced_plan,
     smaller_sets,
 )
@@ -53,7 +51,7 @@ class Losing:
         return Verified(np.full(3, float(len(blocks))), lost)
 
 
-STEEP = {1: 1.0, 2: 3.0, 3: 7.0, 4: 15.0}
+STEEP = {1: 1.0, 2: 1.9, 3: 2.1, 4: 15.0}
 
 
 def plan_of(verify: Losing, budget: Budget = FIFTH, measure: Measured | None = None) -> Plan:
@@ -67,7 +65,7 @@ def within(verify: Losing, budget: Budget = FIFTH, *, finetuned: bool = True) ->
 
 
 def steeply(budget: Budget = FIFTH, *, estimated: bool = False) -> tuple[Plan, WithinDrop]:
-    """Four blocks lose 15 points, three 7, two 3."""
+    """Four blocks lose 15 points, three just more than is allowed, two just less."""
     verify = Losing(STEEP.__getitem__, estimated=estimated)
     plan = plan_of(verify, budget, Measured(5.5))
     found = find_within(EIGHT, ALONE, plan, verify, DEMAND, finetuned=True)
@@ -82,10 +80,6 @@ def hopelessly() -> WithinDrop:
 
 
 # What is refused.
-
-
-def test_shares_that_finetuning_leaves_are_shares_of_which_the_best_case_is_the_least():
-    assert 0 < LEAST_LEFT < TYPICALLY_LEFT < 1
 
 
 @pytest.mark.parametrize(
@@ -111,20 +105,9 @@ def test_without_finetuning_nothing_is_won_back(low: float, beyond: bool):
     assert is_beyond_recovery(loss(low, 40.0, 50.0), DEMAND, finetuned=False) is beyond
 
 
-@pytest.mark.parametrize(
-    ("estimate", "finetuned", "expected"),
-    [(3.3, True, True), (3.4, True, False), (2.0, False, True), (2.1, False, False), (-4.0, True, True)],
-)
-def test_loss_is_expected_within_where_what_is_typically_left_of_its_estimate_is(
-    estimate: float, finetuned: bool, expected: bool
-):
-    assert is_expected_within(loss(-9.0, estimate, 90.0), DEMAND, finetuned=finetuned) is expected
-
-
 @pytest.mark.parametrize("finetuned", [True, False])
-def test_unknown_loss_is_neither_beyond_recovery_nor_expected_within(finetuned: bool):
+def test_unknown_loss_is_not_beyond_recovery(finetuned: bool):
     assert not is_beyond_recovery(None, DEMAND, finetuned=finetuned)
-    assert not is_expected_within(None, DEMAND, finetuned=finetuned)
 
 
 @pytest.mark.parametrize("points", [None, -3.0, 0.0, 1.0, 8.0])
@@ -160,7 +143,7 @@ def test_most_saving_set_that_is_expected_within_is_found_by_halves_and_the_sets
     assert found is not None and found.demand_points == DEMAND and found.asked == plan.chosen
     assert [one.dropped for one in found.sets] == verify.asked[::-1] == [("a", "b", "c"), ("a", "b")]
     assert found.best == found.sets[-1]
-    assert [one.loss.points.estimate if one.loss else None for one in found.sets] == [7.0, 3.0]
+    assert [one.loss.points.estimate if one.loss else None for one in found.sets] == [2.1, 1.9]
     assert [one.verified_error for one in found.sets] == [3.0, 2.0]
     assert [one.predicted_error for one in found.sets] == [6.0, 3.0]
     assert [one.predicted_percent.estimate for one in found.sets] == pytest.approx([15.0, 10.0])
@@ -221,7 +204,7 @@ def test_error_names_the_saving_the_loss_the_demand_and_what_can_be_had_instead(
         "the target is out of reach within --max-drop 2: "
         "22.0% less latency (a, b, c, d) costs 15.0 points of accuracy [14.0, 16.0] after recovery in closed form "
         "(on 200 images that the fit did not see), and finetuning is not known to win back so much; "
-        "10.0% less latency (a, b) costs 3.0 points of accuracy [2.0, 4.0] after recovery in closed form "
+        "10.0% less latency (a, b) costs 1.9 points of accuracy [0.9, 2.9] after recovery in closed form "
         "(on 200 images that the fit did not see)"
     )
     assert error.remedy == (
