@@ -295,7 +295,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot read the settings file {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"the settings file {path} is not valid: {error}") from None
+        raise InputError(
+            f"the settings file {path} is not valid: {error}",
+            remedy="write settings as TOML, or as JSON where it ends in .json; --help lists them",
+        ) from None
     if not isinstance(found, dict):
         raise InputError(f"the settings file {path} must hold a table of settings")
     return {_field_of(key): value for key, value in found.items() if key != "schema"}

@@ -105,7 +105,9 @@ def _list_file(path: Path) -> Listing:
     """One image a line, relative to the list; after a tab (or the last space) a label, on every line or on none."""
     try:
         lines = [
-            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"
+            line.strip()
+            for line in path.read_text(encoding="utf-8-sig").splitlines()
+            if line.strip() and line[0] != "#"
         ]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the list file {path}: {error}") from None
@@ -118,7 +120,7 @@ def _list_file(path: Path) -> Listing:
     for number, row in enumerate(rows, 1):
         file = path.parent / row[0]
         if not file.is_file():
-            raise InputError(f"{path}, line {number}: no such image: {row[0]}")
+            raise InputError(f"{path}, line {number}: no such image: {row[0]}", remedy=_of_a_line(row[0]))
         if len(row) != len(rows[0]) or len(row) > 2:
             raise InputError(f"{path}, line {number}: a label on every line or on none", remedy="IMAGE, a tab, LABEL")
         if file in seen:
@@ -128,11 +130,22 @@ def _list_file(path: Path) -> Listing:
             )
         seen.add(file)
     if not rows:
-        raise InputError(f"{path} lists no images")
+        raise InputError(
+            f"{path} lists no images", remedy="write one image a line; lines that begin with # are passed over"
+        )
     return Listing(
         files=tuple(path.parent / row[0] for row in rows),
         classes=tuple(row[1].strip() for row in rows) if labelled else None,
     )
+
+
+def _of_a_line(text: str) -> str:
+    """What to do about a line that names no image."""
+    if "," in text:
+        return "write a tab between image and label, not a comma, and no line of headings"
+    if "\\" in text:
+        return "write paths with / between folders"
+    return "paths are relative to the list; after a tab, or the last space, comes the label"
 
 
 def read_npz(path: Path, images: str = "images") -> dict[str, np.ndarray]:

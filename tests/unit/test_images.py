@@ -309,3 +309,21 @@ def test_numbers_for_folders_are_said_to_be_taken_so_where_text_sorts_otherwise(
         numbered(tmp_path / str(name), 2, blue=name)
     notes = load_images(settings(tmp_path), facts(outputs=count)).facts.notes
     assert any("0, 1, 10, 11" in note and "--classes" in note for note in notes) == said
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [("00.png,3", "not a comma"), ("photos\\00.png", "with / between"), ("gone.png", "relative to the list")],
+)
+def test_line_that_names_no_image_is_told_what_to_do(tmp_path: Path, line: str, remedy: str):
+    numbered(tmp_path, 12)
+    (tmp_path / "list.txt").write_text(f"{line}\n")
+    with pytest.raises(InputError, match="line 1: no such image") as refused:
+        load_images(settings(tmp_path / "list.txt"), facts())
+    assert remedy in refused.value.remedy
+
+
+def test_list_with_a_byte_order_mark_is_read(tmp_path: Path):
+    numbered(tmp_path, 12)
+    (tmp_path / "list.txt").write_text("".join(f"{n:02d}.png\n" for n in range(12)), encoding="utf-8-sig")
+    assert len(load_images(settings(tmp_path / "list.txt"), facts()).fit) == 8
