@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, those that end a line unseen, and those that turn the direction of text."""
 _SPACES = str.maketrans("\n\r\t", "   ")
 
 
 def clean(text: str) -> str:
     """Without control characters and marks of direction; line ends and tabs stay."""
-    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
+    return _COMMANDS.sub("", text)
 
 
 def one_line(text: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import operator
 
 import torch
-from torch import fx
+from torch import fx, nn
 
+from practise_deploy.model.operators import module_of
 from practise_deploy.model.values import order_of
 
 _ADDS, _SUBTRACTS = {torch.add, "add"}, {operator.sub, torch.sub, torch.subtract, "sub", "subtract"}
@@ -15,11 +16,11 @@ _ADDS, _SUBTRACTS = {torch.add, "add"}, {operator.sub, torch.sub, torch.subtract
 def write_sums_plainly(traced: fx.GraphModule) -> None:
     """Turn `add(x, y, alpha=a)` into x + a y, and x - f(x) into x + (-1) f(x).
 
-    Other differences stay as they are: where neither term comes from the other, no unit ends. A runtime folds the factor into the
-    layer that gives the term.
+    The factor -1 costs nothing where a convolution or its norm gives the term: a runtime folds it into the weights. Elsewhere it would
+    be one more operation, and a network slower than its user's, so that a difference stays one; so it does where no unit ends.
     """
     for node in list(traced.graph.nodes):
-        factor = _factor(node)
+        factor = _factor(traced, node)
         if factor is None:
             continue
         first, second = node.args[:2]
@@ -31,7 +32,7 @@ def write_sums_plainly(traced: fx.GraphModule) -> None:
         traced.graph.erase_node(node)
 
 
-def _factor(node: fx.Node) -> float | None:
+def _factor(traced: fx.GraphModule, node: fx.Node) -> float | None:
     """What the second term of a sum is multiplied by, where it is written otherwise than as a product; None elsewhere."""
     if node.op not in ("call_function", "call_method") or len(node.args) < 2:
         return None
@@ -41,4 +42,6 @@ def _factor(node: fx.Node) -> float | None:
         return None
     if node.target in _ADDS:
         return None if alpha == 1 else float(alpha)
-    return -float(alpha) if node.target in _SUBTRACTS and first in order_of([second], set()) else None
+    folds = isinstance(module_of(traced, second), (nn.Conv2d, nn.BatchNorm2d))
+    ends_unit = node.target in _SUBTRACTS and folds and first in order_of([second], set())
+    return -float(alpha) if ends_unit else None

@@ -6,6 +6,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from practise_backends.terminal import clean
 from practise_deploy.report.chain import Step
 from practise_deploy.report.charts.chart import Chart
 from practise_deploy.report.charts.drawing import NARROW, WIDE, Drawing, draw, outline
@@ -14,8 +15,6 @@ from practise_deploy.report.tables import Table
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters and those that turn the direction of text: foreign names could command a terminal, or lie."""
 _SPECIAL = re.compile(r"([\\`*\[\]|])")
 _SWATCHES = {
     "line": "M1 7H21",
@@ -31,7 +30,7 @@ _SWATCHES = {
 def page(name: str, view: dict[str, Any]) -> str:
     """A page by its template, HTML or Markdown, without anything that a terminal would obey."""
     environment = html() if name.endswith(".html.j2") else markdown()
-    text = _COMMANDS.sub("", environment.get_template(name).render(view))
+    text = clean(environment.get_template(name).render(view))
     return text if environment is html() else _tidy(text)
 
 

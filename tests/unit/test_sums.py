@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from practise_deploy.errors import NoDroppableBlock
 from practise_deploy.model.blocks import droppable, find_blocks
 from practise_deploy.model.surgery import drop_blocks
 from practise_deploy.model.trace import trace
@@ -75,3 +76,12 @@ def test_difference_that_ends_no_unit_stays_one() -> None:
 
     traced, _ = trace(Centred().eval(), SHAPE)
     assert [str(node.target) for node in traced.graph.nodes if "mul" in str(node.target)] == []
+
+
+def test_difference_that_would_cost_an_operation_stays_one() -> None:
+    """Behind a rectifier no weights are left that a factor could go into."""
+    module = Units(lambda x, y: x - torch.relu(y)).eval()
+    traced, _ = trace(module, SHAPE)
+    assert not [node for node in traced.graph.nodes if "mul" in str(node.target)]
+    with pytest.raises(NoDroppableBlock):
+        droppable(find_blocks(traced, SHAPE))
