@@ -24,7 +24,8 @@ def check_space(folder: Path, parameters: int) -> None:
 
     Raises: EnvironmentProblem.
     """
-    needed, free = 4 * _COPIES * parameters, shutil.disk_usage(folder).free
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    needed, free = 4 * _COPIES * parameters, shutil.disk_usage(there).free
     if free < needed:
         raise EnvironmentProblem(
             f"{folder} has {free / 1e6:,.0f} MB left, and a build of this network needs about {needed / 1e6:,.0f} MB",
