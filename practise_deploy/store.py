@@ -64,9 +64,15 @@ UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error)
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Read an .npz that `write_arrays` wrote."""
+    """Read all arrays of an .npz.
+
+    Raises: one of UNREADABLE, and what else numpy raises of a file that was not written by `write_arrays`.
+    """
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        arrays = {name: file[name] for name in file.files}
+    if others := [name for name, held in arrays.items() if not isinstance(held, np.ndarray)]:
+        raise ValueError(f"'{others[0]}' in it is no array")
+    return arrays
 
 
 def digest(*parts: object) -> str:

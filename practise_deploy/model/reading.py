@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from practise_deploy.errors import InputError
+from practise_deploy.store import read_arrays
 from practise_deploy.terms import Preprocessing
 
 _SUFFIXES = set(Image.registered_extensions())
@@ -150,8 +151,7 @@ def _of_a_line(text: str) -> str:
 
 def read_npz(path: Path, images: str = "images") -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}") from None
     except Exception as error:
