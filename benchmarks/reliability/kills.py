@@ -19,10 +19,27 @@ from bases import SIDE, make_inputs
 
 from practise_backends import files
 from practise_deploy.model import mimic
-from story.scripted import device, make_build
+from story.scripted import device
 
 Row = dict[str, Any]
-_GIVEN = {"network": "nets.py:tiny", "data": "tiny.npz", "drop": 1, "input_size": SIDE, "max_drop": "none"}
+_BUILD = (
+    *(
+        "build",
+        NETWORK,
+        "--data",
+        "tiny.npz",
+        "--drop",
+        "1",
+        "--input-size",
+        str(SIDE),
+        "--max-drop",
+        "none",
+        "--out",
+        "run",
+        "--quiet",
+    ),
+    *("--iterations", "10", "--batch-size", "8", "--measure-budget-s", "0.3"),
+)
 _WRITES = 6
 """A build is killed in one of its next so many writes."""
 _MOMENTS = ("some of the bytes", "before the name is taken", "after the name is taken")
@@ -55,7 +72,7 @@ def _killed(place: Path, count: int, undisturbed: dict[str, bytes], drawn: Calla
         told: list[str] = []
         while kills.total() < count:
             what, arm = drawn()
-            ended = server.run(functools.partial(_main, arm), [], here)
+            ended = server.run(functools.partial(_main, arm), _BUILD, here)
             if ended.code != -signal.SIGKILL:
                 break
             kills[what.partition(":")[0]] += 1
@@ -80,7 +97,7 @@ def _fresh(folder: Path) -> Path:
 
 def _build(here: Path) -> tuple[dict[str, bytes], list[str]]:
     """The run folder of a build that ends by itself, and what is wrong with how it ended."""
-    ended = server.run(functools.partial(_main, lambda: None), [], here)
+    ended = server.run(functools.partial(_main, lambda: None), _BUILD, here)
     faults = [f"ended with {ended.code}: {ended.err[-300:]}"] if ended.code or ended.hung else []
     faults += [f"left: {path.name}" for path in (here.parent / "tmp").iterdir()]
     run = here / "run"
@@ -95,12 +112,12 @@ def _differences(found: dict[str, bytes], undisturbed: dict[str, bytes]) -> list
     ]
 
 
-def _main(arm: Kill, _: list[str]) -> int:
+def _main(arm: Kill, arguments: list[str]) -> None:
     """The build, on the scripted device; half-done descents are kept at every step, and so can be killed in."""
     mimic._SAVE_EVERY_S = 0.0
     arm()
     with device():
-        return make_build(Path("run"), **_GIVEN).release.verdict.exit_code
+        deploy(arguments)
 
 
 def _in_a_write(rng: random.Random) -> tuple[str, Kill]:

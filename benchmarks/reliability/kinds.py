@@ -16,10 +16,10 @@ from bases import NETWORK, SIDE, SMALL, state_dict
 from graphs import damage_network, move_weights
 from mutators import damage, damage_text, link_outside, replace_file
 from pictures import damage_folder, damage_image, damage_list
+from programs import DEPLOY, MEASURE
 from tensors import damage_arrays, damage_weights
 
 Rng = random.Random
-DEPLOY, MEASURE = "practise-deploy", "practise-measure"
 _SIZE = ("--input-size", str(SIDE))
 _ROUNDS = ("--budget-s", "0.05", "--sessions", "2")
 _PLAN = (NETWORK, *SMALL, "--latency-table", "table.json")

@@ -10,6 +10,7 @@ the processor's time, or of waiting without computing. Resumable, kind by kind: 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -31,26 +32,17 @@ import tqdm
 from bases import NETWORK, SIDE, make_bases
 from checks import FAULTS, SECRET, faults_of, tree_of
 from kills import kill_all
-from kinds import COUNTS, DEPLOY, KINDS, Case
+from kinds import COUNTS, KINDS, Case
+from programs import PROGRAMS
+from programs import practise_deploy as deploy
 from tiny.provenance import commit
 
-from practise_backends import cli as measure
-from practise_deploy import cli as deploy
 from practise_deploy.store import write_atomically
 from story.scripted import exported_once, one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "benchmarks" / "results" / "mutations.json"
 Row = dict[str, Any]
-
-
-def programs(case: Case) -> Any:
-    return _deploy if case.program == DEPLOY else measure.main
-
-
-def _deploy(arguments: list[str]) -> None:
-    sys.argv = [DEPLOY, *arguments]
-    deploy.main()
 
 
 def prepare(place: Path) -> Path:
@@ -68,16 +60,18 @@ def prepare(place: Path) -> Path:
         ("export", "--out", "run", "--fresh", "--quiet"),
     ):
         try:
-            _deploy(list(words))
+            deploy(list(words))
         except SystemExit as end:
             assert not end.code, words
     os.chdir(here)
+    gc.collect()
+    gc.freeze()  # or every fork copies what its collector only looks at
     assert threading.active_count() == 1, threading.enumerate()  # or a fork could inherit a lock that nobody opens
     return bases
 
 
 def _must(arguments: tuple[str, ...], bases: Path) -> None:
-    ended = server.run(_deploy, arguments, bases)
+    ended = server.run(deploy, arguments, bases)
     if ended.code:
         sys.exit(f"{' '.join(arguments)} ended with {ended.code}:\n{ended.err}")
 
@@ -98,10 +92,15 @@ def try_one(
     kind: str, number: int, seed: int, bases: Path, place: Path
 ) -> tuple[Case, server.Ended, list[tuple[str, str]]]:
     """Draw one input, and run its command; what is wrong with how it ended."""
-    here = lay_out(bases, place)
-    case = KINDS[kind](here, random.Random(f"{seed}:{kind}:{number}"))
+    for again in range(10):
+        here, rng = lay_out(bases, place), random.Random(f"{seed}:{kind}:{number}:{again}")
+        try:
+            case = KINDS[kind](here, rng)
+            break
+        except (OSError, ValueError, RecursionError) as error:  # what a library refuses to write is drawn again
+            print(f"{kind}:{number} is drawn again: {error}"[:200], flush=True)
     before, watched = tree_of(here), server.Watched(here.parent / "outside")
-    ended = server.run(programs(case), case.arguments, here, watched)
+    ended = server.run(PROGRAMS[case.program], case.arguments, here, watched)
     watched.close()
     return case, ended, faults_of(case, ended, here, before)
 

@@ -35,7 +35,7 @@ def odd_value(rng: Rng) -> Any:
             lambda: rng.choice(NUMBERS),
             lambda: rng.choice((None, True, False)),
             lambda: rng.choice(([], {}, [[]], [{}], {"": {}}, [None], [0, "x", None], {"a": 1}, [1] * 1000)),
-            lambda: nested(rng.choice((5, 50, 500))),
+            lambda: nested(rng.choice((5, 50, 150))),
         )
     )()
 

@@ -1,7 +1,7 @@
 """Any image that PIL reads, any npz of images; what cannot be read is named."""
 
-from dataclasses import replace
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
