@@ -15,7 +15,8 @@ from typing import Any
 from unittest import mock
 
 import server
-from bases import SIDE, make_inputs
+from bases import NETWORK, SIDE, make_inputs
+from programs import practise_deploy as deploy
 
 from practise_backends import files
 from practise_deploy.model import mimic
