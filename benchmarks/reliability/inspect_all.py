@@ -13,6 +13,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -55,7 +56,6 @@ def ending(name: str, limit_s: float, limit_gib: float) -> Row:
     """How inspect ends for one network, in a process of its own."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_inspect, args=(name, limit_gib, theirs))
-    began = time.monotonic()
     process.start()
     theirs.close()
     try:
@@ -65,7 +65,7 @@ def ending(name: str, limit_s: float, limit_gib: float) -> Row:
         found = {"ended": f"killed: by signal {-(process.exitcode or 0)}"}
     process.kill()
     process.join()
-    return {"network": name, "seconds": round(time.monotonic() - began, 1), **found}
+    return {"network": name, **found}
 
 
 def _inspect(name: str, limit_gib: float, result: Connection) -> None:
@@ -78,20 +78,21 @@ def _inspect(name: str, limit_gib: float, result: Connection) -> None:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
         sys.argv, os.environ["PRACTISE_DEBUG"] = ["practise-deploy", "inspect", name, "--json"], "1"
-        code, fault = 0, ""
+        code, fault, began = 0, "", time.monotonic()
         try:
             cli.main()
         except SystemExit as end:
             code = int(end.code or 0)
         except BaseException:
             fault = traceback.format_exc(limit=-3)
+        seconds = round(time.monotonic() - began, 1)
         sys.stdout.flush(), sys.stderr.flush()
         out.seek(0), err.seek(0)
         found: Row = {"ended": "traceback", "traceback": fault} if fault else {"ended": code, **_said(err.read())}
         document = out.read()
     if document:
         found |= _counts(json.loads(document)) | _refits(*looked[0], json.loads(document)["network"]["feature"])
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    found |= {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
     result.send(found)
 
 
@@ -119,9 +120,14 @@ def _counts(document: Row) -> Row:
         "parameters": facts["parameters"],
         "units": len(blocks),
         "droppable": sum(block["droppable"] for block in blocks),
-        "reasons": dict(Counter(block["reason"].split(":")[0] for block in blocks if not block["droppable"])),
+        "reasons": dict(Counter(_in_general(block["reason"]) for block in blocks if not block["droppable"])),
         "whole": [note.split(" could not ")[0] for note in facts["notes"] if " could not be traced" in note],
     }
+
+
+def _in_general(reason: str) -> str:
+    """A reason without the names and shapes in it."""
+    return re.sub(r"(?<=its inner value )\S+|(?<=it holds )\S+(?=, )", "...", reason.split(":")[0])
 
 
 def _refits(traced: fx.GraphModule, blocks: tuple[Block, ...], feature: str) -> Row:

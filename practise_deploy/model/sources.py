@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from practise_backends.errors import lacks_memory
 from practise_deploy.embedded import digits
 from practise_deploy.errors import EnvironmentProblem, InputError, first_line
 from practise_deploy.model.weights import load_state_dict
@@ -124,6 +125,8 @@ def _fetch(make: Any, name: str) -> nn.Module:
     try:
         return make()
     except (OSError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
         raise EnvironmentProblem(
             f"the pretrained weights of {name} could not be fetched: {first_line(error)}",
             remedy="give a local file with --weights",
