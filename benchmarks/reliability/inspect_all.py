@@ -1,10 +1,10 @@
 """`practise-deploy inspect` of every network of torchvision and timm: how it ends, and what can be dropped and refitted.
 
-    python benchmarks/reliability/inspect_all.py [NETWORK...] [--again] [--limit-s 300] [--limit-gib 6]
+    python benchmarks/reliability/inspect_all.py [NETWORK...] [--again] [--refits] [--limit-s 300] [--limit-gib 6]
 
 At each network's own input size and without its weights, as nothing depends on them. Each in a process of its own, on one core, with a
-limit of time and of memory; to be killed there is an ending too. Of what can be dropped, it looks which cuts have writers before them
-that least squares solves for. Written anew after every network, and resumable: benchmarks/results/inspect_all.json.
+limit of time and of memory; to be killed there is an ending too. --refits, as for the table of docs/networks.md: of what can be dropped,
+also which cuts have writers before them that least squares solves for. Written anew after every network, and resumable: benchmarks/results/inspect_all.json.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def names() -> list[str]:
     return [*(f"torchvision:{name}" for name in models.list_models()), *(f"timm:{name}" for name in timm.list_models())]
 
 
-def ending(name: str, limit_s: float, limit_gib: float) -> Row:
+def ending(name: str, limit_s: float, limit_gib: float, refits: bool) -> Row:
     """How inspect ends for one network, in a process of its own."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_inspect, args=(name, limit_gib, theirs))
+    process = multiprocessing.get_context("fork").Process(target=_inspect, args=(name, limit_gib, refits, theirs))
     process.start()
     theirs.close()
     try:
@@ -68,7 +68,7 @@ def ending(name: str, limit_s: float, limit_gib: float) -> Row:
     return {"network": name, **found}
 
 
-def _inspect(name: str, limit_gib: float, result: Connection) -> None:
+def _inspect(name: str, limit_gib: float, refits: bool, result: Connection) -> None:
     """Run the command in this process, and send how it ended."""
     limit = int(limit_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -91,7 +91,8 @@ def _inspect(name: str, limit_gib: float, result: Connection) -> None:
         found: Row = {"ended": "traceback", "traceback": fault} if fault else {"ended": code, **_said(err.read())}
         document = out.read()
     if document:
-        found |= _counts(json.loads(document)) | _refits(*looked[0], json.loads(document)["network"]["feature"])
+        found |= _counts(json.loads(document))
+        found |= _refits(*looked[0], json.loads(document)["network"]["feature"]) if refits else {}
     found |= {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
     result.send(found)
 
@@ -148,6 +149,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NETWORK", help="such as torchvision:resnet18; default: all")
     parser.add_argument("--again", action="store_true", help="also those that are in the JSON")
+    parser.add_argument(
+        "--refits", action="store_true", help="also where least squares can begin; slow for deep networks"
+    )
     parser.add_argument("--limit-s", type=float, default=300)
     parser.add_argument("--limit-gib", type=float, default=6)
     options = parser.parse_args()
@@ -158,7 +162,7 @@ def main() -> None:
     rows = {row["network"]: row for row in json.loads(PATH.read_text())["networks"]} if PATH.is_file() else {}
     for name in options.names or known:
         if options.again or name not in rows:
-            rows[name] = ending(name, options.limit_s, options.limit_gib) | {"commit": commit()}
+            rows[name] = ending(name, options.limit_s, options.limit_gib, options.refits) | {"commit": commit()}
             print(rows[name], flush=True)
             _write(rows, known, {"limit_s": options.limit_s, "limit_gib": options.limit_gib})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -40,10 +40,12 @@ def check_inputs(module: nn.Module) -> None:
     needed = [each.name for each in parameters if each.default is each.empty and each.kind not in _ANY_NUMBER]
     by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
     if len(needed) > 1 or by_name:
-        rest = [f"{name}=..." for name in needed if name != parameters[0].name]
+        first = parameters[0]
+        images = f"{first.name}=images" if first.kind is first.KEYWORD_ONLY else "images"
+        rest = [f"{name}=..." for name in needed if name != first.name]
         raise InputError(
             f"the network's forward needs {', '.join(needed)}; it is run with one tensor of images alone",
-            remedy=wrapped(", ".join(["images", *rest])),
+            remedy=wrapped(", ".join([images, *rest])),
         )
     if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
         raise InputError(
@@ -59,22 +61,25 @@ def check_kind(run: Callable[[Any], Any], sample: Tensor) -> None:
     """
     asked = _Asked(sample)
     _runs(run, asked)
-    for names, kind, written in (
-        (asked._of_mapping, "a mapping with the keys", "dict"),
-        (asked._of_object, "an object with the attributes", "types.SimpleNamespace"),
-    ):
-        if names:
-            given = ", ".join(f"{name}={value}" for name, value in names.items())
-            raise InputError(
-                f"the network's forward takes {kind} {', '.join(names)}; it is run with one tensor of images",
-                remedy=wrapped(f"{written}({given})"),
-            )
+    if asked._keys:
+        given = ", ".join(f"{key!r}: {value}" for key, value in asked._keys.items())
+        raise _of_batches("a mapping with the keys", asked._keys, f"{{{given}}}")
+    if asked._attributes:
+        given = ", ".join(f"{name}={value}" for name, value in asked._attributes.items())
+        raise _of_batches("an object with the attributes", asked._attributes, f"types.SimpleNamespace({given})")
     for kind, made in _OTHERS.items():
         if _runs(run, made(sample)):
             raise InputError(
                 f"the network takes {kind}, not images, of shape (n, channels, height, width)",
                 remedy="give a network of images, torchvision:resnet50 for example: no others are cut here yet",
             )
+
+
+def _of_batches(kind: str, names: Iterable[str], call: str) -> InputError:
+    return InputError(
+        f"the network's forward takes {kind} {', '.join(names)}; it is run with one tensor of images",
+        remedy=wrapped(call),
+    )
 
 
 def _runs(run: Callable[[Any], Any], given: Any) -> bool:
@@ -87,16 +92,16 @@ def _runs(run: Callable[[Any], Any], given: Any) -> bool:
 
 
 class _Asked(dict[Any, Any]):
-    """Stands for a batch: gives the images for whatever it is asked, and keeps the names."""
+    """Stands for a batch: gives the images for whatever it is asked, and keeps the names, with what to give for each."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
-        self._images, self._of_mapping, self._of_object = images, dict[str, str](), dict[str, str]()
+        self._images, self._keys, self._attributes = images, dict[str, str](), dict[str, str]()
 
     def __getitem__(self, key: Any) -> Tensor:
         if not isinstance(key, str):
             raise KeyError(key)
-        self._of_mapping.setdefault(key, "..." if self._of_mapping else "images")
+        self._keys.setdefault(key, "..." if self._keys else "images")
         return self._images
 
     def get(self, key: Any, *_: Any) -> Tensor:
@@ -108,5 +113,5 @@ class _Asked(dict[Any, Any]):
     def __getattr__(self, name: str) -> Tensor:
         if name.startswith("_") or hasattr(Tensor, name):
             raise AttributeError(name)
-        self._of_object.setdefault(name, "..." if self._of_object else "images")
+        self._attributes.setdefault(name, "..." if self._attributes else "images")
         return self._images

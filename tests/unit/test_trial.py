@@ -59,12 +59,17 @@ class Sample(Network):
 
 class Keyed(Network):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.logits(batch["pixels"] * batch.pop("mask"))
+        return self.logits(batch["pixels"] * batch.pop("the mask"))
 
 
 class Attributed(Network):
     def forward(self, batch: object) -> Tensor:
-        return self.logits(batch.pixels * batch.scale)
+        return self.logits(batch.images * batch.scale)
+
+
+class Named(Network):
+    def forward(self, *, images: Tensor) -> Tensor:
+        return self.logits(images)
 
 
 class Unpacked(Network):
@@ -85,8 +90,8 @@ class Listed(Network):
         (Asks, "forward needs x, mode;"),
         (Many, r"any number of inputs, \*views;"),
         (Sample, "takes a mapping with the keys image; it is run with one tensor of images"),
-        (Keyed, "takes a mapping with the keys pixels, mask;"),
-        (Attributed, "takes an object with the attributes pixels, scale;"),
+        (Keyed, "takes a mapping with the keys pixels, the mask;"),
+        (Attributed, "takes an object with the attributes images, scale;"),
         (Unpacked, r"one tensor of images.*not enough values to unpack \(expected 2, got 1\)"),
         (Listed, "one tensor of images.*'Tensor' object has no attribute 'pop'"),
         (nn.Module, "one tensor of images"),
@@ -99,7 +104,8 @@ def test_network_that_needs_more_than_images_is_refused_by_what_it_takes_and_not
 
 
 @pytest.mark.parametrize(
-    "network, rest", [(Pair, "images"), (Asks, "'plain'"), (Sample, ""), (Keyed, "1.0"), (Attributed, "2.0")]
+    "network, rest",
+    [(Pair, "images"), (Asks, "'plain'"), (Named, ""), (Sample, ""), (Keyed, "1.0"), (Attributed, "2.0")],
 )
 def test_what_the_remedy_says_to_write_runs(network, rest, tmp_path):
     """What is left to be filled in is filled in."""
