@@ -76,8 +76,8 @@ def _operation(node: fx.Node) -> str:
 
 
 def _is_whole(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether it is a module that tracing left whole, and that has layers in it."""
+    """Whether it is a module that tracing left whole, and that holds more than a number for each channel."""
     module = module_of(traced, node)
     if module is None or not (is_networks_own(module) or decides_on_values(module)):
         return False
-    return any(weight.dim() > 1 for weight in module.parameters())
+    return any(sum(side > 1 for side in weight.shape) > 1 for weight in module.parameters())

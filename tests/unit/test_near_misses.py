@@ -114,6 +114,18 @@ def test_module_that_keeps_the_shape_and_decides_on_values_is_listed() -> None:
     assert (block.name, block.reason) == ("1", "it could not be looked into, and may hold residual units")
 
 
+def test_module_that_scales_and_shifts_channels_is_not_listed() -> None:
+    class Affine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.shift = nn.Parameter(torch.ones(1, 3, 1, 1)), nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale + self.shift
+
+    assert blocks_of(nn.Sequential(nn.ReLU(), Affine(), nn.Conv2d(3, 2, 8))) == ()
+
+
 def test_sum_of_vectors_is_listed() -> None:
     class Vectors(Units):
         def forward(self, x: Tensor) -> Tensor:
