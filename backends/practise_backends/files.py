@@ -38,6 +38,21 @@ def regular_file(path: Path, *homes: Path) -> Path:
     return path
 
 
+def why_no_file(path: Path, what: str = "file") -> str:
+    """Why a path cannot be read as a file of that kind; empty where it can be tried."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return f"no such {what}: {path}"
+    except OSError as error:
+        return f"cannot read the {what} {path}: {error.strerror}"
+    except ValueError:
+        return f"{str(path)!r} is no name of a {what}"
+    if stat.S_ISDIR(mode):
+        return f"{path} is a folder, not a {what}"
+    return "" if stat.S_ISREG(mode) else f"{path} is no regular file"
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 

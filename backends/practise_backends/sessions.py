@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.environment import SystemWatch
+from practise_backends.errors import about
 from practise_backends.external import size_of
 from practise_backends.feeds import Array, own_feeds, shared_feeds
 from practise_backends.intervals import ORIGINAL
 from practise_backends.measure import Seams, measure_rounds
 from practise_backends.memory import available_memory
+from practise_backends.network import label_of
 from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
 
 _ON_GPU = ("trt", "trt-rtx")
@@ -79,15 +81,18 @@ def opened(
         wanted, notes = _affordable(candidates)
         builds = _compiled(candidates, wanted, bench, progress)
         loading.artifacts = {name: each[0] for name, each in builds.items()}
-        feeds = shared_feeds({name: each.inputs for name, each in loading.artifacts.items()}, bench)
+        inputs = {name: each.inputs for name, each in loading.artifacts.items()}
+        with about(", ".join(dict.fromkeys(label_of(each.model) for each in candidates.values()))):
+            feeds = shared_feeds(inputs, bench)
         loading.engines = {name: [] for name in candidates}
         order = _opening_order(wanted, bench.conditions.seed)
         for count, name in enumerate(order):
             _show(progress, count, len(order), "loading")
             own, session = builds[name], len(loading.engines[name])
-            engine = bench.backend.open(own[session % len(own)], bench.conditions)
-            loading.engines[name].append(engine)
-            engine.run(own_feeds(engine.inputs, feeds, name))
+            with about(label_of(candidates[name].model)):
+                engine = bench.backend.open(own[session % len(own)], bench.conditions)
+                loading.engines[name].append(engine)
+                engine.run(own_feeds(engine.inputs, feeds, name))
         warned = dict.fromkeys(note for each in builds.values() for one in each for note in one.notes)
         warned |= dict.fromkeys(_otherwise(builds))
         yield Opened(
@@ -116,7 +121,8 @@ def _compiled(
     for count, (name, build) in enumerate(todo):
         _show(progress, count, len(todo), "compiling")
         which = {"build": build} if differ else {}
-        found[name].append(bench.backend.compile(candidates[name].model, bench.conditions, **which))
+        with about(label_of(candidates[name].model)):
+            found[name].append(bench.backend.compile(candidates[name].model, bench.conditions, **which))
     return found
 
 

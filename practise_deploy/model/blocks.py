@@ -65,10 +65,12 @@ def droppable(blocks: Iterable[Block]) -> tuple[Block, ...]:
 
     Raises: NoDroppableBlock where there is none.
     """
-    found = tuple(block for block in blocks if block.droppable)
+    all_of_them = tuple(blocks)
+    found = tuple(block for block in all_of_them if block.droppable)
     if not found:
         raise NoDroppableBlock(
-            "no droppable block: looked for additions whose two inputs come from one earlier value of the same shape",
+            "no droppable block: looked for additions whose two inputs come from one earlier value of the same shape; "
+            f"of {len(all_of_them)} parts found, none can go",
             remedy="choose a network with residual connections, or look with practise-deploy inspect why none can go",
         )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, reason
 from practise_deploy.model.reading import Listing
 from practise_deploy.settings import Settings
 from practise_deploy.terms import NetworkFacts
@@ -78,7 +78,10 @@ def _named_outputs(file: Path, outputs: int, names: list[str]) -> list[str]:
     try:
         known = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().split("\n")]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file}: {error}") from None
+        raise InputError(
+            f"cannot read the class names in {file}: {reason(error)}",
+            remedy="give a text file in UTF-8 with --classes: the outputs' names in order, one a line",
+        ) from None
     if len(known) != outputs:
         raise InputError(
             f"{file} names {len(known)} outputs, the network has {outputs}",

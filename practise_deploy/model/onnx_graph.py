@@ -140,7 +140,9 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
             cause = str(error.__cause__ or error).strip().splitlines()
             raise InputError(
                 f"the network cannot be exported to ONNX: {cause[0] if cause else type(error).__name__}",
-                remedy="try without --dynamic-batch" if dynamic_batch else "does it use an operator that ONNX has not?",
+                remedy="try without --dynamic-batch"
+                if dynamic_batch
+                else "replace what is named there by operators that ONNX has; inspect works without an export",
             ) from None
     assert program is not None
     model = program.model_proto
