@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from practise_backends import documents
 from practise_backends.commands import check_places
 from practise_backends.errors import BackendError
+from practise_backends.files import read_text
 from practise_backends.parsing import parsed
 from practise_backends.terms import SCHEMA, Conditions, Interval, LatencyTable
 from practise_deploy.errors import EnvironmentProblem, InputError
@@ -54,7 +55,7 @@ def read_table(path: Path) -> LatencyTable:
     Raises: InputError where the file is no latency table of this schema.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         schema = parsed(text).get("schema")
     except OSError as error:
         raise InputError(f"cannot read the latency table {path}: {error.strerror}", remedy="check the path") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import zlib
 from dataclasses import replace
@@ -115,7 +116,7 @@ def _put(found: Any, place: tuple[int | str, ...], value: float) -> None:
 def _samples(file: Path) -> Arrays:
     """The raw samples; none where there is no such file."""
     try:
-        return read_arrays(file) if file.exists() else {}
+        return read_arrays(file) if os.path.lexists(file) else {}
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
         raise InputError(f"{file} is damaged: {error}", remedy=f"remove it, or {_AGAIN}") from None
 

@@ -65,7 +65,12 @@ UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error)
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Read an .npz that `write_arrays` wrote."""
+    """Read an .npz that `write_arrays` wrote.
+
+    Raises: one of UNREADABLE.
+    """
+    if not path.is_file():
+        raise ValueError("it is no regular file")
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 

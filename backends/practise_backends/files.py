@@ -53,6 +53,16 @@ def why_no_file(path: Path, what: str = "file") -> str:
     return "" if stat.S_ISREG(mode) else f"{path} is no regular file"
 
 
+def read_text(path: Path) -> str:
+    """The text of a regular file; nothing else is opened, since a pipe might wait for ever.
+
+    Raises: OSError; ValueError that says why it cannot be read, also where it is no UTF-8.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no regular file")
+    return path.read_text(encoding="utf-8")
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from practise_backends.files import read_text
+
 _DEEPEST = 100
 _TOO_DEEP = f"it is nested more than {_DEEPEST} levels deep"
 
@@ -17,7 +19,7 @@ def read_json(path: Path) -> Any:
 
     Raises: OSError; ValueError that says why it cannot be read.
     """
-    return parsed(path.read_text(encoding="utf-8"))
+    return parsed(read_text(path))
 
 
 def parsed(text: str) -> Any:

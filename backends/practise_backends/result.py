@@ -42,10 +42,7 @@ def of_the_system(error: OSError) -> PlaceUnwritable:
             f"cannot read or write {error.filename}: {error.strerror}",
             remedy="check the path and its permissions, or choose another place",
         )
-    try:
-        sys.stdout.flush()  # what could not be written is still there, and fails again
-    except OSError as again:
-        return unwritable(again)
+    stop_telling()  # it may be stdout, whose buffer would fail again
     return PlaceUnwritable(f"the system refused: {error.strerror or error}", remedy=_ROOM)
 
 

@@ -11,7 +11,7 @@ average, and each runs once as soon as it is open.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from practise_backends.feeds import Array, own_feeds, shared_feeds
 from practise_backends.intervals import ORIGINAL
 from practise_backends.measure import Seams, measure_rounds
 from practise_backends.memory import available_memory
-from practise_backends.network import label_of
 from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
 
 _ON_GPU = ("trt", "trt-rtx")
@@ -82,14 +81,14 @@ def opened(
         builds = _compiled(candidates, wanted, bench, progress)
         loading.artifacts = {name: each[0] for name, each in builds.items()}
         inputs = {name: each.inputs for name, each in loading.artifacts.items()}
-        with about(", ".join(dict.fromkeys(label_of(each.model) for each in candidates.values()))):
+        with _about(*candidates.values()):
             feeds = shared_feeds(inputs, bench)
         loading.engines = {name: [] for name in candidates}
         order = _opening_order(wanted, bench.conditions.seed)
         for count, name in enumerate(order):
             _show(progress, count, len(order), "loading")
             own, session = builds[name], len(loading.engines[name])
-            with about(label_of(candidates[name].model)):
+            with _about(candidates[name]):
                 engine = bench.backend.open(own[session % len(own)], bench.conditions)
                 loading.engines[name].append(engine)
                 engine.run(own_feeds(engine.inputs, feeds, name))
@@ -100,6 +99,12 @@ def opened(
         )
     finally:
         loading.close()
+
+
+def _about(*candidates: Candidate) -> AbstractContextManager[None]:
+    """Errors in here name the files of these networks, where they have any."""
+    files = dict.fromkeys(str(each.model) for each in candidates if isinstance(each.model, Path))
+    return about(", ".join(files)) if files else nullcontext()
 
 
 def measure(found: Opened, bench: Bench, progress: Progress | None = None) -> Timings:
@@ -121,7 +126,7 @@ def _compiled(
     for count, (name, build) in enumerate(todo):
         _show(progress, count, len(todo), "compiling")
         which = {"build": build} if differ else {}
-        with about(label_of(candidates[name].model)):
+        with _about(candidates[name]):
             found[name].append(bench.backend.compile(candidates[name].model, bench.conditions, **which))
     return found
 

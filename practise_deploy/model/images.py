@@ -164,7 +164,7 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
     if settings.data is None:
         if settings.network != EMBEDDED:
             raise InputError(
-                f"{settings.network} is given no images: the tiny set (--data) is missing",
+                f"{settings.network} is given no images: the tiny set is missing (--data)",
                 remedy="give a folder, a list file or an .npz with --data",
             )
         return _embedded(settings, network.preprocessing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from practise_backends.files import read_text
 from practise_deploy.errors import InputError, reason
 from practise_deploy.model.reading import Listing
 from practise_deploy.settings import Settings
@@ -15,7 +16,7 @@ def labels_of(
 ) -> list[int] | None:
     """Class numbers of the network's outputs, where the images' classes can be matched to them.
 
-    Raises: InputError for a --classes that does not fit the network; where they are required, for want of a match.
+    Raises: InputError for a --classes that does not fit the network or has no labels to name; where they are required, for want of a match.
     """
     where = settings.eval if required else settings.data
     if listing.classes is None:
@@ -23,6 +24,11 @@ def labels_of(
             raise InputError(
                 f"{where} has no labels",
                 remedy="one folder per class, a list file with labels, or an .npz with 'labels'",
+            )
+        if settings.classes is not None and settings.eval is None:
+            raise InputError(
+                f"--classes {settings.classes} names the classes of labels, and {where} has none",
+                remedy="leave --classes out, or give labelled images with --data or --eval",
             )
         return None
     names = sorted({str(name) for name in listing.classes})
@@ -76,8 +82,8 @@ def _outputs_by_name(
 def _named_outputs(file: Path, outputs: int, names: list[str]) -> list[str]:
     """The outputs' names, one a line; an empty line before the last name is an output without one."""
     try:
-        known = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
+        known = [line.strip() for line in read_text(file).rstrip().split("\n")]
+    except (OSError, ValueError) as error:
         raise InputError(
             f"cannot read the class names in {file}: {reason(error)}",
             remedy="give a text file in UTF-8 with --classes: the outputs' names in order, one a line",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import fx, nn
 from practise_backends.errors import about
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
+from practise_deploy.model.onnx_graph import quiet
 from practise_deploy.model.operators import module_of
 from practise_deploy.model.plain import with_plain_weights
 from practise_deploy.model.reading import MODES
@@ -208,8 +208,7 @@ def _load_exported(path: Path, settings: Settings) -> Network:
     if settings.weights is not None:
         raise InputError(f"{path} has its weights in it; --weights cannot replace them", remedy="leave --weights out")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             program = torch.export.load(path)
             traced = program.run_decompositions({}).module()
     except Exception as error:

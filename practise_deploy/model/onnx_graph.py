@@ -125,7 +125,7 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
         weight.data = weight.data.contiguous()
     # a traced batch of 1 would be taken for a constant, so a dynamic one is traced at 2
     sample = torch.zeros((max(shape[0], 2) if dynamic_batch else shape[0], *shape[1:]), device=parameter.device)
-    with _quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 traced,
@@ -154,8 +154,8 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals; what matters comes back as an error."""
+def quiet() -> Iterator[None]:
+    """Exporters and readers of torch warn about their own internals; what matters comes back as an error."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

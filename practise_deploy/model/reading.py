@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from practise_deploy.terms import Preprocessing
 
 _SUFFIXES = set(Image.registered_extensions())
 _MOST_ENDINGS = 5
+_LONGEST = 200
 _A_LIST = "write one image a line, in UTF-8; lines that begin with # are passed over"
 _AN_NPZ = "write one with numpy.savez(path, images=..., labels=...); labels may be left out"
 _LABELS = "write as many labels as images, each the number of the image's output, or leave them out"
@@ -120,15 +122,15 @@ def _list_file(path: Path) -> Listing:
             remedy=f"{_A_LIST}; images go into a folder, arrays into an .npz",
         ) from None
     rows = [
-        line.split("\t") if "\t" in line else [line] if (path.parent / line).is_file() else line.rsplit(" ", 1)
+        line.split("\t") if "\t" in line else [line] if os.path.isfile(path.parent / line) else line.rsplit(" ", 1)
         for line in lines
     ]
     labelled = bool(rows) and len(rows[0]) == 2
     seen: set[Path] = set()
     for number, row in enumerate(rows, 1):
         file = path.parent / row[0]
-        if not file.is_file():
-            raise InputError(f"{path}, line {number}: no such image: {row[0]}", remedy=_of_a_line(row[0]))
+        if not os.path.isfile(file):  # which takes any text for a name
+            raise InputError(f"{path}, line {number}: no such image: {row[0][:_LONGEST]}", remedy=_of_a_line(row[0]))
         if len(row) != len(rows[0]) or len(row) > 2:
             raise InputError(f"{path}, line {number}: a label on every line or on none", remedy="IMAGE, a tab, LABEL")
         if file in seen:
