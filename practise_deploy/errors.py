@@ -11,18 +11,13 @@ PractiseError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from practise_backends.errors import Refusal
 
 
-class PractiseError(Exception):
-    """What happened, and (`remedy`) what to do about it."""
+class PractiseError(Refusal):
+    """A refusal of practise-deploy."""
 
-    exit_code: ClassVar[int] = 2
-
-    def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+    exit_code = 2
 
 
 class PromiseBroken(PractiseError):
@@ -55,6 +50,11 @@ class VerificationFailed(PractiseError):
     """The shipped network does not compute what the student computes."""
 
     exit_code = 4
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read: of the system's errors the words alone, since the message names the file."""
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from practise_backends.documents import array_fields, npz_of, plain, to_json
 from practise_backends.files import remove_parts, write_file
+from practise_backends.parsing import read_json
 from practise_backends.terms import Arrays
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.terms import SCHEMA
@@ -64,7 +65,12 @@ UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error)
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Read an .npz that `write_arrays` wrote."""
+    """Read an .npz that `write_arrays` wrote.
+
+    Raises: one of UNREADABLE.
+    """
+    if not path.is_file():
+        raise ValueError("it is no regular file")
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
@@ -191,10 +197,10 @@ class Run:
 
     def _note(self, name: str) -> dict[str, Any]:
         try:
-            note = json.loads((self._steps / f"{name}.key.json").read_text(encoding="utf-8"))
+            note = read_json(self._steps / f"{name}.key.json")
             whole = isinstance(note, dict) and all(isinstance(note.get(part), dict) for part in ("key", "files"))
             return note if whole and "seconds" in note and note.get("schema") == SCHEMA else {}
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             return {}
 
     def _load(self, name: str, result: type[Record]) -> Record | None:

@@ -107,7 +107,9 @@ class Levels:
         """
         own = columns_of(self.engines, ORIGINAL)
         if len(own) < 2:
-            raise MeasureError("the original was opened only once", remedy="open it twice or more")
+            raise MeasureError(
+                f"'{ORIGINAL}' was opened only once, which has no noise floor", remedy="open it twice or more"
+            )
         first, second = halves(own)
         estimate = float(self.level[second].mean() - self.level[first].mean())
         draws = self.draws[:, second].mean(axis=1) - self.draws[:, first].mean(axis=1)

@@ -132,7 +132,7 @@ def measure_rounds(
 def _check(engines: Mapping[str, Sequence[Engine]], patience: Patience) -> None:
     """Refuse what cannot be measured."""
     if not any(engines.values()):
-        raise MeasureError("there is no engine to measure", remedy="open at least one")
+        raise MeasureError(f"there is no engine to measure in {dict(engines)}", remedy="open at least one")
     if not 1 <= patience.min_rounds <= patience.max_rounds:
         raise MeasureError(
             f"min_rounds is {patience.min_rounds} and max_rounds is {patience.max_rounds}",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from practise_backends.files import why_no_file
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_backends.result import put
 from practise_backends.terminal import clean
@@ -130,7 +131,7 @@ def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
     if second is not None:
         return _network(first), _network(second)
     if not os.path.isdir(first):
-        raise InputError("there is nothing to compare with", remedy="name a second file, or a run folder alone")
+        raise InputError(f"{first} has nothing to be compared with", remedy="name a second file, or a run folder alone")
     return _network(first, _ORIGINAL), _network(first)
 
 
@@ -139,13 +140,13 @@ def _network(path: Path, name: str = _MODEL) -> Path:
     from practise_deploy.results import unchanged
 
     inside = os.path.isdir(path)  # which tells of a name that no folder takes that it is not there
-    file = path / name if inside else path
-    if not os.path.isfile(file):
+    problem = why_no_file(path / name if inside else path)
+    if problem:
         raise InputError(
-            f"{path} holds no {name}" if inside else f"no such file: {path}",
-            remedy="give the folder of a finished build, or an ONNX file" if inside else "check the path",
+            f"{path} holds no {name}" if inside else problem,
+            remedy="give the folder of a finished build, or the path of an ONNX file",
         )
-    return unchanged(file) if inside else file
+    return unchanged(path / name) if inside else path
 
 
 def _bench(own: Given, settings: Given, extra: Given) -> int:

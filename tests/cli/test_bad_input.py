@@ -93,7 +93,7 @@ def test_broken_image_is_skipped_and_counted(cli: Cli, job: Job, photos: Path, m
 
     def stop(build: Build) -> None:
         seen.append(build)
-        raise InputError("far enough")
+        raise InputError("far enough", remedy="go on")
 
     monkeypatch.setattr("practise_deploy.build.Build.candidates", property(stop))
     refused(cli("build", *on(job, photos), "--skip-bad-images"), 2, "far enough")

@@ -173,7 +173,7 @@ def test_run_folder_stands_for_its_model(cli: Cli, pair: tuple[Path, Path], run:
 
 
 def test_compare_needs_two_networks(cli: Cli, pair: tuple[Path, Path], tmp_path: Path):
-    refused(cli("compare", pair[0]), 2, "nothing to compare with")
+    refused(cli("compare", pair[0]), 2, "has nothing to be compared with")
     refused(cli("compare", tmp_path), 2, "holds no original.onnx")
 
 
