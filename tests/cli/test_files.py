@@ -27,7 +27,7 @@ from practise_deploy.store import to_json
 from unit.releases import release
 
 Cli = Callable[..., Any]
-QUICK = ("--budget-s", 0.3)
+QUICK = ("--measure-budget-s", 0.3)
 WITHOUT_TORCH = """
 import sys
 
@@ -186,7 +186,7 @@ def deploy(*arguments: object, program: str = WITHOUT_TORCH) -> subprocess.Compl
 @pytest.mark.parametrize("command", ["compare", "bench", "report"])
 def test_commands_over_files_need_no_torch(command: str, pair: tuple[Path, Path], run: Path, tmp_path: Path):
     arguments: dict[str, tuple[object, ...]] = {
-        "compare": (*pair, "--budget-s", 0.5, "--no-footprint", "--min-speedup", 0.01),
+        "compare": (*pair, "--measure-budget-s", 0.5, "--no-footprint", "--min-speedup", 0.01),
         "bench": (pair[0], "--measure-budget-s", 0.5, "--no-footprint"),
         "report": (run, "--out", tmp_path / "page.html"),
     }
