@@ -14,6 +14,8 @@ from practise_deploy.errors import InputError, first_line
 
 ALONE = "wrap it in a module that returns the logits alone: FILE.py:FUNCTION"
 _WRAP = "wrap it in a module that takes the images alone and fixes the rest: FILE.py:FUNCTION"
+_MEASURED = "what is no network of images can be measured as an ONNX file: practise-deploy bench FILE.onnx, or compare A.onnx B.onnx"
+_NO_IMAGES = (AttributeError, KeyError, IndexError, NotImplementedError, TypeError)
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -34,7 +36,8 @@ def check_inputs(module: nn.Module) -> None:
     by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
     if len(needed) > 1 or by_name:
         raise InputError(
-            f"the network's forward needs {', '.join(needed)}; it is run with one tensor of images alone", remedy=_WRAP
+            f"the network's forward needs {', '.join(needed)}; it is run with one tensor of images alone",
+            remedy=f"{_WRAP}; {_MEASURED}",
         )
     if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
         raise InputError(
@@ -69,24 +72,38 @@ def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
             return run(sample.clone())
     except InputError:
         raise
-    except (
-        AttributeError,
-        KeyError,
-        IndexError,
-        NotImplementedError,
-        TypeError,
-    ) as error:  # it takes its input for another thing
-        message = f"the network does not run on one tensor of images, of shape {tuple(sample.shape)}"
-        raise InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=_WRAP) from None
     except SystemExit as error:
         raise InputError(
             f"the network's forward ended with exit({error.code!r})", remedy="let it raise an error, or return"
         ) from None
     except Exception as error:
-        raise InputError(
-            f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",
-            remedy="give its input size with --input-size, and --mean and --std as many numbers as it takes channels",
-        ) from None
+        if _takes_token_ids(run):
+            raise InputError(
+                "the network takes token ids, and only networks that take images can be made smaller so far",
+                remedy=_MEASURED,
+            ) from None
+        raise _refusal(error, sample) from None
+
+
+def _takes_token_ids(run: Callable[[Tensor], Any]) -> bool:
+    """Whether it runs on a row of whole numbers, as the encoder of a text does."""
+    try:
+        with torch.no_grad():
+            run(torch.zeros(1, 8, dtype=torch.int64))
+    except Exception:
+        return False
+    return True
+
+
+def _refusal(error: Exception, sample: Tensor) -> InputError:
+    """Why a network does not run on images; some errors mean that it takes its input for another thing."""
+    if isinstance(error, _NO_IMAGES):
+        message = f"the network does not run on one tensor of images, of shape {tuple(sample.shape)}"
+        return InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=_WRAP)
+    return InputError(
+        f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",
+        remedy="give its input size with --input-size, and --mean and --std as many numbers as it takes channels",
+    )
 
 
 def _named(found: Any) -> str:

@@ -205,6 +205,12 @@ def test_bench_of_a_file_is_not_the_stage(cli: Cli, pair: tuple[Path, Path]):
     assert not list(Path.cwd().iterdir())
 
 
+def test_file_that_cannot_be_built_from_is_measured_by_what_its_refusal_names(cli: Cli, pair: tuple[Path, Path]):
+    refused = cli("build", pair[0])
+    assert refused.code == 2 and f"practise-deploy bench {pair[0]}" in refused.err
+    assert cli("bench", pair[0], *QUICK, "--no-footprint").code == 0
+
+
 def test_bench_of_a_file_shows_tables(cli: Cli, pair: tuple[Path, Path]):
     alone = cli("bench", pair[0], "--measure-budget-s", 0.3)
     assert alone.code == 0 and "p99, ms" in alone.out and "Noise floor" in alone.out

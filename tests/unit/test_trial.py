@@ -76,6 +76,22 @@ def test_network_that_needs_more_than_images_is_refused_by_what_it_takes_and_not
     assert "--input-size" not in error.value.remedy and "takes the images alone" in error.value.remedy
 
 
+class OfText(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        _, words = ids.shape
+        return self.embedding(ids).sum(1) / words
+
+
+def test_network_of_token_ids_is_called_one_and_told_what_works_instead():
+    with pytest.raises(InputError, match="the network takes token ids, and only networks that take images") as error:
+        trace(OfText().eval(), SHAPE)
+    assert "practise-deploy bench FILE.onnx" in error.value.remedy
+
+
 def test_forward_that_exits_is_an_error():
     with pytest.raises(InputError, match=r"forward ended with exit\(3\)"):
         trace(Gives(lambda _: sys.exit(3)).eval(), SHAPE)
