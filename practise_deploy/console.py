@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from practise_backends.render import rounds
 from practise_backends.table_diff import TableDiff
 from practise_backends.terminal import clean
 from practise_backends.terms import Comparison, LatencyTable, Progress, Scenario, Throughput
@@ -27,7 +28,7 @@ from practise_deploy.report.facts import (
     student_facts,
     verification_facts,
 )
-from practise_deploy.report.headline import latency_change, quality, speed
+from practise_deploy.report.headline import latency_change, latency_title, quality, speed
 from practise_deploy.report.table_diff import diff_facts, diff_table
 from practise_deploy.report.tables import Table
 from practise_deploy.report.words import confidence, count, duration, listed, plural, size
@@ -170,7 +171,8 @@ class Console:
             release.network.name,
             (
                 (won.title, f"{won.text}, {level} interval"),
-                ("Latency, p50", latency_change(release)),
+                (latency_title(release), latency_change(release)),
+                ("Rounds", rounds(release.measured_on)),
                 (kept.title, f"{kept.text} ({kept.detail})" if kept.detail else kept.text),
                 ("Blocks dropped", f"{len(release.plan.dropped)}: {listed(release.plan.dropped)}"),
                 ("Network", release.shipped.path),

@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from practise_backends.course import CPU, Course, Row
+from practise_backends.course import Course, Row
 from practise_backends.environment import SystemWatch
 from practise_backends.errors import MeasureError
 from practise_backends.feeds import own_feeds
 from practise_backends.intervals import ORIGINAL
 from practise_backends.stopping import Stopper
 from practise_backends.terms import (
+    CPU,
     Clock,
     Conditions,
     Engine,
@@ -126,6 +127,7 @@ def measure_rounds(
         raw_ms=walls,
         cpu_ms=cpus if np.isfinite(cpus).any() else None,
         runs_a_sample=runs,
+        timed_by=course.clock,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from practise_backends.render import milliseconds, rounds
 from practise_backends.terms import Comparison, Conditions, Device, LatencyTable
 from practise_deploy.outcome import Compiled, Converted, Shipped, Verification
 from practise_deploy.report.tables import ELSEWHERE
@@ -69,7 +70,7 @@ def images_facts(found: DataFacts) -> Facts:
 def latency_facts(found: LatencyTable) -> Facts:
     """The original on its device, and how finely that could be measured."""
     return (
-        ("Latency of the original", interval(found.baseline_ms, " ms")),
+        ("Latency of the original", interval(found.baseline_ms, f" {milliseconds(found.timed_by)}")),
         ("Smallest saving told from none", quantity(found.resolution_ms, " ms", absent="unknown")),
         ("Input", " × ".join(str(length) for length in found.input_shape)),
         *rounds_facts(found),
@@ -88,7 +89,8 @@ def rounds_facts(found: LatencyTable | Comparison) -> Facts:
         ("Sessions of one file differ by", sessions),
         ("Estimator", found.estimator or ABSENT),
         ("A/A error of the estimators", "; ".join(f"{name} ±{number(error, 2)}%" for name, error in errors) or ABSENT),
-        ("Rounds", f"{found.rounds:,} run, {len(found.discarded):,} discarded"),
+        ("Rounds", rounds(found)),
+        ("Timed by", found.timed_by),
         ("Warm-up", duration(found.warmup_s)),
         ("Stopped because", found.stopped_because or ABSENT),
         ("Conditions", conditions(found.conditions)),

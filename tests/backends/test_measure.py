@@ -24,7 +24,7 @@ from practise_backends.fake import (
 from practise_backends.intervals import ORIGINAL
 from practise_backends.levels import levels_of
 from practise_backends.measure import measure_rounds
-from practise_backends.terms import Conditions, Environment, Patience, TensorSpec, Timings
+from practise_backends.terms import CPU, WALL, Conditions, Environment, Patience, TensorSpec, Timings
 
 PATIENCE = Patience(budget_s=1e6, warmup_s=0.1, min_rounds=40, max_rounds=40, enough_percent=0.0)
 
@@ -298,6 +298,7 @@ class Constant:
 def test_beside_other_processes_ratios_are_of_cpu_time_and_the_result_says_so() -> None:
     timings = beside_others(wait_ms=27.0)
     assert levels_of(timings).ratio("other").estimate == pytest.approx(0.95, abs=0.002)
+    assert (timings.timed_by, beside_others(wait_ms=0.0).timed_by) == (CPU, WALL)
     assert any("clock: CPU time, since other processes interrupted 100% of the runs" in note for note in timings.notes)
     assert timings.raw_ms is not None and timings.cpu_ms is not None
     assert timings.rounds_ms == pytest.approx(timings.cpu_ms) and np.median(timings.raw_ms / timings.cpu_ms) > 2.5

@@ -29,7 +29,7 @@ SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
     ),
     "latency": (
         lambda c: c.show_latency(plans.latency()),
-        ("1.92 (1.85 to 1.99)", "31.42 ms (31.31 to 31.53)", "640 run, 1 discarded", "95%"),
+        ("1.92 (1.85 to 1.99)", "31.42 ms (31.31 to 31.53)", "1 of 640 rounds discarded", "95%"),
     ),
     "plan": (
         lambda c: c.show_plan(plans.plan(), plans.recoverability()),
@@ -119,6 +119,11 @@ def test_absent_figures_are_shown_with_their_reasons(capsys: pytest.CaptureFixtu
     assert "– (the output is no classifier's)" in out
     assert "– (no classifier's output)" in out
     assert "Promise broken" in " ".join(out.split())
+
+
+def test_summary_says_how_many_rounds_do_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().show_release(releases.release(), Path("runs"))
+    assert "5 of 412 rounds discarded" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("answer", Answer)

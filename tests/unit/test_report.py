@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from practise_backends.terms import Interval
+from practise_backends.terms import CPU, Interval
 from practise_deploy.outcome import Answer, Release
 from practise_deploy.report import render_html, render_markdown, render_runs_html, tables
 from practise_deploy.report.demands import demands, outcome
@@ -147,6 +147,15 @@ def test_lines_of_a_wide_table_end_before_an_interval(page: str) -> None:
 def test_numbers_carry_their_intervals(page: str) -> None:
     for said in ("1.281× (1.275 to 1.287)", "73.4% (69.5 to 77.3)", "0.02 (−0.05 to 0.09)"):
         assert said in read(page)
+
+
+def test_summary_says_how_many_rounds_do_not_count_and_of_which_clock_its_milliseconds_are(release: Release) -> None:
+    gone = tuple(f"round {at}: it took too long" for at in range(477))
+    disturbed = replace(release, bench=replace(release.bench, rounds=776, discarded=gone, timed_by=CPU))
+    for render in (render_html, render_markdown):
+        top = read(render(disturbed))[:12000]
+        assert "477 of 776 rounds discarded" in top and "Latency, p50 of CPU time" in top
+        assert "of CPU time" not in read(render(release))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -3.0, 1e12])
