@@ -135,6 +135,7 @@ def plan_facts(plan: Plan) -> Facts:
         ("Target", target(plan)),
         *_within(plan),
         ("Target reached", "yes" if plan.reached else "no"),
+        *_margin(plan),
         ("Blocks dropped", listed(plan.dropped)),
         *_loss_before_finetuning(plan),
         *_sureness(plan),
@@ -143,6 +144,18 @@ def plan_facts(plan: Plan) -> Facts:
         ("Reduction measured", interval(plan.measured_percent, "%", absent=ELSEWHERE)),
         ("Device of the table", plan.device),
     )
+
+
+def _margin(plan: Plan) -> Facts:
+    """What of the saving must reach the target, and why it is less than what was found."""
+    if plan.target_percent is None or not plan.dropped:
+        return ()
+    surely = f"{number(plan.surely_percent)}% of {number(plan.target_percent)}%"
+    if plan.measured_percent is None:
+        return (("Surely saved", f"{surely} asked for: the low end of the prediction"),)
+    half = number((plan.measured_percent.high - plan.measured_percent.low) / 2, 2)
+    spare = f"the low end of what was measured less half its interval, {half}%, since the final measurement may come out lower"
+    return (("Surely saved", f"{surely} asked for: {spare}"),)
 
 
 def _within(plan: Plan) -> Facts:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from practise_backends.compare import compare
+from practise_backends.fake import FakeEngine, steady
 from practise_backends.terms import Artifact, Bench, Comparison, Conditions, Device, Interval, Progress
 from practise_deploy import build as story
 from practise_deploy import ground, pruning
@@ -65,6 +66,24 @@ def test_device_without_any_saving_drops_nothing_and_says_so(copied: Copy, given
     with device(ScriptedOrt(lambda artifact: 1.0)), pytest.raises(TargetOutOfReach, match="told from none"):
         assert build.release
     assert build.plan.dropped == () and not build.plan.reached
+
+
+class Restless(ScriptedOrt):
+    """Every block saves as on the quiet device, but the sessions of one file differ by a fifth."""
+
+    def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
+        self.opened = getattr(self, "opened", 0) + 1
+        factor = float(np.exp(np.random.default_rng(self.opened).normal(0, 0.2)))
+        self._script = lambda one: steady(ms_by_convolutions(one) * factor)
+        return super().open(artifact, conditions)
+
+
+def test_device_too_disturbed_to_plan_on_is_exit_3(copied: Copy, given: dict[str, Any]):
+    """20% is within reach of the network, as on a quiet device; here no set surely saves it."""
+    build = make_build(copied(), **{**given, "drop": None, "reduce": 20, "threads": 3})
+    with device(Restless()), pytest.raises(EnvironmentProblem, match="is too disturbed to plan on") as raised:
+        assert build.release
+    assert raised.value.exit_code == 3 and "--measure-budget-s" in raised.value.remedy
 
 
 def test_model_that_is_no_faster_in_the_end_breaks_the_promise(copied: Copy, given: dict[str, Any]):

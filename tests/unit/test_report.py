@@ -158,6 +158,15 @@ def test_summary_says_how_many_rounds_do_not_count_and_of_which_clock_its_millis
         assert "of CPU time" not in read(render(release))
 
 
+def test_margin_that_a_measured_set_must_have_is_told(release: Release) -> None:
+    asked = replace(plans.plan(), target_percent=20.0)
+    told = dict(plan_facts(asked))["Surely saved"]
+    assert told.startswith("21.3% of 20.0% asked for: the low end of what was measured less half its interval, 0.31%")
+    assert "the low end of the prediction" in dict(plan_facts(replace(asked, measured_percent=None)))["Surely saved"]
+    assert "Surely saved" not in dict(plan_facts(replace(asked, target_percent=None)))
+    assert "less half its interval" in read(render_html(release))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -3.0, 1e12])
 def test_numbers_that_cannot_be_are_no_reason_to_fail(release: Release, value: float) -> None:
     odd = replace(releases.around(value, 0.1), low=value)
