@@ -245,10 +245,10 @@ class Console:
     def _bar(self, title: str) -> Iterator[Progress]:
         """A bar of its own, or one more beneath the bars that are shown already."""
         if self._bars is not None:
-            yield Bar(self._bars, title)
+            yield Bar(self._bars, title, self._now_s)
             return
         with rich_bars(self._stderr) as self._bars:
             try:
-                yield Bar(self._bars, title)
+                yield Bar(self._bars, title, self._now_s)
             finally:
                 self._bars = None

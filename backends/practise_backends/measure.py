@@ -280,6 +280,6 @@ class _Loop:
         trouble = self.watch.trouble()
         self.course.heed("" if self.stopper.patience.keep_throttled else trouble)
         if self.progress is not None:
-            budget_s = self.stopper.patience.budget_s
-            done_s = min(self.stopper.elapsed_s(), budget_s)
-            self.progress.advance(done_s, budget_s, f"{len(self.course.rows)} rounds")
+            rows, gone = len(self.course.rows), len(self.course.reasons)
+            note = f"{rows} rounds" + (f", {gone} of them discarded" if gone else "")
+            self.progress.advance(self.stopper.elapsed_s(), self.stopper.expected_s(self.course), note)
