@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from practise_backends.render import rounds
 from practise_backends.result import unwritable
 from practise_backends.table_diff import TableDiff
 from practise_backends.terminal import clean
@@ -28,7 +29,7 @@ from practise_deploy.report.facts import (
     student_facts,
     verification_facts,
 )
-from practise_deploy.report.headline import latency_change, quality, speed
+from practise_deploy.report.headline import latency_change, latency_title, quality, speed
 from practise_deploy.report.table_diff import diff_facts, diff_table
 from practise_deploy.report.tables import Table
 from practise_deploy.report.words import confidence, count, duration, listed, plural, size
@@ -171,7 +172,8 @@ class Console:
             release.network.name,
             (
                 (won.title, f"{won.text}, {level} interval"),
-                ("Latency, p50", latency_change(release)),
+                (latency_title(release), latency_change(release)),
+                ("Rounds", rounds(release.measured_on)),
                 (kept.title, f"{kept.text} ({kept.detail})" if kept.detail else kept.text),
                 ("Blocks dropped", f"{len(release.plan.dropped)}: {listed(release.plan.dropped)}"),
                 ("Network", release.shipped.path),
@@ -250,10 +252,10 @@ class Console:
     def _bar(self, title: str) -> Iterator[Progress]:
         """A bar of its own, or one more beneath the bars that are shown already."""
         if self._bars is not None:
-            yield Bar(self._bars, title)
+            yield Bar(self._bars, title, self._now_s)
             return
         with rich_bars(self._stderr) as self._bars:
             try:
-                yield Bar(self._bars, title)
+                yield Bar(self._bars, title, self._now_s)
             finally:
                 self._bars = None

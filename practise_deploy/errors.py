@@ -5,7 +5,7 @@ PractiseError
 │   └── TargetOutOfReach     no choice of blocks meets the latency target
 ├── InputError (2)           a file, an option or a network is not usable as given
 │   └── NoDroppableBlock     the network has nothing this method can remove
-├── EnvironmentProblem (3)   a backend, a package, a device or a place to write is missing
+├── EnvironmentProblem (3)   a backend, a package, a device or a place to write is missing, or the device is too disturbed
 └── VerificationFailed (4)   the shipped network does not compute what the student computes
 """
 
@@ -41,7 +41,7 @@ class NoDroppableBlock(InputError):
 
 
 class EnvironmentProblem(PractiseError):
-    """A backend, a package, a device or a place to write is missing."""
+    """A backend, a package, a device or a place to write is missing, or the device is too disturbed to plan on."""
 
     exit_code = 3
 

@@ -7,6 +7,7 @@ memory), 70 a fault of this program, told in one message; with PRACTISE_DEBUG se
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -126,7 +127,16 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and leave with the code for usage."""
-        self.exit(USAGE, _error_line(message, f"see {self.prog} --help"))
+        self.exit(USAGE, _error_line(message, _meant(message) or f"see {self.prog} --help"))
+
+
+def _meant(message: str) -> str:
+    """The option that may be meant where argparse names one that there is not; empty where none is like it."""
+    _, unknown, words = message.partition("unrecognized arguments: ")
+    first = words.split("=")[0].split()[:1] if unknown else []
+    known = {flag.written for kind in (CompareOptions, BenchOptions, TableOptions) for flag in flags_of(kind)}
+    near = difflib.get_close_matches(first[0], sorted(known), n=1) if first else []
+    return f"did you mean {near[0]}?" if near else ""
 
 
 class _Line:

@@ -142,8 +142,8 @@ def stand_of(options: Measuring, precision: str) -> Bench:
         seed=options.seed,
     )
     patience = Patience(
-        budget_s=options.budget_s,
-        warmup_s=min(2.0, options.budget_s / 10),
+        budget_s=options.measure_budget_s,
+        warmup_s=min(2.0, options.measure_budget_s / 10),
         keep_throttled=options.keep_throttled,
     )
     return Bench(backend=backend, conditions=conditions, patience=patience)

@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from practise_backends.course import CPU, Course, Row
+from practise_backends.course import Course, Row
 from practise_backends.environment import SystemWatch
 from practise_backends.errors import MeasureError
 from practise_backends.feeds import own_feeds
 from practise_backends.intervals import ORIGINAL
 from practise_backends.stopping import Stopper
 from practise_backends.terms import (
+    CPU,
     Clock,
     Conditions,
     Engine,
@@ -126,6 +127,7 @@ def measure_rounds(
         raw_ms=walls,
         cpu_ms=cpus if np.isfinite(cpus).any() else None,
         runs_a_sample=runs,
+        timed_by=course.clock,
     )
 
 
@@ -278,6 +280,6 @@ class _Loop:
         trouble = self.watch.trouble()
         self.course.heed("" if self.stopper.patience.keep_throttled else trouble)
         if self.progress is not None:
-            budget_s = self.stopper.patience.budget_s
-            done_s = min(self.stopper.elapsed_s(), budget_s)
-            self.progress.advance(done_s, budget_s, f"{len(self.course.rows)} rounds")
+            rows, gone = len(self.course.rows), len(self.course.reasons)
+            note = f"{rows} rounds" + (f", {gone} of them discarded" if gone else "")
+            self.progress.advance(self.stopper.elapsed_s(), self.stopper.expected_s(self.course), note)

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 _NETWORKS = (".onnx", ".ort", ".engine")
 _MODEL, _ORIGINAL = "model.onnx", "original.onnx"
-_OF_A_FILE = (*(flag.name for flag in flags_of(BenchOptions) if flag.name in Settings.model_fields), "measure_budget_s")
-_SAID_OTHERWISE = (*_OF_A_FILE, "budget_s", "json")
+_OF_A_FILE = tuple(flag.name for flag in flags_of(BenchOptions) if flag.name in Settings.model_fields)
 _QUIET = Parameter("quiet", QUIET, False)
 
 
@@ -193,7 +192,7 @@ def _asked(settings: Given) -> Given:
     """
     said = {name: value for name, value in settings.items() if value is not None}
     checked = read_settings(said)
-    return {"budget_s" if name == "measure_budget_s" else name: getattr(checked, name) for name in said}
+    return {name: getattr(checked, name) for name in said}
 
 
 def _as_built(run: Path, asked: Given) -> Given:
@@ -293,6 +292,6 @@ def _our_errors() -> Iterator[None]:
 
 BENCH = OverFiles(
     "FILE.onnx, FILE.ort, FILE.engine, a run folder",
-    [one for one in parameters_of(BenchOptions, without=_SAID_OTHERWISE) if one.name not in Settings.model_fields],
+    parameters_of(BenchOptions, without=("json", *Settings.model_fields)),
     _bench,
 )

@@ -71,7 +71,8 @@ def check_kind(run: Callable[[Any], Any], sample: Tensor) -> None:
         if _runs(run, made(sample)):
             raise InputError(
                 f"the network takes {kind}, not images, of shape (n, channels, height, width)",
-                remedy="give a network of images, torchvision:resnet50 for example: no others are cut here yet",
+                remedy="give a network of images, torchvision:resnet50 for example: no others are cut here yet; as an ONNX file this one can be "
+                "measured: practise-deploy bench FILE.onnx, or compare A.onnx B.onnx",
             )
 
 

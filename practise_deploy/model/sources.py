@@ -53,6 +53,12 @@ def construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Conf
             f"{settings.network} is a file of weights or of TorchScript, not the Python that makes the network",
             remedy=f"write FILE.py:FUNCTION --weights {settings.network}",
         )
+    if Path(settings.network).suffix.lower() in (".onnx", ".ort", ".engine"):
+        raise InputError(
+            f"{settings.network} is a network without its Python, in which alone blocks can be found so far",
+            remedy="give the Python as FILE.py:FUNCTION, or the network's name in torchvision or timm; "
+            f"practise-deploy bench {settings.network} measures the file itself, compare does beside another",
+        )
     raise InputError(
         f"unknown network '{settings.network}'",
         remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",

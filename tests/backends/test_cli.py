@@ -23,7 +23,7 @@ from practise_backends.network import content_of, read_network
 from practise_backends.symptoms import Finding
 from practise_backends.terms import Artifact, Environment
 
-QUICK = ["--budget-s", "0.3"]
+QUICK = ["--measure-budget-s", "0.3"]
 
 
 @pytest.fixture
@@ -272,8 +272,10 @@ def test_errors_are_one_line_with_a_code(
         (["bench", "a.onnx", "--clock", "sundial"], "'sundial' is none of gpu_compute, end_to_end"),
         (["bench", "a.onnx", "--cuda", "opencl"], "none of pycuda, torch, cuda-python"),
         (["bench", "a.onnx", "--optimisation-level", "6"], "between 0 and 5"),
-        (["bench", "a.onnx", "--budget-s", "nan"], "above 0"),
+        (["bench", "a.onnx", "--measure-budget-s", "nan"], "above 0"),
         (["compare", "a.onnx", "b.onnx", "--min-speedup", "0"], "above 0"),
+        (["compare", "a.onnx", "b.onnx", "--budget-s", "3"], "did you mean --measure-budget-s?"),
+        (["table", "kit/", "--budget-s=3"], "did you mean --measure-budget-s?"),
         (["bench", "-x", "a"], "error: "),
     ],
 )

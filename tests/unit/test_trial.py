@@ -133,6 +133,7 @@ def test_network_of_another_kind_of_data_is_refused_by_that_kind(network, kind):
     with pytest.raises(InputError, match=f"the network takes {kind}, of shape .*, not images") as error:
         trace(network.eval(), SHAPE)
     assert "--input-size" not in error.value.remedy and "torchvision:resnet50" in error.value.remedy
+    assert "practise-deploy bench FILE.onnx" in error.value.remedy
 
 
 def test_wrong_number_of_channels_is_not_taken_for_another_kind_of_data():
