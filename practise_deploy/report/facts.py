@@ -164,7 +164,9 @@ def _within(plan: Plan) -> Facts:
     if found is None:
         return ()
     asked = points_lost(found.asked.loss)
-    return (("Taken instead", f"the most that --max-drop {found.demand_points:g} allows; the target would cost {asked}"),)
+    return (
+        ("Taken instead", f"the most that --max-drop {found.demand_points:g} allows; the target would cost {asked}"),
+    )
 
 
 def _loss_before_finetuning(plan: Plan) -> Facts:

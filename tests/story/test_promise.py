@@ -368,7 +368,7 @@ def test_most_that_can_be_saved_within_the_demand_is_built_where_that_is_asked(c
     assert release.plan.budget.reduce_percent == 20.0
     assert release.plan.measured_percent is not None
     assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 0)
-    assert "; the target, 20% less latency, would have cost more than 2 points" in release.verdict.sentence
+    assert "; the target, 20% less latency, would have cost more than --max-drop 2 allows" in release.verdict.sentence
     assert "Taken instead" in (build.run.folder / "report.html").read_text()
 
 

@@ -340,7 +340,7 @@ def test_smaller_set_than_asked_is_told_with_why(release: Release) -> None:
     reduced = replace(release, plan=replace(release.plan, target_percent=None, within_drop=within, notes=("so much",)))
     for text in (render_html(reduced), render_markdown(reduced)):
         assert "Taken instead" in text and "so much" in text
-        assert "the most within 2 points; the target would cost 9.7 points (8.5 to 10.9)" in read(text)
+        assert "the most that --max-drop 2 allows; the target would cost 9.7 points (8.5 to 10.9)" in read(text)
     assert "Taken instead" not in render_html(release)
 
 

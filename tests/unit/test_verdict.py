@@ -293,7 +293,7 @@ def test_headline_of_a_smaller_set_than_asked_says_what_the_target_would_have_co
     reduced = dataclasses.replace(plan(None), budget=budget, within_drop=within)
     for answer in (KEPT, NOT_PROVEN, BROKEN):
         sentence = judge(reduced, LABELLED, FASTER, accuracy_gate(answer)).sentence
-        assert f"; the target, {said}, would have cost more than 2 points." in sentence
+        assert f"; the target, {said}, would have cost more than --max-drop 2 allows." in sentence
         assert "the target" not in judge(plan(None), LABELLED, FASTER, accuracy_gate(answer)).sentence
 
 
