@@ -12,7 +12,7 @@ from tables.accuracy import losses, predicted_sets, promises, too_much
 from tables.builds import builds
 from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
-from tables.networks import which_networks
+from tables.networks import inspect_all
 from tables.planning import choice, planning, single_blocks, sites, small_networks, sureness
 from tables.reliability import mutations
 from tables.shared import ROOT
@@ -22,7 +22,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
     "docs/accuracy.md": {"losses": losses, "promises": promises, "too_much": too_much},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
-    "docs/networks.md": {"which_networks": which_networks},
+    "docs/networks.md": {"inspect_all": inspect_all},
     "docs/planning.md": {
         "planning": planning,
         "choice": choice,

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from practise_backends.render import rounds
+from practise_backends.result import unwritable
 from practise_backends.table_diff import TableDiff
 from practise_backends.terminal import clean
 from practise_backends.terms import Comparison, LatencyTable, Progress, Scenario, Throughput
@@ -27,7 +29,7 @@ from practise_deploy.report.facts import (
     student_facts,
     verification_facts,
 )
-from practise_deploy.report.headline import latency_change, quality, speed
+from practise_deploy.report.headline import latency_change, latency_title, quality, speed
 from practise_deploy.report.table_diff import diff_facts, diff_table
 from practise_deploy.report.tables import Table
 from practise_deploy.report.words import confidence, count, duration, listed, plural, size
@@ -170,7 +172,8 @@ class Console:
             release.network.name,
             (
                 (won.title, f"{won.text}, {level} interval"),
-                ("Latency, p50", latency_change(release)),
+                (latency_title(release), latency_change(release)),
+                ("Rounds", rounds(release.measured_on)),
                 (kept.title, f"{kept.text} ({kept.detail})" if kept.detail else kept.text),
                 ("Blocks dropped", f"{len(release.plan.dropped)}: {listed(release.plan.dropped)}"),
                 ("Network", release.shipped.path),
@@ -192,6 +195,12 @@ class Console:
     def _stderr(self) -> rich.console.Console:
         return rich_console(stderr=True)
 
+    def _result(self, *parts: rich.console.RenderableType, soft_wrap: bool = False) -> None:
+        try:
+            self._stdout.print(*parts, markup=False, soft_wrap=soft_wrap)
+        except OSError as error:
+            raise unwritable(error) from None
+
     def _prose(self, text: str, style: str = "") -> None:
         if not self.quiet:
             self._stderr.print(clean(text), style=style or None, markup=False, soft_wrap=True)
@@ -199,7 +208,7 @@ class Console:
     def _remarks(self, lines: Sequence[str]) -> None:
         """Remarks belong to the result, so they follow it."""
         for line in () if self.quiet else lines:
-            self._stdout.print(f"- {clean(line)}", markup=False, soft_wrap=True)
+            self._result(f"- {clean(line)}", soft_wrap=True)
 
     def _facts(self, title: str, facts: Facts) -> None:
         """Names and what they are, in two columns."""
@@ -214,9 +223,9 @@ class Console:
         for name, fact in facts:
             grid.add_row(Text(clean(name)), Text(clean(fact)))
         if title:
-            self._stdout.print(Text(clean(title), style="bold"))
-        self._stdout.print(grid)
-        self._stdout.print()
+            self._result(Text(clean(title), style="bold"))
+        self._result(grid)
+        self._result()
 
     def _table(self, found: Table) -> None:
         """A table with its title and its note."""
@@ -233,20 +242,20 @@ class Console:
         for at, row in enumerate(found.rows):
             strong = "bold" if at in found.strong else None
             grid.add_row(*(Text(clean(cell)) for cell in row), style=strong)
-        self._stdout.print(Text(clean(found.title), style="bold"))
-        self._stdout.print(grid)
+        self._result(Text(clean(found.title), style="bold"))
+        self._result(grid)
         if found.note:
-            self._stdout.print(Text(clean(found.note), style="dim"), soft_wrap=True)
-        self._stdout.print()
+            self._result(Text(clean(found.note), style="dim"), soft_wrap=True)
+        self._result()
 
     @contextmanager
     def _bar(self, title: str) -> Iterator[Progress]:
         """A bar of its own, or one more beneath the bars that are shown already."""
         if self._bars is not None:
-            yield Bar(self._bars, title)
+            yield Bar(self._bars, title, self._now_s)
             return
         with rich_bars(self._stderr) as self._bars:
             try:
-                yield Bar(self._bars, title)
+                yield Bar(self._bars, title, self._now_s)
             finally:
                 self._bars = None

@@ -81,5 +81,4 @@ def reads_symmetric_int8(settings: Settings) -> bool:
 
 def measuring_of(settings: Settings) -> Measuring:
     """The same, as the command line of the device half takes it."""
-    names = {flag.name: "measure_budget_s" if flag.name == "budget_s" else flag.name for flag in flags_of(Measuring)}
-    return Measuring(**{name: getattr(settings, own) for name, own in names.items()})
+    return Measuring(**{flag.name: getattr(settings, flag.name) for flag in flags_of(Measuring)})

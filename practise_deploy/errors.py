@@ -5,24 +5,19 @@ PractiseError
 │   └── TargetOutOfReach     no choice of blocks meets the latency target
 ├── InputError (2)           a file, an option or a network is not usable as given
 │   └── NoDroppableBlock     the network has nothing this method can remove
-├── EnvironmentProblem (3)   a backend, a package, a device or a place to write is missing
+├── EnvironmentProblem (3)   a backend, a package, a device or a place to write is missing, or the device is too disturbed
 └── VerificationFailed (4)   the shipped network does not compute what the student computes
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from practise_backends.errors import Refusal
 
 
-class PractiseError(Exception):
-    """What happened, and (`remedy`) what to do about it."""
+class PractiseError(Refusal):
+    """A refusal of practise-deploy."""
 
-    exit_code: ClassVar[int] = 2
-
-    def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+    exit_code = 2
 
 
 class PromiseBroken(PractiseError):
@@ -46,7 +41,7 @@ class NoDroppableBlock(InputError):
 
 
 class EnvironmentProblem(PractiseError):
-    """A backend, a package, a device or a place to write is missing."""
+    """A backend, a package, a device or a place to write is missing, or the device is too disturbed to plan on."""
 
     exit_code = 3
 
@@ -55,6 +50,11 @@ class VerificationFailed(PractiseError):
     """The shipped network does not compute what the student computes."""
 
     exit_code = 4
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read: of the system's errors the words alone, since the message names the file."""
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 import onnx
 import torch
 
+from practise_backends.errors import about
 from practise_backends.ort import OrtBackend
 from practise_backends.table import RANKING_SHARE
 from practise_backends.tensorrt.options import asked_of
@@ -74,7 +75,8 @@ class Ground:
     @property
     def candidates(self) -> tuple[Block, ...]:
         """The blocks that can go; NoDroppableBlock is raised where there is none."""
-        return droppable(self.blocks)
+        with about(self.settings.network):
+            return droppable(self.blocks)
 
     @property
     def classifies(self) -> bool:
@@ -141,7 +143,7 @@ class Ground:
     @cached_property
     def cuttable(self) -> onnx.ModelProto:
         """The network as it is deployed, with the blocks' cuts named in it (see `model.onnx_graph`)."""
-        with self.screen("Exporting the network"):
+        with self.screen("Exporting the network"), about(self.settings.network):
             return self.lowered(only_logits(with_cuts(self.network.traced, self.candidates, self.engine_shape)))
 
     def lowered(self, model: onnx.ModelProto, images: FitImages | None = None) -> onnx.ModelProto:
@@ -234,7 +236,7 @@ class Ground:
         }
 
         def compute() -> Shipped:
-            with self.screen(f"Exporting {name}"):
+            with self.screen(f"Exporting {name}"), about(self.settings.network):
                 return export_onnx(
                     network(),
                     self.engine_shape,

@@ -14,6 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from practise_backends import documents
 from practise_backends.commands import check_places
 from practise_backends.errors import BackendError
+from practise_backends.files import read_text
+from practise_backends.parsing import parsed
 from practise_backends.terms import SCHEMA, Conditions, Interval, LatencyTable
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import flag_of
@@ -53,8 +55,8 @@ def read_table(path: Path) -> LatencyTable:
     Raises: InputError where the file is no latency table of this schema.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        schema = documents.parsed(text).get("schema")
+        text = read_text(path)
+        schema = parsed(text).get("schema")
     except OSError as error:
         raise InputError(f"cannot read the latency table {path}: {error.strerror}", remedy="check the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):

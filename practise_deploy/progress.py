@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _PLAIN_WIDTH = 200
 _EVERY_S = 10.0
+_RECENT_S = 30.0
 
 
 class Silent:
@@ -24,16 +26,37 @@ class Silent:
         """Show nothing."""
 
 
+class Pace:
+    """How fast a step goes at present: by its last half minute, anew for each of its parts."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._marks = deque([(now_s(), 0.0)])
+
+    def left(self, done: float, total: float) -> str:
+        """How much time is left at that pace, in words; empty where that is not known yet, or nothing is left."""
+        now = self._now_s()
+        if done <= 0 or done < self._marks[-1][1]:
+            self._marks.clear()
+        self._marks.append((now, done))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= _RECENT_S:
+            self._marks.popleft()
+        began, before = self._marks[0]
+        known = before < done < total and now > began
+        return f"about {duration((total - done) * (now - began) / (done - before))} left" if known else ""
+
+
 class Bar:
     """Progress as a bar."""
 
-    def __init__(self, bars: rich.progress.Progress, title: str) -> None:
-        self._bars = bars
-        self._task = bars.add_task(clean(title), total=None, note="")
+    def __init__(self, bars: rich.progress.Progress, title: str, now_s: Callable[[], float]) -> None:
+        self._bars, self._pace = bars, Pace(now_s)
+        self._task = bars.add_task(clean(title), total=None, note="", left="")
 
     def advance(self, done: float, total: float, note: str = "") -> None:
         """Move the bar."""
-        self._bars.update(self._task, completed=done, total=total, note=clean(note))
+        left = self._pace.left(done, total)
+        self._bars.update(self._task, completed=done, total=total, note=clean(note), left=left)
 
 
 class Lines:
@@ -42,18 +65,17 @@ class Lines:
     def __init__(self, title: str, tell: Callable[[str], None], now_s: Callable[[], float]) -> None:
         self._title, self._tell, self._now_s = title, tell, now_s
         self._began = self._told = now_s()
+        self._pace = Pace(now_s)
 
     def advance(self, done: float, total: float, note: str = "") -> None:
         """Say how far it is, unless that was said just now."""
-        now = self._now_s()
+        now, left = self._now_s(), self._pace.left(done, total)
         if now - self._told < _EVERY_S:
             return
         self._told = now
-        gone = now - self._began
-        share = min(1.0, done / total) if total > 0 else 0.0
-        told = f"{100 * share:.0f}%, " if total > 0 else ""
-        left = f", about {duration(gone * (1 - share) / share)} left" if 0 < share < 1 else ""
-        self._tell(f"{self._title}: {told}{duration(gone)} gone{left}{', ' + note if note else ''}")
+        share = f"{100 * min(1.0, done / total):.0f}%" if total > 0 else ""
+        told = (share, f"{duration(now - self._began)} gone", left, note)
+        self._tell(f"{self._title}: {', '.join(part for part in told if part)}")
 
 
 def rich_console(*, stderr: bool) -> rich.console.Console:
@@ -73,7 +95,7 @@ def rich_console(*, stderr: bool) -> rich.console.Console:
 
 
 def rich_bars(console: rich.console.Console) -> rich.progress.Progress:
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     return Bars(
@@ -81,9 +103,8 @@ def rich_bars(console: rich.console.Console) -> rich.progress.Progress:
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("gone,", style="dim"),
-        TimeRemainingColumn(),
-        TextColumn("left", style="dim"),
+        TextColumn("gone", style="dim"),
+        TextColumn("{task.fields[left]}", style="dim"),
         TextColumn("{task.fields[note]}", markup=False, style="dim"),
         console=console,
         transient=True,

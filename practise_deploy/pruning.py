@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from practise_backends.terms import Interval, LatencyTable
+from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.finetune import drop_only, finetune, schedule_for
 from practise_deploy.kitting import Kitting
 from practise_deploy.latency_table import Wanted, check_table, read_table
@@ -17,7 +18,7 @@ from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.pair import exits_in, pair_of
 from practise_deploy.model.schedule import Schedule
 from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.planning.choose import Measure, choose_blocks, out_of_reach
+from practise_deploy.planning.choose import Measure, choose_blocks, out_of_reach, too_disturbed
 from practise_deploy.planning.latency import measure_block_latency, measure_reduction
 from practise_deploy.planning.recoverability import measure_recoverability
 from practise_deploy.planning.scoring import measure_by_adaptors
@@ -117,7 +118,8 @@ class Pruning(Kitting):
     def within_drop(self) -> WithinDrop | None:
         """What can be had within --max-drop, where the set that meets the target cannot be recovered so far."""
         plan, demand, finetuned = self.asked_plan, self.settings.most_points_lost, self.settings.iterations != 0
-        if demand is None or self.is_paper or not plan.dropped:
+        hopeless = self.disturbed is not None and not self.settings.best_within_drop
+        if demand is None or self.is_paper or not plan.dropped or hopeless:
             return None
         rule = {"demand": demand, "finetuned": finetuned, "left after finetuning": LEAST_LEFT}
         key = {**self.learning_key, "plan": digest(to_json(plan)), **rule}
@@ -129,6 +131,11 @@ class Pruning(Kitting):
                 of=find_within(self.latency, self.recoverability, plan, self._verify, demand, finetuned=finetuned)
             ),
         ).of
+
+    @cached_property
+    def disturbed(self) -> EnvironmentProblem | None:
+        """Why the noise of the device, and not the network, is what misses the target; None where it is not."""
+        return too_disturbed(self.asked_plan, self.latency)
 
     @cached_property
     def asked_plan(self) -> Plan:
@@ -213,13 +220,16 @@ class Pruning(Kitting):
     def reached_plan(self) -> Plan:
         """The plan, where it meets the target.
 
-        Raises: TargetOutOfReach where it does not, or costs more accuracy than is allowed.
+        Raises: TargetOutOfReach where it does not, or costs more accuracy than is allowed; EnvironmentProblem where the device is too
+        disturbed to tell.
         """
         plan, within = self.plan, self.within_drop
         if within is not None and plan.within_drop is None:
             raise costs_too_much(plan, within, by_default=self.settings.max_drop is None)
         if plan.reached and plan.dropped:
             return plan
+        if self.disturbed is not None:
+            raise self.disturbed
         error = out_of_reach(plan)
         if self.settings.min_speedup and self.settings.asks_for_nothing_else:
             error.remedy += f", or for less than --min-speedup {self.settings.min_speedup:g}, which set this target"

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
-import zlib
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from pydantic import TypeAdapter, ValidationError
 
+from practise_backends.parsing import read_json
 from practise_backends.terms import Arrays, Device
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, reason
 from practise_deploy.outcome import Release
 from practise_deploy.report.page import render_html, render_markdown
 from practise_deploy.settings import Settings
-from practise_deploy.store import Run, file_digest, read_arrays, to_json, write_arrays
+from practise_deploy.store import UNREADABLE, Run, file_digest, read_arrays, to_json, write_arrays
 from practise_deploy.terms import SCHEMA
 
 _AGAIN = "build again with --out on the same folder"
@@ -44,9 +44,9 @@ def unchanged(file: Path) -> Path:
     if not beside.is_file() or not file.is_file():
         return file
     try:
-        hashes = json.loads(beside.read_text(encoding="utf-8"))["files_sha256"]
+        hashes = read_json(beside)["files_sha256"]
         written = hashes.get(file.name)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{beside} is damaged", remedy=_AGAIN) from None
     if written is not None and written != file_digest(file):
         raise InputError(
@@ -74,11 +74,11 @@ def read_release(folder: Path) -> Release:
 def _read(file: Path) -> Release:
     """A release without its samples."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except FileNotFoundError:
         raise InputError(f"{file.parent} holds no release.json", remedy="give the folder of a finished build") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {file}: {error}", remedy=_AGAIN) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}: {reason(error)}", remedy=_AGAIN) from None
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{file} has schema {schema}, this version reads schema {SCHEMA}", remedy=_AGAIN)
@@ -114,8 +114,8 @@ def _put(found: Any, place: tuple[int | str, ...], value: float) -> None:
 def _samples(file: Path) -> Arrays:
     """The raw samples; none where there is no such file."""
     try:
-        return read_arrays(file) if file.exists() else {}
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+        return read_arrays(file) if os.path.lexists(file) else {}
+    except UNREADABLE as error:
         raise InputError(f"{file} is damaged: {error}", remedy=f"remove it, or {_AGAIN}") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import keyword
 import math
 import os
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from practise_backends.parsing import parsed
 from practise_deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -291,16 +291,22 @@ def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        found = parsed(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise InputError(f"cannot read the settings file {path}: {error.strerror}") from None
+        raise InputError(
+            f"cannot read the settings file {path}: {error.strerror}",
+            remedy="give the path of a TOML or JSON file with --config",
+        ) from None
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"the settings file {path} is not valid: {error}",
             remedy="write settings as TOML, or as JSON where it ends in .json; --help lists them",
         ) from None
     if not isinstance(found, dict):
-        raise InputError(f"the settings file {path} must hold a table of settings")
+        raise InputError(
+            f"the settings file {path} must hold a table of settings, not {type(found).__name__}",
+            remedy='write {"threads": 2}, for example; --help lists the settings',
+        )
     return {_field_of(key): value for key, value in found.items() if key != "schema"}
 
 

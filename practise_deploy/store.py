@@ -7,12 +7,10 @@ import errno
 import hashlib
 import json
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -20,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from practise_backends.documents import array_fields, npz_of, plain, to_json
 from practise_backends.files import remove_parts, write_file
+from practise_backends.parsing import read_json
 from practise_backends.terms import Arrays
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.terms import SCHEMA
@@ -59,17 +58,24 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     write_atomically(path, npz_of(arrays))
 
 
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error)
-"""What reading a damaged .npz raises."""
+UNREADABLE = (OSError, ValueError)
+"""What reading a damaged file raises."""
 
 
 def read_arrays(path: Path) -> Arrays:
     """Read all arrays of an .npz.
 
-    Raises: one of UNREADABLE, and what else numpy raises of a file that was not written by `write_arrays`.
+    Raises: OSError; ValueError that says why it is none, whatever its readers raise of it.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    if not path.is_file():
+        raise ValueError("it is no regular file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
     if others := [name for name, held in arrays.items() if not isinstance(held, np.ndarray)]:
         raise ValueError(f"'{others[0]}' in it is no array")
     return arrays
@@ -197,10 +203,10 @@ class Run:
 
     def _note(self, name: str) -> dict[str, Any]:
         try:
-            note = json.loads((self._steps / f"{name}.key.json").read_text(encoding="utf-8"))
+            note = read_json(self._steps / f"{name}.key.json")
             whole = isinstance(note, dict) and all(isinstance(note.get(part), dict) for part in ("key", "files"))
             return note if whole and "seconds" in note and note.get("schema") == SCHEMA else {}
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             return {}
 
     def _load(self, name: str, result: type[Record]) -> Record | None:

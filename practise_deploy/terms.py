@@ -110,6 +110,14 @@ class Budget:
     drop: int | None = None
 
 
+def surely_saved(predicted: Interval, measured: Interval | None) -> float:
+    """In percent: what another measurement will hardly fall short of at its own bad end: the low end less half an interval.
+
+    Of a prediction, whose ends are wide already, the low end.
+    """
+    return predicted.low if measured is None else measured.low - (measured.high - measured.low) / 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """A set of blocks whose saving was predicted from the table, then measured as a whole.
@@ -121,6 +129,11 @@ class Attempt:
     predicted_percent: Interval
     measured_percent: Interval | None
     met: bool
+
+    @property
+    def surely_percent(self) -> float:
+        """What must reach the target (see `surely_saved`)."""
+        return surely_saved(self.predicted_percent, self.measured_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +223,11 @@ class Plan:
     considered: tuple[Considered, ...] = ()
     within_drop: WithinDrop | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def surely_percent(self) -> float:
+        """What must reach the target (see `surely_saved`)."""
+        return surely_saved(self.predicted_percent, self.measured_percent)
 
     @property
     def chosen(self) -> Considered | None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from practise_backends.errors import Refusal
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: one thread each, or they wait for each other
@@ -52,3 +54,17 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("needs ../shared/data (real networks and images) beside the project's root")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_refusal_says_something() -> Iterator[None]:
+    """Whatever any test makes the product refuse has a message and a remedy."""
+    plain = Refusal.__init__
+
+    def checked(self: Refusal, message: str, *, remedy: str) -> None:
+        assert message.strip() and remedy.strip(), f"{type(self).__name__}({message!r}, remedy={remedy!r})"
+        plain(self, message, remedy=remedy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Refusal, "__init__", checked)
+        yield

@@ -18,6 +18,7 @@ from practise_backends.parts import launch_notes, parts_of
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.terms import (
     SCHEMA,
+    WALL,
     Arrays,
     Bench,
     Comparison,
@@ -78,6 +79,7 @@ class Benchmark:
     stopped_because: str
     environment: Environment | None
     notes: tuple[str, ...] = ()
+    timed_by: str = WALL
     throughput: tuple[Throughput, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
     samples: Arrays = field(default_factory=dict)
@@ -128,8 +130,8 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
         ORIGINAL,
         found.artifacts[ORIGINAL],
         timings,
+        levels,
         file=file,
-        confidence=at.patience.confidence,
         cold=starts.get(ORIGINAL),
     )
     names = np.array([ALONE] * len(timings.engines))
@@ -151,6 +153,7 @@ def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> 
         stopped_because=timings.stopped_because,
         environment=timings.environment,
         notes=(*found.notes, *timings.notes, *launch_notes({ALONE: parts}), *failed),
+        timed_by=timings.timed_by,
         samples={**raw_samples(timings), "engines": names},
     )
 

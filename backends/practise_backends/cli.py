@@ -1,12 +1,13 @@
 """`practise-measure`: compare networks, bench one, and look at the machine; torch is needed by none of it.
 
 Exit codes: 0 kept, 1 the requirement is not met, 2 usage (a file, an option), 3 environment (a backend, a disturbed device,
-memory), 70 a fault of this program, told in one line; with PRACTISE_DEBUG set in the environment, with its traceback.
+memory), 70 a fault of this program, told in one message; with PRACTISE_DEBUG set in the environment, with its traceback.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from practise_backends.options import (
     flags_of,
 )
 from practise_backends.program import begin
-from practise_backends.result import put
+from practise_backends.result import of_the_system, put
 from practise_backends.terminal import clean, one_line
 
 COMMANDS = ("compare", "bench", "table", "doctor")
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(given)
     except KeyboardInterrupt:
-        return _refuse("interrupted", "", INTERRUPTED)
+        return _refuse("interrupted", "run the same command again", INTERRUPTED)
     except Exception as error:
         return _of_an_error(error)
 
@@ -52,11 +53,10 @@ def _of_an_error(error: Exception) -> int:
     """One message and the exit code; what nobody foresaw is raised again where PRACTISE_DEBUG is set."""
     if not isinstance(error, BackendError) and lacks_memory(error):
         error = OutOfMemory()
+    if isinstance(error, OSError):
+        error = of_the_system(error)
     if isinstance(error, BackendError):
         return _refuse(error.message, error.remedy, error.exit_code)
-    if isinstance(error, OSError):
-        where = f"cannot write {error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{error.strerror or error}", "choose another place", ENVIRONMENT)
     if os.environ.get("PRACTISE_DEBUG"):
         raise error
     said = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -123,11 +123,20 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are told like all others."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and leave with the code for usage."""
-        self.exit(USAGE, _error_line(message, f"see {self.prog} --help"))
+        self.exit(USAGE, _error_line(message, _meant(message) or f"see {self.prog} --help"))
+
+
+def _meant(message: str) -> str:
+    """The option that may be meant where argparse names one that there is not; empty where none is like it."""
+    _, unknown, words = message.partition("unrecognized arguments: ")
+    first = words.split("=")[0].split()[:1] if unknown else []
+    known = {flag.written for kind in (CompareOptions, BenchOptions, TableOptions) for flag in flags_of(kind)}
+    near = difflib.get_close_matches(first[0], sorted(known), n=1) if first else []
+    return f"did you mean {near[0]}?" if near else ""
 
 
 class _Line:
@@ -244,8 +253,8 @@ def _clear() -> None:
 
 
 def _error_line(message: str, remedy: str) -> str:
-    """One message: what, and the remedy."""
-    return one_line(f"error: {message}; {remedy}" if remedy else f"error: {message}") + "\n"
+    """One message: what, and in the next line the remedy."""
+    return f"error: {one_line(message)}\nremedy: {one_line(remedy)}\n"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from practise_backends.compare import compare
 from practise_backends.documents import samples_beside, write_table
 from practise_backends.errors import BackendError, CompileError
 from practise_backends.feeds import for_shapes
-from practise_backends.files import write_file
+from practise_backends.files import why_no_file, write_file
 from practise_backends.kit import TABLE, Kit, measure_kit, read_kit
 from practise_backends.options import BenchOptions, CompareOptions, Measuring, Options
 from practise_backends.render import (
@@ -44,7 +44,8 @@ def compare_files(
     Raises: BackendError; OSError where a file cannot be written.
     """
     if options.junit is not None:
-        write_file(options.junit, failed_junit(before, after, BackendError("the comparison did not end")))
+        unfinished = BackendError(f"the comparison with {after} did not end", remedy="run it again")
+        write_file(options.junit, failed_junit(before, after, unfinished))
     try:
         _check_files(before, after)
         check_places(options.markdown, options.samples)
@@ -141,8 +142,8 @@ def stand_of(options: Measuring, precision: str) -> Bench:
         seed=options.seed,
     )
     patience = Patience(
-        budget_s=options.budget_s,
-        warmup_s=min(2.0, options.budget_s / 10),
+        budget_s=options.measure_budget_s,
+        warmup_s=min(2.0, options.measure_budget_s / 10),
         keep_throttled=options.keep_throttled,
     )
     return Bench(backend=backend, conditions=conditions, patience=patience)
@@ -158,14 +159,10 @@ def _decisive(options: CompareOptions) -> Bench:
 
 
 def _check_files(*files: Path) -> None:
-    """Refuse a file that is not there."""
+    """Refuse what is no file that could be read."""
     for path in files:
-        try:
-            there = path.is_file()
-        except OSError as error:
-            raise CompileError(f"{path} cannot be read: {error.strerror}", remedy="check the path") from None
-        if not there:
-            raise CompileError(f"there is no file {path}", remedy="check the path")
+        if problem := why_no_file(path):
+            raise CompileError(problem, remedy="give the path of a network's file: .onnx, .ort or .engine")
 
 
 def check_places(*places: Path | None) -> None:

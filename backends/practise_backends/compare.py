@@ -11,7 +11,7 @@ import numpy as np
 from practise_backends.errors import MeasureError
 from practise_backends.footprint import Footprint, cold_start, file_mb
 from practise_backends.intervals import ORIGINAL, percentile_of, raw_samples, samples_ms
-from practise_backends.levels import levels_of
+from practise_backends.levels import Levels, levels_of
 from practise_backends.parts import launch_notes, parts_of
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.terms import (
@@ -64,8 +64,8 @@ def compare(
                     name,
                     found.artifacts[name],
                     timings,
+                    levels,
                     file=file,
-                    confidence=confidence,
                     cold=starts.get(name),
                 ),
                 parts_ms=parts[name],
@@ -80,6 +80,7 @@ def compare(
         stopped_because=timings.stopped_because,
         environment=timings.environment,
         notes=(*found.notes, *timings.notes, *launch_notes(parts), *failed),
+        timed_by=timings.timed_by,
         samples=raw_samples(timings),
     )
 
@@ -109,19 +110,18 @@ def cold_starts(files: Mapping[str, Path], bench: Bench) -> tuple[dict[str, Foot
 
 
 def figures_of(
-    name: str, artifact: Artifact, timings: Timings, *, file: Path, confidence: float, cold: Footprint | None
+    name: str, artifact: Artifact, timings: Timings, levels: Levels, *, file: Path, cold: Footprint | None
 ) -> EngineFigures:
     """One network's figures. file_mb is of what is loaded: the engine, where the backend builds one."""
-    percentiles = [percentile_of(timings, name, q, confidence) for q in (50, 90, 99)]
     return EngineFigures(
         name=name,
         file=str(file),
         sha256=artifact.sha256,
         precision=artifact.precision,
         precision_share=artifact.precision_share,
-        p50_ms=percentiles[0],
-        p90_ms=percentiles[1],
-        p99_ms=percentiles[2],
+        p50_ms=levels.typical_ms(name),
+        p90_ms=percentile_of(timings, name, 90, levels.confidence),
+        p99_ms=percentile_of(timings, name, 99, levels.confidence),
         throughput_per_s=1000 * timings.conditions.batch / float(samples_ms(timings, name).mean()),
         load_ms=_median(cold, "load_ms"),
         first_run_ms=_median(cold, "first_run_ms"),

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from practise_backends.terms import CPU, WALL
+
 Row = npt.NDArray[np.float64]
 
 _SPIKE = 5.0
@@ -27,7 +29,6 @@ _RENEW = 10
 _MEMORY = 51
 _INTERRUPTED, _FIXED_MS = 1.05, 0.01
 _OFTEN = 0.1
-WALL, CPU = "wall clock", "CPU time"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -25,28 +25,6 @@ def to_json(record: object, **beside: object) -> str:
     return json.dumps(numbers(plain(record) | further), indent=1, allow_nan=False)
 
 
-def parsed(text: str) -> Any:
-    """What JSON from elsewhere holds. A number is one that a float can hold: no NaN, no infinity.
-
-    Raises: json.JSONDecodeError where it is none; ValueError that says why it cannot be read, as where it is nested too deeply.
-    """
-    try:
-        return json.loads(text, parse_float=_finite, parse_constant=_finite, parse_int=_whole)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"it holds {text}, which is no number")
-    return number
-
-
-def _whole(text: str) -> int:
-    _finite(text)
-    return int(text)
-
-
 def plain(value: Any) -> Any:
     """A record as dictionaries, lists and numbers."""
     if dataclasses.is_dataclass(value):

@@ -1,21 +1,26 @@
 """The errors of the device half.
 
-BackendError
-├── BackendMissing      the backend, or a package it needs, is not installed
-├── DeviceUnavailable   the package is there, the device is not
-├── PlaceUnwritable     a file that was asked for cannot be written
-├── CompileError        the network cannot be compiled for this backend
-└── MeasureError        the measurement cannot support what was asked of it
-    ├── Disturbed       the device was disturbed for nearly all of it
-    └── OutOfMemory     the memory did not suffice for it
+Refusal                     what both programs tell as it is; the errors of practise-deploy are refusals too
+└── BackendError
+    ├── BackendMissing      the backend, or a package it needs, is not installed
+    ├── DeviceUnavailable   the package is there, the device is not
+    ├── PlaceUnwritable     a file that was asked for cannot be written
+    ├── CompileError        the network cannot be compiled for this backend
+    └── MeasureError        the measurement cannot support what was asked of it
+        ├── Disturbed       the device was disturbed for nearly all of it
+        ├── OutOfMemory     the memory did not suffice for it
+        └── EngineClosed    its engine was closed before
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 _NO_MEMORY = ("bad_alloc", "allocate memory", "out of memory", "failed to map segment")
 
 
-class BackendError(Exception):
+class Refusal(Exception):
     """What went wrong, where, and (`remedy`) what to do about it.
 
     exit_code: of a command that it ends: 2 what was asked, 3 the environment.
@@ -23,10 +28,14 @@ class BackendError(Exception):
 
     exit_code = 2
 
-    def __init__(self, message: str, *, remedy: str = "") -> None:
+    def __init__(self, message: str, *, remedy: str) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+
+
+class BackendError(Refusal):
+    """A refusal of the device half."""
 
 
 class BackendMissing(BackendError):
@@ -71,6 +80,30 @@ class OutOfMemory(MeasureError):
             f"out of memory: {said}" if said else "out of memory",
             remedy="use a smaller --batch or --shape or fewer --sessions, or end what else takes memory here",
         )
+
+
+class EngineClosed(MeasureError):
+    """An engine was asked to run after it was closed."""
+
+    def __init__(self, inputs: Iterable[str]) -> None:
+        super().__init__(
+            f"the engine that takes {', '.join(inputs)} is closed", remedy="open the artefact again"
+        )
+
+
+@contextmanager
+def about(thing: object) -> Iterator[None]:
+    """Refusals in here say what they are about: its name goes before a message that does not hold it.
+
+    Raises: what was raised.
+    """
+    try:
+        yield
+    except Refusal as error:
+        if str(thing) not in error.message:
+            error.message = f"{thing}: {error.message}"
+            error.args = (error.message,)
+        raise
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from practise_backends.errors import CompileError
+from practise_backends.errors import CompileError, about
 from practise_backends.files import regular_file
 from practise_backends.network import Network, content_of, label_of, read_network
 
@@ -20,10 +20,8 @@ def read_with_weights(model: bytes | Path) -> tuple[Network, str]:
     Raises: CompileError where a file cannot be read or is not where it may be, or weights lie beside bytes, which have no place.
     """
     content = content_of(model)
-    try:
+    with about(label_of(model)):
         network = read_network(content)
-    except CompileError as error:
-        raise CompileError(f"{label_of(model)}: {error.message}", remedy=error.remedy) from error
     digest = hashlib.sha256(content)
     for file in weights_beside(model, network):
         digest.update(content_of(file))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from practise_backends.errors import CompileError, MeasureError
+from practise_backends.errors import CompileError, EngineClosed, MeasureError
 from practise_backends.measure import Seams
 from practise_backends.network import content_of, read_network
 from practise_backends.precision import share_of_fp32
@@ -146,7 +146,7 @@ class FakeEngine:
     def _check(self, tensors: Tensors) -> None:
         """Refuse what a real engine refuses."""
         if self._closed:
-            raise MeasureError("this engine is closed", remedy="open the artefact again")
+            raise EngineClosed(spec.name for spec in self.inputs)
         if {spec.name for spec in self.inputs} != set(tensors):
             raise MeasureError(f"fed {sorted(tensors)}", remedy=f"feed {[spec.name for spec in self.inputs]}")
 

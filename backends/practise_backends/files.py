@@ -38,6 +38,31 @@ def regular_file(path: Path, *homes: Path) -> Path:
     return path
 
 
+def why_no_file(path: Path, what: str = "file") -> str:
+    """Why a path cannot be read as a file of that kind; empty where it can be tried."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return f"no such {what}: {path}"
+    except OSError as error:
+        return f"cannot read the {what} {path}: {error.strerror}"
+    except ValueError:
+        return f"{str(path)!r} is no name of a {what}"
+    if stat.S_ISDIR(mode):
+        return f"{path} is a folder, not a {what}"
+    return "" if stat.S_ISREG(mode) else f"{path} is no regular file"
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file; nothing else is opened, since a pipe might wait for ever.
+
+    Raises: OSError; ValueError that says why it cannot be read, also where it is no UTF-8.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no regular file")
+    return path.read_text(encoding="utf-8")
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 

@@ -25,12 +25,6 @@ _CHUNK = 2**20
 _WORK = 2**22
 
 
-def typical_ms(timings: Timings, name: str, confidence: float = 0.95) -> Interval:
-    """The median latency of one network over the valid rounds, in milliseconds; its sessions are pooled."""
-    rounds = valid_rounds(timings)[:, columns_of(timings.engines, name)]
-    return bootstrap(np.median(rounds, axis=1), _median, confidence)
-
-
 def samples_ms(timings: Timings, name: str) -> Samples:
     """One network's raw samples in the valid rounds, all sessions, in milliseconds."""
     return valid_rounds(timings)[:, columns_of(timings.engines, name)].ravel()
@@ -136,11 +130,6 @@ def trimmed_half_width(samples: Samples, confidence: float) -> Samples:
 def quantile(confidence: float) -> float:
     """The normal quantile of a two-sided interval."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def _median(samples: Samples) -> Samples:
-    """The median along the last axis."""
-    return np.asarray(np.median(samples, axis=-1))
 
 
 def valid_rounds(timings: Timings) -> Samples:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from practise_backends.documents import parsed
 from practise_backends.errors import BackendError
 from practise_backends.files import regular_file
 from practise_backends.options import Measuring, flags_of
+from practise_backends.parsing import read_json
 from practise_backends.table import measure_table
 from practise_backends.table_design import Cut, Design
 from practise_backends.terms import Bench, LatencyTable, Progress
@@ -106,7 +106,7 @@ def _document(folder: Path) -> dict[str, Any]:
             remedy="give the folder that practise-deploy kit has written",
         )
     try:
-        found = parsed(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         schema = found["schema"]
     except OSError as error:
         raise BackendError(f"cannot read {path}: {error.strerror}", remedy="check its permissions") from None

@@ -8,6 +8,9 @@ Estimator: chosen by its A/A error in the same measurement, that is by how far s
 file come out apart; the 20% trimmed mean is kept unless another errs by a quarter less (a smaller gap would
 pick whichever happens to look steady). The comparison of different networks takes no part in that choice.
 
+Milliseconds are those of one round for all networks, the median one, so that two latencies differ by their ratio: the medians of
+two networks may each be of another state of a disturbed device.
+
 Uncertainty: draws of all levels together. Rounds are resampled; to every column a session effect is added,
 normal, its variance drawn from what sessions of one file were found to differ beyond the noise of the
 rounds (pooled over all networks, scaled inverse chi-square, so that few sessions give wide intervals).
@@ -69,7 +72,8 @@ ESTIMATORS: dict[str, tuple[bool, Callable[[Samples], Samples]]] = {
 class Levels:
     """Log milliseconds of every column, and draws of them.
 
-    Shapes: level float64[columns], draws float64[draws, columns]. session_percent: standard deviation of the
+    Shapes: level float64[columns], draws float64[draws, columns]. round, round_draws: the mean log time of all columns in the
+    median round, and its draws: float64[draws]. session_percent: standard deviation of the
     session effects; NaN where no network was opened twice. errors_percent: the A/A error of every estimator
     (empty where no network was opened twice).
     """
@@ -77,6 +81,8 @@ class Levels:
     engines: tuple[str, ...]
     level: Samples
     draws: Samples
+    round: float
+    round_draws: Samples
     confidence: float
     estimator: str
     errors_percent: dict[str, float]
@@ -100,6 +106,12 @@ class Levels:
         """How many times as fast `of` is as `over`."""
         return self.ratio(over, of)
 
+    def typical_ms(self, name: str) -> Interval:
+        """The latency of one network in the median round, in milliseconds; those of two differ by their speed-up exactly."""
+        everything = list(dict.fromkeys(self.engines))
+        above, draws = self.log_ratio(name, everything)
+        return interval_of(math.exp(self.round + above), np.exp(self.round_draws + draws), self.confidence)
+
     def noise_floor(self) -> Interval:
         """A/A: some of the original's sessions over the others, opened no sooner on average (`intervals.halves`).
 
@@ -107,7 +119,9 @@ class Levels:
         """
         own = columns_of(self.engines, ORIGINAL)
         if len(own) < 2:
-            raise MeasureError("the original was opened only once", remedy="open it twice or more")
+            raise MeasureError(
+                f"'{ORIGINAL}' was opened only once, which has no noise floor", remedy="open it twice or more"
+            )
         first, second = halves(own)
         estimate = float(self.level[second].mean() - self.level[first].mean())
         draws = self.draws[:, second].mean(axis=1) - self.draws[:, first].mean(axis=1)
@@ -129,10 +143,13 @@ def levels_of(timings: Timings, confidence: float = 0.95, *, most_draws: int = _
     name = _least(errors)
     level, draws = candidates[name]
     spread, effects = _session_effects(level, draws, groups)
+    whole = logs.mean(axis=1)
     return Levels(
         engines=timings.engines,
         level=level,
         draws=draws + effects,
+        round=float(np.median(whole)),
+        round_draws=np.median(whole[drawn], axis=1),
         confidence=confidence,
         estimator=name,
         errors_percent={} if math.isnan(spread) else {key: 100 * error for key, error in errors.items()},

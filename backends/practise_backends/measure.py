@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from practise_backends.course import CPU, Course, Row
+from practise_backends.course import Course, Row
 from practise_backends.environment import SystemWatch
 from practise_backends.errors import MeasureError
 from practise_backends.feeds import own_feeds
 from practise_backends.intervals import ORIGINAL
 from practise_backends.stopping import Stopper
 from practise_backends.terms import (
+    CPU,
     Clock,
     Conditions,
     Engine,
@@ -126,13 +127,14 @@ def measure_rounds(
         raw_ms=walls,
         cpu_ms=cpus if np.isfinite(cpus).any() else None,
         runs_a_sample=runs,
+        timed_by=course.clock,
     )
 
 
 def _check(engines: Mapping[str, Sequence[Engine]], patience: Patience) -> None:
     """Refuse what cannot be measured."""
     if not any(engines.values()):
-        raise MeasureError("there is no engine to measure", remedy="open at least one")
+        raise MeasureError(f"there is no engine to measure in {dict(engines)}", remedy="open at least one")
     if not 1 <= patience.min_rounds <= patience.max_rounds:
         raise MeasureError(
             f"min_rounds is {patience.min_rounds} and max_rounds is {patience.max_rounds}",
@@ -278,6 +280,6 @@ class _Loop:
         trouble = self.watch.trouble()
         self.course.heed("" if self.stopper.patience.keep_throttled else trouble)
         if self.progress is not None:
-            budget_s = self.stopper.patience.budget_s
-            done_s = min(self.stopper.elapsed_s(), budget_s)
-            self.progress.advance(done_s, budget_s, f"{len(self.course.rows)} rounds")
+            rows, gone = len(self.course.rows), len(self.course.reasons)
+            note = f"{rows} rounds" + (f", {gone} of them discarded" if gone else "")
+            self.progress.advance(self.stopper.elapsed_s(), self.stopper.expected_s(self.course), note)

@@ -6,12 +6,12 @@ Source: the protobuf encoding guide, and the field numbers of onnx/onnx.proto3.
 from __future__ import annotations
 
 import dataclasses
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from practise_backends.errors import CompileError
+from practise_backends.files import why_no_file
 from practise_backends.terms import TensorSpec
 
 _DTYPES = {
@@ -87,12 +87,14 @@ def content_of(model: bytes | Path) -> bytes:
     """
     if isinstance(model, bytes):
         return model
+    if problem := why_no_file(model):
+        raise CompileError(problem, remedy="give the path of a network's file")
     try:
-        if not stat.S_ISREG(model.stat().st_mode):
-            raise CompileError(f"{model} is no regular file", remedy="give the file of a network")
         return model.read_bytes()
     except OSError as error:
-        raise CompileError(f"{model} cannot be read: {error.strerror}", remedy="check the path") from error
+        raise CompileError(
+            f"{model} cannot be read: {error.strerror}", remedy="check its permissions"
+        ) from error
 
 
 def read_network(content: bytes) -> Network:

@@ -39,7 +39,9 @@ class GpuWatch:
             weakref.finalize(self, nvml.nvmlShutdown)
             self._device = _device_of(nvml, uuid)
         except nvml.NVMLError as error:
-            raise DeviceUnavailable(f"NVML finds no GPU: {error}") from error
+            raise DeviceUnavailable(
+                f"NVML finds no GPU: {error}", remedy="see whether nvidia-smi lists the GPU"
+            ) from error
         self._ranges = {key: Range() for key in _GPU_SENSORS}
         self._reasons = 0
 
@@ -107,7 +109,10 @@ def _device_of(nvml: Any, uuid: str) -> Any:
     for device in devices:
         if _digits(_word(nvml.nvmlDeviceGetUUID(device))) == _digits(uuid):
             return device
-    raise DeviceUnavailable(f"NVML lists {len(devices)} GPUs, and {uuid} is none of them")
+    raise DeviceUnavailable(
+        f"NVML lists {len(devices)} GPUs, and {uuid} is none of them",
+        remedy="compare with what nvidia-smi -L lists, and with CUDA_VISIBLE_DEVICES",
+    )
 
 
 def _digits(uuid: str) -> str:

@@ -175,7 +175,7 @@ class Measuring:
     backend: str = field(default="ort", metadata=_flag("where to run", str, "NAME"))
     threads: int = field(default=1, metadata=_flag("threads of the engine", positive, "N"))
     batch: int = field(default=1, metadata=_flag("images a run", positive, "N"))
-    budget_s: float = field(
+    measure_budget_s: float = field(
         default=30.0, metadata=_flag("seconds of the paired rounds, warm-up included", above_zero, "S")
     )
     seed: int = field(default=0, metadata=_flag("of the random inputs and of the order", natural, "N"))

@@ -19,6 +19,7 @@ from practise_backends.errors import (
     BackendMissing,
     CompileError,
     DeviceUnavailable,
+    EngineClosed,
     MeasureError,
     OutOfMemory,
     lacks_memory,
@@ -123,7 +124,7 @@ class OrtEngine:
     def _loaded(self) -> Any:
         """The session; an error once it is closed."""
         if self._session is None:
-            raise MeasureError("this engine is closed", remedy="open the artefact again")
+            raise EngineClosed(spec.name for spec in self.inputs)
         return self._session
 
 

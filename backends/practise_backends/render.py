@@ -14,6 +14,7 @@ from practise_backends.errors import BackendError
 from practise_backends.requirement import Requirement
 from practise_backends.terminal import clean, one_line
 from practise_backends.terms import (
+    WALL,
     Comparison,
     EngineFigures,
     Environment,
@@ -40,15 +41,12 @@ class Grid:
 def comparison_text(found: Comparison, requirement: Requirement) -> str:
     """A comparison as plain text."""
     said = f"{'passed' if requirement.kept else 'FAILED'}: {requirement.sentence}"
-    return (
-        "\n".join([in_columns(figures(found.engines)), "", *_speedup(found), *_remarks(found), "", said])
-        + "\n"
-    )
+    return "\n".join([in_columns(figures(found)), "", *_speedup(found), *_remarks(found), "", said]) + "\n"
 
 
 def benchmark_text(found: Benchmark) -> str:
     """A benchmark as plain text."""
-    lines = [in_columns(figures(found.engines)), ""]
+    lines = [in_columns(figures(found)), ""]
     for grid in (throughput(found.throughput), scenarios(found.scenarios)):
         lines += [in_columns(grid), ""] if grid.rows else []
     lines += _speedup(found.comparison) if found.comparison else []
@@ -60,12 +58,12 @@ def comparison_markdown(found: Comparison, requirement: Requirement) -> str:
     mark = "passed" if requirement.kept else "failed"
     remarks = [f"- {_escaped(line)}" for line in (*_speedup(found), *_remarks(found))]
     said = f"**{mark}**: {_escaped(requirement.sentence)}"
-    return "\n".join([said, "", _marked(figures(found.engines)), "", *remarks]) + "\n"
+    return "\n".join([said, "", _marked(figures(found)), "", *remarks]) + "\n"
 
 
 def benchmark_markdown(found: Benchmark) -> str:
     """A benchmark as Markdown that GitHub shows as tables."""
-    lines = [_marked(figures(found.engines)), ""]
+    lines = [_marked(figures(found)), ""]
     for grid in (throughput(found.throughput), scenarios(found.scenarios)):
         lines += [_marked(grid), ""] if grid.rows else []
     told = (*(_speedup(found.comparison) if found.comparison else ()), *_remarks(found))
@@ -85,6 +83,8 @@ def requirement_junit(found: Comparison, requirement: Requirement) -> str:
         "confidence": f"{found.speedup.confidence:g}",
         "verdict": found.verdict,
         "rounds": str(found.rounds),
+        "discarded": str(len(found.discarded)),
+        "timed_by": found.timed_by,
         "noise_floor": ratio(found.aa_ratio),
     }
     first, second = (Path(engine.file).name for engine in (found.engines[0], found.engines[-1]))
@@ -100,13 +100,14 @@ def failed_junit(before: Path, after: Path, error: BackendError) -> str:
     return _junit(f"{after.name} against {before.name}", ("error", type(error).__name__, said), said)
 
 
-def figures(engines: Sequence[EngineFigures]) -> Grid:
+def figures(found: Comparison | Benchmark) -> Grid:
     """The engines' figures side by side, one engine a column."""
+    engines, unit = found.engines, milliseconds(found.timed_by)
     rows = (
         ("file", *(one.file for one in engines)),
-        ("p50, ms", *(figure(one.p50_ms) for one in engines)),
-        ("p90, ms", *(figure(one.p90_ms) for one in engines)),
-        ("p99, ms", *(figure(one.p99_ms) for one in engines)),
+        (f"p50, {unit}", *(figure(one.p50_ms) for one in engines)),
+        (f"p90, {unit}", *(figure(one.p90_ms) for one in engines)),
+        (f"p99, {unit}", *(figure(one.p99_ms) for one in engines)),
         ("images/s, one run after another", *(digits(one.throughput_per_s) for one in engines)),
         ("load, ms", *(digits(one.load_ms) for one in engines)),
         ("first run, ms", *(digits(one.first_run_ms) for one in engines)),
@@ -116,6 +117,11 @@ def figures(engines: Sequence[EngineFigures]) -> Grid:
         ("precision", *(_precision(one) for one in engines)),
     )
     return Grid(head=("", *(one.name for one in engines)), rows=rows)
+
+
+def milliseconds(timed_by: str) -> str:
+    """The unit of latencies, with their clock where that is not the one that hangs on a wall."""
+    return "ms" if timed_by == WALL else f"ms of {timed_by}"
 
 
 def _parts(engines: Sequence[EngineFigures]) -> Iterator[tuple[str, ...]]:
@@ -134,7 +140,7 @@ def throughput(found: Sequence[Throughput]) -> Grid:
             str(one.threads),
             one.engine,
             one.refused or figure(one.images_per_s),
-            figure(one.latency_ms),
+            figure(one.latency_ms) + ("" if one.timed_by == WALL else f", {one.timed_by}"),
         )
         for one in found
     )
@@ -176,16 +182,20 @@ def _speedup(found: Comparison) -> tuple[str, ...]:
 
 def _remarks(found: Comparison | Benchmark) -> tuple[str, ...]:
     """How the figures came about, and how far they can be trusted."""
-    discarded = f", {len(found.discarded)} discarded" if found.discarded else ""
     return (
         f"noise floor, the first network against itself: {ratio(found.aa_ratio)}",
         f"two sessions of one file differ by {digits(found.session_percent)}% (standard deviation); "
         f"{found.sessions} sessions of each were measured",
         f"{found.device.name}, backend {found.backend}, {conditions(found)}",
-        f"{found.rounds} rounds{discarded}; stopped because {found.stopped_because}",
+        f"{rounds(found)}; stopped because {found.stopped_because}",
         *disturbance(found.environment),
         *(f"note: {note}" for note in found.notes),
     )
+
+
+def rounds(found: Comparison | Benchmark | LatencyTable) -> str:
+    """How many rounds were run, and how many of them do not count."""
+    return f"{len(found.discarded):,} of {found.rounds:,} rounds discarded"
 
 
 def disturbance(found: Environment | None) -> Iterable[str]:

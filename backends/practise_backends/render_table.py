@@ -13,7 +13,9 @@ from practise_backends.render import (
     disturbance,
     figure,
     in_columns,
+    milliseconds,
     ratio,
+    rounds,
 )
 from practise_backends.terminal import one_line
 from practise_backends.terms import LatencyTable, Saving
@@ -66,10 +68,9 @@ def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
 
 def _remarks(table: LatencyTable) -> tuple[str, ...]:
     """What was measured, where, and how."""
-    discarded = f", {len(table.discarded)} discarded" if table.discarded else ""
     splits = sum(not one.same for one in table.twins)
     return (
-        f"{one_line(table.network)} as it is: {figure(table.baseline_ms)} ms; brackets hold the "
+        f"{one_line(table.network)} as it is: {figure(table.baseline_ms)} {milliseconds(table.timed_by)}; brackets hold the "
         f"{100 * table.baseline_ms.confidence:g}% interval",
         f"noise floor, the network against itself: {ratio(table.aa_ratio)}; the smallest saving that can be "
         f"told from none is {digits(table.resolution_ms)} ms",
@@ -80,7 +81,7 @@ def _remarks(table: LatencyTable) -> tuple[str, ...]:
         ),
         f"twins of a class measured beside each other: {len(table.twins)}, of which {splits} differ",
         f"{one_line(table.device.name)}, backend {table.backend}, {conditions(table)}",
-        f"{table.rounds} rounds{discarded}; stopped because {table.stopped_because}",
+        f"{rounds(table)}; stopped because {table.stopped_because}",
         *disturbance(table.environment),
         *(f"note: {one_line(note)}" for note in table.notes),
     )

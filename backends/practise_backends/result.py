@@ -10,6 +10,8 @@ import sys
 
 from practise_backends.errors import PlaceUnwritable
 
+_ROOM = "make room for files (TMPDIR says where temporary ones go) and memory, and see what limits hold: ulimit -a"
+
 
 def put(text: str) -> None:
     """Print the result, with one line end at its end.
@@ -31,6 +33,17 @@ def unwritable(error: OSError) -> PlaceUnwritable:
     return PlaceUnwritable(
         f"cannot write the result to stdout: {error.strerror}", remedy="make room where stdout goes"
     )
+
+
+def of_the_system(error: OSError) -> PlaceUnwritable:
+    """What the system refused that nobody foresaw: a file, stdout, or something that it does not name."""
+    if error.filename:
+        return PlaceUnwritable(
+            f"cannot read or write {error.filename}: {error.strerror}",
+            remedy="check the path and its permissions, or choose another place",
+        )
+    stop_telling()  # it may be stdout, whose buffer would fail again
+    return PlaceUnwritable(f"the system refused: {error.strerror or error}", remedy=_ROOM)
 
 
 def stop_telling() -> None:

@@ -11,13 +11,14 @@ average, and each runs once as soon as it is open.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from practise_backends.environment import SystemWatch
+from practise_backends.errors import about
 from practise_backends.external import size_of
 from practise_backends.feeds import Array, own_feeds, shared_feeds
 from practise_backends.intervals import ORIGINAL
@@ -79,15 +80,18 @@ def opened(
         wanted, notes = _affordable(candidates)
         builds = _compiled(candidates, wanted, bench, progress)
         loading.artifacts = {name: each[0] for name, each in builds.items()}
-        feeds = shared_feeds({name: each.inputs for name, each in loading.artifacts.items()}, bench)
+        inputs = {name: each.inputs for name, each in loading.artifacts.items()}
+        with _about(*candidates.values()):
+            feeds = shared_feeds(inputs, bench)
         loading.engines = {name: [] for name in candidates}
         order = _opening_order(wanted, bench.conditions.seed)
         for count, name in enumerate(order):
             _show(progress, count, len(order), "loading")
             own, session = builds[name], len(loading.engines[name])
-            engine = bench.backend.open(own[session % len(own)], bench.conditions)
-            loading.engines[name].append(engine)
-            engine.run(own_feeds(engine.inputs, feeds, name))
+            with _about(candidates[name]):
+                engine = bench.backend.open(own[session % len(own)], bench.conditions)
+                loading.engines[name].append(engine)
+                engine.run(own_feeds(engine.inputs, feeds, name))
         warned = dict.fromkeys(note for each in builds.values() for one in each for note in one.notes)
         warned |= dict.fromkeys(_otherwise(builds))
         yield Opened(
@@ -95,6 +99,12 @@ def opened(
         )
     finally:
         loading.close()
+
+
+def _about(*candidates: Candidate) -> AbstractContextManager[None]:
+    """Errors in here name the files of these networks, where they have any."""
+    files = dict.fromkeys(str(each.model) for each in candidates if isinstance(each.model, Path))
+    return about(", ".join(files)) if files else nullcontext()
 
 
 def measure(found: Opened, bench: Bench, progress: Progress | None = None) -> Timings:
@@ -116,7 +126,8 @@ def _compiled(
     for count, (name, build) in enumerate(todo):
         _show(progress, count, len(todo), "compiling")
         which = {"build": build} if differ else {}
-        found[name].append(bench.backend.compile(candidates[name].model, bench.conditions, **which))
+        with _about(candidates[name]):
+            found[name].append(bench.backend.compile(candidates[name].model, bench.conditions, **which))
     return found
 
 

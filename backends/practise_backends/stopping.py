@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from practise_backends.terms import Clock, Patience
 
 _CHECK_SHARE = 0.002
 _LATE = 2.0
+_NOTHING = 1e-300
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class Stopper:
     started: float
     next_check: int = 0
     spent_s: float = 0.0
+    narrow_s: float = math.inf
 
     def reason(self, course: Course) -> str:
         """Why to stop now, in one sentence; empty to go on."""
@@ -55,6 +58,15 @@ class Stopper:
         """Seconds since the measurement began, warm-up included."""
         return self.clock.now_s() - self.started
 
+    def expected_s(self, course: Course) -> float:
+        """How long the measurement will have taken, by how it went so far: until the intervals are narrow, or the time is spent."""
+        elapsed, patience = self.elapsed_s(), self.patience
+        least = elapsed * patience.min_rounds / max(1, course.valid_rounds)
+        if len(course.reasons) >= patience.min_rounds:
+            least = min(least, _LATE * patience.budget_s)
+        most = elapsed * patience.max_rounds / max(1, len(course.rows))
+        return max(elapsed, min(most, max(least, min(self.narrow_s, patience.budget_s))))
+
     def _too_few(self, course: Course) -> str:
         """That waiting for more valid rounds is of no use."""
         return (
@@ -76,19 +88,20 @@ class Stopper:
             return False
         self.next_check = rounds + max(10, rounds // 10)
         began = self.clock.now_s()
-        narrow = self._narrow_enough(course.valid())
+        width = self._width(course.valid())
         self.spent_s += self.clock.now_s() - began
-        return narrow
+        self.narrow_s = width * width * self.elapsed_s()  # a width falls with the root of the time
+        return width <= 1
 
-    def _narrow_enough(self, rows: Row) -> bool:
-        """Whether every ratio's interval over the rounds is narrow enough. rows: [valid rounds, columns]."""
+    def _width(self, rows: Row) -> float:
+        """The widest interval of a ratio over the rounds, where 1 is narrow enough. rows: [valid rounds, columns]."""
         ratios = _log_ratios(self.names, np.log(rows), aa=self.patience.enough_share == 0)
         if ratios is None:
-            return False
+            return math.inf
         half_percent = 100 * np.expm1(trimmed_half_width(ratios, self.patience.confidence))
         far_percent = 100 * np.abs(np.exp(trimmed_mean(ratios.T)) - self.patience.decide_at)
         enough = np.maximum(self.patience.enough_percent, self.patience.enough_share * far_percent)
-        return bool(np.all(half_percent <= enough))
+        return float(np.max(half_percent / np.maximum(enough, _NOTHING)))
 
 
 def _log_ratios(names: tuple[str, ...], logs: Row, *, aa: bool) -> Row | None:

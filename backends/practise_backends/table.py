@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from practise_backends.intervals import ORIGINAL, Samples, interval_of, raw_samples, typical_ms
+from practise_backends.intervals import ORIGINAL, Samples, interval_of, raw_samples
 from practise_backends.levels import Levels, levels_of
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.table_design import FIRSTS, ORIGINALS, Cut, Design, Variant, design_of
@@ -67,7 +67,7 @@ def measure_table(
     alone = _measured(_alone(split), without, bench, progress).timings if split else None
     single = levels if alone is None else levels_of(alone, bench.patience.confidence)
     samples = _samples(found.timings) | ({} if alone is None else _samples(alone, "split_"))
-    scale = _Scale.of(found.timings, levels)
+    scale = _Scale.of(levels)
     first = tuple(
         _own(cut, single, scale) if cut.block in split else _pooled(cut, cuts, design, levels, scale)
         for cut in cuts
@@ -100,6 +100,7 @@ def measure_table(
         stopped_because=found.timings.stopped_because,
         environment=found.timings.environment,
         notes=(*found.notes, *found.timings.notes, *_split_note(twins, alone), *again.notes),
+        timed_by=found.timings.timed_by,
         samples_sha256=samples_digest(samples),
         samples=samples,
     )
@@ -166,8 +167,8 @@ class _Scale:
     resolution_ms: float
 
     @classmethod
-    def of(cls, timings: Timings, levels: Levels) -> _Scale:
-        baseline, floor = typical_ms(timings, ORIGINAL, levels.confidence), levels.noise_floor()
+    def of(cls, levels: Levels) -> _Scale:
+        baseline, floor = levels.typical_ms(ORIGINAL), levels.noise_floor()
         finest = max(abs(floor.high - 1), abs(1 - floor.low))
         return cls(baseline_ms=baseline, resolution_ms=baseline.estimate * finest)
 
@@ -238,7 +239,7 @@ def _measured_again(
         )
         timings = _measured(variants, without, replace(bench, patience=longer), progress).timings
         levels = levels_of(timings, patience.confidence)
-        own = _Scale.of(timings, levels)
+        own = _Scale.of(levels)
         fresh = {key: _reduction_percent(levels, block) for key, block in of_class.items()}
         savings = tuple(
             _again(one, fresh[_class_of(one)], own) if _is_hidden(one) and _class_of(one) in fresh else one

@@ -14,6 +14,8 @@ Tensors = Mapping[str, npt.NDArray[np.generic]]
 Arrays = dict[str, Any]  # name -> numpy array; kept beside the JSON, never in it
 
 SCHEMA = 2
+WALL, CPU = "wall clock", "CPU time"
+"""Which clock samples are of: a run's whole duration, or the time that its thread had a processor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,7 @@ class Timings:
     rounds_ms holds the one or the other (see `course`).
     overhead_percent: the loop's own time in percent of the time that the engines ran. notes: how runs were
     timed otherwise than one at a time. runs_a_sample: of how many runs each column's samples are the means.
+    timed_by: the clock that rounds_ms is of, WALL or CPU.
     """
 
     engines: tuple[str, ...]
@@ -146,6 +149,7 @@ class Timings:
     raw_ms: npt.NDArray[np.float64] | None = None
     cpu_ms: npt.NDArray[np.float64] | None = None
     runs_a_sample: tuple[int, ...] = ()
+    timed_by: str = WALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +200,7 @@ class LatencyTable:
     from 1, the smallest saving that this measurement can tell from none. session_percent: by how much
     two sessions of one network differ (standard deviation). additivity: measured over predicted saving of
     the random sets; 1 where savings simply add up, None where no set could be measured.
+    timed_by: the clock that the milliseconds are of, WALL or CPU.
     structure_sha256: of the blocks' shapes and parameters, so that a table is not taken for another network's.
     samples_sha256: of the raw samples (`samples_digest`), which lie beside the table as .npz.
     """
@@ -222,6 +227,7 @@ class LatencyTable:
     stopped_because: str
     environment: Environment | None
     notes: tuple[str, ...] = ()
+    timed_by: str = WALL
     structure_sha256: str = ""
     samples_sha256: str = ""
     samples: Arrays = field(default_factory=dict)
@@ -231,7 +237,8 @@ class LatencyTable:
 class EngineFigures:
     """Figures of one engine from the paired rounds; None where the sample cannot support one.
 
-    Percentiles are of one run: those above the median need samples that are. load_ms, first_run_ms, peak_memory_mb: a cold start in fresh processes.
+    p50_ms: in the median round, the same for all engines of the measurement, so that two of them differ by their speed-up.
+    The percentiles above are of one run, and need samples that are. load_ms, first_run_ms, peak_memory_mb: a cold start in fresh processes.
     parts_ms: medians of a run's parts (see `parts`), where the engine tells them.
     """
 
@@ -258,6 +265,7 @@ class Comparison:
     verdict: faster, slower or cannot tell. aa_ratio: half of the first network's sessions against the other
     half. session_percent: by how much two sessions of one file differ (standard deviation).
     estimator_errors_percent: the A/A error of every estimator that was tried (`levels` says which is taken).
+    timed_by: the clock that the milliseconds and the speed-up are of, WALL or CPU.
     """
 
     schema: int = SCHEMA
@@ -278,6 +286,7 @@ class Comparison:
     stopped_because: str
     environment: Environment | None
     notes: tuple[str, ...] = ()
+    timed_by: str = WALL
     samples: Arrays = field(default_factory=dict)
 
 
@@ -285,7 +294,7 @@ class Comparison:
 class Throughput:
     """Images a second of one engine at one batch and number of threads, requests one after another.
 
-    latency_ms: of one run (median). refused: why it was not measured; the figures are None then.
+    latency_ms: of one run (median). timed_by: the clock that both are of, WALL or CPU. refused: why it was not measured; the figures are None then.
     """
 
     engine: str
@@ -294,6 +303,7 @@ class Throughput:
     latency_ms: Interval | None
     images_per_s: Interval | None
     refused: str = ""
+    timed_by: str = WALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.feeds import for_shapes
-from practise_backends.intervals import typical_ms
+from practise_backends.levels import levels_of
 from practise_backends.network import fixed_batch
 from practise_backends.sessions import Candidate, measure, opened
 from practise_backends.terms import (
@@ -58,16 +58,12 @@ def measure_throughput(
         backend = for_shapes(bench.backend, shapes)
         here = replace(bench, backend=backend, conditions=conditions, shapes=shapes)
         refused = {name: _FIXED.format(fixed[name]) for name in files if name not in fitting}
-        timings = None
+        measured: dict[str, Throughput] = {}
         try:
-            timings = _measure_point(fitting, here, part) if fitting else None
+            measured = _measure_point(fitting, here, part) if fitting else {}
         except (CompileError, MeasureError) as error:
             refused |= dict.fromkeys(fitting, error.message)
-        for name in files:
-            if timings is not None and name in fitting:
-                found.append(_measured(timings, name, bench.patience.confidence))
-            else:
-                found.append(_refused(name, refused[name], conditions))
+        found += [measured.get(name) or _refused(name, refused[name], conditions) for name in files]
     return tuple(found)
 
 
@@ -96,23 +92,24 @@ def _check(batches: Sequence[int], threads: Sequence[int]) -> None:
             )
 
 
-def _measure_point(files: Files, bench: Bench, progress: Progress | None) -> Timings:
-    """Open the networks, measure them in paired rounds, and close them again."""
+def _measure_point(files: Files, bench: Bench, progress: Progress | None) -> dict[str, Throughput]:
+    """Open the networks, measure them in paired rounds, and close them again; what was found of each."""
     sessions = max(1, bench.patience.sessions)
     candidates = {name: Candidate(model=file, sessions=sessions) for name, file in files.items()}
     with opened(candidates, bench, progress) as found:
-        return measure(found, bench, progress)
+        timings = measure(found, bench, progress)
+    levels = levels_of(timings, bench.patience.confidence)
+    return {name: _measured(timings, name, levels.typical_ms(name)) for name in files}
 
 
-def _measured(timings: Timings, name: str, confidence: float) -> Throughput:
-    """The throughput whose interval follows from the median latency's."""
-    latency = typical_ms(timings, name, confidence)
+def _measured(timings: Timings, name: str, latency: Interval) -> Throughput:
+    """The throughput whose interval follows from the latency's."""
     images_ms = 1e3 * timings.conditions.batch
     rate = Interval(
         estimate=images_ms / latency.estimate,
         low=images_ms / latency.high,
         high=images_ms / latency.low,
-        confidence=confidence,
+        confidence=latency.confidence,
     )
     return Throughput(
         engine=name,
@@ -120,6 +117,7 @@ def _measured(timings: Timings, name: str, confidence: float) -> Throughput:
         threads=timings.conditions.threads,
         latency_ms=latency,
         images_per_s=rate,
+        timed_by=timings.timed_by,
     )
 
 

@@ -213,7 +213,7 @@ def main() -> int:
     """Measure, write the JSON, and say whether the goals were met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--budget-s", type=float, default=15.0, help="seconds of each A/A comparison")
+    parser.add_argument("--measure-budget-s", type=float, default=15.0, help="seconds of each A/A comparison")
     parser.add_argument("--table-s", type=float, default=60.0, help="seconds of each latency table")
     parser.add_argument("--hogs", type=int, default=1)
     options = parser.parse_args()
@@ -221,7 +221,7 @@ def main() -> int:
     with TemporaryDirectory() as folder:
         _, _, path = export(NETWORKS[0], Path(folder))
         with hogs(options.hogs):
-            aa = repeat_aa(path, options.repeats, options.budget_s)
+            aa = repeat_aa(path, options.repeats, options.measure_budget_s)
             tables = {network: two_tables(network, options.table_s) for network in NETWORKS}
     found = {
         "schema": 1,
@@ -229,7 +229,7 @@ def main() -> int:
         "device": {"name": device.name, "facts": device.facts, "versions": device.versions},
         "aa": {
             "network": NETWORKS[0],
-            "budget_s": options.budget_s,
+            "budget_s": options.measure_budget_s,
             "repeats": aa,
             "within_1_percent": sum(abs(row["ratio"] - 1) <= 0.01 for row in aa),
             "covers_1": sum(row["low"] <= 1 <= row["high"] for row in aa),

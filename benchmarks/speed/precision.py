@@ -19,7 +19,7 @@ from typing import Any
 
 import onnx
 
-from practise_backends.intervals import ORIGINAL, typical_ms
+from practise_backends.intervals import ORIGINAL
 from practise_backends.levels import levels_of
 from practise_backends.ort import OrtBackend
 from practise_backends.sessions import Candidate, measure, opened
@@ -68,7 +68,7 @@ def speeds(files: dict[str, Path]) -> dict[str, Any]:
         "rounds": len(timings.rounds_ms),
         "discarded": len(timings.discarded),
         "aa_ratio": asdict(levels.noise_floor()),
-        "latency_ms": {name: asdict(typical_ms(timings, name)) for name in files},
+        "latency_ms": {name: asdict(levels.typical_ms(name)) for name in files},
         "speedup": {name: asdict(levels.speedup(name)) for name in files if name != ORIGINAL},
     }
 

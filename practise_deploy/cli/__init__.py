@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sys
 
+from practise_backends.errors import OutOfMemory, Refusal, lacks_memory
 from practise_backends.program import begin
-from practise_backends.result import unwritable
+from practise_backends.result import of_the_system
 from practise_deploy.cli import files, stages
 from practise_deploy.cli.app import app
-from practise_deploy.errors import PractiseError
 
 __all__ = ["app", "main"]
 
@@ -29,7 +29,7 @@ def main() -> None:
         code = app(standalone_mode=False)
         if code == 130:  # what typer makes of an interrupt
             code = _interrupted()
-    except PractiseError as error:
+    except Refusal as error:
         code = _refuse(error.message, error.remedy, error.exit_code)
     except KeyboardInterrupt:
         code = _interrupted()
@@ -39,35 +39,36 @@ def main() -> None:
 
 
 def _of_a_library(error: Exception) -> int:
-    """Usage errors of the command line, errors of the device half, of files and of memory; anything else is a fault of ours.
+    """Usage errors of the command line, errors of files and of memory; anything else is a fault of ours.
 
     It is one message too, and raised with its traceback where PRACTISE_DEBUG is set.
     """
-    from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
-
     kind = type(error).__name__
     if kind == "NoArgsIsHelpError":
         print(error, file=sys.stderr)
         return 2
     if hasattr(error, "format_message"):
-        return _refuse(error.format_message(), "practise-deploy --help lists commands and options", 2)
+        return _refuse(error.format_message(), f"see {_command_of(error)} --help", 2)
     if kind == "Abort":
         return _interrupted()
     if kind == "Exit":
         return int(getattr(error, "exit_code", 0))
-    if not isinstance(error, BackendError) and lacks_memory(error):
+    if lacks_memory(error):
         remedy = "use a smaller --input-size, --batch or --batch-size, or fewer images"
         return _refuse(OutOfMemory().message, remedy, OutOfMemory.exit_code)
     if isinstance(error, OSError):
-        if error.filename:
-            return _refuse(f"{error.filename}: {error.strerror}", "check the path and its permissions", 3)
-        error = unwritable(error)
-    if isinstance(error, BackendError):
-        return _refuse(error.message, error.remedy, error.exit_code)
+        told = of_the_system(error)
+        return _refuse(told.message, told.remedy, told.exit_code)
     if os.environ.get("PRACTISE_DEBUG"):
         raise error
     said = f"unexpected {kind}: {error}".rstrip(": ")
     return _refuse(said, "this is a fault of practise-deploy: report it, with what PRACTISE_DEBUG=1 shows", BUG)
+
+
+def _command_of(error: Exception) -> str:
+    """The command that a usage error is about, as it is typed."""
+    context = getattr(error, "ctx", None)
+    return "practise-deploy" if context is None else " ".join(["practise-deploy", *context.command_path.split()[1:]])
 
 
 def _interrupted() -> int:

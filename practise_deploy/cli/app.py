@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from practise_backends.options import Flag, flags_of
+from practise_backends.result import put
 from practise_deploy import __version__
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"practise-deploy {__version__}")
+        put(f"practise-deploy {__version__}")
         raise typer.Exit
 
 

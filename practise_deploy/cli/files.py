@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from practise_backends.files import why_no_file
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_backends.result import put
 from practise_backends.terminal import clean
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 
 _NETWORKS = (".onnx", ".ort", ".engine")
 _MODEL, _ORIGINAL = "model.onnx", "original.onnx"
-_OF_A_FILE = (*(flag.name for flag in flags_of(BenchOptions) if flag.name in Settings.model_fields), "measure_budget_s")
-_SAID_OTHERWISE = (*_OF_A_FILE, "budget_s", "json")
+_OF_A_FILE = tuple(flag.name for flag in flags_of(BenchOptions) if flag.name in Settings.model_fields)
 _QUIET = Parameter("quiet", QUIET, False)
 
 
@@ -130,7 +130,7 @@ def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
     if second is not None:
         return _network(first), _network(second)
     if not os.path.isdir(first):
-        raise InputError("there is nothing to compare with", remedy="name a second file, or a run folder alone")
+        raise InputError(f"{first} has nothing to be compared with", remedy="name a second file, or a run folder alone")
     return _network(first, _ORIGINAL), _network(first)
 
 
@@ -139,13 +139,13 @@ def _network(path: Path, name: str = _MODEL) -> Path:
     from practise_deploy.results import unchanged
 
     inside = os.path.isdir(path)  # which tells of a name that no folder takes that it is not there
-    file = path / name if inside else path
-    if not os.path.isfile(file):
+    problem = why_no_file(path / name if inside else path)
+    if problem:
         raise InputError(
-            f"{path} holds no {name}" if inside else f"no such file: {path}",
-            remedy="give the folder of a finished build, or an ONNX file" if inside else "check the path",
+            f"{path} holds no {name}" if inside else problem,
+            remedy="give the folder of a finished build, or the path of an ONNX file",
         )
-    return unchanged(file) if inside else file
+    return unchanged(path / name) if inside else path
 
 
 def _bench(own: Given, settings: Given, extra: Given) -> int:
@@ -192,7 +192,7 @@ def _asked(settings: Given) -> Given:
     """
     said = {name: value for name, value in settings.items() if value is not None}
     checked = read_settings(said)
-    return {"budget_s" if name == "measure_budget_s" else name: getattr(checked, name) for name in said}
+    return {name: getattr(checked, name) for name in said}
 
 
 def _as_built(run: Path, asked: Given) -> Given:
@@ -292,6 +292,6 @@ def _our_errors() -> Iterator[None]:
 
 BENCH = OverFiles(
     "FILE.onnx, FILE.ort, FILE.engine, a run folder",
-    [one for one in parameters_of(BenchOptions, without=_SAID_OTHERWISE) if one.name not in Settings.model_fields],
+    parameters_of(BenchOptions, without=("json", *Settings.model_fields)),
     _bench,
 )

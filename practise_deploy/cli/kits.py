@@ -24,7 +24,10 @@ def in_its_run(own: Given, asked: Given) -> tuple[Given, Given]:
     Raises: InputError where both name a run folder, or where a table is given to what is to measure one.
     """
     if "latency_table" in asked:
-        raise InputError("a kit measures a latency table, and takes none", remedy="leave --latency-table out")
+        raise InputError(
+            f"a kit measures a latency table, and takes none: --latency-table {asked['latency_table']}",
+            remedy="leave --latency-table out",
+        )
     named = own["network"]
     if named is None or not os.path.isdir(named) or _means_the_embedded(Path(named)):
         return own, asked

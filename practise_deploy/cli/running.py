@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from practise_backends.parsing import read_json
 from practise_backends.result import put
 from practise_deploy.cli import kits
 from practise_deploy.cli.app import Given
 from practise_deploy.cli.stage import Stage
-from practise_deploy.errors import InputError, PractiseError
+from practise_deploy.errors import InputError, PractiseError, reason
 from practise_deploy.settings import EMBEDDED, Settings, read_settings
 
 if TYPE_CHECKING:
@@ -100,11 +101,11 @@ def _settings(
     earlier = Path(given["out"]) / SETTINGS if "out" in given else None
     if earlier is not None and earlier.is_file():
         try:
-            base = json.loads(earlier.read_text(encoding="utf-8"))
+            base = read_json(earlier)
             base.pop("schema", None)
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
-                f"cannot read {earlier}: {error}", remedy="name the network and its settings again"
+                f"cannot read {earlier}: {reason(error)}", remedy="name the network and its settings again"
             ) from None
         return read_settings(given, file=config, base=base)
     if earlier is not None and config is None and verb != "build":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from practise_backends.bench import Benchmark
 from practise_backends.doctor import Checkup
-from practise_backends.render import figures
+from practise_backends.render import figures, rounds
 from practise_backends.requirement import Requirement
 from practise_deploy.console import Console
 from practise_deploy.report.facts import conditions
@@ -43,16 +43,16 @@ class Screen(Console):
         )
 
     def _show_alone(self, found: Benchmark) -> None:
-        grid = figures(found.engines)
+        grid = figures(found)
         self._table(Table(title="One network in rounds", head=("Figure", *grid.head[1:]), rows=grid.rows, left=(0, 1)))
-        rounds = f"{found.rounds}, of which {len(found.discarded)} discarded; stopped because {found.stopped_because}"
+        counted = f"{rounds(found)}; stopped because {found.stopped_because}"
         facts = (
             ("Device", found.device.name),
             ("Backend", found.backend),
             ("Conditions", conditions(found.conditions)),
             ("Noise floor", f"{times(found.aa_ratio)}, {confidence(found.aa_ratio)} interval, against itself"),
             ("Sessions", f"{found.sessions}, which differ by {number(found.session_percent)}%"),
-            ("Rounds", rounds),
+            ("Rounds", counted),
         )
         self._facts("", facts)
         self._remarks(found.notes)

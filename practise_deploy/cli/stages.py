@@ -124,6 +124,7 @@ def _any_droppable(build: Build) -> int:
     return 0 if build.candidates else 2
 
 
+BENCH = ("bench", "bench-again-1", "bench-again-2")
 STEPS = (
     "rehearse",
     "latency",
@@ -137,7 +138,7 @@ STEPS = (
     "export",
     "compile",
     "verify",
-    "bench",
+    *BENCH,
     "throughput",
     "frontier",
 )
@@ -164,7 +165,7 @@ STAGES = (
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
           lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,
-          _show_bench, ("bench",), needs=_runs, over_files=files.BENCH),
+          _show_bench, BENCH, needs=_runs, over_files=files.BENCH),
     Stage("build", "The whole job: measure, plan, recover, export, verify, bench, report.", lambda b: b.release,
           lambda c, b: c.show_release(b.release, b.run.folder), STEPS, lambda b: b.release.verdict.exit_code),
 )  # fmt: skip

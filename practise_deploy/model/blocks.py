@@ -8,56 +8,53 @@ its entry, if nothing else enters or leaves it and both have the same shape.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torchvision.ops import StochasticDepth
 
 from practise_deploy.errors import NoDroppableBlock
-from practise_deploy.model.operators import (
-    is_addition,
-    is_computed,
-    is_relu,
-    is_relu6,
-    module_of,
-    scope_kinds,
-    scope_of,
-    shape_of,
-)
+from practise_deploy.model.near_misses import near_misses
+from practise_deploy.model.operators import is_addition, is_computed, module_of, scope_kinds, shape_of
+from practise_deploy.model.units import Unit, dominators, has_weights, holder_of, unit_at, weights_of, written
 from practise_deploy.model.values import find_feature, macs_by_node
 from practise_deploy.terms import Block
 
-_KEEPS_SIGN = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.Dropout)
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    entry: fx.Node
-    addition: fx.Node
-    exit: fx.Node
-    nodes: tuple[fx.Node, ...]
+_SHOWN = 3
+_HOW = (
+    "let a unit end in x + f(x), a sum of maps or of tokens of one shape, and its forward decide on no values; "
+    "or choose a network of such units, torchvision:resnet50 for example"
+)
 
 
 def find_blocks(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> tuple[Block, ...]:
-    """All residual units in order, and the units of the same kind that have no skip connection.
+    """All residual units in order, the units of the same kind that have no skip connection, and near misses.
 
     Shapes: input_shape (batch, channels, height, width).
     """
     parameter = next(traced.parameters(), torch.empty(0))
     macs = macs_by_node(traced, torch.zeros(1, *input_shape[1:], device=parameter.device, dtype=parameter.dtype))
-    units = [unit for unit in _units(traced) if _has_weights(traced, unit.nodes)]
+    dominator = dominators(traced)
+    units = [unit for unit in _units(traced, dominator) if has_weights(traced, unit.nodes)]
     names = _names(units)
     feature, classes = find_feature(traced), dict[str, int]()
-    blocks = []
-    for unit in units:
-        kind = _kind(unit, names[unit.addition])
-        block = _describe(traced, unit.nodes, names[unit.addition], kind, macs, classes)
-        reason = _why_not(unit, units, feature)
-        blocks.append(replace(block, entry=unit.entry.name, exit=unit.exit.name, droppable=not reason, reason=reason))
+    described = partial(_described, traced, macs, classes)
+    blocks = [described(unit, names[unit.addition], _why_not(unit, units, feature)) for unit in units]
+    blocks += _without_skip(traced, blocks, macs, classes)
+    for unit, reason in near_misses(traced, dominator, units):
+        blocks.append(described(unit, _new_name(unit, {block.name for block in blocks}), reason))
     position = {node.name: index for index, node in enumerate(traced.graph.nodes)}
-    return tuple(sorted([*blocks, *_without_skip(traced, blocks, macs, classes)], key=lambda b: position[b.exit]))
+    return tuple(sorted(blocks, key=lambda block: position[block.exit]))
+
+
+def _described(
+    traced: fx.GraphModule, macs: dict[str, int], classes: dict[str, int], unit: Unit, name: str, reason: str
+) -> Block:
+    block = _describe(traced, unit.nodes, name, _kind(unit, name), macs, classes)
+    return replace(block, entry=unit.entry.name, exit=unit.exit.name, droppable=not reason, reason=reason)
 
 
 def droppable(blocks: Iterable[Block]) -> tuple[Block, ...]:
@@ -65,85 +62,34 @@ def droppable(blocks: Iterable[Block]) -> tuple[Block, ...]:
 
     Raises: NoDroppableBlock where there is none.
     """
+    blocks = tuple(blocks)
     found = tuple(block for block in blocks if block.droppable)
     if not found:
-        raise NoDroppableBlock(
-            "no droppable block: looked for additions whose two inputs come from one earlier value of the same shape",
-            remedy="choose a network with residual connections, or look with practise-deploy inspect why none can go",
-        )
+        raise NoDroppableBlock(f"no block can be dropped: {_why_none(blocks)}", remedy=_HOW)
     return found
 
 
-def _units(traced: fx.GraphModule) -> list[_Unit]:
-    dominator = _dominators(traced)
+def _why_none(blocks: tuple[Block, ...]) -> str:
+    """The first blocks with their reasons, and how many more there are."""
+    if not blocks:
+        return "nowhere does a value meet what layers make of it"
+    more = f"; and {len(blocks) - _SHOWN} more" if len(blocks) > _SHOWN else ""
+    return "; ".join(f"{block.name}: {block.reason}" for block in blocks[:_SHOWN]) + more
+
+
+def _units(traced: fx.GraphModule, dominator: Mapping[fx.Node, fx.Node]) -> list[Unit]:
     additions = [node for node in traced.graph.nodes if node in dominator and is_addition(node)]
     return [
-        _unit(traced, node, dominator)
+        unit_at(traced, node, dominator)
         for node in additions
         if all(source in dominator or source.op == "placeholder" for source in node.all_input_nodes)  # no mere bias
     ]
 
 
-def _dominators(traced: fx.GraphModule) -> dict[fx.Node, fx.Node]:
-    """Immediate dominator of every value that depends on the input (edges through non-tensors do not count)."""
-    parent: dict[fx.Node, fx.Node] = {}
-    depth: dict[fx.Node, int] = {}
-    for node in traced.graph.nodes:
-        if node.op == "placeholder" and not depth:
-            depth[node] = 0
-        sources = [n for n in node.all_input_nodes if n in depth and is_computed(n)]
-        if not sources or node.op == "output":
-            continue
-        common = sources[0]
-        for other in sources[1:]:
-            while common is not other:
-                if depth[common] >= depth[other]:
-                    common = parent[common]
-                else:
-                    other = parent[other]
-        parent[node], depth[node] = common, depth[common] + 1
-    return parent
-
-
-def _unit(traced: fx.GraphModule, addition: fx.Node, dominator: dict[fx.Node, fx.Node]) -> _Unit:
-    entry, inside = dominator[addition], set[fx.Node]()
-    stack = [addition]
-    while stack:
-        node = stack.pop()
-        if node is not entry and node not in inside:
-            inside.add(node)
-            stack.extend(n for n in node.all_input_nodes if n.op != "placeholder" and is_computed(n))
-    last = addition
-    users = list(addition.users)
-    if len(users) == 1 and is_relu(traced, users[0]) and _is_fixed_point(traced, entry, users[0]):
-        last = users[0]
-        inside.add(last)
-    inside -= _made_for_others_too(traced, inside, dominator)
-    return _Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside))
-
-
-def _made_for_others_too(
-    traced: fx.GraphModule, inside: set[fx.Node], dominator: dict[fx.Node, fx.Node]
-) -> set[fx.Node]:
-    """What of a unit is made without the images, for others too, such as the angles of positions."""
-    found: set[fx.Node] = set()
-    for node in reversed(traced.graph.nodes):
-        if node in inside and node not in dominator and not (inside - found).issuperset(node.users):
-            found.add(node)
-    return found
-
-
-def _is_fixed_point(traced: fx.GraphModule, node: fx.Node, activation: fx.Node) -> bool:
-    """Whether this activation of the value would change nothing: it comes out of such a one already."""
-    while isinstance(module_of(traced, node), _KEEPS_SIGN):
-        node = node.all_input_nodes[0]
-    return is_relu(traced, node) and (is_relu6(traced, node) or not is_relu6(traced, activation))
-
-
-def _why_not(unit: _Unit, units: list[_Unit], feature: fx.Node) -> str:
+def _why_not(unit: Unit, units: list[Unit], feature: fx.Node) -> str:
     before, after = shape_of(unit.entry), shape_of(unit.exit)
     if before is None or after is None or before != after:
-        return f"it changes the shape: {_written(before)} in, {_written(after)} out"
+        return f"it changes the shape: {written(before)} in, {written(after)} out"
     inside = set(unit.nodes)
     for node in unit.nodes:
         if node is not unit.exit and _escapes(node, inside):
@@ -164,13 +110,9 @@ def _escapes(node: fx.Node, inside: set[fx.Node]) -> bool:
     return False
 
 
-def _written(shape: tuple[int, ...] | None) -> str:
-    return "x".join(str(side) for side in (shape or ())[1:]) or "no tensor"
-
-
-def _names(units: list[_Unit]) -> dict[fx.Node, str]:
+def _names(units: list[Unit]) -> dict[fx.Node, str]:
     """The module that holds a unit gives its name; where it holds several, the addition is named too."""
-    holder = {unit.addition: _holder(unit.nodes) for unit in units}
+    holder = {unit.addition: holder_of(unit.nodes) for unit in units}
     count = list(holder.values())
     return {
         node: name if name and count.count(name) == 1 else f"{name}.{node.name}".lstrip(".")
@@ -178,38 +120,14 @@ def _names(units: list[_Unit]) -> dict[fx.Node, str]:
     }
 
 
-def _holder(nodes: Iterable[fx.Node]) -> str:
-    """The innermost module around all of these nodes."""
-    paths = [[*scope_of(node)[-1:], ""][0].split(".") for node in nodes]
-    common = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return ".".join(common)
+def _new_name(unit: Unit, taken: set[str]) -> str:
+    """The module that holds a near miss, with the value that it ends in where another block has that name."""
+    name = holder_of(unit.nodes)
+    return f"{name}.{unit.addition.name}".lstrip(".") if not name or name in taken else name
 
 
-def _kind(unit: _Unit, name: str) -> str:
+def _kind(unit: Unit, name: str) -> str:
     return scope_kinds(unit.addition).get(name, "residual unit")
-
-
-def _has_weights(traced: fx.GraphModule, nodes: Iterable[fx.Node]) -> bool:
-    return any(_weights(traced, node) for node in nodes)
-
-
-def _weights(traced: fx.GraphModule, node: fx.Node) -> dict[str, nn.Parameter]:
-    module = module_of(traced, node)
-    if module is not None:
-        return {f"{node.target}.{name}": weight for name, weight in module.named_parameters()}
-    found: dict[str, nn.Parameter] = {}
-    for source in node.all_input_nodes:
-        if source.op == "get_attr":
-            value = traced
-            for part in str(source.target).split("."):
-                value = getattr(value, part)
-            if isinstance(value, nn.Parameter):
-                found[str(source.target)] = value
-    return found
 
 
 def _describe(
@@ -221,7 +139,7 @@ def _describe(
     classes: dict[str, int],
 ) -> Block:
     signature = hashlib.sha256("\n".join(_signature(traced, node) for node in nodes).encode()).hexdigest()
-    weights = {key: weight for node in nodes for key, weight in _weights(traced, node).items()}
+    weights = {key: weight for node in nodes for key, weight in weights_of(traced, node).items()}
     return Block(
         name=name,
         kind=kind,
@@ -267,5 +185,5 @@ def _without_skip(
         before = shape_of(nodes[0].all_input_nodes[0]) if nodes[0].all_input_nodes else None
         yield replace(
             block,
-            reason=f"it has no skip connection: {_written(before)} in, {_written((0, *block.shape))} out",
+            reason=f"it has no skip connection: {written(before)} in, {written((0, *block.shape))} out",
         )

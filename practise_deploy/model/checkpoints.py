@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
 
 Place = tuple[str, ...]
@@ -37,8 +38,8 @@ def read_state_dicts(path: Path) -> dict[Place, dict[Any, Any]]:
 
     Raises: InputError where the file is missing, broken, something else, or holds no state dict.
     """
-    if not path.is_file():
-        raise InputError(f"no such weights file: {path}")
+    if problem := why_no_file(path, "weights file"):
+        raise InputError(problem, remedy="give the path of a .pt, .pth or .safetensors with --weights")
     try:
         _refuse_others(path)
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:

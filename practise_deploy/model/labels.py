@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from practise_deploy.errors import InputError
+from practise_backends.files import read_text
+from practise_deploy.errors import InputError, reason
 from practise_deploy.model.reading import Listing
 from practise_deploy.settings import Settings
 from practise_deploy.terms import NetworkFacts
@@ -20,7 +21,7 @@ def labels_of(
 ) -> list[int] | None:
     """Class numbers of the network's outputs, where the images' classes can be matched to them.
 
-    Raises: InputError for a --classes that does not fit the network; where they are required, for want of a match.
+    Raises: InputError for a --classes that does not fit the network or has no labels to name; where they are required, for want of a match.
     """
     where = settings.eval if required else settings.data
     if listing.classes is None:
@@ -28,6 +29,11 @@ def labels_of(
             raise InputError(
                 f"{where} has no labels",
                 remedy="one folder per class, a list file with labels, or an .npz with 'labels'",
+            )
+        if settings.classes is not None and settings.eval is None:
+            raise InputError(
+                f"--classes {settings.classes} names the classes of labels, and {where} has none",
+                remedy="leave --classes out, or give labelled images with --data or --eval",
             )
         return None
     names = sorted({str(name) for name in listing.classes})
@@ -92,9 +98,12 @@ def _outputs_by_name(
 def _named_outputs(file: Path, outputs: int, names: list[str]) -> list[str]:
     """The outputs' names, one a line; an empty line before the last name is an output without one."""
     try:
-        known = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file}: {error}") from None
+        known = [line.strip() for line in read_text(file).rstrip().split("\n")]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read the class names in {file}: {reason(error)}",
+            remedy="give a text file in UTF-8 with --classes: the outputs' names in order, one a line",
+        ) from None
     if len(known) != outputs:
         raise InputError(
             f"{file} names {len(known)} outputs, the network has {outputs}",

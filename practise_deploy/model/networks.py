@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import fx, nn
 
+from practise_backends.errors import about
+from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
+from practise_deploy.model.onnx_graph import quiet
 from practise_deploy.model.operators import module_of
 from practise_deploy.model.plain import with_plain_weights
 from practise_deploy.model.reading import MODES
@@ -59,15 +61,17 @@ def load_network(
     if settings.network.endswith(".pt2"):
         return _load_exported(Path(settings.network), settings)
     module, config, weights = construct(settings, structure_only)
-    module, unwrapped = without_wrappers(module)
+    with about(settings.network):
+        module, unwrapped = without_wrappers(module)
     taken: tuple[str, ...] = ()
     if settings.weights is not None:
         taken = load_state_dict(module, settings.weights)
         weights = str(settings.weights)
-    preprocessing = _preprocessing(config, settings, image_size)
-    module, changed = with_plain_weights(module)
-    traced, opaque = trace(module, (1, preprocessing.channels, *preprocessing.size))
-    check_batches(traced)
+    with about(settings.network):
+        preprocessing = _preprocessing(config, settings, image_size)
+        module, changed = with_plain_weights(module)
+        traced, opaque = trace(module, (1, preprocessing.channels, *preprocessing.size))
+        check_batches(traced)
     untraced = tuple(f"{name} could not be traced into and counts as one operation" for name in opaque)
     notes = (*unwrapped, *taken, *changed, *untraced)
     file = Path(settings.network.rpartition(":")[0])
@@ -199,19 +203,22 @@ def fingerprint(traced: fx.GraphModule, structure: str = "") -> str:
 
 def _load_exported(path: Path, settings: Settings) -> Network:
     """A torch.export file: it can be inspected, measured and exported, not finetuned."""
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    if problem := why_no_file(path):
+        raise InputError(problem, remedy="give the path of a file that torch.export.save wrote")
     if settings.weights is not None:
         raise InputError(f"{path} has its weights in it; --weights cannot replace them", remedy="leave --weights out")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             program = torch.export.load(path)
             traced = program.run_decompositions({}).module()
     except Exception as error:
-        raise InputError(f"{path} is no torch.export file: {first_line(error)}") from None
+        raise InputError(
+            f"{path} is no torch.export file: {first_line(error)}",
+            remedy="write it again with torch.export.save and this version of torch, or give the network as FILE.py:FUNCTION",
+        ) from None
     assert isinstance(traced, fx.GraphModule)
-    one_output(traced, "export the network with its logits alone, or give it as FILE.py:FUNCTION")
+    with about(path):
+        one_output(traced, "export the network with its logits alone, or give it as FILE.py:FUNCTION")
     traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
     traced.recompile()
     taken = input_of(traced).meta["val"]

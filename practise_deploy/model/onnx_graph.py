@@ -125,7 +125,7 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
         weight.data = weight.data.contiguous()
     # a traced batch of 1 would be taken for a constant, so a dynamic one is traced at 2
     sample = torch.zeros((max(shape[0], 2) if dynamic_batch else shape[0], *shape[1:]), device=parameter.device)
-    with _quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 traced,
@@ -140,7 +140,9 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
             cause = str(error.__cause__ or error).strip().splitlines()
             raise InputError(
                 f"the network cannot be exported to ONNX: {cause[0] if cause else type(error).__name__}",
-                remedy="try without --dynamic-batch" if dynamic_batch else "does it use an operator that ONNX has not?",
+                remedy="try without --dynamic-batch"
+                if dynamic_batch
+                else "replace what is named there by operators that ONNX has; inspect works without an export",
             ) from None
     assert program is not None
     model = program.model_proto
@@ -152,8 +154,8 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals; what matters comes back as an error."""
+def quiet() -> Iterator[None]:
+    """Exporters and readers of torch warn about their own internals; what matters comes back as an error."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -37,6 +37,11 @@ def is_as_its_class(module: nn.Module) -> bool:
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
+def is_networks_own(module: nn.Module) -> bool:
+    """Whether a module is of the network's own making, no variant of one of torch's."""
+    return [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn")] == [nn.Module]
+
+
 def asks_size(node: fx.Node) -> bool:
     """Whether a value is the size of another one, its type or its device: none of its numbers."""
     if node.op == "call_method":

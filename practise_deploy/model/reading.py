@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,18 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-from practise_deploy.errors import InputError
+from practise_backends.errors import about
+from practise_backends.files import why_no_file
+from practise_deploy.errors import InputError, reason
 from practise_deploy.store import read_arrays
 from practise_deploy.terms import Preprocessing
 
 _SUFFIXES = set(Image.registered_extensions())
 _MOST_ENDINGS = 5
+_LONGEST = 200
+_A_LIST = "write one image a line, in UTF-8; lines that begin with # are passed over"
+_AN_NPZ = "write one with numpy.savez(path, images=..., labels=...); labels may be left out"
+_LABELS = "write as many labels as images, each the number of the image's output, or leave them out"
 MODES = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
@@ -46,8 +53,8 @@ class Listing:
 def list_images(path: Path) -> Listing:
     if path.is_dir():
         return _list_folder(path)
-    if not path.is_file():
-        raise InputError(f"no such folder or file: {path}")
+    if problem := why_no_file(path, "folder or file"):
+        raise InputError(problem, remedy="give a folder of images, a list file or an .npz")
     return _list_npz(path) if path.suffix == ".npz" else _list_file(path)
 
 
@@ -111,17 +118,20 @@ def _list_file(path: Path) -> Listing:
             if line.strip() and line[0] != "#"
         ]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list file {path}: {error}") from None
+        raise InputError(
+            f"cannot read the list file {path}: {reason(error)}",
+            remedy=f"{_A_LIST}; images go into a folder, arrays into an .npz",
+        ) from None
     rows = [
-        line.split("\t") if "\t" in line else [line] if (path.parent / line).is_file() else line.rsplit(" ", 1)
+        line.split("\t") if "\t" in line else [line] if os.path.isfile(path.parent / line) else line.rsplit(" ", 1)
         for line in lines
     ]
     labelled = bool(rows) and len(rows[0]) == 2
     seen: set[Path] = set()
     for number, row in enumerate(rows, 1):
         file = path.parent / row[0]
-        if not file.is_file():
-            raise InputError(f"{path}, line {number}: no such image: {row[0]}", remedy=_of_a_line(row[0]))
+        if not os.path.isfile(file):  # which takes any text for a name
+            raise InputError(f"{path}, line {number}: no such image: {row[0][:_LONGEST]}", remedy=_of_a_line(row[0]))
         if len(row) != len(rows[0]) or len(row) > 2:
             raise InputError(f"{path}, line {number}: a label on every line or on none", remedy="IMAGE, a tab, LABEL")
         if file in seen:
@@ -131,9 +141,7 @@ def _list_file(path: Path) -> Listing:
             )
         seen.add(file)
     if not rows:
-        raise InputError(
-            f"{path} lists no images", remedy="write one image a line; lines that begin with # are passed over"
-        )
+        raise InputError(f"{path} lists no images", remedy=_A_LIST)
     return Listing(
         files=tuple(path.parent / row[0] for row in rows),
         classes=tuple(row[1].strip() for row in rows) if labelled else None,
@@ -153,12 +161,12 @@ def read_npz(path: Path, images: str = "images") -> dict[str, np.ndarray]:
     try:
         arrays = read_arrays(path)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    except Exception as error:
+        raise InputError(f"cannot read {path}: {reason(error)}", remedy=_AN_NPZ) from None
+    except ValueError as error:
         cause = "it holds pickled objects, or is no archive at all" if "pickle" in str(error) else str(error)
-        raise InputError(f"{path} is no usable .npz file: {cause}", remedy="numpy.savez writes one") from None
+        raise InputError(f"{path} is no usable .npz file: {cause}", remedy=_AN_NPZ) from None
     if images not in arrays:
-        raise InputError(f"{path} has no array '{images}'; it has: {', '.join(arrays) or 'none'}")
+        raise InputError(f"{path} has no array '{images}'; it has: {', '.join(arrays) or 'none'}", remedy=_AN_NPZ)
     return arrays
 
 
@@ -168,14 +176,16 @@ def _list_npz(path: Path) -> Listing:
     if images.ndim not in (3, 4) or not len(images) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
         raise InputError(
             f"{path}: 'images' is {images.dtype}{list(images.shape)}; expected uint8[n, height, width, channels] "
-            "or float32[n, channels, height, width]"
+            "or float32[n, channels, height, width]",
+            remedy=_AN_NPZ,
         )
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "ui"):
         raise InputError(
-            f"{path}: 'labels' is {labels.dtype}{list(labels.shape)}; expected one whole number for each image"
+            f"{path}: 'labels' is {labels.dtype}{list(labels.shape)}; expected one whole number for each image",
+            remedy=_LABELS,
         )
     if labels is not None and len(labels) != len(images):
-        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels")
+        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels", remedy=_LABELS)
     return Listing(array=images, classes=None if labels is None else tuple(int(label) for label in labels))
 
 
@@ -197,7 +207,7 @@ class Reader:
         pixels = torch.empty(shape, dtype=torch.float32 if is_float else torch.uint8)
         kept: list[int] = []
         for index in which:
-            image = self._array(listing.array[index]) if listing.array is not None else self._file(listing.files[index])
+            image = self._file(listing.files[index]) if listing.array is None else self._array(listing.array, index)
             if image is not None:
                 pixels[len(kept)] = image
                 kept.append(index)
@@ -224,23 +234,32 @@ class Reader:
         self.skipped.append(problem)
         return None
 
-    def _array(self, array: np.ndarray) -> Tensor:
-        channels = self.preprocessing.channels
+    def _array(self, images: np.ndarray, index: int) -> Tensor:
+        with about(f"image {index}"):
+            return self._of_array(images[index])
+
+    def _of_array(self, array: np.ndarray) -> Tensor:
+        channels, (height, width) = self.preprocessing.channels, self.preprocessing.size
         image = array[:, :, None] if array.ndim == 2 else array
         if array.ndim == 2 or not channels_first(image.shape, image.dtype):
             image = np.moveaxis(image, -1, 0)
         if image.shape[0] != channels:
             image = np.repeat(image, channels, 0) if image.shape[0] == 1 else image
         if image.shape[0] != channels:
-            raise InputError(f"the images have {image.shape[0]} channels, the network takes {channels}")
+            raise InputError(
+                f"it has {image.shape[0]} channels, the network takes {channels}",
+                remedy=f"give images of {channels} channels, or --mean and --std {image.shape[0]} numbers each where the network takes as many",
+            )
         if image.dtype.kind == "f":
             if image.shape[1:] != self.preprocessing.size:
                 raise InputError(
-                    f"normalised images are {image.shape[1]}x{image.shape[2]}, the network takes {self.preprocessing.size}"
+                    f"normalised images are taken as they are: it is {image.shape[1]}x{image.shape[2]}, the network takes {height}x{width}",
+                    remedy="give images of that size, or raw ones as uint8, which are resized",
                 )
             if not np.isfinite(image).all():
                 raise InputError(
-                    "a normalised image holds values that are no numbers", remedy="look for NaN or infinity in 'images'"
+                    f"it holds {np.size(image) - np.isfinite(image).sum()} values that are NaN or infinity",
+                    remedy="leave such images out: images[numpy.isfinite(images).all(axis=(1, 2, 3))]",
                 )
             return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
         return self._fit(torch.from_numpy(np.ascontiguousarray(image.astype(np.uint8))))

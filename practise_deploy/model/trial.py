@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -10,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
+from practise_deploy.model.inputs import check_kind, wrapped
 
 ALONE = "wrap it in a module that returns the logits alone: FILE.py:FUNCTION"
-_WRAP = "wrap it in a module that takes the images alone and fixes the rest: FILE.py:FUNCTION"
-_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_OF_ANOTHER_KIND = (AttributeError, KeyError, IndexError, NotImplementedError, TypeError)
+"""Errors of a network that takes its input for another thing."""
 
 
 def noise(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
@@ -22,25 +23,6 @@ def noise(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     parameter = next(module.parameters(), torch.empty(0))
     dtype = parameter.dtype if parameter.numel() else torch.float32
     return torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(parameter.device, dtype)
-
-
-def check_inputs(module: nn.Module) -> None:
-    """Refuse a network that needs more than one tensor of images, by the names of what its forward takes.
-
-    Raises: InputError.
-    """
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in _ANY_NUMBER]
-    by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
-    if len(needed) > 1 or by_name:
-        raise InputError(
-            f"the network's forward needs {', '.join(needed)}; it is run with one tensor of images alone", remedy=_WRAP
-        )
-    if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
-        raise InputError(
-            f"the network's forward takes any number of inputs, *{parameters[0].name}; it is run with one tensor of images",
-            remedy=_WRAP,
-        )
 
 
 def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor:
@@ -58,7 +40,8 @@ def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor:
         raise InputError(f"the network returns {_named(found)}, not a tensor", remedy=ALONE)
     if not torch.isfinite(found).all():
         raise InputError(
-            "the network puts out NaN or infinity for random pixels", remedy="are its weights whole, and trained?"
+            f"the network puts out NaN or infinity for random pixels of shape {tuple(sample.shape)}",
+            remedy="give whole, trained weights with --weights",
         )
     return found
 
@@ -69,24 +52,25 @@ def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
             return run(sample.clone())
     except InputError:
         raise
-    except (
-        AttributeError,
-        KeyError,
-        IndexError,
-        NotImplementedError,
-        TypeError,
-    ) as error:  # it takes its input for another thing
-        message = f"the network does not run on one tensor of images, of shape {tuple(sample.shape)}"
-        raise InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=_WRAP) from None
     except SystemExit as error:
         raise InputError(
             f"the network's forward ended with exit({error.code!r})", remedy="let it raise an error, or return"
         ) from None
     except Exception as error:
-        raise InputError(
-            f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",
-            remedy="give its input size with --input-size, and --mean and --std as many numbers as it takes channels",
-        ) from None
+        if lacks_memory(error):
+            raise
+        check_kind(run, sample)
+        raise _did_not_run(error, sample) from None
+
+
+def _did_not_run(error: Exception, sample: Tensor) -> InputError:
+    if isinstance(error, _OF_ANOTHER_KIND) or "unpack" in str(error):
+        message = f"the network does not run on one tensor of images, of shape {tuple(sample.shape)}"
+        return InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=wrapped("images"))
+    return InputError(
+        f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",
+        remedy="give its input size with --input-size, and --mean and --std as many numbers as it takes channels",
+    )
 
 
 def _named(found: Any) -> str:
@@ -134,8 +118,8 @@ def check_same(traced: fx.GraphModule, sample: Tensor, expected: Tensor) -> None
     found = output_of(_Watching(traced).run, sample)
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
         raise InputError(
-            "the traced network does not compute what the network computes",
-            remedy="does its forward write in place into a value under two names, draw random numbers or depend on values?",
+            f"the traced network does not compute what the network computes on an input of shape {tuple(sample.shape)}",
+            remedy="let its forward write into no value that has two names, draw no random numbers and not depend on values",
         )
 
 

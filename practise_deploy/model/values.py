@@ -151,14 +151,19 @@ def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
 
     found: dict[str, int] = {}
     env: Env = {input_of(traced).name: images}
+    nodes = order_of([logits_of(traced)], env)
+    last_use = {used: node for node in nodes for used in node.all_input_nodes}
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into the fused attention
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # some versions do not count the other ones either
-            for node in order_of([logits_of(traced)], env):
+            for node in nodes:
                 with FlopCounterMode(display=False) as counter:
                     env[node.name] = execute(traced, node, env)
                 found[node.name] = counter.get_total_flops() // 2
+                for used in node.all_input_nodes:
+                    if last_use[used] is node:
+                        del env[used.name]
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return found

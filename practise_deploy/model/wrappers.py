@@ -29,7 +29,7 @@ def without_wrappers(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     found |= {each: "torch.compile" for each in whole.modules() if _forget_compiling(each)}
     if isinstance(whole[0], torch.jit.ScriptModule):
         raise InputError(
-            "the network is TorchScript, whose Python is gone: nothing can be traced or removed",
+            f"the network is TorchScript ({type(whole[0]).__name__}), whose Python is gone: nothing can be traced or removed",
             remedy="return the Python module that was scripted or traced; its weights can come from --weights",
         )
     off = " and ".join(f"{name} ({count}x)" for name, count in sorted(Counter(found.values()).items()))

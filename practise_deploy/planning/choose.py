@@ -10,9 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from practise_backends.table import WORTH_KNOWING_PERCENT
 from practise_backends.terms import Interval, LatencyTable, Saving
-from practise_deploy.errors import InputError, TargetOutOfReach
-from practise_deploy.terms import Attempt, Budget, Kept, Plan, Recoverability
+from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
+from practise_deploy.terms import Attempt, Budget, Kept, Plan, Recoverability, surely_saved
+
+MOST_SPARE = 0.05
+"""The share of its predicted saving that a set which will be measured may be taken to fall short of it."""
+
+_NOTHING = "no block's saving can be told from none on this device"
+_QUIETER = "measure for longer with --measure-budget-s, or on a quieter machine"
 
 Measure = Callable[[tuple[str, ...]], Interval]
 
@@ -65,13 +72,16 @@ def choose_blocks(
 def checked_target(budget: Budget, latency: LatencyTable, rankable: int) -> float | None:
     """The reduction that the budget asks for, in percent; None where it is a number of blocks.
 
-    Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
+    Raises: InputError where more blocks are asked for than can be ranked, or the target is met already; EnvironmentProblem where
+    they are too many for the noise alone.
     """
     if budget.drop is not None and budget.drop > rankable:
-        raise InputError(
-            f"--drop {budget.drop}: only {rankable} blocks have a saving that can be told from none",
-            remedy=f"ask for at most {rankable}",
-        )
+        told = f"--drop {budget.drop}: only {rankable} blocks have a saving that can be told from none"
+        hidden = [one.block for one in latency.savings if _is_hidden(one)]
+        if budget.drop <= rankable + len(hidden):
+            remedy = f"{_QUIETER}; or ask for at most {rankable}"
+            raise EnvironmentProblem(f"{told}; the noise hides that of {', '.join(hidden)}", remedy=remedy)
+        raise InputError(told, remedy=f"ask for at most {rankable}")
     target = _target_percent(budget, latency)
     if target is not None and target <= 0:
         raise InputError(
@@ -106,6 +116,15 @@ def predicted_percent(names: Sequence[str], latency: LatencyTable) -> Interval:
     return Interval(estimate=estimate * sums[0], low=min(ends), high=max(ends), confidence=confidence)
 
 
+def promised_percent(names: Sequence[str], latency: LatencyTable, *, measured: bool) -> float:
+    """In percent, what a set is taken to save in a search: the low end of the prediction.
+
+    measured: it is measured before it is taken, so that a wide interval need not be made up for: at most MOST_SPARE.
+    """
+    found = predicted_percent(names, latency)
+    return max(found.low, (1 - MOST_SPARE) * found.estimate) if measured else found.low
+
+
 def count_reaching(plan: Plan, latency: LatencyTable, reduction_percent: float) -> int:
     """How many blocks, the best bargains first, are surely predicted to save so much; all where none are enough."""
     ranked = tuple(plan.scores)
@@ -122,20 +141,11 @@ def _count_for(ranked: tuple[str, ...], latency: LatencyTable, target: float) ->
     return len(ranked)
 
 
-def surely_saved(found: Interval, *, measured: bool) -> float:
-    """In percent: what another measurement will hardly fall short of at its own bad end: the low end less half an interval.
-
-    Of a prediction, whose ends are wide already, the low end.
-    """
-    return found.low - (found.high - found.low) / 2 if measured else found.low
-
-
 def try_blocks(names: tuple[str, ...], latency: LatencyTable, target: float | None, measure: Measure | None) -> Attempt:
     """The predicted and, where the device is at hand, the measured reduction of a set, against the target."""
     predicted = predicted_percent(names, latency)
     measured = measure(names) if measure else None
-    surely = surely_saved(measured or predicted, measured=measured is not None)
-    met = target is None or surely >= target
+    met = target is None or surely_saved(predicted, measured) >= target
     return Attempt(dropped=names, predicted_percent=predicted, measured_percent=measured, met=met)
 
 
@@ -207,20 +217,59 @@ def empty_plan(latency: LatencyTable, recoverability: Sequence[Recoverability], 
     return replace(found, kept=kept_blocks(latency, recoverability, found, {}))
 
 
+def _target_said(plan: Plan) -> str:
+    asked = plan.budget.target_ms
+    return f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
+
+
+def _all_save(plan: Plan) -> str:
+    """What is left of the latency without any rankable block, and how surely."""
+    found = plan.measured_percent or plan.predicted_percent
+    save = "saves" if plan.measured_percent else "is predicted to save"
+    spare = ", half an interval to spare" if plan.measured_percent else ""
+    return (
+        f"dropping all {len(plan.dropped)} rankable blocks {save} {found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}], "
+        f"surely {plan.surely_percent:.1f}%{spare}"
+    )
+
+
+def too_disturbed(plan: Plan, latency: LatencyTable) -> EnvironmentProblem | None:
+    """The error for a plan that misses its target for the noise of the device: without it the network may well meet it.
+
+    It may where what all blocks save by the estimates, with the most that those may whose saving the noise hides, reaches the target.
+    """
+    hidden = [one for one in latency.savings if _is_hidden(one)]
+    found, target = plan.measured_percent or plan.predicted_percent, plan.target_percent or 0.0
+    could = found.estimate + sum(one.reduction_percent.high for one in hidden)
+    if (plan.reached and plan.dropped) or could < target or not (hidden or plan.dropped):
+        return None
+    told = f"{_all_save(plan)}, where {_target_said(plan)} was asked for" if plan.dropped else _NOTHING
+    names = ", ".join(one.block for one in hidden)
+    more = f"; the noise hides what is saved without {names}, up to {could - found.estimate:.1f}%" if hidden else ""
+    return EnvironmentProblem(
+        f"{plan.device} is too disturbed to plan on: {told}{more}; "
+        f"{len(latency.discarded):,} of {latency.rounds:,} rounds of the latency table were discarded",
+        remedy=f"see practise-deploy doctor, and {_QUIETER}"
+        + (f"; or ask for at most --reduce {int(plan.surely_percent)}%" if plan.surely_percent >= 1 else ""),
+    )
+
+
+def _is_hidden(one: Saving) -> bool:
+    """Whether there may be a saving worth knowing that the noise hides."""
+    return not _sure(one) and one.reduction_percent.high > WORTH_KNOWING_PERCENT
+
+
 def out_of_reach(plan: Plan) -> TargetOutOfReach:
     """The error for a plan that misses its target, with the best that can be had."""
     if not plan.dropped:
         return TargetOutOfReach(
-            "no block's saving can be told from none on this device, so nothing is dropped",
-            remedy="measure for longer with --measure-budget-s, or on a quieter machine",
+            f"{_NOTHING}, so nothing is dropped",
+            remedy=_QUIETER,
         )
     found, baseline = plan.measured_percent or plan.predicted_percent, plan.baseline_ms
-    surely = surely_saved(found, measured=plan.measured_percent is not None)
-    asked = plan.budget.target_ms
-    target = f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
+    surely = plan.surely_percent
     return TargetOutOfReach(
-        f"the target of {target} is out of reach: dropping all {len(plan.dropped)} rankable blocks {'saves' if plan.measured_percent else 'is predicted to save'} "
-        f"{found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}]; {baseline * (1 - found.estimate / 100):.3f} ms of {baseline:.3f} ms remain",
+        f"the target of {_target_said(plan)} is out of reach: {_all_save(plan)}; {baseline * (1 - found.estimate / 100):.3f} ms of {baseline:.3f} ms remain",
         remedy=f"ask for at most --reduce {int(surely)}%, or --target-ms {baseline * (1 - surely / 100):.3g}"
         if surely >= 1
         else "nothing of note can be saved on this device by dropping blocks",

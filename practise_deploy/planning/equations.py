@@ -100,7 +100,7 @@ class NormalEquations:
         assert self.gram is not None and self.moment is not None and self.square is not None
         if not (torch.isfinite(self.gram[-1]).all() and torch.isfinite(self.square).all()):
             raise InputError(
-                "within the network some of the images to fit become NaN or infinity",
+                f"within the network some of the images to fit become NaN or infinity ({self.rows:,} rows were looked at)",
                 remedy="look for constant or broken images among them, and check --mean and --std",
             )
         return self.gram, self.moment

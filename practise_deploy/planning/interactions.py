@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.terms import Interval, LatencyTable
-from practise_deploy.planning.choose import scores_of
+from practise_deploy.planning.choose import MOST_SPARE, scores_of
 from practise_deploy.terms import Budget, Recoverabilities
 
 MOST_EXHAUSTIVE = 20
@@ -32,6 +32,7 @@ class Candidates:
 
     losses: [images, blocks, blocks], in units of the features' variance. reductions: [3, blocks], estimate, low and
     high end in percent; additivity: the same of measured over predicted savings. confidence: of these intervals.
+    measured: sets are measured before one is taken (see `promised_percent`).
     """
 
     names: Blocks
@@ -40,6 +41,7 @@ class Candidates:
     additivity: tuple[float, float, float]
     confidence: float
     latency_classes: tuple[int, ...]
+    measured: bool = False
 
     def error_of(self, blocks: Sequence[str]) -> float:
         """The predicted error of a set, in units of the features' variance."""
@@ -53,15 +55,16 @@ class Candidates:
         """The names of every row."""
         return tuple(tuple(name for name, there in zip(self.names, row, strict=True) if there) for row in rows)
 
-    def surely_saved(self, lows: Floats, highs: Floats) -> Floats:
-        """The low end of the predicted reduction, from the sums of the blocks' low and high ends; in percent."""
-        _, low, high = self.additivity
+    def promised(self, estimates: Floats, lows: Floats, highs: Floats) -> Floats:
+        """What sets are taken to save, in percent, from the sums of the blocks' estimates, low and high ends."""
+        factor, low, high = self.additivity
         ends = (low * lows, high * lows, low * highs, high * highs)
-        return np.minimum(np.minimum(ends[0], ends[1]), np.minimum(ends[2], ends[3]))
+        surely = np.minimum(np.minimum(ends[0], ends[1]), np.minimum(ends[2], ends[3]))
+        return np.maximum(surely, (1 - MOST_SPARE) * factor * estimates) if self.measured else surely
 
 
-def candidates_of(latency: LatencyTable, recoverability: Recoverabilities) -> Candidates:
-    """The blocks whose saving can be told from none and whose loss was judged."""
+def candidates_of(latency: LatencyTable, recoverability: Recoverabilities, *, measured: bool = False) -> Candidates:
+    """The blocks whose saving can be told from none and whose loss was judged. measured: as in `Candidates`."""
     scored, places = scores_of(latency, recoverability.of), {r.block: at for at, r in enumerate(recoverability.of)}
     savings = [saving for saving in latency.savings if saving.block in scored]
     factor = latency.additivity
@@ -72,6 +75,7 @@ def candidates_of(latency: LatencyTable, recoverability: Recoverabilities) -> Ca
         additivity=_ends(factor) if factor else (1.0, 1.0, 1.0),
         confidence=latency.baseline_ms.confidence,
         latency_classes=tuple(saving.latency_class for saving in savings),
+        measured=measured,
     )
 
 
@@ -79,8 +83,7 @@ def best_sets(candidates: Candidates, budget: Budget, most: int) -> tuple[Blocks
     """The sets of least predicted error that meet the budget, the best first.
 
     A set that holds a listed one is left out. All sets are looked at where there are few blocks; where there are
-    many a beam search goes through them. budget: a reduction, which the low end of the prediction must reach, or
-    a number of blocks.
+    many a beam search goes through them. budget: a reduction, which a set must promise, or a number of blocks.
     """
     few = len(candidates.names) <= MOST_EXHAUSTIVE
     return (exhaustive_search if few else beam_search)(candidates, budget, most)
@@ -88,11 +91,10 @@ def best_sets(candidates: Candidates, budget: Budget, most: int) -> tuple[Blocks
 
 def exhaustive_search(candidates: Candidates, budget: Budget, most: int) -> tuple[Blocks, ...]:
     """The same for up to about 20 blocks, exactly: every subset is looked at."""
-    _, lows, highs = candidates.reductions
     if budget.drop is not None:
-        allowed = _subset_sums(np.ones(len(lows))) == budget.drop
+        allowed = _subset_sums(np.ones(len(candidates.names))) == budget.drop
     else:
-        allowed = candidates.surely_saved(_subset_sums(lows), _subset_sums(highs)) >= (budget.reduce_percent or 0.0)
+        allowed = candidates.promised(*map(_subset_sums, candidates.reductions)) >= (budget.reduce_percent or 0.0)
     allowed[0] = False  # the empty set
     masks = np.flatnonzero(allowed)
     errors = _subset_errors(candidates.losses.mean(0))[masks]
@@ -101,7 +103,7 @@ def exhaustive_search(candidates: Candidates, budget: Budget, most: int) -> tupl
         found.append(best := int(masks[errors.argmin()]))
         others = (masks & best) != best
         masks, errors = masks[others], errors[others]
-    bits = np.array(found, dtype=np.int64)[:, None] >> np.arange(len(lows))
+    bits = np.array(found, dtype=np.int64)[:, None] >> np.arange(len(candidates.names))
     return candidates.sets_of((bits & 1).astype(np.bool_))
 
 
@@ -176,10 +178,9 @@ def _levels(candidates: Candidates, budget: Budget, rows: Rows) -> npt.NDArray[n
         sizes = rows.sum(1)
         return np.where(sizes > budget.drop, -1, sizes)
     asked = budget.reduce_percent or 0.0
-    _, lows, highs = (np.cumsum(rows * ends, axis=1)[:, -1] for ends in candidates.reductions)
-    surely = candidates.surely_saved(lows, highs)
-    share = np.clip(surely / asked, 0, 1) if asked > 0 else np.ones(len(rows))
-    return np.where(surely >= asked, _LEVELS, np.minimum((share * _LEVELS).astype(np.int64), _LEVELS - 1))
+    promised = candidates.promised(*(np.cumsum(rows * ends, axis=1)[:, -1] for ends in candidates.reductions))
+    share = np.clip(promised / asked, 0, 1) if asked > 0 else np.ones(len(rows))
+    return np.where(promised >= asked, _LEVELS, np.minimum((share * _LEVELS).astype(np.int64), _LEVELS - 1))
 
 
 def _best_of_levels(rows: Rows, errors: Floats, levels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

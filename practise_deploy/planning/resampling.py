@@ -39,8 +39,8 @@ def chosen_shares(
     predicted = _drawn_errors(candidates.losses, rows, rng)
     meets = np.ones(predicted.shape, dtype=np.bool_)
     if budget.drop is None:
-        surely = _drawn_savings(candidates, rows, rng)
-        meets = surely >= (budget.reduce_percent or 0.0)
+        promised = _drawn_savings(candidates, rows, rng)
+        meets = promised >= (budget.reduce_percent or 0.0)
     if verified:
         errors = _recovered_errors(candidates, rows, predicted, verified, rng)
         offered = meets & _among_the_first(np.where(meets, predicted, np.inf), max(TOP, len(verified)))
@@ -49,7 +49,7 @@ def chosen_shares(
     errors = np.where(offered, errors, np.inf)
     lost = ~meets.any(1)
     if lost.any():
-        errors[lost] = -surely[lost]  # nothing meets it: what comes nearest
+        errors[lost] = -promised[lost]  # nothing meets it: what comes nearest
     taken = rows[errors.argmin(1)]
     shares = {name: float(share) for name, share in zip(candidates.names, taken.mean(0), strict=True)}
     return shares, float((taken == candidates.rows_of([chosen])).all(1).mean())
@@ -115,7 +115,7 @@ def _among_the_first(errors: Floats, most: int) -> npt.NDArray[np.bool_]:
 
 
 def _drawn_savings(candidates: Candidates, rows: Rows, rng: np.random.Generator) -> Floats:
-    """The low end of every set's predicted reduction, in percent, with savings drawn anew. Shapes: [resamples, sets].
+    """What every set is taken to save, in percent, with savings drawn anew. Shapes: [resamples, sets].
 
     The intervals move with their estimates; blocks of one latency class share a measurement, so they move together.
     """
@@ -127,5 +127,5 @@ def _drawn_savings(candidates: Candidates, rows: Rows, rng: np.random.Generator)
     drawn = estimates + steps * (highs - lows) / (2 * quantile)
     factors = factor + rng.standard_normal((RESAMPLES, 1)) * (factor_high - factor_low) / (2 * quantile)
     flags = rows.astype(np.float64)
-    surely = candidates.surely_saved(flags @ lows, flags @ highs)
-    return np.asarray(surely + factors * (drawn @ flags.T) - factor * (flags @ estimates))
+    promised = candidates.promised(flags @ estimates, flags @ lows, flags @ highs)
+    return np.asarray(promised + factors * (drawn @ flags.T) - factor * (flags @ estimates))

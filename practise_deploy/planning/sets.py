@@ -19,8 +19,8 @@ from practise_deploy.planning.choose import (
     noise_notes,
     plan_of,
     predicted_percent,
+    promised_percent,
     scores_of,
-    surely_saved,
     try_blocks,
 )
 from practise_deploy.planning.interactions import Blocks, Candidates, Floats, best_sets, candidates_of
@@ -66,7 +66,8 @@ def choose_set(
     if not scores:
         return empty_plan(latency, recoverability.of, budget)
     target = checked_target(budget, latency, len(scores))
-    search = _Search(candidates_of(latency, recoverability), latency, target, measure, verify)
+    candidates = candidates_of(latency, recoverability, measured=measure is not None)
+    search = _Search(candidates, latency, target, measure, verify)
     search.meet(budget if target is None else Budget(reduce_percent=target))
     if target is not None and measure is not None:
         search.try_less()
@@ -150,7 +151,7 @@ class _Search:
             if last.met or last.dropped == self.candidates.names:
                 return
             step = (self.target or 0.0) * _LEAST_STEP * 2 ** (len(self.attempts) - 1)
-            budget = Budget(reduce_percent=max(self._to_predict(last), last.predicted_percent.low + step))
+            budget = Budget(reduce_percent=max(self._to_predict(last), self._promised(last.dropped) + step))
 
     def try_less(self) -> None:
         """Where more was saved than predicted a set of less error may do; the chosen one stays the last attempt.
@@ -229,8 +230,11 @@ class _Search:
     def _all(self) -> Blocks:
         """All blocks, where the prediction has no set left that meets the budget."""
         blocks = self.candidates.names
-        self.budget = Budget(reduce_percent=predicted_percent(blocks, self.latency).low)
+        self.budget = Budget(reduce_percent=self._promised(blocks))
         return blocks
+
+    def _promised(self, blocks: Blocks) -> float:
+        return promised_percent(blocks, self.latency, measured=self.candidates.measured)
 
     def _predict(self, blocks: Blocks) -> float:
         return self.candidates.error_of(blocks)
@@ -249,12 +253,12 @@ class _Search:
         self.attempts.append(try_blocks(blocks, self.latency, self.target, self.measure))
 
     def _to_predict(self, attempt: Attempt) -> float:
-        """The reduction that must surely be predicted, for a measurement as far from it as this one to meet the target."""
+        """The reduction that must be promised, for a measurement as far from it as this one to meet the target."""
         measured = attempt.measured_percent or attempt.predicted_percent
         if measured.estimate <= 0:
             return math.inf
-        to_spare = measured.estimate - surely_saved(measured, measured=attempt.measured_percent is not None)
-        return attempt.predicted_percent.low * ((self.target or 0.0) + to_spare) / measured.estimate
+        to_spare = measured.estimate - attempt.surely_percent
+        return self._promised(attempt.dropped) * ((self.target or 0.0) + to_spare) / measured.estimate
 
     def _verified_errors(self) -> dict[Blocks, float]:
         return {blocks: mean_error(errors) for blocks, errors in self.errors.items()}
@@ -263,15 +267,17 @@ class _Search:
         chosen = self.attempts[-1].dropped
         if blocks == chosen:
             return ""
-        met = {attempt.dropped: attempt.met for attempt in self.attempts}
-        if blocks in met:
+        tried = {attempt.dropped: attempt for attempt in self.attempts}
+        if blocks in tried:
             return (
-                "meets the target, as a set of less error does too" if met[blocks] else "measured, it misses the target"
+                "meets the target, as a set of less error does too"
+                if tried[blocks].met
+                else f"measured, it misses the target: {tried[blocks].surely_percent:.1f}% is sure"
             )
         kind, errors = ("predicted", self._predicted) if self.verify is None else ("verified", self._verified_errors())
         asked = self.budget.reduce_percent
         if blocks in errors and errors[blocks] >= errors.get(chosen, math.inf):
             return f"its {kind} error is no lower"
-        if asked is not None and predicted_percent(blocks, self.latency).low < asked:
-            return f"saves too little: after the measurements, {asked:.1f}% must surely be predicted"
+        if asked is not None and self._promised(blocks) < asked:
+            return f"saves too little: after the measurements, {asked:.1f}% must be predicted"
         return "its predicted error is no lower"

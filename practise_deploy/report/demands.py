@@ -30,7 +30,8 @@ def demands(gate: Gate) -> Table:
         rows=tuple(_row(one) for one in gate.constraints),
         left=(0, 1, 2, 3, 4),
         note="A loss is kept within the demand where the upper end of its interval is, broken where the estimate is above it, and not "
-        "proven between the two. A speed-up is judged at the lower end of its interval.",
+        "proven between the two. A speed-up is kept where the lower end of its interval reaches the demand, broken where the upper end does not, "
+        "and not proven between the two.",
     )
 
 

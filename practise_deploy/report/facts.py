@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from practise_backends.render import milliseconds, rounds
 from practise_backends.terms import Comparison, Conditions, Device, LatencyTable
 from practise_deploy.outcome import Compiled, Converted, Shipped, Verification
 from practise_deploy.report.tables import ELSEWHERE
@@ -69,7 +70,7 @@ def images_facts(found: DataFacts) -> Facts:
 def latency_facts(found: LatencyTable) -> Facts:
     """The original on its device, and how finely that could be measured."""
     return (
-        ("Latency of the original", interval(found.baseline_ms, " ms")),
+        ("Latency of the original", interval(found.baseline_ms, f" {milliseconds(found.timed_by)}")),
         ("Smallest saving told from none", quantity(found.resolution_ms, " ms", absent="unknown")),
         ("Input", " × ".join(str(length) for length in found.input_shape)),
         *rounds_facts(found),
@@ -88,7 +89,8 @@ def rounds_facts(found: LatencyTable | Comparison) -> Facts:
         ("Sessions of one file differ by", sessions),
         ("Estimator", found.estimator or ABSENT),
         ("A/A error of the estimators", "; ".join(f"{name} ±{number(error, 2)}%" for name, error in errors) or ABSENT),
-        ("Rounds", f"{found.rounds:,} run, {len(found.discarded):,} discarded"),
+        ("Rounds", rounds(found)),
+        ("Timed by", found.timed_by),
         ("Warm-up", duration(found.warmup_s)),
         ("Stopped because", found.stopped_because or ABSENT),
         ("Conditions", conditions(found.conditions)),
@@ -133,6 +135,7 @@ def plan_facts(plan: Plan) -> Facts:
         ("Target", target(plan)),
         *_within(plan),
         ("Target reached", "yes" if plan.reached else "no"),
+        *_margin(plan),
         ("Blocks dropped", listed(plan.dropped)),
         *_loss_before_finetuning(plan),
         *_sureness(plan),
@@ -143,13 +146,27 @@ def plan_facts(plan: Plan) -> Facts:
     )
 
 
+def _margin(plan: Plan) -> Facts:
+    """What of the saving must reach the target, and why it is less than what was found."""
+    if plan.target_percent is None or not plan.dropped:
+        return ()
+    surely = f"{number(plan.surely_percent)}% of {number(plan.target_percent)}%"
+    if plan.measured_percent is None:
+        return (("Surely saved", f"{surely} asked for: the low end of the prediction"),)
+    half = number((plan.measured_percent.high - plan.measured_percent.low) / 2, 2)
+    spare = f"the low end of what was measured less half its interval, {half}%, since the final measurement may come out lower"
+    return (("Surely saved", f"{surely} asked for: {spare}"),)
+
+
 def _within(plan: Plan) -> Facts:
     """Why a smaller set than asked went."""
     found = plan.within_drop
     if found is None:
         return ()
     asked = points_lost(found.asked.loss)
-    return (("Taken instead", f"the most within {found.demand_points:g} points; the target would cost {asked}"),)
+    return (
+        ("Taken instead", f"the most that --max-drop {found.demand_points:g} allows; the target would cost {asked}"),
+    )
 
 
 def _loss_before_finetuning(plan: Plan) -> Facts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from practise_backends.render import rounds
+from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.facts import conditions
@@ -42,7 +44,7 @@ def quality(release: Release) -> Figure:
 
 
 def latency_change(release: Release) -> str:
-    """Median latency before and after."""
+    """Latency before and after, in the median round of those that the speed-up is from."""
     if release.bench is None:
         return missing(NOT_RUN)
     pair = measurements.before_and_after(release.bench)
@@ -50,6 +52,12 @@ def latency_change(release: Release) -> str:
         return missing("the bench holds no pair of engines")
     few = "too few samples"
     return f"{interval(pair[0].p50_ms, ' ms', absent=few)} → {interval(pair[1].p50_ms, ' ms', absent=few)}"
+
+
+def latency_title(release: Release) -> str:
+    """What the latencies are of."""
+    clock = release.measured_on.timed_by
+    return "Latency, p50" + ("" if clock == WALL else f" of {clock}")
 
 
 def speed(release: Release) -> Figure:
@@ -61,13 +69,13 @@ def speed(release: Release) -> Figure:
     less = f"{number(100 * (1 - 1 / found.estimate))}% less time a run" if found.estimate > 0 else ""
     kind = release.compiled.precision
     over = "" if kind == "fp32" else f", over the original in {kind}"
-    return Figure(title="Speed-up", text=times(found), detail=f"{less}{over}")
+    return Figure(title="Speed-up", text=times(found), detail=f"{less}{over}; {rounds(release.measured_on)}")
 
 
 def _latency(release: Release) -> Figure:
     found = release.measured_on
     detail = f"{conditions(found.conditions)}; {found.device.name or 'unnamed device'}"
-    return Figure(title="Latency, p50", text=latency_change(release), detail=detail)
+    return Figure(title=latency_title(release), text=latency_change(release), detail=detail)
 
 
 def _dropped(release: Release) -> Figure:

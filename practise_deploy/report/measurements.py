@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from practise_backends.render import milliseconds
 from practise_backends.terms import (
+    WALL,
     Comparison,
     EngineFigures,
     Environment,
@@ -33,11 +35,11 @@ _UNTOLD = "not told by these samples"
 
 def bench(found: Comparison) -> Table:
     """The engines' figures side by side, one engine a column."""
-    figures = found.engines
+    figures, unit = found.engines, milliseconds(found.timed_by)
     rows = (
-        ("p50, ms", *(interval(one.p50_ms, absent=_UNTOLD) for one in figures)),
-        ("p90, ms", *(interval(one.p90_ms, absent=_UNTOLD) for one in figures)),
-        ("p99, ms", *(interval(one.p99_ms, absent=_UNTOLD) for one in figures)),
+        (f"p50, {unit}", *(interval(one.p50_ms, absent=_UNTOLD) for one in figures)),
+        (f"p90, {unit}", *(interval(one.p90_ms, absent=_UNTOLD) for one in figures)),
+        (f"p99, {unit}", *(interval(one.p99_ms, absent=_UNTOLD) for one in figures)),
         ("Throughput, images/s", *(number(one.throughput_per_s) for one in figures)),
         ("Load, ms", *(quantity(one.load_ms, "", absent=_NOT_TOLD) for one in figures)),
         ("First run, ms", *(quantity(one.first_run_ms, "", absent=_NOT_TOLD) for one in figures)),
@@ -48,7 +50,8 @@ def bench(found: Comparison) -> Table:
     )
     head = ("Figure", *(one.name for one in figures))
     note = (
-        "Percentiles of one run, in the rounds that count: discarded ones are not among them. Brackets hold the interval. "
+        "All figures are of the rounds that count: discarded ones are not among them. p50 is the latency in the median round, the same "
+        "for both, so that the two differ by the speed-up; the other percentiles are of one run. Brackets hold the interval. "
         "All sessions of both networks were loaded and took turns; alone an engine may be a little faster."
     )
     return Table(title="Engines in paired rounds", head=head, rows=rows, note=note)
@@ -77,12 +80,13 @@ def throughput(found: Sequence[Throughput]) -> Table:
                 f"{one.threads:,}",
                 one.engine,
                 interval(one.images_per_s, absent=one.refused or _NOT_TOLD),
-                interval(one.latency_ms, absent="" if one.refused else _NOT_TOLD),
+                interval(one.latency_ms, absent="" if one.refused else _NOT_TOLD)
+                + ("" if one.timed_by == WALL else f", {one.timed_by}"),
             )
             for one in sorted(found, key=lambda one: (one.batch, one.threads))
         ),
         left=(0, 2),
-        note="Requests follow one another; latency is the median of one run of the whole batch.",
+        note="Requests follow one another; latency is that of one run of the whole batch in the median round.",
     )
 
 

@@ -84,6 +84,9 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
     )
 
 
+_MARGIN = "A measured set meets the target where the low end of its reduction does, less half its interval: another measurement may come out lower."
+
+
 def considered(plan: Plan) -> Table:
     """The sets that were searched out, what they would have cost and saved, and why one of them went."""
     rows = tuple(
@@ -115,7 +118,7 @@ def considered(plan: Plan) -> Table:
         strong=tuple(at for at, one in enumerate(plan.considered) if not one.reason),
         note="Predicted error: from single losses and how they act together, in errors of a typical block; it ranks sets. "
         "Verified error: of the features over their variance, on fit images kept aside, after the whole network was refitted "
-        "with one ridge. Accuracy lost: of the same networks on the same images.",
+        "with one ridge. Accuracy lost: of the same networks on the same images. " + _MARGIN,
     )
 
 
@@ -131,7 +134,7 @@ def attempts(plan: Plan) -> Table:
         for attempt in plan.attempts
     )
     head = ("Dropped together", "Predicted reduction", "Measured reduction", "Meets the target")
-    return Table(title="Attempts", head=head, rows=rows, left=(0, 3))
+    return Table(title="Attempts", head=head, rows=rows, left=(0, 3), note=_MARGIN)
 
 
 def students(stages: Mapping[str, Student]) -> Table:

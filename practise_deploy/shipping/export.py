@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from torch import fx
 
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, first_line
 from practise_deploy.model.onnx_graph import to_onnx
 from practise_deploy.outcome import Shipped
 from practise_deploy.store import write_atomically
@@ -32,7 +32,10 @@ def export_onnx(
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
-        raise InputError(f"the exported network is not valid ONNX: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"the exported network is not valid ONNX ({path.name}): {first_line(error)}",
+            remedy="give --precision fp32, or replace the operator that is named by one that ONNX has",
+        ) from None
     content = model.SerializeToString()
     write_atomically(path, content)
     return Shipped(

@@ -1,7 +1,8 @@
 """The gate: what is demanded of speed and of accuracy, judged by the intervals, failing closed. Pure arithmetic.
 
-A loss of accuracy has three answers. It is kept within the demand where the interval's upper end is; the demand is broken where the
-estimate is above it; between the two it is not proven, for want of held-out images.
+Each demand has three answers. A speed-up is kept where its interval's low end reaches the demand, broken where the high end does not, and
+not proven between the two, for want of a quiet device. A loss of accuracy is kept within the demand where the interval's upper end is; the
+demand is broken where the estimate is above it; between the two it is not proven, for want of held-out images.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from practise_backends.terms import Comparison, Interval
 from practise_deploy.loss import images_to_settle
 from practise_deploy.outcome import Answer, Constraint, Frontier, FrontierPoint, Gate, Verification
+from practise_deploy.shipping.deciding import UNDECIDED, speed_answer, speedup_for
 from practise_deploy.terms import Loss, Plan
 
 FROM_CHANCE = "the original itself cannot be told from chance by the labels"
@@ -55,9 +57,9 @@ def judge_gate(
 
 def speedup_of(reduction_percent: Interval) -> Interval:
     """A reduction of latency as a ratio."""
-    ends = [1 / max(1e-9, 1 - percent / 100) for percent in (reduction_percent.low, reduction_percent.high)]
-    estimate = 1 / max(1e-9, 1 - reduction_percent.estimate / 100)
-    return Interval(estimate=estimate, low=ends[0], high=ends[1], confidence=reduction_percent.confidence)
+    ends = (reduction_percent.estimate, reduction_percent.low, reduction_percent.high)
+    estimate, low, high = map(speedup_for, ends)
+    return Interval(estimate=estimate, low=low, high=high, confidence=reduction_percent.confidence)
 
 
 def _speed(demands: Demands, plan: Plan, bench: Comparison | None) -> tuple[Constraint, ...]:
@@ -72,8 +74,9 @@ def _speed(demands: Demands, plan: Plan, bench: Comparison | None) -> tuple[Cons
         )
         return (Constraint(name="min_speedup", asked=asked, found=None, answer=Answer.NOT_PROVEN, reason=reason),)
     found = bench.speedup
-    answer = Answer.KEPT if found.low >= asked else Answer.BROKEN
+    answer = speed_answer(found, asked)
     reason = f"measured {found.estimate:.3f}, surely {found.low:.3f}, asked for at least {asked:g}"
+    reason += f"; {UNDECIDED}" if answer is Answer.NOT_PROVEN else ""
     return (Constraint(name="min_speedup", asked=asked, found=found, answer=answer, reason=reason),)
 
 

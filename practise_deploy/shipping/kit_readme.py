@@ -13,7 +13,7 @@ In this folder, on the device, with Python 3.10 or newer (torch is not needed):
 practise-measure .
 ```
 
-It takes minutes: {networks} networks are opened, then measured for {budget_s:g} s, with backend {backend}, batch {batch}, {precision}.
+It takes minutes: {networks} networks are opened, then measured for {measure_budget_s:g} s, with backend {backend}, batch {batch}, {precision}.
 `practise-measure table --help` lists what can be asked otherwise, for instance `practise-measure . --threads 4`.
 {jetson}
 Where nothing can be installed, but numpy and the backend's package are there, the wheel runs as it is:
@@ -42,7 +42,7 @@ def kit_readme(kit: Kit, wheel: str) -> str:
         network=kit.network,
         install=install_line(kit, wheel),
         networks=len(kit.networks),
-        budget_s=kit.asked.budget_s,
+        measure_budget_s=kit.asked.measure_budget_s,
         backend=kit.asked.backend,
         batch=kit.input_shape[0],
         precision=kit.precision,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from practise_backends.terms import Comparison
 from practise_deploy.outcome import Answer, Constraint, Gate, Verdict, Verification
 from practise_deploy.settings import flag_of
+from practise_deploy.shipping.deciding import FASTER, UNDECIDED, speed_answer, speedup_for
 from practise_deploy.shipping.gate import FROM_CHANCE, lost_points
 from practise_deploy.terms import Plan
 
@@ -23,7 +24,7 @@ def judge(
     if not verification.faithful:
         return Verdict(answer=Answer.BROKEN, exit_code=4, reasons=verification.problems,
                        sentence="The shipped network does not compute what the student computes.")  # fmt: skip
-    told = _predicted(plan) if bench is None or plan.measured_percent is None else _measured(plan, bench)
+    fast, told = _predicted(plan) if bench is None or plan.measured_percent is None else _measured(plan, bench)
     failed = [*told, *precision]
     missed = [] if gate is None else [one for one in gate.constraints if one.answer is not Answer.KEPT]
     reasons = [*failed, *(f"{flag_of(one.name)}{_default(one)}: {one.reason}" for one in missed)]
@@ -31,8 +32,8 @@ def judge(
         reasons.append(_before_finetuning(plan))
     if gate is not None and gate.advice:
         reasons.append(gate.advice)
-    broken = bool(failed) or any(one.answer is Answer.BROKEN for one in missed)
-    answer = Answer.BROKEN if broken else Answer.NOT_PROVEN if missed else Answer.KEPT
+    answers = {fast, *(one.answer for one in missed), *([Answer.BROKEN] if precision else [])}
+    answer = next(one for one in (Answer.BROKEN, Answer.NOT_PROVEN, Answer.KEPT) if one in answers)
     return Verdict(
         answer=answer,
         exit_code=1 if failed or (gate is not None and gate.fails) else 0,
@@ -62,7 +63,7 @@ def _instead(plan: Plan) -> str:
         f"{asked.reduce_percent:g}% less latency" if asked.reduce_percent is not None
         else f"{asked.target_ms:g} ms" if asked.target_ms is not None else f"{asked.drop} blocks fewer"
     )  # fmt: skip
-    return f"; the target, {target}, would have cost more than {plan.within_drop.demand_points:g} points"
+    return f"; the target, {target}, would have cost more than --max-drop {plan.within_drop.demand_points:g} allows"
 
 
 def _before_finetuning(plan: Plan) -> str:
@@ -78,30 +79,34 @@ def _default(one: Constraint) -> str:
     return f" {one.asked:g} (the default)" if one.by_default else ""
 
 
-def _measured(plan: Plan, bench: Comparison) -> list[str]:
-    ratio = bench.speedup
-    if ratio.low <= 1:
-        return [f"the speed-up's interval [{ratio.low:.3f}, {ratio.high:.3f}] does not exclude 1"]
-    if plan.target_percent is not None and _reduction(ratio.low) < plan.target_percent:
-        return [
-            f"asked for {plan.target_percent:.1f}% less latency; measured {_reduction(ratio.estimate):.1f}%, "
-            f"surely {_reduction(ratio.low):.1f}%"
-        ]
-    return []
+def _measured(plan: Plan, bench: Comparison) -> tuple[Answer, list[str]]:
+    """Whether the release is faster, by the target where one was given, and why not."""
+    ratio, target = bench.speedup, plan.target_percent
+    asked = FASTER if target is None else max(FASTER, speedup_for(target))
+    answer = speed_answer(ratio, asked)
+    if answer is Answer.KEPT:
+        return answer, []
+    told = (
+        f"the speed-up's interval [{ratio.low:.3f}, {ratio.high:.3f}] does not exclude 1"
+        if target is None
+        else f"asked for {target:.1f}% less latency; measured {_reduction(ratio.estimate):.1f}%, surely {_reduction(ratio.low):.1f}%"
+    )
+    return answer, [told if answer is Answer.BROKEN else f"{told}; {UNDECIDED}"]
 
 
-def _predicted(plan: Plan) -> list[str]:
+def _predicted(plan: Plan) -> tuple[Answer, list[str]]:
+    """The same, by the prediction."""
     found = plan.predicted_percent
     if found.low <= 0:
-        return [
-            f"the predicted reduction on {plan.device}, {found.low:.1f} to {found.high:.1f}%, does not exclude none"
-        ]
+        told = f"the predicted reduction on {plan.device}, {found.low:.1f} to {found.high:.1f}%, does not exclude none"
+        return Answer.BROKEN, [told]
     if plan.target_percent is not None and found.low < plan.target_percent:
-        return [
+        told = (
             f"asked for {plan.target_percent:.1f}% less latency on {plan.device}; predicted {found.estimate:.1f}%, "
             f"surely {found.low:.1f}%"
-        ]
-    return []
+        )
+        return Answer.BROKEN, [told]
+    return Answer.KEPT, []
 
 
 def _reduction(ratio: float) -> float:

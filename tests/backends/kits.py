@@ -41,7 +41,7 @@ def make_kit(folder: Path, network: Path, **changed: Any) -> Kit:
         input_shape=(1, 4, 8, 8),
         precision="fp32",
         weights="random",
-        asked=Measuring(budget_s=0.3, threads=2),
+        asked=Measuring(measure_budget_s=0.3, threads=2),
         cuts=CUTS,
         design=design,
         networks=networks,

@@ -78,7 +78,7 @@ def test_missing_loadgen_is_said_before_anything_is_measured(
     network_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing() -> None:
-        raise BackendMissing("LoadGen's scenarios need mlcommons-loadgen")
+        raise BackendMissing("LoadGen's scenarios need mlcommons-loadgen", remedy="install it")
 
     monkeypatch.setattr(loadgen, "import_loadgen", missing)
     monkeypatch.setattr("practise_backends.bench.measure", lambda *_: pytest.fail("it was measured"))

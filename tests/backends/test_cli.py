@@ -23,7 +23,7 @@ from practise_backends.network import content_of, read_network
 from practise_backends.symptoms import Finding
 from practise_backends.terms import Artifact, Environment
 
-QUICK = ["--budget-s", "0.3"]
+QUICK = ["--measure-budget-s", "0.3"]
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ class TestCompare:
     ) -> None:
         below_a_file = f"{slow_and_fast[0]}/page.md"
         assert main(["compare", *slow_and_fast, *QUICK, "--markdown", below_a_file]) == 3
-        assert capsys.readouterr().err.startswith("error: cannot write ")
+        assert capsys.readouterr().err.startswith("error: cannot read or write ")
 
     def test_networks_of_different_inputs_are_not_compared(
         self,
@@ -251,9 +251,9 @@ def test_errors_are_one_line_with_a_code(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2
     assert said in err
-    assert "; " in err
+    assert "\nremedy: " in err
 
 
 @pytest.mark.parametrize(
@@ -272,8 +272,10 @@ def test_errors_are_one_line_with_a_code(
         (["bench", "a.onnx", "--clock", "sundial"], "'sundial' is none of gpu_compute, end_to_end"),
         (["bench", "a.onnx", "--cuda", "opencl"], "none of pycuda, torch, cuda-python"),
         (["bench", "a.onnx", "--optimisation-level", "6"], "between 0 and 5"),
-        (["bench", "a.onnx", "--budget-s", "nan"], "above 0"),
+        (["bench", "a.onnx", "--measure-budget-s", "nan"], "above 0"),
         (["compare", "a.onnx", "b.onnx", "--min-speedup", "0"], "above 0"),
+        (["compare", "a.onnx", "b.onnx", "--budget-s", "3"], "did you mean --measure-budget-s?"),
+        (["table", "kit/", "--budget-s=3"], "did you mean --measure-budget-s?"),
         (["bench", "-x", "a"], "error: "),
     ],
 )
@@ -282,7 +284,7 @@ def test_usage_errors_leave_with_two(arguments: list[str], said: str, capsys: py
         main(arguments)
     assert left.value.code == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert out == "" and err.startswith("error: ") and "\nremedy: see practise-measure" in err and err.count("\n") == 2
     assert said in err
 
 

@@ -131,7 +131,7 @@ def test_cold_start_that_fails_is_a_note_and_loses_nothing(
     make_network: NetworkMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(path: Path, conditions: Conditions, shapes: object) -> Footprint:
-        raise MeasureError("the cold start failed: it ended with status -9")
+        raise MeasureError("the cold start failed: it ended with status -9", remedy="free memory")
 
     monkeypatch.setattr(module, "cold_start", killed)
     device = Rig(make_network, tmp_path, [steady(10.0)] * 2, [steady(8.0)] * 2)

@@ -44,7 +44,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     offer(monkeypatch, {"ort": Sample()})
-    script(monkeypatch, MeasureError("no test was scripted"))
+    script(monkeypatch, MeasureError("no test was scripted", remedy="script one"))
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, found: dict[str, Sample | OrtBackend | Exception]) -> None:
@@ -184,7 +184,7 @@ def test_every_backend_is_looked_at_and_only_the_asked_one_must_work(
 def test_exit_code_follows_the_backend_that_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, code: int
 ) -> None:
-    offer(monkeypatch, {"ort": Sample(), "trt": DeviceUnavailable("there is no GPU")})
+    offer(monkeypatch, {"ort": Sample(), "trt": DeviceUnavailable("there is no GPU", remedy="plug one in")})
     assert exit_code(examine(asked, root=tmp_path, variables={}, test_s=0)) == code
 
 

@@ -19,7 +19,6 @@ from practise_backends.intervals import (
     samples_ms,
     trimmed_half_width,
     trimmed_mean,
-    typical_ms,
     wilson,
 )
 from practise_backends.levels import ESTIMATORS, levels_of
@@ -61,13 +60,34 @@ def test_sessions_of_one_network_are_pooled_by_their_mean_log_time() -> None:
 
 
 def test_constant_samples_give_an_interval_of_no_width() -> None:
-    timings = timings_of(np.tile([10.0, 10.0, 5.0], (10, 1)))
-    levels = levels_of(timings)
+    levels = levels_of(timings_of(np.tile([10.0, 10.0, 5.0], (10, 1))))
     ratio = levels.ratio("other")
     assert (ratio.low, ratio.estimate, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
     assert levels.noise_floor().estimate == pytest.approx(1.0)
     assert levels.session_percent == pytest.approx(0.0)
-    assert typical_ms(timings, "other").high == 5.0
+    assert levels.typical_ms("other").high == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("slow_rounds", [30, 49, 51, 70])
+def test_latencies_of_a_device_in_two_states_differ_by_the_speedup(slow_rounds: int) -> None:
+    """The original's median alone may be of slow rounds, and the other's of fast ones: 5.38 -> 1.6 ms beside 1.33 times."""
+    rng = np.random.default_rng(13)
+    state = rng.permutation(np.repeat([1.0, 3.2], [100 - slow_rounds, slow_rounds]))[:, None]
+    rounds = np.array([1.68, 1.68, 1.26]) * state * np.exp(rng.normal(0, 0.02, (100, 3)))
+    levels = levels_of(timings_of(rounds))
+    before, after = levels.typical_ms(ORIGINAL), levels.typical_ms("other")
+    assert before.estimate / after.estimate == pytest.approx(levels.speedup("other").estimate)
+    assert levels.speedup("other").estimate == pytest.approx(1.68 / 1.26, rel=0.02)
+    assert before.estimate == pytest.approx(1.68 * (3.2 if slow_rounds > 50 else 1.0), rel=0.1)
+
+
+def test_latency_of_the_median_round_is_known_as_well_as_its_interval_says() -> None:
+    rng, covered = np.random.default_rng(14), 0
+    for _ in range(60):
+        rounds = 10 * np.exp(rng.normal(0, 0.05, (120, 1)) + rng.normal(0, 0.01, (120, 4)))
+        found = levels_of(timings_of(rounds, (ORIGINAL,) * 2 + ("other",) * 2)).typical_ms("other")
+        covered += found.low <= 10 <= found.high
+    assert covered >= 53
 
 
 def test_sessions_that_differ_widen_the_interval_by_what_they_differ() -> None:
@@ -199,6 +219,7 @@ def test_wilson_refuses_what_is_no_proportion() -> None:
 @given(st.lists(st.floats(0.01, 1e4), min_size=10, max_size=60))
 def test_every_interval_holds_its_estimate(samples: list[float]) -> None:
     rounds = np.array([[1.0, 1.0, sample] for sample in samples])
-    for found in (levels_of(timings_of(rounds)).ratio("other"), typical_ms(timings_of(rounds), "other")):
+    levels = levels_of(timings_of(rounds))
+    for found in (levels.ratio("other"), levels.typical_ms("other")):
         assert 0 < found.low <= found.estimate * (1 + 1e-12)
         assert found.estimate <= found.high * (1 + 1e-12)

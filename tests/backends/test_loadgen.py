@@ -228,7 +228,7 @@ class TestFailures:
 
     def test_an_engine_that_does_not_open_raises_its_own_error(self) -> None:
         def refuse() -> SleepingEngine:
-            raise MeasureError("no such engine")
+            raise MeasureError("no such engine", remedy="open one")
 
         with pytest.raises(MeasureError, match="no such engine"):
             run_scenarios(refuse, "net", ["SingleStream"], SHORT)

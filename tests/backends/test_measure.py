@@ -24,7 +24,7 @@ from practise_backends.fake import (
 from practise_backends.intervals import ORIGINAL
 from practise_backends.levels import levels_of
 from practise_backends.measure import measure_rounds
-from practise_backends.terms import Conditions, Environment, Patience, TensorSpec, Timings
+from practise_backends.terms import CPU, WALL, Conditions, Environment, Patience, TensorSpec, Timings
 
 PATIENCE = Patience(budget_s=1e6, warmup_s=0.1, min_rounds=40, max_rounds=40, enough_percent=0.0)
 
@@ -250,8 +250,48 @@ def test_progress_hears_of_the_budget() -> None:
         engines_of(clock, a=steady(10.0)), {}, Conditions(), patience, seams=scripted(clock), progress=Screen()
     )
     assert heard
-    assert all(done <= total == 10.0 for done, total, _ in heard)
+    assert all(done <= total == pytest.approx(10.0, rel=0.01) for done, total, _ in heard)
     assert heard[-1][2].endswith("rounds")
+
+
+def heard_of(patience: Patience, *scripts: Script, trouble: str = "") -> list[tuple[float, float, str]]:
+    """What the screen is told of a measurement of the original, twice, and another network."""
+    heard: list[tuple[float, float, str]] = []
+
+    class Screen:
+        def advance(self, done: float, total: float, note: str = "") -> None:
+            heard.append((done, total, note))
+
+    clock = ScriptedClock()
+    first, second, other = (FakeEngine(script, clock) for script in scripts)
+    seams = scripted(clock, lambda now_s: trouble)
+    measure_rounds(
+        {ORIGINAL: [first, second], "other": [other]}, {}, Conditions(), patience, progress=Screen(), seams=seams
+    )
+    assert all(done <= total for done, total, _ in heard)
+    return heard
+
+
+def test_progress_expects_the_end_where_the_intervals_get_narrow_enough() -> None:
+    patience = dataclasses.replace(PATIENCE, budget_s=1000.0, min_rounds=10, max_rounds=50000, enough_percent=0.2)
+    heard = heard_of(patience, *(noisy(steady(10.0), 2.0, seed) for seed in range(3)))
+    end = heard[-1][0]
+    late = [total for done, total, _ in heard if done > end / 2]
+    assert end < 100 and all(0.6 * end < total < 1.6 * end for total in late)
+
+
+def test_progress_expects_a_slow_machine_to_take_longer_than_the_budget() -> None:
+    """Rounds of 3 s, of which 40 must be valid, in a budget of 60 s."""
+    patience = dataclasses.replace(PATIENCE, budget_s=60.0, min_rounds=40, max_rounds=5000)
+    heard = heard_of(patience, *(noisy(steady(1000.0), 2.0, seed) for seed in range(3)))
+    assert heard[-1][0] == pytest.approx(120, rel=0.1)
+    assert all(100 < total < 150 for done, total, _ in heard if done > 30)
+
+
+def test_progress_of_a_device_in_trouble_counts_the_discarded_rounds_and_expects_twice_the_budget() -> None:
+    patience = dataclasses.replace(PATIENCE, budget_s=6.0, min_rounds=10, max_rounds=5000)
+    heard = heard_of(patience, *(steady(10.0) for _ in range(3)), trouble="the quota stopped this process")
+    assert heard[-1][2].endswith("of them discarded") and heard[-1][1] == pytest.approx(12.0, rel=0.05)
 
 
 def test_a_time_that_is_not_positive_is_an_error() -> None:
@@ -298,6 +338,7 @@ class Constant:
 def test_beside_other_processes_ratios_are_of_cpu_time_and_the_result_says_so() -> None:
     timings = beside_others(wait_ms=27.0)
     assert levels_of(timings).ratio("other").estimate == pytest.approx(0.95, abs=0.002)
+    assert (timings.timed_by, beside_others(wait_ms=0.0).timed_by) == (CPU, WALL)
     assert any("clock: CPU time, since other processes interrupted 100% of the runs" in note for note in timings.notes)
     assert timings.raw_ms is not None and timings.cpu_ms is not None
     assert timings.rounds_ms == pytest.approx(timings.cpu_ms) and np.median(timings.raw_ms / timings.cpu_ms) > 2.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from practise_backends.parts import RUNS, launch_notes, parts_of
 from practise_backends.render import figures
 from practise_backends.tensorrt.engine import Parts
 from practise_backends.terms import EngineFigures, Interval, TensorSpec
+from unit import measured
 
 FEEDS = {"x": np.zeros((1, 2), np.float32), "other": np.zeros(1, np.float32)}
 
@@ -65,8 +67,7 @@ def test_parts_are_rows_of_the_figures() -> None:
     plain: dict[str, Any] = dict.fromkeys(EngineFigures.__dataclass_fields__) | {
         "name": "a", "file": "a.onnx", "sha256": "", "precision": "fp16", "throughput_per_s": 1.0, "file_mb": 1.0,
     }  # fmt: skip
-    told = figures(
-        [EngineFigures(**plain | {"parts_ms": {"compute_ms": one}}), EngineFigures(**plain | {"parts_ms": {}})]
-    )
+    engines = (EngineFigures(**plain | {"parts_ms": {"compute_ms": one}}), EngineFigures(**plain | {"parts_ms": {}}))
+    told = figures(replace(measured.comparison(), engines=engines))
     (row,) = [row for row in told.rows if row[0] == "compute, ms"]
     assert row[1].startswith("1.25") and row[2] != row[1]

@@ -21,6 +21,7 @@ from practise_backends.render import (
 )
 from practise_backends.requirement import require
 from practise_backends.terms import (
+    CPU,
     Comparison,
     Conditions,
     Device,
@@ -107,7 +108,7 @@ def test_text_says_the_figures_and_how_they_came_about() -> None:
     for word in ("old.onnx", "new.onnx", "10 [9.95, 10.05]", "1.2500 [1.2000, 1.3000]", "faster", "a device"):
         assert word in text
     for word in (
-        "40 rounds, 1 discarded",
+        "1 of 40 rounds discarded",
         "2 thread(s), fp32, end to end time\n",
         "2.0% of the time was stolen",
         "note: at most 4",
@@ -124,6 +125,12 @@ def test_text_says_which_clock_of_a_gpu_and_what_ran_its_engines() -> None:
     assert "fp32, gpu compute time, CUDA graph, through torch 2.9\n" in comparison_text(gpu, require(gpu))
 
 
+def test_milliseconds_of_cpu_time_are_called_so() -> None:
+    found = replace(comparison(), timed_by=CPU)
+    assert [row[0] for row in figures(found).rows[1:4]] == [f"p{q}, ms of CPU time" for q in (50, 90, 99)]
+    assert "CPU" not in comparison_text(comparison(), require(comparison()))
+
+
 def test_control_characters_of_a_name_do_not_reach_the_terminal() -> None:
     found = comparison(file="new\x1b[2J\n.onnx")
     assert "\x1b" not in comparison_text(found, require(found))
@@ -133,7 +140,7 @@ def test_markdown_is_one_table_whatever_the_files_are_called() -> None:
     found = comparison(file="a|b<script>*`\n.onnx")
     page = comparison_markdown(found, require(found))
     table = [line for line in page.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + len(figures(found.engines).rows)
+    assert len(table) == 2 + len(figures(found).rows)
     assert {line.replace("\\|", "").count("|") for line in table} == {4}
     assert "a\\|b\\<script\\>\\*\\` .onnx" in page
     assert page.startswith("**passed**: ")
@@ -174,11 +181,11 @@ def test_junit_of_a_broken_measurement_is_an_error_and_well_formed() -> None:
 
 
 def test_figures_that_are_absent_are_dashes() -> None:
-    rows = {row[0]: row[1:] for row in figures(comparison().engines).rows}
+    rows = {row[0]: row[1:] for row in figures(comparison()).rows}
     assert rows["p99, ms"] == ("-", "-") and rows["load, ms"] == ("-", "-")
     assert rows["precision"] == ("fp32, as asked: the file does not tell",) * 2
     told = replace(comparison().engines[0], precision_share=0.5)
-    assert dict(figures([told]).rows)["precision"] == "fp32 in 50% of the layers"
+    assert dict(figures(replace(comparison(), engines=(told,))).rows)["precision"] == "fp32 in 50% of the layers"
 
 
 def test_refused_throughput_says_why() -> None:

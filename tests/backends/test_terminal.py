@@ -55,7 +55,9 @@ def test_errors_hold_no_commands(
     places = {"file": network_file, "operator": tmp_path / "operator", "input": tmp_path / "input"}
     assert main([word.format(**places) for word in words]) in (2, 3)
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and not commands(err)
+    assert (
+        out == "" and err.startswith("error: ") and err.count("\n") == 2 and "\nremedy: " in err and not commands(err)
+    )
 
 
 @pytest.mark.parametrize("words", [["--batch", HOSTILE], [HOSTILE], ["--clock", HOSTILE], [f"--{HOSTILE}"]])
@@ -99,7 +101,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
     return fail_with
 
 
-def test_what_nobody_foresaw_is_one_line_and_no_broken_promise(
+def test_what_nobody_foresaw_is_one_message_and_no_broken_promise(
     failing: Callable[[Exception], None],
     network_file: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -110,7 +112,7 @@ def test_what_nobody_foresaw_is_one_line_and_no_broken_promise(
     assert main(["bench", str(network_file)]) == cli.BUG == 70
     err = capsys.readouterr().err
     assert err.startswith("error: unexpected TypeError: no a") and "PRACTISE_DEBUG=1" in err
-    assert err.count("\n") == 1 and not commands(err)
+    assert err.count("\n") == 2 and not commands(err)
     monkeypatch.setenv("PRACTISE_DEBUG", "1")
     with pytest.raises(TypeError):
         main(["bench", str(network_file)])
@@ -130,4 +132,4 @@ def test_memory_that_does_not_suffice_is_trouble_of_the_environment(
 ) -> None:
     failing(error)
     assert main(["bench", str(network_file)]) == 3
-    assert capsys.readouterr().err.startswith("error: out of memory; use a smaller --batch")
+    assert capsys.readouterr().err.startswith("error: out of memory\nremedy: use a smaller --batch")

@@ -95,7 +95,7 @@ def test_a_point_that_cannot_be_measured_is_refused_with_the_reason(files: dict[
     class Stubborn(FakeBackend):
         def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
             if conditions.batch == 2:
-                raise MeasureError("it cannot be reshaped")
+                raise MeasureError("it cannot be reshaped", remedy="export it again")
             return super().open(artifact, conditions)
 
     backend = Stubborn(script=lambda artifact: steady(2.0))

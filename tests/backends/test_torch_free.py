@@ -63,9 +63,9 @@ def test_compare_and_bench_need_neither_torch_nor_onnx(make_network: Callable, t
     for file, convolutions in zip(files, (6, 2), strict=True):
         onnx.save(make_network(convolutions), file)
     measure = [sys.executable, "-c", BLOCKED]
-    compared = json.loads(told([*measure, "compare", *files, "--budget-s", "0.5", "--json"], codes=(0, 1)))
+    compared = json.loads(told([*measure, "compare", *files, "--measure-budget-s", "0.5", "--json"], codes=(0, 1)))
     assert compared["verdict"] in ("faster", "slower", "cannot tell")
-    benched = json.loads(told([*measure, "bench", files[0], "--budget-s", "0.5", "--batches", "1,2", "--json"]))
+    benched = json.loads(told([*measure, "bench", files[0], "--measure-budget-s", "0.5", "--batches", "1,2", "--json"]))
     check_engine(benched["engines"][0], files[0])
     assert [one["batch"] for one in benched["throughput"]] == [1, 2]
 
@@ -100,7 +100,7 @@ def test_networks_of_others_are_measured_where_torch_is_not_installed(elsewhere:
     there = json.loads(told([str(elsewhere / "bin" / "python"), "-c", FIND]))
     assert there["found"] == {"torch": False, "torchvision": False, "onnx": False}
     files, measure = there["files"], str(elsewhere / "bin" / "practise-measure")
-    quick = ["--budget-s", "2", "--json"]
+    quick = ["--measure-budget-s", "2", "--json"]
     for key, shape in SHAPES.items():
         benched = json.loads(told([measure, "bench", files[key], "--shape", shape, *quick]))
         check_engine(benched["engines"][0], files[key])
@@ -114,7 +114,7 @@ def test_networks_of_others_are_measured_where_torch_is_not_installed(elsewhere:
 def test_kit_is_measured_with_the_wheel_that_lies_in_it(elsewhere: Path, network_file: Path, tmp_path: Path) -> None:
     """Its networks are all the same here, so that nothing is saved; the table is one that a plan reads."""
     kit, tool = tmp_path / "kit", tmp_path / "tool"
-    make_kit(kit, network_file, asked=Measuring(budget_s=3.0))
+    make_kit(kit, network_file, asked=Measuring(measure_budget_s=3.0))
     name, wheel = device_wheel()
     (kit / name).write_bytes(wheel)
     told([str(elsewhere / "bin" / "pip"), "install", "-q", "--no-deps", "--target", str(tool), str(kit / name)])

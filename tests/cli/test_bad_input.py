@@ -93,7 +93,7 @@ def test_broken_image_is_skipped_and_counted(cli: Cli, job: Job, photos: Path, m
 
     def stop(build: Build) -> None:
         seen.append(build)
-        raise InputError("far enough")
+        raise InputError("far enough", remedy="go on")
 
     monkeypatch.setattr("practise_deploy.build.Build.candidates", property(stop))
     refused(cli("build", *on(job, photos), "--skip-bad-images"), 2, "far enough")
@@ -135,12 +135,12 @@ def test_npz_without_images(cli: Cli, job: Job, tmp_path: Path):
 @pytest.mark.parametrize("command", ["latency", "plan", "build"])
 def test_network_without_residual_block(cli: Cli, job: Job, inputs: tuple[Path, Path], command: str):
     plain = (f"{inputs[0]}:plain_network", *job[1:])
-    refused(cli(command, *plain), 2, "no droppable block: looked for additions", "inspect")
+    refused(cli(command, *plain), 2, "no block can be dropped: nowhere does a value meet", "x + f(x)")
 
 
 def test_inspecting_a_network_without_residual_block(cli: Cli, inputs: tuple[Path, Path]):
     said = cli("inspect", f"{inputs[0]}:plain_network", "--input-size", 16, "--json")
-    assert said.code == 2 and said.err.count("error: ") == 1 and "no droppable block" in said.err
+    assert said.code == 2 and said.err.count("error: ") == 1 and "no block can be dropped" in said.err
     assert said.document["blocks"] == []
 
 
@@ -222,6 +222,7 @@ def test_missing_settings_file(cli: Cli, job: Job):
         ("nowhere.py:make", ("no such file: nowhere.py",)),
         ("nowhere.pt2", ("no such file: nowhere.pt2",)),
         ("", ("unknown network ''",)),
+        ("model.onnx", ("model.onnx is a network without its Python", "practise-deploy bench model.onnx")),
     ],
 )
 def test_unknown_network(cli: Cli, job: Job, network: str, words: tuple[str, ...]):
@@ -257,7 +258,7 @@ def test_file_with_a_syntax_error(cli: Cli, job: Job, tmp_path: Path):
         ("import sys\ndef make():\n    sys.exit(1)\n", ("make ended with exit(1) in line 3", "__main__")),
         (
             "from torch import nn\nclass Two(nn.Module):\n    def forward(self, image, mask):\n        return image\nmake = Two\n",
-            ("needs image, mask", "FILE.py:FUNCTION"),
+            ("needs image, mask", "FILE.py:wrapped"),
         ),
         (
             "from torch import nn\nclass Dict(nn.Module):\n    def forward(self, x):\n        return {'out': x}\nmake = Dict\n",

@@ -27,7 +27,7 @@ from practise_deploy.store import to_json
 from unit.releases import release
 
 Cli = Callable[..., Any]
-QUICK = ("--budget-s", 0.3)
+QUICK = ("--measure-budget-s", 0.3)
 WITHOUT_TORCH = """
 import sys
 
@@ -173,7 +173,7 @@ def test_run_folder_stands_for_its_model(cli: Cli, pair: tuple[Path, Path], run:
 
 
 def test_compare_needs_two_networks(cli: Cli, pair: tuple[Path, Path], tmp_path: Path):
-    refused(cli("compare", pair[0]), 2, "nothing to compare with")
+    refused(cli("compare", pair[0]), 2, "has nothing to be compared with")
     refused(cli("compare", tmp_path), 2, "holds no original.onnx")
 
 
@@ -186,7 +186,7 @@ def deploy(*arguments: object, program: str = WITHOUT_TORCH) -> subprocess.Compl
 @pytest.mark.parametrize("command", ["compare", "bench", "report"])
 def test_commands_over_files_need_no_torch(command: str, pair: tuple[Path, Path], run: Path, tmp_path: Path):
     arguments: dict[str, tuple[object, ...]] = {
-        "compare": (*pair, "--budget-s", 0.5, "--no-footprint", "--min-speedup", 0.01),
+        "compare": (*pair, "--measure-budget-s", 0.5, "--no-footprint", "--min-speedup", 0.01),
         "bench": (pair[0], "--measure-budget-s", 0.5, "--no-footprint"),
         "report": (run, "--out", tmp_path / "page.html"),
     }
@@ -203,6 +203,12 @@ def test_bench_of_a_file_is_not_the_stage(cli: Cli, pair: tuple[Path, Path]):
     first, second = said.document["throughput"]
     assert first["images_per_s"]["estimate"] == pytest.approx(1000 / 0.9) and "fixed batch" in second["refused"]
     assert not list(Path.cwd().iterdir())
+
+
+def test_file_that_cannot_be_built_from_is_measured_by_what_its_refusal_names(cli: Cli, pair: tuple[Path, Path]):
+    refused = cli("build", pair[0])
+    assert refused.code == 2 and f"practise-deploy bench {pair[0]}" in refused.err
+    assert cli("bench", pair[0], *QUICK, "--no-footprint").code == 0
 
 
 def test_bench_of_a_file_shows_tables(cli: Cli, pair: tuple[Path, Path]):

@@ -46,6 +46,6 @@ done
 
 step "$device: both networks in paired rounds"
 measured in_container "${as_me[@]}" "$device" compare run/original.onnx run/model.onnx \
-    --backend "$backend" --budget-s 10 --keep-throttled
+    --backend "$backend" --measure-budget-s 10 --keep-throttled
 
 echo "both images work with $backend"

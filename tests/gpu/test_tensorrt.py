@@ -193,7 +193,7 @@ def test_kit_is_measured_here_and_its_table_is_planned_with(
     kit, run = tmp_path / "kit", tmp_path / "run"
     asked = ["digits", "--backend", backend.name, "--precision", "fp16", "--out", run]
     assert command(monkeypatch, "kit", *asked, "--kit", kit) == 0
-    assert practise_measure([str(kit), "--budget-s", "10"]) == 0
+    assert practise_measure([str(kit), "--measure-budget-s", "10"]) == 0
     table = json.loads((kit / "latency.json").read_text())
     assert (table["backend"], table["conditions"]["precision"]) == (backend.name, "fp16")
     code = command(monkeypatch, "plan", *asked, "--latency-table", kit / "latency.json", "--reduce", 10)

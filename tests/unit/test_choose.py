@@ -6,8 +6,15 @@ from dataclasses import replace
 import pytest
 
 from practise_backends.terms import Interval, LatencyTable, Saving
-from practise_deploy.errors import InputError, TargetOutOfReach
-from practise_deploy.planning.choose import choose_blocks, count_reaching, out_of_reach, predicted_percent, scores_of
+from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
+from practise_deploy.planning.choose import (
+    choose_blocks,
+    count_reaching,
+    out_of_reach,
+    predicted_percent,
+    scores_of,
+    too_disturbed,
+)
 from practise_deploy.terms import Budget, Recoverability
 from unit import plans, releases
 
@@ -237,7 +244,10 @@ def test_unreachable_target_holds_the_best_and_says_what_can_be_had():
     error = out_of_reach(plan)
     assert isinstance(error, TargetOutOfReach) and error.exit_code == 1
     assert "the target of 50.0% less latency is out of reach" in error.message
-    assert "all 4 rankable blocks saves 38.4% [37.5, 39.3]; 6.160 ms of 10.000 ms remain" in error.message
+    assert (
+        "all 4 rankable blocks saves 38.4% [37.5, 39.3], surely 36.6%, half an interval to spare; 6.160"
+        in error.message
+    )
     assert error.remedy == "ask for at most --reduce 36%, or --target-ms 6.34"
 
 
@@ -292,6 +302,58 @@ def test_target_that_is_only_just_met_is_not_trusted():
 def test_count_that_reaches_a_reduction_is_the_smallest_whose_bad_end_does():
     plan = choose_blocks(FOUR, RANKED, Budget(drop=1), Measured(10.0))
     assert [count_reaching(plan, FOUR, percent) for percent in (8.9, 9.1, 17.9, 99)] == [1, 2, 2, 4]
+
+
+# A device too disturbed to plan on.
+
+
+def test_target_that_is_missed_for_the_noise_alone_is_the_environments_fault():
+    """All four blocks save 40%, but no more than 10% is sure."""
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=30.0), Measured(10, 20, 30, 40, half=15.0))
+    error = too_disturbed(plan, FOUR)
+    assert not plan.reached and error is not None and error.exit_code == 3
+    assert (
+        "too disturbed to plan on: dropping all 4 rankable blocks saves 40.0% [25.0, 55.0], surely 10.0%"
+        in error.message
+    )
+    assert "where 30.0% less latency was asked for" in error.message
+    assert "rounds of the latency table were discarded" in error.message
+    assert "--measure-budget-s" in error.remedy and error.remedy.endswith("ask for at most --reduce 10%")
+
+
+def test_target_that_the_network_misses_is_no_fault_of_a_noisy_device():
+    plan = choose_blocks(FOUR, RANKED, Budget(reduce_percent=50.0), Measured(10, 20, 30, 40, half=15.0))
+    assert not plan.reached and too_disturbed(plan, FOUR) is None
+    assert too_disturbed(choose_blocks(FOUR, RANKED, Budget(reduce_percent=9.0), Measured(10)), FOUR) is None
+
+
+def test_savings_that_the_noise_hides_count_with_the_most_that_they_may_be():
+    noisy = table(saving("a", 1.0), *(saving(name, 0.5, 1.5, distinguishable=False) for name in "bc"))
+    for asked, disturbed in ((40.0, True), (51.0, False)):
+        plan = choose_blocks(noisy, judged(a=1.0), Budget(reduce_percent=asked), Measured(10.0))
+        error = too_disturbed(plan, noisy)
+        assert (error is not None) is disturbed
+        assert error is None or "the noise hides what is saved without b, c, up to 40.0%" in error.message
+
+
+@pytest.mark.parametrize("half, disturbed", [(2.0, True), (0.03, False)])
+def test_device_on_which_no_saving_can_be_told_is_disturbed_where_some_may_be_worth_knowing(
+    half: float, disturbed: bool
+):
+    latency = table(*(saving(name, 0.01, half, distinguishable=False) for name in "ab"))
+    plan = choose_blocks(latency, judged(a=0.1, b=0.1), Budget(reduce_percent=10.0), never)
+    error = too_disturbed(plan, latency)
+    assert (error is not None) is disturbed
+    assert error is None or "no block's saving can be told from none" in error.message
+
+
+def test_more_blocks_than_the_noise_lets_rank_are_the_environments_fault():
+    latency = table(saving("a", 1.0), saving("b", 0.5, 1.0, distinguishable=False))
+    with pytest.raises(EnvironmentProblem, match=r"only 1 blocks .* the noise hides that of b") as caught:
+        choose_blocks(latency, judged(a=1.0), Budget(drop=2), never)
+    assert caught.value.remedy.endswith("ask for at most 1")
+    with pytest.raises(InputError, match="only 1 blocks"):
+        choose_blocks(latency, judged(a=1.0), Budget(drop=3), never)
 
 
 # What noise decided.

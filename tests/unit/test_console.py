@@ -12,6 +12,7 @@ import pytest
 
 from practise_deploy.console import Console
 from practise_deploy.outcome import Answer
+from practise_deploy.progress import Pace
 from unit import plans, releases
 
 Shown = Callable[[Console], None]
@@ -29,7 +30,7 @@ SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
     ),
     "latency": (
         lambda c: c.show_latency(plans.latency()),
-        ("1.92 (1.85 to 1.99)", "31.42 ms (31.31 to 31.53)", "640 run, 1 discarded", "95%"),
+        ("1.92 (1.85 to 1.99)", "31.42 ms (31.31 to 31.53)", "1 of 640 rounds discarded", "95%"),
     ),
     "plan": (
         lambda c: c.show_plan(plans.plan(), plans.recoverability()),
@@ -121,6 +122,11 @@ def test_absent_figures_are_shown_with_their_reasons(capsys: pytest.CaptureFixtu
     assert "Promise broken" in " ".join(out.split())
 
 
+def test_summary_says_how_many_rounds_do_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().show_release(releases.release(), Path("runs"))
+    assert "5 of 412 rounds discarded" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("answer", Answer)
 def test_promise_is_told_with_its_answer(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
     whole = releases.release()
@@ -166,6 +172,32 @@ def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(capsys: pytest.
         "measuring: 75%, 30 s gone, about 10 s left, 30 rounds",
         "measuring: 30 s",
     ]
+
+
+def test_time_left_follows_the_pace_of_the_last_half_minute() -> None:
+    clock = Ticking()
+    pace, done = Pace(clock), 0.0
+    for second in range(1, 101):  # twice as slow from the middle on
+        clock.time_s = float(second)
+        done += 2.0 if second <= 50 else 1.0
+        told = pace.left(done, 200.0)
+        if second == 50:
+            assert told == "about 50 s left"
+    assert told == "about 50 s left"  # by the mean of all that was done it would be a third
+
+
+def test_time_left_begins_anew_with_each_part_of_a_step() -> None:
+    clock = Ticking()
+    pace = Pace(clock)
+    for second in range(21):  # files are opened for 20 s
+        clock.time_s = float(second)
+        assert pace.left(0.0, 1.0) == ""
+    for second in range(1, 6):
+        clock.time_s = 20.0 + second
+        told = pace.left(float(second), 60.0)
+    assert told == "about 55 s left"
+    clock.time_s = 26.0
+    assert pace.left(1.0, 60.0) == ""  # another measurement
 
 
 def test_progress_of_unknown_length_says_how_long_it_took_so_far(capsys: pytest.CaptureFixture[str]) -> None:

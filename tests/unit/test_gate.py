@@ -89,13 +89,16 @@ def test_without_demands_there_is_no_gate():
     assert judge_gate(nothing, PLAN, releases.comparison(), releases.verification(), NONE) is None
 
 
-@pytest.mark.parametrize(("asked", "answer"), [(1.19, KEPT), (1.2, KEPT), (1.2001, BROKEN), (1.25, BROKEN)])
-def test_speedup_passes_at_the_low_end_of_its_interval(asked: float, answer: Answer):
+@pytest.mark.parametrize(
+    ("asked", "answer"), [(1.19, KEPT), (1.2, KEPT), (1.2001, NOT_PROVEN), (1.3, NOT_PROVEN), (1.3001, BROKEN)]
+)
+def test_speedup_is_kept_by_its_low_end_broken_by_its_high_end_and_else_not_proven(asked: float, answer: Answer):
     found = gate(min_speedup=asked)
     constraint = only(found)
     assert (constraint.answer, constraint.name, constraint.asked) == (answer, "min_speedup", asked)
-    assert found.fails is constraint.fails is (answer is BROKEN)
-    assert constraint.reason == f"measured 1.250, surely 1.200, asked for at least {asked:g}"
+    assert found.fails is constraint.fails is (answer is not KEPT)
+    assert constraint.reason.startswith(f"measured 1.250, surely 1.200, asked for at least {asked:g}")
+    assert ("its interval does not tell" in constraint.reason) is (answer is NOT_PROVEN)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +155,11 @@ def test_estimate_without_labels_is_judged_as_a_measurement_is_and_named_as_an_e
     ("min_speedup", "max_drop", "each"),
     [
         (1.1, 2.0, [KEPT, KEPT]),
-        (1.3, 2.0, [BROKEN, KEPT]),
+        (1.4, 2.0, [BROKEN, KEPT]),
+        (1.3, 2.0, [NOT_PROVEN, KEPT]),
         (1.1, 1.2, [KEPT, NOT_PROVEN]),
         (1.1, 0.9, [KEPT, BROKEN]),
-        (1.3, 0.9, [BROKEN, BROKEN]),
+        (1.3, 0.9, [NOT_PROVEN, BROKEN]),
     ],
 )
 def test_gate_fails_where_a_demand_of_the_user_is_not_kept(min_speedup: float, max_drop: float, each: list[Answer]):

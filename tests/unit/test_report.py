@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from practise_backends.terms import Interval
+from practise_backends.terms import CPU, Interval
 from practise_deploy.outcome import Answer, Release
 from practise_deploy.report import render_html, render_markdown, render_runs_html, tables
 from practise_deploy.report.demands import demands, outcome
@@ -147,6 +147,24 @@ def test_lines_of_a_wide_table_end_before_an_interval(page: str) -> None:
 def test_numbers_carry_their_intervals(page: str) -> None:
     for said in ("1.281× (1.275 to 1.287)", "73.4% (69.5 to 77.3)", "0.02 (−0.05 to 0.09)"):
         assert said in read(page)
+
+
+def test_summary_says_how_many_rounds_do_not_count_and_of_which_clock_its_milliseconds_are(release: Release) -> None:
+    gone = tuple(f"round {at}: it took too long" for at in range(477))
+    disturbed = replace(release, bench=replace(release.bench, rounds=776, discarded=gone, timed_by=CPU))
+    for render in (render_html, render_markdown):
+        top = read(render(disturbed))[:12000]
+        assert "477 of 776 rounds discarded" in top and "Latency, p50 of CPU time" in top
+        assert "of CPU time" not in read(render(release))
+
+
+def test_margin_that_a_measured_set_must_have_is_told(release: Release) -> None:
+    asked = replace(plans.plan(), target_percent=20.0)
+    told = dict(plan_facts(asked))["Surely saved"]
+    assert told.startswith("21.3% of 20.0% asked for: the low end of what was measured less half its interval, 0.31%")
+    assert "the low end of the prediction" in dict(plan_facts(replace(asked, measured_percent=None)))["Surely saved"]
+    assert "Surely saved" not in dict(plan_facts(replace(asked, target_percent=None)))
+    assert "less half its interval" in read(render_html(release))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -3.0, 1e12])
@@ -322,7 +340,7 @@ def test_smaller_set_than_asked_is_told_with_why(release: Release) -> None:
     reduced = replace(release, plan=replace(release.plan, target_percent=None, within_drop=within, notes=("so much",)))
     for text in (render_html(reduced), render_markdown(reduced)):
         assert "Taken instead" in text and "so much" in text
-        assert "the most within 2 points; the target would cost 9.7 points (8.5 to 10.9)" in read(text)
+        assert "the most that --max-drop 2 allows; the target would cost 9.7 points (8.5 to 10.9)" in read(text)
     assert "Taken instead" not in render_html(release)
 
 

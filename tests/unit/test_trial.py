@@ -1,6 +1,7 @@
 """A network that takes or gives anything but one tensor is refused by what it takes and gives."""
 
 import sys
+import textwrap
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from practise_deploy.errors import InputError
+from practise_deploy.model.networks import load_network
 from practise_deploy.model.trace import trace
 from practise_deploy.model.trial import check_batches
+from practise_deploy.settings import Settings
 
 torch.set_num_threads(1)  # networks this small run slower on two
 SHAPE = (1, 3, 8, 8)
@@ -54,6 +57,27 @@ class Sample(Network):
         return self.logits(sample.get("image"))
 
 
+class Keyed(Network):
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.logits(batch["pixels"] * batch.pop("the mask"))
+
+
+class Attributed(Network):
+    def forward(self, batch: object) -> Tensor:
+        return self.logits(batch.images * batch.scale)
+
+
+class Named(Network):
+    def forward(self, *, images: Tensor) -> Tensor:
+        return self.logits(images)
+
+
+class Unpacked(Network):
+    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        left, right = pair
+        return self.logits(left) + self.logits(right)
+
+
 class Listed(Network):
     def forward(self, views: list[Tensor]) -> Tensor:
         return self.logits(views.pop())
@@ -65,7 +89,10 @@ class Listed(Network):
         (Pair, "forward needs left, right; it is run with one tensor of images"),
         (Asks, "forward needs x, mode;"),
         (Many, r"any number of inputs, \*views;"),
-        (Sample, "one tensor of images.*'Tensor' object has no attribute 'get'"),
+        (Sample, "takes a mapping with the keys image; it is run with one tensor of images"),
+        (Keyed, "takes a mapping with the keys pixels, the mask;"),
+        (Attributed, "takes an object with the attributes images, scale;"),
+        (Unpacked, r"one tensor of images.*not enough values to unpack \(expected 2, got 1\)"),
         (Listed, "one tensor of images.*'Tensor' object has no attribute 'pop'"),
         (nn.Module, "one tensor of images"),
     ],
@@ -74,6 +101,54 @@ def test_network_that_needs_more_than_images_is_refused_by_what_it_takes_and_not
     with pytest.raises(InputError, match=said) as error:
         trace(network().eval(), SHAPE)
     assert "--input-size" not in error.value.remedy and "takes the images alone" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "network, rest",
+    [(Pair, "images"), (Asks, "'plain'"), (Named, ""), (Sample, ""), (Keyed, "1.0"), (Attributed, "2.0")],
+)
+def test_what_the_remedy_says_to_write_runs(network, rest, tmp_path):
+    """What is left to be filled in is filled in."""
+    with pytest.raises(InputError) as error:
+        trace(network().eval(), SHAPE)
+    code = error.value.remedy.partition(":\n")[2]
+    assert ("..." in code) == bool(rest)
+    file = tmp_path / "wrapped_networks.py"
+    file.write_text(
+        textwrap.dedent(code).replace("...", rest) + f"\nfrom unit.test_trial import {network.__name__} as FUNCTION\n"
+    )
+    loaded = load_network(Settings(network=f"{file}:wrapped", input_size=8))
+    assert loaded.traced(torch.ones(2, *SHAPE[1:])).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "network, kind",
+    [
+        (nn.Sequential(nn.Conv3d(3, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten()), "videos"),
+        (nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.Flatten()), "signals"),
+        (nn.Sequential(nn.Embedding(9, 4), nn.Flatten()), "numbers of tokens"),
+    ],
+)
+def test_network_of_another_kind_of_data_is_refused_by_that_kind(network, kind):
+    with pytest.raises(InputError, match=f"the network takes {kind}, of shape .*, not images") as error:
+        trace(network.eval(), SHAPE)
+    assert "--input-size" not in error.value.remedy and "torchvision:resnet50" in error.value.remedy
+    assert "practise-deploy bench FILE.onnx" in error.value.remedy
+
+
+def test_wrong_number_of_channels_is_not_taken_for_another_kind_of_data():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match="to have 1 channels, but got 3") as error:
+        trace(network.eval(), SHAPE)
+    assert "--mean" in error.value.remedy
+
+
+def test_want_of_memory_is_no_fault_of_the_network():
+    def forward(_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        trace(Gives(forward).eval(), SHAPE)
 
 
 def test_forward_that_exits_is_an_error():

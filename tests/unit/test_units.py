@@ -33,12 +33,12 @@ def test_names_play_no_part():
     assert (block.name, block.kind, block.droppable, block.entry) == ("1", "A", True, "_0")
 
 
-def test_network_without_a_residual_has_no_droppable_block_and_says_what_was_looked_for():
+def test_network_without_a_residual_has_no_droppable_block_and_says_what_to_write():
     _, blocks = blocks_of(plain_network(), (1, 3, 16, 16))
     assert blocks == ()
-    with pytest.raises(NoDroppableBlock, match="additions") as error:
+    with pytest.raises(NoDroppableBlock, match="nowhere does a value meet what layers make of it") as error:
         droppable(blocks)
-    assert "inspect" in error.value.remedy
+    assert "x + f(x)" in error.value.remedy and "torchvision:resnet50" in error.value.remedy
 
 
 def test_network_of_shape_changing_units_alone_has_no_droppable_block():

@@ -1,5 +1,7 @@
 """Values of a traced network: computed from the nearest known ones; the feature; multiply-accumulates."""
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,3 +98,21 @@ def test_multiply_accumulates_are_counted_for_convolutions_linear_layers_and_att
     attention = 4 * 8 * 8 * 8 + 2 * 8 * 8 * 8  # four projections of 8 tokens, then scores and mixture
     assert sum(found[3:]) == attention
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_counting_of_multiply_accumulates_holds_no_value_longer_than_it_is_needed():
+    alive: list[int] = []
+    made: list[weakref.ref[Tensor]] = []
+
+    class Noting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            alive.append(sum(one() is not None for one in made))
+            out = x + 1
+            made.append(weakref.ref(out))
+            return out
+
+    network = nn.Sequential(*(Noting() for _ in range(5)), nn.Conv2d(3, 2, 8)).eval()
+    traced, _ = trace(network, (1, 3, 8, 8))
+    alive.clear(), made.clear()
+    macs_by_node(traced, torch.zeros(1, 3, 8, 8))
+    assert alive == [0, 1, 1, 1, 1]

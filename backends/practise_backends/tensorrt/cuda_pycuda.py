@@ -72,7 +72,7 @@ class PycudaStream:
     def record(self, work: Callable[[], None]) -> Graph:
         """Not to be had."""
         raise DeviceUnavailable(
-            "pycuda has no CUDA graphs",
+            "--cuda pycuda has no CUDA graphs",
             remedy="give --cuda torch or --cuda cuda-python, or leave --cuda-graph out",
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from practise_backends.errors import DeviceUnavailable, MeasureError
+from practise_backends.errors import DeviceUnavailable, EngineClosed, MeasureError
 from practise_backends.network import content_of
 from practise_backends.tensorrt.bindings import Bindings, tensor_specs
 from practise_backends.tensorrt.cuda import Cuda, Graph
@@ -184,12 +184,13 @@ class TensorRtEngine:
         """Give one run to the stream, kernel by kernel."""
         if not self._context.execute_async_v3(self._cuda.stream):
             raise MeasureError(
-                "the engine refused to run", remedy="feed every input, with its type and shape"
+                f"the engine refused to run on {[str(spec) for spec in self.inputs]}",
+                remedy="feed every input, with its type and shape",
             )
 
     def _loaded(self) -> Any:
         if self._engine is None:
-            raise MeasureError("this engine is closed", remedy="open the artefact again")
+            raise EngineClosed(spec.name for spec in self.inputs)
         return self._engine
 
 

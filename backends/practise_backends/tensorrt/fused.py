@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from practise_backends.documents import parsed
+from practise_backends.parsing import parsed
 from practise_backends.precision import Share
 
 HEADING = "Layers:"

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from practise_backends.documents import parsed
 from practise_backends.driver import Gpu
 from practise_backends.errors import CompileError, DeviceUnavailable
 from practise_backends.files import write_file
 from practise_backends.network import content_of
+from practise_backends.parsing import read_json
 from practise_backends.tensorrt.fused import FusedLayer
 from practise_backends.terms import Artifact, TensorSpec
 
@@ -112,7 +112,7 @@ def check_fits(artifact: EngineArtifact, *, provider: str, gpu: Gpu) -> None:
 def _manifest(path: Path) -> dict[str, Any]:
     file = manifest_of(path)
     try:
-        told = parsed(file.read_text(encoding="utf-8"))
+        told = read_json(file)
     except FileNotFoundError:
         raise CompileError(
             f"{path} has no manifest {file.name} beside it", remedy=f"copy both files, or {_AGAIN}"

@@ -29,7 +29,9 @@ def first_that_meet(order: Sequence[str], table: LatencyTable, reduction: float)
     for count in range(1, len(order) + 1):
         if meets(predicted_percent(order[:count], table), reduction):
             return tuple(order[:count])
-    raise InputError(f"dropping all {len(order)} blocks is not predicted to save {reduction}%")
+    raise InputError(
+        f"dropping all {len(order)} blocks is not predicted to save {reduction}%", remedy="ask for a smaller reduction"
+    )
 
 
 def meets(predicted: Interval, reduction: float) -> bool:

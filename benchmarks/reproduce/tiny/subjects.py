@@ -108,7 +108,9 @@ class Subject:
     def tiny_set(self, images: int, seed: int) -> FitImages:
         """So many images, drawn at random with the seed."""
         if images > len(self.pool):
-            raise InputError(f"{self.name} has {len(self.pool)} images to draw from, not {images}")
+            raise InputError(
+                f"{self.name} has {len(self.pool)} images to draw from, not {images}", remedy="ask for fewer images"
+            )
         return self.pool.some(images, seed)
 
     def lesson(self, images: FitImages | int, seed: int) -> Lesson:

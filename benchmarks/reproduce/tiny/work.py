@@ -158,7 +158,8 @@ def _of_blocks(dropped: tuple[str, ...], place: Place, unit: Unit) -> dict[str, 
     predicted = predicted_percent(dropped, table_of(place.results, unit.network))
     if not choice.meets(predicted, unit.reduction):
         raise InputError(
-            f"{unit.name}: {', '.join(dropped)} do not meet the budget at its '{MET_AT}' end as all methods must"
+            f"{unit.name}: {', '.join(dropped)} do not meet the budget at its '{MET_AT}' end as all methods must",
+            remedy="choose them again, with the table that they were predicted by",
         )
     return {
         "dropped": list(dropped),
