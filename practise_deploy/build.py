@@ -13,8 +13,7 @@ from functools import cached_property
 from practise_backends.compare import NEW, compare
 from practise_backends.files import temporary_folder
 from practise_backends.intervals import ORIGINAL
-from practise_backends.ort import OrtBackend
-from practise_backends.terms import Comparison, Conditions, Engine, Patience, Throughput
+from practise_backends.terms import Comparison, Patience, Throughput
 from practise_backends.throughput import measure_throughput
 from practise_deploy.errors import InputError
 from practise_deploy.ground import MODEL, ORIGINAL_MODEL
@@ -30,7 +29,7 @@ from practise_deploy.shipping.compile import compile_network, precision_problems
 from practise_deploy.shipping.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
 from practise_deploy.shipping.gate import Demands, judge_gate
 from practise_deploy.shipping.verdict import judge
-from practise_deploy.shipping.verify import Form, Forms, engine_form, torch_form, verify
+from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
 from practise_deploy.store import Key, arrays_digest
 
 QUICK = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, sessions=1)
@@ -100,33 +99,20 @@ class Build(Pruning):
         def compute() -> Verification:
             precision = self.settings.precision
             with ExitStack() as held:
-                engine = None if self.settings.for_ else held.enter_context(closing(self._engine()))
+                engine = None if self.settings.for_ else held.enter_context(closing(self.engine(self.compiled.path)))
                 forms = Forms(
                     teacher=torch_form(self.network.traced),
                     student=torch_form(self.student_of(self.finetuned)),
-                    onnx=self._plainly(MODEL),
+                    onnx=self.onnx_form(MODEL),
                     engine=None if engine is None else engine_form(engine, self.settings.batch),
                     precision=precision,
-                    original=None if precision == "fp32" else self._plainly(self.original.path),
+                    original=None if precision == "fp32" else self.onnx_form(self.original.path),
                 )
                 progress = held.enter_context(self.screen("Verifying on held-out images"))
                 held.enter_context(exact(self.settings.seed))
                 return verify(forms, self.images.held_out, progress)
 
         return self.run.step("verify", Verification, key, compute)
-
-    def _plainly(self, name: str) -> Form:
-        """An ONNX file as ONNX Runtime computes it operator by operator, nothing optimised."""
-        backend = OrtBackend()
-        at = Conditions(batch=self.settings.batch, threads=self.settings.threads)
-        return engine_form(
-            backend.open(backend.compile(self.run.folder / name, at), at, optimise=False), self.settings.batch
-        )
-
-    def _engine(self) -> Engine:
-        """The shipped engine, opened."""
-        artifact = self.backend.compile(self.run.folder / self.compiled.path, self.conditions)
-        return self.backend.open(artifact, self.conditions)
 
     @cached_property
     def bench(self) -> Comparison | None:
@@ -221,6 +207,7 @@ class Build(Pruning):
     def release(self) -> Release:
         """Drop the blocks whose loss is cheapest to recover per millisecond saved; ship the rest, and prove it."""
         self.check()
+        assert self.rehearsal
         release = Release(
             network=self.network.facts,
             images=self.images.facts,

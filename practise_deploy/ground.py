@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -12,21 +12,25 @@ import onnx
 import torch
 
 from practise_backends.errors import about
+from practise_backends.ort import OrtBackend
 from practise_backends.table import RANKING_SHARE
 from practise_backends.tensorrt.options import asked_of
-from practise_backends.terms import Backend, Bench, Conditions, Patience, Progress
+from practise_backends.terms import Backend, Bench, Conditions, Engine, Patience, Progress
 from practise_deploy.deployment import backend_of, check_asked, conditions_of, reads_symmetric_int8
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.model.blocks import droppable, find_blocks
-from practise_deploy.model.compute import pick_device, pick_precision
+from practise_deploy.model.compute import exact, pick_device, pick_precision
 from practise_deploy.model.images import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.model.networks import Network, load_network
 from practise_deploy.model.onnx_graph import only_logits, with_cuts
-from practise_deploy.outcome import Shipped
+from practise_deploy.model.sanity import settled
+from practise_deploy.outcome import Rehearsal, Shipped
 from practise_deploy.settings import Settings
 from practise_deploy.shipping.export import export_onnx
 from practise_deploy.shipping.precision import in_precision
+from practise_deploy.shipping.rehearse import check_space, rehearse
+from practise_deploy.shipping.verify import Form, engine_form, torch_form
 from practise_deploy.store import Key, Run, digest
 from practise_deploy.terms import Block
 
@@ -83,7 +87,8 @@ class Ground:
     def images(self) -> TinySet:
         """The tiny set and the held-out images."""
         with self.screen("Reading the images"):
-            return load_images(self.settings, self.network.facts)
+            found = load_images(self.settings, self.network.facts)
+            return settled(found, self.network.traced) if self.network.learns else found
 
     @cached_property
     def backend(self) -> Backend:
@@ -241,6 +246,41 @@ class Ground:
                 )
 
         return self.run.step(step, Shipped, key, compute, lambda shipped: {name: shipped.sha256})
+
+    @cached_property
+    def rehearsal(self) -> Rehearsal:
+        """The original on its way to the device, before anything is measured.
+
+        Raises: VerificationFailed, InputError, EnvironmentProblem.
+        """
+        check_space(self.run.folder, self.network.facts.parameters)
+        images, runs_here = self.images.fit, not self.settings.for_ and self.here is not None
+        key = {**self.device_key, "original": self.original.sha256, "images": images.digest(), "runs here": runs_here}
+
+        def compute() -> Rehearsal:
+            with ExitStack() as held:
+                progress = held.enter_context(self.screen("Running the original on a few images, as it is deployed"))
+                forms = {"teacher": torch_form(self.network.traced), "ONNX": self.onnx_form(ORIGINAL_MODEL)}
+                if runs_here:
+                    engine = held.enter_context(closing(self.engine(ORIGINAL_MODEL)))
+                    forms["engine"] = engine_form(engine, self.settings.batch)
+                held.enter_context(exact(self.settings.seed))
+                return rehearse(forms, images, self.settings.precision, progress)
+
+        return self.run.step("rehearse", Rehearsal, key, compute)
+
+    def onnx_form(self, name: str) -> Form:
+        """An ONNX file of the run folder as ONNX Runtime computes it operator by operator, nothing optimised."""
+        backend = OrtBackend()
+        at = Conditions(batch=self.settings.batch, threads=self.settings.threads)
+        return engine_form(
+            backend.open(backend.compile(self.run.folder / name, at), at, optimise=False), self.settings.batch
+        )
+
+    def engine(self, name: str) -> Engine:
+        """An ONNX file or an engine of the run folder as the device runs it, opened."""
+        artifact = self.backend.compile(self.run.folder / name, self.conditions)
+        return self.backend.open(artifact, self.conditions)
 
     def _converter(self, ranges: FitImages | None) -> list[str]:
         """What a conversion to another precision depends on; nothing where there is none."""

@@ -40,7 +40,19 @@ def loss_of(original: Logits, student: Logits, labels: Labels | None = None) -> 
     answers = _answers(original), _answers(student)
     agreement = percent(int((answers[0] == answers[1]).sum()), len(original))
     points = estimated_points(original, student) if labels is None else measured_points(*answers, labels)
-    return Loss(points=points, estimated=labels is None, agreement_percent=agreement, images=len(original))
+    known = labels is None or above_chance(int((answers[0] == labels).sum()), len(original), original.shape[1])
+    return Loss(
+        points=points,
+        estimated=labels is None,
+        agreement_percent=agreement,
+        images=len(original),
+        above_chance=known,
+    )
+
+
+def above_chance(correct: int, images: int, classes: int) -> bool:
+    """Whether so many right answers are surely more than chance gives."""
+    return wilson(correct, images, CONFIDENCE).low > 1 / classes
 
 
 def measured_points(original: Labels, student: Labels, labels: Labels) -> Interval:

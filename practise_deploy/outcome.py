@@ -46,6 +46,14 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """The original on a few images of the fit, before anything is measured: teacher -> ONNX -> engine, where it runs here."""
+
+    schema: int = SCHEMA
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
     """The original in the precision of the deployment against itself in float: what the precision alone costs."""
 

@@ -133,6 +133,7 @@ class Pruning(Kitting):
     @cached_property
     def asked_plan(self) -> Plan:
         """The set of least error that meets the target."""
+        assert self.rehearsal
         budget, losses = self.settings.budget, self.recoverability
         key = {**self._planning_key, "budget": digest(budget.reduce_percent, budget.target_ms, budget.drop)}
 

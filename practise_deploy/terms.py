@@ -128,12 +128,14 @@ class Loss:
     """What a network lost against the original on images that took no part in its fit, in points of top-1.
 
     estimated: without labels, from the original's own probabilities. agreement_percent: images with the original's answer.
+    above_chance: whether the original is surely right more often than chance, by the labels; else there is no loss to tell.
     """
 
     points: Interval
     estimated: bool
     agreement_percent: Interval
     images: int
+    above_chance: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

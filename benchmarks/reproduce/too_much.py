@@ -3,7 +3,8 @@
     python benchmarks/reproduce/too_much.py [mobilenetv2] [resnet56] [efficientnet-lite0] [--busy 6] [--data ../shared/data]
 
 Each network is given some hundred images without labels and a target beyond it, with so many busy processes beside. A second
-build takes the best within the demand (`--best-within-drop`); its agreement and its loss are then counted on all test images.
+build, without them, takes the best within the demand (`--best-within-drop`); its agreement and its loss are then counted on all
+test images.
 One JSON a network and number of busy processes under benchmarks/results/too_much/.
 """
 
@@ -76,11 +77,12 @@ def built(given: list[str]) -> dict[str, Any]:
     return {"exit_code": done.returncode, "said": said, "seconds": round(time.monotonic() - began)}
 
 
-def checked(network: str, data: Path) -> dict[str, Any]:
+def checked(network: str, data: Path, busy_processes: int) -> dict[str, Any]:
     """Both builds of a network, and what holds of the second."""
     with tempfile.TemporaryDirectory() as folder:
         given, run = arguments(network, data, Path(folder)), Path(folder) / "run"
-        first = built(given)
+        with busy(busy_processes):
+            first = built(given)
         within = json.loads((run / "steps" / "within-drop.json").read_text())["of"]
         first |= {"finetuned": (run / "steps" / "finetune.json").exists(), "offered": within["best"]}
         found = {"network": network, "reduce_percent": ASKED[network][0], "images": ASKED[network][1], "refused": first}
@@ -132,8 +134,7 @@ def main() -> None:
         file = RESULTS / f"{network}-busy{options.busy}.json"
         if file.exists():
             continue
-        with busy(options.busy):
-            found = checked(network, data)
+        found = checked(network, data, options.busy)
         found |= {"schema": 1, "busy": options.busy, "load": os.getloadavg()[2], "commit": commit()}
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(found, indent=1) + "\n")

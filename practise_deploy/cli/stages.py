@@ -125,6 +125,7 @@ def _any_droppable(build: Build) -> int:
 
 
 STEPS = (
+    "rehearse",
     "latency",
     "recoverability",
     "plan",

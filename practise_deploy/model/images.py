@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -11,10 +12,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from practise_backends.errors import about
 from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError
-from practise_deploy.model.labels import labels_of
+from practise_deploy.model.labels import in_text_order, labels_of
 from practise_deploy.model.reading import MODES, Reader, channels_first, list_images, read_npz
 from practise_deploy.settings import EMBEDDED, Settings
 from practise_deploy.terms import DataFacts, NetworkFacts, Preprocessing
@@ -129,11 +129,16 @@ class HeldOutImages(Images):
 
 @dataclass(frozen=True, slots=True)
 class TinySet:
-    """All images of a build, and what was found while reading them."""
+    """All images of a build, and what was found while reading them.
+
+    text_orders: of --data, and of --eval where it is given: where folders are named by numbers, label -> label in the order of
+    text (`labels.in_text_order`).
+    """
 
     fit: FitImages
     held_out: HeldOutImages
     facts: DataFacts
+    text_orders: tuple[Mapping[int, int], ...] = ({},)
 
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -183,21 +188,21 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
         )
     skipped: list[str] = []
     read = Reader(network.preprocessing, settings.skip_bad_images, skipped)
-    with about(settings.data):
-        fit_images = FitImages(*read(listing, labels, sorted(fit)), network.preprocessing)
+    fit_images = FitImages(*read(listing, labels, sorted(fit)), network.preprocessing)
     test, truth, which = listing, labels, sorted(held)
     if settings.eval:
         test = list_images(settings.eval)
         notes += test.notes
         truth, which = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
-    with about(settings.eval or settings.data):
-        held_out = HeldOutImages(*read(test, truth, which), network.preprocessing)
+    held_out = HeldOutImages(*read(test, truth, which), network.preprocessing)
     if settings.fit_images is not None and len(mixed) - len(held) > settings.fit_images:
         notes.append(f"{settings.fit_images} of {len(mixed) - len(held)} images are used to fit (--fit-images)")
     notes += [note for images in (fit_images, held_out) if (note := _doubt(images))]
     notes += _unlike(fit_images, held_out)
     fit_images = _apart(fit_images, held_out, notes)
-    return _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
+    found = _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
+    sources = (listing, test) if settings.eval else (listing,)
+    return replace(found, text_orders=tuple(in_text_order(source, settings, network) for source in sources))
 
 
 def _unlike(fit: FitImages, held_out: HeldOutImages) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from practise_backends.files import read_text
@@ -9,6 +10,10 @@ from practise_deploy.errors import InputError, reason
 from practise_deploy.model.reading import Listing
 from practise_deploy.settings import Settings
 from practise_deploy.terms import NetworkFacts
+
+TEXT_ORDER = "in the order of text (1, 10, 11, ..., 2), as torchvision's ImageFolder numbers them"
+BY_NUMBER = f"folders that are named by numbers were taken for the outputs of those numbers, not {TEXT_ORDER}"
+_NUMBER = re.compile(r"-?\d+")
 
 
 def labels_of(
@@ -33,8 +38,8 @@ def labels_of(
         return None
     names = sorted({str(name) for name in listing.classes})
     index = _outputs_by_name(names, settings, network, notes)
-    if index is not None and listing.by_folder and settings.classes is None:
-        notes += _numbered(names, index)
+    if in_text_order(listing, settings, network):
+        notes.append(f"{BY_NUMBER} (see --classes)")
     if index is None and network.output_classes is None:
         problem = (
             f"the labels in {where} say nothing of the network's output, which is no classifier's (images, classes)"
@@ -52,14 +57,25 @@ def labels_of(
     return [index[str(name)] for name in listing.classes]
 
 
-def _numbered(names: list[str], index: dict[str, int]) -> list[str]:
-    """What is to be said of folders that are named by numbers. names: sorted as text, as torchvision's ImageFolder does."""
-    if not all(name.isdigit() for name in names) or [index[name] for name in names] == list(range(len(names))):
-        return []
-    return [
-        "folders that are named by numbers were taken for the outputs of those numbers; torchvision's ImageFolder numbers them in "
-        f"the order of text ({', '.join(names[:4])}, ...): a network that was trained so needs --classes"
-    ]
+def in_text_order(listing: Listing, settings: Settings, network: NetworkFacts) -> dict[int, int]:
+    """Where folders are named by numbers: output of a folder -> its output in the order of text, as torchvision's ImageFolder
+    numbers them. Empty where both are the same, or where the folders are not as many as the outputs.
+    """
+    names = sorted({str(name) for name in listing.classes or ()})
+    if not listing.by_folder or settings.classes is not None or len(names) != network.output_classes:
+        return {}
+    if not all(_NUMBER.fullmatch(name) for name in names):
+        return {}
+    index = _numbers(names, len(names))
+    if index is None or list(index.values()) == list(range(len(names))):
+        return {}
+    return {output: place for place, output in enumerate(index.values())}
+
+
+def _numbers(names: list[str], outputs: int) -> dict[str, int] | None:
+    """Names that are numbers of outputs, in their order."""
+    found = {name: int(name) for name in names}
+    return found if all(0 <= number < outputs for number in found.values()) else None
 
 
 def _outputs_by_name(
@@ -69,8 +85,8 @@ def _outputs_by_name(
     outputs = network.output_classes or 0
     if settings.classes is not None:
         known = _named_outputs(settings.classes, outputs, names)
-    elif all(name.lstrip("-").isdigit() for name in names):  # numbers are the outputs' own, or nothing
-        return {name: int(name) for name in names} if all(0 <= int(name) < outputs for name in names) else None
+    elif all(_NUMBER.fullmatch(name) for name in names):  # they are the outputs' own, or nothing
+        return _numbers(names, outputs)
     elif outputs == 1000 and all(name[0] == "n" and name[1:].isdigit() and len(name) == 9 for name in names):
         known = (Path(__file__).parent / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
     else:

@@ -14,6 +14,7 @@ from practise_deploy.loss import images_to_settle
 from practise_deploy.outcome import Answer, Constraint, Frontier, FrontierPoint, Gate, Verification
 from practise_deploy.terms import Loss, Plan
 
+FROM_CHANCE = "the original itself cannot be told from chance by the labels"
 _HOW = {"none": " before any recovery", "closed form": " recovered in closed form, before finetuning", "finetuned": ""}
 
 
@@ -99,7 +100,7 @@ def answer_of(found: Loss | None, demand_points: float) -> Answer:
     if found is None:
         return Answer.NOT_PROVEN
     if found.points.high <= demand_points:
-        return Answer.KEPT
+        return Answer.KEPT if found.above_chance else Answer.NOT_PROVEN
     return Answer.BROKEN if found.points.estimate > demand_points else Answer.NOT_PROVEN
 
 
@@ -119,6 +120,8 @@ def _loss_reason(found: Loss | None, answer: Answer, asked: float) -> str:
     lost = f"{lost_points(points)}{how}, at most {asked:g} allowed"
     if answer is not Answer.NOT_PROVEN:
         return lost
+    if not found.above_chance:
+        return f"{FROM_CHANCE} on {found.images:,} held-out images, so no loss of accuracy can be told"
     least = images_to_settle(found, asked)
     enough = f"; about {least:,} such images would settle it" if least else ""
     return f"{lost}, on {found.images:,} held-out images{enough}"

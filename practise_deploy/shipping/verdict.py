@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from practise_backends.terms import Comparison
 from practise_deploy.outcome import Answer, Constraint, Gate, Verdict, Verification
 from practise_deploy.settings import flag_of
-from practise_deploy.shipping.gate import lost_points
+from practise_deploy.shipping.gate import FROM_CHANCE, lost_points
 from practise_deploy.terms import Plan
 
 
@@ -137,6 +137,8 @@ def _accuracy(verification: Verification, *, in_doubt: bool) -> str:
     known = f"top-1 {accuracies[0]:.1f}% → {accuracies[-1]:.1f}%" if accuracies else (
         f"estimated without labels, the original's answer on {found.agreement_percent.estimate:.1f}%"
     )  # fmt: skip
+    if in_doubt and not found.above_chance:
+        return f"{FROM_CHANCE} ({known} on {images})"
     if in_doubt:
         lost, _, _ = lost_points(found.points).partition(" [")
         return f"{lost} ({known}) on {images}, where a loss of up to {found.points.high:.1f} points cannot be excluded"

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from practise_backends.terms import Progress
 from practise_deploy.loss import loss_of, percent
-from practise_deploy.model.images import HeldOutImages
+from practise_deploy.model.images import HeldOutImages, Images
 from practise_deploy.model.values import batches
 from practise_deploy.outcome import Accuracy, Converted, Link, Verification
 
@@ -61,10 +61,10 @@ class Forms:
         found = {"teacher": self.teacher, "student": self.student, "ONNX": self.onnx}
         return found if self.engine is None else {**found, "engine": self.engine}
 
-    def tolerances(self) -> tuple[Tolerance, ...]:
-        """Of the links behind the student, in order."""
-        both = (QUANTISED, REROUNDED) if self.precision == "int8" else (EXACT, EXACT)
-        return both[: len(self.named()) - 2]
+
+def tolerances(precision: str) -> tuple[Tolerance, Tolerance]:
+    """Of an ONNX file against the network that it was written from, and of an engine against the file."""
+    return (QUANTISED, REROUNDED) if precision == "int8" else (EXACT, EXACT)
 
 
 def torch_form(network: fx.GraphModule) -> Form:
@@ -104,8 +104,8 @@ def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verificat
     names = list(whole)
     pairs = [*pairwise(names), (names[0], names[-1])]
     links = tuple(compare(a, b, whole[a], whole[b]) for a, b in pairs)
-    judged = zip(links[1:-1], forms.tolerances(), strict=True)
-    problems = tuple(problem for link, tolerance in judged for problem in _problems(link, tolerance))
+    judged = zip(links[1:-1], tolerances(forms.precision), strict=False)  # without an engine there is one link less
+    problems = tuple(problem for link, tolerance in judged for problem in problems_of(link, tolerance))
     classifies = is_classifier(whole["teacher"])
     truth = None if images.labels is None or not classifies else images.labels.numpy()
     return Verification(
@@ -119,14 +119,14 @@ def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verificat
     )
 
 
-def outputs_of(forms: Mapping[str, Form], images: HeldOutImages, progress: Progress) -> dict[str, Outputs]:
+def outputs_of(forms: Mapping[str, Form], images: Images, progress: Progress) -> dict[str, Outputs]:
     """What every form says of the images."""
     found: dict[str, list[Outputs]] = {name: [] for name in forms}
     for part in batches(len(images), _BATCH):
         x = images.batch(part)
         for name, form in forms.items():
             found[name].append(form(x))
-        progress.advance(part.stop, len(images), "held-out images")
+        progress.advance(part.stop, len(images), "images")
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
@@ -175,7 +175,8 @@ def accuracy(logits: Outputs, truth: npt.NDArray[np.int64]) -> Accuracy:
     return Accuracy(percent=percent(correct, len(truth)), correct=correct, images=len(truth))
 
 
-def _problems(link: Link, allowed: Tolerance) -> Sequence[str]:
+def problems_of(link: Link, allowed: Tolerance) -> Sequence[str]:
+    """In what a form is too far from the one before it."""
     found = []
     if not np.isfinite(link.max_abs):
         found.append(f"{link.before} -> {link.after}: outputs that are no numbers")

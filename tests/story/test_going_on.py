@@ -16,7 +16,7 @@ from practise_deploy.store import read_arrays
 from story.scripted import device, make_build, write_inputs
 
 ALL = {
-    "latency", "recoverability", "plan", "within-drop", "recover", "finetune", "export-original", "export", "compile", "verify",
+    "rehearse", "latency", "recoverability", "plan", "within-drop", "recover", "finetune", "export-original", "export", "compile", "verify",
     "bench", "throughput", "frontier",
 }  # fmt: skip
 Copy = Callable[[], Path]

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from practise_backends.terms import Artifact, Device, Interval, Progress
+from practise_backends.terms import Artifact, Conditions, Device, Interval, Progress
 from practise_deploy import ground, pruning
-from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
+from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach, VerificationFailed
 from practise_deploy.model.lesson import Lesson
 from practise_deploy.outcome import Answer
 from practise_deploy.planning.sequence import verified_without
@@ -169,15 +171,91 @@ def test_network_that_is_no_classifier_is_built_and_no_loss_of_accuracy_is_claim
 
 
 def test_loss_of_accuracy_is_judged_on_labelled_images(copied: Copy, given: dict[str, Any], tmp_path: Path):
-    _, data = write_inputs(tmp_path, labelled=True)
-    asked = {**given, "data": data, "iterations": 1}
+    asked = {**given, "data": _as_the_original_answers(copied(), tmp_path, given), "iterations": 1}
     with device():
-        release = make_build(copied(), **{**asked, "max_drop": 100.0}).release
+        release = make_build(tmp_path / "run", **{**asked, "max_drop": 100.0}).release
         strict = make_build(tmp_path / "run", **{**asked, "max_drop": 0.0, "frontier": False}).release
     assert release.gate is not None and not release.gate.fails
     assert all(point.loss is not None and not point.loss.estimated for point in release.frontier.points)
     assert strict.gate is not None and strict.gate.fails and strict.verdict.exit_code == 1
     assert any(reason.startswith("--max-drop: ") and "at most 0 allowed" in reason for reason in strict.verdict.reasons)
+
+
+def test_labels_that_the_original_does_not_know_prove_nothing(tmp_path: Path, given: dict[str, Any]):
+    """Its answers are one and the same for noise, the labels are not."""
+    _, data = write_inputs(tmp_path, labelled=True)
+    with device():
+        build = make_build(tmp_path / "run", **{**given, "data": data, "iterations": 0, "frontier": False})
+        release = build.release
+    assert release.verdict.answer is Answer.NOT_PROVEN and "cannot be told from chance" in release.verdict.sentence
+    assert any("cannot be told from chance" in note for note in build.images.facts.notes)
+
+
+def _as_the_original_answers(run: Path, folder: Path, given: dict[str, Any]) -> Path:
+    """Images with the class that the original gives most of them."""
+    build = make_build(run, **given)
+    with device(), torch.no_grad():
+        answers = build.network.traced(build.images.fit.batch(slice(None))).argmax(1)
+    arrays = dict(np.load(given["data"]))
+    np.savez(folder / "known.npz", **arrays, labels=np.full(len(arrays["images"]), int(answers.mode().values)))
+    return folder / "known.npz"
+
+
+# The rehearsal.
+
+
+def wrong_engine(spoil: Callable[[np.ndarray], np.ndarray]) -> ScriptedOrt:
+    """A device whose results are not the network's."""
+
+    class Wrong(ScriptedOrt):
+        def open(self, artifact: Artifact, conditions: Conditions) -> Any:
+            engine = super().open(artifact, conditions)
+            right = engine.run
+            engine.run = lambda tensors: {name: spoil(value) for name, value in right(tensors).items()}
+            return engine
+
+    return Wrong()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(lambda outputs: outputs * np.float32(np.nan), "no numbers"), (lambda outputs: -outputs, "lowest cosine")],
+    ids=["overflow", "sign"],
+)
+def test_device_that_computes_the_original_wrongly_is_exit_4_before_anything_is_measured(
+    tmp_path: Path, given: dict[str, Any], spoil: Callable[[np.ndarray], np.ndarray], said: str
+):
+    build = make_build(tmp_path / "run", **given)
+    with device(wrong_engine(spoil)), pytest.raises(VerificationFailed, match="ONNX -> engine") as refused:
+        assert build.release
+    assert said in refused.value.message and refused.value.remedy and refused.value.exit_code == 4
+    assert set(build.run.decisions) == {"export-original", "rehearse"}
+
+
+def test_original_that_is_exported_wrongly_is_exit_4_before_anything_is_planned(
+    tmp_path: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    def export_wrongly(network: torch.fx.GraphModule, shape: Any, path: Path, **how: Any) -> Any:
+        wrong = copy.deepcopy(network)
+        with torch.no_grad():
+            wrong.get_submodule("fc").weight.neg_()
+        return export_onnx(wrong, shape, path, **how)
+
+    monkeypatch.setattr(ground, "export_onnx", export_wrongly)
+    build = make_build(tmp_path / "run", **given)
+    with device(), pytest.raises(VerificationFailed, match="teacher -> ONNX"):
+        assert build.plan
+    assert "recoverability" not in build.run.decisions
+
+
+def test_disk_without_room_is_exit_3_before_anything_is_written(
+    tmp_path: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1000))
+    build = make_build(tmp_path / "run", **given)
+    with device(), pytest.raises(EnvironmentProblem, match="has 0 MB left") as refused:
+        assert build.release
+    assert "--out" in refused.value.remedy and not (tmp_path / "run" / "original.onnx").exists()
 
 
 # A target that costs too much accuracy.

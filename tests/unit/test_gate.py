@@ -108,9 +108,17 @@ def test_loss_is_kept_by_its_high_end_broken_by_its_estimate_and_else_not_proven
     assert (constraint.answer, constraint.name, constraint.asked) == (answer, "max_drop", asked)
     assert answer_of(LOST, asked) is answer
     assert (constraint.found, constraint.estimated, constraint.by_default) == (LOST.points, False, False)
+
     assert constraint.reason.startswith(f"1.0 points lost [0.5, 1.5], at most {asked:g} allowed")
     assert (", on 400 held-out images" in constraint.reason) is (answer is NOT_PROVEN)
     assert found.fails is constraint.fails is (answer is not KEPT)
+
+
+@pytest.mark.parametrize(("asked", "answer"), [(1.6, NOT_PROVEN), (1.0, NOT_PROVEN), (0.9, BROKEN)])
+def test_original_at_chance_has_no_accuracy_of_which_the_loss_could_be_kept(asked: float, answer: Answer):
+    constraint = only(gate(max_drop=asked, lost=replace(LOST, above_chance=False)))
+    assert constraint.answer is answer
+    assert ("cannot be told from chance" in constraint.reason) == (answer is NOT_PROVEN)
 
 
 def test_no_loss_at_all_may_be_asked_for():

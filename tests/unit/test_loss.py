@@ -10,6 +10,7 @@ import pytest
 
 from practise_backends.terms import Interval
 from practise_deploy.loss import (
+    above_chance,
     estimated_points,
     estimated_share,
     images_to_settle,
@@ -368,3 +369,27 @@ def test_gain_is_settled_too():
     assert gained.points.estimate < 0 < gained.points.high
     needed = images_to_settle(gained, 2.0)
     assert needed is not None and 50 < needed < 300
+
+
+@pytest.mark.parametrize(
+    ("correct", "images", "classes", "told"),
+    [
+        (10, 100, 10, False),
+        (15, 100, 10, False),
+        (18, 100, 10, True),
+        (2, 25, 1000, True),
+        (6, 8, 2, False),
+        (60, 100, 2, True),
+    ],
+)
+def test_more_than_chance_is_what_chance_surely_does_not_give(correct: int, images: int, classes: int, told: bool):
+    assert above_chance(correct, images, classes) == told
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_loss_says_whether_the_original_knows_the_labels(knows: bool):
+    teacher, student = drawn_logits(np.random.default_rng(9), 200)
+    answers = teacher.argmax(1)
+    labels = answers if knows else np.random.default_rng(1).permutation(answers)
+    assert loss_of(teacher, student, labels).above_chance == knows
+    assert loss_of(teacher, student).above_chance  # there is no label to tell it by

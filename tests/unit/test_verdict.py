@@ -88,6 +88,14 @@ def lost(estimate: float, low: float, high: float, images: int = 100) -> Verific
     return dataclasses.replace(LABELLED, loss=dataclasses.replace(LABELLED.loss, points=points, images=images))
 
 
+def test_original_at_chance_is_named_before_any_loss_of_its_accuracy():
+    at_chance = dataclasses.replace(LABELLED, loss=dataclasses.replace(LABELLED.loss, above_chance=False))
+    verdict = judge(plan(None), at_chance, FASTER, accuracy_gate(NOT_PROVEN))
+    assert (verdict.answer, verdict.exit_code) == (NOT_PROVEN, 1)
+    assert "the original itself cannot be told from chance by the labels (top-1 90.0%" in verdict.sentence
+    assert "points lost" not in verdict.sentence
+
+
 def test_kept_where_the_interval_is_above_one_and_nothing_else_was_asked():
     verdict = judge(plan(None), SOUND, bench(1.2, 1.001, 1.4), None)
     assert (verdict.answer, verdict.exit_code, verdict.reasons) == (KEPT, 0, ())
