@@ -343,6 +343,12 @@ class Unforeseen(Exception):
         (MemoryError(), 3, ("out of memory", "--batch-size")),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 3, ("out of memory",)),
         (RuntimeError("std::bad_alloc"), 3, ("out of memory",)),
+        (OSError(24, "Too many open files"), 3, ("the system refused: Too many open files", "remedy: ", "ulimit")),
+        (
+            PermissionError(13, "Permission denied", "a.bin"),
+            3,
+            ("cannot read or write a.bin: Permission denied", "remedy: "),
+        ),
     ],
 )
 def test_what_nobody_foresaw_is_one_message(
