@@ -166,11 +166,11 @@ def test_unwritable_output(cli: Cli, job: Job, tmp_path: Path, below: str):
 
 
 def test_unknown_option(cli: Cli, job: Job):
-    refused(cli("build", *job, "--redcue", "20%"), 2, "--redcue")
+    refused(cli("build", *job, "--redcue", "20%"), 2, "--redcue", "see practise-deploy build --help")
 
 
 def test_unknown_command(cli: Cli):
-    refused(cli("bild"), 2, "bild")
+    refused(cli("bild"), 2, "bild", "see practise-deploy --help")
 
 
 @pytest.mark.parametrize(
