@@ -58,7 +58,7 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     write_atomically(path, npz_of(arrays))
 
 
-UNREADABLE = (OSError, ValueError)
+UNREADABLE = (OSError, ValueError, KeyError)
 """What reading a damaged file raises."""
 
 

@@ -21,7 +21,7 @@ from tensors import damage_arrays, damage_weights
 
 Rng = random.Random
 _SIZE = ("--input-size", str(SIDE))
-_ROUNDS = ("--budget-s", "0.05", "--sessions", "2")
+_ROUNDS = ("--measure-budget-s", "0.05", "--sessions", "2")
 _PLAN = (NETWORK, *SMALL, "--latency-table", "table.json")
 _WORK = (
     "input_size",
@@ -86,8 +86,7 @@ def _on_networks(file: str, rng: Rng, what: str) -> Case:
     program = rng.choice((DEPLOY, MEASURE))
     if rng.random() < 0.5:
         return Case(program, ("compare", *pair, *_ROUNDS, *tail), what)
-    budget = "--measure-budget-s" if program == DEPLOY else "--budget-s"
-    return Case(program, ("bench", file, budget, "0.05", "--sessions", "2", *tail), what)
+    return Case(program, ("bench", file, *_ROUNDS, *tail), what)
 
 
 def _damaged_bytes(path: Path, rng: Rng) -> str:
@@ -146,7 +145,7 @@ def _settings(here: Path, rng: Rng) -> Case:
         content, what = damage_text(path.read_text(), rng, path.suffix[1:])
         path.write_bytes(content)
     else:
-        what = replace_file(path, rng)
+        what = replace_file(path, rng, pipe=False)  # whose writer is waited for, as a shell's <(...) is
     verb = "plan" if rng.random() < 0.1 and not _asks_for_much(path) else "inspect"
     return Case(
         DEPLOY,
@@ -209,7 +208,7 @@ def _kits(here: Path, rng: Rng) -> Case:
         what = link_outside(rng.choice([path for path in files if path.suffix != ".md"]), here.parent / "outside")
     if rng.random() < 0.1:
         return Case(DEPLOY, ("kit", "run", "--kit", "kit"), f"kit: {what}")
-    flags = ("--budget-s", "0.05", *(("--json",) if rng.random() < 0.2 else ()))
+    flags = ("--measure-budget-s", "0.05", *(("--json",) if rng.random() < 0.2 else ()))
     return Case(MEASURE, ("table", "kit", *flags), f"kit: {what}")
 
 
@@ -228,7 +227,7 @@ def _runs(here: Path, rng: Rng) -> Case:
     arguments = rng.choice(
         (("report", "run"),) * 6
         + (("report", "run", "--json"), ("report", "run", "run", "--out", "two.html"))
-        + (("compare", "run", "--budget-s", "0.05", *quick),) * 3
+        + (("compare", "run", "--measure-budget-s", "0.05", *quick),) * 3
         + (("bench", "run", "--measure-budget-s", "0.05", *quick),)
         + (
             ("build", "--out", "run", "--quiet"),
@@ -277,17 +276,16 @@ def _options(here: Path, rng: Rng) -> Case:
     commands = options.of_deploy() if program == DEPLOY else options.of_measure()
     verb = rng.choice(options.DRAWN[program])
     flags, what = options.draw(commands[verb], rng)
-    return Case(program, (verb, *_given(program, verb), *flags), what, may_open=True)
+    return Case(program, (verb, *_given(verb), *flags), what, may_open=True)
 
 
-def _given(program: str, verb: str) -> tuple[str, ...]:
+def _given(verb: str) -> tuple[str, ...]:
     """What the command is given besides, so that it ends soon."""
-    budget = "--measure-budget-s" if program == DEPLOY and verb == "bench" else "--budget-s"
-    rounds = (budget, "0.05", "--sessions", "2", "--no-footprint")
+    rounds = (*_ROUNDS, "--no-footprint")
     return {
         "compare": ("onnx/plain.onnx", "onnx/dynamic.onnx", *rounds),
         "bench": ("onnx/plain.onnx", *rounds),
-        "table": ("kit", "--budget-s", "0.05"),
+        "table": ("kit", "--measure-budget-s", "0.05"),
         "report": ("run",),
         "doctor": (),
         "inspect": (NETWORK, *_SIZE),

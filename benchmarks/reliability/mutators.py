@@ -237,9 +237,10 @@ _TEXT: tuple[tuple[Callable[[str], str], str], ...] = (
 )
 
 
-def replace_file(path: Path, rng: Rng) -> str:
-    """Something else where a file was, and what. All but `gone`, a link to outside and a folder cannot be read as files."""
-    how = rng.choice(("gone", "folder", "full folder", "link to nowhere", "link to itself", "pipe", "device", "empty"))
+def replace_file(path: Path, rng: Rng, *, pipe: bool = True) -> str:
+    """Something else where a file was, and what. pipe: maybe one that nobody writes into."""
+    ways = ("gone", "folder", "full folder", "link to nowhere", "link to itself", "device", "empty")
+    how = rng.choice((*ways, "pipe") if pipe else ways)
     path.unlink()
     if how == "folder":
         path.mkdir()

@@ -114,7 +114,9 @@ def _value(name: str, rng: Rng) -> str:
     if kind == "text":
         return rng.choice(texts)
     if kind == "path":
-        return rng.choice(_PATHS)
+        return rng.choice(
+            [path for path in _PATHS if (name, path) != ("--config", "pipe")]
+        )  # a shell's <(...) is waited for
     if kind == "list":
         return ",".join(str(rng.choice((*texts[:4], *numbers[:6]))) for _ in range(rng.choice((2, 3, 30))))
     number = rng.choice(numbers)
