@@ -1,6 +1,6 @@
 """Damaged, hostile and extreme inputs of every kind through both programs, and kills: what went wrong, counted.
 
-    python benchmarks/reliability/mutations.py [KIND...] [--share 1.0] [--seed 0] [--kills 50]
+    python benchmarks/reliability/mutations.py [KIND...] [--share 1.0] [--kills 50] [--seed 0]
     python benchmarks/reliability/mutations.py --only KIND:NUMBER        # one again, shown, its files kept
 
 A process that has imported everything forks for each input, on one core, with limits of time, memory and file size. A hang is more than 15 s of
@@ -42,6 +42,7 @@ from story.scripted import exported_once, one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "benchmarks" / "results" / "mutations.json"
+KILLS = "kills"
 Row = dict[str, Any]
 
 
@@ -115,16 +116,15 @@ def try_kind(kind: str, count: int, seed: int, bases: Path, place: Path) -> Row:
         faults.update({name for name, _ in found})
         slow, most_cpu = slow + (ended.wall_s > server.LIMIT_S), max(most_cpu, ended.cpu_s)
         for name, words in found:
-            failures.append(
-                {
-                    "number": f"{kind}:{number}",
-                    "fault": name,
-                    "words": words,
-                    "what": case.what,
-                    "command": _words(case),
-                }
-            )
-            print(f"{kind}:{number} {name}: {words}\n    {case.what}\n    {_words(case)[:300]}", flush=True)
+            told = {
+                "number": f"{kind}:{number}",
+                "fault": name,
+                "words": words,
+                "what": case.what,
+                "command": _words(case),
+            }
+            failures.append({key: value.replace(str(place), "PLACE") for key, value in told.items()})
+            print("\n    ".join(failures[-1].values())[:1000], flush=True)
         if number % 50 == 49:
             print(f"{kind}: {number + 1} of {count} in {time.monotonic() - began:.0f} s", flush=True)
     return {
@@ -151,11 +151,12 @@ def main() -> None:
             kind, _, number = given.only.partition(":")
             _show(*try_one(kind, int(number), given.seed, bases, given.keep))
             return
-        for kind in given.kinds or KINDS:
-            count = max(1, round(COUNTS[kind] * given.share))
-            _keep(kind, try_kind(kind, count, given.seed, bases, place / "place"), given)
-        if given.kills:
-            _keep("kills", kill_all(place / "kills", given.kills, given.seed), given)
+        for kind in given.kinds or (*KINDS, KILLS):
+            if kind == KILLS:
+                row = kill_all(place / kind, given.kills, given.seed) | {"commit": commit()}
+            else:
+                row = try_kind(kind, max(1, round(COUNTS[kind] * given.share)), given.seed, bases, place / "place")
+            _keep(kind, row, given)
 
 
 def _show(case: Case, ended: server.Ended, found: list[tuple[str, str]]) -> None:
@@ -177,12 +178,16 @@ def _keep(kind: str, row: Row, given: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "kinds", nargs="*", choices=[[], *KINDS], metavar="KIND", help=f"{', '.join(KINDS)}; default: all"
+        "kinds",
+        nargs="*",
+        choices=[[], *KINDS, KILLS],
+        metavar="KIND",
+        help=f"{', '.join(KINDS)}, {KILLS}; default: all",
     )
     parser.add_argument("--share", type=float, default=1.0, help="of the number of inputs of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--kills", type=int, default=0, help="so many kills inside writes and so many at random moments"
+        "--kills", type=int, default=50, help="so many kills inside writes and so many at random moments"
     )
     parser.add_argument("--only", metavar="KIND:NUMBER", help="one input again")
     parser.add_argument("--keep", type=Path, default=Path("mutation"), help="where --only leaves its files")
