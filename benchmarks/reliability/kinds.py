@@ -319,11 +319,11 @@ KINDS: dict[str, Draw] = {
     "images": _images,
 }  # fmt: skip
 COUNTS = {
-    "tables": 550,
-    "settings": 600,
-    "onnx": 800,
-    "weights": 650,
-    "options": 550,
+    "tables": 650,
+    "settings": 650,
+    "onnx": 720,
+    "weights": 680,
+    "options": 320,
     "runs": 500,
     "kits": 250,
     "images": 300,
