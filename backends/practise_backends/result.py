@@ -5,8 +5,10 @@ Nor does an encoding that lacks some letters, which are replaced. Where stdout i
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import suppress
 
 from practise_backends.errors import PlaceUnwritable
 
@@ -48,6 +50,8 @@ def of_the_system(error: OSError) -> PlaceUnwritable:
 
 def stop_telling() -> None:
     """Send the rest of stdout nowhere: what is still in its buffer would fail again when Python ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    with (
+        suppress(io.UnsupportedOperation),
+        open(os.devnull, "wb") as nowhere,
+    ):  # what is no file has no buffer
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -68,7 +68,7 @@ def _of_a_library(error: Exception) -> int:
 def _command_of(error: Exception) -> str:
     """The command that a usage error is about, as it is typed."""
     context = getattr(error, "ctx", None)
-    return "practise-deploy" if context is None else " ".join(["practise-deploy", *context.command_path.split()[1:]])
+    return "practise-deploy" if context is None or context.parent is None else f"practise-deploy {context.info_name}"
 
 
 def _interrupted() -> int:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from practise_backends.errors import about
 from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError
 from practise_deploy.model.labels import in_text_order, labels_of
@@ -189,15 +188,13 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
         )
     skipped: list[str] = []
     read = Reader(network.preprocessing, settings.skip_bad_images, skipped)
-    with about(settings.data):
-        fit_images = FitImages(*read(listing, labels, sorted(fit)), network.preprocessing)
+    fit_images = FitImages(*read(listing, labels, sorted(fit)), network.preprocessing)
     test, truth, which = listing, labels, sorted(held)
     if settings.eval:
         test = list_images(settings.eval)
         notes += test.notes
         truth, which = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
-    with about(settings.eval or settings.data):
-        held_out = HeldOutImages(*read(test, truth, which), network.preprocessing)
+    held_out = HeldOutImages(*read(test, truth, which), network.preprocessing)
     if settings.fit_images is not None and len(mixed) - len(held) > settings.fit_images:
         notes.append(f"{settings.fit_images} of {len(mixed) - len(held)} images are used to fit (--fit-images)")
     notes += [note for images in (fit_images, held_out) if (note := _doubt(images))]

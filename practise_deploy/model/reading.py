@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,10 @@ MODES = {
 class Listing:
     """Images as found: files or arrays, with class names or numbers where there are any.
 
-    by_folder: the classes are names of folders. notes: what was left out, and why.
+    source: what they are told by. by_folder: the classes are names of folders. notes: what was left out, and why.
     """
 
+    source: str = ""
     files: tuple[Path, ...] = ()
     array: np.ndarray | None = None
     classes: tuple[str | int, ...] | None = None
@@ -51,10 +52,10 @@ class Listing:
 
 def list_images(path: Path) -> Listing:
     if path.is_dir():
-        return _list_folder(path)
+        return replace(_list_folder(path), source=str(path))
     if problem := why_no_file(path, "folder or file"):
         raise InputError(problem, remedy="give a folder of images, a list file or an .npz")
-    return _list_npz(path) if path.suffix == ".npz" else _list_file(path)
+    return replace(_list_npz(path) if path.suffix == ".npz" else _list_file(path), source=str(path))
 
 
 def _list_folder(folder: Path) -> Listing:
@@ -207,7 +208,11 @@ class Reader:
         pixels = torch.empty(shape, dtype=torch.float32 if is_float else torch.uint8)
         kept: list[int] = []
         for index in which:
-            image = self._file(listing.files[index]) if listing.array is None else self._array(listing.array, index)
+            image = (
+                self._file(listing.files[index])
+                if listing.array is None
+                else self._array(listing.array, index, listing.source)
+            )
             if image is not None:
                 pixels[len(kept)] = image
                 kept.append(index)
@@ -217,7 +222,7 @@ class Reader:
     def _file(self, path: Path) -> Tensor | None:
         if self.preprocessing.channels not in (1, 3):
             raise InputError(
-                f"the network takes {self.preprocessing.channels} channels, which image files do not have",
+                f"{path}: the network takes {self.preprocessing.channels} channels, which image files do not have",
                 remedy="give an .npz with images float32[n, channels, height, width], normalised",
             )
         try:
@@ -234,8 +239,8 @@ class Reader:
         self.skipped.append(problem)
         return None
 
-    def _array(self, images: np.ndarray, index: int) -> Tensor:
-        with about(f"image {index}"):
+    def _array(self, images: np.ndarray, index: int, source: str) -> Tensor:
+        with about(source), about(f"image {index}"):
             return self._of_array(images[index])
 
     def _of_array(self, array: np.ndarray) -> Tensor:

@@ -73,7 +73,7 @@ def _outputs(images: Images, original: Original) -> Tensor:
         found = torch.cat([original(images.batch(part)) for part in batches(len(images), _BATCH)])
     if not torch.isfinite(found).all():
         raise InputError(
-            "the original puts out NaN or infinity for the images, though not for random pixels",
+            f"the original puts out NaN or infinity for the images ({len(images)} were tried), though not for random pixels",
             remedy="give the --mean and --std that it was trained with, and images of the range that they are for",
         )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -191,24 +192,50 @@ def catches(node: ast.AST) -> bool:
     return False
 
 
-def known_names(source: Source) -> dict[str, Place]:
-    """The functions that a file may use, by the names that it has for them."""
-    found = {node.name: Place(source.module, node.name) for node in ast.walk(source.tree) if isinstance(node, Function)}
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("practise_"):
-            found |= {one.asname or one.name: Place(str(node.module), one.name) for one in node.names}
-    return found
+def own_functions(source: Source) -> dict[str, Place]:
+    """The functions and methods of a file, by name."""
+    return {node.name: Place(source.module, node.name) for node in ast.walk(source.tree) if isinstance(node, Function)}
+
+
+def imported(source: Source) -> dict[str, Place]:
+    """What a file takes from others of ours, by the names that it has for it; modules too."""
+    return {
+        one.asname or one.name: Place(str(node.module), one.name)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("practise_")
+        for one in node.names
+    }
+
+
+def methods() -> dict[str, Place]:
+    """Methods by their names, where one class of ours alone has one of that name, and no file or text has."""
+    found = [
+        (node.name, Place(source.module, node.name))
+        for source in FILES
+        for node in ast.walk(source.tree)
+        if isinstance(node, Function) and isinstance(getattr(node, "parent", None), ast.ClassDef)
+    ]
+    count = Counter(name for name, _ in found)
+    foreign = {name for kind in (str, bytes, dict, list, set, Path) for name in dir(kind)}
+    return {name: place for name, place in found if count[name] == 1 and name not in foreign}
 
 
 def uses() -> Iterator[tuple[Place, Place, bool, str]]:
     """Who uses which function, called or handed on, inside a function; whether bare errors are caught there; and where."""
+    anywhere = methods()
     for source in FILES:
-        known = known_names(source)
+        own, others = own_functions(source), imported(source)
         for node in ast.walk(source.tree):
-            name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-            user = function_of(node)
-            if name in known and user is not None:
-                yield Place(source.module, user.name), known[name], catches(node), source.where(node)
+            used = None
+            if isinstance(node, ast.Name):
+                used = own.get(node.id) or others.get(node.id)
+            elif isinstance(node, ast.Attribute):
+                of = others.get(node.value.id) if isinstance(node.value, ast.Name) else None
+                used = (
+                    Place(f"{of.module}.{of.name}", node.attr) if of else own.get(node.attr) or anywhere.get(node.attr)
+                )
+            if used and (user := function_of(node)) is not None:
+                yield Place(source.module, user.name), used, catches(node), source.where(node)
 
 
 def left_by_bare_errors() -> dict[Place, str]:

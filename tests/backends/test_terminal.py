@@ -133,3 +133,22 @@ def test_memory_that_does_not_suffice_is_trouble_of_the_environment(
     failing(error)
     assert main(["bench", str(network_file)]) == 3
     assert capsys.readouterr().err.startswith("error: out of memory\nremedy: use a smaller --batch")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(24, "Too many open files"), "the system refused: Too many open files\nremedy: "),
+        (PermissionError(13, "Permission denied", "a.bin"), "cannot read or write a.bin: Permission denied\nremedy: "),
+    ],
+)
+def test_what_the_system_refuses_is_not_told_as_of_stdout(
+    error: Exception,
+    said: str,
+    failing: Callable[[Exception], None],
+    network_file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failing(error)
+    assert main(["bench", str(network_file)]) == 3
+    assert said in capsys.readouterr().err

@@ -166,11 +166,11 @@ def test_unwritable_output(cli: Cli, job: Job, tmp_path: Path, below: str):
 
 
 def test_unknown_option(cli: Cli, job: Job):
-    refused(cli("build", *job, "--redcue", "20%"), 2, "--redcue")
+    refused(cli("build", *job, "--redcue", "20%"), 2, "--redcue", "see practise-deploy build --help")
 
 
 def test_unknown_command(cli: Cli):
-    refused(cli("bild"), 2, "bild")
+    refused(cli("bild"), 2, "bild", "see practise-deploy --help")
 
 
 @pytest.mark.parametrize(
@@ -344,6 +344,12 @@ class Unforeseen(Exception):
         (MemoryError(), 3, ("out of memory", "--batch-size")),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 3, ("out of memory",)),
         (RuntimeError("std::bad_alloc"), 3, ("out of memory",)),
+        (OSError(24, "Too many open files"), 3, ("the system refused: Too many open files", "remedy: ", "ulimit")),
+        (
+            PermissionError(13, "Permission denied", "a.bin"),
+            3,
+            ("cannot read or write a.bin: Permission denied", "remedy: "),
+        ),
     ],
 )
 def test_what_nobody_foresaw_is_one_message(
