@@ -173,12 +173,36 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
                 remedy="give a folder, a list file or an .npz with --data",
             )
         return _embedded(settings, network.preprocessing)
-    order = np.random.default_rng(settings.seed)
     listing = list_images(settings.data)
     notes = list(listing.notes)
     labels = labels_of(listing, settings, network, notes)
-    mixed = order.permutation(len(listing))
-    held = [] if settings.eval else list(mixed[: max(4, round(len(mixed) * settings.held_out_percent / 100))])
+    fit, held = _drawn(len(listing), settings)
+    skipped: list[str] = []
+    read = Reader(network.preprocessing, settings.skip_bad_images, skipped)
+    fit_images = FitImages(*read(listing, labels, fit), network.preprocessing)
+    test, truth, which = listing, labels, held
+    if settings.eval:
+        test = list_images(settings.eval)
+        notes += test.notes
+        truth, which = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
+    held_out = HeldOutImages(*read(test, truth, which), network.preprocessing)
+    if len(listing) - len(held) > len(fit):
+        notes.append(f"{len(fit)} of {len(listing) - len(held)} images are used to fit (--fit-images)")
+    notes += [note for images in (fit_images, held_out) if (note := _doubt(images))]
+    notes += _unlike(fit_images, held_out)
+    fit_images = _apart(fit_images, held_out, notes)
+    found = _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
+    sources = (listing, test) if settings.eval else (listing,)
+    return replace(found, text_orders=tuple(in_text_order(source, settings, network) for source in sources))
+
+
+def _drawn(count: int, settings: Settings) -> tuple[list[int], list[int]]:
+    """Which of the images fit, and which are held out for verification, drawn at random.
+
+    Raises: InputError.
+    """
+    mixed = np.random.default_rng(settings.seed).permutation(count)
+    held = [] if settings.eval else list(mixed[: max(4, round(count * settings.held_out_percent / 100))])
     fit = list(mixed[len(held) :])[: settings.fit_images]
     if len(fit) < LEAST:
         raise InputError(
@@ -186,23 +210,7 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
             f"at least {LEAST} are needed to tell a good recovery from a memorised one",
             remedy="add images; 50 to 500 are a good number",
         )
-    skipped: list[str] = []
-    read = Reader(network.preprocessing, settings.skip_bad_images, skipped)
-    fit_images = FitImages(*read(listing, labels, sorted(fit)), network.preprocessing)
-    test, truth, which = listing, labels, sorted(held)
-    if settings.eval:
-        test = list_images(settings.eval)
-        notes += test.notes
-        truth, which = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
-    held_out = HeldOutImages(*read(test, truth, which), network.preprocessing)
-    if settings.fit_images is not None and len(mixed) - len(held) > settings.fit_images:
-        notes.append(f"{settings.fit_images} of {len(mixed) - len(held)} images are used to fit (--fit-images)")
-    notes += [note for images in (fit_images, held_out) if (note := _doubt(images))]
-    notes += _unlike(fit_images, held_out)
-    fit_images = _apart(fit_images, held_out, notes)
-    found = _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
-    sources = (listing, test) if settings.eval else (listing,)
-    return replace(found, text_orders=tuple(in_text_order(source, settings, network) for source in sources))
+    return sorted(fit), sorted(held)
 
 
 def _unlike(fit: FitImages, held_out: HeldOutImages) -> list[str]:

@@ -153,9 +153,12 @@ def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
     env: Env = {input_of(traced).name: images}
     nodes = order_of([logits_of(traced)], env)
     last_use = {used: node for node in nodes for used in node.all_input_nodes}
+    learning = [parameter for parameter in traced.parameters() if parameter.requires_grad]
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into the fused attention
     try:
+        for parameter in learning:
+            parameter.requires_grad_(False)  # the counter fails on modules whose input is a view of one that learns
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # some versions do not count the other ones either
             for node in nodes:
                 with FlopCounterMode(display=False) as counter:
@@ -166,4 +169,6 @@ def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
                         del env[used.name]
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        for parameter in learning:
+            parameter.requires_grad_()
     return found

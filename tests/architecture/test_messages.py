@@ -30,6 +30,8 @@ OF_MEMORY = "OutOfMemory"
 OF_OPTIONS = {"BadParameter", "ArgumentTypeError"}
 """Are told by typer and argparse, which put the option before the message and the way to its help behind it."""
 BARE = {"ValueError", "TypeError", "RuntimeError", "KeyError", "IndexError", "AttributeError", "Exception"}
+ASKED_FOR = {"__getattr__", "__getitem__"}
+"""Python itself wants a bare error of these where there is no such thing."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w-])")
 
 
@@ -246,6 +248,7 @@ def left_by_bare_errors() -> dict[Place, str]:
         for node in ast.walk(source.tree)
         if isinstance(node, ast.Raise) and node.exc is not None and called(node.exc) in BARE and not catches(node)
         if (function := function_of(node)) is not None
+        if function.name not in ASKED_FOR
     }
     assert found
     everyone = list(uses())

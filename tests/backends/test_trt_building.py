@@ -181,7 +181,7 @@ class TestErrorsThatUsersMeet:
         refused(path, "does not build for sm87", "sm86", "sm120", options=TensorRtOptions(for_=("sm87",)))
 
     def test_absent_file(self, tmp_path: Path) -> None:
-        refused(tmp_path / "absent.onnx", "absent.onnx", "check the path")
+        refused(tmp_path / "absent.onnx", "absent.onnx", "give the path")
 
     def test_no_driver(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing() -> None:

@@ -118,8 +118,8 @@ def test_fresh_build_computes_every_stage_again(cli: Cli, job: Job, tmp_path: Pa
     command = ("build", *job, "--drop", 1, "--out", tmp_path / "run", "--explain")
     cli(*command)
     kept, fresh = cli(*command).err, cli(*command, "--fresh").err
-    assert kept.count("kept from the earlier run") == 13 and "computing" not in kept
-    assert fresh.count("a fresh one was asked for") == 13
+    assert kept.count("kept from the earlier run") == 14 and "computing" not in kept
+    assert fresh.count("a fresh one was asked for") == 14
 
 
 def test_settings_of_a_run_are_a_settings_file(cli: Cli, job: Job, tmp_path: Path):
@@ -140,7 +140,7 @@ def test_interrupted_command_says_how_to_go_on(cli: Cli, job: Job, monkeypatch: 
 
     monkeypatch.setattr("practise_deploy.pruning.measure_block_latency", interrupt)
     said = cli("latency", *job, "--out", "run")
-    assert said.code == 130 and "interrupted" in said.err and "goes on" in said.err
+    assert said.code == 140 and "interrupted" in said.err and "goes on" in said.err
 
 
 def test_folder_in_use_is_refused(cli: Cli, job: Job):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from practise_backends.terms import Interval, LatencyTable, Saving
-from practise_deploy.errors import InputError
+from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.planning.choose import choose_blocks, out_of_reach, predicted_percent
 from practise_deploy.terms import Budget, Plan, Recoverability
 from unit import plans
@@ -83,7 +83,7 @@ def test_plan_is_the_beginning_of_the_ranking_and_holds_no_noise(case, budget):
     sure = {s.block for s in latency.savings if s.distinguishable and s.saving_ms.low > 0}
     rankable = sure & {r.block for r in judged}
     if budget.drop and 0 < len(rankable) < budget.drop:
-        with pytest.raises(InputError):
+        with pytest.raises((InputError, EnvironmentProblem)):
             plan_of(case, budget)
         return
     plan, asked = plan_of(case, budget)
@@ -100,7 +100,7 @@ def test_plan_is_the_beginning_of_the_ranking_and_holds_no_noise(case, budget):
 def test_plan_that_reached_its_target_measured_so_and_one_that_did_not_took_all(case, budget):
     try:
         plan, asked = plan_of(case, budget)
-    except InputError:
+    except (InputError, EnvironmentProblem):
         return
     assert plan.attempts[-1].dropped == plan.dropped
     assert plan.attempts[-1].measured_percent == plan.measured_percent
@@ -120,7 +120,7 @@ def test_plan_without_a_device_reaches_its_target_by_its_prediction_or_takes_all
     latency, judged, _, _ = case
     try:
         plan = choose_blocks(latency, judged, budget, None)
-    except InputError:
+    except (InputError, EnvironmentProblem):
         return
     assert plan.dropped == tuple(plan.scores)[: len(plan.dropped)]
     if not plan.scores:

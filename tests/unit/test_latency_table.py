@@ -107,8 +107,8 @@ DEEP = "[" * 50_000 + "]" * 50_000
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (DEEP, "it is nested too deeply"),
-        ('{"schema": 2, "notes": ' + DEEP + "}", "it is nested too deeply"),
+        (DEEP, "it is nested more than 100 levels deep"),
+        ('{"schema": 2, "notes": ' + DEEP + "}", "it is nested more than 100 levels deep"),
         ('{"resolution_ms": NaN}', "it holds NaN"),
         ('{"resolution_ms": -Infinity}', "it holds -Infinity"),
         ('{"session_percent": 1e400}', "it holds 1e400"),

@@ -103,7 +103,7 @@ def test_writing_into_a_value_under_two_names_is_refused_rather_than_traced_wron
 
     with pytest.raises(InputError, match="does not compute what the network computes") as error:
         trace(Alias().eval(), SHAPE)
-    assert "in place" in error.value.remedy
+    assert "two names" in error.value.remedy
 
 
 def test_network_that_draws_random_numbers_is_refused():

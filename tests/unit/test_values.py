@@ -116,3 +116,19 @@ def test_counting_of_multiply_accumulates_holds_no_value_longer_than_it_is_neede
     alive.clear(), made.clear()
     macs_by_node(traced, torch.zeros(1, 3, 8, 8))
     assert alive == [0, 1, 1, 1, 1]
+
+
+def test_multiply_accumulates_are_counted_where_a_module_takes_a_view_of_a_parameter():
+    class Queries(nn.Module):
+        """Learned queries, projected, as attention pooling has them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries, self.projected = nn.Parameter(torch.randn(1, 5, 3)), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.projected(self.queries.expand(x.shape[0], -1, -1)) @ x.flatten(2)).mean(2)
+
+    traced, _ = trace(Queries().eval(), (1, 3, 8, 8))
+    assert sum(macs_by_node(traced, torch.zeros(1, 3, 8, 8)).values()) == 5 * 3 * 3 + 5 * 3 * 64
+    assert all(parameter.requires_grad for parameter in traced.parameters())
