@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -98,7 +99,12 @@ def try_one(
         try:
             case = KINDS[kind](here, rng)
             break
-        except (OSError, ValueError, RecursionError) as error:  # what a library refuses to write is drawn again
+        except (
+            OSError,
+            ValueError,
+            RecursionError,
+            MemoryError,
+        ) as error:  # what a library refuses to write is drawn again
             print(f"{kind}:{number} is drawn again: {error}"[:200], flush=True)
     before, watched = tree_of(here), server.Watched(here.parent / "outside")
     ended = server.run(PROGRAMS[case.program], case.arguments, here, watched)
@@ -144,6 +150,7 @@ def _words(case: Case) -> str:
 
 def main() -> None:
     given = _parser().parse_args()
+    resource.setrlimit(resource.RLIMIT_DATA, (server.MEMORY, server.MEMORY))  # twice damaged arrays may ask for much
     with tempfile.TemporaryDirectory(prefix="mutations-") as name, one_thread(), exported_once():
         place = Path(name)
         bases = prepare(place)

@@ -20,7 +20,7 @@ from typing import Any
 
 LIMIT_S = 15.0
 _WALL_S = 300.0
-_MEMORY = 6 << 30
+MEMORY = 6 << 30
 _LARGEST_FILE = 1 << 30
 _STREAMS = ("stdout", "stderr")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -116,7 +116,7 @@ def _be_the_program(
         os.chdir(here)
         os.environ["TMPDIR"], tempfile.tempdir = str(temporary), None
         for name, most in (
-            ("RLIMIT_DATA", _MEMORY),
+            ("RLIMIT_DATA", MEMORY),
             ("RLIMIT_FSIZE", _LARGEST_FILE),
             ("RLIMIT_CORE", 0),
             ("RLIMIT_CPU", 2 * int(LIMIT_S)),
