@@ -53,7 +53,7 @@ def faults_of(case: Case, ended: Ended, here: Path, before: Tree) -> list[tuple[
 
 def _wrong_code(case: Case, ended: Ended) -> str:
     if ended.code < 0:
-        return f"ended by signal {-ended.code}: {ended.err[-200:]!r}"
+        return f"ended by signal {-ended.code}: {ended.err[-3000:][:800]!r}"
     if ended.code not in case.codes:
         return f"{ended.code}: {ended.err[-200:]!r}"
     told = len(re.findall(r"^(?:\r?\x1b\[K)?error: ", ended.err, re.MULTILINE))

@@ -16,7 +16,7 @@ from unittest import mock
 
 import server
 from bases import NETWORK, SIDE, make_inputs
-from programs import practise_deploy as deploy
+from programs import run_deploy
 
 from practise_backends import files
 from practise_deploy.model import mimic
@@ -118,7 +118,7 @@ def _main(arm: Kill, arguments: list[str]) -> None:
     mimic._SAVE_EVERY_S = 0.0
     arm()
     with device():
-        deploy(arguments)
+        run_deploy(arguments)
 
 
 def _in_a_write(rng: random.Random) -> tuple[str, Kill]:

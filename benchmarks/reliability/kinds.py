@@ -156,12 +156,14 @@ def _settings(here: Path, rng: Rng) -> Case:
 
 def _asks_for_much(path: Path) -> bool:
     """Whether settings ask for more work than the bases do, which is then done, and no hang; or for nothing, which means the embedded network."""
+    if not path.is_file():
+        return True
     try:
         text = path.read_text()
         found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         network, work = found["network"], [float(found.get(name) or 0) for name in _WORK]
     except Exception:
-        return not path.is_file() or not path.stat().st_size
+        return not path.stat().st_size
     return network != NETWORK or any(not abs(each) <= 2 * SIDE for each in work)
 
 
@@ -252,6 +254,8 @@ def _vouch_in_run(run: Path) -> None:
         (run / "manifest.json", "files_sha256"),
         *((path, "files") for path in (run / "steps").glob("*.key.json")),
     ):
+        if not path.is_file():  # a pipe would be waited for
+            continue
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             names = [name for name in found[key] if (path.parent / name).is_file()]

@@ -34,8 +34,7 @@ from bases import NETWORK, SIDE, make_bases
 from checks import FAULTS, SECRET, faults_of, tree_of
 from kills import kill_all
 from kinds import COUNTS, KINDS, Case
-from programs import PROGRAMS
-from programs import practise_deploy as deploy
+from programs import PROGRAMS, import_all, run_deploy
 from tiny.provenance import commit
 
 from practise_deploy.store import write_atomically
@@ -54,6 +53,7 @@ def prepare(place: Path) -> Path:
     make_bases(bases, lambda *arguments: _must(arguments, bases))
     warm = place / "warm"
     shutil.copytree(bases, warm)
+    import_all()
     tqdm.tqdm.monitor_interval = 0  # its thread would not be there in a fork
     here = os.getcwd()
     os.chdir(warm)
@@ -62,7 +62,7 @@ def prepare(place: Path) -> Path:
         ("export", "--out", "run", "--fresh", "--quiet"),
     ):
         try:
-            deploy(list(words))
+            run_deploy(list(words))
         except SystemExit as end:
             assert not end.code, words
     os.chdir(here)
@@ -73,7 +73,7 @@ def prepare(place: Path) -> Path:
 
 
 def _must(arguments: tuple[str, ...], bases: Path) -> None:
-    ended = server.run(deploy, arguments, bases)
+    ended = server.run(run_deploy, arguments, bases)
     if ended.code:
         sys.exit(f"{' '.join(arguments)} ended with {ended.code}:\n{ended.err}")
 
@@ -112,15 +112,20 @@ def try_one(
     return case, ended, faults_of(case, ended, here, before)
 
 
-def try_kind(kind: str, count: int, seed: int, bases: Path, place: Path) -> Row:
-    """All inputs of a kind."""
+def try_kind(kind: str, given: argparse.Namespace, bases: Path, place: Path) -> Row:
+    """All inputs of a kind; what one that failed left is kept."""
+    count = max(1, round(COUNTS[kind] * given.share))
     codes, faults, failures = Counter[str](), Counter[str](), list[Row]()
     slow, most_cpu, began = 0, 0.0, time.monotonic()
     for number in range(count):
-        case, ended, found = try_one(kind, number, seed, bases, place)
+        case, ended, found = try_one(kind, number, given.seed, bases, place)
         codes[str(ended.code)] += 1
         faults.update({name for name, _ in found})
         slow, most_cpu = slow + (ended.wall_s > server.LIMIT_S), max(most_cpu, ended.cpu_s)
+        if found:
+            shutil.copytree(
+                place / "one", given.keep / f"{kind}-{number}", symlinks=True, ignore=_no_pipes, dirs_exist_ok=True
+            )
         for name, words in found:
             told = {
                 "number": f"{kind}:{number}",
@@ -144,6 +149,10 @@ def try_kind(kind: str, count: int, seed: int, bases: Path, place: Path) -> Row:
     }
 
 
+def _no_pipes(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if Path(folder, name).is_fifo()]
+
+
 def _words(case: Case) -> str:
     return " ".join(ascii(each)[1:-1] for each in (case.program, *case.arguments))
 
@@ -162,7 +171,7 @@ def main() -> None:
             if kind == KILLS:
                 row = kill_all(place / kind, given.kills, given.seed) | {"commit": commit()}
             else:
-                row = try_kind(kind, max(1, round(COUNTS[kind] * given.share)), given.seed, bases, place / "place")
+                row = try_kind(kind, given, bases, place / "place")
             _keep(kind, row, given)
 
 
@@ -197,7 +206,9 @@ def _parser() -> argparse.ArgumentParser:
         "--kills", type=int, default=50, help="so many kills inside writes and so many at random moments"
     )
     parser.add_argument("--only", metavar="KIND:NUMBER", help="one input again")
-    parser.add_argument("--keep", type=Path, default=Path("mutation"), help="where --only leaves its files")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("mutation"), help="where --only leaves its files, and what failed is kept"
+    )
     parser.add_argument("--output", type=Path, default=PATH)
     return parser
 
