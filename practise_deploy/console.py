@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from practise_backends.render import rounds
 from practise_backends.result import unwritable
 from practise_backends.table_diff import TableDiff
-from practise_backends.terminal import clean
+from practise_backends.terminal import clean, one_line
 from practise_backends.terms import Comparison, LatencyTable, Progress, Scenario, Throughput
 from practise_deploy.outcome import Release, Shipped, Verification
 from practise_deploy.progress import Bar, Lines, Silent, rich_bars, rich_console
@@ -61,9 +61,9 @@ class Console:
         """What went wrong and what to do about it; said even where quiet."""
         from rich.text import Text
 
-        self._stderr.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
+        self._stderr.print(Text.assemble(("error: ", "bold red"), one_line(message)), soft_wrap=True)
         if remedy:
-            self._stderr.print(Text.assemble(("remedy: ", "bold"), clean(remedy)), soft_wrap=True)
+            self._stderr.print(Text.assemble(("remedy: ", "bold"), one_line(remedy)), soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
@@ -203,12 +203,12 @@ class Console:
 
     def _prose(self, text: str, style: str = "") -> None:
         if not self.quiet:
-            self._stderr.print(clean(text), style=style or None, markup=False, soft_wrap=True)
+            self._stderr.print(one_line(text), style=style or None, markup=False, soft_wrap=True)
 
     def _remarks(self, lines: Sequence[str]) -> None:
         """Remarks belong to the result, so they follow it."""
         for line in () if self.quiet else lines:
-            self._result(f"- {clean(line)}", soft_wrap=True)
+            self._result(f"- {one_line(line)}", soft_wrap=True)
 
     def _facts(self, title: str, facts: Facts) -> None:
         """Names and what they are, in two columns."""

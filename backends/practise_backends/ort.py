@@ -129,9 +129,11 @@ class OrtEngine:
 
 
 def import_onnxruntime() -> Any:
-    """The runtime, imported when it is first needed."""
+    """The runtime, imported when it is first needed; what it would log, in colours and in the words of a file, its errors say too."""
     try:
-        return importlib.import_module("onnxruntime")
+        runtime = importlib.import_module("onnxruntime")
+        runtime.set_default_logger_severity(_FATAL_ONLY)
+        return runtime
     except ImportError as error:
         if lacks_memory(error):
             raise OutOfMemory("onnxruntime cannot be loaded") from error

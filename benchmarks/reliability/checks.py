@@ -43,7 +43,10 @@ def faults_of(case: Case, ended: Ended, here: Path, before: Tree) -> list[tuple[
         found.append(("reads outside", f"wrote: {', '.join(written)}"))
     if wrong := _wrong_code(case, ended):
         found.append(("wrong exit codes", wrong))
-    found += [("partial files", each) for each in _partial(here, before)]
+    named = (
+        [each.rpartition("=")[2] for each in case.arguments] if case.may_open else []
+    )  # maybe for a file of another kind
+    found += [("partial files", each) for each in _partial(here, before, named)]
     if match := _COMMANDS.search(said):
         found.append(
             ("commands to a terminal", f"{match[0]!r} in {said[max(0, match.start() - 40) : match.end() + 20]!r}")
@@ -64,13 +67,18 @@ def _wrong_code(case: Case, ended: Ended) -> str:
     return ""
 
 
-def _partial(here: Path, before: Tree) -> list[str]:
-    """Files that are left half written, and what temporary files are left."""
+def _partial(here: Path, before: Tree, named: list[str]) -> list[str]:
+    """Files that are left half written, and what temporary files are left. named: files whose kind the user may have chosen otherwise."""
     found = [f"left: {path.name}" for path in (here.parent / "tmp").iterdir()]
     for name, content in tree_of(here).items():
         if re.search(r"\.part$|/practise-", name) and name not in before:
             found.append(f"left: {name}")
-        if content != "other" and content != before.get(name) and (why := _unreadable(here / name)):
+        if (
+            content != "other"
+            and content != before.get(name)
+            and name not in named
+            and (why := _unreadable(here / name))
+        ):
             found.append(f"{name} is written and cannot be read: {why}")
     return found
 

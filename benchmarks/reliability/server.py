@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 LIMIT_S = 15.0
 _WALL_S = 300.0
 MEMORY = 6 << 30
@@ -109,6 +111,7 @@ def _be_the_program(
     code = 1
     try:
         os.setsid()
+        torch.set_num_threads(1)  # torch's pool is made anew in a fork, and its threads would race to do it
         for number, path in ((0, Path(os.devnull)), *((n, streams[name]) for n, name in enumerate(_STREAMS, 1))):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             os.dup2(fd, number)

@@ -130,6 +130,8 @@ def _odd(name: Any, value: Any, own: Tensor | None) -> tuple[str, str] | None:
         return "is a number, not the name of a weight", "save them by name: torch.save(network.state_dict(), path)"
     if not isinstance(value, Tensor):
         return None
+    if value.is_nested:
+        return "is nested: several tensors in one", "save them one by one, each under its own name"
     if value.is_meta:
         return "has a shape, but no numbers (device meta)", "save the weights after they are loaded or initialised"
     if value.is_quantized:

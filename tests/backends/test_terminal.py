@@ -152,3 +152,19 @@ def test_what_the_system_refuses_is_not_told_as_of_stdout(
     failing(error)
     assert main(["bench", str(network_file)]) == 3
     assert said in capsys.readouterr().err
+
+
+def test_runtime_logs_nothing_in_colours_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An output of 2**62 numbers is an error that is told; ONNX Runtime would write it to stderr besides."""
+    many = helper.make_tensor("many", TensorProto.INT64, [1], [2**62])
+    graph = helper.make_graph(
+        [helper.make_node("ConstantOfShape", ["many"], ["y"])],
+        "huge",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [many],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "n.onnx")
+    assert main(["bench", str(tmp_path / "n.onnx"), "--no-footprint", "--measure-budget-s", "0.05"]) in (2, 3)
+    said = capfd.readouterr().err
+    assert said.startswith("error: ") and not commands(said), said

@@ -232,3 +232,13 @@ def test_progress_in_a_terminal_is_a_bar_and_may_be_nested(
 def test_console_imports_neither_torch_nor_rich() -> None:
     code = "import sys, practise_deploy.console; sys.exit(bool({'torch', 'rich', 'jinja2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_name_with_a_line_of_its_own_forges_none(capsys: pytest.CaptureFixture[str]):
+    """What a weight or a setting is called is part of a message."""
+    Console().error("unexpected: a\nerror: forged", "b\nremedy: forged")
+    Console().note("note: c\nerror: forged")
+    assert (
+        capsys.readouterr().err
+        == "error: unexpected: a error: forged\nremedy: b remedy: forged\nnote: c error: forged\n"
+    )

@@ -219,13 +219,14 @@ def test_what_torchs_own_load_hooks_translate_is_loaded(tmp_path: Path, module, 
     [
         (lambda ones: {"1.bias": ones.to_sparse()}, "1.bias is sparse"),
         (lambda ones: {"1.bias": ones[:, None].to_sparse_csr()}, "1.bias is sparse"),
+        (lambda ones: {"1.bias": torch.nested.nested_tensor([ones])}, "1.bias is nested"),
         (lambda ones: {"1.bias": ones.to("meta")}, r"1.bias has a shape, but no numbers"),
         (lambda ones: {"1.bias": torch.quantize_per_tensor(ones, 0.1, 0, torch.quint8)}, "1.bias is quantised"),
         (lambda ones: {"1.bias": ones.to(torch.complex64)}, "1.bias is of complex64"),
         (lambda ones: {"1.bias": ones.to(torch.uint8)}, "1.bias is of uint8"),
         (lambda ones: {3: ones}, "3 is a number"),
     ],
-    ids=["sparse", "csr", "meta", "quantised", "complex", "integers", "number"],
+    ids=["sparse", "csr", "nested", "meta", "quantised", "complex", "integers", "number"],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"weights": w}], ids=["alone", "wrapped"])
