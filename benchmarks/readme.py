@@ -14,6 +14,7 @@ from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
 from tables.networks import inspect_all
 from tables.planning import choice, planning, single_blocks, sites, small_networks, sureness
+from tables.reliability import mutations
 from tables.shared import ROOT
 from tables.tiny import ablation, tiny_sets
 
@@ -32,6 +33,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "sureness": sureness,
     },
     "docs/precision.md": {"precision": precision},
+    "docs/reliability.md": {"mutations": mutations},
     "docs/tensorrt.md": {"engines": engines},
     "docs/tiny-sets.md": {"tiny_sets": tiny_sets, "ablation": ablation},
 }

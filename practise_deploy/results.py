@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-import zlib
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,7 +18,7 @@ from practise_deploy.errors import InputError, reason
 from practise_deploy.outcome import Release
 from practise_deploy.report.page import render_html, render_markdown
 from practise_deploy.settings import Settings
-from practise_deploy.store import Run, file_digest, read_arrays, to_json, write_arrays
+from practise_deploy.store import UNREADABLE, Run, file_digest, read_arrays, to_json, write_arrays
 from practise_deploy.terms import SCHEMA
 
 _AGAIN = "build again with --out on the same folder"
@@ -117,7 +115,7 @@ def _samples(file: Path) -> Arrays:
     """The raw samples; none where there is no such file."""
     try:
         return read_arrays(file) if os.path.lexists(file) else {}
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError(f"{file} is damaged: {error}", remedy=f"remove it, or {_AGAIN}") from None
 
 

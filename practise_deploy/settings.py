@@ -36,6 +36,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_LONGEST = 1 << 20
+"""Characters of a settings file."""
 TARGETS = ("reduce", "target_ms", "drop")
 
 
@@ -290,7 +292,9 @@ def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:  # a shell's <(...) is welcome, /dev/zero never ends
+            if len(text := file.read(_LONGEST + 1)) > _LONGEST:
+                raise ValueError(f"it is longer than {_LONGEST:,} characters")
         found = parsed(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise InputError(

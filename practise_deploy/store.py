@@ -7,12 +7,10 @@ import errno
 import hashlib
 import json
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -60,19 +58,27 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     write_atomically(path, npz_of(arrays))
 
 
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error)
-"""What reading a damaged .npz raises."""
+UNREADABLE = (OSError, ValueError, KeyError)
+"""What reading a damaged file raises."""
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Read an .npz that `write_arrays` wrote.
+    """Read all arrays of an .npz.
 
-    Raises: one of UNREADABLE.
+    Raises: OSError; ValueError that says why it is none, whatever its readers raise of it.
     """
     if not path.is_file():
         raise ValueError("it is no regular file")
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    if others := [name for name, held in arrays.items() if not isinstance(held, np.ndarray)]:
+        raise ValueError(f"'{others[0]}' in it is no array")
+    return arrays
 
 
 def digest(*parts: object) -> str:

@@ -106,6 +106,10 @@ def _document(folder: Path) -> dict[str, Any]:
             remedy="give the folder that practise-deploy kit has written",
         )
     try:
+        regular_file(path, folder)
+    except ValueError as error:
+        raise BackendError(f"{path} {error}", remedy=_AGAIN) from None
+    try:
         found = read_json(path)
         schema = found["schema"]
     except OSError as error:

@@ -21,7 +21,7 @@ from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_backends.result import put
 from practise_backends.terminal import clean
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import EnvironmentProblem, InputError, reason
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
 
 if TYPE_CHECKING:
@@ -230,13 +230,14 @@ def _report(given: Given) -> int:
     from practise_deploy.store import write_atomically
 
     found = _releases(given["runs"])
-    if len(found) == 1:
-        (release,) = found.values()
-        page = given["out"] or given["runs"][0] / "report.html"
-        html, markdown = render_html(release), render_markdown(release)
-    else:
-        page = given["out"] or Path("runs.html")
-        html, markdown = render_runs_html(found), render_runs_markdown(found)
+    with _figures_of(given["runs"]):
+        if len(found) == 1:
+            (release,) = found.values()
+            page = given["out"] or given["runs"][0] / "report.html"
+            html, markdown = render_html(release), render_markdown(release)
+        else:
+            page = given["out"] or Path("runs.html")
+            html, markdown = render_runs_html(found), render_runs_markdown(found)
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {page} is no page", remedy="give a name that ends in .html")
     beside = page.with_suffix(".md")
@@ -247,6 +248,21 @@ def _report(given: Given) -> int:
     elif not given["quiet"]:
         put(clean(f"{page}\n{beside}"))
     return 0
+
+
+@contextlib.contextmanager
+def _figures_of(runs: Sequence[Path]) -> Iterator[None]:
+    """Figures that fit the record, and that no build can have written, as an image without pixels, do not go into a report.
+
+    Raises: InputError.
+    """
+    try:
+        yield
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise InputError(
+            f"the release of {', '.join(map(str, runs))} holds figures that cannot be shown: {reason(error)}",
+            remedy="build again with --out on the same folder",
+        ) from error
 
 
 def _releases(folders: Sequence[Path]) -> dict[str, Release]:

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from practise_backends.errors import about
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, reason
+from practise_deploy.store import read_arrays
 from practise_deploy.terms import Preprocessing
 
 _SUFFIXES = set(Image.registered_extensions())
@@ -159,11 +160,10 @@ def _of_a_line(text: str) -> str:
 
 def read_npz(path: Path, images: str = "images") -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason(error)}", remedy=_AN_NPZ) from None
-    except Exception as error:
+    except ValueError as error:
         cause = "it holds pickled objects, or is no archive at all" if "pickle" in str(error) else str(error)
         raise InputError(f"{path} is no usable .npz file: {cause}", remedy=_AN_NPZ) from None
     if images not in arrays:

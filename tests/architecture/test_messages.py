@@ -315,6 +315,7 @@ OF_OTHERS = {
     "venv": ("--system-site-packages",),
     "nvidia-smi": ("--lock-gpu-clocks", "--persistence-mode"),
     "cpupower": ("--max",),
+    "benchmarks/reliability": ("--only",),
     "benchmarks/reproduce": ("--busy", "--grid", "--images", "--paper-steps", "--steps"),
 }
 """Options of other programs that messages and pages name."""

@@ -153,6 +153,12 @@ def test_network_that_is_none_of_the_kits_files_is_not_opened(folder: Path, tmp_
     refused(folder, r"b1\.onnx, which the kit needs, is no regular file")
 
 
+def test_manifest_that_lies_elsewhere_is_not_read(folder: Path, tmp_path: Path) -> None:
+    (folder / MANIFEST).rename(tmp_path / "mine.json")
+    (folder / MANIFEST).symlink_to("../mine.json")
+    refused(folder, r"kit\.json lies outside the folder")
+
+
 @pytest.mark.parametrize("name", ["latency.json", "latency.npz"])
 def test_link_in_a_kit_does_not_say_where_its_table_is_written(
     name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -320,6 +320,13 @@ def test_several_runs_are_one_page(cli: Cli, tmp_path: Path):
     assert elsewhere.document["markdown"] == "pages/both.md" and Path("pages/both.md").is_file()
 
 
+def test_report_of_figures_that_no_build_can_have_written(cli: Cli, run: Path):
+    found = json.loads((run / "release.json").read_text())
+    found["network"]["preprocessing"]["size"] = [0, 0]
+    (run / "release.json").write_text(json.dumps(found))
+    refused(cli("report", run), 2, str(run), "figures that cannot be shown: division by zero", "build again")
+
+
 def test_report_of_a_folder_without_a_release(cli: Cli, run: Path, tmp_path: Path):
     refused(cli("report", tmp_path), 2, "holds no release.json")
     refused(cli("report", run, tmp_path / "nowhere"), 2, "nowhere holds no release.json")

@@ -1,5 +1,6 @@
 """Any image that PIL reads, any npz of images; what cannot be read is named."""
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def test_floats_of_an_npz_are_taken_as_normalised_already(tmp_path: Path):
 def test_npz_of_another_form_is_an_error_that_says_what_was_found(tmp_path: Path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(InputError, match=message):
+        load_images(settings(tmp_path / "a.npz"), facts())
+
+
+def test_member_of_an_npz_that_is_no_array_is_named(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images", b"text")
+    with pytest.raises(InputError, match=r"a\.npz is no usable \.npz file: 'images' in it is no array"):
         load_images(settings(tmp_path / "a.npz"), facts())
 
 

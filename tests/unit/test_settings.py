@@ -215,3 +215,9 @@ def test_picked_settings_are_values_that_json_knows():
 def test_standard_deviation_of_zero_is_refused():
     with pytest.raises(InputError, match="every standard deviation must be above 0"):
         read_settings({"std": "0.2,0,0.2", "mean": "0,0,0"})
+
+
+def test_settings_that_never_end_are_not_read_to_their_end(tmp_path: Path):
+    (tmp_path / "s.json").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="longer than"):
+        read_settings({}, file=tmp_path / "s.json")
