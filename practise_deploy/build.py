@@ -11,9 +11,10 @@ from dataclasses import replace
 from functools import cached_property
 
 from practise_backends.compare import NEW, compare
+from practise_backends.errors import Disturbed
 from practise_backends.files import temporary_folder
 from practise_backends.intervals import ORIGINAL
-from practise_backends.terms import Comparison, Patience, Throughput
+from practise_backends.terms import Bench, Comparison, Patience, Throughput
 from practise_backends.throughput import measure_throughput
 from practise_deploy.errors import InputError
 from practise_deploy.ground import MODEL, ORIGINAL_MODEL
@@ -124,21 +125,28 @@ class Build(Pruning):
         if self.settings.for_:
             return None
         asked = speedups_asked(self.plan, self.settings.min_speedup)
-        made = [self._compared(0)]
-        while is_undecided(made[-1], asked) and len(made) <= MOST_AGAIN:
-            made.append(self._compared(len(made)))
+        stand = self.stand
+        made = [self._compared("bench", stand)]
+        try:
+            while is_undecided(made[-1], asked) and len(made) <= MOST_AGAIN:
+                stand = longer(stand, made[-1])
+                made.append(self._compared(f"bench-again-{len(made)}", stand))
+        except Disturbed as error:
+            return last_of(made, error.message)
         return last_of(made)
 
-    def _compared(self, times: int) -> Comparison:
-        """Both models in the same rounds, for as long as a measurement takes that was made so many times."""
-        key = {**self._files_key, **self.measuring_key, "sessions": self.settings.sessions}
+    def _compared(self, step: str, stand: Bench) -> Comparison:
+        """Both models in the same rounds."""
+        key = {**self._files_key, **self.measuring_key, "sessions": stand.patience.sessions}
 
         def compute() -> Comparison:
             before, after = self.run.folder / ORIGINAL_MODEL, self.run.folder / MODEL
-            with self.screen(f"Measuring the new model against the original{', for longer' * (times > 0)}") as progress:
-                return compare(before, after, longer(self.stand, times), progress)
+            with self.screen(
+                f"Measuring the new model against the original{', for longer' * (step != 'bench')}"
+            ) as progress:
+                return compare(before, after, stand, progress)
 
-        return self.run.step(f"bench-again-{times}" if times else "bench", Comparison, key, compute)
+        return self.run.step(step, Comparison, key, compute)
 
     @cached_property
     def throughput(self) -> tuple[Throughput, ...]:

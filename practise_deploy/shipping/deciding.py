@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import NormalDist
 
 from practise_backends.terms import Bench, Comparison, Interval
 from practise_deploy.outcome import Answer
@@ -45,27 +46,40 @@ def is_undecided(found: Comparison, asked: Sequence[float]) -> bool:
     return any(speed_answer(found.speedup, one) is Answer.NOT_PROVEN for one in asked)
 
 
-def longer(stand: Bench, times: int) -> Bench:
-    """Where a measurement is made again: with twice the time and sessions for each time that it was made.
+def longer(stand: Bench, found: Comparison) -> Bench:
+    """Where a measurement is made again: with twice the time, and twice the sessions where they are what makes it wide.
 
-    Sessions stay as many where each takes a build of its own.
+    Sessions stay as many where each takes a build of its own, and where many rounds were discarded: the more runs a round has, the more
+    rounds are hit.
     """
-    more, patience = 2**times, stand.patience
-    sessions = patience.sessions * (1 if getattr(stand.backend, "builds_differ", False) else more)
-    narrow = patience.enough_percent / more
+    patience = stand.patience
+    costly = getattr(stand.backend, "builds_differ", False) or 2 * len(found.discarded) > found.rounds
+    sessions = patience.sessions * (2 if _is_wide_by_sessions(found) and not costly else 1)
+    narrow = patience.enough_percent / 2
     return replace(
-        stand,
-        patience=replace(patience, budget_s=patience.budget_s * more, enough_percent=narrow, sessions=sessions),
+        stand, patience=replace(patience, budget_s=2 * patience.budget_s, enough_percent=narrow, sessions=sessions)
     )
 
 
-def last_of(made: Sequence[Comparison]) -> Comparison:
-    """The last measurement, which counts alone, with a word on those that did not decide."""
+def _is_wide_by_sessions(found: Comparison) -> bool:
+    """Whether most of the speed-up's variance is how far sessions of one file differ."""
+    ratio = found.speedup
+    whole = 100 * (ratio.high - ratio.low) / (2 * ratio.estimate * NormalDist().inv_cdf((1 + ratio.confidence) / 2))
+    return 2 * found.session_percent**2 / found.sessions > whole**2 / 2
+
+
+def last_of(made: Sequence[Comparison], failed: str = "") -> Comparison:
+    """The last measurement, which counts alone, with a word on those that did not decide. failed: why a further one came to nothing."""
     *before, last = made
-    if not before:
-        return last
     told = ", then ".join(
         f"{one.speedup.estimate:.3f} [{one.speedup.low:.3f}, {one.speedup.high:.3f}]" for one in before
     )
-    note = f"measured again for longer, and that alone counts: {told} did not tell whether what was asked is met"
-    return replace(last, notes=(*last.notes, note))
+    notes = (
+        *(
+            [f"measured again for longer, and that alone counts: {told} did not tell whether what was asked is met"]
+            if before
+            else []
+        ),
+        *([f"measured again for longer, in vain: {failed}"] if failed else []),
+    )
+    return replace(last, notes=(*last.notes, *notes))

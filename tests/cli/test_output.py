@@ -140,7 +140,7 @@ def test_interrupted_command_says_how_to_go_on(cli: Cli, job: Job, monkeypatch: 
 
     monkeypatch.setattr("practise_deploy.pruning.measure_block_latency", interrupt)
     said = cli("latency", *job, "--out", "run")
-    assert said.code == 140 and "interrupted" in said.err and "goes on" in said.err
+    assert said.code == 130 and "interrupted" in said.err and "goes on" in said.err
 
 
 def test_folder_in_use_is_refused(cli: Cli, job: Job):

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from practise_backends.compare import compare
+from practise_backends.errors import Disturbed
 from practise_backends.fake import FakeEngine, steady
 from practise_backends.terms import Artifact, Bench, Comparison, Conditions, Device, Interval, Progress
 from practise_deploy import build as story
@@ -136,8 +137,26 @@ def test_final_measurement_that_cannot_decide_goes_on_before_the_promise_is_call
         assert again.run.decisions["bench-again-2"].startswith("kept")
     assert release.verdict.kept and release.verdict.exit_code == 0
     assert {"bench", "bench-again-1", "bench-again-2"} <= set(build.run.decisions)
-    assert release.bench is not None and release.bench.sessions == 24
     assert "then 1.300 [1.050, 1.700] did not tell whether what was asked is met" in release.bench.notes[-1]
+
+
+def test_further_measurement_that_the_device_does_not_let_end_loses_nothing(
+    copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    def compared(before: Path, after: Path, stand: Bench, progress: Progress) -> Comparison:
+        if stand.patience.budget_s > 0.3:
+            raise Disturbed("7 valid rounds of 84 cannot carry an interval", remedy="find what disturbs it")
+        return disturbed_until(1e9)(before, after, stand, progress)
+
+    monkeypatch.setattr(story, "compare", compared)
+    asked = {**given, "drop": None, "reduce": 20, "iterations": 1, "frontier": False, "max_drop": "none", "seed": 3}
+    with device():
+        release = make_build(copied(), **asked).release
+    assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 1)
+    assert release.bench is not None
+    assert (
+        release.bench.notes[-1] == "measured again for longer, in vain: 7 valid rounds of 84 cannot carry an interval"
+    )
 
 
 def test_final_measurement_that_never_decides_ends_as_not_proven(

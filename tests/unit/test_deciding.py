@@ -41,17 +41,22 @@ def test_undecided_is_what_was_asked_within_the_interval(low: float, high: float
     assert is_undecided(found(low, (low + high) / 2, high), (FASTER, 1.25)) is undecided
 
 
-def test_every_further_measurement_has_twice_the_time_and_the_sessions_of_the_one_before():
+def wide(session_percent: float, discarded: int = 0) -> Comparison:
+    """Known to +-5%, with six sessions of each network that differ by so much."""
+    gone = tuple(f"round {at}: a spike" for at in range(discarded))
+    return replace(found(1.235, 1.3, 1.365), sessions=6, session_percent=session_percent, rounds=100, discarded=gone)
+
+
+def test_further_measurement_has_twice_the_time_and_more_sessions_where_these_make_it_wide():
     backend = FakeBackend(ScriptedClock(), lambda artifact: steady(1.0))
     stand = Bench(backend=backend, conditions=Conditions(), patience=Patience(budget_s=60.0, sessions=6))
-    assert longer(stand, 0) == stand
-    assert [(one.budget_s, one.sessions) for one in (longer(stand, n).patience for n in (1, 2))] == [
-        (120, 12),
-        (240, 24),
-    ]
-    assert longer(stand, 2).patience.enough_percent == stand.patience.enough_percent / 4
+    second = longer(stand, wide(4.0)).patience
+    assert (second.budget_s, second.sessions) == (120, 12)
+    assert second.enough_percent == stand.patience.enough_percent / 2
+    assert longer(stand, wide(2.0)).patience.sessions == 6  # the rounds make it wide
+    assert longer(stand, wide(4.0, discarded=51)).patience.sessions == 6  # longer rounds are hit the more
     backend.builds_differ = True  # type: ignore[attr-defined]
-    assert longer(stand, 2).patience.sessions == 6
+    assert longer(stand, wide(4.0)).patience.sessions == 6
 
 
 def test_last_measurement_counts_and_says_what_the_others_did_not_tell():

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from practise_deploy.errors import InputError
@@ -84,22 +84,40 @@ LOSSES: dict[str, Loss] = {"mimic": mimic_loss, "labels": label_loss, "kd": dist
 def teach(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule) -> tuple[float, float]:
     """Descend on the pupil's weights; leaves it in eval mode and gives the mean loss of the last tenth of the steps, and the rate.
 
-    A rate whose first tenth of the steps leads away is quartered and the descent begun anew, as in the product's own default:
-    the published one is for networks with BatchNorm, and destroys one that has it folded.
+    A rate whose first tenth of the steps leads away is quartered and the descent begun anew, as in the product's own default. The published
+    one is for networks with BatchNorm: one that has it folded takes, of that rate and its quarters, the one whose first tenth leaves least.
     """
     start = {name: value.clone() for name, value in pupil.student.state_dict().items()}
-    for _ in range(MOST_RETREATS):
-        if (last := _descended(pupil, loss, images, schedule, may_retreat=True)) is not None:
-            return last, schedule.learning_rate
+    rates = [schedule.learning_rate / SLOWER**quarters for quarters in range(MOST_RETREATS + 1)]
+
+    def descended(rate: float, steps: int, *, may_retreat: bool = False) -> float | None:
         pupil.student.load_state_dict(start)
-        schedule = replace(schedule, learning_rate=schedule.learning_rate / SLOWER)
-    last = _descended(pupil, loss, images, schedule, may_retreat=False)
-    assert last is not None
-    return last, schedule.learning_rate
+        slower = replace(schedule, learning_rate=rate)
+        return _descended(pupil, loss, images, slower, steps, may_retreat=may_retreat)
+
+    if not any(isinstance(module, nn.BatchNorm2d) for module in pupil.student.modules()):
+        tried = {rate: descended(rate, _early(schedule)) for rate in rates}
+        rates = [min(rates, key=lambda rate: _known(tried[rate]))]
+    for rate in rates[:-1]:
+        if (last := descended(rate, schedule.steps, may_retreat=True)) is not None:
+            return last, rate
+    return _known(descended(rates[-1], schedule.steps)), rates[-1]
 
 
-def _descended(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule, *, may_retreat: bool) -> float | None:
-    """The mean loss of the last tenth of the steps; None where the first tenth led away."""
+def _known(loss: float | None) -> float:
+    assert loss is not None
+    return loss if math.isfinite(loss) else math.inf
+
+
+def _early(schedule: Schedule) -> int:
+    """How many steps tell whether a rate leads away."""
+    return max(8, schedule.steps // 10)
+
+
+def _descended(
+    pupil: Pupil, loss: str, images: FitImages, schedule: Schedule, steps: int, *, may_retreat: bool
+) -> float | None:
+    """The mean loss of the last tenth of so many of the schedule's steps, of 4 at least; None where the first tenth led away."""
     pupil.student.to(pupil.device).requires_grad_(True)
     pupil.teacher.to(pupil.device).requires_grad_(False).eval()
     optimiser = torch.optim.SGD(
@@ -108,9 +126,9 @@ def _descended(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule, *
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
     )
-    draw, losses, early = Draw(images, schedule), list[float](), max(8, schedule.steps // 10)
+    draw, losses, early = Draw(images, schedule), list[float](), _early(schedule)
     pupil.student.train(schedule.norms == "trained")
-    for step in range(schedule.steps):
+    for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
         x = draw(step).to(pupil.device)
@@ -123,8 +141,7 @@ def _descended(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule, *
         if may_retreat and step + 1 == early and not fmean(losses[-early // 2 :]) <= AWAY * losses[0]:
             return None
     pupil.student.eval()
-    recent = [value for step, value in enumerate(losses) if step >= 0.9 * schedule.steps]
-    return sum(recent) / max(1, len(recent))
+    return fmean(losses[-max(4, steps // 10) :]) if losses else 0.0
 
 
 def pilot_path(results: Path) -> Path:
