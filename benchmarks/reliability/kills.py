@@ -43,6 +43,8 @@ _BUILD = (
 )
 _WRITES = 6
 """A build is killed in one of its next so many writes."""
+_A_BUILD = 10
+"""No build is killed more often."""
 _MOMENTS = ("some of the bytes", "before the name is taken", "after the name is taken")
 
 
@@ -65,13 +67,13 @@ Kill = Callable[[], None]
 
 
 def _killed(place: Path, count: int, undisturbed: dict[str, bytes], drawn: Callable[[], tuple[str, Kill]]) -> Row:
-    """Builds, each killed and going on in its folder until it ends by itself, until there were enough kills."""
+    """Builds, each killed and going on in its folder until it ends by itself or was killed often enough."""
     kills, builds = Counter[str](), 0
     failures: list[Row] = []
     while kills.total() < count:
         here = _fresh(place / str(builds))
         told: list[str] = []
-        while kills.total() < count:
+        while kills.total() < count and len(told) < _A_BUILD:
             what, arm = drawn()
             ended = server.run(functools.partial(_main, arm), _BUILD, here)
             if ended.code != -signal.SIGKILL:
