@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
@@ -194,7 +194,7 @@ def test_network_that_absorbed_a_map_computes_what_the_one_with_it_did(make: typ
         assert [isinstance(module_of(network, user), Pointwise) for user in site.value.users] == [True]
         absorb(network)
         found = network(x)
-    assert not close(plain, wanted)
+    assume(not close(plain, wanted))  # a rectifier may hide the map, and such a draw shows nothing
     assert close(inserted, wanted)
     assert close(found, wanted)
     assert skeleton(network) == before
