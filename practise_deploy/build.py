@@ -17,7 +17,7 @@ from practise_backends.intervals import ORIGINAL
 from practise_backends.terms import Bench, Comparison, Patience, Throughput
 from practise_backends.throughput import measure_throughput
 from practise_deploy.errors import InputError
-from practise_deploy.ground import MODEL, ORIGINAL_MODEL
+from practise_deploy.ground import MODEL, ORIGINAL_MODEL, require
 from practise_deploy.model.compute import exact, pick_device
 from practise_deploy.outcome import Compiled, Frontier, Gate, Release, Shipped, Throughputs, Verdict, Verification
 from practise_deploy.planning.choose import count_reaching
@@ -53,14 +53,14 @@ class Build(Pruning):
                 remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
             )
         pick_device(self.settings.compute)
-        assert self.candidates and self.images and (self.backend if device else self.here or self.latency)
+        require(self.candidates, self.images, self.backend if device else self.here or self.latency)
         if isinstance(self.settings.max_drop, float) and not self.classifies:
             raise InputError(
                 f"--max-drop {self.settings.max_drop:g} cannot be judged: {self.settings.network} is no classifier, so no accuracy is known",
                 remedy="leave the demand out, and judge the network by your own measure",
             )
         if self.settings.latency_table is not None:
-            assert self.latency
+            require(self.latency)
 
     # Ship it, and prove it.
 
@@ -223,7 +223,7 @@ class Build(Pruning):
     def release(self) -> Release:
         """Drop the blocks whose loss is cheapest to recover per millisecond saved; ship the rest, and prove it."""
         self.check()
-        assert self.rehearsal
+        require(self.rehearsal)
         release = Release(
             network=self.network.facts,
             images=self.images.facts,

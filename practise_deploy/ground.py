@@ -39,6 +39,10 @@ MODEL = "model.onnx"
 ORIGINAL_MODEL = "original.onnx"
 
 
+def require(*_: object) -> None:
+    """What is asked for is computed, or refused, here and now; an assertion would be passed over by `python -O`."""
+
+
 class Ground:
     """One run folder and what its settings name; each property is computed when it is first asked for."""
 

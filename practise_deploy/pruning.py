@@ -11,6 +11,7 @@ import torch
 from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.finetune import drop_only, finetune, schedule_for
+from practise_deploy.ground import require
 from practise_deploy.kitting import Kitting
 from practise_deploy.latency_table import Wanted, check_table, read_table
 from practise_deploy.model.compute import exact, pick_device
@@ -140,7 +141,7 @@ class Pruning(Kitting):
     @cached_property
     def asked_plan(self) -> Plan:
         """The set of least error that meets the target."""
-        assert self.rehearsal
+        require(self.rehearsal)
         budget, losses = self.settings.budget, self.recoverability
         key = {**self._planning_key, "budget": digest(budget.reduce_percent, budget.target_ms, budget.drop)}
 

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from practise_backends.documents import array_fields, npz_of, plain, to_json
+from practise_backends.errors import lacks_memory
 from practise_backends.files import remove_parts, write_file
 from practise_backends.parsing import read_json
 from practise_backends.terms import Arrays
@@ -75,6 +76,8 @@ def read_arrays(path: Path) -> Arrays:
     except OSError:
         raise
     except Exception as error:
+        if lacks_memory(error):
+            raise
         raise ValueError(str(error) or type(error).__name__) from error
     if others := [name for name, held in arrays.items() if not isinstance(held, np.ndarray)]:
         raise ValueError(f"'{others[0]}' in it is no array")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from practise_deploy.report.words import plural
+
 from .shared import ABSENT, RESULTS, read
 
 
@@ -67,7 +69,7 @@ def too_much() -> str:
         less = (
             "nothing"
             if not offered
-            else f"{offered['predicted_percent']['estimate']:.1f}%, {len(offered['dropped'])} blocks"
+            else f"{offered['predicted_percent']['estimate']:.1f}%, {plural(len(offered['dropped']), 'block')}"
         )
         both = ["", ""] if instead is None else [_lost(instead["stated"]), _lost(instead["true"])]
         when = f"{refused['exit_code']}, {'no' if refused['finetuned'] else 'yes'}, after {refused['seconds'] / 60:.1f} min"

@@ -43,7 +43,7 @@ def _order(images: Images, original: Original, text_order: Mapping[int, int], no
     """Which other order their labels are to be put in; empty where they stay."""
     few = images.some(_SHOWN, seed=0)
     outputs = _outputs(few, original)
-    if outputs.ndim != 2 or outputs.shape[1] < 2 or not len(few):
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
         return {}
     answers = outputs.argmax(1)
     if (

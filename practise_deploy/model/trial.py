@@ -78,7 +78,8 @@ def _named(found: Any) -> str:
     names = found if isinstance(found, Mapping) else getattr(found, "_fields", ())
     if is_dataclass(found) and not names:
         names = [each.name for each in fields(found)]
-    return f"a {type(found).__name__}" + (f" of {', '.join(map(str, names))}" if names else "")
+    kind = type(found).__name__
+    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}" + (f" of {', '.join(map(str, names))}" if names else "")
 
 
 def check_batches(traced: fx.GraphModule) -> None:

@@ -123,12 +123,15 @@ def disturbed_until(budget_s: float) -> Callable[..., Comparison]:
     return compared
 
 
+TWENTY_PERCENT = {"drop": None, "reduce": 20, "iterations": 1, "frontier": False, "max_drop": "none", "seed": 3}
+
+
 def test_final_measurement_that_cannot_decide_goes_on_before_the_promise_is_called_broken(
     copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     """Three blocks save 23.1%, and 20% was asked for."""
     monkeypatch.setattr(story, "compare", disturbed_until(1.2))
-    asked = {**given, "drop": None, "reduce": 20, "iterations": 1, "frontier": False, "max_drop": "none", "seed": 3}
+    asked = {**given, **TWENTY_PERCENT}
     with device():
         build = make_build(copied(), **asked)
         release = build.release
@@ -149,7 +152,7 @@ def test_further_measurement_that_the_device_does_not_let_end_loses_nothing(
         return disturbed_until(1e9)(before, after, stand, progress)
 
     monkeypatch.setattr(story, "compare", compared)
-    asked = {**given, "drop": None, "reduce": 20, "iterations": 1, "frontier": False, "max_drop": "none", "seed": 3}
+    asked = {**given, **TWENTY_PERCENT}
     with device():
         release = make_build(copied(), **asked).release
     assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 1)
@@ -163,7 +166,7 @@ def test_final_measurement_that_never_decides_ends_as_not_proven(
     copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(story, "compare", disturbed_until(1e9))
-    asked = {**given, "drop": None, "reduce": 20, "iterations": 1, "frontier": False, "max_drop": "none", "seed": 3}
+    asked = {**given, **TWENTY_PERCENT}
     with device():
         build = make_build(copied(), **asked)
         release = build.release

@@ -287,3 +287,14 @@ def test_digest_does_not_depend_on_the_order_of_keys():
 
 def test_json_of_a_record_leaves_its_arrays_out():
     assert '"weights"' not in to_json(Counted()()) and '"pair"' in to_json(Counted()())
+
+
+def test_want_of_memory_is_no_damage_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_arrays(tmp_path / "a.npz", {"a": np.zeros(3)})
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 9. TiB for an array")
+
+    monkeypatch.setattr("practise_deploy.store.np.load", no_memory)
+    with pytest.raises(MemoryError):
+        read_arrays(tmp_path / "a.npz")

@@ -172,7 +172,7 @@ class Gives(Network):
         (lambda y: Single(y), "a Single of classes"),
         (lambda y: Found(y, mask=y), "a Found of classes, mask"),
         (lambda y: {"classes": y, "box": y}, "a dict of classes, box"),
-        (lambda y: OrderedDict(classes=y), "a OrderedDict of classes"),
+        (lambda y: OrderedDict(classes=y), "an OrderedDict of classes"),
         (lambda y: ([y, None], (y, y)), "2 outputs"),
         (lambda y: [{"classes": y}], "a dict of classes"),
         (lambda y: None, "a NoneType"),
