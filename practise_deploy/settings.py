@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -27,6 +27,8 @@ else:
     import tomli as tomllib
 
 EMBEDDED = "digits"
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 MAX_DROP = 2.0
 """Points of top-1 that a build may lose where nobody says otherwise."""
 
@@ -122,7 +124,7 @@ class Settings(BaseModel):
     resize: int | None = Field(None, ge=8, description="shorter side before the centre crop")
     mean: tuple[float, ...] | None = Field(None, description="per-channel mean of pixels in [0, 1]")
     std: tuple[float, ...] | None = Field(None, description="per-channel standard deviation of pixels in [0, 1]")
-    interpolation: Literal["bilinear", "bicubic", "nearest"] | None = Field(None, description="how images are resized")
+    interpolation: Interpolation | None = Field(None, description="how images are resized")
     augment: Literal["crop-flip", "crop", "none"] | None = Field(None, description="augmentation while finetuning")
 
     fit_images: int | None = Field(None, ge=8, description="use at most this many images to fit (default: all)")

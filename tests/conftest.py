@@ -22,14 +22,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc]
-    """Tests that share what takes long to make run in one process: the builds, the command line, a unit's file."""
+    """Tests that share what takes long to make run in one process: builds, the command line, and the tests of a file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        folder = Path(file).parent.name
-        if folder in ("story", "cli"):
-            return folder
-        return file if folder == "unit" or file.endswith("_networks.py") else nodeid
+        folder = Path(file).parent
+        if folder.name in ("pipeline", "cli"):
+            return str(folder)
+        return nodeid if "backends" in folder.parts and not file.endswith("_networks.py") else file
 
 
 @pytest.hookimpl(optionalhook=True)

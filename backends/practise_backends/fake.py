@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import CompileError, EngineClosed, MeasureError
-from practise_backends.measure import Seams
-from practise_backends.network import content_of, read_network
-from practise_backends.precision import share_of_fp32
+from practise_backends.rounds.measure import Seams
+from practise_backends.runtimes.onnx_file import content_of, read_network
+from practise_backends.runtimes.precision import share_of_fp32
 from practise_backends.terms import Artifact, Conditions, Device, Environment, Tensors, TensorSpec
 
 Script = Callable[[int, float], float]

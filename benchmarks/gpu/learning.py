@@ -41,28 +41,27 @@ from planning import BATCH, OFFICIAL, _judge_nothing, equal_savings
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject
 
-from practise_backends.device import describe_cpu
-from practise_backends.documents import numbers
+from practise_backends.machine.device import describe_cpu
+from practise_backends.results.documents import numbers
+from practise_deploy.compute import exact, pick_precision
 from practise_deploy.errors import PractiseError, first_line
-from practise_deploy.finetune import PAPER, TINY, drop_only, finetune
-from practise_deploy.model import mimic as mimicking
-from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.compute import exact, pick_precision
-from practise_deploy.model.images import FitImages, HeldOutImages, load_images
-from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.networks import load_network
-from practise_deploy.model.pair import feature_in
-from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.model.values import batches, forward, logits_of, named
-from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.scoring import measure_by_adaptors
-from practise_deploy.planning.sequence import recover, verified_without
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.tiny_set import FitImages, HeldOutImages, load_images
+from practise_deploy.network.activations import batches, forward, logits_of, named
+from practise_deploy.network.blocks import find_blocks
+from practise_deploy.network.load import load_network
+from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.planning.sets import Verified, choose_set
-from practise_deploy.planning.whole_recovery import rescored
+from practise_deploy.refit.recover import recover, verified_without
+from practise_deploy.refit.recoverability import measure_recoverability
+from practise_deploy.refit.whole_recovery import rescored
+from practise_deploy.run import Run, write_atomically
 from practise_deploy.settings import Settings
-from practise_deploy.store import Run, write_atomically
 from practise_deploy.terms import Budget, Plan, Preprocessing, Recoverabilities, Student
+from practise_deploy.training import mimic as mimicking
+from practise_deploy.training.adaptor_scores import measure_by_adaptors
+from practise_deploy.training.finetune import PAPER, TINY, drop_only, finetune
+from practise_deploy.training.schedule import Schedule
 
 NETWORKS = {
     "efficientnet-lite0": "efficientnet-lite0",

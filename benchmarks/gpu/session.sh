@@ -140,7 +140,7 @@ has_gpu() { # asks the driver alone
     "$python" - <<'PY'
 import sys
 
-from practise_backends.driver import first_gpu
+from practise_backends.machine.driver import first_gpu
 from practise_backends.errors import DeviceUnavailable
 
 try:
@@ -211,9 +211,9 @@ from pathlib import Path
 
 import numpy as np
 
-from practise_backends.driver import first_gpu
+from practise_backends.machine.driver import first_gpu
 from practise_backends.errors import BackendError
-from practise_backends.tensorrt.cuda import PACKAGES, open_cuda
+from practise_backends.runtimes.tensorrt.cuda import PACKAGES, open_cuda
 
 REPEATS, SIDES, COPIED = 100, (512, 2048, 8192), 64 * 2**20
 

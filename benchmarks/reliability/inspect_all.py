@@ -36,11 +36,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
 from tiny.provenance import commit
 from tiny.subjects import ROOT
 
-from practise_deploy import cli, ground
-from practise_deploy.model.blocks import find_blocks
-from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.planning.sites import first_site, junction_site
-from practise_deploy.store import write_atomically
+from practise_deploy import cli
+from practise_deploy.network.blocks import find_blocks
+from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.pipeline import context as ground
+from practise_deploy.refit.points import first_site, junction_site
+from practise_deploy.run import write_atomically
 from practise_deploy.terms import Block
 
 PATH = ROOT / "benchmarks" / "results" / "inspect_all.json"

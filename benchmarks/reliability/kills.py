@@ -18,9 +18,9 @@ import server
 from bases import NETWORK, SIDE, make_inputs
 from programs import run_deploy
 
+from pipeline.scripted import device
 from practise_backends import files
-from practise_deploy.model import mimic
-from story.scripted import device
+from practise_deploy.training import mimic
 
 Row = dict[str, Any]
 _BUILD = (

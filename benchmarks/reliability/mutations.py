@@ -37,8 +37,8 @@ from kinds import COUNTS, KINDS, Case
 from programs import PROGRAMS, import_all, run_deploy
 from tiny.provenance import commit
 
-from practise_deploy.store import write_atomically
-from story.scripted import exported_once, one_thread
+from pipeline.scripted import exported_once, one_thread
+from practise_deploy.run import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "benchmarks" / "results" / "mutations.json"

@@ -35,18 +35,17 @@ from tiny.shelf import Shelf
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 from tiny.work import Place, compute
 
-from practise_deploy.finetune import TINY, finetune
-from practise_deploy.model.compute import exact, fast_precision, pick_device
-from practise_deploy.model.images import FitImages
-from practise_deploy.model.pair import feature_in
-from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.model.values import batches, input_of
-from practise_deploy.planning.criterion import Errors, end_of, errors_of, joined
+from practise_deploy.cli.progress import Silent
+from practise_deploy.compute import exact, fast_precision, pick_device
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.activations import batches, input_of
+from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.planning.interactions import set_errors
-from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.sequence import recover
-from practise_deploy.progress import Silent
-from practise_deploy.store import write_atomically
+from practise_deploy.refit.criterion import Errors, end_of, errors_of, joined
+from practise_deploy.refit.recover import recover
+from practise_deploy.refit.recoverability import measure_recoverability
+from practise_deploy.run import write_atomically
+from practise_deploy.training.finetune import TINY, finetune
 
 RESULTS = ROOT / "benchmarks" / "results" / "choice"
 CASES = {"resnet20": (3, 100, 1000), "resnet56": (8, 100, 150)}

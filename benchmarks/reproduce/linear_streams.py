@@ -26,16 +26,15 @@ from choice import random_sets
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
-from practise_backends.intervals import bootstrap
-from practise_deploy.finetune import TINY, finetune
-from practise_deploy.model.compute import exact, fast_precision, pick_device
-from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import feature_in
-from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.planning import sequence
-from practise_deploy.progress import Silent
-from practise_deploy.store import write_atomically
+from practise_backends.rounds.intervals import bootstrap
+from practise_deploy.cli.progress import Silent
+from practise_deploy.compute import exact, fast_precision, pick_device
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
+from practise_deploy.refit import recover as sequence
+from practise_deploy.run import write_atomically
 from practise_deploy.terms import Student
+from practise_deploy.training.finetune import TINY, finetune
 
 RESULTS = ROOT / "benchmarks" / "results" / "linear_streams"
 SIZES = {"efficientnet-lite0": 4, "mobilenetv2": 2}

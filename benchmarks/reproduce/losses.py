@@ -28,20 +28,20 @@ from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 from torch import fx
 
-from practise_deploy.finetune import finetune, schedule_for
-from practise_deploy.loss import estimated_points, estimated_share, temperatures
-from practise_deploy.model.compute import exact, pick_precision
-from practise_deploy.model.images import HeldOutImages
-from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.model.values import batches
+from practise_deploy.cli.progress import Silent
+from practise_deploy.compute import exact, pick_precision
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.tiny_set import HeldOutImages
+from practise_deploy.network.activations import batches
+from practise_deploy.network.surgery import drop_blocks, load_weights
 from practise_deploy.planning.interactions import Candidates, best_sets
-from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.sequence import judged_without, recover
-from practise_deploy.progress import Silent
+from practise_deploy.planning.loss import estimated_points, estimated_share, temperatures
+from practise_deploy.refit.recover import judged_without, recover
+from practise_deploy.refit.recoverability import measure_recoverability
+from practise_deploy.run import write_atomically
 from practise_deploy.settings import Settings
-from practise_deploy.store import write_atomically
 from practise_deploy.terms import Block, Budget, Recoverabilities
+from practise_deploy.training.finetune import finetune, schedule_for
 
 RESULTS = ROOT / "benchmarks" / "results" / "losses"
 NETWORKS = ("resnet20", "resnet56", "mobilenetv2", "efficientnet-lite0")

@@ -3,7 +3,7 @@
     python benchmarks/reproduce/predicted_sets.py [mobilenetv2] [resnet20] [--images 75] [--sets 16] [--data ../shared/data]
 
 Random sets of 2 to 5 blocks: the quadratic form of how losses act together, made of blocks that were refitted at one site,
-and of the same after `planning.whole_recovery`; beside the error and the estimated loss after the whole set was refitted, as the plan
+and of the same after `refit.whole_recovery`; beside the error and the estimated loss after the whole set was refitted, as the plan
 verifies it. One JSON a network under benchmarks/results/predicted_sets/.
 """
 
@@ -26,12 +26,12 @@ from ranks import spearman
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
-from practise_deploy.model.compute import exact, pick_precision
-from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.sequence import verified_without
-from practise_deploy.planning.whole_recovery import MISLEADING, rescored
-from practise_deploy.progress import Silent
-from practise_deploy.store import write_atomically
+from practise_deploy.cli.progress import Silent
+from practise_deploy.compute import exact, pick_precision
+from practise_deploy.refit.recover import verified_without
+from practise_deploy.refit.recoverability import measure_recoverability
+from practise_deploy.refit.whole_recovery import MISLEADING, rescored
+from practise_deploy.run import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "predicted_sets"
 NETWORKS, SEED, SIZES = ("mobilenetv2", "resnet20"), 2021, (2, 3, 4, 5)

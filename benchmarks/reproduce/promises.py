@@ -30,19 +30,19 @@ from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, folder_of
 
 from practise_backends.errors import Disturbed
-from practise_backends.ort import OrtBackend
+from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions
-from practise_deploy.build import Build
+from practise_deploy.cli.progress import Silent
+from practise_deploy.deployment.verify import engine_form
 from practise_deploy.errors import TargetOutOfReach
-from practise_deploy.loss import loss_of
-from practise_deploy.model.images import HeldOutImages, image_size_of, load_images
-from practise_deploy.model.networks import load_network
+from practise_deploy.images.tiny_set import HeldOutImages, image_size_of, load_images
+from practise_deploy.network.load import load_network
 from practise_deploy.outcome import Frontier
-from practise_deploy.progress import Silent
+from practise_deploy.pipeline.build import Build
+from practise_deploy.planning.gate import Demands, judge_gate
+from practise_deploy.planning.loss import loss_of
+from practise_deploy.run import Run, write_atomically
 from practise_deploy.settings import Settings, read_settings
-from practise_deploy.shipping.gate import Demands, judge_gate
-from practise_deploy.shipping.verify import engine_form
-from practise_deploy.store import Run, write_atomically
 from practise_deploy.terms import Loss
 
 RESULTS = ROOT / "benchmarks" / "results" / "promises"

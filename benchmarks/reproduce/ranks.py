@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from practise_backends.intervals import FEWEST_ROUNDS, interval_of
+from practise_backends.rounds.intervals import FEWEST_ROUNDS, interval_of
 
 FEWEST = FEWEST_ROUNDS
 """Sets of a size that it takes."""

@@ -36,16 +36,15 @@ from sites import mean_of
 from tiny.provenance import commit
 from tiny.subjects import ROOT, Subject, subject_of
 
-from practise_deploy.finetune import TINY, drop_only, finetune
-from practise_deploy.model.compute import exact, pick_device
-from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.pair import feature_in
-from practise_deploy.model.surgery import drop_blocks, load_weights
-from practise_deploy.planning.sequence import recover
-from practise_deploy.progress import Silent
+from practise_deploy.cli.progress import Silent
+from practise_deploy.compute import exact, pick_device
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
+from practise_deploy.refit.recover import recover
+from practise_deploy.run import write_atomically
 from practise_deploy.settings import Settings
-from practise_deploy.store import write_atomically
 from practise_deploy.terms import Student
+from practise_deploy.training.finetune import TINY, drop_only, finetune
 
 RESULTS = ROOT / "benchmarks" / "results" / "small_networks"
 SIZES = {"convnext": 3, "transformer": 4, "swin": 4, "darknet": 3}

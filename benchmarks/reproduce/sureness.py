@@ -24,8 +24,8 @@ from tiny.ours import chosen_by_default
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
-from practise_deploy.model.compute import exact
-from practise_deploy.store import write_atomically
+from practise_deploy.compute import exact
+from practise_deploy.run import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "sureness.json"
 NETWORKS, REDUCTION = ("resnet20", "resnet56"), 22

@@ -29,8 +29,8 @@ from promises import answers, test_images
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, folder_of
 
-from practise_deploy.loss import loss_of
-from practise_deploy.store import write_atomically
+from practise_deploy.planning.loss import loss_of
+from practise_deploy.run import write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "too_much"
 ASKED = {"mobilenetv2": (22, 100), "resnet56": (60, 120), "efficientnet-lite0": (60, 100)}

@@ -24,16 +24,16 @@ import onnx
 import torch
 from torch import fx
 
-from practise_backends.catalog import load_backend
-from practise_backends.compare import compare
 from practise_backends.errors import BackendError
-from practise_backends.tensorrt.cuda import PACKAGES
+from practise_backends.results.compare import compare
+from practise_backends.runtimes.catalog import load_backend
+from practise_backends.runtimes.tensorrt.cuda import PACKAGES
 from practise_backends.terms import Backend, Bench, Conditions, Patience
-from practise_deploy.model.blocks import droppable, find_blocks
-from practise_deploy.model.onnx_graph import to_onnx
-from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.trace import trace
-from practise_deploy.shipping.precision import in_precision
+from practise_deploy.deployment.precision import in_precision
+from practise_deploy.network.blocks import droppable, find_blocks
+from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.trace import trace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
 from tiny.provenance import commit

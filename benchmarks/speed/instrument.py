@@ -18,15 +18,15 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from practise_backends.intervals import samples_ms
-from practise_backends.ort import OrtBackend
-from practise_backends.sessions import Candidate, measure, opened
+from practise_backends.rounds.intervals import samples_ms
+from practise_backends.rounds.sessions import Candidate, measure, opened
+from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Bench, Conditions, Patience
-from practise_deploy.ground import Ground
-from practise_deploy.model.onnx_graph import to_onnx
-from practise_deploy.planning.latency import variants_of
+from practise_deploy.deployment.block_latency import variants_of
+from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.pipeline.context import Ground
+from practise_deploy.run import Run
 from practise_deploy.settings import read_settings
-from practise_deploy.store import Run
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 REPEATS = 5

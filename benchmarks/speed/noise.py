@@ -27,10 +27,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from practise_backends.compare import compare
-from practise_backends.feeds import random_feeds
-from practise_backends.ort import OrtBackend
-from practise_backends.table_diff import disjoint, rank_agreement
+from practise_backends.results.compare import compare
+from practise_backends.results.table_diff import disjoint, rank_agreement
+from practise_backends.rounds.feeds import random_feeds
+from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Bench, Conditions, LatencyTable, Patience
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -86,10 +86,10 @@ def mean_ms(path: Path) -> float:
 
 def export(network: str, folder: Path) -> tuple[object, list, Path]:
     """The network with its cuts, its droppable blocks, and the plain network's file."""
-    from practise_deploy.ground import Ground
-    from practise_deploy.model.onnx_graph import without
+    from practise_deploy.network.onnx_graph import without
+    from practise_deploy.pipeline.context import Ground
+    from practise_deploy.run import Run
     from practise_deploy.settings import read_settings
-    from practise_deploy.store import Run
 
     @contextmanager
     def silent(title: str) -> Iterator[Quiet]:
@@ -134,8 +134,8 @@ def repeat_aa(path: Path, repeats: int, budget_s: float) -> list[dict[str, objec
 
 def tabulate(network: str, seed: int, budget_s: float, answer: multiprocessing.Queue) -> None:
     """One table by paired rounds, and the savings by sequential timing, in a process of its own."""
-    from practise_deploy.planning.latency import measure_block_latency, variants_of
-    from practise_deploy.store import to_json
+    from practise_deploy.deployment.block_latency import measure_block_latency, variants_of
+    from practise_deploy.run import to_json
 
     with TemporaryDirectory() as folder:
         model, blocks, _ = export(network, Path(folder))

@@ -39,28 +39,28 @@ from tiny.provenance import commit
 from tiny.subjects import folder_of
 
 from practise_backends.terms import Interval, LatencyTable, Saving
-from practise_deploy.latency_table import read_table
-from practise_deploy.model import mimic as mimicking
-from practise_deploy.model import values
-from practise_deploy.model.blocks import droppable, find_blocks
-from practise_deploy.model.compute import exact, pick_device, pick_precision
-from practise_deploy.model.course import Course, Descent
-from practise_deploy.model.images import FitImages, image_size_of, load_images
-from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.networks import load_network
-from practise_deploy.model.pair import Pair, pair_of
-from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks
-from practise_deploy.model.values import macs_by_node, named
-from practise_deploy.planning import scoring as by_sgd
-from practise_deploy.planning.adaptors import insert_adaptors
-from practise_deploy.planning.recoverability import measure_recoverability
-from practise_deploy.planning.sequence import recover, verified_without
+from practise_deploy.cli.progress import Silent
+from practise_deploy.compute import exact, pick_device, pick_precision
+from practise_deploy.deployment.latency_table import read_table
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.tiny_set import FitImages, image_size_of, load_images
+from practise_deploy.network import activations as values
+from practise_deploy.network.activations import macs_by_node, named
+from practise_deploy.network.blocks import droppable, find_blocks
+from practise_deploy.network.load import load_network
+from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.planning.sets import Verified, choose_set
-from practise_deploy.progress import Silent
+from practise_deploy.refit.recover import recover, verified_without
+from practise_deploy.refit.recoverability import measure_recoverability
+from practise_deploy.run import write_atomically
 from practise_deploy.settings import Settings
-from practise_deploy.store import write_atomically
 from practise_deploy.terms import Block, Budget
+from practise_deploy.training import adaptor_scores as by_sgd
+from practise_deploy.training import mimic as mimicking
+from practise_deploy.training.adaptors import insert_adaptors
+from practise_deploy.training.checkpoint import Course, Descent
+from practise_deploy.training.distillation import Pair, pair_of
+from practise_deploy.training.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

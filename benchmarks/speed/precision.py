@@ -19,17 +19,17 @@ from typing import Any
 
 import onnx
 
-from practise_backends.intervals import ORIGINAL
-from practise_backends.levels import levels_of
-from practise_backends.ort import OrtBackend
-from practise_backends.sessions import Candidate, measure, opened
+from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.intervals import ORIGINAL
+from practise_backends.rounds.sessions import Candidate, measure, opened
+from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Bench, Conditions, Patience
-from practise_deploy.ground import Ground
-from practise_deploy.model.images import HeldOutImages
-from practise_deploy.model.onnx_graph import to_onnx
-from practise_deploy.shipping.precision import in_precision
-from practise_deploy.shipping.verify import Forms, engine_form, torch_form, verify
-from practise_deploy.store import Run
+from practise_deploy.deployment.precision import in_precision
+from practise_deploy.deployment.verify import Forms, engine_form, torch_form, verify
+from practise_deploy.images.tiny_set import HeldOutImages
+from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.pipeline.context import Ground
+from practise_deploy.run import Run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
 from tiny.provenance import commit

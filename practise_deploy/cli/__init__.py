@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
+from practise_backends.cli.program import begin
+from practise_backends.cli.result import of_the_system
 from practise_backends.errors import OutOfMemory, Refusal, lacks_memory
-from practise_backends.program import begin
-from practise_backends.result import of_the_system
 from practise_deploy.cli import files, stages
 from practise_deploy.cli.app import app
 
@@ -76,7 +76,7 @@ def _interrupted() -> int:
 
 
 def _refuse(message: str, remedy: str, code: int) -> int:
-    from practise_deploy.console import Console  # brings numpy, which --help can do without
+    from practise_deploy.cli.console import Console  # brings numpy, which --help can do without
 
     Console().error(message, remedy)
     return code

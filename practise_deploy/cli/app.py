@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from practise_backends.cli.result import put
 from practise_backends.options import Flag, flags_of
-from practise_backends.result import put
 from practise_deploy import __version__
 
 app = typer.Typer(

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from practise_backends.cli.result import put
 from practise_backends.files import why_no_file
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
-from practise_backends.result import put
 from practise_backends.terminal import clean
 from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError, reason
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
 
 if TYPE_CHECKING:
-    from practise_backends.bench import Benchmark
+    from practise_backends.results.bench import Benchmark
     from practise_deploy.cli.screen import Screen
     from practise_deploy.outcome import Release
 
@@ -106,8 +106,8 @@ _OUT = "where the page goes, Markdown beside it (default: report.html in the run
 
 
 def _compare(given: Given) -> int:
-    from practise_backends.commands import compare_files
-    from practise_backends.documents import to_json
+    from practise_backends.cli.commands import compare_files
+    from practise_backends.results.documents import to_json
     from practise_deploy.cli.screen import Screen
 
     before, after = _pair(given["before"], given["after"])
@@ -136,7 +136,7 @@ def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
 
 def _network(path: Path, name: str = _MODEL) -> Path:
     """A file itself, or a run's file of that name, as its build wrote it."""
-    from practise_deploy.results import unchanged
+    from practise_deploy.pipeline.results import unchanged
 
     inside = os.path.isdir(path)  # which tells of a name that no folder takes that it is not there
     problem = why_no_file(path / name if inside else path)
@@ -150,9 +150,9 @@ def _network(path: Path, name: str = _MODEL) -> Path:
 
 def _bench(own: Given, settings: Given, extra: Given) -> int:
     """All figures of a file; of a run, its model against its original."""
-    from practise_backends.commands import bench_file
-    from practise_backends.documents import to_json
+    from practise_backends.cli.commands import bench_file
     from practise_backends.files import write_file
+    from practise_backends.results.documents import to_json
     from practise_deploy.cli.screen import Screen
 
     _refuse_settings(own, settings)
@@ -167,7 +167,7 @@ def _bench(own: Given, settings: Given, extra: Given) -> int:
 
 
 def _show_benchmark(screen: Screen, found: Benchmark, *, as_json: bool) -> None:
-    from practise_backends.documents import to_json
+    from practise_backends.results.documents import to_json
 
     if as_json:
         put(to_json(found))
@@ -197,8 +197,8 @@ def _asked(settings: Given) -> Given:
 
 def _as_built(run: Path, asked: Given) -> Given:
     """The conditions of a finished run that were not asked otherwise; what is of its backend alone goes with that."""
-    from practise_backends.tensorrt.options import asked_of
-    from practise_deploy.results import read_release
+    from practise_backends.runtimes.tensorrt.options import asked_of
+    from practise_deploy.pipeline.results import read_release
 
     built, kept = read_release(run).bench, run / "settings.json"
     if built is None:
@@ -227,7 +227,7 @@ def _refuse_settings(own: Given, settings: Given) -> None:
 
 def _report(given: Given) -> int:
     from practise_deploy.report import render_html, render_markdown, render_runs_html, render_runs_markdown
-    from practise_deploy.store import write_atomically
+    from practise_deploy.run import write_atomically
 
     found = _releases(given["runs"])
     with _figures_of(given["runs"]):
@@ -267,7 +267,7 @@ def _figures_of(runs: Sequence[Path]) -> Iterator[None]:
 
 def _releases(folders: Sequence[Path]) -> dict[str, Release]:
     """Releases by the names of their folders, by their paths where two names are alike."""
-    from practise_deploy.results import read_release
+    from practise_deploy.pipeline.results import read_release
 
     paths = list(dict.fromkeys(folders))
     names = [path.resolve().name for path in paths]
@@ -276,8 +276,8 @@ def _releases(folders: Sequence[Path]) -> dict[str, Release]:
 
 
 def _doctor(given: Given) -> int:
-    from practise_backends.doctor import examine, exit_code, render
-    from practise_backends.documents import to_json
+    from practise_backends.results.doctor import examine, exit_code, render
+    from practise_backends.results.documents import to_json
     from practise_deploy.cli.screen import Screen
 
     screen = Screen(quiet=given["quiet"])
@@ -295,7 +295,7 @@ def _doctor(given: Given) -> int:
 @contextlib.contextmanager
 def _our_errors() -> Iterator[None]:
     """Errors of measuring and writing, as they leave the command line."""
-    from practise_deploy.deployment import our_errors
+    from practise_deploy.deployment.target import our_errors
 
     try:
         with our_errors():

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from practise_backends.cli.result import put
 from practise_backends.parsing import read_json
-from practise_backends.result import put
 from practise_deploy.cli import kits
 from practise_deploy.cli.app import Given
 from practise_deploy.cli.stage import Stage
@@ -18,16 +18,16 @@ from practise_deploy.errors import InputError, PractiseError, reason
 from practise_deploy.settings import EMBEDDED, Settings, read_settings
 
 if TYPE_CHECKING:
-    from practise_deploy.build import Build
-    from practise_deploy.console import Console
-    from practise_deploy.store import Run
+    from practise_deploy.cli.console import Console
+    from practise_deploy.pipeline.build import Build
+    from practise_deploy.run import Run
 
 SETTINGS = "settings.json"
 
 
 def run_stage(stage: Stage, own: Given, given: Given, extra: Given) -> int:
     """Compute what a stage asks for, and show it; gives the exit code."""
-    from practise_deploy.console import Console
+    from practise_deploy.cli.console import Console
 
     console = Console(quiet=own["quiet"])
     asked = {name: value for name, value in given.items() if value is not None}
@@ -35,8 +35,8 @@ def run_stage(stage: Stage, own: Given, given: Given, extra: Given) -> int:
         own, asked = kits.in_its_run(own, asked)
     settings = _settings(stage.name, own["network"], own["config"], asked, console.note)
     backend = stage.preflight(settings, console.note)
-    from practise_deploy.build import Build
-    from practise_deploy.store import Run
+    from practise_deploy.pipeline.build import Build
+    from practise_deploy.run import Run
 
     tell = console.note if own["explain"] else lambda _: None
     run = Run(settings.run_folder, fresh=frozenset(stage.steps if own["fresh"] else ()), tell=tell)
@@ -84,7 +84,7 @@ def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> 
     ):
         console.note(f"note: {note}")
     if own["json"]:
-        from practise_deploy.store import to_json
+        from practise_deploy.run import to_json
 
         put(to_json(found) if not isinstance(found, dict) else json.dumps(found, indent=1))
     elif not own["quiet"]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from practise_backends.bench import Benchmark
-from practise_backends.doctor import Checkup
-from practise_backends.render import figures, rounds
-from practise_backends.requirement import Requirement
-from practise_deploy.console import Console
+from practise_backends.results.bench import Benchmark
+from practise_backends.results.doctor import Checkup
+from practise_backends.results.render import figures, rounds
+from practise_backends.results.requirement import Requirement
+from practise_deploy.cli.console import Console
 from practise_deploy.report.facts import conditions
 from practise_deploy.report.tables import Table
 from practise_deploy.report.words import confidence, number, times

@@ -13,15 +13,15 @@ from practise_deploy.settings import Settings
 
 if TYPE_CHECKING:
     from practise_backends.terms import Backend
-    from practise_deploy.build import Build
-    from practise_deploy.console import Console
+    from practise_deploy.cli.console import Console
+    from practise_deploy.pipeline.build import Build
 
 Tell = Callable[[str], None]
 
 
 def at_hand(settings: Settings, tell: Tell) -> Backend | None:
     """The backend, its package and its device are here."""
-    from practise_deploy.deployment import backend_of
+    from practise_deploy.deployment.target import backend_of
 
     return backend_of(settings)
 
@@ -40,7 +40,7 @@ def at_hand_or_measured(settings: Settings, tell: Tell) -> Backend | None:
 
 def known(settings: Settings, tell: Tell) -> Backend | None:
     """There is such a backend; its package and its device may be elsewhere."""
-    from practise_deploy.deployment import check_asked
+    from practise_deploy.deployment.target import check_asked
 
     check_asked(settings)
     return None

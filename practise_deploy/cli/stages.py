@@ -16,8 +16,8 @@ from practise_deploy.errors import InputError
 from practise_deploy.settings import Settings, flag_of
 
 if TYPE_CHECKING:
-    from practise_deploy.build import Build
-    from practise_deploy.console import Console
+    from practise_deploy.cli.console import Console
+    from practise_deploy.pipeline.build import Build
 
 NETWORK = "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing: what --out holds, else digits"
 
@@ -88,7 +88,7 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _inspection(build: Build) -> dict[str, Any]:
-    from practise_deploy.store import plain
+    from practise_deploy.run import plain
 
     kept = ("name", "kind", "shape", "parameters", "macs", "latency_class", "droppable", "reason")
     rows = [{key: row[key] for key in kept} for row in plain(list(build.blocks))]

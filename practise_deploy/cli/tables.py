@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from practise_backends.result import put
+from practise_backends.cli.result import put
 from practise_deploy.cli.app import Given, Parameter
 from practise_deploy.cli.files import OverFiles
 from practise_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from practise_deploy.build import Build
+    from practise_deploy.pipeline.build import Build
 
 _OUTPUT = "also write the table here, as portable JSON; its raw samples go beside it as .npz"
 _DIFF = "compare two tables instead of measuring one"
@@ -21,7 +21,7 @@ _DIFF = "compare two tables instead of measuring one"
 
 def keep(build: Build, extra: Given) -> None:
     """Write the table where --output says."""
-    from practise_deploy.latency_table import check_place, write_table
+    from practise_deploy.deployment.latency_table import check_place, write_table
 
     if extra["output"] is not None:
         if build.settings.latency_table is not None:
@@ -35,10 +35,10 @@ def keep(build: Build, extra: Given) -> None:
 
 def _diff(own: Given, settings: Given, extra: Given) -> int:
     """Two tables block by block; nothing is measured."""
-    from practise_backends.table_diff import diff_tables
-    from practise_deploy.console import Console
-    from practise_deploy.latency_table import read_table
-    from practise_deploy.store import to_json
+    from practise_backends.results.table_diff import diff_tables
+    from practise_deploy.cli.console import Console
+    from practise_deploy.deployment.latency_table import read_table
+    from practise_deploy.run import to_json
 
     said = [name for name, value in {**settings, "output": extra["output"]}.items() if value is not None]
     said += [name for name in ("network", "config", "explain", "fresh") if own[name]]

@@ -24,7 +24,7 @@ from practise_deploy.planning.choose import (
     try_blocks,
 )
 from practise_deploy.planning.interactions import Blocks, Candidates, Floats, best_sets, candidates_of
-from practise_deploy.planning.resampling import TOP, chosen_shares, log_ratios, mean_error
+from practise_deploy.planning.stability import TOP, chosen_shares, log_ratios, mean_error
 from practise_deploy.terms import Attempt, Budget, Considered, Loss, Plan, Recoverabilities
 
 

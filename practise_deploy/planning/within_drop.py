@@ -14,8 +14,8 @@ from practise_backends.terms import LatencyTable
 from practise_deploy.errors import TargetOutOfReach
 from practise_deploy.planning.choose import Measure, kept_blocks, out_of_reach, predicted_percent, try_blocks
 from practise_deploy.planning.interactions import Blocks, Candidates, best_sets, candidates_of
-from practise_deploy.planning.resampling import mean_error
 from practise_deploy.planning.sets import Verified, Verify
+from practise_deploy.planning.stability import mean_error
 from practise_deploy.terms import Budget, Considered, Loss, Plan, Recoverabilities, WithinDrop
 
 LEAST_LEFT = 0.25

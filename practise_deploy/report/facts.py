@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from practise_backends.render import milliseconds, rounds
+from practise_backends.results.render import milliseconds, rounds
 from practise_backends.terms import Comparison, Conditions, Device, LatencyTable
 from practise_deploy.outcome import Compiled, Converted, Shipped, Verification
 from practise_deploy.report.tables import ELSEWHERE

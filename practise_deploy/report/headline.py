@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from practise_backends.render import rounds
+from practise_backends.results.render import rounds
 from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
 from practise_deploy.report import measurements, tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from practise_backends.render import milliseconds
+from practise_backends.results.render import milliseconds
 from practise_backends.terms import (
     WALL,
     Comparison,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from practise_backends.table_diff import BlockDiff, TableDiff
+from practise_backends.results.table_diff import BlockDiff, TableDiff
 from practise_deploy.report.facts import Facts
 from practise_deploy.report.tables import Table
 from practise_deploy.report.words import interval, listed, missing, number, plural

@@ -210,7 +210,7 @@ def test_sources_are_sent_and_leftovers_are_not():
     for path in (
         "practise_deploy/embedded/NOTICE",
         "practise_deploy/cli/__init__.py",
-        "backends/practise_backends/ort.py",
+        "backends/practise_backends/runtimes/ort.py",
     ):
         assert (ROOT / path).exists() and not is_ignored(path)
     for path in (".git/config", "runs/digits/model.onnx", "tests/conftest.py", ".venv/bin/python",

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from practise_backends.documents import to_json
 from practise_backends.fake import FakeBackend, Script, ScriptedClock, steady
-from practise_backends.kit import MANIFEST, Kit, KitNetwork, networks_of
 from practise_backends.options import Measuring
-from practise_backends.table_design import Cut, design_of
+from practise_backends.results.bundle import MANIFEST, Kit, KitNetwork, networks_of
+from practise_backends.results.documents import to_json
+from practise_backends.results.table_design import Cut, design_of
 from practise_backends.terms import Artifact
 
 CUTS = tuple(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from practise_backends.tensorrt.provider import Provider
+from practise_backends.runtimes.tensorrt.package import Provider
 
 Mode = Enum("Mode", ["INPUT", "OUTPUT"])
 DataType = Enum("DataType", ["FLOAT", "HALF", "BF16"])

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from practise_backends.tensorrt.cuda import Cuda
+from practise_backends.runtimes.tensorrt.cuda import Cuda
 
 
 def there_and_back(stream: Cuda, side: int = 5) -> float:

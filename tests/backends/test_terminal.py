@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from backends.kits import make_kit, scripted_device
-from practise_backends import catalog, cli
+from practise_backends import cli
 from practise_backends.cli import main
-from practise_backends.documents import to_json
-from practise_backends.kit import MANIFEST, read_kit
+from practise_backends.results.bundle import MANIFEST, read_kit
+from practise_backends.results.documents import to_json
+from practise_backends.runtimes import catalog
 from practise_backends.terminal import clean, one_line
 
 CLEAR, CSI, RIGHT_TO_LEFT, ISOLATE = "\x1b[2J", "\x9b2J", "\u202e", "\u2067"

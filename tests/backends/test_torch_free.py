@@ -15,8 +15,8 @@ import pytest
 
 from backends.kits import CUTS, make_kit
 from practise_backends.options import Measuring
-from practise_deploy.latency_table import read_table
-from practise_deploy.shipping.wheel import device_wheel
+from practise_deploy.deployment.latency_table import read_table
+from practise_deploy.deployment.wheel import device_wheel
 
 BACKENDS = Path(__file__).parents[2] / "backends"
 NOT_OURS = "rapidocr-onnxruntime"  # its wheel brings three small ONNX networks

@@ -13,7 +13,7 @@ import pytest
 
 from practise_deploy.outcome import Release
 from practise_deploy.report import render_html, render_runs_html
-from unit import releases
+from samples import releases
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[test]'")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.scripted import ScriptedOrt, exported_once, one_split, one_thread, write_inputs
 from practise_deploy.cli import main
-from story.scripted import ScriptedOrt, exported_once, one_split, one_thread, write_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ def _quick() -> Iterator[None]:
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Run a command line in an empty folder, on a scripted device; never a traceback."""
     scripted = ScriptedOrt()
-    monkeypatch.setattr("practise_deploy.deployment.load_backend", lambda name, options: scripted)
-    monkeypatch.setattr("practise_backends.catalog.load_backend", lambda name, options=None: scripted)
+    monkeypatch.setattr("practise_deploy.deployment.target.load_backend", lambda name, options: scripted)
+    monkeypatch.setattr("practise_backends.runtimes.catalog.load_backend", lambda name, options=None: scripted)
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from networks import tiny_resnet
-from practise_backends.catalog import load_backend
-from practise_deploy.build import Build
+from practise_backends.runtimes.catalog import load_backend
 from practise_deploy.errors import InputError
+from practise_deploy.pipeline.build import Build
 
 Job = tuple[object, ...]
 Cli = Callable[..., Any]
@@ -95,7 +95,7 @@ def test_broken_image_is_skipped_and_counted(cli: Cli, job: Job, photos: Path, m
         seen.append(build)
         raise InputError("far enough", remedy="go on")
 
-    monkeypatch.setattr("practise_deploy.build.Build.candidates", property(stop))
+    monkeypatch.setattr("practise_deploy.pipeline.build.Build.candidates", property(stop))
     refused(cli("build", *on(job, photos), "--skip-bad-images"), 2, "far enough")
     images = seen[0].images.facts
     assert len(images.skipped) == 1 and "07.png" in images.skipped[0]
@@ -284,13 +284,13 @@ def test_weights_that_are_no_plain_numbers(cli: Cli, job: Job, tmp_path: Path):
 
 
 def test_backend_is_missed_before_anything_is_read(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("practise_deploy.deployment.load_backend", load_backend)
+    monkeypatch.setattr("practise_deploy.deployment.target.load_backend", load_backend)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     refused(cli("latency", *job, "--backend", "trt"), 3, "backend 'trt'")
 
 
 def test_missing_backend(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("practise_deploy.deployment.load_backend", load_backend)
+    monkeypatch.setattr("practise_deploy.deployment.target.load_backend", load_backend)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     refused(cli("build", *job, "--backend", "trt"), 3, "backend 'trt'", "pip install", "practise-backends[trt]")
 

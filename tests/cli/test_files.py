@@ -17,14 +17,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from practise_backends import doctor
-from practise_backends.device import describe_cpu
-from practise_backends.doctor import Checkup
 from practise_backends.errors import BackendMissing, Disturbed
-from practise_backends.symptoms import Finding
+from practise_backends.machine.device import describe_cpu
+from practise_backends.results import doctor
+from practise_backends.results.checks import Finding
+from practise_backends.results.doctor import Checkup
 from practise_backends.terms import Environment
-from practise_deploy.store import to_json
-from unit.releases import release
+from practise_deploy.run import to_json
+from samples.releases import release
 
 Cli = Callable[..., Any]
 QUICK = ("--measure-budget-s", 0.3)
@@ -147,7 +147,7 @@ def test_device_too_disturbed_to_measure_on_is_the_environment(
     def disturbed(*_: object) -> None:
         raise Disturbed("3 valid rounds of 90 cannot carry an interval", remedy="find what disturbs it")
 
-    monkeypatch.setattr("practise_backends.commands.compare_files", disturbed)
+    monkeypatch.setattr("practise_backends.cli.commands.compare_files", disturbed)
     said = cli("compare", *pair)
     assert (said.code, said.out) == (3, "") and "cannot carry an interval" in said.err
 
@@ -254,7 +254,7 @@ def test_options_of_a_backend_reach_it_from_commands_over_files(
         found.append((name, options))
         raise BackendMissing("backend 'trt' is not here", remedy="install it")
 
-    monkeypatch.setattr("practise_backends.catalog.load_backend", load)
+    monkeypatch.setattr("practise_backends.runtimes.catalog.load_backend", load)
     files = pair if command == "compare" else pair[:1]
     asked = ("--backend", "trt", "--no-tf32", "--cuda", "torch", "--workspace-mib", 64, "--timing-cache", "cache")
     refused(cli(command, *files, *asked), 3, "not here")
@@ -269,7 +269,7 @@ def test_bench_of_a_run_asks_of_the_backend_what_the_build_asked(cli: Cli, run: 
         found.append(options)
         raise BackendMissing("not here", remedy="install it")
 
-    monkeypatch.setattr("practise_backends.catalog.load_backend", load)
+    monkeypatch.setattr("practise_backends.runtimes.catalog.load_backend", load)
     (run / "settings.json").write_text(json.dumps({"schema": 1, "tf32": False, "workspace_mib": 64, "drop": 2}))
     for words in ((), ("--workspace-mib", 32), ("--backend", "another")):
         refused(cli("bench", run, *words), 3, "not here")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from practise_backends import catalog
+from pipeline.scripted import ScriptedOrt
 from practise_backends.cli import main as measure
-from practise_backends.kit import read_kit
-from story.scripted import ScriptedOrt
+from practise_backends.results.bundle import read_kit
+from practise_backends.runtimes import catalog
 
 Cli = Callable[..., Any]
 
@@ -47,7 +47,7 @@ def test_kit_needs_neither_the_backend_nor_its_device(cli: Cli, network: str, mo
     def refuse(*_: Any) -> None:
         raise AssertionError("a kit loads no backend")
 
-    monkeypatch.setattr("practise_deploy.deployment.load_backend", refuse)
+    monkeypatch.setattr("practise_deploy.deployment.target.load_backend", refuse)
     said = cli("kit", network, "--backend", "trt", "--cuda-graph", "--no-tf32", "--clock", "end_to_end", "--kit", "k")
     assert said.code == 0, said.err
     asked = read_kit(Path("k")).asked

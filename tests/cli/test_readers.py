@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from practise_deploy.latency_table import read_table
+from practise_deploy.deployment.latency_table import read_table
 
 ON_A_SCRIPTED_DEVICE = """
 from practise_deploy.cli import main
-from story.scripted import device
+from pipeline.scripted import device
 
 with device():
     main()
@@ -82,7 +82,7 @@ def test_letters_that_stdout_lacks_are_replaced(encoding: str, tmp_path: Path):
 @pytest.mark.parametrize("name", ["TERM", "HUP"])
 def test_being_told_to_end_is_an_interrupt(name: str, tmp_path: Path):
     script = ON_A_SCRIPTED_DEVICE.replace(
-        "with device():", f"import os, signal\nfrom practise_deploy import build\nsignal.signal(signal.SIG{name}, signal.SIG_DFL)\n"
+        "with device():", f"import os, signal\nfrom practise_deploy.pipeline import build\nsignal.signal(signal.SIG{name}, signal.SIG_DFL)\n"
         f"build.Build.check = lambda self, **_: os.kill(os.getpid(), signal.SIG{name})\nwith device():",
     )  # fmt: skip
     done = subprocess.run(

@@ -17,15 +17,15 @@ import pytest
 from backends.conftest import chain
 from backends.streams import in_another_thread, there_and_back
 from practise_backends.cli import main as practise_measure
-from practise_backends.driver import first_gpu
 from practise_backends.errors import BackendError, DeviceUnavailable
-from practise_backends.feeds import random_feeds
-from practise_backends.intervals import ORIGINAL
-from practise_backends.levels import levels_of
-from practise_backends.ort import OrtBackend
-from practise_backends.sessions import Candidate, measure, opened
-from practise_backends.tensorrt import TensorRtBackend, TensorRtOptions, TensorRtRtxBackend
-from practise_backends.tensorrt.cuda import PACKAGES, open_cuda
+from practise_backends.machine.driver import first_gpu
+from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.feeds import random_feeds
+from practise_backends.rounds.intervals import ORIGINAL
+from practise_backends.rounds.sessions import Candidate, measure, opened
+from practise_backends.runtimes.ort import OrtBackend
+from practise_backends.runtimes.tensorrt import TensorRtBackend, TensorRtOptions, TensorRtRtxBackend
+from practise_backends.runtimes.tensorrt.cuda import PACKAGES, open_cuda
 from practise_backends.terms import Bench, Conditions, Patience
 
 pytestmark = pytest.mark.gpu

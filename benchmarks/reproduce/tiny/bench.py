@@ -14,17 +14,17 @@ from typing import Any
 
 from torch import fx
 
-from practise_backends.intervals import ORIGINAL
-from practise_backends.levels import levels_of
-from practise_backends.ort import OrtBackend
-from practise_backends.sessions import Candidate, measure, opened
+from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.intervals import ORIGINAL
+from practise_backends.rounds.sessions import Candidate, measure, opened
+from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Bench, Conditions, Interval, LatencyTable, Patience
-from practise_deploy.latency_table import read_table
-from practise_deploy.model.onnx_graph import with_cuts
-from practise_deploy.planning.latency import measure_block_latency, measure_reductions
-from practise_deploy.progress import Silent
-from practise_deploy.shipping.export import export_onnx
-from practise_deploy.store import digest, to_json, write_atomically
+from practise_deploy.cli.progress import Silent
+from practise_deploy.deployment.block_latency import measure_block_latency, measure_reductions
+from practise_deploy.deployment.export import export_onnx
+from practise_deploy.deployment.latency_table import read_table
+from practise_deploy.network.onnx_graph import with_cuts
+from practise_deploy.run import digest, to_json, write_atomically
 
 from .grid import MET_AT
 from .subjects import Subject

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from practise_deploy.model.compute import has_fast_bf16, pick_device
+from practise_deploy.compute import has_fast_bf16, pick_device
 
 from . import bench, narrowing
 from .grid import GRIDS, METHODS, SCORES, Unit, units_of

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from practise_deploy.compute import autocast
 from practise_deploy.errors import InputError
-from practise_deploy.model.compute import autocast
-from practise_deploy.model.draws import Draw
-from practise_deploy.model.images import FitImages
-from practise_deploy.model.schedule import SLOWER, Schedule
-from practise_deploy.model.values import forward, named
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.activations import forward, named
+from practise_deploy.training.batches import Draw
+from practise_deploy.training.schedule import SLOWER, Schedule
 
 TEMPERATURE = 4.0
 SOFT_SHARE = 0.9

@@ -15,13 +15,13 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from practise_backends.ort import OrtBackend
+from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Interval, LatencyTable, Patience
-from practise_deploy.model.images import FitImages
-from practise_deploy.model.pair import Pair
-from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.terms import Block
+from practise_deploy.training.distillation import Pair
 
 from .bench import reductions_of
 from .choice import by_error, first_that_meet, plain_errors

@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from practise_deploy.finetune import schedule_for
-from practise_deploy.model.compute import exact
-from practise_deploy.model.images import FitImages
-from practise_deploy.model.pair import feature_in
-from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.compute import exact
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.run import write_atomically
 from practise_deploy.settings import Settings
-from practise_deploy.store import write_atomically
+from practise_deploy.training.finetune import schedule_for
 
 from . import choice
 from .bench import table_of

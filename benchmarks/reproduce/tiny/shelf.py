@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from practise_deploy.store import write_atomically
+from practise_deploy.run import write_atomically
 
 from .grid import MET_AT, SCHEMA, SCORES, Unit
 

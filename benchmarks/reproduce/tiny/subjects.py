@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, fx
 
 from practise_deploy.errors import InputError
-from practise_deploy.model.blocks import droppable, find_blocks
-from practise_deploy.model.images import FitImages, HeldOutImages, image_size_of, load_images
-from practise_deploy.model.lesson import Lesson
-from practise_deploy.model.networks import Network, load_network
-from practise_deploy.model.pair import Pair, exits_in, pair_of
-from practise_deploy.model.values import batches, forward, logits_of, named
-from practise_deploy.planning.sequence import in_another_basis
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.tiny_set import FitImages, HeldOutImages, image_size_of, load_images
+from practise_deploy.network.activations import batches, forward, logits_of, named
+from practise_deploy.network.blocks import droppable, find_blocks
+from practise_deploy.network.load import Network, load_network
+from practise_deploy.refit.recover import in_another_basis
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
+from practise_deploy.training.distillation import Pair, exits_in, pair_of
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT.parent / "shared" / "data"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from practise_deploy.store import write_atomically
+from practise_deploy.run import write_atomically
 
 from .grid import FILTERS, GRIDS, MET_AT, SCORES, Unit
 from .shelf import Record, Shelf, unpacked

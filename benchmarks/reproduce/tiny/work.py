@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from torch import fx
 
+from practise_deploy.compute import exact
 from practise_deploy.errors import InputError
-from practise_deploy.finetune import schedule_for
-from practise_deploy.model.compute import exact
-from practise_deploy.model.images import FitImages
-from practise_deploy.model.pair import feature_in
-from practise_deploy.model.schedule import Schedule
-from practise_deploy.model.surgery import drop_blocks
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.settings import Settings
+from practise_deploy.training.finetune import schedule_for
+from practise_deploy.training.schedule import Schedule
 
 from . import choice
 from .bench import read_filters, table_of

@@ -1,0 +1,257 @@
+"""`practise-measure`: compare networks, bench one, and look at the machine; torch is needed by none of it.
+
+Exit codes: 0 kept, 1 the requirement is not met, 2 usage (a file, an option), 3 environment (a backend, a disturbed device,
+memory), 70 a fault of this program, told in one message; with PRACTISE_DEBUG set in the environment, with its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from practise_backends import __version__
+from practise_backends.cli.program import begin
+from practise_backends.cli.result import of_the_system, put
+from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
+from practise_backends.options import (
+    BenchOptions,
+    CompareOptions,
+    Flag,
+    Measuring,
+    Options,
+    TableOptions,
+    flags_of,
+)
+from practise_backends.terminal import clean, one_line
+
+COMMANDS = ("compare", "bench", "table", "doctor")
+KEPT, BROKEN, USAGE, ENVIRONMENT, BUG, INTERRUPTED = 0, 1, 2, 3, 70, 130
+_CLEARED = "\r\x1b[K"
+_Asked = TypeVar("_Asked", bound=Options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the result goes to stdout, progress and an error to stderr."""
+    begin()
+    given = _parser().parse_args(_spelled_out(sys.argv[1:] if arguments is None else arguments))
+    run: Callable[[argparse.Namespace], int] = given.run
+    try:
+        return run(given)
+    except KeyboardInterrupt:
+        return _refuse("interrupted", "run the same command again", INTERRUPTED)
+    except Exception as error:
+        return _of_an_error(error)
+
+
+def _of_an_error(error: Exception) -> int:
+    """One message and the exit code; what nobody foresaw is raised again where PRACTISE_DEBUG is set."""
+    if not isinstance(error, BackendError) and lacks_memory(error):
+        error = OutOfMemory()
+    if isinstance(error, OSError):
+        error = of_the_system(error)
+    if isinstance(error, BackendError):
+        return _refuse(error.message, error.remedy, error.exit_code)
+    if os.environ.get("PRACTISE_DEBUG"):
+        raise error
+    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    remedy = "this is a fault of practise-measure: report it, with what PRACTISE_DEBUG=1 shows"
+    return _refuse(f"unexpected {said}", remedy, BUG)
+
+
+def _spelled_out(arguments: Sequence[str]) -> Sequence[str]:
+    """`practise-measure kit/` is `practise-measure table kit/`: what is no command is a folder or a path."""
+    first = arguments[0] if arguments else ""
+    if first in ("", *COMMANDS, "-h", "--help", "--version"):
+        return arguments
+    is_place = any(mark in first for mark in "/\\") or any(os.path.isdir(each) for each in arguments)
+    return ["table", *arguments] if is_place else arguments
+
+
+def _refuse(message: str, remedy: str, code: int) -> int:
+    _clear()
+    sys.stderr.write(_error_line(message, remedy))
+    return code
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from practise_backends.cli.commands import compare_files
+    from practise_backends.results.documents import to_json
+    from practise_backends.results.render import comparison_text
+
+    options = _options(CompareOptions, given)
+    found, requirement = compare_files(given.before, given.after, options, _screen())
+    _print(to_json(found, requirement=requirement) if options.json else comparison_text(found, requirement))
+    return KEPT if requirement.kept else BROKEN
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from practise_backends.cli.commands import bench_file
+    from practise_backends.results.documents import to_json
+    from practise_backends.results.render import benchmark_text
+
+    options = _options(BenchOptions, given)
+    found = bench_file(given.file, options, _screen())
+    _print(to_json(found) if options.json else benchmark_text(found))
+    return KEPT
+
+
+def _table(given: argparse.Namespace) -> int:
+    from practise_backends.cli.commands import table_of_kit
+    from practise_backends.results.documents import to_json
+    from practise_backends.results.render_table import next_step, table_text
+
+    asked = {one.name: value for one in fields(Measuring) if (value := getattr(given, one.name)) is not None}
+    found, kit, place = table_of_kit(given.kit, asked, given.output, _screen())
+    _print(to_json(found) if given.json else table_text(found))
+    sys.stderr.write(next_step(kit, found, place))
+    return KEPT
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from practise_backends.results.doctor import examine, exit_code, render
+    from practise_backends.results.documents import to_json
+
+    checkup = examine(given.backend, progress=_screen())
+    _print(to_json(checkup) if given.json else render(checkup))
+    return exit_code(checkup)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are told like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and leave with the code for usage."""
+        self.exit(USAGE, _error_line(message, _meant(message) or f"see {self.prog} --help"))
+
+
+def _meant(message: str) -> str:
+    """The option that may be meant where argparse names one that there is not; empty where none is like it."""
+    _, unknown, words = message.partition("unrecognized arguments: ")
+    first = words.split("=")[0].split()[:1] if unknown else []
+    known = {flag.written for kind in (CompareOptions, BenchOptions, TableOptions) for flag in flags_of(kind)}
+    near = difflib.get_close_matches(first[0], sorted(known), n=1) if first else []
+    return f"did you mean {near[0]}?" if near else ""
+
+
+class _Line:
+    """Progress as one line that is written over, and cleared before anything else is said."""
+
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        """Say how far it is."""
+        share = min(1.0, done / total) if total > 0 else 0.0
+        sys.stderr.write(f"{_CLEARED}{100 * share:3.0f}% {one_line(note)}")
+        sys.stderr.flush()
+
+
+def _screen() -> _Line | None:
+    """Progress where somebody sees it."""
+    return _Line() if sys.stderr.isatty() else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = _Parser(prog="practise-measure", description="Measure ONNX networks in paired rounds.")
+    parser.add_argument("--version", action="version", version=f"practise-measure {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    compare = commands.add_parser(
+        "compare", help="is the second network surely faster than the first?", description=_COMPARE
+    )
+    compare.add_argument("before", type=Path, metavar="A", help="the network that is there (.onnx, .ort)")
+    compare.add_argument("after", type=Path, metavar="B", help="the one that should be faster")
+    _add_flags(compare, CompareOptions, _compare)
+    bench = commands.add_parser("bench", help="all figures of one network", description=_BENCH)
+    bench.add_argument("file", type=Path, metavar="FILE", help="the network (.onnx, .ort)")
+    _add_flags(bench, BenchOptions, _bench)
+    table = commands.add_parser(
+        "table", help="what every block costs: measure a kit (or: KIT alone)", description=_TABLE
+    )
+    table.add_argument(
+        "kit", type=Path, metavar="KIT", help="the folder that practise-deploy kit has written"
+    )
+    _add_flags(table, TableOptions, _table)
+    doctor = commands.add_parser("doctor", help="can figures of this machine be believed?")
+    doctor.add_argument("--backend", metavar="NAME", help="look at this backend (default: at all)")
+    doctor.add_argument("--json", action="store_true", help="print exactly one JSON document")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+_COMPARE = (
+    "Measure two networks in the same rounds: faster, slower, or cannot tell. Exit code 0 when the requirement "
+    "holds at the bad end of the interval, 1 when it does not."
+)
+_BENCH = "Latency percentiles, noise floor, cold start, memory and size; throughput and LoadGen where asked."
+
+_TABLE = (
+    "Measure what every block of a network costs on this device, from a kit that practise-deploy has written, and "
+    "write a latency table for practise-deploy plan. What is not asked here is as the kit's maker asked."
+)
+
+
+def _add_flags(
+    parser: argparse.ArgumentParser, options: type, run: Callable[[argparse.Namespace], int]
+) -> None:
+    """Every option of the record, under its field's name."""
+    for flag in flags_of(options):
+        if flag.parse is None:
+            action = "store_false" if flag.default is True else "store_true"
+            parser.add_argument(flag.written, dest=flag.name, action=action, default=None, help=flag.help)
+        else:
+            parser.add_argument(
+                flag.written,
+                dest=flag.name,
+                type=_checked(flag),
+                action="append" if flag.repeated else "store",
+                metavar=flag.metavar,
+                help=f"{flag.help}{_default(flag, options)}",
+            )
+    parser.set_defaults(run=run)
+
+
+def _default(flag: Flag, options: type) -> str:
+    """What holds where an option is not given, in a help text."""
+    if options is TableOptions and flag.name in {one.name for one in fields(Measuring)}:
+        return "" if "(default:" in flag.help else " (default: the kit's)"
+    return "" if flag.default in (None, ()) else f" (default: {flag.default})"
+
+
+def _checked(flag: Flag) -> Callable[[str], Any]:
+    """The option's reader, whose words argparse repeats."""
+
+    def read(text: str) -> Any:
+        try:
+            return flag.parse(text) if flag.parse else text
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _options(kind: type[_Asked], given: argparse.Namespace) -> _Asked:
+    """The record of the options that were given; the others keep their defaults."""
+    asked = {one.name: getattr(given, one.name) for one in fields(kind)}
+    return kind(**{name: value for name, value in asked.items() if value is not None})
+
+
+def _print(text: str) -> None:
+    """The result, the line of progress taken away."""
+    _clear()
+    put(clean(text))
+
+
+def _clear() -> None:
+    """Take the line of progress away."""
+    if sys.stderr.isatty():
+        sys.stderr.write(_CLEARED)
+        sys.stderr.flush()
+
+
+def _error_line(message: str, remedy: str) -> str:
+    """One message: what, and in the next line the remedy."""
+    return f"error: {one_line(message)}\nremedy: {one_line(remedy)}\n"

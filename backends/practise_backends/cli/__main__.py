@@ -1,0 +1,7 @@
+"""`python -m practise_backends.cli`."""
+
+import sys
+
+from practise_backends.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""MLPerf LoadGen as a second instrument."""

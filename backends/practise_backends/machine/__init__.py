@@ -1,0 +1,1 @@
+"""The machine: devices, clocks, memory, other work."""

@@ -1,0 +1,251 @@
+"""The kit: networks that were written elsewhere, to be measured on this device; the table goes home as JSON.
+
+A kit is a folder: `kit.json`, the networks, which share one file of weights, and the tool that measures them. It holds the
+original, the network without every single block (a class that is split needs them all), and the sets of the design.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from practise_backends.errors import BackendError
+from practise_backends.files import regular_file
+from practise_backends.options import Measuring, flags_of
+from practise_backends.parsing import read_json
+from practise_backends.results.table import measure_table
+from practise_backends.results.table_design import Cut, Design
+from practise_backends.terms import Bench, LatencyTable, Progress
+
+KIT_SCHEMA = 1
+MANIFEST, TABLE = "kit.json", "latency.json"
+_AGAIN = "copy the whole kit again, or make it again: practise-deploy kit"
+
+Dropped = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KitNetwork:
+    """The network without some blocks. file: within the kit, with `/`."""
+
+    dropped: Dropped
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kit:
+    """What `kit.json` says.
+
+    input_shape: with the batch, which the networks have fixed. asked: how to measure where nothing else is asked on the device.
+    design: drawn where the kit was made, since another version of numpy may draw another. sha256: of every file that is
+    measured, by its name. weights: where they are from. plan: the command that takes the table. made_by: the program and its version.
+    """
+
+    schema: int = KIT_SCHEMA
+    network: str
+    structure_sha256: str
+    input_shape: tuple[int, ...]
+    precision: str
+    weights: str
+    asked: Measuring
+    cuts: tuple[Cut, ...]
+    design: Design
+    networks: tuple[KitNetwork, ...]
+    sha256: dict[str, str]
+    plan: str
+    made_by: str
+
+    def without(self, folder: Path) -> Callable[[Dropped], Path]:
+        """Where the network without some blocks lies, for a kit in that folder."""
+        files = {one.dropped: folder / one.file for one in self.networks}
+        return lambda dropped: files[dropped]
+
+
+def networks_of(cuts: Sequence[Cut], design: Design) -> tuple[Dropped, ...]:
+    """What a kit leaves out, each once: nothing, every block alone, and what the design measures together."""
+    single = ((cut.block,) for cut in cuts)
+    return tuple(dict.fromkeys(((), *single, *(one.dropped for one in design.variants()))))
+
+
+def measure_kit(kit: Kit, folder: Path, bench: Bench, progress: Progress | None = None) -> LatencyTable:
+    """The table that `practise-deploy latency` would have measured here.
+
+    Raises: CompileError, MeasureError.
+    """
+    found = measure_table(kit.network, kit.cuts, kit.without(folder), bench, progress, kit.design)
+    return replace(found, structure_sha256=kit.structure_sha256)
+
+
+def read_kit(folder: Path) -> Kit:
+    """The kit in a folder, whole: every network is there and is the one that was written.
+
+    Raises: BackendError.
+    """
+    kit = _checked(_document(folder), folder / MANIFEST)
+    for name, sha256 in kit.sha256.items():
+        _check_file(folder, name, sha256)
+    return kit
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    """What `kit.json` holds, of this schema."""
+    path = folder / MANIFEST
+    if folder.is_file():
+        raise BackendError(
+            f"{folder} is a file; a kit is a folder", remedy=f"a network: practise-measure bench {folder}"
+        )
+    if not folder.is_dir():
+        raise BackendError(f"there is no folder {folder}", remedy="check the path")
+    if not path.is_file():
+        raise BackendError(
+            f"{folder} is no kit: it holds no {MANIFEST}",
+            remedy="give the folder that practise-deploy kit has written",
+        )
+    try:
+        regular_file(path, folder)
+    except ValueError as error:
+        raise BackendError(f"{path} {error}", remedy=_AGAIN) from None
+    try:
+        found = read_json(path)
+        schema = found["schema"]
+    except OSError as error:
+        raise BackendError(f"cannot read {path}: {error.strerror}", remedy="check its permissions") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
+        raise BackendError(
+            f"{path} is damaged: it is no JSON document with a schema", remedy=_AGAIN
+        ) from None
+    except ValueError as error:
+        raise BackendError(f"{path} is damaged: {error}", remedy=_AGAIN) from None
+    if schema != KIT_SCHEMA:
+        raise BackendError(
+            f"{path} has schema {schema!r}; this version reads {KIT_SCHEMA}",
+            remedy="install the practise_backends wheel that lies in the kit",
+        )
+    return dict(found)
+
+
+def _checked(found: dict[str, Any], path: Path) -> Kit:
+    """The record that a document describes, with a file for every network that may be measured."""
+    try:
+        kit = _kit_of(found)
+        _check_parts(kit)
+        lacks = [names for names in networks_of(kit.cuts, kit.design) if names not in _files_of(kit)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BackendError(f"{path} is damaged: {_reason(error)}", remedy=_AGAIN) from None
+    if lacks:
+        what = f"the network without {', '.join(lacks[0])}" if lacks[0] else "the original network"
+        raise BackendError(f"{path} lacks {what}", remedy=_AGAIN)
+    return kit
+
+
+def _check_parts(kit: Kit) -> None:
+    """Refuse parts that do not fit each other, before minutes of measuring end in their contradiction.
+
+    Raises: ValueError.
+    """
+    known = {cut.block: cut.latency_class for cut in kit.cuts}
+    firsts, twins = kit.design.firsts, kit.design.twins
+    if not kit.input_shape or min(kit.input_shape) < 1:
+        raise ValueError(f"the input shape {list(kit.input_shape)} is none")
+    if not known or set(known.values()) != set(firsts) or not set(twins) <= set(firsts):
+        raise ValueError("the design does not measure every latency class of the blocks")
+    drawn = {*firsts.items(), *twins.items()}
+    strangers = [name for key, name in drawn if known.get(name) != key]
+    strangers += [name for names in kit.design.sets for name in names if name not in known]
+    if strangers:
+        raise ValueError(f"the design measures '{strangers[0]}', which is no block of its class")
+
+
+def _reason(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _files_of(kit: Kit) -> dict[Dropped, str]:
+    """The networks with a vouched-for file, by what they leave out."""
+    return {one.dropped: one.file for one in kit.networks if one.file in kit.sha256}
+
+
+def _kit_of(found: dict[str, Any]) -> Kit:
+    drawn = found["design"]
+    return Kit(
+        network=_text(found["network"]),
+        structure_sha256=_text(found["structure_sha256"]),
+        precision=_text(found["precision"]),
+        weights=_text(found["weights"]),
+        plan=_text(found["plan"]),
+        made_by=_text(found["made_by"]),
+        input_shape=tuple(int(dim) for dim in found["input_shape"]),
+        asked=_measuring(found["asked"]),
+        cuts=tuple(
+            Cut(block=_text(c["block"]), latency_class=int(c["latency_class"])) for c in found["cuts"]
+        ),
+        design=Design(
+            firsts={int(key): _text(name) for key, name in drawn["firsts"].items()},
+            twins={int(key): _text(name) for key, name in drawn["twins"].items()},
+            sets=tuple(_texts(names) for names in drawn["sets"]),
+        ),
+        networks=tuple(
+            KitNetwork(dropped=_texts(n["dropped"]), file=_inside(n["file"])) for n in found["networks"]
+        ),
+        sha256={_inside(name): _text(value) for name, value in found["sha256"].items()},
+    )
+
+
+def _measuring(found: dict[str, Any]) -> Measuring:
+    """How to measure, every value read as its flag would be."""
+    strangers = sorted(set(found) - {one.name for one in fields(Measuring)})
+    if strangers:
+        raise ValueError(f"'asked' holds the unknown {strangers[0]!r}")
+    given: dict[str, Any] = {}
+    for flag in flags_of(Measuring):
+        value = found.get(flag.name)
+        if value is not None:
+            given[flag.name] = _switch(value) if flag.parse is None else flag.parse(str(value))
+    return Measuring(**given)
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _texts(values: Any) -> Dropped:
+    return tuple(_text(value) for value in values)
+
+
+def _inside(name: Any) -> str:
+    """A file of the kit, and of nowhere else."""
+    path = PurePosixPath(_text(name))
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{name!r} does not lie within the kit")
+    return str(path)
+
+
+def _check_file(folder: Path, name: str, sha256: str) -> None:
+    """Refuse a file that is missing, that is none of the kit's, or another than the one that was written."""
+    path, total = folder / name, hashlib.sha256()
+    try:
+        with regular_file(path, folder).open("rb") as file:
+            while part := file.read(1 << 20):
+                total.update(part)
+    except OSError as error:
+        raise BackendError(
+            f"cannot read {path}, which the kit needs: {error.strerror}", remedy=_AGAIN
+        ) from None
+    except ValueError as error:
+        raise BackendError(f"{path}, which the kit needs, {error}", remedy=_AGAIN) from None
+    if total.hexdigest() != sha256:
+        raise BackendError(
+            f"{path} is not the file that the kit was made with: its sha256 differs", remedy=_AGAIN
+        )

@@ -1,0 +1,87 @@
+"""A latency table as plain text, and what to do with it next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from practise_backends.results.bundle import Kit
+from practise_backends.results.documents import samples_beside
+from practise_backends.results.render import (
+    Grid,
+    conditions,
+    digits,
+    disturbance,
+    figure,
+    in_columns,
+    milliseconds,
+    ratio,
+    rounds,
+)
+from practise_backends.terminal import one_line
+from practise_backends.terms import LatencyTable, Saving
+
+
+def table_text(table: LatencyTable) -> str:
+    """Every block's saving, the greatest first, and how far the figures can be trusted."""
+    ranked = sorted(table.savings, key=lambda saving: -saving.reduction_percent.estimate)
+    return "\n".join([in_columns(savings(ranked)), "", *_remarks(table)]) + "\n"
+
+
+def savings(found: list[Saving]) -> Grid:
+    """A row for every block."""
+    head = ("without the block", "saved, ms", "saved, %", "class", "told from none")
+    rows = tuple(
+        (
+            one.block,
+            figure(one.saving_ms),
+            figure(one.reduction_percent),
+            str(one.latency_class),
+            ("yes" if one.distinguishable else "no") + ("" if one.measured else ", as its class"),
+        )
+        for one in found
+    )
+    return Grid(head=head, rows=rows)
+
+
+def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
+    """Where the table went, and how a plan is made with it: for what was measured, where that is not what was asked."""
+    otherwise = "".join(
+        f" --{name} {measured}"
+        for name, asked, measured in (
+            ("backend", kit.asked.backend, table.backend),
+            ("threads", kit.asked.threads, table.conditions.threads),
+            ("clock", kit.asked.clock or table.conditions.clock, table.conditions.clock),
+        )
+        if asked != measured
+    )
+    otherwise += " --cuda-graph" if table.conditions.cuda_graph and not kit.asked.cuda_graph else ""
+    written = one_line(f"written: {place}, and its raw samples: {samples_beside(place)}") + "\n"
+    if not kit.plan:
+        return written
+    named = one_line(place.name)
+    return (
+        f"{written}"
+        f"next, where practise-deploy is and {named} was copied to:\n"
+        f"  {one_line(kit.plan)}{otherwise} --latency-table {named}\n"
+    )
+
+
+def _remarks(table: LatencyTable) -> tuple[str, ...]:
+    """What was measured, where, and how."""
+    splits = sum(not one.same for one in table.twins)
+    return (
+        f"{one_line(table.network)} as it is: {figure(table.baseline_ms)} {milliseconds(table.timed_by)}; brackets hold the "
+        f"{100 * table.baseline_ms.confidence:g}% interval",
+        f"noise floor, the network against itself: {ratio(table.aa_ratio)}; the smallest saving that can be "
+        f"told from none is {digits(table.resolution_ms)} ms",
+        *(
+            []
+            if table.additivity is None
+            else [f"sets save {figure(table.additivity)} times the sum of their blocks"]
+        ),
+        f"twins of a class measured beside each other: {len(table.twins)}, of which {splits} differ",
+        f"{one_line(table.device.name)}, backend {table.backend}, {conditions(table)}",
+        f"{rounds(table)}; stopped because {table.stopped_because}",
+        *disturbance(table.environment),
+        *(f"note: {one_line(note)}" for note in table.notes),
+    )

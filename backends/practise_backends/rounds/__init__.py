@@ -1,0 +1,1 @@
+"""Measuring in interleaved rounds, and what is estimated from them."""

@@ -1,0 +1,161 @@
+"""Random tensors for an engine's inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from practise_backends.errors import MeasureError
+from practise_backends.machine.memory import available_memory
+from practise_backends.terms import Backend, Bench, Tensors, TensorSpec
+
+Shapes = Mapping[str, tuple[int, ...]]
+Array = npt.NDArray[np.generic]
+
+_MOST_NUMBERS = 2**31  # of one input: above it, runtimes that count in 32 bits fail in ways of their own
+_MOST_DIMENSIONS = 32  # what every version of numpy takes
+_DRAWN_BYTES = 8  # of a number as it is drawn, whatever it is kept in
+
+
+def for_shapes(backend: Backend, shapes: Shapes) -> Backend:
+    """The backend, told of the shapes where what it compiles depends on them."""
+    shaped = getattr(backend, "for_shapes", None)
+    return shaped(shapes) if shaped is not None and shapes else backend
+
+
+def random_feeds(
+    inputs: Sequence[TensorSpec], batch: int = 1, seed: int = 0, shapes: Shapes | None = None
+) -> dict[str, Array]:
+    """One random tensor an input: floats are standard normal, uint8 is 0 to 255, other integers are 0 or 1.
+
+    Shapes: a dynamic first dimension becomes `batch`; `shapes` names the other dynamic dimensions.
+    Raises: MeasureError where a shape cannot be settled or does not fit the memory, or no input can hold the batch.
+    """
+    settled = {spec.name: _settle(spec, batch, (shapes or {}).get(spec.name)) for spec in inputs}
+    _check_names(inputs, shapes or {})
+    if settled and all(not shape or shape[0] != batch for shape in settled.values()):
+        raise MeasureError(
+            f"no input of the network takes a batch of {batch}: {settled}",
+            remedy="ask for the batch that the network was exported with, or export it with a dynamic batch",
+        )
+    _check_sizes(settled)
+    rng = np.random.default_rng(seed)
+    return {spec.name: _random(spec, settled[spec.name], rng) for spec in inputs}
+
+
+def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], bench: Bench) -> dict[str, Array]:
+    """One set of random tensors for several networks; each takes its own of them (`own_feeds`).
+
+    engines: the inputs of every network, by its name. Floats of several widths are kept in the widest.
+    Raises: MeasureError where two networks want different tensors under one name, or a shape is for nobody.
+    """
+    feeds: dict[str, Array] = {}
+    for name, inputs in engines.items():
+        own = {spec.name: bench.shapes[spec.name] for spec in inputs if spec.name in bench.shapes}
+        found = random_feeds(inputs, bench.conditions.batch, bench.conditions.seed, own)
+        for key, array in found.items():
+            if key in feeds and not _alike(feeds[key], array):
+                raise MeasureError(
+                    f"input '{key}' is {array.dtype} {array.shape} in '{name}', but {feeds[key].dtype} "
+                    f"{feeds[key].shape} in an earlier network",
+                    remedy="compare networks of the same input",
+                )
+            if key not in feeds or array.itemsize > feeds[key].itemsize:
+                feeds[key] = array
+    strangers = sorted(set(bench.shapes) - set(feeds))
+    if strangers:
+        raise MeasureError(
+            f"no network has an input '{strangers[0]}'", remedy=f"the inputs are {sorted(feeds)}"
+        )
+    return feeds
+
+
+def own_feeds(inputs: Sequence[TensorSpec], feeds: Tensors, name: str = "network") -> dict[str, Array]:
+    """What a network of that name takes of shared feeds: the inputs that it names, floats in the width that it asks for.
+
+    Raises: MeasureError where one is missing.
+    """
+    missing = [spec.name for spec in inputs if spec.name not in feeds]
+    if missing:
+        raise MeasureError(
+            f"'{name}' has an input '{missing[0]}' that is not fed",
+            remedy=f"feed it; fed now: {sorted(feeds)}",
+        )
+    return {spec.name: _in_width(feeds[spec.name], spec.dtype) for spec in inputs}
+
+
+def _alike(one: Array, other: Array) -> bool:
+    """Whether two tensors are one, but for the width of floats."""
+    both_float = {one.dtype.kind, other.dtype.kind} == {"f"}
+    return one.shape == other.shape and (both_float or one.dtype == other.dtype)
+
+
+def _in_width(array: Array, dtype: str) -> Array:
+    wanted = np.dtype(dtype)
+    return array.astype(wanted, copy=False) if array.dtype.kind == wanted.kind == "f" else array
+
+
+def _settle(spec: TensorSpec, batch: int, asked: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape to feed: the fixed dimensions as they are, the dynamic ones as asked."""
+    wanted = asked or tuple(batch if at == 0 and dim == -1 else dim for at, dim in enumerate(spec.shape))
+    fits = len(wanted) == len(spec.shape) and all(
+        dim in (-1, want) for dim, want in zip(spec.shape, wanted, strict=True)
+    )
+    if not fits:
+        raise MeasureError(
+            f"shape {wanted} does not fit input '{spec.name}' of shape {spec.shape}",
+            remedy="change only dynamic dimensions (-1), or export the network with that shape",
+        )
+    if any(dim < 1 for dim in wanted):
+        example = "x".join(str(dim) if dim > 0 else "224" for dim in wanted)
+        raise MeasureError(
+            f"input '{spec.name}' has dynamic dimensions: {spec.shape}",
+            remedy=f"name its shape, for instance --shape {spec.name}={example}",
+        )
+    return wanted
+
+
+def _check_sizes(settled: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse shapes that no memory holds, before any is asked for."""
+    for name, shape in settled.items():
+        if len(shape) > _MOST_DIMENSIONS:
+            _refuse(f"input '{name}' has {len(shape)} dimensions, more than {_MOST_DIMENSIONS}")
+        if math.prod(shape) > _MOST_NUMBERS:
+            _refuse(f"input '{name}' of shape {shape} holds more than {_MOST_NUMBERS} numbers")
+    needed, free = _DRAWN_BYTES * sum(map(math.prod, settled.values())), available_memory()
+    if free is not None and needed > free:
+        _refuse(
+            f"drawing the inputs takes {needed / 2**20:.0f} MiB of memory, of which {free / 2**20:.0f} MiB are free"
+        )
+
+
+def _refuse(what: str) -> NoReturn:
+    raise MeasureError(
+        what, remedy="use a smaller --batch or --shape, or export the network with smaller inputs"
+    )
+
+
+def _check_names(inputs: Sequence[TensorSpec], shapes: Shapes) -> None:
+    """Refuse a shape for an input that does not exist."""
+    names = [spec.name for spec in inputs]
+    strangers = [name for name in shapes if name not in names]
+    if strangers:
+        raise MeasureError(f"the network has no input '{strangers[0]}'", remedy=f"its inputs are {names}")
+
+
+def _random(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """One random tensor."""
+    if spec.dtype in ("float16", "float32", "float64"):
+        return rng.standard_normal(shape).astype(spec.dtype)
+    if spec.dtype == "uint8":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if spec.dtype == "bool" or spec.dtype.lstrip("u").startswith("int"):
+        return rng.integers(0, 2, shape).astype(spec.dtype)
+    raise MeasureError(
+        f"input '{spec.name}' is of type {spec.dtype}, for which no random values are defined",
+        remedy="pass your own tensors to measure_rounds",
+    )

@@ -1,0 +1,188 @@
+"""Networks opened for a measurement, several sessions each, and closed afterwards.
+
+Two sessions of one file differ in their speed (where their memory lies; for TensorRT, how the engine was
+built), and go on differing for as long as they live. So every network is opened several times. What a
+session gets depends on when it was opened and first run: those opened later were found to be faster, and
+networks opened strictly in turns to differ, one and the same file from itself. So the sessions of every
+network are spread evenly over the order of opening, alike from both ends, so that none comes sooner on
+average, and each runs once as soon as it is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from practise_backends.errors import about
+from practise_backends.machine.environment import SystemWatch
+from practise_backends.machine.memory import available_memory
+from practise_backends.rounds.feeds import Array, own_feeds, shared_feeds
+from practise_backends.rounds.intervals import ORIGINAL
+from practise_backends.rounds.measure import Seams, measure_rounds
+from practise_backends.runtimes.external_data import size_of
+from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
+
+_ON_GPU = ("trt", "trt-rtx")
+_MEMORY_SHARE = 0.5
+_MOST_OF_IT = 0.9
+_TIMES_THE_FILE = 3  # weights as loaded, packed for the processor, and room for activations
+_FEWEST = {ORIGINAL: 2}  # or there is no noise floor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A network to be measured, and how many sessions of it."""
+
+    model: bytes | Path
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """Loaded networks by name. notes: what was done otherwise than asked, and why."""
+
+    artifacts: dict[str, Artifact]
+    engines: dict[str, list[Engine]]
+    feeds: dict[str, Array]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Loading:
+    """What is loaded so far."""
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    engines: dict[str, list[Engine]] = field(default_factory=dict)
+
+    def close(self) -> None:
+        with ExitStack() as all_of_them:  # one that fails to close does not keep the others open
+            for engines in self.engines.values():
+                for engine in engines:
+                    all_of_them.callback(engine.close)
+
+
+@contextmanager
+def opened(
+    candidates: Mapping[str, Candidate], bench: Bench, progress: Progress | None = None
+) -> Iterator[Opened]:
+    """All candidates, compiled and opened as the module says; closed at the end.
+
+    Each is compiled once; where two builds of one network differ in their speed (`builds_differ`), once a session.
+    Where the sessions would fill more than half of the free memory, fewer are opened, and a note says so.
+    Raises: CompileError, MeasureError.
+    """
+    loading = _Loading()
+    try:
+        wanted, notes = _affordable(candidates)
+        builds = _compiled(candidates, wanted, bench, progress)
+        loading.artifacts = {name: each[0] for name, each in builds.items()}
+        inputs = {name: each.inputs for name, each in loading.artifacts.items()}
+        with _about(*candidates.values()):
+            feeds = shared_feeds(inputs, bench)
+        loading.engines = {name: [] for name in candidates}
+        order = _opening_order(wanted, bench.conditions.seed)
+        for count, name in enumerate(order):
+            _show(progress, count, len(order), "loading")
+            own, session = builds[name], len(loading.engines[name])
+            with _about(candidates[name]):
+                engine = bench.backend.open(own[session % len(own)], bench.conditions)
+                loading.engines[name].append(engine)
+                engine.run(own_feeds(engine.inputs, feeds, name))
+        warned = dict.fromkeys(note for each in builds.values() for one in each for note in one.notes)
+        warned |= dict.fromkeys(_otherwise(builds))
+        yield Opened(
+            artifacts=loading.artifacts, engines=loading.engines, feeds=feeds, notes=(*notes, *warned)
+        )
+    finally:
+        loading.close()
+
+
+def _about(*candidates: Candidate) -> AbstractContextManager[None]:
+    """Errors in here name the files of these networks, where they have any."""
+    files = dict.fromkeys(str(each.model) for each in candidates if isinstance(each.model, Path))
+    return about(", ".join(files)) if files else nullcontext()
+
+
+def measure(found: Opened, bench: Bench, progress: Progress | None = None) -> Timings:
+    """Paired rounds of what was opened."""
+    watch = SystemWatch(gpu=bench.backend.name in _ON_GPU)
+    conditions, patience = bench.conditions, bench.patience
+    return measure_rounds(
+        found.engines, found.feeds, conditions, patience, progress=progress, seams=Seams(watch=watch)
+    )
+
+
+def _compiled(
+    candidates: Mapping[str, Candidate], wanted: Mapping[str, int], bench: Bench, progress: Progress | None
+) -> dict[str, list[Artifact]]:
+    """Every network's builds: one for all its sessions, or one for each."""
+    differ = getattr(bench.backend, "builds_differ", False)
+    todo = [(name, build) for name in candidates for build in range(wanted[name] if differ else 1)]
+    found: dict[str, list[Artifact]] = {name: [] for name in candidates}
+    for count, (name, build) in enumerate(todo):
+        _show(progress, count, len(todo), "compiling")
+        which = {"build": build} if differ else {}
+        with _about(candidates[name]):
+            found[name].append(bench.backend.compile(candidates[name].model, bench.conditions, **which))
+    return found
+
+
+def _otherwise(builds: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
+    """What does not compute in the precision that it is measured as; of networks that do so alike, the first is named."""
+    said = set()
+    for name, (first, *_) in builds.items():
+        share, what = first.precision_share, first.precision
+        if share is None and what != "fp32":
+            told = f"in how many of its layers it computes in {what} cannot be told"
+        elif share is not None and share < _MOST_OF_IT:
+            told = f"{what} in {100 * share:.0f}% of its arithmetic layers; --precision says what it is meant to be"
+        else:
+            continue
+        if told not in said:
+            said.add(told)
+            yield f"{name}: {told}"
+
+
+def _opening_order(wanted: Mapping[str, int], seed: int) -> list[str]:
+    """In which order the sessions are opened: those of each network spread evenly, and alike from both ends."""
+    rng = np.random.default_rng(seed)
+    places = [(place, name) for name, count in wanted.items() for place in _spread(count, rng)]
+    return [name for _, name in sorted(places)]
+
+
+def _spread(count: int, rng: np.random.Generator) -> list[float]:
+    """Places between 0 and 1 whose mean is a half: one drawn in each stretch, mirrored; a single one anywhere."""
+    if count == 1:
+        return [float(rng.random())]
+    first = [(at + float(rng.random())) / count for at in range(count // 2)]
+    middle = [0.5 + (float(rng.random()) - 0.5) / count] if count % 2 else []
+    return [*first, *middle, *(1 - place for place in first)]
+
+
+def _affordable(candidates: Mapping[str, Candidate]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """How many sessions of each the memory allows, and a note where that is fewer than asked."""
+    wanted = {name: candidate.sessions for name, candidate in candidates.items()}
+    free = available_memory()
+    sizes = {name: _TIMES_THE_FILE * size_of(candidate.model) for name, candidate in candidates.items()}
+    most, fewer = max(wanted.values()), wanted
+    if free is None:
+        return wanted, ()
+    while most > 1 and sum(sizes[name] * count for name, count in fewer.items()) > _MEMORY_SHARE * free:
+        most -= 1
+        fewer = {name: min(max(most, _FEWEST.get(name, 1)), count) for name, count in wanted.items()}
+    if fewer == wanted:
+        return wanted, ()
+    note = (
+        f"at most {max(fewer.values())} sessions of each network instead of {max(wanted.values())}: "
+        f"{free / 2**20:.0f} MiB of memory are free"
+    )
+    return fewer, (note,)
+
+
+def _show(progress: Progress | None, done: int, total: int, what: str) -> None:
+    if progress is not None:
+        progress.advance(0, 1, f"{what} {done + 1} of {total}")

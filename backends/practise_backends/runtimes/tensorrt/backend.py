@@ -1,0 +1,263 @@
+"""The backends `trt` (tensorrt 10 and 11) and `trt-rtx` (tensorrt_rtx): one code, two packages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from practise_backends.errors import CompileError, DeviceUnavailable
+from practise_backends.machine.device import describe_cpu, first_line
+from practise_backends.machine.driver import Gpu, first_gpu
+from practise_backends.runtimes.external_data import read_with_weights
+from practise_backends.runtimes.onnx_file import ARITHMETIC, Network, label_of
+from practise_backends.runtimes.tensorrt.building import Built, Order, build_engine, check_targets
+from practise_backends.runtimes.tensorrt.cuda import Cuda, open_cuda
+from practise_backends.runtimes.tensorrt.engine import TensorRtEngine
+from practise_backends.runtimes.tensorrt.fused import share_in
+from practise_backends.runtimes.tensorrt.options import BY_NAME, Profile, Shape, TensorRtOptions, profiles_for
+from practise_backends.runtimes.tensorrt.package import Provider, import_provider
+from practise_backends.runtimes.tensorrt.shipped import (
+    FORMAT,
+    SUFFIX,
+    EngineArtifact,
+    check_fits,
+    read_engine,
+    write_engine,
+)
+from practise_backends.runtimes.tensorrt.timing_cache import TimingCaches
+from practise_backends.terms import Artifact, Conditions, Device, Progress
+
+CLOCKS = ("gpu_compute", "end_to_end")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+class TensorRtBackend:
+    """Networks run by the package `tensorrt`.
+
+    Raises: BackendMissing where it is not installed; CompileError where it does not build for what the options name.
+    """
+
+    name = "trt"
+    clocks = CLOCKS
+    precisions = PRECISIONS
+    builds_differ = True
+    suffix = SUFFIX
+    option_names = BY_NAME
+
+    def __init__(self, options: TensorRtOptions | None = None) -> None:
+        self.options = options or TensorRtOptions()
+        self._run_by = ""
+        self.provider: Provider = import_provider(self.name)
+        check_targets(self.provider, self.options.for_)
+
+    @classmethod
+    def with_options(cls, **options: Any) -> TensorRtBackend:
+        """With these fields of `TensorRtOptions`."""
+        return cls(TensorRtOptions(**options))
+
+    def for_shapes(self, shapes: Mapping[str, Shape]) -> TensorRtBackend:
+        """The same, for inputs that have these shapes and no other."""
+        profiles = {name: Profile(least=shape, best=shape, most=shape) for name, shape in shapes.items()}
+        return type(self)(replace(self.options, profiles={**self.options.profiles, **profiles}))
+
+    def device(self) -> Device:
+        """The GPU that CUDA takes first, or what is built ahead for.
+
+        Once an engine was opened, with the package that runs it among the facts; the fingerprint is of the device alone.
+        Raises: DeviceUnavailable.
+        """
+        versions = {self.provider.package: self.provider.version}
+        if self.options.for_:
+            return _not_at_hand(self.options.for_, versions)
+        device = device_of(self._gpu, versions)
+        ran = {"cuda_package": self._run_by} if self._run_by else {}
+        return replace(device, facts={**device.facts, **ran})
+
+    def compile(
+        self, model: bytes | Path, conditions: Conditions, *, build: int = 0, progress: Progress | None = None
+    ) -> EngineArtifact:
+        """Build an engine for the GPU at hand, or ahead for the targets of the options; an engine's file is taken as it is.
+
+        build: which of several independent builds; those of one number share what the builder measured.
+        `precision_share` is read from the layers that the network was fused to, never from what was asked.
+        Raises: CompileError, DeviceUnavailable.
+        """
+        _refuse_unsupported(conditions, self.name)
+        if isinstance(model, Path) and model.suffix == SUFFIX:
+            return self._taken(model, conditions)
+        network, sha256 = read_with_weights(model)
+        label = label_of(model)
+        _refuse_doubles(network, label)
+        profiles = profiles_for(network.inputs, conditions.batch, self.options, label)
+        caches = None if self.options.for_ else self._caches
+        order = Order(
+            model=model,
+            label=label,
+            profiles=profiles,
+            options=self.options,
+            timings=None if caches is None else caches.read(build),
+        )
+        built = build_engine(self.provider, order, progress)
+        if caches is not None and built.timings is not None:
+            caches.write(build, built.timings)
+        found = self._artifact(network, sha256, built, conditions)
+        return found if built.layers or self.options.for_ else self._looked_into(found, network, conditions)
+
+    def save(self, artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
+        """An engine as a file, its manifest beside it (see `shipped`); gives both.
+
+        Raises: OSError.
+        """
+        return write_engine(artifact, path)
+
+    def open(self, artifact: Artifact, conditions: Conditions) -> TensorRtEngine:
+        """Load an engine on the GPU at hand.
+
+        Raises: BackendMissing where no package for CUDA is installed; DeviceUnavailable.
+        """
+        _refuse_unsupported(conditions, self.name)
+        if self.options.for_:
+            raise DeviceUnavailable(
+                f"this engine is built ahead for {', '.join(self.options.for_)}, and does not run here",
+                remedy="open it on such a GPU; build without targets for the one at hand",
+            )
+        self._gpu  # noqa: B018 - a missing driver is said here, before a runtime could crash for want of it
+        cuda = self._cuda
+        if conditions.cuda_graph and not (cuda.has_graphs or self.provider.graphs_by_itself):
+            raise DeviceUnavailable(
+                f"{cuda.name} has no CUDA graphs",
+                remedy="give --cuda torch or --cuda cuda-python, or leave --cuda-graph out",
+            )
+        self._run_by = cuda.name
+        return TensorRtEngine(self.provider, artifact, conditions, cuda)
+
+    def _taken(self, file: Path, conditions: Conditions) -> EngineArtifact:
+        """An engine that was built before, where it fits the GPU at hand."""
+        artifact = read_engine(file)
+        if artifact.precision != conditions.precision:
+            raise CompileError(
+                f"{file} was built in {artifact.precision}, asked is {conditions.precision}",
+                remedy=f"give --precision {artifact.precision}",
+            )
+        check_fits(artifact, provider=self._called, gpu=self._gpu)
+        return artifact
+
+    @property
+    def _called(self) -> str:
+        return f"{self.provider.package} {self.provider.version}"
+
+    @cached_property
+    def _gpu(self) -> Gpu:
+        return first_gpu()
+
+    @cached_property
+    def _cuda(self) -> Cuda:
+        return open_cuda(self.options.cuda)
+
+    @cached_property
+    def _caches(self) -> TimingCaches:
+        return TimingCaches(folder=self.options.timing_cache, gpu=self._gpu, version=self._called)
+
+    def _looked_into(self, found: EngineArtifact, network: Network, conditions: Conditions) -> EngineArtifact:
+        """With the layers that the engine itself tells, where its builder told none."""
+        engine = self.open(found, conditions)
+        try:
+            layers = engine.layers()
+        finally:
+            engine.close()
+        share = share_in(conditions.precision, _arithmetic(network), layers)
+        return replace(found, layers=layers, precision_share=share.share, others=share.others)
+
+    def _artifact(
+        self, network: Network, sha256: str, built: Built, conditions: Conditions
+    ) -> EngineArtifact:
+        found = share_in(conditions.precision, _arithmetic(network), built.layers)
+        return EngineArtifact(
+            content=built.content,
+            sha256=sha256,
+            format=FORMAT,
+            precision=conditions.precision,
+            precision_share=found.share,
+            inputs=network.inputs,
+            outputs=network.outputs,
+            device_fingerprint=self.device().fingerprint,
+            layers=built.layers,
+            others=found.others,
+            targets=self.options.for_,
+            gpu="" if self.options.for_ else self._gpu.name,
+            provider=self._called,
+            notes=built.notes,
+        )
+
+
+class TensorRtRtxBackend(TensorRtBackend):
+    """Networks run by the package `tensorrt_rtx`, which compiles its kernels on the device when they first run."""
+
+    name = "trt-rtx"
+    builds_differ = False
+
+
+def _arithmetic(network: Network) -> list[str]:
+    """The nodes that multiply, by name; one without a name by its output, which no layer will name."""
+    return [node.name or node.outputs[0] for node in network.nodes if node.op in ARITHMETIC]
+
+
+def _refuse_unsupported(conditions: Conditions, name: str) -> None:
+    """Refuse conditions that this backend would silently not meet."""
+    for what, asked, known in (
+        ("clock", conditions.clock, CLOCKS),
+        ("precision", conditions.precision, PRECISIONS),
+    ):
+        if asked not in known:
+            raise CompileError(
+                f"backend '{name}' has no {what} {asked!r}", remedy=f"use one of: {', '.join(known)}"
+            )
+
+
+def _refuse_doubles(network: Network, label: str) -> None:
+    """TensorRT takes float64 for float32 without a word."""
+    doubles = [spec.name for spec in network.inputs if spec.dtype == "float64"]
+    if doubles:
+        raise CompileError(
+            f"{label}: input '{doubles[0]}' is float64, which TensorRT computes in float32 without saying so",
+            remedy="export the network in float32",
+        )
+
+
+def device_of(gpu: Gpu, versions: Mapping[str, str]) -> Device:
+    """A GPU and its host, as results tell them."""
+    cpu = describe_cpu({})
+    facts = {
+        "gpu": gpu.name,
+        "compute_capability": gpu.capability,
+        "memory_mib": str(gpu.memory_mib),
+        "driver_cuda": ".".join(str(part) for part in gpu.cuda),
+        "driver": _driver_version(),
+        "cpu": cpu.name,
+        "os": cpu.facts.get("os", ""),
+        "architecture": cpu.facts.get("architecture", ""),
+    }
+    facts = {key: fact for key, fact in facts.items() if fact}
+    return Device(name=gpu.name, fingerprint=_digest(facts, versions), versions=dict(versions), facts=facts)
+
+
+def _driver_version() -> str:
+    """The driver's own version, where the kernel tells it."""
+    line = first_line(Path("/proc/driver/nvidia/version"))
+    return next((word for word in line.split() if word.replace(".", "").isdigit() and "." in word), "")
+
+
+def _not_at_hand(targets: tuple[str, ...], versions: Mapping[str, str]) -> Device:
+    facts = {"built_ahead_for": ", ".join(targets)}
+    name = f"{', '.join(target.upper() for target in targets)} (not at hand)"
+    return Device(name=name, fingerprint=_digest(facts, versions), versions=dict(versions), facts=facts)
+
+
+def _digest(facts: Mapping[str, str], versions: Mapping[str, str]) -> str:
+    content = json.dumps([dict(facts), dict(versions)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

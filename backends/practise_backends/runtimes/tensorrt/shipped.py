@@ -1,0 +1,153 @@
+"""An engine as a file, with a manifest beside it that says what it is, for which GPU, and what it was fused to.
+
+An engine runs on the kind of GPU and with the very version of TensorRT that it was built with: both are checked before
+TensorRT is asked to load it, since its own words are few.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from practise_backends.errors import CompileError, DeviceUnavailable
+from practise_backends.files import write_file
+from practise_backends.machine.driver import Gpu
+from practise_backends.parsing import read_json
+from practise_backends.runtimes.onnx_file import content_of
+from practise_backends.runtimes.tensorrt.fused import FusedLayer
+from practise_backends.terms import Artifact, TensorSpec
+
+SUFFIX = ".engine"
+FORMAT = "tensorrt"
+SCHEMA = 1
+_AGAIN = "build it again from its ONNX file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineArtifact(Artifact):
+    """A serialised engine. layers: what the network was fused to.
+
+    targets: the kinds of GPU that it was built ahead for (sm86, ...); gpu: the one that it was built on, where it was.
+    provider: package and version.
+    """
+
+    layers: tuple[FusedLayer, ...] = ()
+    targets: tuple[str, ...]
+    gpu: str = ""
+    provider: str
+
+
+def manifest_of(engine: Path) -> Path:
+    """Where an engine's manifest lies."""
+    return engine.with_name(engine.name + ".json")
+
+
+def write_engine(artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
+    """Write the engine and its manifest, and give both; the manifest comes last, since it vouches for the engine.
+
+    Raises: OSError.
+    """
+    content = content_of(artifact.content)
+    told = {
+        "schema": SCHEMA,
+        "engine_sha256": hashlib.sha256(content).hexdigest(),
+        "network_sha256": artifact.sha256,
+        "provider": artifact.provider,
+        "targets": list(artifact.targets),
+        "gpu": artifact.gpu,
+        "precision": artifact.precision,
+        "precision_share": artifact.precision_share,
+        "others": dict(artifact.others),
+        "inputs": [asdict(spec) for spec in artifact.inputs],
+        "outputs": [asdict(spec) for spec in artifact.outputs],
+        "layers": [asdict(layer) for layer in artifact.layers],
+        "device_fingerprint": artifact.device_fingerprint,
+        "notes": list(artifact.notes),
+    }
+    manifest_of(path).unlink(missing_ok=True)
+    write_file(path, content)
+    write_file(manifest_of(path), json.dumps(told, indent=1) + "\n")
+    return path, manifest_of(path)
+
+
+def read_engine(path: Path) -> EngineArtifact:
+    """An engine that `write_engine` wrote; its content stays in its file.
+
+    Raises: CompileError where the file, its manifest or their agreement is missing.
+    """
+    content, told = content_of(path), _manifest(path)
+    if hashlib.sha256(content).hexdigest() != told.get("engine_sha256"):
+        raise CompileError(f"{path} is not the engine that {manifest_of(path)} describes", remedy=_AGAIN)
+    try:
+        return _artifact(path, told)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CompileError(f"{manifest_of(path)} is damaged: {error}", remedy=_AGAIN) from error
+
+
+def check_fits(artifact: EngineArtifact, *, provider: str, gpu: Gpu) -> None:
+    """Refuse an engine of another TensorRT or another kind of GPU than the one at hand.
+
+    Raises: DeviceUnavailable.
+    """
+    if artifact.provider != provider:
+        raise DeviceUnavailable(
+            f"the engine was built with {artifact.provider}, here is {provider}",
+            remedy=f"{_AGAIN} here, or install the version that it was built with",
+        )
+    if artifact.targets and gpu.capability not in artifact.targets:
+        raise DeviceUnavailable(
+            f"the engine was built for {', '.join(artifact.targets)}; {gpu.name} is {gpu.capability}",
+            remedy=f"build it with --for {gpu.capability}, or run it on such a GPU",
+        )
+    if not artifact.targets and artifact.gpu != gpu.name:
+        raise DeviceUnavailable(
+            f"the engine was built on {artifact.gpu}, here is {gpu.name}", remedy=f"{_AGAIN} here"
+        )
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = manifest_of(path)
+    try:
+        told = read_json(file)
+    except FileNotFoundError:
+        raise CompileError(
+            f"{path} has no manifest {file.name} beside it", remedy=f"copy both files, or {_AGAIN}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CompileError(f"{file} cannot be read: {error}", remedy=_AGAIN) from error
+    schema = told.get("schema") if isinstance(told, dict) else None
+    if schema != SCHEMA:
+        raise CompileError(f"{file} has schema {schema}, this version reads {SCHEMA}", remedy=_AGAIN)
+    return told
+
+
+def _artifact(path: Path, told: Mapping[str, Any]) -> EngineArtifact:
+    return EngineArtifact(
+        content=path,
+        sha256=told["network_sha256"],
+        format=FORMAT,
+        precision=told["precision"],
+        precision_share=told["precision_share"],
+        inputs=tuple(_spec(each) for each in told["inputs"]),
+        outputs=tuple(_spec(each) for each in told["outputs"]),
+        device_fingerprint=told["device_fingerprint"],
+        others=dict(told["others"]),
+        notes=tuple(told["notes"]),
+        layers=tuple(_layer(each) for each in told["layers"]),
+        targets=tuple(told["targets"]),
+        gpu=told["gpu"],
+        provider=told["provider"],
+    )
+
+
+def _spec(told: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(name=told["name"], shape=tuple(int(dim) for dim in told["shape"]), dtype=told["dtype"])
+
+
+def _layer(told: Mapping[str, Any]) -> FusedLayer:
+    parts = {name: tuple(told[name]) for name in ("inputs", "outputs", "nodes")}
+    return FusedLayer(name=told["name"], kind=told["kind"], **parts)

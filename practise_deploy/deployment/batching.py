@@ -1,0 +1,65 @@
+"""A network of a fixed batch as one that takes any batch, for measuring throughput."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from practise_backends.errors import BackendError
+from practise_backends.rounds.feeds import random_feeds
+from practise_backends.runtimes.ort import OrtBackend
+from practise_backends.terms import Conditions
+
+_TRIED = 3
+_TOLERANCE = 1e-3
+
+
+def with_any_batch(path: Path, folder: Path) -> Path:
+    """A copy in `folder` whose first dimension is free; the file itself where such a copy computes something else.
+
+    Most convolutional networks hold no trace of the batch but the shapes of their inputs and outputs, and of what they
+    are flattened to. Whether this one does is tried out: a batch of three must give what three single runs give.
+    """
+    model = onnx.load(path)
+    _free_reshapes(model.graph)
+    for value in (*model.graph.input, *model.graph.output):
+        dimensions = value.type.tensor_type.shape.dim
+        if dimensions:
+            dimensions[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    copy = folder / path.name
+    copy.write_bytes(model.SerializeToString())
+    return copy if _same(path, copy) else path
+
+
+def _free_reshapes(graph: onnx.GraphProto) -> None:
+    """A Reshape to a constant shape that begins with the batch leaves that dimension open."""
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value if graph.input[0].type.tensor_type.shape.dim else 0
+    shapes = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer if len(each.dims) == 1}
+    for node in graph.node:
+        wanted = shapes.get(node.input[1]) if node.op_type == "Reshape" else None
+        if wanted is not None and len(wanted) and wanted[0] == batch and -1 not in wanted:
+            name = f"{node.output[0]}_any_batch"
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, *wanted[1:]], dtype=np.int64), name))
+            node.input[1] = name
+
+
+def _same(path: Path, copy: Path) -> bool:
+    """Whether the copy computes for several images what the network computes for each."""
+    backend, conditions = OrtBackend(), Conditions()
+    try:
+        one, many = (backend.open(backend.compile(each, conditions), conditions) for each in (path, copy))
+        batch = one.inputs[0].shape[0]
+        whole = random_feeds(many.inputs, _TRIED * batch)
+        together = many.run(whole)
+        for start in range(0, _TRIED * batch, batch):
+            part = one.run({name: array[start : start + batch] for name, array in whole.items()})
+            for name, found in part.items():
+                own = together[name][start : start + batch]
+                if own.shape != found.shape or not np.allclose(found, own, _TOLERANCE, _TOLERANCE):
+                    return False
+    except (BackendError, IndexError, KeyError):
+        return False
+    return True

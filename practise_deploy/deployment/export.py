@@ -1,0 +1,48 @@
+"""The student as an ONNX file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnx
+from torch import fx
+
+from practise_deploy.errors import InputError, first_line
+from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.outcome import Shipped
+from practise_deploy.run import write_atomically
+
+
+def export_onnx(
+    network: fx.GraphModule,
+    input_shape: Sequence[int],
+    path: Path,
+    *,
+    dynamic_batch: bool,
+    finish: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model,
+) -> Shipped:
+    """Write the network as ONNX, checked, atomically.
+
+    finish: what else is done to it, such as another precision.
+    Shapes: input_shape (batch, channels, height, width). Raises: InputError where it cannot be exported.
+    """
+    model = finish(to_onnx(network, input_shape, dynamic_batch=dynamic_batch))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise InputError(
+            f"the exported network is not valid ONNX ({path.name}): {first_line(error)}",
+            remedy="give --precision fp32, or replace the operator that is named by one that ONNX has",
+        ) from None
+    content = model.SerializeToString()
+    write_atomically(path, content)
+    return Shipped(
+        path=path.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        opset=max(each.version for each in model.opset_import if not each.domain),
+        nodes=len(model.graph.node),
+        dynamic_batch=dynamic_batch,
+    )

@@ -1,0 +1,141 @@
+"""A network in fewer bits: precision lives in the ONNX file, since TensorRT 11 and RTX take it from nowhere else.
+
+fp16: every weight, and the input and the output too. int8: QDQ, per channel, ranges from the tiny set. TensorRT reads
+symmetric int8 with biases in float; ONNX Runtime's processors multiply unsigned activations with signed weights, and its
+integer convolutions take integer biases. A network in the other's form runs, but slowly (measured on EfficientNet-Lite0 with
+ONNX Runtime: half the time of float32 in its own form, more than twice in TensorRT's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from practise_backends.errors import lacks_memory
+from practise_backends.files import temporary_folder
+from practise_deploy.errors import InputError, first_line
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.activations import batches
+
+SYMMETRIC = ("Conv", "Gemm", "Add")
+_IN_FLOAT = ("InstanceNormalization", "GroupNormalization")
+_CALIBRATED = 256  # images at most, since each is a run of the whole network
+
+Pixels = npt.NDArray[np.float32]
+
+
+def in_precision(
+    model: onnx.ModelProto, precision: str, images: FitImages | None, *, symmetric: bool
+) -> onnx.ModelProto:
+    """The network in fp32, fp16 or int8. symmetric: int8 as TensorRT reads it, else as ONNX Runtime is fast at.
+
+    images: for the ranges of int8; None takes noise, where only the speed matters, which ranges do not change.
+    """
+    if precision == "fp16":
+        return to_fp16(model)
+    return to_int8(model, images, symmetric=symmetric) if precision == "int8" else model
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network in float16, input and output included."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return convert_float_to_float16(copy, keep_io_types=False, op_block_list=[])
+
+
+def to_int8(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool) -> onnx.ModelProto:
+    """The network with int8 weights and activations; ranges are the least and largest values over the images.
+
+    Shapes: model's input (batch, channels, height, width), a dynamic batch is fed one image at a time.
+    Raises: InputError where ONNX Runtime's quantiser cannot take it.
+    """
+    try:
+        return _quantised(model, images, symmetric=symmetric)
+    except Exception as error:  # whatever an operator makes it raise
+        if lacks_memory(error):
+            raise
+        raise InputError(
+            f"the network cannot be converted to int8: ONNX Runtime's quantiser says: {first_line(error)}",
+            remedy="give --precision fp32",
+        ) from error
+
+
+def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool) -> onnx.ModelProto:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with temporary_folder() as folder:
+        plain, shaped, quantised = (folder / f"{name}.onnx" for name in ("plain", "shaped", "quantised"))
+        onnx.save(model, plain)
+        quant_pre_process(plain, shaped, skip_optimization=True, skip_symbolic_shape=True)
+        quantize_static(
+            shaped,
+            quantised,
+            _reader(model.graph.input[0].name, _noise(model) if images is None else _pixels(images, model)),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=list(SYMMETRIC) if symmetric else _operators(model),
+            extra_options=_symmetric() if symmetric else {"QDQKeepRemovableActivations": True},
+        )
+        return onnx.load(quantised)
+
+
+def _operators(model: onnx.ModelProto) -> list[str] | None:
+    """What is quantised: None for all that the quantiser knows; it knows group and instance norms too, and fails on them."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    if not any(node.op_type in _IN_FLOAT for node in model.graph.node):
+        return None
+    return sorted({*QDQRegistry, *QLinearOpsRegistry}.difference(_IN_FLOAT))
+
+
+def _symmetric() -> dict[str, Any]:
+    """Zero points of 0, biases in float, and no range of an output whose consumer has one."""
+    return {
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": list(SYMMETRIC),
+    }
+
+
+def _pixels(images: FitImages, model: onnx.ModelProto) -> Iterator[Pixels]:
+    """Batches as the network takes them; the last one is filled up with copies. Of many images some are drawn at random,
+    since files come class by class.
+    """
+    batch, drawn = _shape(model)[0], images.some(_CALIBRATED, seed=0)
+    for part in batches(len(drawn), batch):
+        found = drawn.batch(part).numpy()
+        padding = np.repeat(found[-1:], batch - len(found), axis=0)
+        yield np.ascontiguousarray(np.concatenate([found, padding]))
+
+
+def _noise(model: onnx.ModelProto) -> Iterator[Pixels]:
+    """One batch of it."""
+    yield np.random.default_rng(0).standard_normal(_shape(model)).astype(np.float32)
+
+
+def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    """The input's, a dynamic batch as 1."""
+    return tuple(each.dim_value or 1 for each in model.graph.input[0].type.tensor_type.shape.dim)
+
+
+def _reader(name: str, feeds: Iterator[Pixels]) -> Any:
+    """The batches as ONNX Runtime asks for them."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, Pixels] | None:
+            found = next(feeds, None)
+            return None if found is None else {name: found}
+
+    return Reader()

@@ -1,0 +1,84 @@
+"""Where the network will run, as the settings say it: the backend, its options, and the conditions. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from practise_backends.errors import BackendError
+from practise_backends.options import Measuring, flags_of
+from practise_backends.runtimes import catalog
+from practise_backends.runtimes.catalog import Wanted, clocks_of, kind_of, load_backend
+from practise_backends.runtimes.tensorrt.options import asked_of
+from practise_backends.terms import Backend, Conditions
+from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.settings import Settings
+
+_HOW = (
+    "make a kit with `practise-deploy kit`, run `practise-measure kit/` on such a device, "
+    "and give the table that it writes with --latency-table"
+)
+
+
+def backend_of(settings: Settings) -> Backend:
+    """The backend, with its device at hand (or, with --for, known well enough to be built for).
+
+    Raises: EnvironmentProblem where a package or the device is missing; InputError where it lacks an option, or where
+    what it is built ahead for was never measured.
+    """
+    with our_errors():
+        backend = load_backend(settings.backend, asked_of(settings))
+        backend.device()
+        catalog.check_wanted(backend, _wanted(settings))
+    if settings.for_ and settings.latency_table is None:
+        raise InputError(
+            f"--for {','.join(settings.for_)} builds for GPUs that are not at hand, so what a block costs there must be known",
+            remedy=_HOW,
+        )
+    return backend
+
+
+def check_asked(settings: Settings) -> None:
+    """The backend is known and has what is asked of it; neither its package nor its device need be at hand.
+
+    Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
+    """
+    with our_errors():
+        catalog.check_asked(settings.backend, asked_of(settings), _wanted(settings))
+
+
+def _wanted(settings: Settings) -> Wanted:
+    return Wanted(precision=settings.precision, clock=settings.clock, cuda_graph=settings.cuda_graph)
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Errors of the device half as ours, each with the exit code that it has there."""
+    try:
+        yield
+    except BackendError as error:
+        kind = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
+        raise kind(error.message, remedy=error.remedy) from None
+
+
+def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:
+    """The deployment's; without a word on the clock, the backend's first. backend: None where it is not at hand."""
+    clock = settings.clock or clocks_of(backend or kind_of(settings.backend))[0]
+    return Conditions(
+        batch=settings.batch,
+        threads=settings.threads,
+        precision=settings.precision,
+        clock=clock,
+        cuda_graph=settings.cuda_graph,
+        seed=settings.seed,
+    )
+
+
+def reads_symmetric_int8(settings: Settings) -> bool:
+    """Whether the backend reads int8 in TensorRT's form rather than in ONNX Runtime's (see `deployment.precision`)."""
+    return not getattr(kind_of(settings.backend), "unsigned_int8", False)
+
+
+def measuring_of(settings: Settings) -> Measuring:
+    """The same, as the command line of the device half takes it."""
+    return Measuring(**{flag.name: getattr(settings, flag.name) for flag in flags_of(Measuring)})

@@ -1,0 +1,197 @@
+"""Does every form of the network compute the same? teacher -> student -> ONNX -> engine, on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+
+from practise_backends.terms import Progress
+from practise_deploy.images.tiny_set import HeldOutImages, Images
+from practise_deploy.network.activations import batches
+from practise_deploy.outcome import Accuracy, Converted, Link, Verification
+from practise_deploy.planning.loss import loss_of, percent
+
+Outputs = npt.NDArray[np.float32]
+Form = Callable[[Tensor], Outputs]
+
+_BATCH = 32
+_ORIGINAL = "original"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far a form may be from the one before it. relative_rms: of the outputs' size; cosine: the lowest of an image."""
+
+    relative_rms: float
+    cosine: float
+    agreement_percent: float
+
+
+EXACT = Tolerance(relative_rms=0.01, cosine=0.999, agreement_percent=99.0)
+QUANTISED = Tolerance(relative_rms=0.3, cosine=0.9, agreement_percent=90.0)
+"""Of a network against itself in int8: a loss, which accuracy tells; this finds what is broken."""
+REROUNDED = Tolerance(relative_rms=0.15, cosine=0.97, agreement_percent=95.0)
+"""Of int8 against the same integers multiplied in float: values at the edge between two integers fall to either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """The forms that a network takes on its way to the device, in order; each gives logits for images.
+
+    engine: None where it cannot run here. precision: of the ONNX file and the engine. original: the teacher in that
+    precision, where it is another; it is no link of the chain.
+    """
+
+    teacher: Form
+    student: Form
+    onnx: Form
+    engine: Form | None
+    precision: str = "fp32"
+    original: Form | None = None
+
+    def named(self) -> dict[str, Form]:
+        """Name -> form, in order."""
+        found = {"teacher": self.teacher, "student": self.student, "ONNX": self.onnx}
+        return found if self.engine is None else {**found, "engine": self.engine}
+
+
+def tolerances(precision: str) -> tuple[Tolerance, Tolerance]:
+    """Of an ONNX file against the network that it was written from, and of an engine against the file."""
+    return (QUANTISED, REROUNDED) if precision == "int8" else (EXACT, EXACT)
+
+
+def torch_form(network: fx.GraphModule) -> Form:
+    """A network as torch computes it, in fp32."""
+
+    def compute(images: Tensor) -> Outputs:
+        with torch.inference_mode():
+            return np.asarray(network(images).float().numpy())
+
+    return compute
+
+
+def engine_form(engine: Any, batch: int) -> Form:
+    """A network as an engine computes it, in the type of its input. batch: its fixed batch; the last images are padded
+    with copies.
+    """
+    given = engine.inputs[0]
+
+    def compute(images: Tensor) -> Outputs:
+        found = []
+        array = np.ascontiguousarray(images.contiguous().numpy())
+        for part in batches(len(array), batch):
+            x = array[part]
+            padded = np.concatenate([x, np.repeat(x[-1:], batch - len(x), 0)]) if len(x) < batch else x
+            outputs = engine.run({given.name: padded.astype(given.dtype, copy=False)})
+            found.append(np.asarray(outputs[engine.outputs[0].name], dtype=np.float32)[: len(x)])
+        return np.concatenate(found)
+
+    return compute
+
+
+def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verification:
+    """Compare each form with the one before it; judge the links behind the student, which must agree."""
+    original = {} if forms.original is None else {_ORIGINAL: forms.original}
+    whole = outputs_of({**forms.named(), **original}, images, progress)
+    converted = whole.pop(_ORIGINAL, None)
+    names = list(whole)
+    pairs = [*pairwise(names), (names[0], names[-1])]
+    links = tuple(compare(a, b, whole[a], whole[b]) for a, b in pairs)
+    judged = zip(links[1:-1], tolerances(forms.precision), strict=False)  # without an engine there is one link less
+    problems = tuple(problem for link, tolerance in judged for problem in problems_of(link, tolerance))
+    classifies = is_classifier(whole["teacher"])
+    truth = None if images.labels is None or not classifies else images.labels.numpy()
+    return Verification(
+        links=links,
+        accuracy={} if truth is None else {name: accuracy(whole[name], truth) for name in names},
+        loss=loss_of(whole[names[0]], whole[names[-1]], truth) if classifies else None,
+        images=len(images),
+        faithful=not problems,
+        problems=problems,
+        original=None if converted is None else _converted(whole[names[0]], converted, truth, classifies=classifies),
+    )
+
+
+def outputs_of(forms: Mapping[str, Form], images: Images, progress: Progress) -> dict[str, Outputs]:
+    """What every form says of the images."""
+    found: dict[str, list[Outputs]] = {name: [] for name in forms}
+    for part in batches(len(images), _BATCH):
+        x = images.batch(part)
+        for name, form in forms.items():
+            found[name].append(form(x))
+        progress.advance(part.stop, len(images), "images")
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def is_classifier(outputs: Outputs) -> bool:
+    """Whether they are scores of two classes or more: there is no other answer to agree with where there is one number."""
+    return outputs.ndim == 2 and outputs.shape[1] > 1
+
+
+def _converted(
+    teacher: Outputs, converted: Outputs, truth: npt.NDArray[np.int64] | None, *, classifies: bool
+) -> Converted:
+    """What another precision alone costs the original."""
+    return Converted(
+        link=compare("teacher", _ORIGINAL, teacher, converted),
+        accuracy=None if truth is None else accuracy(converted, truth),
+        loss=loss_of(teacher, converted, truth) if classifies else None,
+    )
+
+
+def compare(before: str, after: str, first: Outputs, second: Outputs) -> Link:
+    """Two forms' outputs for the same images. Shapes: [n, ...]."""
+    flat = [each.reshape(len(each), -1).astype(np.float64) for each in (first, second)]
+    difference = flat[0] - flat[1]
+    norms = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
+    same = (difference == 0).all(1)  # zeros have no direction: they agree with zeros alone
+    cosine = np.where(norms > 0, (flat[0] * flat[1]).sum(1) / np.maximum(norms, 1e-300), same)
+    scale = float(np.sqrt(np.square(flat[0]).mean()))
+    rms = float(np.sqrt(np.square(difference).mean()))
+    agree = int((flat[0].argmax(1) == flat[1].argmax(1)).sum())
+    answers = is_classifier(first)
+    return Link(
+        before=before,
+        after=after,
+        max_abs=float(np.abs(difference).max()),
+        rms=rms,
+        relative_rms=rms / scale if scale else float(rms > 0),
+        cosine=float(cosine.min()),
+        agreement_percent=percent(agree, len(first)) if answers else None,
+        images=len(first),
+    )
+
+
+def accuracy(logits: Outputs, truth: npt.NDArray[np.int64]) -> Accuracy:
+    """Top-1. Shapes: logits [n, classes], truth [n]."""
+    correct = int((logits.argmax(1) == truth).sum())
+    return Accuracy(percent=percent(correct, len(truth)), correct=correct, images=len(truth))
+
+
+def problems_of(link: Link, allowed: Tolerance) -> Sequence[str]:
+    """In what a form is too far from the one before it."""
+    found = []
+    if not np.isfinite(link.max_abs):
+        found.append(f"{link.before} -> {link.after}: outputs that are no numbers")
+    if not link.relative_rms <= allowed.relative_rms:
+        found.append(
+            f"{link.before} -> {link.after}: outputs differ by {link.relative_rms:.2g} of their size (rms), "
+            f"at most {allowed.relative_rms} is allowed"
+        )
+    if link.cosine < allowed.cosine:
+        found.append(
+            f"{link.before} -> {link.after}: lowest cosine {link.cosine:.6f}, at least {allowed.cosine} is required"
+        )
+    if link.agreement_percent is not None and link.agreement_percent.estimate < allowed.agreement_percent:
+        found.append(
+            f"{link.before} -> {link.after}: the same top-1 class on {link.agreement_percent.estimate:.1f}% of images, "
+            f"at least {allowed.agreement_percent:g}% is required"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""The tiny set: reading, labels, and what planning and recovery learn from."""

@@ -1,0 +1,174 @@
+"""Values of a traced network: computing them, all or some of them, from any known ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from practise_deploy.errors import InputError
+from practise_deploy.network.execution import Env, execute, execute_run, runs_of
+from practise_deploy.network.operators import is_computed, module_of, shape_of
+
+_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
+_POOLINGS = {F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.avg_pool2d, torch.mean, torch.amax, "mean", "amax"}
+
+
+def compute(traced: fx.GraphModule, nodes: Sequence[fx.Node], env: Env, keep: frozenset[str]) -> Env:
+    """Compute `nodes` in order on top of the known values; returns `keep`, frees the rest after their last use."""
+    env = dict(env)
+    runs = list(runs_of(traced, nodes, keep))
+    last_use = {used.name: run for run in runs for used in run[0].all_input_nodes}
+    for run in runs:
+        env[run[-1].name] = execute_run(traced, run, env)
+        for used in run[0].all_input_nodes:
+            if last_use[used.name] is run and used.name not in keep:
+                env.pop(used.name, None)
+    return {name: value for name, value in env.items() if name in keep}
+
+
+def order_of(wanted: Iterable[fx.Node], known: Iterable[str]) -> list[fx.Node]:
+    """The nodes to compute, in order, to get from the known values to the wanted ones."""
+    known = set(known)
+    needed: set[fx.Node] = set()
+    stack = [node for node in wanted if node.name not in known]
+    while stack:
+        node = stack.pop()
+        if node in needed:
+            continue
+        needed.add(node)
+        stack.extend(n for n in node.all_input_nodes if n.name not in known)
+    graph = next(iter(needed)).graph if needed else None
+    return [node for node in graph.nodes if node in needed] if graph else []
+
+
+def input_of(traced: fx.GraphModule) -> fx.Node:
+    """The network's input."""
+    return next(node for node in traced.graph.nodes if node.op == "placeholder")
+
+
+def logits_of(traced: fx.GraphModule) -> fx.Node:
+    """The network's output."""
+    output = next(node for node in reversed(traced.graph.nodes) if node.op == "output").args[0]
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    if not isinstance(output, fx.Node):
+        raise InputError(
+            f"the network returns a {type(output).__name__}, not a tensor",
+            remedy="wrap it in a function of a file that returns the logits: FILE.py:FUNCTION",
+        )
+    return output
+
+
+def named(traced: fx.GraphModule, name: str) -> fx.Node:
+    """The node of this name."""
+    return next(node for node in traced.graph.nodes if node.name == name)
+
+
+def downstream(node: fx.Node) -> set[str]:
+    """A node and all that depends on it."""
+    seen, stack = {node.name}, [node]
+    while stack:
+        for user in stack.pop().users:
+            if user.name not in seen:
+                seen.add(user.name)
+                stack.append(user)
+    return seen
+
+
+def forward(traced: fx.GraphModule, images: Tensor, wanted: Sequence[fx.Node]) -> tuple[Tensor, ...]:
+    """The wanted values for a batch of images, nothing computed that they do not need."""
+    start = input_of(traced)
+    keep = frozenset(node.name for node in wanted)
+    found = compute(traced, order_of(wanted, {start.name}), {start.name: images}, keep | {start.name})
+    return tuple(found[node.name] for node in wanted)
+
+
+def find_feature(traced: fx.GraphModule) -> fx.Node:
+    """The feature map before global average pooling, f in the paper (section 3.1).
+
+    Where nothing pools, the input of the last linear layer; where there is none, the output itself.
+    """
+    logits = logits_of(traced)
+    for node in _upstream(logits):
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        if source is not None and _pools_everything(traced, node, source):
+            return source
+        if _is_map(node):  # a map of several positions, and nothing pooled it
+            break
+    for node in _upstream(logits):
+        if isinstance(module_of(traced, node), nn.Linear):
+            return node.all_input_nodes[0]
+    return logits
+
+
+def _upstream(node: fx.Node) -> Iterator[fx.Node]:
+    """From a node back to the input along the first tensor argument."""
+    while True:
+        yield node
+        sources = [n for n in node.all_input_nodes if is_computed(n)]
+        if not sources:
+            return
+        node = sources[0]
+
+
+def _is_map(node: fx.Node) -> bool:
+    shape = shape_of(node)
+    return shape is not None and len(shape) == 4 and shape[2] * shape[3] > 1
+
+
+def _pools_everything(traced: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
+    """Whether a value is one number a channel of its source, and no weights are in between.
+
+    Where the source has one position alone, it takes an operation that is known to pool.
+    """
+    module, before, after = module_of(traced, node), shape_of(source), shape_of(node)
+    if isinstance(module, _POOLS):
+        return after is None or not _is_map(node)
+    if before is None or after is None or len(before) != 4 or before[1] != after[1] or _is_map(node):
+        return False
+    if before[2] * before[3] == 1:
+        return node.target in _POOLINGS
+    return not _has_weights(module, node) and len(after) in (2, 4)
+
+
+def _has_weights(module: nn.Module | None, node: fx.Node) -> bool:
+    of_module = module is not None and next(module.parameters(), None) is not None
+    return of_module or any(each.op == "get_attr" for each in node.all_input_nodes[1:])
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size`."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
+    """Multiply-accumulates of every value (half of torch's floating-point operation count)."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    found: dict[str, int] = {}
+    env: Env = {input_of(traced).name: images}
+    nodes = order_of([logits_of(traced)], env)
+    last_use = {used: node for node in nodes for used in node.all_input_nodes}
+    learning = [parameter for parameter in traced.parameters() if parameter.requires_grad]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into the fused attention
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)  # the counter fails on modules whose input is a view of one that learns
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # some versions do not count the other ones either
+            for node in nodes:
+                with FlopCounterMode(display=False) as counter:
+                    env[node.name] = execute(traced, node, env)
+                found[node.name] = counter.get_total_flops() // 2
+                for used in node.all_input_nodes:
+                    if last_use[used] is node:
+                        del env[used.name]
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for parameter in learning:
+            parameter.requires_grad_()
+    return found

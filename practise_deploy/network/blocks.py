@@ -1,0 +1,189 @@
+"""Residual units, found in any network by the flow of its values, not by names.
+
+A unit ends in an addition of two values of one shape. Its entry is the addition's immediate dominator:
+the last value that everything in the unit is computed from. It can be dropped, that is, its exit replaced by
+its entry, if nothing else enters or leaves it and both have the same shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import fx
+from torchvision.ops import StochasticDepth
+
+from practise_deploy.errors import NoDroppableBlock
+from practise_deploy.network.activations import find_feature, macs_by_node
+from practise_deploy.network.near_misses import near_misses
+from practise_deploy.network.operators import is_addition, is_computed, module_of, scope_kinds, shape_of
+from practise_deploy.network.units import Unit, dominators, has_weights, holder_of, unit_at, weights_of, written
+from practise_deploy.terms import Block
+
+_SHOWN = 3
+_HOW = (
+    "let a unit end in x + f(x), a sum of maps or of tokens of one shape, and its forward decide on no values; "
+    "or choose a network of such units, torchvision:resnet50 for example"
+)
+
+
+def find_blocks(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> tuple[Block, ...]:
+    """All residual units in order, the units of the same kind that have no skip connection, and near misses.
+
+    Shapes: input_shape (batch, channels, height, width).
+    """
+    parameter = next(traced.parameters(), torch.empty(0))
+    macs = macs_by_node(traced, torch.zeros(1, *input_shape[1:], device=parameter.device, dtype=parameter.dtype))
+    dominator = dominators(traced)
+    units = [unit for unit in _units(traced, dominator) if has_weights(traced, unit.nodes)]
+    names = _names(units)
+    feature, classes = find_feature(traced), dict[str, int]()
+    described = partial(_described, traced, macs, classes)
+    blocks = [described(unit, names[unit.addition], _why_not(unit, units, feature)) for unit in units]
+    blocks += _without_skip(traced, blocks, macs, classes)
+    for unit, reason in near_misses(traced, dominator, units):
+        blocks.append(described(unit, _new_name(unit, {block.name for block in blocks}), reason))
+    position = {node.name: index for index, node in enumerate(traced.graph.nodes)}
+    return tuple(sorted(blocks, key=lambda block: position[block.exit]))
+
+
+def _described(
+    traced: fx.GraphModule, macs: dict[str, int], classes: dict[str, int], unit: Unit, name: str, reason: str
+) -> Block:
+    block = _describe(traced, unit.nodes, name, _kind(unit, name), macs, classes)
+    return replace(block, entry=unit.entry.name, exit=unit.exit.name, droppable=not reason, reason=reason)
+
+
+def droppable(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """The blocks that can go.
+
+    Raises: NoDroppableBlock where there is none.
+    """
+    blocks = tuple(blocks)
+    found = tuple(block for block in blocks if block.droppable)
+    if not found:
+        raise NoDroppableBlock(f"no block can be dropped: {_why_none(blocks)}", remedy=_HOW)
+    return found
+
+
+def _why_none(blocks: tuple[Block, ...]) -> str:
+    """The first blocks with their reasons, and how many more there are."""
+    if not blocks:
+        return "nowhere does a value meet what layers make of it"
+    more = f"; and {len(blocks) - _SHOWN} more" if len(blocks) > _SHOWN else ""
+    return "; ".join(f"{block.name}: {block.reason}" for block in blocks[:_SHOWN]) + more
+
+
+def _units(traced: fx.GraphModule, dominator: Mapping[fx.Node, fx.Node]) -> list[Unit]:
+    additions = [node for node in traced.graph.nodes if node in dominator and is_addition(node)]
+    return [
+        unit_at(traced, node, dominator)
+        for node in additions
+        if all(source in dominator or source.op == "placeholder" for source in node.all_input_nodes)  # no mere bias
+    ]
+
+
+def _why_not(unit: Unit, units: list[Unit], feature: fx.Node) -> str:
+    before, after = shape_of(unit.entry), shape_of(unit.exit)
+    if before is None or after is None or before != after:
+        return f"it changes the shape: {written(before)} in, {written(after)} out"
+    inside = set(unit.nodes)
+    for node in unit.nodes:
+        if node is not unit.exit and _escapes(node, inside):
+            return f"its inner value {node.name} is also used outside of it"
+    if feature in inside and feature is not unit.exit:
+        return f"it holds {feature.name}, the feature map that a student is compared by"
+    for other in units:
+        if other is not unit and other.addition in inside and shape_of(other.entry) == shape_of(other.exit):
+            return "it holds a smaller residual unit, which is offered instead"
+    return ""
+
+
+def _escapes(node: fx.Node, inside: set[fx.Node]) -> bool:
+    """Whether a value is used outside; sizes are followed to where they are used."""
+    for user in node.users:
+        if user not in inside and (user.op == "output" or is_computed(user) or _escapes(user, inside)):
+            return True
+    return False
+
+
+def _names(units: list[Unit]) -> dict[fx.Node, str]:
+    """The module that holds a unit gives its name; where it holds several, the addition is named too."""
+    holder = {unit.addition: holder_of(unit.nodes) for unit in units}
+    count = list(holder.values())
+    return {
+        node: name if name and count.count(name) == 1 else f"{name}.{node.name}".lstrip(".")
+        for node, name in holder.items()
+    }
+
+
+def _new_name(unit: Unit, taken: set[str]) -> str:
+    """The module that holds a near miss, with the value that it ends in where another block has that name."""
+    name = holder_of(unit.nodes)
+    return f"{name}.{unit.addition.name}".lstrip(".") if not name or name in taken else name
+
+
+def _kind(unit: Unit, name: str) -> str:
+    return scope_kinds(unit.addition).get(name, "residual unit")
+
+
+def _describe(
+    traced: fx.GraphModule,
+    nodes: tuple[fx.Node, ...],
+    name: str,
+    kind: str,
+    macs: dict[str, int],
+    classes: dict[str, int],
+) -> Block:
+    signature = hashlib.sha256("\n".join(_signature(traced, node) for node in nodes).encode()).hexdigest()
+    weights = {key: weight for node in nodes for key, weight in weights_of(traced, node).items()}
+    return Block(
+        name=name,
+        kind=kind,
+        shape=(shape_of(nodes[-1]) or (0,))[1:],
+        parameters=sum(weight.numel() for weight in weights.values()),
+        macs=sum(macs.get(node.name, 0) for node in nodes),
+        latency_class=classes.setdefault(signature, len(classes)),
+        droppable=False,
+        reason="",
+        entry=nodes[0].all_input_nodes[0].name if nodes[0].all_input_nodes else "",
+        exit=nodes[-1].name,
+    )
+
+
+def _signature(traced: fx.GraphModule, node: fx.Node) -> str:
+    module = module_of(traced, node)
+    rests = module is not None and (
+        "Drop" in type(module).__name__ or isinstance(module, StochasticDepth)
+    )  # in eval mode
+    if node.op == "get_attr":
+        return f"weight {shape_of(node)}"
+    what = "nothing" if rests else repr(module) if module is not None else str(node.target)
+    return f"{what} {[shape_of(n) for n in node.all_input_nodes]} {shape_of(node)}"
+
+
+def _without_skip(
+    traced: fx.GraphModule, blocks: list[Block], macs: dict[str, int], classes: dict[str, int]
+) -> Iterable[Block]:
+    """Modules of the same class as a droppable block's that hold no residual unit of their own."""
+    taken = {block.name for block in blocks}
+    kinds = {block.kind for block in blocks if block.droppable} - {"residual unit"}
+    inside: dict[str, list[fx.Node]] = {}
+    kind_of: dict[str, str] = {}
+    for node in traced.graph.nodes:
+        for path, kind in scope_kinds(node).items():
+            if kind in kinds and path not in taken:
+                inside.setdefault(path, []).append(node)
+                kind_of[path] = kind
+    for path, nodes in inside.items():
+        if any(name.startswith(f"{path}.") for name in taken):
+            continue
+        block = _describe(traced, tuple(nodes), path, kind_of[path], macs, classes)
+        before = shape_of(nodes[0].all_input_nodes[0]) if nodes[0].all_input_nodes else None
+        yield replace(
+            block,
+            reason=f"it has no skip connection: {written(before)} in, {written((0, *block.shape))} out",
+        )

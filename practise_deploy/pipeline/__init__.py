@@ -1,0 +1,1 @@
+"""A build: the only place that knows the order."""

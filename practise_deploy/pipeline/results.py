@@ -1,0 +1,149 @@
+"""The files of a finished run: the release, its report, its raw samples, and the manifest that vouches for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from practise_backends.parsing import read_json
+from practise_backends.terms import Arrays, Device
+from practise_deploy.errors import InputError, reason
+from practise_deploy.outcome import Release
+from practise_deploy.report.page import render_html, render_markdown
+from practise_deploy.run import UNREADABLE, Run, file_digest, read_arrays, to_json, write_arrays
+from practise_deploy.settings import Settings
+from practise_deploy.terms import SCHEMA
+
+_AGAIN = "build again with --out on the same folder"
+_LIBRARIES = ("practise-deploy", "practise-backends", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
+
+
+def write_results(run: Run, release: Release, settings: Settings, images_sha256: dict[str, str]) -> None:
+    """Write all that a build found out. images_sha256: of the fit and the held-out part."""
+    latency, bench = release.latency.samples, {} if release.bench is None else release.bench.samples
+    write_arrays(run.folder / "samples.npz", {**_under("latency", latency), **_under("bench", bench)})
+    run.write("release.json", to_json(release))
+    run.write("report.md", render_markdown(release))
+    run.write("report.html", render_html(release))
+    run.write("manifest.json", manifest(release, settings, run.folder, images_sha256))
+
+
+def unchanged(file: Path) -> Path:
+    """A file of a run folder, which the manifest beside it vouches for; where there is no manifest, there is nothing to hold it against.
+
+    Raises: InputError where it is not the file that the build wrote.
+    """
+    beside = file.parent / "manifest.json"
+    if not beside.is_file() or not file.is_file():
+        return file
+    try:
+        hashes = read_json(beside)["files_sha256"]
+        written = hashes.get(file.name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{beside} is damaged", remedy=_AGAIN) from None
+    if written is not None and written != file_digest(file):
+        raise InputError(
+            f"{file} is not the file that the build wrote: its sha256 is not that of manifest.json",
+            remedy=f"{_AGAIN}, which computes again what was changed",
+        )
+    return file
+
+
+def read_release(folder: Path) -> Release:
+    """The release that a run folder holds, with its raw samples where they are at hand.
+
+    Raises: InputError where there is none, or where it is damaged or of another version of this program.
+    """
+    release = _read(unchanged(folder / "release.json"))
+    samples = _samples(unchanged(folder / "samples.npz"))
+    latency, bench = (
+        {key.removeprefix(f"{name}/"): value for key, value in samples.items() if key.startswith(f"{name}/")}
+        for name in ("latency", "bench")
+    )
+    measured = None if release.bench is None else replace(release.bench, samples=bench)
+    return replace(release, latency=replace(release.latency, samples=latency), bench=measured)
+
+
+def _read(file: Path) -> Release:
+    """A release without its samples."""
+    try:
+        found = read_json(file)
+    except FileNotFoundError:
+        raise InputError(f"{file.parent} holds no release.json", remedy="give the folder of a finished build") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}: {reason(error)}", remedy=_AGAIN) from None
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise InputError(f"{file} has schema {schema}, this version reads schema {SCHEMA}", remedy=_AGAIN)
+    return _checked(found, file)
+
+
+def _checked(found: dict[str, Any], file: Path) -> Release:
+    """The record that the JSON describes; a null where a number must be was no number when it was written."""
+    adapter = TypeAdapter(Release)
+    try:
+        return adapter.validate_python(found)
+    except ValidationError as error:
+        problems = error.errors()
+        lost = [one["loc"] for one in problems if one["type"] == "float_type" and one["input"] is None]
+    for place in lost:
+        _put(found, place, float("nan"))
+    try:
+        return adapter.validate_python(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "missing":
+            raise InputError(f"{file} was written by another version of this program", remedy=_AGAIN) from None
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{file} is damaged: {where}: {first['msg']}", remedy=_AGAIN) from None
+
+
+def _put(found: Any, place: tuple[int | str, ...], value: float) -> None:
+    for part in place[:-1]:
+        found = found[part]
+    found[place[-1]] = value
+
+
+def _samples(file: Path) -> Arrays:
+    """The raw samples; none where there is no such file."""
+    try:
+        return read_arrays(file) if os.path.lexists(file) else {}
+    except UNREADABLE as error:
+        raise InputError(f"{file} is damaged: {error}", remedy=f"remove it, or {_AGAIN}") from None
+
+
+def _under(name: str, arrays: Arrays) -> Arrays:
+    return {f"{name}/{key}": value for key, value in arrays.items()}
+
+
+def manifest(release: Release, settings: Settings, folder: Path, images_sha256: dict[str, str]) -> str:
+    """What went into a run and what came out of it: versions, device, seeds, settings, hashes."""
+    content = {
+        "schema": 1,
+        "command": release.command,
+        "settings": settings.model_dump(mode="json"),
+        "seed": settings.seed,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "device": _device(release.measured_on.device),
+        "weights_sha256": release.network.sha256,
+        "images_sha256": images_sha256,
+        "files_sha256": {file.name: file_digest(file) for file in sorted(folder.iterdir()) if _belongs(file)},
+        "seconds": release.seconds,
+    }
+    return json.dumps(content, indent=1)
+
+
+def _device(device: Device) -> dict[str, object]:
+    return {"name": device.name, "fingerprint": device.fingerprint, "facts": device.facts, "versions": device.versions}
+
+
+def _belongs(file: Path) -> bool:
+    """Files that a reader takes for what the build found out; the pages can be rendered again."""
+    return file.is_file() and file.suffix in {".onnx", ".engine", ".npz", ".json"} and file.name != "manifest.json"

@@ -1,0 +1,183 @@
+"""The gate: what is demanded of speed and of accuracy, judged by the intervals, failing closed. Pure arithmetic.
+
+Each demand has three answers. A speed-up is kept where its interval's low end reaches the demand, broken where the high end does not, and
+not proven between the two, for want of a quiet device. A loss of accuracy is kept within the demand where the interval's upper end is; the
+demand is broken where the estimate is above it; between the two it is not proven, for want of held-out images.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from practise_backends.terms import Comparison, Interval
+from practise_deploy.outcome import Answer, Constraint, Frontier, FrontierPoint, Gate, Verification
+from practise_deploy.planning.loss import images_to_settle
+from practise_deploy.planning.remeasuring import UNDECIDED, speed_answer, speedup_for
+from practise_deploy.terms import Loss, Plan
+
+FROM_CHANCE = "the original itself cannot be told from chance by the labels"
+_HOW = {"none": " before any recovery", "closed form": " recovered in closed form, before finetuning", "finetuned": ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What was asked: a speed-up as a ratio, a loss of accuracy in points; None where not asked. precision: of the release.
+
+    by_default: nobody named the loss, it is the one that holds where none is named.
+    """
+
+    min_speedup: float | None
+    max_drop: float | None
+    by_default: bool = False
+    precision: str = "fp32"
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a gate at all."""
+        return self.min_speedup is not None or self.max_drop is not None
+
+
+def judge_gate(
+    demands: Demands, plan: Plan, bench: Comparison | None, verification: Verification, frontier: Frontier
+) -> Gate | None:
+    """Which demands hold, and the nearest set of blocks that meets all where they do not."""
+    if not demands.any:
+        return None
+    constraints = (*_speed(demands, plan, bench), *_quality(demands, verification.loss))
+    passed = not any(one.fails for one in constraints)
+    told = demands.min_speedup is None or plan.measured_percent is not None
+    nearest = _nearest(demands, plan, frontier) if told and not passed else None
+    return Gate(
+        constraints=constraints,
+        nearest=nearest,
+        advice="" if passed else _advice(demands, nearest, plan, frontier) if told else _elsewhere(plan),
+    )
+
+
+def speedup_of(reduction_percent: Interval) -> Interval:
+    """A reduction of latency as a ratio."""
+    ends = (reduction_percent.estimate, reduction_percent.low, reduction_percent.high)
+    estimate, low, high = map(speedup_for, ends)
+    return Interval(estimate=estimate, low=low, high=high, confidence=reduction_percent.confidence)
+
+
+def _speed(demands: Demands, plan: Plan, bench: Comparison | None) -> tuple[Constraint, ...]:
+    asked = demands.min_speedup
+    if asked is None:
+        return ()
+    if plan.measured_percent is None or bench is None:
+        reason = (
+            f"the speed-up was not measured on {plan.device}, which the table is of; "
+            f"measure there: practise-measure compare original.onnx model.onnx --precision {demands.precision}, "
+            "with the --backend of this build"
+        )
+        return (Constraint(name="min_speedup", asked=asked, found=None, answer=Answer.NOT_PROVEN, reason=reason),)
+    found = bench.speedup
+    answer = speed_answer(found, asked)
+    reason = f"measured {found.estimate:.3f}, surely {found.low:.3f}, asked for at least {asked:g}"
+    reason += f"; {UNDECIDED}" if answer is Answer.NOT_PROVEN else ""
+    return (Constraint(name="min_speedup", asked=asked, found=found, answer=answer, reason=reason),)
+
+
+def _quality(demands: Demands, found: Loss | None) -> tuple[Constraint, ...]:
+    asked = demands.max_drop
+    if asked is None:
+        return ()
+    answer = answer_of(found, asked)
+    return (
+        Constraint(
+            name="max_drop",
+            asked=asked,
+            found=found.points if found else None,
+            answer=answer,
+            reason=_loss_reason(found, answer, asked),
+            by_default=demands.by_default,
+            estimated=found is not None and found.estimated,
+        ),
+    )
+
+
+def answer_of(found: Loss | None, demand_points: float) -> Answer:
+    """Whether a loss is within a demand."""
+    if found is None:
+        return Answer.NOT_PROVEN
+    if found.points.high <= demand_points:
+        return Answer.KEPT if found.above_chance else Answer.NOT_PROVEN
+    return Answer.BROKEN if found.points.estimate > demand_points else Answer.NOT_PROVEN
+
+
+def lost_points(points: Interval) -> str:
+    """A loss with its interval in words; a negative one is a gain."""
+    low, estimate, high = (round(end, 1) + 0.0 for end in (points.low, points.estimate, points.high))  # never -0.0
+    if estimate < 0:
+        return f"{-estimate:.1f} points gained [{-high + 0.0:.1f}, {-low + 0.0:.1f}]"
+    return f"{estimate:.1f} points lost [{low:.1f}, {high:.1f}]"
+
+
+def _loss_reason(found: Loss | None, answer: Answer, asked: float) -> str:
+    if found is None:
+        return "the output is no classifier's, so no loss of accuracy can be told"
+    points = found.points
+    how = " (estimated without labels)" if found.estimated else ""
+    lost = f"{lost_points(points)}{how}, at most {asked:g} allowed"
+    if answer is not Answer.NOT_PROVEN:
+        return lost
+    if not found.above_chance:
+        return f"{FROM_CHANCE} on {found.images:,} held-out images, so no loss of accuracy can be told"
+    least = images_to_settle(found, asked)
+    enough = f"; about {least:,} such images would settle it" if least else ""
+    return f"{lost}, on {found.images:,} held-out images{enough}"
+
+
+def _passes(point: FrontierPoint, demands: Demands) -> bool:
+    fast = demands.min_speedup is None or speedup_of(point.reduction_percent).low >= demands.min_speedup
+    answer = Answer.KEPT if demands.max_drop is None else answer_of(point.loss, demands.max_drop)
+    return fast and (answer is Answer.KEPT or (answer is Answer.NOT_PROVEN and demands.by_default))
+
+
+def _nearest(demands: Demands, plan: Plan, frontier: Frontier) -> FrontierPoint | None:
+    """The set that passes and differs least from the plan's; of two as near, the more accurate (fewer blocks)."""
+    passing = [point for point in frontier.points if point.dropped and _passes(point, demands)]
+    here = len(plan.dropped)
+    return min(passing, key=lambda point: (abs(len(point.dropped) - here), len(point.dropped)), default=None)
+
+
+def _elsewhere(plan: Plan) -> str:
+    return f"which set passes cannot be told here: every speed-up was measured on another device than {plan.device}"
+
+
+def _advice(demands: Demands, nearest: FrontierPoint | None, plan: Plan, frontier: Frontier) -> str:
+    looked_at = sorted({len(point.dropped) for point in frontier.points if point.dropped})
+    if nearest is None and not looked_at:
+        return "no neighbouring set was looked at: ask for less, give more images, or more labelled ones"
+    if nearest is None:
+        counts = ", ".join(str(count) for count in looked_at) or "no"
+        return (
+            f"no set that was looked at passes ({counts} blocks dropped): ask for less, give more images, "
+            "or give more labelled images, which narrow the interval"
+        )
+    found = speedup_of(nearest.reduction_percent)
+    lost = "" if nearest.loss is None else (
+        f", {nearest.loss.points.estimate:.2f} points lost, at most {nearest.loss.points.high:.2f}"
+    )  # fmt: skip
+    how = _HOW[nearest.recovery]
+    how += "" if demands.precision == "fp32" else f" (judged in fp32, the release in {demands.precision})"
+    same = " (the same blocks)" if set(nearest.dropped) == set(plan.dropped) else ""
+    return (
+        f"the nearest set that passes drops {len(nearest.dropped)}{same}: {', '.join(nearest.dropped)}; "
+        f"{found.estimate:.3f} times as fast, surely {found.low:.3f}{lost}{how}; {_command(demands, nearest, plan)}"
+    )
+
+
+def _command(demands: Demands, nearest: FrontierPoint, plan: Plan) -> str:
+    """What leads there: the number of blocks, or the reduction that the set meets with half an interval to spare.
+
+    A search for a reduction ends with a set as good, not always with this one.
+    """
+    saved = nearest.reduction_percent
+    needed = 100 * (1 - 1 / demands.min_speedup) if demands.min_speedup else 0.0
+    reduction = max(math.floor(10 * (saved.low - (saved.high - saved.low) / 2)), math.ceil(10 * needed)) / 10
+    if plan.set_share is None or plan.budget.drop is not None or reduction <= 0:
+        return f"build it with --drop {len(nearest.dropped)}"
+    return f"build one like it with --reduce {reduction:g}"

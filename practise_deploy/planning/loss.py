@@ -1,0 +1,206 @@
+"""What a network lost against the original, in points of top-1: measured where there are labels, else estimated.
+
+With labels the loss is the share of images that only the original gets right, less the share that only the student
+does. Without them the original's own probabilities stand for the truth: the loss is the mean of p(its own answer) - p(the
+student's answer), which is exact in expectation where the original is calibrated (Guo et al., On Calibration of Modern Neural
+Networks, ICML 2017: its confidence is its accuracy). Networks are too sure of themselves or, trained with label smoothing,
+too little, so a temperature brings their mean confidence to what such a confidence was found to be worth on networks with
+labels, and the interval's upper end takes a sharper one (benchmarks/reproduce/losses.py; docs/accuracy.md). Pure arithmetic; no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from practise_backends.rounds.intervals import quantile, wilson
+from practise_backends.terms import Interval
+from practise_deploy.terms import Loss
+
+Floats = npt.NDArray[np.float64]
+Logits = npt.NDArray[np.floating]
+Labels = npt.NDArray[np.integer]
+
+CONFIDENCE = 0.95
+WORTH, SHARPEST_WORTH = (0.65, 0.25), (0.69, 0.28)
+"""What a mean confidence c is worth, a + b c: in the middle of the networks that were looked at, and where they were best."""
+NO_ANSWER = -1
+_HALVINGS = 60
+_COLDEST, _HOTTEST = 0.02, 50.0
+
+
+def loss_of(original: Logits, student: Logits, labels: Labels | None = None) -> Loss:
+    """The loss on images that took no part in the fit.
+
+    Shapes: logits [images, classes], labels [images], or None where there are none.
+    """
+    answers = _answers(original), _answers(student)
+    agreement = percent(int((answers[0] == answers[1]).sum()), len(original))
+    points = estimated_points(original, student) if labels is None else measured_points(*answers, labels)
+    known = labels is None or above_chance(int((answers[0] == labels).sum()), len(original), original.shape[1])
+    return Loss(
+        points=points,
+        estimated=labels is None,
+        agreement_percent=agreement,
+        images=len(original),
+        above_chance=known,
+    )
+
+
+def above_chance(correct: int, images: int, classes: int) -> bool:
+    """Whether so many right answers are surely more than chance gives."""
+    return wilson(correct, images, CONFIDENCE).low > 1 / classes
+
+
+def measured_points(original: Labels, student: Labels, labels: Labels) -> Interval:
+    """How many points of accuracy were lost, paired by image. Shapes: answers and labels [images]."""
+    before, after = original == labels, student == labels
+    return paired_difference(int((before & ~after).sum()), int((~before & after).sum()), len(labels))
+
+
+def estimated_points(original: Logits, student: Logits) -> Interval:
+    """The same without labels. Shapes: logits [images, classes].
+
+    The upper end takes the probabilities at their sharpest. The lower end grants the student every image that
+    the original would, by its own probabilities, lose to it.
+    """
+    likely, sharp = temperatures(original)
+    lost, gained = _answers_probabilities(original, student, likely)
+    sharp_lost, sharp_gained = _answers_probabilities(original, student, sharp)
+    estimate = float((lost - gained).mean())
+    high = mean_of_shares((sharp_lost - sharp_gained).clip(0)).high
+    low = mean_of_shares(lost).low - mean_of_shares(gained).high
+    return _in_percent(
+        Interval(estimate=estimate, low=min(low, estimate), high=max(high, estimate), confidence=CONFIDENCE)
+    )
+
+
+def temperatures(original: Logits) -> tuple[float, float]:
+    """The likely temperature and the sharpest, which is 1 at most. Shapes: logits [images, classes]."""
+    confidence = _confidence(original, 1.0)
+    likely, sharp = (a + b * confidence for a, b in (WORTH, SHARPEST_WORTH))
+    coldest = _temperature(original, max(confidence, sharp))
+    return max(coldest, _temperature(original, likely)), coldest
+
+
+def _confidence(original: Logits, temperature: float) -> float:
+    """The mean probability of the original's own answers."""
+    return float(_probabilities(original, temperature).max(1).mean())
+
+
+def _temperature(original: Logits, confidence: float) -> float:
+    """The temperature at which the mean confidence is this; it falls as the temperature rises."""
+    found = _crossing(
+        lambda power: _confidence(original, math.exp(power)) - confidence, math.log(_COLDEST), math.log(_HOTTEST)
+    )
+    return math.exp(found)
+
+
+def estimated_share(original: Logits, student: Logits, temperature: float) -> float:
+    """The estimate at a temperature, as a share of the images. Shapes: logits [images, classes]."""
+    lost, gained = _answers_probabilities(original, student, temperature)
+    return float((lost - gained).mean())
+
+
+def images_to_settle(found: Loss, demand_points: float) -> int | None:
+    """How many images would bring the upper end down to the demand, if the estimate stayed; None where none would.
+
+    By Wilson's interval: its upper end on these images says what variance it holds for possible.
+    """
+    mean, high, demand = (each / 100 for each in (found.points.estimate, found.points.high, demand_points))
+    if mean >= demand or high <= 0:
+        return None
+    z = quantile(found.points.confidence)
+    size = (found.images * ((high - mean) / z) ** 2 + high * high) / high
+    return max(1, math.ceil(z * z * max(0.0, size * demand - demand * demand) / (demand - mean) ** 2))
+
+
+def percent(successes: int, count: int) -> Interval:
+    """A share in percent with its Wilson interval."""
+    return _in_percent(wilson(successes, count, CONFIDENCE))
+
+
+def paired_difference(lost: int, gained: int, images: int) -> Interval:
+    """Of images of which so many were lost and so many gained: the difference in percent, with its score interval.
+
+    Source: Tango (1998), Equivalence test and confidence interval for the difference in proportions for the paired-sample
+    design. It keeps its confidence where few answers or none changed, as a normal interval does not.
+    """
+    estimate = (lost - gained) / images
+
+    def score(difference: float) -> float:
+        """How many standard errors the data are above a true difference, by the likeliest table that has it."""
+        linear = (2 * images - lost + gained) * difference - lost - gained
+        constant = gained * difference * (1 - difference)
+        root = math.sqrt(max(0.0, linear * linear + 8 * images * constant))
+        share = max(0.0, (root - linear) / (4 * images))
+        variance = images * (2 * share + difference * (1 - difference))
+        above = lost - gained - images * difference
+        if variance > 0:
+            return above / math.sqrt(variance)
+        return math.copysign(math.inf, above) if above else 0.0
+
+    z = quantile(CONFIDENCE)
+    low = _crossing(lambda difference: score(difference) - z, -1.0, estimate)
+    high = _crossing(lambda difference: score(difference) + z, estimate, 1.0)
+    return _in_percent(Interval(estimate=estimate, low=low, high=high, confidence=CONFIDENCE))
+
+
+def mean_of_shares(shares: Floats) -> Interval:
+    """The mean of values between 0 and 1, most of them 0, with its score interval. Shapes: shares [images].
+
+    Wilson's interval with the variance of such values, k m - m^2 at a mean m, where k is their mean square over their mean:
+    1 for yes and no, less where a lost image is a lost part of one. One image more, lost as a whole, is counted into k:
+    where nothing was lost nobody knows how much a loss would be.
+    """
+    count, mean = len(shares), float(shares.mean())
+    size = float((np.square(shares).sum() + 1) / (shares.sum() + 1))
+    z = quantile(CONFIDENCE)
+    scale = 1 + z * z / count
+    centre = (mean + z * z * size / (2 * count)) / scale
+    half = math.sqrt(max(0.0, centre * centre - mean * mean / scale))
+    return Interval(
+        estimate=mean,
+        low=min(mean, max(0.0, centre - half)),
+        high=max(mean, min(1.0, centre + half)),
+        confidence=CONFIDENCE,
+    )
+
+
+def _answers_probabilities(original: Logits, student: Logits, temperature: float) -> tuple[Floats, Floats]:
+    """By image, what the original gives its own answer and the student's, both 0 where they agree. Shapes: [images]."""
+    shares = _probabilities(original, temperature)
+    rows, own, other = np.arange(len(shares)), _answers(original), _answers(student)
+    differs = own != other
+    return shares[rows, own] * differs, shares[rows, other] * (differs & (other != NO_ANSWER))
+
+
+def _answers(logits: Logits) -> Labels:
+    """The class of the highest score, NO_ANSWER where scores are no numbers: that is never right. Shapes: [images, classes]."""
+    return np.where(np.isfinite(logits).all(1), logits.argmax(1), NO_ANSWER)
+
+
+def _probabilities(original: Logits, temperature: float) -> Floats:
+    """The softmax of logits over a temperature. Shapes: [images, classes]."""
+    scaled = original.astype(np.float64) / temperature
+    shares = np.exp(scaled - scaled.max(1, keepdims=True))
+    return np.asarray(shares / shares.sum(1, keepdims=True))
+
+
+def _crossing(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function crosses zero, by bisection; the nearer end where it does not."""
+    if function(high) >= 0:
+        return high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if function(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+def _in_percent(found: Interval) -> Interval:
+    return Interval(
+        estimate=100 * found.estimate, low=100 * found.low, high=100 * found.high, confidence=found.confidence
+    )

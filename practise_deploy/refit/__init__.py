@@ -1,0 +1,1 @@
+"""The closed form: kept layers learn by least squares to do a dropped block's work too."""

@@ -1,0 +1,137 @@
+"""A network without one block: where it is refitted, in which ways, and how far from its teacher it then ends.
+
+It is refitted at the cut or, where nothing can be solved there, at the first site behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx
+
+from practise_deploy.compute import autocast
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.network.activations import compute, downstream, logits_of, named, order_of
+from practise_deploy.network.execution import Env
+from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.refit.criterion import Ends, Errors, joined
+from practise_deploy.refit.elimination import still_racing, winner_of
+from practise_deploy.refit.normal_equations import PLAIN, NormalEquations, options
+from practise_deploy.refit.points import first_site
+from practise_deploy.refit.replay import changed, read_by_replay, replay
+from practise_deploy.refit.rows import Sampler, rows_for, values_for
+from practise_deploy.refit.write_back import start_of
+from practise_deploy.refit.writers import Site
+from practise_deploy.terms import Block
+
+WAYS = {
+    name: way for name, way in options((0.03, 0.3), (0.3,)).items() if not name.startswith("bias")
+}  # fewer than in the refit itself: blocks are compared here, not shipped
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A block, the network without it, its site, and by the way to solve it: the change of its weights, and the errors.
+
+    end: the feature map's name in the network without it, and the precision to judge in. needs: the teacher's values that
+    all this is computed from, beside the site's target. _read: what its problem and replays read. _between: of those, and of what
+    leads to them, what lies behind the cut, so that it is not the teacher's.
+    """
+
+    block: Block
+    student: fx.GraphModule
+    site: Site | None
+    end: tuple[str, torch.dtype]
+    needs: frozenset[str] = field(init=False)
+    changes: dict[str, Tensor] = field(default_factory=dict)
+    errors: dict[str, list[Errors]] = field(default_factory=dict)
+    racing: list[str] = field(init=False)
+    _read: frozenset[str] = field(init=False)
+    _between: Sequence[fx.Node] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.racing = [PLAIN] if self.site is None else list(WAYS)
+        solved = [] if self.site is None else [node.name for node in values_for(self.site)]
+        self._read = frozenset(
+            [self._place, *solved, *read_by_replay(self.student, self._place), *self._unchanged_ends]
+        )
+        behind_cut = downstream(named(self.student, self.block.entry)) - {self.block.entry}
+        shared = {node.name for node in self.student.graph.nodes} - behind_cut
+        self._between = order_of([named(self.student, name) for name in self._read], shared)
+        read_between = {source.name for node in self._between for source in node.all_input_nodes}
+        self.needs = (self._read | read_between) - behind_cut
+
+    @property
+    def _place(self) -> str:
+        """The value that is changed, and that all ways are replayed from."""
+        return self.block.entry if self.site is None else self.site.value.name
+
+    @property
+    def _unchanged_ends(self) -> set[str]:
+        """Where the network ends, as far as the value that is changed is not before it."""
+        return {self.end[0], logits_of(self.student).name} - downstream(named(self.student, self._place))
+
+    @property
+    def is_refitted_at_the_cut(self) -> bool:
+        """Whether the values at its site are the teacher's."""
+        return self.site is not None and not self._between
+
+    def add_rows(self, equations: NormalEquations, env: Env, sampler: Sampler) -> None:
+        """Add a batch to its problem. env: the teacher's values, of `needs` and of the site's target."""
+        if self.site is not None:
+            target = sampler.vectors(self.site, env[self.site.target])
+            known = self._known(env, torch.float32)
+            equations.add(*rows_for(self.student, self.site, known, target, sampler))
+
+    def solve(self, equations: NormalEquations) -> None:
+        """In every way."""
+        if self.site is None:
+            return
+        start, precision = start_of(self.student, self.site), next(self.student.parameters()).dtype
+        for way, solve in WAYS.items():
+            if way != PLAIN:
+                self.changes[way] = (solve(equations, start) - start).to(precision)
+
+    def ends(self, env: Env) -> dict[str, Ends]:
+        """Where the network ends in every way that is still in the race. env: the teacher's values, of `needs`."""
+        known = self._known(env, self.end[1])
+        return {way: replay(self.student, known, self._place, self._value(way, known), self.end) for way in self.racing}
+
+    def _value(self, way: str, known: Env) -> Tensor:
+        if way == PLAIN or self.site is None:
+            return known[self._place]
+        return changed(self.student, self.site, self.changes[way], known, self.end[1])
+
+    def _known(self, env: Env, dtype: torch.dtype) -> Env:
+        """What its problem and a replay from its site read, in the network without the block. dtype: to compute in."""
+        shared = {name: value for name, value in env.items() if name in self.needs}
+        if not self._between:
+            return shared
+        with autocast(shared[self.block.entry].device, dtype):
+            return compute(self.student, self._between, shared, self._read)
+
+    def leave_race(self) -> None:
+        """Let those leave that are surely worse than the best; the plain drop stays, since it is told of."""
+        staying = still_racing({way: joined(self.errors[way]).by_image for way in self.racing})
+        self.racing = [way for way in self.racing if way in staying or way == PLAIN]
+
+    @property
+    def best(self) -> str:
+        """The way of least error."""
+        return winner_of({way: joined(parts) for way, parts in self.errors.items()})
+
+    @property
+    def described(self) -> str:
+        """The way of least error, and where it was solved."""
+        if self.site is None:
+            return "plain (no linear writer before the cut, nor behind it)"
+        return self.best if self.best == PLAIN or self.is_refitted_at_the_cut else f"{self.best}, behind the cut"
+
+
+def candidate_for(lesson: Lesson, block: Block) -> Candidate:
+    """The network without a block, as it is before anything is solved."""
+    student = drop_blocks(lesson.teacher, [block], share_weights=True)
+    end = feature_in(student, lesson.feature, [block]), lesson.judging
+    return Candidate(block, student, first_site(student, lesson.teacher, block, lesson.feature), end)

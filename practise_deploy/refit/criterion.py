@@ -1,0 +1,136 @@
+"""How far a network is from its teacher, image by image: at the features, which decides, and at the classes. No labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+from torch.nn import functional as F
+
+from practise_backends.rounds.intervals import bootstrap
+from practise_backends.terms import Interval
+from practise_deploy.compute import autocast
+from practise_deploy.errors import InputError
+from practise_deploy.network.activations import compute, logits_of, named, order_of
+from practise_deploy.network.execution import Env
+
+_SCALES = (0.5, 0.63, 0.8, 0.9, 1.0, 1.12, 1.25, 1.6, 2.0, 2.5, 4.0)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where a network ends. Shapes: features [n, ...] before pooling, logits [n, classes] or None where it has none."""
+
+    features: Tensor
+    logits: Tensor | None
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """Of the features, image by image."""
+        return self.features.var(tuple(range(1, self.features.ndim)))
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """By image. features: mean squared difference; variance: of the teacher's features.
+
+    goal, own: both networks' logits [n, classes], without columns where there are no classes.
+    """
+
+    features: Tensor
+    variance: Tensor
+    goal: Tensor
+    own: Tensor
+
+    def first(self, images: int) -> Errors:
+        """Those of the first so many images."""
+        return Errors(*(getattr(self, name)[:images] for name in Errors.__slots__))
+
+    @property
+    def divergence(self) -> Tensor:
+        """KL from the teacher's classes in nats, at the student's best temperature for all these images.
+
+        A refit shrinks, so its logits are too small; that misleads KL, and hardly an answer.
+        """
+        if not self.goal.shape[1]:
+            return torch.zeros_like(self.features)
+        goal = F.log_softmax(self.goal, 1)
+        tried = [
+            F.kl_div(F.log_softmax(scale * self.own, 1), goal, log_target=True, reduction="none").sum(1)
+            for scale in _SCALES
+        ]
+        return min(tried, key=lambda found: float(found.mean().nan_to_num(math.inf)))
+
+    @property
+    def by_image(self) -> Tensor:
+        """What recoveries are compared by: every image's error of the features over their mean variance.
+
+        Of refitted sets it predicts the accuracy better than the divergence or the sum of both
+        (benchmarks/reproduce/choice.py); ways to solve a site are not told apart by any of them
+        (benchmarks/reproduce/sites.py).
+        """
+        return self.features / self.variance.mean().clamp_min(1e-12)
+
+    @property
+    def relative(self) -> float:
+        """The features' mean squared error over their variance."""
+        return float(self.by_image.mean())
+
+
+def end_of(network: fx.GraphModule, known: Env, feature: str, dtype: torch.dtype = torch.float32) -> Ends:
+    """Compute a network's ends from any known values, nothing else."""
+    end, logits = named(network, feature), logits_of(network)
+    keep = frozenset({end.name, logits.name})
+    device = next(value.device for value in known.values() if isinstance(value, Tensor))  # a batch size is none
+    with autocast(device, dtype):
+        found = compute(network, order_of([end, logits], known), known, keep)
+    outputs = found[logits.name]
+    return Ends(found[end.name].float(), outputs.float() if outputs.ndim == 2 else None)
+
+
+def errors_of(wanted: Ends, found: Ends) -> Errors:
+    """The student's errors, image by image."""
+    features = (wanted.features - found.features).square().mean(tuple(range(1, wanted.features.ndim)))
+    none = features.new_zeros(len(features), 0)
+    both = wanted.logits is not None and found.logits is not None
+    goal, own = (wanted.logits, found.logits) if both else (none, none)
+    assert goal is not None and own is not None
+    return Errors(features, wanted.variance, goal, own)
+
+
+def joined(parts: list[Errors]) -> Errors:
+    """The errors of several batches as those of one."""
+    return Errors(*(torch.cat([getattr(part, name) for part in parts]) for name in Errors.__slots__))
+
+
+def interactions_of(wanted: Ends, found: list[Ends]) -> Tensor:
+    """Inner products of what several students change of the features, a feature. Shapes: [n, students, students]."""
+    products = []
+    for image, goal in enumerate(wanted.features):
+        moved = torch.stack([(each.features[image] - goal).flatten() for each in found]).double()
+        products.append(moved @ moved.T / moved.shape[1])
+    return torch.stack(products)
+
+
+def mean_interval(errors: npt.NDArray[np.float64]) -> Interval:
+    """The mean over images with its interval: bootstrap, or the normal approximation below 10 images."""
+    if len(errors) >= 10:
+        return bootstrap(errors, lambda sample: np.asarray(sample.mean(-1)))
+    mean, half = (
+        float(errors.mean()),
+        1.96 * float(errors.std(ddof=min(1, len(errors) - 1))) / math.sqrt(len(errors)),
+    )
+    return Interval(estimate=mean, low=max(0.0, mean - half), high=mean + half, confidence=0.95)
+
+
+def not_finite(block: str) -> InputError:
+    """The error where features overflow without a block."""
+    return InputError(
+        f"the features of the network without {block} are no numbers on some images",
+        remedy="check --mean and --std, and the weights",
+    )

@@ -1,0 +1,132 @@
+"""Where a pruned network can be refitted: at its cuts, at every stream value behind them, and within units that have none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+
+from torch import fx, nn
+
+from practise_deploy.network.activations import named, order_of
+from practise_deploy.network.operators import is_addition, is_relu, module_of, shape_of
+from practise_deploy.network.surgery import feature_in, junctions
+from practise_deploy.refit.layout import is_rearrangement
+from practise_deploy.refit.writers import Site, as_it_was, before_activation, readers_of, writer_of, writers_into
+from practise_deploy.terms import Block
+
+
+def junction_site(student: fx.GraphModule, teacher: fx.GraphModule, entry: str, exit_: str) -> Site | None:
+    """Where a cut can be refitted: the value that stays, and the teacher's value it stands for.
+
+    None where nothing linear writes it (a stem behind max pooling), or activations differ on both sides.
+    """
+    kept, goal = as_it_was(student, named(student, entry)), as_it_was(teacher, named(teacher, exit_))
+    if is_relu(student, kept) != is_relu(teacher, goal):
+        return None
+    value = before_activation(student, kept)
+    writers = writers_into(student, value)
+    return Site(value, writers, before_activation(teacher, goal).name) if writers else None
+
+
+def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block], feature: str) -> list[Site]:
+    """All places to refit that the features depend on, in order: the cuts, and what follows the first of them."""
+    cuts = junctions(student, dropped)
+    found = [
+        site for entry, exit_ in cuts.items() if (site := junction_site(student, teacher, entry, exit_)) is not None
+    ]
+    taken = {site.value.name for site in found}
+    touched = {*taken, *(block.entry for block in dropped)}
+    last = feature_in(student, feature, dropped)
+    found += [site for site in later_sites(student, teacher, touched, last) if site.value.name not in taken]
+    by_value = {site.value: site for site in found}
+    return _each_writer_once([by_value[node] for node in _before(student, last) if node in by_value])
+
+
+def first_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Block, feature: str) -> Site | None:
+    """The first place to refit without one block, in the graph's order: at its cut or, where nothing can be solved there, behind it."""
+    at_cut = junction_site(student, teacher, dropped.entry, dropped.exit)
+    if at_cut is not None and at_cut.value in _before(student, feature_in(student, feature, [dropped])):
+        return at_cut
+    return next(iter(sites_of(student, teacher, [dropped], feature)), None)
+
+
+def _before(student: fx.GraphModule, feature: str) -> list[fx.Node]:
+    """What the features depend on, in order, and they themselves."""
+    return order_of([named(student, feature)], ())
+
+
+def _each_writer_once(sites: Sequence[Site]) -> list[Site]:
+    """Of sites with a writer in common the last one: a sum, and what it becomes when it is rearranged."""
+    taken, kept = set[fx.Node](), list[Site]()
+    for site in reversed(sites):
+        operators = {writer.operator for writer in site.writers}
+        if taken.isdisjoint(operators):
+            kept.insert(0, site)
+        taken |= operators
+    return kept
+
+
+def cuts_without_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block]) -> list[str]:
+    """The blocks whose cut cannot be refitted right there, the first of each chain."""
+    cuts, alive = junctions(student, dropped), {node.name for node in student.graph.nodes}
+    fitted = {entry for entry, exit_ in cuts.items() if junction_site(student, teacher, entry, exit_) is not None}
+    return [block.name for block in dropped if block.entry in alive - fitted]
+
+
+def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterable[str], feature: str) -> list[Site]:
+    """Where the teacher's values can be had back downstream of the cuts.
+
+    Stream values: sums, linear block outputs, and what makes the feature map. On the way to one of them that nothing can be
+    solved for, what the layers put out.
+    """
+    known, behind = {node.name for node in teacher.graph.nodes}, _behind(student, after)
+    values = [node for node in behind if node.name in known]
+    last = before_activation(student, named(student, feature))
+    found = [
+        Site(node, writers, node.name)
+        for node in values
+        if is_addition(node) or node is last or _is_linear_output(student, node)
+        if (writers := writers_into(student, node))
+    ]
+    return found + _layers(student, values, found, feature)
+
+
+def _behind(student: fx.GraphModule, after: Iterable[str]) -> list[fx.Node]:
+    """The values that depend on these, in order."""
+    touched, found = set(after), list[fx.Node]()
+    for node in student.graph.nodes:
+        if any(source.name in touched for source in node.all_input_nodes):
+            touched.add(node.name)
+            found.append(node)
+    return found
+
+
+def _layers(student: fx.GraphModule, values: Sequence[fx.Node], sites: Sequence[Site], feature: str) -> list[Site]:
+    """Of these values what layers put out, with norm and scale, that no site makes good, as it goes into none of them next."""
+    solved = {site.value for site in sites}
+    taken = {writer.operator for site in sites for writer in site.writers}
+    leads_to = _next_sums(student, solved, feature)
+    found = dict[fx.Node, Site]()
+    for node in values:
+        writer = None if is_rearrangement(student, node) or leads_to[node] <= solved else writer_of(student, node)
+        if writer is not None and writer.operator not in taken and math.prod(writer.from_operator.after.sides) > 1:
+            found[writer.operator] = Site(node, (writer,), node.name)  # the last of operator, norm and scale
+    return list(found.values())
+
+
+def _next_sums(student: fx.GraphModule, solved: Collection[fx.Node], feature: str) -> dict[fx.Node, set[fx.Node]]:
+    """What every value goes into next: sums and what is solved; the features, where there is neither before them."""
+    found = dict[fx.Node, set[fx.Node]]()
+    for node in reversed(student.graph.nodes):
+        found[node] = {node} if node.name == feature else set()
+        for user in node.users:
+            found[node] |= {user} if user in solved or is_addition(user) else found[user]
+    return found
+
+
+def _is_linear_output(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """A convolution's output, normalised if at all, that convolutions read as it is and that is not just a term of a sum."""
+    ends = isinstance(module_of(traced, node), (nn.BatchNorm2d, nn.Conv2d)) and len(shape_of(node) or ()) == 4
+    readers = readers_of(traced, node)
+    convolves = any(isinstance(module_of(traced, reader), nn.Conv2d) for reader in readers)
+    return ends and convolves and not (len(readers) == 1 and is_addition(readers[0]))

@@ -1,0 +1,247 @@
+"""Refitting a whole pruned network: every stream value behind the cuts, in order, on the student's own activations.
+
+At every site all ways to solve its least squares problem compete, doing nothing among them, by the error where
+the network ends, on images that the solution did not see: the error at the site itself does not tell it.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from itertools import chain as chain_together
+
+import numpy as np
+import torch
+from torch import fx
+
+from practise_backends.terms import Progress
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.surgery import weights_of
+from practise_deploy.planning.loss import loss_of
+from practise_deploy.planning.sets import Verified
+from practise_deploy.refit.criterion import Errors, joined
+from practise_deploy.refit.elimination import beside, comparable, raced, winner_of
+from practise_deploy.refit.normal_equations import PLAIN
+from practise_deploy.refit.partial_student import Chain
+from practise_deploy.refit.points import cuts_without_site
+from practise_deploy.refit.rows import ROWS
+from practise_deploy.refit.solvers import Way, maps_stream, ways_of
+from practise_deploy.refit.streams import absorb, values_behind
+from practise_deploy.refit.writers import Site
+from practise_deploy.terms import Block, SiteChoice, Student
+
+EACH = "each in its best way"
+UNIFORM = "refit, ridge 0.3"
+COURSES = (EACH, UNIFORM)
+
+
+def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Student:
+    """Drop the blocks and refit in sequence everything behind the cuts.
+
+    Site by site in the way of least held-out error, or with one ridge at every site (what follows a cut can make
+    good what looks worse at the cut itself): whichever ends with less error. The errors are of images that the judged
+    students did not see: a part kept aside, or where there are few, all in turns (k-fold). The student that is
+    given takes their choices and is fitted on all images (of a quick lesson: it is the judged one).
+    """
+    began = time.monotonic()
+    folds = lesson.folds
+    with torch.no_grad():
+        start = _Judged(lesson, dropped, folds)
+        first = start.judged()
+        count, ended = len(start.sites), []
+        ways = COURSES if count else COURSES[:1]  # all alike where there is nothing to solve
+        for number, way in enumerate(ways):
+
+            def tell(done: int, number: int = number, way: str = way) -> None:
+                progress.advance(number + done / max(1, count), len(ways) + 1, way)
+
+            course = start if way == ways[-1] else start.branched()
+            ended.append((*course.settled(way, first, tell), course.chains[0] if lesson.quick else None, way))
+            del course
+        choices, last, judged, way = min(ended, key=lambda each: comparable(each[1]))
+        told = {name: errors for _, errors, _, name in ended}
+        del start, ended  # and with them all that they keep of their images
+        progress.advance(len(ways), len(ways) + 1, "" if judged else "fitting all images")
+        chain, refused = (judged, ()) if judged else _fitted(lesson, dropped, choices)
+        absorb(chain.student)
+    return Student(
+        dropped=tuple(block.name for block in dropped),
+        method=_described(choices, way),
+        mse_before=float(first.features.mean()),
+        mse=float(last.features.mean()),
+        steps=0,
+        seconds=time.monotonic() - began,
+        judged_on=_judged_on(folds),
+        notes=(
+            _notes(first, told),
+            *refused,
+            *_thinned(chain.rows),
+            *_unfitted(cuts_without_site(chain.student, lesson.teacher, dropped)),
+        ),
+        choices=tuple(choices),
+        relative=last.relative,
+        divergence=float(last.divergence.mean()),
+        weights=weights_of(chain.student),
+    )
+
+
+def in_another_basis(student: fx.GraphModule, choices: Sequence[SiteChoice]) -> frozenset[str]:
+    """The values of a recovered student that cannot be compared with the teacher's: those of streams that were mapped."""
+    return values_behind(student, [choice.site for choice in choices if maps_stream(choice.method)])
+
+
+def verified_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Verified:
+    """What the network without these blocks is wrong by, and what it lost, on images that its fit did not see.
+
+    Refitted with one ridge at every site, or as it is where that is less: enough to compare sets of blocks by; `recover`,
+    with more rows and more ways, rarely finds more error. All sets of a lesson are judged on the same images.
+    """
+    errors = min(judged_without(lesson, dropped, progress), key=comparable)
+    by_image, classes = np.asarray(errors.by_image.double().cpu()), errors.goal.shape[1]
+    if classes < 2:
+        return Verified(by_image, None)
+    labels = lesson.compared_labels
+    truth = None if labels is None else labels.numpy()
+    return Verified(by_image, loss_of(errors.goal.cpu().numpy(), errors.own.cpu().numpy(), truth))
+
+
+def judged_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> tuple[Errors, Errors]:
+    """The same, as it is and with everything behind the cuts refitted."""
+    with torch.no_grad():
+        judged = _Judged(lesson, dropped, lesson.comparing_folds, to_compare=True)
+        first, count = judged.judged(), max(1, len(judged.sites))
+        _, errors = judged.settled(UNIFORM, first, lambda done: progress.advance(done / count, 1, UNIFORM))
+    return first, errors
+
+
+def _fitted(lesson: Lesson, dropped: Sequence[Block], choices: Sequence[SiteChoice]) -> tuple[Chain, tuple[str, ...]]:
+    """The student that takes these choices and is fitted on all images, and notes on what it could not take.
+
+    There it takes the next best way that it can keep.
+    """
+    chain, notes = Chain(lesson, dropped, lesson.images, None), []
+    for choice in choices:
+        ways = ways_of(chain.stream)
+        next_best = sorted(choice.errors, key=choice.errors.__getitem__)
+        taken = chain.settle({way: ways.get(way) for way in (choice.method, *next_best, PLAIN)})
+        if taken != choice.method:
+            notes.append(f"{choice.site}: fitted on all images, {choice.method} cannot be kept; {taken} is taken")
+    return chain, tuple(notes)
+
+
+class _Judged:
+    """One student for each fold, all in the same ways, and what they are judged by."""
+
+    def __init__(
+        self,
+        lesson: Lesson,
+        dropped: Sequence[Block],
+        folds: Sequence[tuple[FitImages, FitImages]],
+        *,
+        to_compare: bool = False,
+    ) -> None:
+        count = len(folds)
+        self.chains = [Chain(lesson, dropped, learn, judge, count, to_compare=to_compare) for learn, judge in folds]
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """What is solved, in order; the same for all."""
+        return self.chains[0].sites
+
+    def branched(self) -> _Judged:
+        """The same students before any refit."""
+        other = copy.copy(self)
+        other.chains = [chain.branched() for chain in self.chains]
+        return other
+
+    def judged(self) -> Errors:
+        """The errors of the students as they are."""
+        return joined([error for chain in self.chains for error in chain.judged()])
+
+    def settled(self, way: str, errors: Errors, tell: Callable[[int], None]) -> tuple[list[SiteChoice], Errors]:
+        """Solve all sites in order. way: `EACH`, or the one for all of them. errors: of the students as they are."""
+        choices = []
+        for number, site in enumerate(self.sites):
+            tell(number)
+            tried = self._compared(errors) if way == EACH else {}
+            method = winner_of(tried) if tried else self._solved(way)
+            for chain in self.chains:
+                chain.take(method)
+            errors = tried.get(method, errors)
+            choices.append(_choice(site.value.name, method, tried))
+        return choices, self.judged()
+
+    def _solved(self, way: str) -> str:
+        """Solve the next site in one way."""
+        only = {way: ways_of(None)[way]}
+        for chain in self.chains:
+            chain.fit(only.values())
+            chain.solve(only)
+        return way
+
+    def _compared(self, errors: Errors) -> dict[str, Errors]:
+        """Solve the next site in every way; the errors of each. errors: of the students as they are."""
+        ways = ways_of(self.chains[0].stream)
+        for chain in self.chains:
+            chain.fit(ways.values())
+        tried = {PLAIN: errors}
+        tried |= self._tried(_refining("", ways), tried)
+        best = winner_of(tried)
+        for chain in self.chains:
+            chain.forget_all_but(best)
+        return tried | self._tried(_refining(best, ways), {best: tried[best]})
+
+    def _tried(self, ways: dict[str, Way], known: dict[str, Errors]) -> dict[str, Errors]:
+        """The errors of these ways beside those known; those that some student could not keep are left out."""
+        for chain in self.chains:
+            chain.solve(ways)
+        offered = [name for name in ways if all(name in chain.solutions for chain in self.chains)]
+        looks = chain_together.from_iterable(chain.looks() for chain in self.chains)
+        return raced(offered, looks if offered else (), known)
+
+
+def _refining(best: str, ways: dict[str, Way]) -> dict[str, Way]:
+    """The ways that are tried where this one is the best so far; at first, where there is none."""
+    return {name: way for name, way in ways.items() if way.refines == best}
+
+
+def _choice(site: str, method: str, tried: dict[str, Errors]) -> SiteChoice:
+    return SiteChoice(
+        site=site,
+        method=method,
+        errors={name: beside(tried[method], errors) for name, errors in tried.items()},
+        images={name: len(errors.features) for name, errors in tried.items()},
+    )
+
+
+def _described(choices: Sequence[SiteChoice], way: str) -> str:
+    solved = [choice.method for choice in choices if choice.method != PLAIN]
+    if not choices:
+        return "plain drop (nothing behind the cuts can be refitted: no linear writer)"
+    if not solved:
+        return "plain drop (every refit was worse on images kept aside)"
+    return f"sequential refit of {len(solved)} of {len(choices)} sites, {way if way == EACH else way.removeprefix('refit, ')}"
+
+
+def _judged_on(folds: Sequence[tuple[FitImages, FitImages]]) -> str:
+    how = "judged in five turns" if len(folds) > 1 else "kept aside"
+    return f"{sum(len(judge) for _, judge in folds)} images {how}"
+
+
+def _unfitted(blocks: Sequence[str]) -> tuple[str, ...]:
+    if not blocks:
+        return ()
+    return (f"right where {', '.join(blocks)} went nothing can be refitted: no linear writer before the cut",)
+
+
+def _thinned(rows: int) -> tuple[str, ...]:
+    if rows >= ROWS:
+        return ()
+    return (f"at most {rows} positions of a site were fitted instead of {ROWS}, for want of memory",)
+
+
+def _notes(first: Errors, tried: dict[str, Errors]) -> str:
+    told = ", ".join(f"{name} {errors.relative:.4g}" for name, errors in {"plain drop": first, **tried}.items())
+    return f"the features' error over their variance: {told}"

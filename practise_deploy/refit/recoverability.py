@@ -1,0 +1,152 @@
+"""How well the network recovers from losing each block, R(B) in the paper (section 3.2), without SGD.
+
+One pass of the teacher sums the normal equations of all blocks. Then, on images that were not used for it, the
+part behind each cut is replayed with every way to solve them, from the teacher's own values; the error is taken
+where the network ends, because the error at the cut does not tell it. Where nothing can be solved at the cut, the
+first site behind it is, from what the network without the block has there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from practise_backends.terms import Progress
+from practise_deploy.compute import autocast
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.activations import batches, compute, input_of, logits_of, named, order_of
+from practise_deploy.network.execution import Env
+from practise_deploy.refit.candidate import Candidate, candidate_for
+from practise_deploy.refit.criterion import Ends, end_of, errors_of, interactions_of, joined, mean_interval, not_finite
+from practise_deploy.refit.normal_equations import PLAIN, NormalEquations
+from practise_deploy.refit.rows import ENOUGH_TO_COMPARE, Sampler
+from practise_deploy.terms import Block, Recoverabilities, Recoverability
+
+
+def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Progress) -> Recoverabilities:
+    """R of every block: the least held-out error over all ways to solve its site; and how the losses act together.
+
+    Few images are judged in turns, by solutions that did not see them (k-fold).
+    """
+    return recoverability_of([candidate_for(lesson, block) for block in blocks], lesson, progress)
+
+
+def recoverability_of(candidates: Sequence[Candidate], lesson: Lesson, progress: Progress) -> Recoverabilities:
+    """R of candidates that nothing was solved for yet."""
+    if not candidates:
+        return Recoverabilities(of=())
+    folds = lesson.folds
+    work, products = _Work(progress, lesson, folds, len(candidates)), []
+    needed = frozenset[str]().union(*(candidate.needs for candidate in candidates))
+    with torch.no_grad():
+        for learn, judge in folds:
+            _fit(lesson, candidates, learn, work)
+            for env, wanted in _teacher_on(lesson, judge, needed):
+                products.append(_judge(candidates, env, wanted, work))
+    best = [(candidate.block.name, candidate.best) for candidate in candidates]
+    variance = joined(candidates[0].errors[PLAIN]).variance.double().mean().clamp_min(1e-12)
+    learned, judged = len(folds[0][0]), sum(len(judge) for _, judge in folds)
+    return Recoverabilities(
+        of=tuple(_conclude(candidate, learned, judged) for candidate in candidates),
+        interactions={"features": (torch.cat([each.of(best) for each in products]) / variance).cpu().numpy()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Products:
+    """Interactions on a batch of images. names: (block, way). Shapes: values [n, names, names]."""
+
+    names: list[tuple[str, str]]
+    values: Tensor
+
+    def of(self, names: Sequence[tuple[str, str]]) -> Tensor:
+        """Those of some alone. Shapes: [n, blocks, blocks]."""
+        places = [self.names.index(name) for name in names]
+        return self.values[:, places][:, :, places]
+
+
+class _Work:
+    """Counts batches of images, so that the progress is known."""
+
+    def __init__(
+        self, progress: Progress, lesson: Lesson, folds: Sequence[tuple[FitImages, FitImages]], blocks: int
+    ) -> None:
+        size = lesson.batch_size
+        fits = sum(math.ceil(len(learn) / size) for learn, _ in folds)
+        judged = sum(math.ceil(len(judge) / size) for _, judge in folds)
+        self.progress, self.total, self.count = progress, fits + judged * blocks, 0
+
+    def done(self, note: str) -> None:
+        """One more batch."""
+        self.count += 1
+        self.progress.advance(self.count, self.total, note)
+
+
+def _fit(lesson: Lesson, candidates: Sequence[Candidate], learn: FitImages, work: _Work) -> None:
+    """Solve every candidate's site in every way."""
+    sampler = Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE)
+    sums = [NormalEquations() for _ in candidates]
+    for part in batches(len(learn), lesson.batch_size):
+        _sum_equations(lesson.teacher, list(zip(candidates, sums, strict=True)), learn.batch(part), sampler)
+        work.done("summing normal equations")
+    for candidate, equations in zip(candidates, sums, strict=True):
+        candidate.solve(equations)
+
+
+def _sum_equations(
+    teacher: fx.GraphModule, candidates: Sequence[tuple[Candidate, NormalEquations]], images: Tensor, sampler: Sampler
+) -> None:
+    solved = [(candidate, equations) for candidate, equations in candidates if candidate.site is not None]
+    targets = frozenset(candidate.site.target for candidate, _ in solved if candidate.site is not None)
+    wanted, start = targets.union(*(candidate.needs for candidate, _ in solved)), input_of(teacher).name
+    env = compute(teacher, order_of([named(teacher, name) for name in wanted], {start}), {start: images}, wanted)
+    for candidate, equations in solved:
+        candidate.add_rows(equations, env, sampler)
+
+
+def _teacher_on(lesson: Lesson, images: FitImages, needed: frozenset[str]) -> Iterator[tuple[Env, Ends]]:
+    """The teacher's needed values, and where it ends, by batch."""
+    teacher = lesson.teacher
+    start, ends = input_of(teacher).name, {lesson.feature, logits_of(teacher).name}
+    nodes = order_of([named(teacher, name) for name in needed | ends], {start})
+    for part in batches(len(images), lesson.batch_size):
+        with autocast(lesson.device, lesson.judging):
+            env = compute(teacher, nodes, {start: images.batch(part)}, needed | ends | {start})
+        yield env, end_of(teacher, env, lesson.feature)
+
+
+def _judge(candidates: Sequence[Candidate], env: Env, wanted: Ends, work: _Work) -> _Products:
+    """The interactions of all candidates in all ways that are still in the race; their errors are taken down."""
+    ends, names = [], []
+    for candidate in candidates:
+        for way, end in candidate.ends(env).items():
+            ends.append(end)
+            names.append((candidate.block.name, way))
+            candidate.errors.setdefault(way, []).append(errors_of(wanted, end))
+        candidate.leave_race()
+        work.done(f"replaying without {candidate.block.name}")
+    return _Products(names, interactions_of(wanted, ends))
+
+
+def _conclude(candidate: Candidate, learned: int, judged: int) -> Recoverability:
+    plain = joined(candidate.errors[PLAIN])
+    if not bool(torch.isfinite(plain.features).all()):
+        raise not_finite(candidate.block.name)
+    errors = joined(candidate.errors[candidate.best])
+    variance = float(errors.variance.mean())
+    mse = mean_interval(errors.features.double().cpu().numpy())
+    return Recoverability(
+        block=candidate.block.name,
+        mse=mse,
+        mse_dropped=float(plain.features.double().mean()),
+        relative=mse.estimate / variance if variance else math.nan,
+        divergence=float(errors.divergence.mean()),
+        fit_images=learned,
+        judged_images=judged,
+        method=candidate.described,
+    )

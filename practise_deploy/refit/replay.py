@@ -1,0 +1,45 @@
+"""Replaying only the part of a network behind a change, from values that are known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from practise_deploy.compute import autocast
+from practise_deploy.network.activations import downstream, named
+from practise_deploy.network.execution import Env
+from practise_deploy.refit.affine import applied, operator_at
+from practise_deploy.refit.criterion import Ends, end_of
+from practise_deploy.refit.writers import Site
+
+
+def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
+    """A site's value after a change of its writers' folded weights. Shapes: change [d + 1, outputs]."""
+    value = env[site.value.name]
+    total, begin = change[-1].view([-1 if axis == site.axis else 1 for axis in range(value.ndim)]), 0
+    with autocast(change.device, dtype):
+        for writer in site.writers:
+            operator = operator_at(traced, writer.operator)
+            rows = change[begin : (begin := begin + operator.weight[0].numel())]
+            found = applied(operator, rows.T.reshape(operator.weight.shape), env[writer.source.name])
+            total = total + writer.from_operator.moved(found)
+    return value + total
+
+
+def read_by_replay(network: fx.GraphModule, name: str) -> set[str]:
+    """The values beside the changed one that a replay from it reads."""
+    affected = downstream(named(network, name))
+    behind = (node for node in network.graph.nodes if node.name in affected and node.name != name)
+    return {source.name for node in behind for source in node.all_input_nodes} - affected
+
+
+def replay(network: fx.GraphModule, env: Env, name: str, value: Tensor, end: tuple[str, torch.dtype]) -> Ends:
+    """The network's ends when one value is another. env: known values, also of the part that changes.
+
+    end: the feature map's name, and the precision to compute in.
+    """
+    alive = {node.name for node in network.graph.nodes}
+    affected = downstream(named(network, name))
+    known: Env = {each: found for each, found in env.items() if each in alive and each not in affected}
+    known[name] = value
+    return end_of(network, known, *end)

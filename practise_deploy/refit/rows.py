@@ -1,0 +1,84 @@
+"""The rows of a site's least squares problem: patches at random positions, and what the writers should give there."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx
+
+from practise_deploy.network.execution import Env
+from practise_deploy.network.operators import shape_of
+from practise_deploy.refit.affine import Places, operator_at, patches_of
+from practise_deploy.refit.writers import Site
+
+ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000
+"""Rows of a solution that is shipped, and of one that blocks or sets of them are compared by."""
+ROOM_FOR_TARGETS = 1 << 31
+
+
+def rows_in_memory(sites: Sequence[Site], images: int, most: int, beside: int = 1) -> int:
+    """So many rows, or as many of every site as leave the targets of all of them ROOM_FOR_TARGETS bytes in memory.
+
+    beside: how many students in the making share it, of about so many images each.
+    """
+    widths = [(channels_of(site), math.prod(site.layout.sides)) for site in sites]
+
+    def held(per_image: int) -> int:
+        numbers = sum(channels * min(per_image, positions) for channels, positions in widths)
+        return 4 * numbers * images * beside
+
+    wanted = most // max(1, images)
+    if held(wanted) <= ROOM_FOR_TARGETS:
+        return most
+    return images * (bisect_right(range(1, wanted), ROOM_FOR_TARGETS, key=held) or 1)
+
+
+class Sampler:
+    """Draws the same random positions of every image, so that about so many rows are summed in all."""
+
+    def __init__(self, images: int, seed: int, rows: int = ROWS) -> None:
+        self.per_image = max(1, rows // max(1, images))
+        self.seed = seed
+
+    def places(self, site: Site) -> Places:
+        """The drawn positions of a site's value; of a sequence the first is always among them, mostly the class token."""
+        generator, sides = torch.Generator().manual_seed(self.seed), site.layout.sides
+        drawn = torch.randperm(math.prod(sides), generator=generator)
+        if len(sides) == 1:
+            drawn = torch.cat([drawn[drawn == 0], drawn[drawn != 0]])
+        return torch.unravel_index(drawn[: self.per_image], sides)
+
+    def vectors(self, site: Site, value: Tensor) -> Tensor:
+        """A value of the site's shape at the drawn positions. Shapes: [n, positions, channels]."""
+        return site.layout.vectors(value, self.places(site))
+
+
+def channels_of(site: Site) -> int:
+    """How many channels a site's value has."""
+    return (shape_of(site.value) or ())[site.axis]
+
+
+def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
+    """Patches of all writers with the ones column, and what the writers together should give.
+
+    Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions -> [rows, d + 1], [rows, channels].
+    """
+    places = sampler.places(site)
+    rest = wanted - site.layout.vectors(env[site.value.name], places)
+    parts = []
+    for writer in site.writers:
+        source = writer.from_operator.before.by_image(env[writer.source.name])
+        at = writer.from_operator.places_before(places)
+        parts.append(patches_of(operator_at(traced, writer.operator), source, at))
+        at = writer.from_output.places_before(places)
+        rest = rest + writer.from_output.before.vectors(env[writer.output.name], at)
+    ones = parts[0].new_ones(len(parts[0]), 1)
+    return torch.cat([*parts, ones], 1), rest.flatten(0, 1)
+
+
+def values_for(site: Site) -> list[fx.Node]:
+    """The values that `rows_for` needs."""
+    return [site.value, *(w.source for w in site.writers), *(w.output for w in site.writers)]

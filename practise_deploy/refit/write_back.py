@@ -1,0 +1,161 @@
+"""The closed-form refit: a kept convolution or linear layer learns by least squares to do a dropped block's work too."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from practise_deploy.refit.affine import Affine, operator_at
+from practise_deploy.refit.normal_equations import NormalEquations
+from practise_deploy.refit.pointwise import multiply_behind
+from practise_deploy.refit.writers import Site, Writer, factors_of, norm_of
+
+
+def folded(traced: fx.GraphModule, writer: Writer) -> Tensor:
+    """The writer's weights with its BatchNorm and its scale folded in, as the refit sees them.
+
+    Shapes: [d + 1, outputs], bias last.
+    """
+    operator, norm, scale = operator_at(traced, writer.operator), norm_of(traced, writer), factors_of(writer)
+    found = _with_bias(operator)
+    if norm is not None:
+        weight, bias = found[:-1].T, found[-1]
+        assert norm.running_mean is not None and norm.running_var is not None
+        gain = norm.weight.detach().double() * (norm.running_var.double() + norm.eps).rsqrt()
+        weight, bias = (
+            weight * gain[:, None],
+            (bias - norm.running_mean.double()) * gain + norm.bias.detach().double(),
+        )
+        found = torch.cat([weight.T, bias[None]])
+    return found if scale is None else found * scale.detach().double().flatten()
+
+
+def _with_bias(operator: Affine) -> Tensor:
+    """An operator's weights with its bias. Shapes: [d + 1, outputs], bias last, in fp64."""
+    weight = operator.weight.detach().double().flatten(1)
+    bias = weight.new_zeros(len(weight)) if operator.bias is None else operator.bias.detach().double()
+    return torch.cat([weight.T, bias[None]])
+
+
+def write_back(
+    traced: fx.GraphModule, writer: Writer, solution: Tensor, equations: NormalEquations, rows: slice
+) -> None:
+    """Put solved weights into the writer; a BatchNorm behind it gets the statistics of the rows that were summed."""
+    if writer.norm is None:
+        _write(traced, writer, solution)
+    else:
+        _write_normed(traced, writer, solution, *_output_statistics(equations, solution[:-1], rows))
+
+
+def map_output(traced: fx.GraphModule, writer: Writer, matrix: Tensor) -> None:
+    """Put a linear map behind a writer into its weights. Shapes: [outputs, outputs].
+
+    A BatchNorm's statistics are mapped too, as if the outputs were not correlated (that matters in training mode alone).
+    """
+    _scale_into_norm(traced, writer)
+    norm, own = norm_of(traced, writer), folded(traced, writer)
+    if norm is None and writer.scale is None:
+        multiply_behind(operator_at(traced, writer.operator), matrix)
+    elif norm is None:
+        _write(traced, writer, own @ matrix.T)
+    else:
+        assert norm.running_var is not None
+        gain = norm.weight.detach().double()
+        mean = norm.bias.detach().double() - own[-1]
+        variance = gain.square() * norm.running_var.double() / (norm.running_var.double() + norm.eps)
+        _write_normed(traced, writer, own @ matrix.T, matrix @ mean, matrix.square() @ variance)
+
+
+def add_bias(traced: fx.GraphModule, writer: Writer, bias: Tensor) -> None:
+    """Add to what a writer gives at every position. Shapes: [outputs]."""
+    _scale_into_norm(traced, writer)
+    norm = norm_of(traced, writer)
+    if norm is None and writer.scale is not None:
+        own = folded(traced, writer)
+        own[-1] += bias
+        _write(traced, writer, own)
+        return
+    shift = _bias_of(operator_at(traced, writer.operator)) if norm is None else norm.bias
+    with torch.no_grad():
+        shift.copy_(shift.double() + bias)
+
+
+def _write(traced: fx.GraphModule, writer: Writer, solution: Tensor) -> None:
+    """Put folded weights into a writer without BatchNorm.
+
+    A scale behind it takes up how much longer each output's weights and bias are than they were: the operator keeps its
+    own size, to which a rate of finetuning suits, even where the factor was next to nothing.
+    """
+    operator, scale = operator_at(traced, writer.operator), factors_of(writer)
+    with torch.no_grad():
+        if scale is not None:
+            own, signs = _with_bias(operator).norm(dim=0), torch.where(scale.flatten() < 0, -1.0, 1.0).double()
+            wanted = solution.norm(dim=0)
+            usable = (own > 0) & (wanted > 0)
+            scale.copy_(torch.where(usable, signs * wanted / own.where(usable, 1), 1).view_as(scale))
+            solution = solution / scale.double().flatten()
+        operator.weight.copy_(solution[:-1].T.reshape(operator.weight.shape))
+        if operator.bias is not None or solution[-1].any():
+            _bias_of(operator).copy_(solution[-1])
+
+
+def _write_normed(traced: fx.GraphModule, writer: Writer, solution: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Put folded weights into a writer with BatchNorm. mean, variance: of what they give without the bias.
+
+    The BatchNorm is set to that mean and variance, with scale and shift that undo them: the same in eval
+    mode, and a network that can still be finetuned (folded ones diverge).
+    """
+    operator, norm, scale = operator_at(traced, writer.operator), norm_of(traced, writer), factors_of(writer)
+    assert norm is not None and norm.running_mean is not None and norm.running_var is not None
+    with torch.no_grad():
+        operator.weight.copy_(solution[:-1].T.reshape(operator.weight.shape))
+        if operator.bias is not None:
+            operator.bias.zero_()
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt())
+        norm.bias.copy_(solution[-1] + norm.running_mean.double())
+        if scale is not None:
+            scale.fill_(1.0)
+
+
+def _scale_into_norm(traced: fx.GraphModule, writer: Writer) -> None:
+    """Where there are both, the BatchNorm takes up the scale behind it."""
+    norm, scale = norm_of(traced, writer), factors_of(writer)
+    if norm is not None and scale is not None:
+        with torch.no_grad():
+            norm.weight.mul_(scale.flatten())
+            norm.bias.mul_(scale.flatten())
+            scale.fill_(1.0)
+
+
+def _bias_of(operator: Affine) -> Tensor:
+    """The operator's bias, given one where it has none."""
+    if operator.bias is None:
+        operator.bias = nn.Parameter(operator.weight.new_zeros(len(operator.weight)))
+    return operator.bias
+
+
+def _output_statistics(equations: NormalEquations, weight: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the operator's output over the rows that were summed."""
+    assert equations.gram is not None
+    gram = equations.gram[rows, rows] / equations.rows
+    mean = weight.T @ (equations.gram[rows, -1] / equations.rows)
+    variance = ((gram @ weight) * weight).sum(0) - mean**2
+    return mean, variance.clamp_min(1e-12)
+
+
+def start_of(traced: fx.GraphModule, site: Site) -> Tensor:
+    """The folded weights of all writers of a site one upon another, their biases added up. Shapes: [d + 1, outputs]."""
+    starts = [folded(traced, writer) for writer in site.writers]
+    return torch.cat([*(each[:-1] for each in starts), torch.stack([each[-1] for each in starts]).sum(0)[None]])
+
+
+def put_in(traced: fx.GraphModule, site: Site, solution: Tensor, equations: NormalEquations) -> None:
+    """Put a joint solution into the writers of a site; the bias goes to the first. equations: those of its rows."""
+    begin = 0
+    for number, writer in enumerate(site.writers):
+        rows = slice(begin, begin + operator_at(traced, writer.operator).weight[0].numel())
+        bias = solution[-1] if number == 0 else torch.zeros_like(solution[-1])
+        write_back(traced, writer, torch.cat([solution[rows], bias[None]]), equations, rows)
+        begin = rows.stop

@@ -1,0 +1,1 @@
+"""Feature mimicking, and the paper's adaptors."""

@@ -1,0 +1,103 @@
+"""The paper's adaptors around a cut (section 3.2): put in as identities, absorbed exactly afterwards.
+
+An adaptor stands behind every convolution that writes to the dropped block's stream before it, and in front of
+every convolution that reads that stream after it. Next to a convolution it is linear after linear: W' = A W
+behind it, W' = W A in front of it, so the network that is judged and kept has no adaptor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from practise_deploy.network.activations import named
+from practise_deploy.network.operators import is_addition, is_as_its_class, is_relu, module_of, shape_of
+from practise_deploy.refit.affine import called_once
+from practise_deploy.refit.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
+from practise_deploy.refit.writers import before_activation, readers_of, writer_of
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptor:
+    """A 1x1 convolution in the graph, the convolution that takes it in, and on which side of it it stands."""
+
+    node: str
+    convolution: str
+    behind: bool
+
+
+def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
+    """Put identity adaptors around a cut. cut: the value that stays where the block was."""
+    writers, readers = _around(student, named(student, cut))
+    return tuple(
+        [
+            *(_insert(student, node, True) for node in writers),
+            *(_insert(student, node, False) for node in readers),
+        ]
+    )
+
+
+def absorb_adaptors(student: fx.GraphModule, adaptors: Sequence[Adaptor]) -> None:
+    """Multiply the adaptors into their convolutions (in fp64) and take them out of the graph."""
+    for adaptor in adaptors:
+        node = named(student, adaptor.node)
+        convolution, module = student.get_submodule(adaptor.convolution), module_of(student, node)
+        assert isinstance(convolution, nn.Conv2d) and isinstance(module, Pointwise)
+        (multiply_behind if adaptor.behind else multiply_before)(convolution, module.matrix)
+        take_out(student, node)
+
+
+def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
+    """Convolutions that write to the cut's stream before it, and those that read it after it."""
+    writers: list[fx.Node] = []
+    seen: set[fx.Node] = set()
+    back = [cut]
+    while back:
+        value = before_activation(student, back.pop())
+        if value in seen or shape_of(value) != shape_of(cut):
+            continue
+        seen.add(value)
+        for term in value.all_input_nodes if is_addition(value) else [value]:
+            writer = writer_of(student, term)
+            if writer is not None and isinstance(module_of(student, writer.operator), nn.Conv2d):
+                writers.append(writer.operator)
+            elif term is not value:
+                back.append(term)
+    return writers, _readers(student, cut)
+
+
+def _readers(student: fx.GraphModule, cut: fx.Node) -> list[fx.Node]:
+    readers: list[fx.Node] = []
+    stream = [cut]
+    seen: set[fx.Node] = set()
+    while stream:
+        value = stream.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        for user in readers_of(student, value):
+            module = module_of(student, user)
+            if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_by_itself(module, user):
+                readers.append(user)
+            elif is_addition(user) or is_relu(student, user):
+                stream.append(user)
+    order = {node: place for place, node in enumerate(student.graph.nodes)}
+    return sorted(set(readers), key=order.__getitem__)
+
+
+def _is_by_itself(module: nn.Conv2d, call: fx.Node) -> bool:
+    """Whether an adaptor before this call of a convolution can go into its weights."""
+    return type(module).forward is nn.Conv2d.forward and is_as_its_class(module) and called_once(call)
+
+
+def _insert(student: fx.GraphModule, convolution: fx.Node, behind: bool) -> Adaptor:
+    module = student.get_submodule(str(convolution.target))
+    assert isinstance(module, nn.Conv2d)
+    width = module.out_channels if behind else module.in_channels
+    name = f"adaptor_{'behind' if behind else 'before'}_{str(convolution.target).replace('.', '_')}"
+    anchor, reader = (convolution, None) if behind else (convolution.all_input_nodes[0], convolution)
+    node = put_behind(student, name, Pointwise(torch.eye(width).to(module.weight)), anchor, reader)
+    return Adaptor(node.name, str(convolution.target), behind)

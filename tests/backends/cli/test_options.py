@@ -1,0 +1,64 @@
+"""The flags: their words, and how they reach the backend and the conditions."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from practise_backends.cli.commands import bench_of
+from practise_backends.loadgen.settings import SCENARIOS as LOADGEN_SCENARIOS
+from practise_backends.options import SCENARIOS, BenchOptions, CompareOptions, Options, flags_of
+from practise_backends.runtimes import catalog
+from practise_backends.runtimes.tensorrt import TensorRtBackend, TensorRtOptions
+from practise_backends.runtimes.tensorrt.backend import CLOCKS, PRECISIONS
+from practise_backends.runtimes.tensorrt.cuda import PACKAGES
+from practise_backends.runtimes.tensorrt.options import BY_NAME
+from practise_backends.terms import Device
+
+
+class OnGpu(TensorRtBackend):
+    """TensorRT's backend, where only its package is missing."""
+
+    def device(self) -> Device:
+        return Device(name="scripted GPU", fingerprint="gpu", versions={}, facts={})
+
+
+def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.3.0"))
+    monkeypatch.setattr(catalog, "_found", lambda: {"trt": SimpleNamespace(load=lambda: OnGpu)})
+    plain = bench_of(Options(backend="trt"))
+    assert isinstance(plain.backend, OnGpu) and plain.backend.options == TensorRtOptions()
+    assert (plain.conditions.clock, plain.conditions.cuda_graph) == ("gpu_compute", False)
+    asked = Options(backend="trt", clock="end_to_end", cuda_graph=True, cuda="torch", tf32=False, sessions=3)
+    found = bench_of(asked)
+    assert isinstance(found.backend, OnGpu)
+    assert found.backend.options == TensorRtOptions(cuda="torch", tf32=False)
+    assert (found.conditions.clock, found.conditions.cuda_graph) == ("end_to_end", True)
+    assert found.patience.sessions == 3
+
+
+def test_words_of_the_flags_are_those_of_the_packages() -> None:
+    words = {flag.name: flag.metavar.split("|") for flag in flags_of(Options)}
+    assert words["cuda"] == list(PACKAGES) and words["clock"] == list(CLOCKS)
+    own = {flag.name: flag.default for flag in flags_of(Options) if flag.name in BY_NAME}
+    assert own == {
+        name: getattr(TensorRtOptions(), name) for name in BY_NAME if name != "for_"
+    }  # what is measured runs here
+    assert words["precision"] == list(PRECISIONS)
+
+
+def test_scenarios_are_those_of_loadgen_in_any_case() -> None:
+    assert SCENARIOS == LOADGEN_SCENARIOS
+    read = next(flag.parse for flag in flags_of(BenchOptions) if flag.name == "scenarios")
+    assert read is not None
+    assert read("offline, singlestream,offline") == ("Offline", "SingleStream")
+    assert read("all") == SCENARIOS
+
+
+def test_every_option_has_a_flag_of_its_name_and_a_sentence() -> None:
+    for options in (CompareOptions, BenchOptions):
+        for flag in flags_of(options):
+            assert flag.written.removeprefix("--no-").removeprefix("--").replace("-", "_") == flag.name
+            assert flag.help and not flag.help.endswith(".")

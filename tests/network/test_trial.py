@@ -1,0 +1,214 @@
+"""A network that takes or gives anything but one tensor is refused by what it takes and gives."""
+
+import sys
+import textwrap
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from practise_deploy.errors import InputError
+from practise_deploy.network.load import load_network
+from practise_deploy.network.trace import trace
+from practise_deploy.network.trial import check_batches
+from practise_deploy.settings import Settings
+
+torch.set_num_threads(1)  # networks this small run slower on two
+SHAPE = (1, 3, 8, 8)
+Heads = namedtuple("Heads", "classes boxes")
+Single = namedtuple("Single", "classes")
+
+
+@dataclass
+class Found:
+    classes: Tensor
+    mask: Tensor
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(3, 4, 8)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.convolution(x).flatten(1)
+
+
+class Pair(Network):
+    def forward(self, left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
+        return self.logits(left) + self.logits(right) * scale
+
+
+class Asks(Network):
+    def forward(self, x: Tensor, *, mode: str) -> Tensor:
+        return self.logits(x)
+
+
+class Many(Network):
+    def forward(self, *views: Tensor) -> Tensor:
+        return sum(map(self.logits, views))
+
+
+class Sample(Network):
+    def forward(self, sample: dict[str, Tensor]) -> Tensor:
+        return self.logits(sample.get("image"))
+
+
+class Keyed(Network):
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.logits(batch["pixels"] * batch.pop("the mask"))
+
+
+class Attributed(Network):
+    def forward(self, batch: object) -> Tensor:
+        return self.logits(batch.images * batch.scale)
+
+
+class Named(Network):
+    def forward(self, *, images: Tensor) -> Tensor:
+        return self.logits(images)
+
+
+class Unpacked(Network):
+    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        left, right = pair
+        return self.logits(left) + self.logits(right)
+
+
+class Listed(Network):
+    def forward(self, views: list[Tensor]) -> Tensor:
+        return self.logits(views.pop())
+
+
+@pytest.mark.parametrize(
+    "network, said",
+    [
+        (Pair, "forward needs left, right; it is run with one tensor of images"),
+        (Asks, "forward needs x, mode;"),
+        (Many, r"any number of inputs, \*views;"),
+        (Sample, "takes a mapping with the keys image; it is run with one tensor of images"),
+        (Keyed, "takes a mapping with the keys pixels, the mask;"),
+        (Attributed, "takes an object with the attributes images, scale;"),
+        (Unpacked, r"one tensor of images.*not enough values to unpack \(expected 2, got 1\)"),
+        (Listed, "one tensor of images.*'Tensor' object has no attribute 'pop'"),
+        (nn.Module, "one tensor of images"),
+    ],
+)
+def test_network_that_needs_more_than_images_is_refused_by_what_it_takes_and_not_by_the_size(network, said):
+    with pytest.raises(InputError, match=said) as error:
+        trace(network().eval(), SHAPE)
+    assert "--input-size" not in error.value.remedy and "takes the images alone" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "network, rest",
+    [(Pair, "images"), (Asks, "'plain'"), (Named, ""), (Sample, ""), (Keyed, "1.0"), (Attributed, "2.0")],
+)
+def test_what_the_remedy_says_to_write_runs(network, rest, tmp_path):
+    """What is left to be filled in is filled in."""
+    with pytest.raises(InputError) as error:
+        trace(network().eval(), SHAPE)
+    code = error.value.remedy.partition(":\n")[2]
+    assert ("..." in code) == bool(rest)
+    file = tmp_path / "wrapped_networks.py"
+    file.write_text(
+        textwrap.dedent(code).replace("...", rest)
+        + f"\nfrom network.test_trial import {network.__name__} as FUNCTION\n"
+    )
+    loaded = load_network(Settings(network=f"{file}:wrapped", input_size=8))
+    assert loaded.traced(torch.ones(2, *SHAPE[1:])).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "network, kind",
+    [
+        (nn.Sequential(nn.Conv3d(3, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten()), "videos"),
+        (nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.Flatten()), "signals"),
+        (nn.Sequential(nn.Embedding(9, 4), nn.Flatten()), "numbers of tokens"),
+    ],
+)
+def test_network_of_another_kind_of_data_is_refused_by_that_kind(network, kind):
+    with pytest.raises(InputError, match=f"the network takes {kind}, of shape .*, not images") as error:
+        trace(network.eval(), SHAPE)
+    assert "--input-size" not in error.value.remedy and "torchvision:resnet50" in error.value.remedy
+    assert "practise-deploy bench FILE.onnx" in error.value.remedy
+
+
+def test_wrong_number_of_channels_is_not_taken_for_another_kind_of_data():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match="to have 1 channels, but got 3") as error:
+        trace(network.eval(), SHAPE)
+    assert "--mean" in error.value.remedy
+
+
+def test_want_of_memory_is_no_fault_of_the_network():
+    def forward(_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        trace(Gives(forward).eval(), SHAPE)
+
+
+def test_forward_that_exits_is_an_error():
+    with pytest.raises(InputError, match=r"forward ended with exit\(3\)"):
+        trace(Gives(lambda _: sys.exit(3)).eval(), SHAPE)
+
+
+class Gives(Network):
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, x: Tensor):
+        return self.wrap(self.logits(x))
+
+
+@pytest.mark.parametrize(
+    "wrap, said",
+    [
+        (lambda y: Heads(y, y * 2), "a Heads of classes, boxes"),
+        (lambda y: Single(y), "a Single of classes"),
+        (lambda y: Found(y, mask=y), "a Found of classes, mask"),
+        (lambda y: {"classes": y, "box": y}, "a dict of classes, box"),
+        (lambda y: OrderedDict(classes=y), "an OrderedDict of classes"),
+        (lambda y: ([y, None], (y, y)), "2 outputs"),
+        (lambda y: [{"classes": y}], "a dict of classes"),
+        (lambda y: None, "a NoneType"),
+        (lambda y: (), "0 outputs"),
+    ],
+    ids=["named", "named of one", "dataclass", "dict", "dict of one", "nested", "list of a dict", "none", "empty"],
+)
+def test_network_that_gives_more_than_one_tensor_is_refused_by_what_it_gives(wrap, said):
+    with pytest.raises(InputError, match=f"returns {said}") as error:
+        trace(Gives(wrap).eval(), SHAPE)
+    assert "returns the logits alone" in error.value.remedy
+
+
+def test_tuple_of_one_output_is_that_output():
+    traced, _ = trace(Gives(lambda y: (None, [y])).eval(), SHAPE)
+    assert traced(torch.ones(2, 3, 8, 8)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "wrap, said",
+    [
+        (lambda y: y.view(4), "on one image, but not on two: shape '.4.' is invalid"),
+        (lambda y: y.view(1, -1), r"\(1, 4\) for one image and \(1, 8\) for two"),
+        (lambda y: y.squeeze(), r"\(4,\) for one image and \(2, 4\) for two"),
+        (lambda y: y.mean(), r"\(\) for one image and \(\) for two"),
+        (lambda y: y.t(), r"\(4, 1\) for one image and \(4, 2\) for two"),
+    ],
+    ids=["fixed", "flattened", "squeezed", "mean", "transposed"],
+)
+def test_network_that_gives_no_output_for_each_image_is_refused(wrap, said):
+    with pytest.raises(InputError, match=said) as error:
+        check_batches(trace(Gives(wrap).eval(), SHAPE)[0])
+    assert error.value.remedy
+
+
+@pytest.mark.parametrize("wrap", [lambda y: y[:, 0], lambda y: y[:, None], lambda y: y[..., None, None, None]])
+def test_outputs_of_any_rank_are_taken_where_there_is_one_for_each_image(wrap):
+    check_batches(trace(Gives(wrap).eval(), SHAPE)[0])

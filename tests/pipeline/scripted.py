@@ -1,0 +1,203 @@
+"""A build in seconds: a tiny network of the user's, noise for images, and a device whose times are scripted.
+
+The scripted device computes what ONNX Runtime computes; only its times come from a script, by the number of
+convolutions, so that no test depends on how busy the machine is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from practise_backends.fake import FakeBackend, FakeEngine, steady
+from practise_backends.runtimes.onnx_file import content_of
+from practise_backends.runtimes.ort import OrtBackend
+from practise_backends.runtimes.tensorrt.shipped import EngineArtifact, read_engine, write_engine
+from practise_backends.terms import Artifact, Conditions, Engine, Progress, Tensors
+from practise_deploy.deployment import target as deployment
+from practise_deploy.network import onnx_graph
+from practise_deploy.pipeline import build as story
+from practise_deploy.pipeline.build import Build
+from practise_deploy.pipeline.context import Screen
+from practise_deploy.run import Run, arrays_digest, digest
+from practise_deploy.settings import read_settings
+
+NETWORKS = """
+from torch import nn
+
+from networks import plain_network, tiny_mobilenet, tiny_resnet
+
+
+def one_number():
+    network = tiny_resnet()
+    network.fc = nn.Linear(network.fc.in_features, 1)
+    return network
+
+
+def broken():
+    raise RuntimeError("no such layer")
+
+
+number = 3
+"""
+
+FAST = {"iterations": 10, "batch_size": 16, "measure_budget_s": 0.3}
+
+
+class ScriptedOrt(FakeBackend):
+    """Outputs and precision from ONNX Runtime, times from a script."""
+
+    precisions = OrtBackend.precisions
+
+    def compile(self, model: bytes | Path, conditions: Conditions) -> Artifact:
+        if conditions.precision == "fp32":
+            return super().compile(model, conditions)
+        found = OrtBackend().compile(model, conditions)
+        return replace(found, device_fingerprint=self.device().fingerprint)
+
+    def __init__(self, ms_of: Callable[[Artifact], float] | None = None) -> None:
+        ms_of = ms_of or ms_by_convolutions
+        super().__init__(script=lambda artifact: steady(ms_of(artifact)))
+
+    def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
+        engine, opened = super().open(artifact, conditions), list[Engine]()
+
+        def run(tensors: Tensors) -> dict[str, Any]:
+            if not opened:  # most engines are only timed
+                plain = OrtBackend()
+                opened.append(plain.open(plain.compile(artifact.content, conditions), conditions))
+            return opened[0].run(tensors)
+
+        engine.run = run  # type: ignore[method-assign]
+        return engine
+
+
+class ScriptedTrt(ScriptedOrt):
+    """Artefacts that are files, several builds of each, a GPU's clock: what TensorRT's backend has and ONNX Runtime's has not."""
+
+    name = "trt"
+    clocks = ("gpu_compute", "end_to_end")
+    precisions = ("fp32", "fp16", "int8")
+    builds_differ = True
+    suffix = ".engine"
+
+    def compile(
+        self, model: bytes | Path, conditions: Conditions, *, build: int = 0, progress: Progress | None = None
+    ) -> EngineArtifact:
+        if isinstance(model, Path) and model.suffix == ".engine":
+            return read_engine(model)
+        found = FakeBackend.compile(self, model, Conditions())
+        told = {field.name: getattr(found, field.name) for field in fields(found)}
+        told |= {"precision": conditions.precision, "precision_share": 1.0}
+        return EngineArtifact(**told, targets=(), gpu="a scripted GPU", provider="scripted 1.0")
+
+    def save(self, artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
+        return write_engine(artifact, path)
+
+    def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
+        shipped = isinstance(artifact.content, Path) and artifact.content.suffix == ".engine"
+        content = content_of(artifact.content) if shipped else artifact.content
+        return super().open(replace(artifact, content=content), Conditions())
+
+
+def ms_by_convolutions(artifact: Artifact) -> float:
+    """Every convolution takes 0.1 ms (0.05 ms in int8), and the network 0.5 ms besides."""
+    each = 0.05 if artifact.precision == "int8" else 0.1
+    return 0.5 + each * count_of("Conv", onnx.load_from_string(_content(artifact)))
+
+
+def _content(artifact: Artifact) -> bytes:
+    return artifact.content if isinstance(artifact.content, bytes) else artifact.content.read_bytes()
+
+
+def count_of(kind: str, model: onnx.ModelProto | Path) -> int:
+    """How many nodes of that kind a network has."""
+    model = onnx.load(model) if isinstance(model, Path) else model
+    return sum(node.op_type == kind for node in model.graph.node)
+
+
+def write_inputs(
+    folder: Path, *, count: int = 40, side: int = 16, seed: int = 0, labelled: bool = False
+) -> tuple[Path, Path]:
+    """A Python file of networks and an .npz of images, by default without labels."""
+    networks, data = folder / "nets.py", folder / f"tiny{seed}.npz"
+    networks.write_text(NETWORKS)
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    labels = {"labels": np.arange(count) % 10} if labelled else {}
+    np.savez(data, images=pixels, **labels)
+    return networks, data
+
+
+@contextmanager
+def device(backend: FakeBackend | None = None) -> Iterator[None]:
+    """Every backend that is asked for is this one; nothing is warmed up, and equal networks are exported once."""
+    with pytest.MonkeyPatch.context() as patch, exported_once():
+        patch.setattr(deployment, "load_backend", lambda name, options: backend or ScriptedOrt())
+        patch.setattr(story, "QUICK", replace(story.QUICK, warmup_s=0.0))
+        yield
+
+
+_EXPORTS: dict[str, onnx.ModelProto] = {}
+
+
+@contextmanager
+def exported_once() -> Iterator[None]:
+    """The exporter, which takes seconds for the smallest network, is asked once for each that the tests have."""
+    export = onnx_graph._export
+
+    def remembered(traced: torch.fx.GraphModule, *how: Any) -> onnx.ModelProto:
+        weights = arrays_digest({name: value.numpy() for name, value in traced.state_dict().items()})
+        key = digest(str(traced), str(traced.graph), weights, repr(how))
+        if key not in _EXPORTS:
+            _EXPORTS[key] = export(traced, *how)
+        return copy.deepcopy(_EXPORTS[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "_export", remembered)
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes on one core: tiny tensors on a busy machine lose more by waiting for a second one."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.sched_getaffinity", lambda process: {0})
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(before)
+
+
+@contextmanager
+def one_split() -> Iterator[None]:
+    """Builds keep some images aside instead of judging all in turns, which takes six students for one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("practise_deploy.images.tiny_set.FEW", 8)
+        yield
+
+
+@contextmanager
+def silent(title: str) -> Iterator[Any]:
+    """A screen that shows nothing."""
+    yield _Nobody()
+
+
+class _Nobody:
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        """Show nothing."""
+
+
+def make_build(
+    out: Path, *, screen: Screen = silent, tell: Callable[[str], None] = lambda _: None, **given: Any
+) -> Build:
+    """A build of the tiny network; `given` are settings."""
+    return Build(read_settings({**FAST, **given, "out": out}), Run(out, tell=tell), screen, command="a test")

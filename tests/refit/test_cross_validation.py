@@ -1,0 +1,81 @@
+"""Who judges a refit did not take part in it, and what is given in the end is fitted on all images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from networks import tiny_resnet
+from practise_deploy.refit import recover as sequence
+from practise_deploy.refit.partial_student import Chain
+from practise_deploy.refit.solvers import ways_of
+from samples.lessons import RESNET, Silent, held_out_error, images, opened, recover
+
+
+@pytest.fixture(autouse=True)
+def _one_split(monkeypatch):
+    """One split is enough, unless a test is about folds."""
+    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 8)
+
+
+def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
+    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 200)
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    dropped = [blocks["layer2.1"]]
+    student = recover(teacher, feature, dropped, images(30, RESNET), 0, Silent())
+    assert student.judged_on == "30 images judged in five turns"
+    assert student.mse < student.mse_before
+    plain, recovered = held_out_error(teacher, feature, dropped, student, images(64, RESNET, seed=77))
+    assert recovered < plain
+
+
+def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
+    """Spoiling the judge's images changes the error and not the weights."""
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    only = {"refit, ridge 0.3": ways_of(None)["refit, ridge 0.3"]}
+    monkeypatch.setattr(sequence, "ways_of", lambda stream: only)
+    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
+    monkeypatch.setattr(sequence, "winner_of", lambda tried: list(tried)[-1])
+    data = images(20, RESNET)
+    _, judge = data.split(0)
+    spoiled = images(20, RESNET)
+    which = [n for n in range(20) if any(torch.equal(data.pixels[n], kept) for kept in judge.pixels)]
+    assert len(which) == 4
+    spoiled.pixels[which] *= 1.5
+    first, second = (
+        recover(teacher, feature, [blocks["layer1.1"]], each, 0, Silent(), quick=True) for each in (data, spoiled)
+    )
+    assert first.mse_before != second.mse_before and first.mse != second.mse
+    assert all((first.weights[name] == second.weights[name]).all() for name in first.weights)
+
+
+@pytest.mark.parametrize(("few", "judges"), [(8, 4), (200, 20)])
+def test_student_that_is_given_is_fitted_on_the_judges_too(few, judges, monkeypatch):
+    """Spoiling them leaves the error of a quick lesson's weights alone, and changes those that are given else."""
+    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", few)
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    data = images(20, RESNET)
+    given, judged = (
+        recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent(), quick=quick) for quick in (False, True)
+    )
+    assert given.judged_on.startswith(f"{judges} images")
+    assert any((given.weights[name] != judged.weights[name]).any() for name in given.weights)
+    if few == 8:
+        assert (given.mse, given.choices, given.method) == (judged.mse, judged.choices, judged.method)
+    plain, recovered = held_out_error(teacher, feature, [blocks["layer1.1"]], given, images(64, RESNET, seed=77))
+    assert recovered < plain
+
+
+def test_solution_that_all_images_together_do_not_admit_is_replaced_by_the_next_best_and_told(monkeypatch):
+    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
+    data, solve = images(20, RESNET), Chain.solve
+    chosen = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent()).choices[0].method
+
+    def refused(chain: Chain, ways) -> None:
+        solve(chain, ways)
+        if not chain.wanted:  # nothing judges it: the one that is fitted on all images
+            chain.solutions.pop(chosen, None)
+
+    monkeypatch.setattr(Chain, "solve", refused)
+    student = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
+    assert any(f"{chosen} cannot be kept" in note and note.endswith("is taken") for note in student.notes)

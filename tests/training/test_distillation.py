@@ -1,0 +1,154 @@
+"""A student beside its teacher: which of their values stand for each other, and how far they are apart."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import tiny_resnet
+from practise_deploy.network.activations import find_feature, forward, named
+from practise_deploy.network.blocks import find_blocks
+from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
+from practise_deploy.network.trace import trace
+from practise_deploy.refit.recover import in_another_basis
+from practise_deploy.training.distillation import Pair, divergence, exits_in, pair_of, relative_error
+from practise_deploy.training.schedule import Schedule
+from samples.lessons import Mixed, Silent, images, opened, recover
+
+SHAPE = (1, 3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    traced, _ = trace(tiny_resnet(), SHAPE)
+    return traced.eval()
+
+
+@pytest.fixture(scope="module")
+def blocks(teacher):
+    return find_blocks(teacher, SHAPE)
+
+
+def without(teacher, blocks, *names):
+    dropped = [block for block in blocks if block.name in names]
+    return drop_blocks(teacher, dropped).eval(), dropped
+
+
+def value(network, name, x):
+    return forward(network, x, [named(network, name)])[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("layer2.1",), ["layer2.0 layer2.1", "layer2.2", "layer3.0", "layer3.1"]),
+        (("layer2.1", "layer2.2"), ["layer2.0 layer2.2", "layer3.0", "layer3.1"]),
+        (("layer2.2", "layer3.1"), ["layer2.1 layer2.2", "layer3.0 layer3.1"]),
+        (("layer3.2",), []),  # what stays stands for the features themselves
+        ((), []),
+    ],
+)
+def test_exits_are_those_of_the_kept_blocks_from_the_first_cut_to_the_features(teacher, blocks, names, expected):
+    student, dropped = without(teacher, blocks, *names)
+    name_of = {block.exit: block.name for block in blocks}
+    found = exits_in(student, blocks, dropped, find_feature(teacher).name)
+    told = [" ".join(dict.fromkeys((name_of[own], name_of[theirs]))) for own, theirs in found]
+    assert told == expected
+
+
+def test_stem_stands_for_a_dropped_first_block(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer1.0")
+    first, *_ = exits_in(student, blocks, dropped, find_feature(teacher).name)
+    assert first == (dropped[0].entry, dropped[0].exit)
+
+
+def test_loss_adds_the_mean_relative_error_of_the_exits(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer1.1")
+    feature, x = find_feature(teacher).name, torch.randn(4, *SHAPE[1:])
+    own, exits = feature_in(student, feature, dropped), exits_in(student, blocks, dropped, feature)
+    pair = Pair(student, teacher, own, feature, exits=exits)
+    errors = []
+    for mine, theirs in ((own, feature), *exits):
+        found, wanted = value(student, mine, x), value(teacher, theirs, x)
+        errors.append((found - wanted).square().mean() / wanted.var())
+    expected = errors[0] + 0.5 * sum(errors[1:]) / len(exits)
+    torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True, exits=0.5)), expected)
+    torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True)), errors[0])
+    classes = divergence(teacher(x), student(x))
+    everything = Schedule(steps=1, scaled=True, exits=0.5, logits=2.0)
+    torch.testing.assert_close(pair.loss(x, everything), expected + 2 * classes)
+
+
+def test_plain_loss_is_the_papers_squared_error(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer1.1")
+    feature, x = find_feature(teacher).name, torch.randn(4, *SHAPE[1:])
+    pair = Pair(
+        student,
+        teacher,
+        feature_in(student, feature, dropped),
+        feature,
+        exits=exits_in(student, blocks, dropped, feature),
+    )
+    wanted, found = pair.features(x)
+    torch.testing.assert_close(pair.loss(x, Schedule(steps=1)), (wanted - found).square().mean())
+
+
+class Nested(nn.Module):
+    """A residual unit within a residual unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = x + self.inner(x).relu()
+        return x + self.outer(inner).relu()
+
+
+class Nesting(nn.Module):
+    """Three such units between a stem and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.units = nn.Conv2d(3, 4, 3, padding=1), nn.Sequential(Nested(), Nested(), Nested())
+        self.head, self.pool, self.fc = nn.Conv2d(4, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(self.head(self.units(self.stem(x))).relu()).flatten(1))
+
+
+def test_unit_within_a_kept_unit_is_no_exit():
+    traced, _ = trace(Nesting().eval(), SHAPE)
+    found = find_blocks(traced, SHAPE)
+    gone = [block for block in found if block.name == "units.0"]
+    student, feature = drop_blocks(traced, gone), find_feature(traced).name
+    whole = [block.exit for block in found if block.name in ("units.0", "units.1", "units.2")]
+    assert len(found) > 3 and [theirs for _, theirs in exits_in(student, found, gone, feature)] == whole
+
+
+def test_pair_of_a_student_knows_its_feature_and_its_exits(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer2.1", "layer3.2")
+    feature = find_feature(teacher).name
+    exits = exits_in(student, blocks, dropped, feature)
+    pair = pair_of(student, teacher, feature, dropped, exits=exits)
+    assert pair.exits == exits != () and pair_of(student, teacher, feature, dropped).exits == ()
+    assert pair.student_feature == dropped[-1].entry
+
+
+def test_values_of_a_mapped_stream_are_in_another_basis_and_no_exits():
+    torch.manual_seed(3)
+    network, shape = Mixed().double().eval(), (1, 3, 8, 8)
+    teacher, feature, blocks = opened(network, shape)
+    dropped, data = [blocks["mixing"]], images(40, shape, torch.float64)
+    start = recover(teacher, feature, dropped, data, 0, Silent())
+    student = drop_blocks(teacher, dropped)
+    load_weights(student, start.weights)
+    otherwise = in_another_basis(student, start.choices)
+    every = exits_in(student, [*blocks.values()], dropped, feature)
+    x, names = data.batch(slice(0, 8)), [own for own, _ in every]
+    with torch.no_grad():
+        found = forward(student, x, [named(student, own) for own in names])
+        wanted = forward(teacher, x, [named(teacher, theirs) for _, theirs in every])
+    errors = {own: float(relative_error(*each)) for own, *each in zip(names, found, wanted, strict=True)}
+    assert [own for own, error in errors.items() if error > 0.1] == [own for own in names if own in otherwise] != []
+    kept = exits_in(student, [*blocks.values()], dropped, feature, otherwise)
+    assert kept == tuple(each for each in every if each[0] not in otherwise)
