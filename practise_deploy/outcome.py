@@ -93,6 +93,11 @@ class Shipped:
     nodes: int
     dynamic_batch: bool
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Its sha256 by its name in the run folder."""
+        return {self.path: self.sha256}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
@@ -117,6 +122,11 @@ class Compiled:
     provider: str
     beside: dict[str, str]
     notes: tuple[str, ...]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """sha256 of all that it consists of, by name in the run folder."""
+        return {self.path: self.sha256, **self.beside}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,10 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -20,7 +21,7 @@ from practise_backends.errors import lacks_memory
 from practise_backends.files import remove_parts, write_file
 from practise_backends.parsing import read_json
 from practise_backends.results.documents import array_fields, npz_of, plain, to_json
-from practise_backends.terms import Arrays
+from practise_backends.terms import Arrays, Progress
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.terms import SCHEMA
 
@@ -105,6 +106,42 @@ def arrays_digest(arrays: Arrays) -> str:
     return total.hexdigest()
 
 
+Screen = Callable[[str], AbstractContextManager[Progress]]
+"""Shows the progress of what has this title."""
+
+
+@contextmanager
+def nobody_looks(title: str) -> Iterator[Progress]:
+    """A screen that shows nothing."""
+    yield Silent()
+
+
+class Silent:
+    """Progress that nobody sees."""
+
+    def advance(self, done: float, total: float, note: str = "") -> None:
+        """Show nothing."""
+
+
+@runtime_checkable
+class WithFiles(Protocol):
+    """A step's result that stands for files in the run folder."""
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Their sha256 by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Where a step works, none of which its result depends on: the run folder, the screen, and a file for what it has so far."""
+
+    folder: Path
+    screen: Screen
+    partial: Path
+
+
 class Run:
     """A folder that remembers its steps. `step` returns the kept result when every part of its key is equal.
 
@@ -117,9 +154,11 @@ class Run:
         *,
         fresh: frozenset[str] = frozenset(),
         tell: Callable[[str], None] = lambda _: None,
+        screen: Screen = nobody_looks,
     ) -> None:
         self.folder = folder
         self.fresh = fresh
+        self.screen = screen
         self.seconds: dict[str, float] = {}
         self.decisions: dict[str, str] = {}
         self._tell = tell
@@ -147,22 +186,16 @@ class Run:
         finally:
             lock.release()
 
-    def step(
-        self,
-        name: str,
-        result: type[Record],
-        key: Key,
-        compute: Callable[[], Record],
-        files: Callable[[Record], Mapping[str, str]] = lambda _: {},
-    ) -> Record:
+    def step(self, name: str, result: type[Record], key: Key, compute: Callable[[Workspace], Record]) -> Record:
         """The step's kept result, or a newly computed one, kept.
 
-        files: what the step wrote besides into the run folder, by name -> sha256; where one is lost it is computed again.
+        Where the result stands for files (`WithFiles`) and one is lost or changed, it is computed again. A long step may keep what it has
+        so far in the workspace's `partial`, which is of this key alone and gone once the step is done.
         """
         reason = self._why_compute(name, key)
         if not reason:
             kept = self._load(name, result)
-            reason = "its kept result cannot be read" if kept is None else self._lost(self.folder, files(kept))
+            reason = "its kept result cannot be read" if kept is None else self._lost(self.folder, _files_of(kept))
             if kept is not None and not reason:
                 self.decisions[name] = "kept"
                 self.seconds[name] = self._note(name)["seconds"]
@@ -171,14 +204,11 @@ class Run:
         self.decisions[name] = f"computed: {reason}"
         self._tell(f"{name}: computing, because {reason}")
         began = time.monotonic()
-        record = compute()
+        partial = self._steps / f"{name}.{digest(key)[:12]}.partial.npz"
+        record = compute(Workspace(folder=self.folder, screen=self.screen, partial=partial))
         self.seconds[name] = time.monotonic() - began
         self._keep(name, key, record)
         return record
-
-    def partial(self, name: str) -> Path:
-        """Where a long step may keep what it has so far: STEP, or STEP.KEY where it depends on the key; gone once it is done."""
-        return self._steps / f"{name}.partial.npz"
 
     def write(self, name: str, content: bytes | str) -> Path:
         """Write a file of the result, atomically."""
@@ -201,7 +231,7 @@ class Run:
             return "there is no earlier result"
         kept = note["key"]
         wanted = json.loads(json.dumps(key, default=str))
-        changed = [part for part in sorted({*kept, *wanted}) if kept.get(part) != wanted.get(part)]
+        changed = [*dict.fromkeys(_changed(kept, wanted))]
         return f"{_listed(changed)} changed" if changed else self._lost(self._steps, note["files"])
 
     def _note(self, name: str) -> dict[str, Any]:
@@ -234,6 +264,20 @@ class Run:
         write_atomically(self._steps / f"{name}.key.json", json.dumps(note, indent=1, default=str))
         for left in self._steps.glob(f"{name}.*partial.npz"):
             left.unlink(missing_ok=True)
+
+
+def _files_of(record: object) -> Mapping[str, str]:
+    return record.files if isinstance(record, WithFiles) else {}
+
+
+def _changed(before: Key, after: Key) -> Iterator[str]:
+    """The names of what differs, the innermost ones."""
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _changed(old, new)
+        elif old != new:
+            yield name
 
 
 def _listed(names: list[str]) -> str:

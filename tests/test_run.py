@@ -9,7 +9,16 @@ import pytest
 
 from practise_deploy import run as runs
 from practise_deploy.errors import EnvironmentProblem, InputError
-from practise_deploy.run import Run, arrays_digest, digest, read_arrays, to_json, write_arrays, write_atomically
+from practise_deploy.run import (
+    Run,
+    Workspace,
+    arrays_digest,
+    digest,
+    read_arrays,
+    to_json,
+    write_arrays,
+    write_atomically,
+)
 from practise_deploy.terms import Arrays
 
 
@@ -32,7 +41,7 @@ class Counted:
         self.times = 0
         self.value = value
 
-    def __call__(self) -> Result:
+    def __call__(self, work: Workspace) -> Result:
         self.times += 1
         return Result(name="a", pair=(2, self.value), weights={"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
 
@@ -62,7 +71,7 @@ def test_step_with_equal_inputs_is_kept_by_a_later_run(tmp_path: Path):
         (KEY | {"images": "new"}, "images changed"),
         (KEY | {"images": "new", "network": "new"}, "images and network changed"),
         (KEY | {"images": "new", "network": "new", "device": "new"}, "device, images and network changed"),
-        (KEY | {"settings": {"seed": 1, "share": (1, 2)}}, "settings changed"),
+        (KEY | {"settings": {"seed": 1, "share": (1, 2)}}, "seed changed"),
         ({"network": "abc", "images": "def"}, "settings changed"),
     ],
 )
@@ -156,7 +165,7 @@ def test_computation_that_fails_leaves_the_earlier_result_in_place(tmp_path: Pat
     compute = Counted()
     Run(tmp_path).step("score", Result, KEY, compute)
 
-    def fails() -> Result:
+    def fails(work: Workspace) -> Result:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -198,14 +207,24 @@ def test_parts_of_killed_writes_are_gone_once_the_folder_is_held(tmp_path: Path)
 
 
 def test_partial_result_is_gone_once_the_step_is_whole(tmp_path: Path):
-    run = Run(tmp_path)
+    files = []
 
-    def compute() -> Plain:
-        write_arrays(run.partial("score"), {"so_far": np.ones(3)})
+    def compute(work: Workspace) -> Plain:
+        files.append(work.partial)
+        write_arrays(work.partial, {"so_far": np.ones(3)})
         return Plain(number=1)
 
-    run.step("score", Plain, KEY, compute)
-    assert not run.partial("score").exists()
+    for key in (KEY, KEY | {"images": "new"}):
+        Run(tmp_path).step("score", Plain, key, compute)
+    assert files[0] != files[1] and not any(file.exists() for file in files)
+
+
+def test_record_that_is_an_input_tells_which_of_its_parts_changed(tmp_path: Path):
+    compute = Counted()
+    Run(tmp_path).step("score", Result, KEY | {"how": {"seed": 0, "images": {"count": 1, "size": 2}}}, compute)
+    run = Run(tmp_path)
+    run.step("score", Result, KEY | {"how": {"seed": 0, "images": {"count": 1, "size": 3}}}, compute)
+    assert run.decisions == {"score": "computed: size changed"}
 
 
 def test_written_file_is_whole_and_alone(tmp_path: Path):
@@ -286,7 +305,8 @@ def test_digest_does_not_depend_on_the_order_of_keys():
 
 
 def test_json_of_a_record_leaves_its_arrays_out():
-    assert '"weights"' not in to_json(Counted()()) and '"pair"' in to_json(Counted()())
+    record = Result(name="a", pair=(2, 1.5), weights={"w": np.zeros(3)})
+    assert '"weights"' not in to_json(record) and '"pair"' in to_json(record)
 
 
 def test_want_of_memory_is_no_damage_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -35,7 +35,6 @@ from tiny.shelf import Shelf
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 from tiny.work import Place, compute
 
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import exact, fast_precision, pick_device
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import batches, input_of
@@ -44,7 +43,7 @@ from practise_deploy.planning.interactions import set_errors
 from practise_deploy.refit.criterion import Errors, end_of, errors_of, joined
 from practise_deploy.refit.recover import recover
 from practise_deploy.refit.recoverability import measure_recoverability
-from practise_deploy.run import write_atomically
+from practise_deploy.run import Silent, write_atomically
 from practise_deploy.training.finetune import TINY, finetune
 
 RESULTS = ROOT / "benchmarks" / "results" / "choice"

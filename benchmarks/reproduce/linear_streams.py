@@ -27,12 +27,11 @@ from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
 from practise_backends.rounds.intervals import bootstrap
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import exact, fast_precision, pick_device
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.refit import recover as sequence
-from practise_deploy.run import write_atomically
+from practise_deploy.run import Silent, write_atomically
 from practise_deploy.terms import Student
 from practise_deploy.training.finetune import TINY, finetune
 

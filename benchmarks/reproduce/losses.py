@@ -28,7 +28,6 @@ from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 from torch import fx
 
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import exact, pick_precision
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.images.tiny_set import HeldOutImages
@@ -38,7 +37,7 @@ from practise_deploy.planning.interactions import Candidates, best_sets
 from practise_deploy.planning.loss import estimated_points, estimated_share, temperatures
 from practise_deploy.refit.recover import judged_without, recover
 from practise_deploy.refit.recoverability import measure_recoverability
-from practise_deploy.run import write_atomically
+from practise_deploy.run import Silent, write_atomically
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Budget, Recoverabilities
 from practise_deploy.training.finetune import finetune, schedule_for

@@ -26,12 +26,11 @@ from ranks import spearman
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import exact, pick_precision
 from practise_deploy.refit.recover import verified_without
 from practise_deploy.refit.recoverability import measure_recoverability
 from practise_deploy.refit.whole_recovery import MISLEADING, rescored
-from practise_deploy.run import write_atomically
+from practise_deploy.run import Silent, write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "predicted_sets"
 NETWORKS, SEED, SIZES = ("mobilenetv2", "resnet20"), 2021, (2, 3, 4, 5)

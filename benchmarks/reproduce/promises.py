@@ -32,13 +32,13 @@ from tiny.subjects import DATA, ROOT, folder_of
 from practise_backends.errors import Disturbed
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions
-from practise_deploy.cli.progress import Silent
 from practise_deploy.deployment.verify import engine_form
 from practise_deploy.errors import TargetOutOfReach
 from practise_deploy.images.tiny_set import HeldOutImages, image_size_of, load_images
 from practise_deploy.network.load import load_network
 from practise_deploy.outcome import Frontier
 from practise_deploy.pipeline.build import Build
+from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.planning.gate import Demands, judge_gate
 from practise_deploy.planning.loss import loss_of
 from practise_deploy.run import Run, write_atomically
@@ -153,14 +153,14 @@ def answers(file: Path, images: HeldOutImages) -> Answers:
 
 def held_against(build: Build, one: Drawn, data: Path) -> dict[str, Any]:
     """A build that came to its end, beside the truth."""
-    asked, verification = build.settings, build.verification
+    asked, verification = build.context.settings, build.verification
     demands = Demands(min_speedup=None, max_drop=asked.most_points_lost, by_default=asked.max_drop is None)
     gate = judge_gate(demands, build.plan, None, verification, Frontier(points=(), fit_images=0, images=0))
     images = test_images(one.network, data)
     assert images.labels is not None and verification.loss is not None
     if one.network not in _ORIGINALS:
-        _ORIGINALS[one.network] = answers(build.run.folder / "original.onnx", images)
-    before, after = _ORIGINALS[one.network], answers(build.run.folder / "model.onnx", images)
+        _ORIGINALS[one.network] = answers(build.context.run.folder / "original.onnx", images)
+    before, after = _ORIGINALS[one.network], answers(build.context.run.folder / "model.onnx", images)
     truth = loss_of(before, after, images.labels.numpy())
     chosen = build.plan.chosen
     return {
@@ -220,9 +220,7 @@ def undisturbed(build: Callable[[], dict[str, Any]], tries: int = 3) -> dict[str
 
 
 def _begun(settings: Settings) -> Build:
-    from contextlib import nullcontext
-
-    build = Build(settings, Run(settings.run_folder), lambda _: nullcontext(Silent()))
+    build = Build(BuildContext(settings=settings, run=Run(settings.run_folder)))
     settings.run_folder.mkdir(parents=True, exist_ok=True)
     build.check()
     return build

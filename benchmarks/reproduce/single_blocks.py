@@ -29,7 +29,6 @@ from sites import mean_of
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import exact
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.images.tiny_set import FitImages
@@ -37,7 +36,7 @@ from practise_deploy.refit.candidate import Candidate, candidate_for
 from practise_deploy.refit.points import sites_of
 from practise_deploy.refit.recover import verified_without
 from practise_deploy.refit.recoverability import recoverability_of
-from practise_deploy.run import write_atomically
+from practise_deploy.run import Silent, write_atomically
 from practise_deploy.terms import Block
 
 RESULTS = ROOT / "benchmarks" / "results" / "single_blocks"

@@ -26,13 +26,12 @@ from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
 from practise_backends.rounds.intervals import bootstrap
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import exact, pick_device
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.refit.criterion import Errors
 from practise_deploy.refit.recover import recover
-from practise_deploy.run import write_atomically
+from practise_deploy.run import Silent, write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "sites"
 SIZES = {**{name: size for name, (size, _, _) in CASES.items()}, "efficientnet-lite0": 4}

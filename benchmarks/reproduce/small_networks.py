@@ -36,12 +36,11 @@ from sites import mean_of
 from tiny.provenance import commit
 from tiny.subjects import ROOT, Subject, subject_of
 
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import exact, pick_device
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.refit.recover import recover
-from practise_deploy.run import write_atomically
+from practise_deploy.run import Silent, write_atomically
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Student
 from practise_deploy.training.finetune import TINY, drop_only, finetune

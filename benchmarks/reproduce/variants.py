@@ -11,11 +11,11 @@ import torch
 from tiny.subjects import Subject, load_subject
 from torch import fx
 
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import pick_precision
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.refit.recover import recover
+from practise_deploy.run import Silent
 from practise_deploy.terms import Block, Student
 from practise_deploy.training.finetune import PAPER, TINY, drop_only, finetune
 from practise_deploy.training.schedule import Schedule

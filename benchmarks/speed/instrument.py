@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +22,7 @@ from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Bench, Conditions, Patience
 from practise_deploy.deployment.block_latency import variants_of
 from practise_deploy.network.onnx_graph import to_onnx
-from practise_deploy.pipeline.context import Ground
+from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.run import Run
 from practise_deploy.settings import read_settings
 
@@ -32,23 +30,10 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 REPEATS = 5
 
 
-class Quiet:
-    """A screen that shows nothing."""
-
-    def advance(self, done: float, total: float, note: str = "") -> None:
-        """Show nothing."""
-
-
-@contextmanager
-def silent(title: str) -> Iterator[Quiet]:
-    """The same for every stage."""
-    yield Quiet()
-
-
-def ground_of(network: str, folder: Path) -> Ground:
+def context_of(network: str, folder: Path) -> BuildContext:
     """A network and its blocks."""
     settings = read_settings({"network": network, "out": folder})
-    return Ground(settings, Run(folder), silent, structure_only=network.startswith("torchvision"))
+    return BuildContext(settings=settings, run=Run(folder), structure_only=network.startswith("torchvision"))
 
 
 def overhead(path: Path, batch: int, sessions: int) -> dict[str, float]:
@@ -76,8 +61,8 @@ def overhead(path: Path, batch: int, sessions: int) -> dict[str, float]:
 
 def variant_ms(folder: Path) -> dict[str, object]:
     """Building every single-block variant of ResNet-34: from the exported network to a file."""
-    ground = ground_of("torchvision:resnet34", folder)
-    blocks, model = list(ground.candidates), ground.cuttable
+    context = context_of("torchvision:resnet34", folder)
+    blocks, model = list(context.candidates), context.cuttable.proto
     with variants_of(model, blocks) as variants:
         variants.without(())
         took = []
@@ -97,7 +82,7 @@ def main() -> None:
     """Measure and write the JSON."""
     device = OrtBackend().device()
     with TemporaryDirectory() as folder:
-        digits = ground_of("digits", Path(folder) / "digits")
+        digits = context_of("digits", Path(folder) / "digits")
         path = Path(folder) / "digits.onnx"
         shape = (2, *digits.network.input_shape[1:])
         path.write_bytes(to_onnx(digits.network.traced, shape).SerializeToString())

@@ -39,13 +39,6 @@ NETWORKS = ("efficientnet-lite0", "torchvision:resnet34")
 WARMUPS, RUNS = 10, 100
 
 
-class Quiet:
-    """A screen that shows nothing."""
-
-    def advance(self, done: float, total: float, note: str = "") -> None:
-        """Show nothing."""
-
-
 def hog() -> None:
     """Another program: computes, streams through memory, or rests, for a random while each."""
     rng, matrix, stream = random.Random(), np.ones((256, 256), np.float32), np.zeros(2**23)
@@ -87,17 +80,13 @@ def mean_ms(path: Path) -> float:
 def export(network: str, folder: Path) -> tuple[object, list, Path]:
     """The network with its cuts, its droppable blocks, and the plain network's file."""
     from practise_deploy.network.onnx_graph import without
-    from practise_deploy.pipeline.context import Ground
+    from practise_deploy.pipeline.context import BuildContext
     from practise_deploy.run import Run
     from practise_deploy.settings import read_settings
 
-    @contextmanager
-    def silent(title: str) -> Iterator[Quiet]:
-        yield Quiet()
-
     settings = read_settings({"network": network, "out": folder / "run"})
-    ground = Ground(settings, Run(folder / "run"), silent, structure_only=network.startswith("torchvision"))
-    blocks, model = list(ground.candidates), ground.cuttable
+    context = BuildContext(settings=settings, run=Run(folder / "run"), structure_only=network.startswith("torchvision"))
+    blocks, model = list(context.candidates), context.cuttable.proto
     path = folder / "plain.onnx"
     path.write_bytes(without(model, []).SerializeToString())
     return model, blocks, path
@@ -135,12 +124,12 @@ def repeat_aa(path: Path, repeats: int, budget_s: float) -> list[dict[str, objec
 def tabulate(network: str, seed: int, budget_s: float, answer: multiprocessing.Queue) -> None:
     """One table by paired rounds, and the savings by sequential timing, in a process of its own."""
     from practise_deploy.deployment.block_latency import measure_block_latency, variants_of
-    from practise_deploy.run import to_json
+    from practise_deploy.run import Silent, to_json
 
     with TemporaryDirectory() as folder:
         model, blocks, _ = export(network, Path(folder))
         bench = Bench(backend=OrtBackend(), conditions=Conditions(seed=seed), patience=Patience(budget_s=budget_s))
-        table = measure_block_latency(model, network, blocks, bench, Quiet())
+        table = measure_block_latency(model, network, blocks, bench, Silent())
         with variants_of(model, blocks) as variants:
             plain = mean_ms(variants.without(()))
             single = {block.name: plain - mean_ms(variants.without((block.name,))) for block in blocks}

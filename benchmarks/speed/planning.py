@@ -39,7 +39,6 @@ from tiny.provenance import commit
 from tiny.subjects import folder_of
 
 from practise_backends.terms import Interval, LatencyTable, Saving
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import exact, pick_device, pick_precision
 from practise_deploy.deployment.latency_table import read_table
 from practise_deploy.images.calibration import Lesson
@@ -52,7 +51,7 @@ from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.refit.recover import recover, verified_without
 from practise_deploy.refit.recoverability import measure_recoverability
-from practise_deploy.run import write_atomically
+from practise_deploy.run import Silent, write_atomically
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Budget
 from practise_deploy.training import adaptor_scores as by_sgd

@@ -28,15 +28,14 @@ from practise_deploy.deployment.precision import in_precision
 from practise_deploy.deployment.verify import Forms, engine_form, torch_form, verify
 from practise_deploy.images.tiny_set import HeldOutImages
 from practise_deploy.network.onnx_graph import to_onnx
-from practise_deploy.pipeline.context import Ground
-from practise_deploy.run import Run
+from practise_deploy.pipeline.context import BuildContext
+from practise_deploy.run import Run, Silent
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
 from tiny.provenance import commit
 from tiny.subjects import DATA, folder_of, settings_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from instrument import Quiet, silent
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "precision.json"
 NETWORKS = ("resnet56", "efficientnet-lite0", "torchvision:resnet18", "torchvision:mobilenet_v2")
@@ -44,14 +43,14 @@ FORMS = {"int8": False, "int8 in TensorRT's form": True}
 THREADS, SECONDS, SESSIONS, FIT = 1, 40.0, 4, 500
 
 
-def ground_of(name: str, data: Path, folder: Path) -> Ground:
+def context_of(name: str, data: Path, folder: Path) -> BuildContext:
     """A network with its images; those of torchvision have random weights and no images."""
     if name.startswith("torchvision:"):
         from practise_deploy.settings import Settings
 
-        return Ground(Settings(network=name, out=folder), Run(folder), silent, structure_only=True)
+        return BuildContext(settings=Settings(network=name, out=folder), run=Run(folder), structure_only=True)
     settings = settings_of(name, data).model_copy(update={"fit_images": FIT, "out": folder})
-    return Ground(settings, Run(folder), silent)
+    return BuildContext(settings=settings, run=Run(folder))
 
 
 def speeds(files: dict[str, Path]) -> dict[str, Any]:
@@ -73,15 +72,15 @@ def speeds(files: dict[str, Path]) -> dict[str, Any]:
     }
 
 
-def quality(ground: Ground, files: dict[str, Path], images: HeldOutImages) -> dict[str, Any]:
+def quality(context: BuildContext, files: dict[str, Path], images: HeldOutImages) -> dict[str, Any]:
     """What each file says of the held-out images, beside the network in torch."""
     found = {}
     for name, file in files.items():
         backend, plain = OrtBackend(), Conditions(threads=2)
         engine = backend.open(backend.compile(file, plain), plain)
-        teacher = torch_form(ground.network.traced)
+        teacher = torch_form(context.network.traced)
         forms = Forms(teacher=teacher, student=teacher, onnx=engine_form(engine, 1), engine=None, precision="int8")
-        told = verify(forms, images, Quiet())
+        told = verify(forms, images, Silent())
         last = told.links[-1]
         found[name] = {
             "accuracy": {key: asdict(one) for key, one in told.accuracy.items() if key in ("teacher", "ONNX")},
@@ -97,10 +96,10 @@ def measured(name: str, data: Path) -> dict[str, Any]:
     """One network."""
     with TemporaryDirectory() as place:
         folder = Path(place)
-        ground = ground_of(name, data, folder / "run")
+        context = context_of(name, data, folder / "run")
         trained = not name.startswith("torchvision:")
-        model = to_onnx(ground.network.traced, (1, *ground.network.input_shape[1:]))
-        fit = ground.images.fit if trained else None
+        model = to_onnx(context.network.traced, (1, *context.network.input_shape[1:]))
+        fit = context.images.fit if trained else None
         files = {ORIGINAL: folder / "fp32.onnx"}
         onnx.save(model, files[ORIGINAL])
         for form, symmetric in FORMS.items():
@@ -114,7 +113,7 @@ def measured(name: str, data: Path) -> dict[str, Any]:
             **speeds(files),
             "precision_share": shares,
             "images_for_ranges": len(fit) if fit else 0,
-            "quality": quality(ground, files, ground.images.held_out) if trained else {},
+            "quality": quality(context, files, context.images.held_out) if trained else {},
             "file_mb": {form: file.stat().st_size / 1e6 for form, file in files.items()},
         }
 

@@ -14,7 +14,7 @@ from practise_backends.results.render import rounds
 from practise_backends.results.table_diff import TableDiff
 from practise_backends.terminal import clean, one_line
 from practise_backends.terms import Comparison, LatencyTable, Progress, Scenario, Throughput
-from practise_deploy.cli.progress import Bar, Lines, Silent, rich_bars, rich_console
+from practise_deploy.cli.progress import Bar, Lines, rich_bars, rich_console
 from practise_deploy.deployment.kit import WrittenKit
 from practise_deploy.outcome import Release, Shipped, Verification
 from practise_deploy.report import measurements, tables
@@ -34,6 +34,7 @@ from practise_deploy.report.headline import latency_change, latency_title, quali
 from practise_deploy.report.table_diff import diff_facts, diff_table
 from practise_deploy.report.tables import Table
 from practise_deploy.report.words import confidence, count, duration, listed, plural, size
+from practise_deploy.run import Silent
 from practise_deploy.terms import Block, NetworkFacts, Plan, Recoverability, Student
 
 if TYPE_CHECKING:

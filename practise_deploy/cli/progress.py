@@ -19,13 +19,6 @@ _EVERY_S = 10.0
 _RECENT_S = 30.0
 
 
-class Silent:
-    """Progress that nobody sees."""
-
-    def advance(self, done: float, total: float, note: str = "") -> None:
-        """Show nothing."""
-
-
 class Pace:
     """How fast a step goes at present: by its last half minute, anew for each of its parts."""
 

@@ -36,22 +36,23 @@ def run_stage(stage: Stage, own: Given, given: Given, extra: Given) -> int:
     settings = _settings(stage.name, own["network"], own["config"], asked, console.note)
     backend = stage.preflight(settings, console.note)
     from practise_deploy.pipeline.build import Build
+    from practise_deploy.pipeline.context import BuildContext
     from practise_deploy.run import Run
 
     tell = console.note if own["explain"] else lambda _: None
-    run = Run(settings.run_folder, fresh=frozenset(stage.steps if own["fresh"] else ()), tell=tell)
-    build = Build(
-        settings,
-        run,
-        console.progress,
+    fresh = frozenset(stage.steps if own["fresh"] else ())
+    run = Run(settings.run_folder, fresh=fresh, tell=tell, screen=console.progress)
+    context = BuildContext(
+        settings=settings,
+        run=run,
         command=settings.command("build"),
         structure_only=stage.structure_only,
-        backend=backend,
+        loaded_backend=backend,
     )
-    build.kit_folder = extra.get(kits.PLACE.name)
+    build = Build(context, extra.get(kits.PLACE.name))
     with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print: stdout is the result's alone
         stage.needs(build)
-        for note in build.network.facts.notes:
+        for note in build.context.network.facts.notes:
             console.note(f"note: {note}")
     if not stage.in_run:
         return _emit(stage, build, console, own)
@@ -79,7 +80,7 @@ def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> 
     with contextlib.redirect_stdout(sys.stderr):
         found = stage.result(build)
     for note in (
-        *(build.images.facts.notes if "images" in vars(build) else ()),
+        *(build.context.images.facts.notes if "images" in vars(build.context) else ()),
         *(build.finetuned.notes if "finetuned" in vars(build) else ()),
     ):
         console.note(f"note: {note}")

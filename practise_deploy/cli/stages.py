@@ -91,8 +91,8 @@ def _inspection(build: Build) -> dict[str, Any]:
     from practise_deploy.run import plain
 
     kept = ("name", "kind", "shape", "parameters", "macs", "latency_class", "droppable", "reason")
-    rows = [{key: row[key] for key in kept} for row in plain(list(build.blocks))]
-    return {"schema": 1, "network": plain(build.network.facts), "blocks": rows}
+    rows = [{key: row[key] for key in kept} for row in plain(list(build.context.blocks))]
+    return {"schema": 1, "network": plain(build.context.network.facts), "blocks": rows}
 
 
 def _show_students(console: Console, build: Build) -> None:
@@ -107,21 +107,21 @@ def _show_bench(console: Console, build: Build) -> None:
 
 def _planned(build: Build) -> None:
     """Whether all is there to plan and to finetune; for the device a latency table will do."""
-    build.check(device=build.settings.latency_table is None)
+    build.check(device=build.context.settings.latency_table is None)
 
 
 def _runs(build: Build) -> None:
     """Whether the engine runs here."""
-    if build.settings.for_:
+    if build.context.settings.for_:
         raise InputError(
-            f"an engine built --for {','.join(build.settings.for_)} does not run here",
+            f"an engine built --for {','.join(build.context.settings.for_)} does not run here",
             remedy="measure it on such a device: practise-measure bench model.engine --backend trt-rtx",
         )
     build.check()
 
 
 def _any_droppable(build: Build) -> int:
-    return 0 if build.candidates else 2
+    return 0 if build.context.candidates else 2
 
 
 BENCH = ("bench", "bench-again-1", "bench-again-2")
@@ -145,29 +145,29 @@ STEPS = (
 PLANNING = ("plan", "within-drop", "plan-within-drop")
 STAGES = (
     Stage("inspect", "Show the network's blocks, and why the others cannot be dropped.", _inspection,
-          lambda c, b: c.show_blocks(b.blocks, b.network.facts), code=_any_droppable,
-          preflight=lambda *_: None, needs=lambda b: b.network, structure_only=True, in_run=False),
+          lambda c, b: c.show_blocks(b.context.blocks, b.context.network.facts), code=_any_droppable,
+          preflight=lambda *_: None, needs=lambda b: b.context.network, structure_only=True, in_run=False),
     Stage("latency", "Measure what every block costs on the device.", lambda b: b.latency,
           lambda c, b: c.show_latency(b.latency), ("latency",),
-          needs=lambda b: (b.backend, b.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
+          needs=lambda b: (b.context.backend, b.context.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), PLANNING, lambda b: 0 if b.reached_plan else 1,
           preflight=at_hand_or_measured, needs=_planned),
     Stage("kit", "Write a folder that measures what every block costs on a device without this tool.", lambda b: b.kit,
-          lambda c, b: c.show_kit(b.kit), preflight=known, needs=lambda b: (b.kit_place, b.candidates),
+          lambda c, b: c.show_kit(b.kit), preflight=known, needs=lambda b: (b.kit_place, b.context.candidates),
           structure_only=True, further=(kits.PLACE,), of_a_run=True, in_run=False),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
           _show_students, ("recover", "finetune"), preflight=at_hand_or_measured,
           needs=_planned),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,
           lambda c, b: c.show_shipped(b.shipped), ("export-original", "export"),
-          preflight=at_hand_or_measured, needs=lambda b: _planned(b) if b.network.learns else None),
+          preflight=at_hand_or_measured, needs=lambda b: _planned(b) if b.context.network.learns else None),
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
           lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,
           _show_bench, BENCH, needs=_runs, over_files=files.BENCH),
     Stage("build", "The whole job: measure, plan, recover, export, verify, bench, report.", lambda b: b.release,
-          lambda c, b: c.show_release(b.release, b.run.folder), STEPS, lambda b: b.release.verdict.exit_code),
+          lambda c, b: c.show_release(b.release, b.context.run.folder), STEPS, lambda b: b.release.verdict.exit_code),
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def keep(build: Build, extra: Given) -> None:
     from practise_deploy.deployment.latency_table import check_place, write_table
 
     if extra["output"] is not None:
-        if build.settings.latency_table is not None:
+        if build.context.settings.latency_table is not None:
             raise InputError(
                 "--output writes a table that was measured; --latency-table reads one",
                 remedy="copy the table and the .npz beside it",

@@ -1,234 +1,67 @@
-"""The story: start reading here.
+"""The story: start reading here. `Build.release` tells it in the paper's order.
 
-`Build.release` tells it in the paper's order. Every chapter is a step of the run folder: computed once for
-the same inputs, kept, and pulled in by whatever needs it, so that a single stage can be asked for alone.
+Every stage is a step of the run folder: computed once for the same inputs, kept, and pulled in by whatever needs it, so that a single
+stage can be asked for alone. What a stage does is in `stages.py`, what it starts from in `context.py`.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
-from dataclasses import replace
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import get_type_hints
 
 from practise_backends.errors import Disturbed
-from practise_backends.files import temporary_folder
-from practise_backends.results.compare import NEW, compare
-from practise_backends.results.throughput import measure_throughput
-from practise_backends.rounds.intervals import ORIGINAL
-from practise_backends.terms import Bench, Comparison, Patience, Throughput
-from practise_deploy.compute import exact, pick_device
-from practise_deploy.deployment.batching import with_any_batch
-from practise_deploy.deployment.block_latency import measure_reductions
-from practise_deploy.deployment.compile import compile_network, precision_problems
-from practise_deploy.deployment.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
-from practise_deploy.deployment.verify import Forms, engine_form, torch_form, verify
-from practise_deploy.errors import InputError
-from practise_deploy.outcome import Compiled, Frontier, Gate, Release, Shipped, Throughputs, Verdict, Verification
-from practise_deploy.pipeline.context import MODEL, ORIGINAL_MODEL, require
-from practise_deploy.pipeline.pruning import Pruning
+from practise_backends.terms import Comparison, LatencyTable, Throughput
+from practise_deploy.compute import pick_device
+from practise_deploy.deployment.compile import precision_problems
+from practise_deploy.deployment.frontier import neighbours_of, released_point
+from practise_deploy.deployment.kit import WrittenKit
+from practise_deploy.deployment.latency_table import Wanted, check_table, read_table
+from practise_deploy.deployment.rehearse import check_space
+from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.outcome import Compiled, Frontier, Gate, Rehearsal, Release, Shipped, Verdict, Verification
+from practise_deploy.pipeline import stages
+from practise_deploy.pipeline.context import BlockBench, BuildContext
+from practise_deploy.pipeline.fingerprint import code, fingerprint
+from practise_deploy.pipeline.kit import kit_of, kit_place
 from practise_deploy.pipeline.results import write_results
-from practise_deploy.planning.choose import count_reaching
-from practise_deploy.planning.gate import Demands, judge_gate
+from practise_deploy.pipeline.stages import MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
+from practise_deploy.planning.choose import count_reaching, out_of_reach, too_disturbed
+from practise_deploy.planning.gate import judge_gate
 from practise_deploy.planning.remeasuring import MOST_AGAIN, is_undecided, last_of, longer, speedups_asked
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.planning.verdict import judge
-from practise_deploy.run import Key, arrays_digest
+from practise_deploy.planning.within_drop import costs_too_much
+from practise_deploy.run import Record, to_json
+from practise_deploy.terms import Block, Plan, Recoverabilities, Student, WithinDrop
 
-QUICK = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, sessions=1)
 _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
 
 
-class Build(Pruning):
+def require(*_: object) -> None:
+    """What is asked for is computed, or refused, here and now; an assertion would be passed over by `python -O`."""
+
+
+@dataclass(frozen=True)
+class Build:
     """One build over one run folder; each property is a stage, computed when it is first asked for."""
 
-    def check(self, *, device: bool = True) -> None:
-        """Find what is missing or broken before anything is measured or written.
-
-        device: whether it must be at hand; else a latency table may stand for it.
-        Raises: InputError, EnvironmentProblem.
-        """
-        if not self.network.learns:
-            raise InputError(
-                f"{self.settings.network} is a torch.export file: it can be inspected, measured and exported, not replanned",
-                remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
-            )
-        pick_device(self.settings.compute)
-        require(self.candidates, self.images, self.backend if device else self.here or self.latency)
-        if isinstance(self.settings.max_drop, float) and not self.classifies:
-            raise InputError(
-                f"--max-drop {self.settings.max_drop:g} cannot be judged: {self.settings.network} is no classifier, so no accuracy is known",
-                remedy="leave the demand out, and judge the network by your own measure",
-            )
-        if self.settings.latency_table is not None:
-            require(self.latency)
-
-    # Ship it, and prove it.
-
-    @cached_property
-    def shipped(self) -> Shipped:
-        """model.onnx, and original.onnx beside it; a torch.export file has the latter alone."""
-        original = self.original
-        if not self.network.learns:
-            return original
-        return self.export(
-            "export", MODEL, arrays_digest(self.finetuned.weights), lambda: self.student_of(self.finetuned)
-        )
-
-    @cached_property
-    def compiled(self) -> Compiled:
-        """What the device runs, and the proof of its precision."""
-        key = {**self.device_key, "model": self.shipped.sha256}
-
-        def compute() -> Compiled:
-            with self.screen("Compiling for the device") as progress:
-                return compile_network(self.backend, self.run.folder / MODEL, self.conditions, progress)
-
-        return self.run.step("compile", Compiled, key, compute, lambda one: {one.path: one.sha256, **one.beside})
-
-    @cached_property
-    def verification(self) -> Verification:
-        """The chain teacher -> student -> ONNX -> engine on held-out images; without the engine where it cannot run here."""
-        key = {
-            **self.device_key,
-            "original weights": self.network.facts.sha256,
-            "model": self.shipped.sha256,
-            "engine": self.compiled.sha256,
-            "original": self.original.sha256,
-            "held-out images": self.images.held_out.digest(),
-            "preprocessing": repr(self.network.facts.preprocessing),
-        }
-
-        def compute() -> Verification:
-            precision = self.settings.precision
-            with ExitStack() as held:
-                engine = None if self.settings.for_ else held.enter_context(closing(self.engine(self.compiled.path)))
-                forms = Forms(
-                    teacher=torch_form(self.network.traced),
-                    student=torch_form(self.student_of(self.finetuned)),
-                    onnx=self.onnx_form(MODEL),
-                    engine=None if engine is None else engine_form(engine, self.settings.batch),
-                    precision=precision,
-                    original=None if precision == "fp32" else self.onnx_form(self.original.path),
-                )
-                progress = held.enter_context(self.screen("Verifying on held-out images"))
-                held.enter_context(exact(self.settings.seed))
-                return verify(forms, self.images.held_out, progress)
-
-        return self.run.step("verify", Verification, key, compute)
-
-    @cached_property
-    def bench(self) -> Comparison | None:
-        """The new model against the original one; None where the engine was built ahead for a device not at hand.
-
-        It is measured again where it does not tell whether what was asked is met.
-        """
-        if self.settings.for_:
-            return None
-        asked = speedups_asked(self.plan, self.settings.min_speedup)
-        stand = self.stand
-        made = [self._compared("bench", stand)]
-        try:
-            while is_undecided(made[-1], asked) and len(made) <= MOST_AGAIN:
-                stand = longer(stand, made[-1])
-                made.append(self._compared(f"bench-again-{len(made)}", stand))
-        except Disturbed as error:
-            return last_of(made, error.message)
-        return last_of(made)
-
-    def _compared(self, step: str, stand: Bench) -> Comparison:
-        """Both models in the same rounds."""
-        key = {**self._files_key, **self.measuring_key, "sessions": stand.patience.sessions}
-
-        def compute() -> Comparison:
-            before, after = self.run.folder / ORIGINAL_MODEL, self.run.folder / MODEL
-            with self.screen(
-                f"Measuring the new model against the original{', for longer' * (step != 'bench')}"
-            ) as progress:
-                return compare(before, after, stand, progress)
-
-        return self.run.step(step, Comparison, key, compute)
-
-    @cached_property
-    def throughput(self) -> tuple[Throughput, ...]:
-        """Images a second of both models, over batches and numbers of threads."""
-        if self.settings.for_:
-            return ()
-        batches, threads = self.settings.throughput_points
-        key = {**self._files_key, **self.measuring_key, "batches": batches, "threads": threads}
-
-        def compute() -> Throughputs:
-            names = {ORIGINAL: ORIGINAL_MODEL, NEW: MODEL}
-            with temporary_folder() as folder, self.screen("Measuring throughput") as progress:
-                files = {key: with_any_batch(self.run.folder / name, folder) for key, name in names.items()}
-                quick = replace(QUICK, keep_throttled=self.settings.keep_throttled)
-                stand = replace(self.stand, patience=quick)
-                return Throughputs(of=measure_throughput(files, stand, batches, threads, progress))
-
-        return self.run.step("throughput", Throughputs, key, compute).of
-
-    @cached_property
-    def frontier(self) -> Frontier:
-        """What fewer and more dropped blocks would have given; the release itself is its last point."""
-        if self.bench is None:  # what its neighbours save could be measured there alone
-            return _NO_FRONTIER
-        wanted = self._neighbours if self.settings.frontier else []
-        key = {
-            **self.device_key,
-            **self.learning_key,
-            "sets": wanted,
-            "dropped blocks": self.plan.dropped,
-            "held-out images": self.images.held_out.digest(),
-            **self.measuring_key,
-            "sessions": self.settings.sessions,
-        }
-        found = self.run.step("frontier", Frontier, key, lambda: self._judged(wanted)) if wanted else _NO_FRONTIER
-        released = released_point(self.plan, self.bench, self.verification)
-        return replace(found, points=(*found.points, released))
-
-    def _judged(self, wanted: list[tuple[str, ...]]) -> Frontier:
-        images = judged_part(self.images.held_out, self.settings.seed)
-        lesson = self.lesson.quick_look  # five networks are recovered here
-        with self.screen("Measuring neighbouring sets of blocks") as progress:
-            saved = measure_reductions(self.cuttable, [self.named(names) for names in wanted], self.stand, progress)
-        neighbours = []
-        for names, reduction in zip(wanted, saved, strict=True):
-            state = self.recover_without(f"Recovering without {', '.join(names)}", names, lesson)
-            form = torch_form(self.student_of(state, self.named(names)))
-            recovery = "none" if self.is_paper else "closed form"
-            neighbours.append(Neighbour(dropped=names, recovery=recovery, reduction_percent=reduction, form=form))
-        with self.screen("Judging neighbouring sets of blocks") as progress, exact(self.settings.seed):
-            teacher_form = torch_form(self.network.traced)
-            points = judge_neighbours(teacher_form, neighbours, self.plan.dropped, images, progress)
-        return Frontier(points=points, fit_images=len(lesson.images), images=len(images))
-
-    @property
-    def gate(self) -> Gate | None:
-        """The demands on the release; None where there are none."""
-        asked = self.settings
-        demands = Demands(
-            min_speedup=asked.min_speedup,
-            max_drop=asked.most_points_lost,
-            by_default=asked.max_drop is None,
-            precision=asked.precision,
-        )
-        return judge_gate(demands, self.plan, self.bench, self.verification, self.frontier)
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the promise was kept."""
-        precision = precision_problems(self.compiled, self.settings.min_precision_share)
-        return judge(self.plan, self.verification, self.bench, self.gate, precision)
+    context: BuildContext
+    kit_folder: Path | None = None
 
     @cached_property
     def release(self) -> Release:
-        """Drop the blocks whose loss is cheapest to recover per millisecond saved; ship the rest, and prove it."""
+        """Drop the blocks whose loss is cheapest to recover per millisecond saved; deploy the rest, and prove it."""
         self.check()
         require(self.rehearsal)
         release = Release(
-            network=self.network.facts,
-            images=self.images.facts,
-            recipe=self.settings.recipe,
-            blocks=self.blocks,
+            network=self.context.network.facts,
+            images=self.context.images.facts,
+            recipe=self.context.settings.recipe,
+            blocks=self.context.blocks,
             latency=self.latency,
             recoverability=self.recoverability.of,
             plan=self.plan,
@@ -243,25 +76,301 @@ class Build(Pruning):
             gate=self.gate,
             speedup=None if self.bench is None else self.bench.speedup,
             verdict=self.verdict,
-            seconds=dict(self.run.seconds),
-            command=self.command,
+            seconds=dict(self.context.run.seconds),
+            command=self.context.command,
         )
-        digests = {"fit": self.images.fit.digest(), "held_out": self.images.held_out.digest()}
-        write_results(self.run, release, self.settings, digests)
+        write_results(self.context.run, release, self.context.settings, self.context.images)
         return release
 
-    # What the chapters share.
+    def check(self, *, device: bool = True) -> None:
+        """Find what is missing or broken before anything is measured or written.
+
+        device: whether it must be at hand; else a latency table may stand for it.
+        Raises: InputError, EnvironmentProblem.
+        """
+        context = self.context
+        settings = context.settings
+        if not context.network.learns:
+            raise InputError(
+                f"{settings.network} is a torch.export file: it can be inspected, measured and exported, not replanned",
+                remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
+            )
+        pick_device(settings.compute)
+        require(context.candidates, context.images)
+        require(context.backend if device else context.local_backend or self.latency)
+        if isinstance(settings.max_drop, float) and not context.is_classifier:
+            raise InputError(
+                f"--max-drop {settings.max_drop:g} cannot be judged: {settings.network} is no classifier, so no accuracy is known",
+                remedy="leave the demand out, and judge the network by your own measure",
+            )
+        if settings.latency_table is not None:
+            require(self.latency)
+
+    # Does the original compute on the device what it should?
+
+    @cached_property
+    def original(self) -> Shipped:
+        """original.onnx."""
+        context = self.context
+        original = Pruned(network=context.network)
+        return self._step("export-original", stages.export, original, context.released_form, ORIGINAL_MODEL)
+
+    @cached_property
+    def rehearsal(self) -> Rehearsal:
+        """The original on its way to the device, before anything is measured.
+
+        Raises: VerificationFailed, InputError, EnvironmentProblem.
+        """
+        context = self.context
+        check_space(context.run.folder, context.network.facts.parameters)
+        images = context.images.fit
+        return self._step(
+            "rehearse", stages.rehearse_original, context.network, self.original, context.deployment, images
+        )
+
+    # What does each block cost on this device?
+
+    @cached_property
+    def latency(self) -> LatencyTable:
+        """Savings of all droppable blocks: measured here, or read from --latency-table."""
+        context, file = self.context, self.context.settings.latency_table
+        if file is not None:
+            table = read_table(file)
+            check_table(table, self._required_table, file)
+            return table
+        bench = replace(context.block_bench, setup=context.ranking_setup)
+        table = self._step("latency", stages.measure_latency, bench, context.structure_sha256)
+        context.run.write("latency.json", to_json(table))
+        return table
+
+    # What would losing it cost?
+
+    @cached_property
+    def recoverability(self) -> Recoverabilities:
+        """R of every block whose saving can be told from none."""
+        saving = {saving.block for saving in self.latency.savings if saving.distinguishable}
+        blocks = tuple(block for block in self.context.candidates if block.name in saving)
+        return self._step("recoverability", stages.score_blocks, self.context.lesson, blocks, self.context.scoring)
+
+    # Take the set whose loss is cheapest to recover within the budget.
+
+    @cached_property
+    def asked_plan(self) -> Plan:
+        """The set of least error that meets the target."""
+        require(self.rehearsal)
+        context = self.context
+        plan = self._step(
+            "plan",
+            stages.choose,
+            self.latency,
+            self.recoverability,
+            context.budget,
+            context.recovery,
+            self._block_bench,
+        )
+        context.run.write("latency.json", to_json(self.latency))
+        context.run.write("plan.json", to_json(plan))
+        return plan
+
+    @cached_property
+    def within_drop(self) -> WithinDrop | None:
+        """What can be had within --max-drop, where the set that meets the target cannot be recovered so far."""
+        context, plan, points = self.context, self.asked_plan, self.context.settings.most_points_lost
+        hopeless = self.disturbed is not None and not context.settings.best_within_drop
+        if points is None or context.is_paper or not plan.dropped or hopeless:
+            return None
+        allowed = Allowance(points=points, finetuned=context.settings.iterations != 0)
+        inputs = (self.latency, self.recoverability, plan, context.recovery, allowed)
+        return self._step("within-drop", stages.find_prospect, *inputs).of
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Which blocks go; the chosen network was measured. With --best-within-drop a smaller set than asked may."""
+        plan, within = self.asked_plan, self.within_drop
+        if within is None or within.best is None or not self.context.settings.best_within_drop:
+            return plan
+        inputs = (self.latency, self.recoverability, plan, within, self._block_bench)
+        reduced = self._step("plan-within-drop", stages.reduce_plan, *inputs)
+        self.context.run.write("plan.json", to_json(reduced))
+        return reduced
+
+    # Drop the blocks, refit what stays, and mimic the teacher's features.
+
+    @cached_property
+    def recovered(self) -> Student:
+        """The pruned network after the closed-form refit (recipe paper: after the plain drop)."""
+        return self._step("recover", stages.recover_student, self.context.recovery, self._dropped(self.reached_plan))
+
+    @cached_property
+    def finetuned(self) -> Student:
+        """The student after feature mimicking."""
+        context = self.context
+        inputs = (context.lesson, context.blocks, self.recovered, context.finetuning)
+        return self._step("finetune", stages.finetune_student, *inputs)
+
+    # Deploy it, and prove it.
+
+    @cached_property
+    def shipped(self) -> Shipped:
+        """model.onnx, and original.onnx beside it; a torch.export file has the latter alone."""
+        original = self.original
+        if not self.context.network.learns:
+            return original
+        return self._step("export", stages.export, self._pruned, self.context.released_form, MODEL)
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        """What the device runs, and the proof of its precision."""
+        require(self.context.backend)
+        return self._step("compile", stages.compile_model, self.shipped, self.context.deployment)
+
+    @cached_property
+    def verification(self) -> Verification:
+        """The chain teacher -> student -> ONNX -> engine on held-out images; without the engine where it cannot run here."""
+        files = replace(self._files, compiled=self.compiled)
+        inputs = (self._pruned, files, self.context.deployment, self.context.images.held_out)
+        return self._step("verify", stages.verify_release, *inputs)
+
+    @cached_property
+    def bench(self) -> Comparison | None:
+        """The new model against the original one; None where the engine was built ahead for a device not at hand.
+
+        It is measured again where it does not tell whether what was asked is met.
+        """
+        context = self.context
+        if context.settings.for_:
+            return None
+        asked, setup = speedups_asked(self.plan, context.settings.min_speedup), context.setup
+        title, name, done = "Measuring the new model against the original", "bench", list[Comparison]()
+        try:
+            while not done or (is_undecided(done[-1], asked) and len(done) <= MOST_AGAIN):
+                if done:
+                    setup, name = longer(setup, done[-1]), f"bench-again-{len(done)}"
+                again = f"{title}, for longer" if done else title
+                done.append(self._step(name, stages.compare_models, self._files, context.deployment, setup, again))
+        except Disturbed as error:
+            if not done:
+                raise
+            return last_of(done, error.message)
+        return last_of(done)
+
+    @cached_property
+    def throughput(self) -> tuple[Throughput, ...]:
+        """Images a second of both models, over batches and numbers of threads."""
+        context = self.context
+        if context.settings.for_:
+            return ()
+        rule = replace(stages.THROUGHPUT_RULE, keep_throttled=context.settings.keep_throttled)
+        setup = replace(context.setup, patience=rule)
+        inputs = (self._files, context.deployment, setup, *context.settings.throughput_points)
+        return self._step("throughput", stages.measure_both, *inputs).of
+
+    @cached_property
+    def frontier(self) -> Frontier:
+        """What fewer and more dropped blocks would have given; the release itself is its last point."""
+        context = self.context
+        if self.bench is None:  # what its neighbours save could be measured there alone
+            return _NO_FRONTIER
+        frontier, sets = _NO_FRONTIER, self._neighbours if context.settings.frontier else []
+        if sets:
+            inputs = (context.recovery, context.block_bench, sets, self.plan.dropped, context.images.held_out)
+            frontier = self._step("frontier", stages.judge_sets, *inputs)
+        return replace(frontier, points=(*frontier.points, released_point(self.plan, self.bench, self.verification)))
+
+    @property
+    def gate(self) -> Gate | None:
+        """The demands on the release; None where there are none."""
+        return judge_gate(self.context.demands, self.plan, self.bench, self.verification, self.frontier)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the promise was kept."""
+        precision = precision_problems(self.compiled, self.context.settings.min_precision_share)
+        return judge(self.plan, self.verification, self.bench, self.gate, precision)
+
+    # Measuring elsewhere
+
+    @property
+    def kit_place(self) -> Path:
+        """Where the kit goes.
+
+        Raises: InputError where something else is there.
+        """
+        return kit_place(self.context, self.kit_folder)
+
+    @cached_property
+    def kit(self) -> WrittenKit:
+        """A folder that measures what every block costs where neither torch nor this tool is."""
+        return kit_of(self.context, self.kit_place)
+
+    # What the stages share
+
+    def _step(self, name: str, stage: Callable[..., Record], *inputs: object) -> Record:
+        """A stage's result, kept for as long as the fingerprints of its inputs and of the code are the same."""
+        names = list(inspect.signature(stage).parameters)[:-1]
+        key = {parameter.replace("_", " "): fingerprint(value) for parameter, value in zip(names, inputs, strict=True)}
+        result = get_type_hints(stage)["return"]
+        return self.context.run.step(name, result, code() | key, lambda work: stage(*inputs, work))
+
+    @property
+    def reached_plan(self) -> Plan:
+        """The plan, where it meets the target.
+
+        Raises: TargetOutOfReach where it does not, or costs more accuracy than is allowed; EnvironmentProblem where the device is too
+        disturbed to tell.
+        """
+        plan, within, settings = self.plan, self.within_drop, self.context.settings
+        if within is not None and plan.within_drop is None:
+            raise costs_too_much(plan, within, by_default=settings.max_drop is None)
+        if plan.reached and plan.dropped:
+            return plan
+        if self.disturbed is not None:
+            raise self.disturbed
+        error = out_of_reach(plan)
+        if settings.min_speedup and settings.asks_for_nothing_else:
+            error.remedy += f", or for less than --min-speedup {settings.min_speedup:g}, which set this target"
+        raise error
+
+    @cached_property
+    def disturbed(self) -> EnvironmentProblem | None:
+        """Why the noise of the device, and not the network, is what misses the target; None where it is not."""
+        return too_disturbed(self.asked_plan, self.latency)
+
+    @property
+    def _required_table(self) -> Wanted:
+        context = self.context
+        backend = context.local_backend
+        return Wanted(
+            blocks=tuple(block.name for block in context.candidates),
+            input_shape=context.form.input_shape,
+            backend=context.settings.backend if backend is None else backend.name,
+            conditions=context.deployment.conditions,
+            structure_sha256=context.structure_sha256,
+            here=context.deployment.device,
+            ahead=context.settings.for_,
+        )
+
+    @property
+    def _block_bench(self) -> BlockBench | None:
+        """None where the latency table is of a device that is not at hand."""
+        return self.context.block_bench if self._required_table.is_at_hand(self.latency) else None
+
+    def _dropped(self, plan: Plan) -> tuple[Block, ...]:
+        return tuple(block for block in self.context.blocks if block.name in plan.dropped)
+
+    @property
+    def _pruned(self) -> Pruned:
+        return Pruned(network=self.context.network, dropped=self._dropped(self.plan), student=self.finetuned)
+
+    @property
+    def _files(self) -> Files:
+        return Files(original=self.original, model=self.shipped)
 
     @property
     def _neighbours(self) -> list[tuple[str, ...]]:
         """Sets around the plan's, and what --min-speedup calls for by the table."""
-        plan, asked = self.reached_plan, self.settings.min_speedup
+        plan, asked = self.reached_plan, self.context.settings.min_speedup
         needed = None if asked is None else 100 * (1 - 1 / asked)
-        if self.is_paper:
+        if self.context.is_paper:
             return neighbours_of(plan, None if needed is None else count_reaching(plan, self.latency, needed))
         return neighbouring_sets(self.latency, self.recoverability, plan, needed)
-
-    @property
-    def _files_key(self) -> Key:
-        """What a measurement of both models depends on."""
-        return {**self.device_key, "model": self.shipped.sha256, "original": self.original.sha256}

@@ -1,27 +1,23 @@
-"""What all chapters of a build share: the network, its blocks, the images, the device, and the keys of the steps."""
+"""What every stage of a build starts from: the settings taken apart once, the network and its blocks, the images, the device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
+from pathlib import Path
 
 import onnx
 import torch
 
 from practise_backends.errors import about
 from practise_backends.results.table import RANKING_SHARE
-from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.runtimes.tensorrt.options import asked_of
-from practise_backends.terms import Backend, Bench, Conditions, Engine, Patience, Progress
+from practise_backends.terms import Backend, Bench, Conditions, Engine, Interval, Patience
 from practise_deploy.compute import exact, pick_device, pick_precision
-from practise_deploy.deployment.export import export_onnx
+from practise_deploy.deployment.block_latency import measure_reduction, measure_reductions
 from practise_deploy.deployment.precision import in_precision
-from practise_deploy.deployment.rehearse import check_space, rehearse
 from practise_deploy.deployment.target import backend_of, check_asked, conditions_of, reads_symmetric_int8
-from practise_deploy.deployment.verify import Form, engine_form, torch_form
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.images.sanity import settled
@@ -29,40 +25,136 @@ from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, l
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.load import Network, load_network
 from practise_deploy.network.onnx_graph import only_logits, with_cuts
-from practise_deploy.outcome import Rehearsal, Shipped
-from practise_deploy.run import Key, Run, digest
+from practise_deploy.planning.gate import Demands
+from practise_deploy.refit.recover import recover
+from practise_deploy.run import Run, Screen, digest
 from practise_deploy.settings import Settings
-from practise_deploy.terms import Block
-
-Screen = Callable[[str], AbstractContextManager[Progress]]
-MODEL = "model.onnx"
-ORIGINAL_MODEL = "original.onnx"
+from practise_deploy.terms import Block, Budget, Student
+from practise_deploy.training.finetune import drop_only, schedule_for
+from practise_deploy.training.schedule import Schedule
 
 
-def require(*_: object) -> None:
-    """What is asked for is computed, or refused, here and now; an assertion would be passed over by `python -O`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Where and how the network will run.
+
+    device: fingerprint of the device at hand, empty where it is not. ahead: the GPUs that an engine is built ahead for.
+    """
+
+    name: str
+    options: Mapping[str, str]
+    conditions: Conditions
+    local_backend: Backend | None
+    device: str
+    ahead: tuple[str, ...]
+
+    @property
+    def backend(self) -> Backend:
+        """The backend, which is at hand."""
+        assert self.local_backend is not None
+        return self.local_backend
+
+    def opened(self, file: Path) -> Engine:
+        """An ONNX file or an engine as the device runs it."""
+        return self.backend.open(self.backend.compile(file, self.conditions), self.conditions)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether what is deployed can be run on this machine."""
+        return bool(self.device) and not self.ahead
 
 
-class Ground:
-    """One run folder and what its settings name; each property is computed when it is first asked for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportForm:
+    """How a network is written as ONNX. calibration: images for the ranges of int8; no other precision needs any."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        run: Run,
-        screen: Screen,
-        *,
-        command: str = "",
-        structure_only: bool = False,
-        backend: Backend | None = None,
-    ) -> None:
-        """backend: where the caller has looked for it already."""
-        self.settings = settings
-        self.run = run
-        self.screen = screen
-        self.command = command
-        self.structure_only = structure_only
-        self._found = backend
+    input_shape: tuple[int, ...]
+    precision: str
+    symmetric_int8: bool
+    dynamic_batch: bool = False
+    calibration: FitImages | None = None
+
+    def lowered(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A network in this precision."""
+        return in_precision(model, self.precision, self.calibration, symmetric=self.symmetric_int8)
+
+
+@dataclass(frozen=True)
+class CuttableModel:
+    """The network as it is deployed, exported once, with the cuts of its blocks named in it (see `network.onnx_graph`)."""
+
+    network: Network
+    blocks: tuple[Block, ...]
+    form: ExportForm
+    screen: Screen
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The ONNX model; its ranges in int8 are of noise, as its speed does not depend on them."""
+        with self.screen("Exporting the network"), about(self.network.facts.name):
+            cuttable = with_cuts(self.network.traced, self.blocks, self.form.input_shape)
+            return self.form.lowered(only_logits(cuttable))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockBench:
+    """Measures the network without some of its blocks on the device."""
+
+    model: CuttableModel
+    deployment: Deployment
+    setup: Bench
+
+    def reduction(self, names: tuple[str, ...], screen: Screen) -> Interval:
+        """By how many percent the latency falls without these blocks."""
+        with screen(f"Measuring the network without {', '.join(names)}") as progress:
+            return measure_reduction(self.model.proto, self._named(names), self.setup, progress)
+
+    def reductions(self, sets: Sequence[tuple[str, ...]], screen: Screen) -> list[Interval]:
+        """The same for several sets, all in the same rounds."""
+        with screen("Measuring neighbouring sets of blocks") as progress:
+            return measure_reductions(self.model.proto, [self._named(names) for names in sets], self.setup, progress)
+
+    def _named(self, names: tuple[str, ...]) -> list[Block]:
+        return [block for block in self.model.blocks if block.name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How a pruned network is recovered before it is finetuned: in closed form; in the paper's recipe not at all."""
+
+    lesson: Lesson
+    blocks: tuple[Block, ...]
+    paper: bool
+
+    def named(self, names: Sequence[str]) -> tuple[Block, ...]:
+        """Blocks by name, in the network's order."""
+        return tuple(block for block in self.blocks if block.name in names)
+
+    def without(self, dropped: Sequence[Block], screen: Screen, title: str) -> Student:
+        """The network without these blocks, recovered."""
+        with screen(title) as progress, exact(self.lesson.seed):
+            return drop_only(self.lesson, dropped) if self.paper else recover(self.lesson, dropped, progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """One run folder and what its settings name; each property is computed when it is first asked for.
+
+    structure_only: pretrained weights are not fetched. loaded_backend: where the caller has one already.
+    """
+
+    settings: Settings
+    run: Run
+    command: str = ""
+    structure_only: bool = False
+    loaded_backend: Backend | None = None
+
+    @property
+    def screen(self) -> Screen:
+        """Shows progress."""
+        return self.run.screen
+
+    # The network
 
     @cached_property
     def network(self) -> Network:
@@ -78,32 +170,53 @@ class Ground:
 
     @property
     def candidates(self) -> tuple[Block, ...]:
-        """The blocks that can go; NoDroppableBlock is raised where there is none."""
+        """The blocks that can be dropped; NoDroppableBlock is raised where there is none."""
         with about(self.settings.network):
             return droppable(self.blocks)
 
+    @cached_property
+    def structure_sha256(self) -> str:
+        """Of the blocks: a network whose blocks are named alike has others in them."""
+        return digest([(block.name, block.kind, block.shape, block.parameters) for block in self.blocks])
+
     @property
-    def classifies(self) -> bool:
+    def is_classifier(self) -> bool:
         """Whether the network scores two classes or more, so that there is an accuracy to lose."""
         return (self.network.facts.output_classes or 0) > 1
+
+    # The images
 
     @cached_property
     def images(self) -> TinySet:
         """The tiny set and the held-out images."""
         with self.screen("Reading the images"):
-            found = load_images(self.settings, self.network.facts)
-            return settled(found, self.network.traced) if self.network.learns else found
+            images = load_images(self.settings, self.network.facts)
+            return settled(images, self.network.traced) if self.network.learns else images
+
+    @cached_property
+    def lesson(self) -> Lesson:
+        """What planning and recovery learn from, where they compute."""
+        problem = Lesson(
+            teacher=self.network.traced,
+            feature=self.network.facts.feature,
+            images=self.images.fit,
+            seed=self.settings.seed,
+            judging=self.training_precision,
+        )
+        return problem.placed(pick_device(self.settings.compute))
+
+    # The device
 
     @cached_property
     def backend(self) -> Backend:
-        """The device that the network is for.
+        """The backend, with the device that the network is for.
 
         Raises: EnvironmentProblem, InputError.
         """
-        return self._found or backend_of(self.settings)
+        return self.loaded_backend or backend_of(self.settings)
 
     @cached_property
-    def here(self) -> Backend | None:
+    def local_backend(self) -> Backend | None:
         """The same; None where it is not at hand and a latency table stands for it, which is enough to plan."""
         check_asked(self.settings)
         try:
@@ -113,190 +226,112 @@ class Ground:
                 raise
             return None
 
-    @property
-    def conditions(self) -> Conditions:
-        """The deployment's."""
-        return conditions_of(self.settings, self.here)
+    @cached_property
+    def deployment(self) -> Deployment:
+        """Where and how the network will run."""
+        backend = self.local_backend
+        return Deployment(
+            name=self.settings.backend,
+            options={name: str(value) for name, value in asked_of(self.settings).items()},
+            conditions=conditions_of(self.settings, backend),
+            local_backend=backend,
+            device="" if backend is None else backend.device().fingerprint,
+            ahead=self.settings.for_,
+        )
 
     @property
-    def patience(self) -> Patience:
-        return Patience(
+    def setup(self) -> Bench:
+        """How networks are measured."""
+        rule = Patience(
             budget_s=self.settings.measure_budget_s,
             sessions=self.settings.sessions,
             keep_throttled=self.settings.keep_throttled,
         )
+        return Bench(backend=self.backend, conditions=self.deployment.conditions, patience=rule)
 
     @property
-    def stand(self) -> Bench:
-        return Bench(backend=self.backend, conditions=self.conditions, patience=self.patience)
+    def ranking_setup(self) -> Bench:
+        """The same, where savings known well enough to rank blocks are known well enough.
+
+        The design of a latency table says how often each network is opened.
+        """
+        rule = replace(self.setup.patience, enough_share=RANKING_SHARE, sessions=Patience().sessions)
+        return replace(self.setup, patience=rule)
 
     @property
-    def ranking_stand(self) -> Bench:
-        """The same, where savings known well enough to rank blocks are known well enough."""
-        return replace(self.stand, patience=replace(self.patience, enough_share=RANKING_SHARE))
-
-    @cached_property
-    def structure_sha256(self) -> str:
-        """Of the blocks: a network whose blocks are named alike has others in them."""
-        return digest([(block.name, block.kind, block.shape, block.parameters) for block in self.blocks])
-
-    @property
-    def engine_shape(self) -> tuple[int, ...]:
-        return (self.settings.batch, *self.network.input_shape[1:])
-
-    @cached_property
-    def cuttable(self) -> onnx.ModelProto:
-        """The network as it is deployed, with the blocks' cuts named in it (see `network.onnx_graph`)."""
-        with self.screen("Exporting the network"), about(self.settings.network):
-            return self.lowered(only_logits(with_cuts(self.network.traced, self.candidates, self.engine_shape)))
-
-    def lowered(self, model: onnx.ModelProto, images: FitImages | None = None) -> onnx.ModelProto:
-        """A network in the precision of the deployment. images: for ranges; without them its speed alone is the deployed one's."""
-        return in_precision(model, self.settings.precision, images, symmetric=reads_symmetric_int8(self.settings))
-
-    @cached_property
-    def device_key(self) -> Key:
-        return {
-            "network": digest(self.network.structure, self.network.input_shape),
-            "device": "" if self.here is None else self.here.device().fingerprint,
-            "backend": self.settings.backend,
-            "precision": self.settings.precision,
-            "threads": self.settings.threads,
-            "batch": self.settings.batch,
-            "clock": self.conditions.clock,
-            "CUDA graph": self.settings.cuda_graph,
-            "backend's options": {name: str(value) for name, value in asked_of(self.settings).items()},
-            "practise-deploy": version("practise-deploy"),
-        }
-
-    @property
-    def measuring_key(self) -> Key:
-        """What a measurement depends on besides the networks and the device."""
-        return {
-            "measuring": self.settings.measure_budget_s,
-            "keep_throttled": self.settings.keep_throttled,
-            "seed": self.settings.seed,
-        }
-
-    @cached_property
-    def learning_key(self) -> Key:
-        decoding = replace(self.network.facts.preprocessing, augment="")
-        return {
-            "weights": self.network.facts.sha256,
-            "images": self.images.fit.digest(),
-            "preprocessing": repr(decoding),
-            "recipe": self.settings.recipe,
-            "training precision": str(self.dtype),
-            "compute": str(pick_device(self.settings.compute)),
-            "seed": self.settings.seed,
-            "torch": torch.__version__,
-            "practise-deploy": version("practise-deploy"),
-        }
-
-    @cached_property
-    def lesson(self) -> Lesson:
-        here = Lesson(
-            teacher=self.network.traced,
-            feature=self.network.facts.feature,
-            images=self.images.fit,
-            seed=self.settings.seed,
-            judging=self.dtype,
+    def form(self) -> ExportForm:
+        """How the network is written as ONNX to be measured."""
+        return ExportForm(
+            input_shape=(self.settings.batch, *self.network.input_shape[1:]),
+            precision=self.settings.precision,
+            symmetric_int8=reads_symmetric_int8(self.settings),
         )
-        return here.placed(pick_device(self.settings.compute))
 
     @property
-    def descent_key(self) -> Key:
-        return {
-            "batch_size": self.settings.batch_size,
-            "augment": self.network.facts.preprocessing.augment,
-            "training precision": str(self.dtype),
-        }
+    def released_form(self) -> ExportForm:
+        """How the release is."""
+        images = self.images.fit if self.settings.precision == "int8" else None
+        return replace(self.form, dynamic_batch=self.settings.dynamic_batch, calibration=images)
+
+    @cached_property
+    def cuttable(self) -> CuttableModel:
+        """The network as it is deployed, from which blocks can be cut in milliseconds."""
+        return CuttableModel(self.network, self.candidates, self.form, self.screen)
 
     @property
-    def dtype(self) -> torch.dtype:
+    def block_bench(self) -> BlockBench:
+        """Measures the network without some of its blocks."""
+        return BlockBench(self.cuttable, self.deployment, self.setup)
+
+    # The recipe
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether the paper's recipe was asked for."""
+        return self.settings.recipe == "paper"
+
+    @property
+    def recovery(self) -> Recovery:
+        """How pruned networks are recovered."""
+        return Recovery(self.lesson, self.blocks, self.is_paper)
+
+    @property
+    def scoring(self) -> Schedule | None:
+        """How the paper's adaptors are trained; None where blocks are scored in closed form."""
+        if not self.is_paper:
+            return None
+        return Schedule(
+            steps=self.settings.score_iterations,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            dtype=self.training_precision,
+        )
+
+    @property
+    def finetuning(self) -> Schedule:
+        """How the student is finetuned."""
+        return schedule_for(self.settings, self.network.input_shape[-1], self.training_precision)
+
+    @property
+    def training_precision(self) -> torch.dtype:
         """In which torch takes its finetuning steps."""
         return pick_precision(
             self.settings.compute_precision, self.network.input_shape[-1], pick_device(self.settings.compute)
         )
 
-    def named(self, names: tuple[str, ...]) -> list[Block]:
-        return [block for block in self.blocks if block.name in names]
-
-    @cached_property
-    def original(self) -> Shipped:
-        return self.export("export-original", ORIGINAL_MODEL, self.network.facts.sha256, lambda: self.network.traced)
-
-    def export(self, step: str, name: str, weights: str, network: Callable[[], torch.fx.GraphModule]) -> Shipped:
-        path, ranges = self.run.folder / name, self._ranges
-        key = {
-            "network": self.network.structure,
-            "weights": weights,
-            "precision": self.settings.precision,
-            "converted by": self._converter(ranges),
-            "input shape": list(self.engine_shape),
-            "dynamic batch": self.settings.dynamic_batch,
-            "torch": torch.__version__,
-            "practise-deploy": version("practise-deploy"),
-        }
-
-        def compute() -> Shipped:
-            with self.screen(f"Exporting {name}"), about(self.settings.network):
-                return export_onnx(
-                    network(),
-                    self.engine_shape,
-                    path,
-                    dynamic_batch=self.settings.dynamic_batch,
-                    finish=lambda model: self.lowered(model, ranges),
-                )
-
-        return self.run.step(step, Shipped, key, compute, lambda shipped: {name: shipped.sha256})
-
-    @cached_property
-    def rehearsal(self) -> Rehearsal:
-        """The original on its way to the device, before anything is measured.
-
-        Raises: VerificationFailed, InputError, EnvironmentProblem.
-        """
-        check_space(self.run.folder, self.network.facts.parameters)
-        images, runs_here = self.images.fit, not self.settings.for_ and self.here is not None
-        key = {**self.device_key, "original": self.original.sha256, "images": images.digest(), "runs here": runs_here}
-
-        def compute() -> Rehearsal:
-            with ExitStack() as held:
-                progress = held.enter_context(self.screen("Running the original on a few images, as it is deployed"))
-                forms = {"teacher": torch_form(self.network.traced), "ONNX": self.onnx_form(ORIGINAL_MODEL)}
-                if runs_here:
-                    engine = held.enter_context(closing(self.engine(ORIGINAL_MODEL)))
-                    forms["engine"] = engine_form(engine, self.settings.batch)
-                held.enter_context(exact(self.settings.seed))
-                return rehearse(forms, images, self.settings.precision, progress)
-
-        return self.run.step("rehearse", Rehearsal, key, compute)
-
-    def onnx_form(self, name: str) -> Form:
-        """An ONNX file of the run folder as ONNX Runtime computes it operator by operator, nothing optimised."""
-        backend = OrtBackend()
-        at = Conditions(batch=self.settings.batch, threads=self.settings.threads)
-        return engine_form(
-            backend.open(backend.compile(self.run.folder / name, at), at, optimise=False), self.settings.batch
-        )
-
-    def engine(self, name: str) -> Engine:
-        """An ONNX file or an engine of the run folder as the device runs it, opened."""
-        artifact = self.backend.compile(self.run.folder / name, self.conditions)
-        return self.backend.open(artifact, self.conditions)
-
-    def _converter(self, ranges: FitImages | None) -> list[str]:
-        """What a conversion to another precision depends on; nothing where there is none."""
-        if self.settings.precision == "fp32":
-            return []
-        tools = [f"{name} {version(name)}" for name in ("onnxruntime", "onnx")]
-        if ranges is None:
-            return tools
-        decoding = replace(self.network.facts.preprocessing, augment="")
-        return [*tools, ranges.digest(), repr(decoding), str(reads_symmetric_int8(self.settings))]
+    # What was asked
 
     @property
-    def _ranges(self) -> FitImages | None:
-        """The images that int8 takes its ranges from; no other precision needs any."""
-        return self.images.fit if self.settings.precision == "int8" else None
+    def budget(self) -> Budget:
+        """The target."""
+        return self.settings.budget
+
+    @property
+    def demands(self) -> Demands:
+        """What the release is held to."""
+        return Demands(
+            min_speedup=self.settings.min_speedup,
+            max_drop=self.settings.most_points_lost,
+            by_default=self.settings.max_drop is None,
+            precision=self.settings.precision,
+        )

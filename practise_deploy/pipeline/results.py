@@ -8,7 +8,7 @@ import platform
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,12 +21,16 @@ from practise_deploy.run import UNREADABLE, Run, file_digest, read_arrays, to_js
 from practise_deploy.settings import Settings
 from practise_deploy.terms import SCHEMA
 
+if TYPE_CHECKING:
+    from practise_deploy.images.tiny_set import TinySet
+
 _AGAIN = "build again with --out on the same folder"
 _LIBRARIES = ("practise-deploy", "practise-backends", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
 
 
-def write_results(run: Run, release: Release, settings: Settings, images_sha256: dict[str, str]) -> None:
-    """Write all that a build found out. images_sha256: of the fit and the held-out part."""
+def write_results(run: Run, release: Release, settings: Settings, images: TinySet) -> None:
+    """Write all that a build found out."""
+    images_sha256 = {"fit": images.fit.digest(), "held_out": images.held_out.digest()}
     latency, bench = release.latency.samples, {} if release.bench is None else release.bench.samples
     write_arrays(run.folder / "samples.npz", {**_under("latency", latency), **_under("bench", bench)})
     run.write("release.json", to_json(release))

@@ -95,7 +95,7 @@ def test_broken_image_is_skipped_and_counted(cli: Cli, job: Job, photos: Path, m
         seen.append(build)
         raise InputError("far enough", remedy="go on")
 
-    monkeypatch.setattr("practise_deploy.pipeline.build.Build.candidates", property(stop))
+    monkeypatch.setattr("practise_deploy.pipeline.context.BuildContext.candidates", property(stop))
     refused(cli("build", *on(job, photos), "--skip-bad-images"), 2, "far enough")
     images = seen[0].images.facts
     assert len(images.skipped) == 1 and "07.png" in images.skipped[0]

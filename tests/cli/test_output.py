@@ -138,7 +138,7 @@ def test_interrupted_command_says_how_to_go_on(cli: Cli, job: Job, monkeypatch: 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("practise_deploy.pipeline.pruning.measure_block_latency", interrupt)
+    monkeypatch.setattr("practise_deploy.pipeline.stages.measure_block_latency", interrupt)
     said = cli("latency", *job, "--out", "run")
     assert said.code == 130 and "interrupted" in said.err and "goes on" in said.err
 

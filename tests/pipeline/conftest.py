@@ -32,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, given: dict[str, Any]) ->
     build = make_build(folder, **given)
     with device():
         assert build.release.verdict.exit_code == 0, build.release.verdict
-    assert set(build.run.decisions.values()) == {"computed: there is no earlier result"}
+    assert set(build.context.run.decisions.values()) == {"computed: there is no earlier result"}
     return folder
 
 

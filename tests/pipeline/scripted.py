@@ -25,10 +25,10 @@ from practise_backends.runtimes.tensorrt.shipped import EngineArtifact, read_eng
 from practise_backends.terms import Artifact, Conditions, Engine, Progress, Tensors
 from practise_deploy.deployment import target as deployment
 from practise_deploy.network import onnx_graph
-from practise_deploy.pipeline import build as story
+from practise_deploy.pipeline import stages
 from practise_deploy.pipeline.build import Build
-from practise_deploy.pipeline.context import Screen
-from practise_deploy.run import Run, arrays_digest, digest
+from practise_deploy.pipeline.context import BuildContext
+from practise_deploy.run import Run, Screen, arrays_digest, digest, nobody_looks
 from practise_deploy.settings import read_settings
 
 NETWORKS = """
@@ -142,7 +142,7 @@ def device(backend: FakeBackend | None = None) -> Iterator[None]:
     """Every backend that is asked for is this one; nothing is warmed up, and equal networks are exported once."""
     with pytest.MonkeyPatch.context() as patch, exported_once():
         patch.setattr(deployment, "load_backend", lambda name, options: backend or ScriptedOrt())
-        patch.setattr(story, "QUICK", replace(story.QUICK, warmup_s=0.0))
+        patch.setattr(stages, "THROUGHPUT_RULE", replace(stages.THROUGHPUT_RULE, warmup_s=0.0))
         yield
 
 
@@ -185,19 +185,9 @@ def one_split() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def silent(title: str) -> Iterator[Any]:
-    """A screen that shows nothing."""
-    yield _Nobody()
-
-
-class _Nobody:
-    def advance(self, done: float, total: float, note: str = "") -> None:
-        """Show nothing."""
-
-
 def make_build(
-    out: Path, *, screen: Screen = silent, tell: Callable[[str], None] = lambda _: None, **given: Any
+    out: Path, *, screen: Screen = nobody_looks, tell: Callable[[str], None] = lambda _: None, **given: Any
 ) -> Build:
     """A build of the tiny network; `given` are settings."""
-    return Build(read_settings({**FAST, **given, "out": out}), Run(out, tell=tell), screen, command="a test")
+    run = Run(out, tell=tell, screen=screen)
+    return Build(BuildContext(settings=read_settings({**FAST, **given, "out": out}), run=run, command="a test"))

@@ -11,13 +11,14 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from pipeline.scripted import FAST, ScriptedTrt, device, exported_once, make_build, silent
+from pipeline.scripted import FAST, ScriptedTrt, device, exported_once, make_build
 from practise_backends.runtimes.onnx_file import read_network
 from practise_backends.runtimes.tensorrt.shipped import read_engine
 from practise_deploy.cli import main
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.outcome import Answer, Release
 from practise_deploy.pipeline.build import Build
+from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.pipeline.results import read_release
 from practise_deploy.report import render_html
 from practise_deploy.run import Run, file_digest
@@ -78,7 +79,7 @@ def test_neighbours_that_were_measured_in_one_precision_are_not_kept_for_another
         build = make_build(tmp_path / "run", **{**given, "precision": precision})
         with device():
             points.append([one.reduction_percent.estimate for one in build.frontier.points])
-        assert build.run.decisions["frontier"] != "kept"
+        assert build.context.run.decisions["frontier"] != "kept"
     assert points[0] != points[1]
 
 
@@ -154,7 +155,7 @@ def ahead(tmp_path: Path, given: dict[str, Any], finished: Path) -> Callable[...
     def make(**more: Any) -> Build:
         asked = {**FAST, **given, "drop": None, "reduce": 10, "latency_table": table, **AHEAD, **more}
         out = tmp_path / "run"
-        return Build(read_settings({**asked, "out": out}), Run(out), silent)
+        return Build(BuildContext(settings=read_settings({**asked, "out": out}), run=Run(out)))
 
     return make
 

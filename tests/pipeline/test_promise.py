@@ -23,9 +23,7 @@ from practise_deploy.deployment.export import export_onnx
 from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach, VerificationFailed
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.outcome import Answer
-from practise_deploy.pipeline import build as story
-from practise_deploy.pipeline import context as ground
-from practise_deploy.pipeline import pruning
+from practise_deploy.pipeline import stages
 from practise_deploy.planning.sets import Verified
 from practise_deploy.refit.recover import verified_without
 from practise_deploy.terms import Block
@@ -131,16 +129,16 @@ def test_final_measurement_that_cannot_decide_goes_on_before_the_promise_is_call
     copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     """Three blocks save 23.1%, and 20% was asked for."""
-    monkeypatch.setattr(story, "compare", disturbed_until(1.2))
+    monkeypatch.setattr(stages, "compare", disturbed_until(1.2))
     asked = {**given, **TWENTY_PERCENT}
     with device():
         build = make_build(copied(), **asked)
         release = build.release
-        again = make_build(build.run.folder, **asked)
+        again = make_build(build.context.run.folder, **asked)
         assert again.bench is not None and again.bench.speedup == release.speedup
-        assert again.run.decisions["bench-again-2"].startswith("kept")
+        assert again.context.run.decisions["bench-again-2"].startswith("kept")
     assert release.verdict.kept and release.verdict.exit_code == 0
-    assert {"bench", "bench-again-1", "bench-again-2"} <= set(build.run.decisions)
+    assert {"bench", "bench-again-1", "bench-again-2"} <= set(build.context.run.decisions)
     assert "then 1.300 [1.050, 1.700] did not tell whether what was asked is met" in release.bench.notes[-1]
 
 
@@ -152,7 +150,7 @@ def test_further_measurement_that_the_device_does_not_let_end_loses_nothing(
             raise Disturbed("7 valid rounds of 84 cannot carry an interval", remedy="find what disturbs it")
         return disturbed_until(1e9)(before, after, stand, progress)
 
-    monkeypatch.setattr(story, "compare", compared)
+    monkeypatch.setattr(stages, "compare", compared)
     asked = {**given, **TWENTY_PERCENT}
     with device():
         release = make_build(copied(), **asked).release
@@ -166,12 +164,12 @@ def test_further_measurement_that_the_device_does_not_let_end_loses_nothing(
 def test_final_measurement_that_never_decides_ends_as_not_proven(
     copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(story, "compare", disturbed_until(1e9))
+    monkeypatch.setattr(stages, "compare", disturbed_until(1e9))
     asked = {**given, **TWENTY_PERCENT}
     with device():
         build = make_build(copied(), **asked)
         release = build.release
-    assert "bench-again-2" in build.run.decisions and "bench-again-3" not in build.run.decisions
+    assert "bench-again-2" in build.context.run.decisions and "bench-again-3" not in build.context.run.decisions
     assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 1)
     assert "its interval does not tell" in release.verdict.reasons[0]
 
@@ -179,12 +177,12 @@ def test_final_measurement_that_never_decides_ends_as_not_proven(
 def test_wrongly_exported_network_is_exit_4(copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     def export_wrongly(network: torch.fx.GraphModule, shape: Any, path: Path, **how: Any) -> Any:
         wrong = copy.deepcopy(network)
-        if path.name == ground.MODEL:
+        if path.name == stages.MODEL:
             with torch.no_grad():
                 wrong.get_submodule("fc").weight.neg_()
         return export_onnx(wrong, shape, path, **how)
 
-    monkeypatch.setattr(ground, "export_onnx", export_wrongly)
+    monkeypatch.setattr(stages, "export_onnx", export_wrongly)
     folder = copied()
     (folder / "model.onnx").unlink()
     with device():
@@ -274,14 +272,14 @@ def test_labels_that_the_original_does_not_know_prove_nothing(tmp_path: Path, gi
         build = make_build(tmp_path / "run", **{**given, "data": data, "iterations": 0, "frontier": False})
         release = build.release
     assert release.verdict.answer is Answer.NOT_PROVEN and "cannot be told from chance" in release.verdict.sentence
-    assert any("cannot be told from chance" in note for note in build.images.facts.notes)
+    assert any("cannot be told from chance" in note for note in build.context.images.facts.notes)
 
 
 def _as_the_original_answers(run: Path, folder: Path, given: dict[str, Any]) -> Path:
     """Images with the class that the original gives most of them."""
     build = make_build(run, **given)
     with device(), torch.no_grad():
-        answers = build.network.traced(build.images.fit.batch(slice(None))).argmax(1)
+        answers = build.context.network.traced(build.context.images.fit.batch(slice(None))).argmax(1)
     arrays = dict(np.load(given["data"]))
     np.savez(folder / "known.npz", **arrays, labels=np.full(len(arrays["images"]), int(answers.mode().values)))
     return folder / "known.npz"
@@ -315,7 +313,7 @@ def test_device_that_computes_the_original_wrongly_is_exit_4_before_anything_is_
     with device(wrong_engine(spoil)), pytest.raises(VerificationFailed, match="ONNX -> engine") as refused:
         assert build.release
     assert said in refused.value.message and refused.value.remedy and refused.value.exit_code == 4
-    assert set(build.run.decisions) == {"export-original", "rehearse"}
+    assert set(build.context.run.decisions) == {"export-original", "rehearse"}
 
 
 def test_original_that_is_exported_wrongly_is_exit_4_before_anything_is_planned(
@@ -327,11 +325,11 @@ def test_original_that_is_exported_wrongly_is_exit_4_before_anything_is_planned(
             wrong.get_submodule("fc").weight.neg_()
         return export_onnx(wrong, shape, path, **how)
 
-    monkeypatch.setattr(ground, "export_onnx", export_wrongly)
+    monkeypatch.setattr(stages, "export_onnx", export_wrongly)
     build = make_build(tmp_path / "run", **given)
     with device(), pytest.raises(VerificationFailed, match="teacher -> ONNX"):
         assert build.plan
-    assert "recoverability" not in build.run.decisions
+    assert "recoverability" not in build.context.run.decisions
 
 
 def test_disk_without_room_is_exit_3_before_anything_is_written(
@@ -362,7 +360,7 @@ def losing(points: dict[int, float]) -> Callable[..., Verified]:
 
 @pytest.fixture
 def _steep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "verified_without", losing({1: 1.0, 2: 1.5, 3: 15.0}))
+    monkeypatch.setattr(stages, "verified_without", losing({1: 1.0, 2: 1.5, 3: 15.0}))
 
 
 @pytest.mark.usefixtures("_steep")
@@ -377,7 +375,7 @@ def test_target_that_costs_too_much_accuracy_is_exit_1_before_anything_is_finetu
     assert "costs 15.0 points of accuracy [14.0, 16.0]" in raised.value.message
     assert "15.4% less latency" in raised.value.message and "costs 1.5 points" in raised.value.message
     assert "--best-within-drop" in raised.value.remedy and "--reduce 15.3%" in raised.value.remedy
-    assert not {"recover", "finetune", "export"} & set(build.run.decisions)
+    assert not {"recover", "finetune", "export"} & set(build.context.run.decisions)
 
 
 @pytest.mark.usefixtures("_steep")
@@ -392,7 +390,7 @@ def test_most_that_can_be_saved_within_the_demand_is_built_where_that_is_asked(c
     assert release.plan.measured_percent is not None
     assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 0)
     assert "; the target, 20% less latency, would have cost more than --max-drop 2 allows" in release.verdict.sentence
-    assert "Taken instead" in (build.run.folder / "report.html").read_text()
+    assert "Taken instead" in (build.context.run.folder / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("_steep")
@@ -425,7 +423,7 @@ def test_table_of_another_device_plans_by_its_prediction_and_says_so(copied: Cop
     with device(ElsewhereOrt()):
         build = make_build(folder, **asked)
         release = build.release
-    assert "latency" not in build.run.decisions
+    assert "latency" not in build.context.run.decisions
     assert release.plan.measured_percent is None and release.plan.device == "scripted device"
     assert release.plan.reached and len(release.plan.dropped) == 3
     assert release.verdict.exit_code == 0
@@ -452,7 +450,7 @@ def test_table_of_this_device_is_planned_with_as_if_it_had_just_been_measured(
     build = make_build(copied(), **{**given, "latency_table": finished / "latency.json"})
     with device():
         assert build.plan.measured_percent is not None
-    assert "latency" not in build.run.decisions
+    assert "latency" not in build.context.run.decisions
 
 
 def test_table_of_another_network_is_refused_before_anything_is_measured(
@@ -462,4 +460,4 @@ def test_table_of_another_network_is_refused_before_anything_is_measured(
     build = make_build(tmp_path / "run", **other, latency_table=finished / "latency.json")
     with device(), pytest.raises(InputError, match="another network"):
         assert build.release
-    assert build.run.decisions == {}
+    assert build.context.run.decisions == {}

@@ -26,12 +26,12 @@ def go_on(folder: Path, **given: Any) -> Build:
     build = make_build(folder, **given)
     with device():
         assert build.release.verdict
-    assert set(build.run.decisions) == ALL
+    assert set(build.context.run.decisions) == ALL
     return build
 
 
 def computed(build: Build) -> dict[str, str]:
-    return {k: v.removeprefix("computed: ") for k, v in build.run.decisions.items() if v != "kept"}
+    return {k: v.removeprefix("computed: ") for k, v in build.context.run.decisions.items() if v != "kept"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -54,7 +54,7 @@ def test_other_iterations_leave_measurements_and_plan_alone(copied: Copy, given:
     with device():
         assert build.release.finetuned.steps == 7
     assert set(computed(build)) - {"export", "compile", "verify", "bench", "throughput"} == {"finetune"}
-    assert "finetune: computing, because schedule changed" in told
+    assert "finetune: computing, because steps changed" in told
     assert "plan: kept from the earlier run (same inputs)" in told
 
 
@@ -90,8 +90,8 @@ def test_other_images_recompute_all_but_the_measurements(copied: Copy, given: di
     found = computed(go_on(copied(), **{**given, "data": data}))
     assert {"recoverability", "recover", "finetune", "verify"} <= set(found)
     assert not {"latency", "export-original"} & set(found)
-    assert "images" in found["recover"] and "held-out images" in found["verify"]
-    assert "held-out images" in found["frontier"]
+    assert "images" in found["recover"] and "held out images" in found["verify"]
+    assert "held out images" in found["frontier"]
 
 
 def test_other_blocks_judge_the_neighbours_again(copied: Copy, given: dict[str, Any]):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.cli.progress import Silent
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.network.activations import named
 from practise_deploy.network.blocks import droppable
 from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.run import Silent
 from practise_deploy.training.adaptor_scores import measure_by_adaptors
 from practise_deploy.training.adaptors import absorb_adaptors, insert_adaptors
 from practise_deploy.training.distillation import pair_of

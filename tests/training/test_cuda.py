@@ -11,7 +11,6 @@ import torch
 from torch.utils import backend_registration
 
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_swin
-from practise_deploy.cli.progress import Silent
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import find_feature
@@ -19,6 +18,7 @@ from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.recover import recover, verified_without
 from practise_deploy.refit.recoverability import measure_recoverability
+from practise_deploy.run import Silent
 from practise_deploy.terms import Preprocessing
 from practise_deploy.training.adaptor_scores import measure_by_adaptors
 from practise_deploy.training.schedule import Schedule

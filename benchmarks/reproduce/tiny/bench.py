@@ -19,12 +19,11 @@ from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Bench, Conditions, Interval, LatencyTable, Patience
-from practise_deploy.cli.progress import Silent
 from practise_deploy.deployment.block_latency import measure_block_latency, measure_reductions
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.latency_table import read_table
 from practise_deploy.network.onnx_graph import with_cuts
-from practise_deploy.run import digest, to_json, write_atomically
+from practise_deploy.run import Silent, digest, to_json, write_atomically
 
 from .grid import MET_AT
 from .subjects import Subject

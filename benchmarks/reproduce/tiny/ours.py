@@ -8,7 +8,6 @@ import torch
 from torch import fx
 
 from practise_backends.terms import Interval, LatencyTable
-from practise_deploy.cli.progress import Silent
 from practise_deploy.compute import exact
 from practise_deploy.images.calibration import Lesson
 from practise_deploy.images.tiny_set import FitImages
@@ -16,6 +15,7 @@ from practise_deploy.network.surgery import drop_blocks, load_weights
 from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.refit.recover import recover, verified_without
 from practise_deploy.refit.recoverability import measure_recoverability
+from practise_deploy.run import Silent
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Budget, Plan
 from practise_deploy.training.finetune import finetune, schedule_for

@@ -1,0 +1,298 @@
+"""The stages of a build: functions from what a stage depends on, which is its key, to its record.
+
+The last argument is the workspace, on which no result depends. `build.py` has their order.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import fx
+
+from practise_backends.errors import about
+from practise_backends.files import temporary_folder
+from practise_backends.results.compare import NEW, compare
+from practise_backends.results.throughput import measure_throughput
+from practise_backends.rounds.intervals import ORIGINAL
+from practise_backends.runtimes.ort import OrtBackend
+from practise_backends.terms import Bench, Comparison, Conditions, Interval, LatencyTable, Patience
+from practise_deploy.compute import exact
+from practise_deploy.deployment.batching import with_any_batch
+from practise_deploy.deployment.block_latency import measure_block_latency
+from practise_deploy.deployment.compile import compile_network
+from practise_deploy.deployment.export import export_onnx
+from practise_deploy.deployment.frontier import Neighbour, judge_neighbours, judged_part
+from practise_deploy.deployment.rehearse import rehearse
+from practise_deploy.deployment.verify import Form, Forms, engine_form, torch_form, verify
+from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.tiny_set import FitImages, HeldOutImages
+from practise_deploy.network.load import Network
+from practise_deploy.network.surgery import drop_blocks, load_weights
+from practise_deploy.outcome import Compiled, Frontier, Rehearsal, Shipped, Throughputs, Verification
+from practise_deploy.pipeline.context import BlockBench, Deployment, ExportForm, Recovery
+from practise_deploy.planning.choose import Measure, choose_blocks
+from practise_deploy.planning.sets import Verified, Verify, choose_set
+from practise_deploy.planning.within_drop import LEAST_LEFT, find_within, reduced_plan
+from practise_deploy.refit.recover import in_another_basis, verified_without
+from practise_deploy.refit.recoverability import measure_recoverability
+from practise_deploy.refit.whole_recovery import is_doubtful, rescored
+from practise_deploy.run import Workspace
+from practise_deploy.terms import Block, Budget, Plan, Prospect, Recoverabilities, Student, WithinDrop
+from practise_deploy.training.adaptor_scores import measure_by_adaptors
+from practise_deploy.training.distillation import exits_in, pair_of
+from practise_deploy.training.finetune import finetune
+from practise_deploy.training.schedule import Schedule
+
+MODEL = "model.onnx"
+ORIGINAL_MODEL = "original.onnx"
+THROUGHPUT_RULE = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, sessions=1)
+
+Blocks = tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """The network without some blocks: their weights, where they are not the network's own."""
+
+    network: Network
+    dropped: Blocks = ()
+    student: Student | None = None
+
+    @property
+    def graph(self) -> fx.GraphModule:
+        """It, in eval mode; the network itself where nothing was dropped."""
+        if self.student is None:
+            return self.network.traced
+        graph = drop_blocks(self.network.traced, self.dropped)
+        load_weights(graph, self.student.weights)
+        return graph.eval()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """What is deployed: the original, the new model, and what the device runs of it."""
+
+    original: Shipped
+    model: Shipped
+    compiled: Compiled | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """The loss that is allowed, in points of top-1, and whether finetuning is still to come."""
+
+    points: float
+    finetuned: bool
+    left_after_finetuning: float = LEAST_LEFT
+
+
+def measure_latency(bench: BlockBench, structure_sha256: str, work: Workspace) -> LatencyTable:
+    """What does each block cost on this device?"""
+    model = bench.model
+    with work.screen("Measuring what every block costs") as progress:
+        table = measure_block_latency(model.proto, model.network.facts.name, model.blocks, bench.setup, progress)
+    return replace(table, structure_sha256=structure_sha256)
+
+
+def score_blocks(lesson: Lesson, blocks: Blocks, scoring: Schedule | None, work: Workspace) -> Recoverabilities:
+    """What would losing each block cost? scoring: how the paper's adaptors are trained; None scores in closed form."""
+    title = "Measuring how well the network recovers from losing each block"
+    with work.screen(title) as progress, exact(lesson.seed):
+        if scoring is not None:
+            return measure_by_adaptors(lesson, blocks, scoring, progress)
+        scores = measure_recoverability(lesson, blocks, progress)
+    if not any(is_doubtful(score) for score in scores.of):
+        return scores
+    title = "Refitting everything behind blocks that one site misjudges"
+    with work.screen(title) as progress, exact(lesson.seed):
+        return rescored(lesson, blocks, scores, progress)
+
+
+def choose(
+    latency: LatencyTable,
+    recoverability: Recoverabilities,
+    budget: Budget,
+    recovery: Recovery,
+    bench: BlockBench | None,
+    work: Workspace,
+) -> Plan:
+    """Which set of least error meets the target? bench: None where the table's device is not at hand."""
+    measure = _measuring(bench, work)
+    if recovery.paper:
+        return choose_blocks(latency, recoverability.of, budget, measure)
+    return choose_set(latency, recoverability, budget, measure, _verifying(recovery, work))
+
+
+def find_prospect(
+    latency: LatencyTable,
+    recoverability: Recoverabilities,
+    plan: Plan,
+    recovery: Recovery,
+    allowed: Allowance,
+    work: Workspace,
+) -> Prospect:
+    """Can the plan's set be recovered within the loss that is allowed, and if not, what can?"""
+    verify = _verifying(recovery, work)
+    return Prospect(of=find_within(latency, recoverability, plan, verify, allowed.points, finetuned=allowed.finetuned))
+
+
+def reduce_plan(
+    latency: LatencyTable,
+    recoverability: Recoverabilities,
+    plan: Plan,
+    within: WithinDrop,
+    bench: BlockBench | None,
+    work: Workspace,
+) -> Plan:
+    """The plan of the most that can be saved within the loss that is allowed."""
+    return reduced_plan(plan, within, latency, recoverability, _measuring(bench, work))
+
+
+def _verifying(recovery: Recovery, work: Workspace) -> Verify:
+    """Recovers a set in closed form, and judges it on images that the fit did not see."""
+    lesson = recovery.lesson
+
+    def verified(names: tuple[str, ...]) -> Verified:
+        with work.screen(f"Refitting without {', '.join(names)}") as progress, exact(lesson.seed):
+            return verified_without(lesson, recovery.named(names), progress)
+
+    return verified
+
+
+def _measuring(bench: BlockBench | None, work: Workspace) -> Measure | None:
+    if bench is None:
+        return None
+
+    def measure(names: tuple[str, ...]) -> Interval:
+        return bench.reduction(names, work.screen)
+
+    return measure
+
+
+def recover_student(recovery: Recovery, dropped: Blocks, work: Workspace) -> Student:
+    """The pruned network after the closed-form refit (recipe paper: after the plain drop)."""
+    title = "Dropping the blocks" if recovery.paper else "Refitting the network in closed form"
+    return recovery.without(dropped, work.screen, title)
+
+
+def finetune_student(lesson: Lesson, blocks: Blocks, start: Student, schedule: Schedule, work: Workspace) -> Student:
+    """The student after feature mimicking. blocks: all of the network's."""
+    dropped = [block for block in blocks if block.name in start.dropped]
+    student = drop_blocks(lesson.teacher, dropped)
+    load_weights(student, start.weights)
+    otherwise = in_another_basis(student, start.choices)
+    exits = exits_in(student, blocks, dropped, lesson.feature, otherwise)
+    pair = pair_of(student.eval(), lesson.teacher, lesson.feature, dropped, exits=exits, device=lesson.device)
+    images = lesson.images.to(torch.device("cpu"))
+    with work.screen("Finetuning by feature mimicking") as progress, exact(lesson.seed):
+        return finetune(pair, start, images, schedule, progress, work.partial)
+
+
+def export(pruned: Pruned, form: ExportForm, name: str, work: Workspace) -> Shipped:
+    """The network as ONNX. name: of the file."""
+    with work.screen(f"Exporting {name}"), about(pruned.network.facts.name):
+        return export_onnx(
+            pruned.graph,
+            form.input_shape,
+            work.folder / name,
+            dynamic_batch=form.dynamic_batch,
+            finish=form.lowered,
+        )
+
+
+def rehearse_original(
+    network: Network, original: Shipped, deployment: Deployment, images: FitImages, work: Workspace
+) -> Rehearsal:
+    """Does the original compute on the device what it should, before anything is measured?
+
+    Raises: VerificationFailed.
+    """
+    conditions, file = deployment.conditions, work.folder / original.path
+    with ExitStack() as held:
+        progress = held.enter_context(work.screen("Running the original on a few images, as it is deployed"))
+        forms = {"teacher": torch_form(network.traced), "ONNX": _onnx_form(file, conditions)}
+        if deployment.runs_here:
+            engine = held.enter_context(closing(deployment.opened(file)))
+            forms["engine"] = engine_form(engine, conditions.batch)
+        held.enter_context(exact(conditions.seed))
+        return rehearse(forms, images, conditions.precision, progress)
+
+
+def compile_model(model: Shipped, deployment: Deployment, work: Workspace) -> Compiled:
+    """What the device runs, and the proof of its precision."""
+    with work.screen("Compiling for the device") as progress:
+        return compile_network(deployment.backend, work.folder / model.path, deployment.conditions, progress)
+
+
+def verify_release(
+    pruned: Pruned, files: Files, deployment: Deployment, held_out_images: HeldOutImages, work: Workspace
+) -> Verification:
+    """Does every form compute what the one before does? Teacher, student, ONNX, and the engine where it can run here."""
+    assert files.compiled is not None
+    conditions, folder = deployment.conditions, work.folder
+    with ExitStack() as held:
+        engine = None
+        if not deployment.ahead:
+            opened = held.enter_context(closing(deployment.opened(folder / files.compiled.path)))
+            engine = engine_form(opened, conditions.batch)
+        lowered = conditions.precision != "fp32"
+        forms = Forms(
+            teacher=torch_form(pruned.network.traced),
+            student=torch_form(pruned.graph),
+            onnx=_onnx_form(folder / files.model.path, conditions),
+            engine=engine,
+            precision=conditions.precision,
+            original=_onnx_form(folder / files.original.path, conditions) if lowered else None,
+        )
+        progress = held.enter_context(work.screen("Verifying on held-out images"))
+        held.enter_context(exact(conditions.seed))
+        return verify(forms, held_out_images, progress)
+
+
+def compare_models(files: Files, deployment: Deployment, setup: Bench, title: str, work: Workspace) -> Comparison:
+    """How much faster is the new model? Both in the same rounds."""
+    with work.screen(title) as progress:
+        return compare(work.folder / files.original.path, work.folder / files.model.path, setup, progress)
+
+
+def measure_both(
+    files: Files, deployment: Deployment, setup: Bench, batches: list[int], threads: list[int], work: Workspace
+) -> Throughputs:
+    """How many images a second do both models compute, over batches and numbers of threads?"""
+    names = {ORIGINAL: files.original.path, NEW: files.model.path}
+    with temporary_folder() as folder, work.screen("Measuring throughput") as progress:
+        models = {key: with_any_batch(work.folder / name, folder) for key, name in names.items()}
+        return Throughputs(of=measure_throughput(models, setup, batches, threads, progress))
+
+
+def judge_sets(
+    recovery: Recovery,
+    bench: BlockBench,
+    sets: list[tuple[str, ...]],
+    dropped_blocks: tuple[str, ...],
+    held_out_images: HeldOutImages,
+    work: Workspace,
+) -> Frontier:
+    """What would fewer and more dropped blocks have given? dropped_blocks: the plan's."""
+    recovery = replace(recovery, lesson=recovery.lesson.quick_look)  # five networks are recovered here
+    lesson, network = recovery.lesson, bench.model.network
+    images = judged_part(held_out_images, lesson.seed)
+    neighbours = []
+    for names, reduction in zip(sets, bench.reductions(sets, work.screen), strict=True):
+        blocks = recovery.named(names)
+        student = recovery.without(blocks, work.screen, f"Recovering without {', '.join(names)}")
+        form = torch_form(Pruned(network=network, dropped=blocks, student=student).graph)
+        how = "none" if recovery.paper else "closed form"
+        neighbours.append(Neighbour(dropped=names, recovery=how, reduction_percent=reduction, form=form))
+    with work.screen("Judging neighbouring sets of blocks") as progress, exact(lesson.seed):
+        points = judge_neighbours(torch_form(network.traced), neighbours, dropped_blocks, images, progress)
+    return Frontier(points=points, fit_images=len(lesson.images), images=len(images))
+
+
+def _onnx_form(file: Path, conditions: Conditions) -> Form:
+    """An ONNX file as ONNX Runtime computes it operator by operator, nothing optimised."""
+    backend, at = OrtBackend(), Conditions(batch=conditions.batch, threads=conditions.threads)
+    return engine_form(backend.open(backend.compile(file, at), at, optimise=False), conditions.batch)
