@@ -32,7 +32,7 @@ def builds(data: Path) -> dict[str, list[str]]:
             "--reduce", "25%", "--threads", "1", "--fit-images", "500",
         ],
         "resnet56": [
-            f"{HERE.parents[1] / 'tests' / 'networks.py'}:make_resnet56", "--weights", str(cifar / "resnet56.pt"),
+            f"{HERE.parents[1] / 'benchmarks' / 'cifar_resnets.py'}:make_resnet56", "--weights", str(cifar / "resnet56.pt"),
             "--data", str(cifar / "train.npz"), "--eval", str(cifar / "test.npz"), "--reduce", "30%", "--fit-images", "100",
         ],
     }  # fmt: skip

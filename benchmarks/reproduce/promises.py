@@ -103,7 +103,7 @@ def settings_of(one: Drawn, data: Path, place: Path) -> Settings:
         which = rng.permutation(len(pool["images"]))[: one.images]
         arrays = {"images": pool["images"][which]} | ({"labels": pool["labels"][which]} if one.labelled else {})
         np.savez(place / "tiny.npz", **arrays)
-        network = f"{ROOT / 'tests' / 'networks.py'}:make_{one.network}"
+        network = f"{ROOT / 'benchmarks' / 'cifar_resnets.py'}:make_{one.network}"
         return read_settings(
             given
             | {

@@ -45,7 +45,7 @@ def arguments(network: str, data: Path, place: Path) -> list[str]:
         np.savez(place / "tiny.npz", images=pool[np.random.default_rng(count).permutation(len(pool))[:count]])
         weights = str(data / "cifar10" / "resnet56.pt")
         given = [
-            f"{ROOT / 'tests' / 'networks.py'}:make_resnet56",
+            f"{ROOT / 'benchmarks' / 'cifar_resnets.py'}:make_resnet56",
             "--weights",
             weights,
             "--data",

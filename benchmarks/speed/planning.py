@@ -104,7 +104,7 @@ class Counter:
 def settings_of(name: str, data: Path) -> Settings:
     """The network and its images."""
     if name == "resnet56":
-        network = f"{ROOT / 'tests' / 'networks.py'}:make_resnet56"
+        network = f"{ROOT / 'benchmarks' / 'cifar_resnets.py'}:make_resnet56"
         return Settings(
             network=network, weights=data / "cifar10/resnet56.pt", data=data / "cifar10/train.npz",
             eval=data / "cifar10/test.npz",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+import typer
+
 from practise_backends.cli.program import begin
 from practise_backends.cli.result import of_the_system
 from practise_backends.errors import OutOfMemory, Refusal, lacks_memory
@@ -24,6 +26,9 @@ files.register()
 
 def main() -> None:
     """Run the command line; every known error is one message and its exit code."""
+    # Read once, when torch is loaded: its idle threads sleep instead of spinning. Spinning ones disturb the engine that is measured
+    # beside them, and on a busy machine make every parallel section wait for a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     begin()
     try:
         code = app(standalone_mode=False)
@@ -49,10 +54,10 @@ def _of_a_library(error: Exception) -> int:
         return 2
     if hasattr(error, "format_message"):
         return _refuse(error.format_message(), f"see {_command_of(error)} --help", 2)
-    if kind == "Abort":
+    if isinstance(error, typer.Abort):
         return _interrupted()
-    if kind == "Exit":
-        return int(getattr(error, "exit_code", 0))
+    if isinstance(error, typer.Exit):
+        return error.exit_code
     if lacks_memory(error):
         remedy = "use a smaller --input-size, --batch or --batch-size, or fewer images"
         return _refuse(OutOfMemory().message, remedy, OutOfMemory.exit_code)

@@ -14,6 +14,7 @@ from practise_deploy.settings import Settings
 
 torch.set_num_threads(1)  # networks this small run slower on two
 NETWORKS = Path(__file__).parents[1] / "networks.py"
+RESNETS = Path(__file__).parents[2] / "benchmarks" / "cifar_resnets.py"
 
 
 def stages(prefix: str, counts: tuple[int, ...], first: int) -> list[str]:
@@ -29,8 +30,8 @@ KNOWN = {
     "torchvision:mobilenet_v2": [f"features.{n}" for n in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)],
     "efficientnet-lite0": [f"_blocks.{n}" for n in (2, 4, 6, 7, 9, 10, 12, 13, 14)],
     "digits": stages("layer", (3, 3, 3), 1),
-    f"{NETWORKS}:make_resnet20": stages("layer", (3, 3, 3), 1),
-    f"{NETWORKS}:make_resnet56": stages("layer", (9, 9, 9), 1),
+    f"{RESNETS}:make_resnet20": stages("layer", (3, 3, 3), 1),
+    f"{RESNETS}:make_resnet56": stages("layer", (9, 9, 9), 1),
 }
 OTHERS = {
     "torchvision:resnet18": {
@@ -66,7 +67,7 @@ OTHERS = {
         "layer2.0": "it changes the shape: 16x28x28 in, 32x14x14 out",
         "layer3.0": "it changes the shape: 32x14x14 in, 64x7x7 out",
     },
-    f"{NETWORKS}:make_resnet20": {
+    f"{RESNETS}:make_resnet20": {
         "layer2.0": "it changes the shape: 16x32x32 in, 32x16x16 out",
         "layer3.0": "it changes the shape: 32x16x16 in, 64x8x8 out",
     },
@@ -82,7 +83,7 @@ def found():
         if name not in kept:
             if name == "efficientnet-lite0":
                 pytest.importorskip("efficientnet_lite_pytorch", reason="efficientnet-lite0 is not installed")
-            size = 32 if str(NETWORKS) in name else None
+            size = 32 if ".py:" in name else None
             network = load_network(Settings(network=name, input_size=size), structure_only=True)
             kept[name] = network.facts, {b.name: b for b in find_blocks(network.traced, network.input_shape)}
         return kept[name]
@@ -108,7 +109,7 @@ def test_every_other_block_says_why_it_stays(name, found):
         ("torchvision:resnet50", 25_557_032, 4_089_184_256),
         ("torchvision:mobilenet_v2", 3_504_872, 300_774_272),
         ("efficientnet-lite0", 4_652_008, 385_187_552),
-        (f"{NETWORKS}:make_resnet20", 269_722, 40_551_040),
+        (f"{RESNETS}:make_resnet20", 269_722, 40_551_040),
     ],
 )
 def test_networks_have_the_published_parameters_and_multiply_accumulates(name, parameters, macs, found):

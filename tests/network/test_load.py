@@ -17,6 +17,7 @@ from practise_deploy.settings import Settings
 
 torch.set_num_threads(1)  # networks this small run slower on two
 NETWORKS = Path(__file__).parents[1] / "networks.py"
+RESNETS = Path(__file__).parents[2] / "benchmarks" / "cifar_resnets.py"
 TINY = f"{NETWORKS}:tiny_resnet"
 
 
@@ -240,7 +241,7 @@ def test_changed_activation_without_weights_is_another_network(tmp_path: Path, n
 
 def test_trained_resnet20_keeps_its_accuracy_when_loaded_from_its_file(shared_data: Path):
     network = load_network(
-        Settings(network=f"{NETWORKS}:make_resnet20", weights=shared_data / "cifar10" / "resnet20.pt", input_size=32)
+        Settings(network=f"{RESNETS}:make_resnet20", weights=shared_data / "cifar10" / "resnet20.pt", input_size=32)
     )
     with np.load(shared_data / "cifar10" / "test.npz") as file:
         images, labels = file["images"][:300], file["labels"][:300]

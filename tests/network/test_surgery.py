@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import TinyMobileNet, TinyResNet, make_resnet20, tiny_mobilenet, tiny_resnet
+from benchmarks.cifar_resnets import make_resnet20
+from networks import TinyMobileNet, TinyResNet, tiny_mobilenet, tiny_resnet
 from practise_deploy.embedded.digits import make_digits_network
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.surgery import drop_blocks, junctions, load_weights, weights_of

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from networks import CifarBlock, plain_network
+from benchmarks.cifar_resnets import CifarBlock
+from networks import plain_network
 from practise_deploy.errors import NoDroppableBlock
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.surgery import drop_blocks

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from networks import make_resnet20, tiny_mobilenet, tiny_resnet
+from benchmarks.cifar_resnets import make_resnet20
+from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.network.activations import find_feature, named
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.normal_equations import NormalEquations

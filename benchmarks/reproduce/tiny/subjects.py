@@ -51,7 +51,7 @@ def settings_of(name: str, data: Path) -> Settings:
     """What the product is told about a network of the grid. data: the folder with the networks and images."""
     if name in ("resnet20", "resnet56"):
         cifar = data / "cifar10"
-        network = f"{ROOT / 'tests' / 'networks.py'}:make_{name}"
+        network = f"{ROOT / 'benchmarks' / 'cifar_resnets.py'}:make_{name}"
         return Settings(
             network=network, weights=cifar / f"{name}.pt", data=cifar / "train.npz", eval=cifar / "test.npz"
         )
