@@ -36,7 +36,7 @@ from practise_deploy.pipeline.context import BlockBench, Deployment, ExportForm,
 from practise_deploy.planning.choose import Measure, choose_blocks
 from practise_deploy.planning.sets import Verified, Verify, choose_set
 from practise_deploy.planning.within_drop import LEAST_LEFT, find_within, reduced_plan
-from practise_deploy.refit.recover import in_another_basis, verified_without
+from practise_deploy.refit.recover import verified_without
 from practise_deploy.refit.recoverability import measure_recoverability
 from practise_deploy.refit.whole_recovery import is_doubtful, rescored
 from practise_deploy.run import Workspace
@@ -183,8 +183,7 @@ def finetune_student(lesson: Lesson, blocks: Blocks, start: Student, schedule: S
     dropped = [block for block in blocks if block.name in start.dropped]
     student = drop_blocks(lesson.teacher, dropped)
     load_weights(student, start.weights)
-    otherwise = in_another_basis(student, start.choices)
-    exits = exits_in(student, blocks, dropped, lesson.feature, otherwise)
+    exits = exits_in(student, blocks, dropped, lesson.feature)
     pair = pair_of(student.eval(), lesson.teacher, lesson.feature, dropped, exits=exits, device=lesson.device)
     images = lesson.images.to(torch.device("cpu"))
     with work.screen("Finetuning by feature mimicking") as progress, exact(lesson.seed):

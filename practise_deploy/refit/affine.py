@@ -66,13 +66,6 @@ def operator_at(traced: fx.GraphModule, node: fx.Node) -> Affine:
     return module
 
 
-def convolution_at(traced: fx.GraphModule, node: fx.Node) -> nn.Conv2d:
-    """The convolution that a node calls."""
-    module = traced.get_submodule(str(node.target))
-    assert isinstance(module, nn.Conv2d)
-    return module
-
-
 def channel_axis(operator: Affine, rank: int) -> int:
     """The axis of the channels, in what the operator takes and gives. rank: of its input."""
     return 1 if isinstance(operator, nn.Conv2d) else rank - 1

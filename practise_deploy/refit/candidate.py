@@ -27,7 +27,7 @@ from practise_deploy.refit.writers import Site
 from practise_deploy.terms import Block
 
 WAYS = {
-    name: way for name, way in options((0.03, 0.3), (0.3,)).items() if not name.startswith("bias")
+    name: way for name, way in options((0.03, 0.3)).items() if not name.startswith("bias")
 }  # fewer than in the refit itself: blocks are compared here, not shipped
 
 

@@ -5,8 +5,8 @@ gives, and W0 the writers' own weights (BatchNorm folded):
 
     W' = argmin ||P W - T||^2 + a ||W - W0||^2 = (P'P + a I)^-1 (P'T + a W0),   a = ridge * tr(P'P) / d
 
-It is exact, convex, free of a learning rate, and leaves no operator behind. A bias, a scale and a 1x1 adaptor
-(W' = W0 A, the paper's in closed form) are the same problem with fewer unknowns: no further pass over the images.
+It is exact, convex, free of a learning rate, and leaves no operator behind. A bias and a scale are the same problem with fewer
+unknowns: no further pass over the images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch import Tensor
 from practise_deploy.errors import InputError
 
 RIDGES = (0.003, 0.03, 0.3, 3.0)
-ADAPTOR_RIDGES = (0.01, 0.3)
 PLAIN = "plain"
 
 
@@ -71,15 +70,6 @@ class NormalEquations:
         hold = 0.01 * spread.mean() + 1e-12
         return self.with_bias(own * ((both + hold) / (spread + hold)))
 
-    def with_adaptor(self, ridge: float, start: Tensor) -> Tensor:
-        """`start` behind the 1x1 adaptor and the bias that fit best, held to the identity by the ridge."""
-        gram, moment = self._sums
-        own = gram.new_zeros(len(start), start.shape[1] + 1)
-        own[:, :-1], own[-1, -1] = start.double(), 1.0
-        inner = NormalEquations(own.T @ gram @ own, own.T @ moment, self.square, self.rows)
-        identity = torch.eye(start.shape[1] + 1, start.shape[1], dtype=torch.float64, device=gram.device)
-        return own @ inner.solve(ridge, identity)
-
     def with_variance(self, solution: Tensor) -> Tensor:
         """A solution scaled so that each output varies as much as its target does; the ridge shrinks it."""
         _, moment = self._sums
@@ -116,15 +106,13 @@ def _held(gram: Tensor, hold: Tensor) -> Tensor:
 Option = Callable[[NormalEquations, Tensor], Tensor]
 
 
-def options(ridges: Sequence[float] = RIDGES, adaptor_ridges: Sequence[float] = ADAPTOR_RIDGES) -> dict[str, Option]:
+def options(ridges: Sequence[float] = RIDGES) -> dict[str, Option]:
     """Every way to solve a site by its name, from doing nothing to the whole refit."""
     found: dict[str, Option] = {
         PLAIN: lambda _, start: start.double(),
-        "bias": NormalEquations.with_bias,
-        "bias and scale": NormalEquations.with_scale,
+        "bias": lambda sums, start: sums.with_bias(start),
+        "bias and scale": lambda sums, start: sums.with_scale(start),
     }
-    for ridge in adaptor_ridges:
-        found[f"1x1 adaptor, ridge {ridge:g}"] = lambda sums, start, ridge=ridge: sums.with_adaptor(ridge, start)  # type: ignore[misc]
     for ridge in ridges:
         found[f"refit, ridge {ridge:g}"] = lambda sums, start, ridge=ridge: sums.solve(ridge, start)  # type: ignore[misc]
     return found

@@ -21,7 +21,6 @@ from practise_deploy.refit.replay import replay
 from practise_deploy.refit.rows import ENOUGH_TO_COMPARE, ROWS, Sampler, rows_in_memory, values_for
 from practise_deploy.refit.sensitivity import sensitivities
 from practise_deploy.refit.solvers import Way
-from practise_deploy.refit.streams import Stream, stream_of
 from practise_deploy.refit.writers import Site
 from practise_deploy.terms import Block
 
@@ -53,7 +52,8 @@ class Chain:
         self.rows = rows_in_memory(self.sites, len(learn), ENOUGH_TO_COMPARE if to_compare else ROWS, beside)
         self.sampler = Sampler(len(learn), lesson.seed, self.rows)
         self.precision = next(lesson.teacher.parameters()).dtype
-        self.solved, self.problems, self.solutions = 0, dict[type[Problem], Problem](), dict[str, Solution]()
+        self.solved, self.solutions = 0, dict[str, Solution]()
+        self.problem: Problem | None = None
         self.targets: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.weights: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
         self.learn, self.judge, self.wanted = list[Env](), list[Env](), list[Ends]()
@@ -109,24 +109,17 @@ class Chain:
         """The next site to solve."""
         return self.sites[self.solved]
 
-    @property
-    def stream(self) -> Stream | None:
-        """The stream behind it, where it can be mapped."""
-        return stream_of(self.student, self.site, self.end[0])
-
     def fit(self, ways: Collection[Way]) -> None:
         """Sum the equations that these ways to solve the next site need, on the student's own activations."""
         self._approach()
         site, name, needed = self.site, self.site.value.name, values_for(self.site)
-        self.problems = {of: of(self.student, site) for of in dict.fromkeys(way.of for way in ways)}
-        self.solutions = {}
+        self.problem, self.solutions = Problem(self.student, site), {}
         order, keep = order_of(needed, self.learn[0]), frozenset(node.name for node in needed)
         weighted = any(way.weighted for way in ways)
         weights = self.weights[name] if weighted else [None] * len(self.learn)
         for env, wanted, weight in zip(self.learn, self.targets[name], weights, strict=True):
             values = compute(self.student, order, env, keep)
-            for problem in self.problems.values():
-                problem.add(values, wanted, self.sampler, weight)
+            self.problem.add(values, wanted, self.sampler, weight)
 
     def _approach(self) -> None:
         """Compute all up to the next site's writers, as far as memory allows: it will be needed more than once."""
@@ -136,13 +129,13 @@ class Chain:
             self._move(done, sites)
 
     def solve(self, ways: Mapping[str, Way]) -> None:
-        """Solve it in some ways more; a solution that the student could not keep is left out."""
-        starts = {of: self.problems[of].start for of in dict.fromkeys(way.of for way in ways.values())}
+        """Solve it in some ways more."""
+        problem = self.problem
+        assert problem is not None
+        start = problem.start
         for name, way in ways.items():
-            problem, start = self.problems[way.of], starts[way.of]
             found = way.solve(problem.weighted if way.weighted else problem.sums, start)
-            if problem.admits(found):
-                self.solutions[name] = Solution(problem, found, (found - start).to(self.precision))
+            self.solutions[name] = Solution(problem, found, (found - start).to(self.precision))
 
     def forget_all_but(self, way: str) -> None:
         """Of the solutions of the next site only this one can still be taken: wide layers have large ones."""
@@ -168,19 +161,8 @@ class Chain:
             self.solutions[way].put_in()
         nodes = list(self.student.graph.nodes)
         done = nodes[: nodes.index(self.site.value) + 1]
-        self.solved, self.problems, self.solutions = self.solved + 1, {}, {}
+        self.solved, self.problem, self.solutions = self.solved + 1, None, {}
         self._move(done, self.sites[self.solved :])
-
-    def settle(self, ways: Mapping[str, Way | None]) -> str:
-        """Solve the next site in the first of these ways that the student can keep, and go on. None: as it is."""
-        for name, way in ways.items():
-            if way is not None:
-                self.fit([way])
-                self.solve({name: way})
-            if way is None or name in self.solutions:
-                self.take(name)
-                return name
-        raise AssertionError("as it is can always be kept")
 
     def _move(self, done: Sequence[fx.Node], later: Sequence[Site]) -> None:
         self.reached = len(done)

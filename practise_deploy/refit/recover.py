@@ -13,7 +13,6 @@ from itertools import chain as chain_together
 
 import numpy as np
 import torch
-from torch import fx
 
 from practise_backends.terms import Progress
 from practise_deploy.images.calibration import Lesson
@@ -27,8 +26,7 @@ from practise_deploy.refit.normal_equations import PLAIN
 from practise_deploy.refit.partial_student import Chain
 from practise_deploy.refit.points import cuts_without_site
 from practise_deploy.refit.rows import ROWS
-from practise_deploy.refit.solvers import Way, maps_stream, ways_of
-from practise_deploy.refit.streams import absorb, values_behind
+from practise_deploy.refit.solvers import WAYS, Way
 from practise_deploy.refit.writers import Site
 from practise_deploy.terms import Block, SiteChoice, Student
 
@@ -64,8 +62,7 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         told = {name: errors for _, errors, _, name in ended}
         del start, ended  # and with them all that they keep of their images
         progress.advance(len(ways), len(ways) + 1, "" if judged else "fitting all images")
-        chain, refused = (judged, ()) if judged else _fitted(lesson, dropped, choices)
-        absorb(chain.student)
+        chain = judged or _fitted(lesson, dropped, choices)
     return Student(
         dropped=tuple(block.name for block in dropped),
         method=_described(choices, way),
@@ -76,7 +73,6 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         judged_on=_judged_on(folds),
         notes=(
             _notes(first, told),
-            *refused,
             *_thinned(chain.rows),
             *_unfitted(cuts_without_site(chain.student, lesson.teacher, dropped)),
         ),
@@ -85,11 +81,6 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         divergence=float(last.divergence.mean()),
         weights=weights_of(chain.student),
     )
-
-
-def in_another_basis(student: fx.GraphModule, choices: Sequence[SiteChoice]) -> frozenset[str]:
-    """The values of a recovered student that cannot be compared with the teacher's: those of streams that were mapped."""
-    return values_behind(student, [choice.site for choice in choices if maps_stream(choice.method)])
 
 
 def verified_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Verified:
@@ -116,19 +107,16 @@ def judged_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress)
     return first, errors
 
 
-def _fitted(lesson: Lesson, dropped: Sequence[Block], choices: Sequence[SiteChoice]) -> tuple[Chain, tuple[str, ...]]:
-    """The student that takes these choices and is fitted on all images, and notes on what it could not take.
-
-    There it takes the next best way that it can keep.
-    """
-    chain, notes = Chain(lesson, dropped, lesson.images, None), []
+def _fitted(lesson: Lesson, dropped: Sequence[Block], choices: Sequence[SiteChoice]) -> Chain:
+    """The student that takes these choices and is fitted on all images."""
+    chain = Chain(lesson, dropped, lesson.images, None)
     for choice in choices:
-        ways = ways_of(chain.stream)
-        next_best = sorted(choice.errors, key=choice.errors.__getitem__)
-        taken = chain.settle({way: ways.get(way) for way in (choice.method, *next_best, PLAIN)})
-        if taken != choice.method:
-            notes.append(f"{choice.site}: fitted on all images, {choice.method} cannot be kept; {taken} is taken")
-    return chain, tuple(notes)
+        way = WAYS.get(choice.method)
+        if way is not None:
+            chain.fit([way])
+            chain.solve({choice.method: way})
+        chain.take(choice.method)
+    return chain
 
 
 class _Judged:
@@ -175,7 +163,7 @@ class _Judged:
 
     def _solved(self, way: str) -> str:
         """Solve the next site in one way."""
-        only = {way: ways_of(None)[way]}
+        only = {way: WAYS[way]}
         for chain in self.chains:
             chain.fit(only.values())
             chain.solve(only)
@@ -183,28 +171,25 @@ class _Judged:
 
     def _compared(self, errors: Errors) -> dict[str, Errors]:
         """Solve the next site in every way; the errors of each. errors: of the students as they are."""
-        ways = ways_of(self.chains[0].stream)
         for chain in self.chains:
-            chain.fit(ways.values())
+            chain.fit(WAYS.values())
         tried = {PLAIN: errors}
-        tried |= self._tried(_refining("", ways), tried)
+        tried |= self._tried(_refining(""), tried)
         best = winner_of(tried)
         for chain in self.chains:
             chain.forget_all_but(best)
-        return tried | self._tried(_refining(best, ways), {best: tried[best]})
+        return tried | self._tried(_refining(best), {best: tried[best]})
 
     def _tried(self, ways: dict[str, Way], known: dict[str, Errors]) -> dict[str, Errors]:
-        """The errors of these ways beside those known; those that some student could not keep are left out."""
+        """The errors of these ways beside those known."""
         for chain in self.chains:
             chain.solve(ways)
-        offered = [name for name in ways if all(name in chain.solutions for chain in self.chains)]
-        looks = chain_together.from_iterable(chain.looks() for chain in self.chains)
-        return raced(offered, looks if offered else (), known)
+        return raced(ways, chain_together.from_iterable(chain.looks() for chain in self.chains) if ways else (), known)
 
 
-def _refining(best: str, ways: dict[str, Way]) -> dict[str, Way]:
+def _refining(best: str) -> dict[str, Way]:
     """The ways that are tried where this one is the best so far; at first, where there is none."""
-    return {name: way for name, way in ways.items() if way.refines == best}
+    return {name: way for name, way in WAYS.items() if way.refines == best}
 
 
 def _choice(site: str, method: str, tried: dict[str, Errors]) -> SiteChoice:

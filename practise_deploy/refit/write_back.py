@@ -7,7 +7,6 @@ from torch import Tensor, fx, nn
 
 from practise_deploy.refit.affine import Affine, operator_at
 from practise_deploy.refit.normal_equations import NormalEquations
-from practise_deploy.refit.pointwise import multiply_behind
 from practise_deploy.refit.writers import Site, Writer, factors_of, norm_of
 
 
@@ -47,39 +46,6 @@ def write_back(
         _write_normed(traced, writer, solution, *_output_statistics(equations, solution[:-1], rows))
 
 
-def map_output(traced: fx.GraphModule, writer: Writer, matrix: Tensor) -> None:
-    """Put a linear map behind a writer into its weights. Shapes: [outputs, outputs].
-
-    A BatchNorm's statistics are mapped too, as if the outputs were not correlated (that matters in training mode alone).
-    """
-    _scale_into_norm(traced, writer)
-    norm, own = norm_of(traced, writer), folded(traced, writer)
-    if norm is None and writer.scale is None:
-        multiply_behind(operator_at(traced, writer.operator), matrix)
-    elif norm is None:
-        _write(traced, writer, own @ matrix.T)
-    else:
-        assert norm.running_var is not None
-        gain = norm.weight.detach().double()
-        mean = norm.bias.detach().double() - own[-1]
-        variance = gain.square() * norm.running_var.double() / (norm.running_var.double() + norm.eps)
-        _write_normed(traced, writer, own @ matrix.T, matrix @ mean, matrix.square() @ variance)
-
-
-def add_bias(traced: fx.GraphModule, writer: Writer, bias: Tensor) -> None:
-    """Add to what a writer gives at every position. Shapes: [outputs]."""
-    _scale_into_norm(traced, writer)
-    norm = norm_of(traced, writer)
-    if norm is None and writer.scale is not None:
-        own = folded(traced, writer)
-        own[-1] += bias
-        _write(traced, writer, own)
-        return
-    shift = _bias_of(operator_at(traced, writer.operator)) if norm is None else norm.bias
-    with torch.no_grad():
-        shift.copy_(shift.double() + bias)
-
-
 def _write(traced: fx.GraphModule, writer: Writer, solution: Tensor) -> None:
     """Put folded weights into a writer without BatchNorm.
 
@@ -116,16 +82,6 @@ def _write_normed(traced: fx.GraphModule, writer: Writer, solution: Tensor, mean
         norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt())
         norm.bias.copy_(solution[-1] + norm.running_mean.double())
         if scale is not None:
-            scale.fill_(1.0)
-
-
-def _scale_into_norm(traced: fx.GraphModule, writer: Writer) -> None:
-    """Where there are both, the BatchNorm takes up the scale behind it."""
-    norm, scale = norm_of(traced, writer), factors_of(writer)
-    if norm is not None and scale is not None:
-        with torch.no_grad():
-            norm.weight.mul_(scale.flatten())
-            norm.bias.mul_(scale.flatten())
             scale.fill_(1.0)
 
 

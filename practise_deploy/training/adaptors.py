@@ -16,8 +16,8 @@ from torch import fx, nn
 from practise_deploy.network.activations import named
 from practise_deploy.network.operators import is_addition, is_as_its_class, is_relu, module_of, shape_of
 from practise_deploy.refit.affine import called_once
-from practise_deploy.refit.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
 from practise_deploy.refit.writers import before_activation, readers_of, writer_of
+from practise_deploy.training.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
 
 
 @dataclass(frozen=True, slots=True)

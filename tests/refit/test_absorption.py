@@ -17,7 +17,7 @@ from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.affine import patches_of
 from practise_deploy.refit.normal_equations import NormalEquations
-from practise_deploy.refit.write_back import add_bias, folded, map_output, write_back
+from practise_deploy.refit.write_back import folded, write_back
 from practise_deploy.refit.writers import Writer, writer_of
 from practise_deploy.terms import Block
 from practise_deploy.training.adaptors import absorb_adaptors, insert_adaptors
@@ -120,40 +120,6 @@ def test_weights_that_were_written_back_are_what_is_computed(shape, behind, seed
         write_back(traced, writer, solution, equations, slice(0, len(solution) - 1))
     assert_close(value_of(traced, writer, x), rows @ solution)
     assert_close(folded(traced, writer), solution)
-
-
-@given(shape=shapes, behind=writers, seed=seeds)
-@settings(max_examples=80, deadline=None)
-def test_map_and_bias_behind_a_writer_are_what_is_computed(shape, behind, seed):
-    traced, writer, x = random_writer(shape, behind, seed)
-    draw = drawing(seed + 1)
-    matrix, bias, before = draw(WIDTH, WIDTH), draw(WIDTH), value_of(traced, writer, x)
-    keys = set(traced.state_dict())
-    map_output(traced, writer, matrix)
-    assert_close(value_of(traced, writer, x), before @ matrix.T)
-    assert set(traced.state_dict()) == keys
-    add_bias(traced, writer, bias)
-    assert_close(value_of(traced, writer, x), before @ matrix.T + bias)
-
-
-@given(seed=seeds, bias=st.booleans())
-@settings(max_examples=30, deadline=None)
-def test_statistics_behind_a_map_are_those_of_outputs_that_were_not_correlated(seed, bias):
-    traced, writer, _ = random_writer({"kernel_size": 1, "bias": bias}, "normed", seed)
-    draw = drawing(seed + 1)
-    convolution, norm = module_of(traced, writer.operator), module_of(traced, writer.norm)
-    centred = draw(IMAGES * SIDE * SIDE, 3)
-    x = torch.linalg.qr(centred - centred.mean(0))[0] + draw(3)
-    x = x.reshape(IMAGES, SIDE, SIDE, 3).permute(0, 3, 1, 2)
-    with torch.no_grad():
-        convolution.weight.copy_(torch.eye(WIDTH, 3)[:, :, None, None] * draw(WIDTH, 1, 1, 1))
-        outputs = convolution(x).permute(0, 2, 3, 1).flatten(0, 2)
-        norm.running_mean.copy_(outputs.mean(0))
-        norm.running_var.copy_(outputs.var(0, correction=0))
-        map_output(traced, writer, draw(WIDTH, WIDTH))
-        outputs = convolution(x).permute(0, 2, 3, 1).flatten(0, 2)
-    torch.testing.assert_close(norm.running_mean, outputs.mean(0), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(norm.running_var, outputs.var(0, correction=0), rtol=1e-9, atol=1e-9)
 
 
 @cache

@@ -7,8 +7,7 @@ import torch
 
 from networks import tiny_resnet
 from practise_deploy.refit import recover as sequence
-from practise_deploy.refit.partial_student import Chain
-from practise_deploy.refit.solvers import ways_of
+from practise_deploy.refit.solvers import WAYS
 from samples.lessons import RESNET, Silent, held_out_error, images, opened, recover
 
 
@@ -32,8 +31,8 @@ def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
 def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
     """Spoiling the judge's images changes the error and not the weights."""
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    only = {"refit, ridge 0.3": ways_of(None)["refit, ridge 0.3"]}
-    monkeypatch.setattr(sequence, "ways_of", lambda stream: only)
+    only = {"refit, ridge 0.3": WAYS["refit, ridge 0.3"]}
+    monkeypatch.setattr(sequence, "WAYS", only)
     monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
     monkeypatch.setattr(sequence, "winner_of", lambda tried: list(tried)[-1])
     data = images(20, RESNET)
@@ -64,18 +63,3 @@ def test_student_that_is_given_is_fitted_on_the_judges_too(few, judges, monkeypa
         assert (given.mse, given.choices, given.method) == (judged.mse, judged.choices, judged.method)
     plain, recovered = held_out_error(teacher, feature, [blocks["layer1.1"]], given, images(64, RESNET, seed=77))
     assert recovered < plain
-
-
-def test_solution_that_all_images_together_do_not_admit_is_replaced_by_the_next_best_and_told(monkeypatch):
-    teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    data, solve = images(20, RESNET), Chain.solve
-    chosen = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent()).choices[0].method
-
-    def refused(chain: Chain, ways) -> None:
-        solve(chain, ways)
-        if not chain.wanted:  # nothing judges it: the one that is fitted on all images
-            chain.solutions.pop(chosen, None)
-
-    monkeypatch.setattr(Chain, "solve", refused)
-    student = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
-    assert any(f"{chosen} cannot be kept" in note and note.endswith("is taken") for note in student.notes)

@@ -13,7 +13,7 @@ from practise_deploy.refit.criterion import joined
 from practise_deploy.refit.partial_student import Chain
 from practise_deploy.refit.points import junction_site
 from practise_deploy.refit.rows import Sampler, channels_of
-from practise_deploy.refit.solvers import Way, ways_of
+from practise_deploy.refit.solvers import WAYS, Way
 from samples.lessons import Silent, held_out_error, images, opened, recover, refitted
 from samples.solving import additions
 
@@ -122,7 +122,10 @@ def test_factors_that_a_refit_changed_are_looked_at_anew_behind_it():
         chain = Chain(Lesson(teacher=teacher, feature=feature, images=learn), gone, learn, judge).branched()
         before = chain.student.get_parameter("steps.0.gamma").clone()
         for _ in chain.sites:
-            assert chain.settle({"refit": Way(lambda sums, start: sums.solve(0.01, start))}) == "refit"
+            way = Way(lambda sums, start: sums.solve(0.01, start))
+            chain.fit([way])
+            chain.solve({"refit": way})
+            chain.take("refit")
         told = joined(chain.judged()).features
         values = [forward(each, judge.pixels, [named(each, feature)])[0] for each in (teacher, chain.student)]
     assert len(chain.sites) == 3 and not torch.equal(before, chain.student.get_parameter("steps.0.gamma"))
@@ -144,10 +147,9 @@ def test_what_a_solution_is_expected_to_give_is_what_the_student_gives_with_it(m
     with torch.no_grad():
         chain = Chain(Lesson(teacher=teacher, feature=feature, images=learn), [blocks[name]], learn, judge)
         for number, _ in enumerate(chain.sites):
-            ways = ways_of(chain.stream)
-            way = list(ways)[number % len(ways)]
-            chain.fit([ways[way]])
-            chain.solve({way: ways[way]})
+            way = list(WAYS)[number % len(WAYS)]
+            chain.fit([WAYS[way]])
+            chain.solve({way: WAYS[way]})
             expected = joined([look(way) for look in chain.looks()]).features
             chain.take(way)
             torch.testing.assert_close(joined(chain.judged()).features, expected, rtol=1e-4, atol=1e-7)

@@ -11,8 +11,7 @@ from practise_deploy.network.activations import named
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.points import cuts_without_site, junction_site, sites_of
-from practise_deploy.refit.streams import stream_of
-from practise_deploy.refit.writers import Site, writer_of, writers_into
+from practise_deploy.refit.writers import writer_of, writers_into
 from practise_deploy.training.adaptors import insert_adaptors
 from samples.lessons import opened
 from samples.scales import MAP, TOKENS, Gain, Reshaped, Scaled, last_value, writer_at_the_end
@@ -54,13 +53,6 @@ def test_cuts_of_a_transformer_are_refitted_where_a_linear_layer_writes():
     assert [str(site.writers[0].operator.target) for site in later] == [
         "blocks.0.fc2", "blocks.1.attn.proj", "blocks.1.fc2", "blocks.2.attn.proj", "blocks.2.fc2",
     ]  # fmt: skip
-
-
-def test_stream_of_tokens_has_no_change_of_basis():
-    teacher, feature, blocks = opened(tiny_transformer(), TRANSFORMER)
-    gone = [next(block for block in blocks.values() if block.droppable)]
-    student = drop_blocks(teacher, gone)
-    assert [stream_of(student, site, feature) for site in sites_of(student, teacher, gone, feature)] == [None] * 5
 
 
 class Twice(nn.Module):
@@ -214,18 +206,6 @@ class Wide(nn.Module):
         y = self.other(x).relu()
         y = self.fc(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if self.moved else self.fc(y)
         return self.reader(self.stem(x).relu() + y)
-
-
-@pytest.mark.parametrize("moved", [True, False])
-def test_stream_of_a_map_is_mapped_along_its_channels_alone(moved):
-    traced, _ = trace(Wide(moved).eval(), (1, 3, 4, 4))
-    sites = [
-        Site(node, writers_into(traced, node), node.name) for node in (additions(traced)[0], named(traced, "stem"))
-    ]
-    assert [[writer.axis for writer in site.writers] for site in sites] == [[1 if moved else 3], [1]]
-    streams = [stream_of(traced, site, "reader") for site in sites]
-    assert [stream is not None for stream in streams] == [moved, moved]
-    assert not moved or [str(writer.operator.target) for writer in streams[1].writers] == ["fc"]
 
 
 def test_papers_adaptors_stand_beside_convolutions_alone():

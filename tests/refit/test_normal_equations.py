@@ -78,15 +78,6 @@ def test_scale_and_bias_are_those_of_a_regression_on_each_output():
         torch.testing.assert_close(found[:, n], targets[:, n].mean() + scale * centred, rtol=1e-8, atol=1e-8)
 
 
-def test_adaptor_is_the_best_1x1_map_of_the_outputs_near_the_identity():
-    patches, targets, start = rows()
-    outputs = torch.cat([patches @ start, torch.ones(len(patches), 1, dtype=torch.float64)], 1)
-    identity = torch.cat([torch.eye(3), torch.zeros(1, 3)]).double()
-    expected = outputs @ dense(outputs, targets, identity, 0.3)
-    found = patches @ summed(patches, targets).with_adaptor(0.3, start)
-    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
-
-
 def test_repaired_solution_varies_as_its_targets_do():
     patches, targets, start = rows(count=400, width=40)
     equations = summed(patches, targets)

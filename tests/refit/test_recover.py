@@ -18,55 +18,13 @@ from practise_deploy.refit.normal_equations import NormalEquations, options
 from practise_deploy.refit.partial_student import Chain
 from practise_deploy.terms import Preprocessing
 from practise_deploy.training.distillation import Pair
-from samples.lessons import MOBILENET, RESNET, LinearStream, Mixed, Silent, held_out_error, images, opened, recover
+from samples.lessons import MOBILENET, RESNET, LinearStream, Silent, held_out_error, images, opened, recover
 
 
 @pytest.fixture(autouse=True)
 def _one_split(monkeypatch):
     """One split is enough, unless a test is about folds."""
     monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 8)
-
-
-@pytest.mark.parametrize("few", [8, 200])
-@pytest.mark.parametrize(("scaled", "way"), [(False, "stream map, ridge 0.01"), (True, "stream scale")])
-def test_block_that_is_a_map_of_the_stream_costs_nothing(scaled, way, few, monkeypatch):
-    """No writer can make good what the skip brings; the map of the whole stream can, and leaves nothing behind."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", few)
-    torch.manual_seed(3)
-    network, shape = Mixed().double().eval(), (1, 3, 8, 8)
-    if scaled:
-        nn.init.dirac_(network.mixing.conv.weight)
-    teacher, feature, blocks = opened(network, shape)
-    dropped, data = [blocks["mixing"]], images(40, shape, torch.float64)
-    student = recover(teacher, feature, dropped, data, 0, Silent(), quick=few == 8)
-    first = student.choices[0]
-    assert first.method == way
-    assert first.errors[way] < 0.01 * min(error for name, error in first.errors.items() if "stream" not in name)
-    plain, recovered = drop_blocks(teacher, dropped), drop_blocks(teacher, dropped)
-    load_weights(recovered, student.weights)
-    assert recovered.state_dict().keys() == plain.state_dict().keys()
-    fresh = images(64, shape, torch.float64, seed=77)
-    assert Pair(recovered, teacher, feature, feature).error(fresh, 64) == pytest.approx(student.mse, rel=2)
-    assert student.mse < 1e-3 * student.mse_before
-    if few == 8:
-        told = Pair(recovered, teacher, feature, feature).error(data.split(0)[1], 64)
-        assert told == pytest.approx(student.mse, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("make", "shape", "gone", "offered"),
-    [
-        (tiny_resnet, RESNET, "layer1.1", [["stream scale"]] * 5 + [[]] * 3),
-        (tiny_mobilenet, MOBILENET, "features.4",
-         [["stream scale", "stream map, ridge 0.01", "stream map, ridge 0.3"]] * 4 + [[]]),
-    ],
-    ids=["activations", "linear"],
-)  # fmt: skip
-def test_maps_compete_wherever_a_stream_lets_them_through(make, shape, gone, offered, monkeypatch):
-    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
-    teacher, feature, blocks = opened(make(), shape)
-    student = recover(teacher, feature, [blocks[gone]], images(20, shape), 0, Silent())
-    assert [[name for name in choice.errors if "stream" in name] for choice in student.choices] == offered
 
 
 def digits_teacher() -> nn.Module:
@@ -109,14 +67,6 @@ def test_digits_network_recovers_from_two_lost_blocks_on_held_out_digits():
     plain, recovered = held_out_error(teacher, feature, dropped, student, unseen)
     assert recovered < 0.5 * plain
     assert student.mse < 0.5 * student.mse_before
-
-
-def test_map_that_no_student_could_keep_does_not_compete(monkeypatch):
-    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
-    monkeypatch.setattr("practise_deploy.refit.problems.WORST_CONDITION", 0.0)
-    teacher, feature, blocks = opened(tiny_mobilenet(), MOBILENET)
-    student = recover(teacher, feature, [blocks["features.4"]], images(20, MOBILENET), 0, Silent())
-    assert not [name for choice in student.choices for name in choice.errors if "stream" in name]
 
 
 class Reshaped(LinearStream):
@@ -162,7 +112,7 @@ def test_network_that_ends_in_the_very_layer_that_is_refitted_is_recovered(last:
 
 
 def test_plain_drop_is_kept_and_named_where_every_refit_is_worse(monkeypatch):
-    for way in ("solve", "with_bias", "with_scale", "with_adaptor"):
+    for way in ("solve", "with_bias", "with_scale"):
         monkeypatch.setattr(NormalEquations, way, lambda self, *given: given[-1].double() * 3 + 1)
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(10, RESNET), 0, Silent())

@@ -48,7 +48,7 @@ def test_every_block_is_measured_with_an_interval():
 
 
 def test_plain_drop_competes_and_wins_where_refits_are_worse(monkeypatch):
-    for way in ("solve", "with_bias", "with_scale", "with_adaptor"):
+    for way in ("solve", "with_bias", "with_scale"):
         monkeypatch.setattr(NormalEquations, way, lambda self, *given: given[-1] * 3 + 1)
     teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     (found,) = measure_recoverability(teacher, feature, [blocks["layer1.1"]], images(10, RESNET), 0, Silent())

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from practise_deploy.network.activations import named
 from practise_deploy.network.trace import trace
-from practise_deploy.refit.write_back import add_bias
 from practise_deploy.refit.writers import factors_of, writer_of
 from samples.scales import MAP, TOKENS, Gain, Scaled, last_value, writer_at_the_end
 
@@ -80,17 +79,3 @@ def test_layer_scales_of_timm_are_scales():
         writer = writer_at_the_end(network, shape)
         assert writer is not None and writer.scale is not None
     assert writer_at_the_end(nn.Sequential(nn.Linear(4, 4), layers.LayerScale2d(3)), MAP) is None
-
-
-def test_bias_behind_a_small_factor_stays_of_the_layers_size():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 6), Gain(6)).double()
-    with torch.no_grad():
-        network[1].gain[2] = 1e-9
-    traced, last = last_value(network, TOKENS)
-    x, bias = torch.randn(2, 5, 4, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
-    with torch.no_grad():
-        before = traced(x)
-        add_bias(traced, writer_of(traced, last), bias)
-        torch.testing.assert_close(traced(x), before + bias, rtol=1e-12, atol=1e-12)
-    assert float(traced.get_parameter("0.bias").detach().abs().max()) < 2

@@ -7,12 +7,10 @@ from torch import Tensor, nn
 from networks import tiny_resnet
 from practise_deploy.network.activations import find_feature, forward, named
 from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
+from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.network.trace import trace
-from practise_deploy.refit.recover import in_another_basis
-from practise_deploy.training.distillation import Pair, divergence, exits_in, pair_of, relative_error
+from practise_deploy.training.distillation import Pair, divergence, exits_in, pair_of
 from practise_deploy.training.schedule import Schedule
-from samples.lessons import Mixed, Silent, images, opened, recover
 
 SHAPE = (1, 3, 16, 16)
 
@@ -132,23 +130,3 @@ def test_pair_of_a_student_knows_its_feature_and_its_exits(teacher, blocks):
     pair = pair_of(student, teacher, feature, dropped, exits=exits)
     assert pair.exits == exits != () and pair_of(student, teacher, feature, dropped).exits == ()
     assert pair.student_feature == dropped[-1].entry
-
-
-def test_values_of_a_mapped_stream_are_in_another_basis_and_no_exits():
-    torch.manual_seed(3)
-    network, shape = Mixed().double().eval(), (1, 3, 8, 8)
-    teacher, feature, blocks = opened(network, shape)
-    dropped, data = [blocks["mixing"]], images(40, shape, torch.float64)
-    start = recover(teacher, feature, dropped, data, 0, Silent())
-    student = drop_blocks(teacher, dropped)
-    load_weights(student, start.weights)
-    otherwise = in_another_basis(student, start.choices)
-    every = exits_in(student, [*blocks.values()], dropped, feature)
-    x, names = data.batch(slice(0, 8)), [own for own, _ in every]
-    with torch.no_grad():
-        found = forward(student, x, [named(student, own) for own in names])
-        wanted = forward(teacher, x, [named(teacher, theirs) for _, theirs in every])
-    errors = {own: float(relative_error(*each)) for own, *each in zip(names, found, wanted, strict=True)}
-    assert [own for own, error in errors.items() if error > 0.1] == [own for own in names if own in otherwise] != []
-    kept = exits_in(student, [*blocks.values()], dropped, feature, otherwise)
-    assert kept == tuple(each for each in every if each[0] not in otherwise)

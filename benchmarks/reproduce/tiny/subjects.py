@@ -19,7 +19,6 @@ from practise_deploy.images.tiny_set import FitImages, HeldOutImages, image_size
 from practise_deploy.network.activations import batches, forward, logits_of, named
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.load import Network, load_network
-from practise_deploy.refit.recover import in_another_basis
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
 from practise_deploy.training.distillation import Pair, exits_in, pair_of
@@ -120,8 +119,8 @@ class Subject:
 
     def pair(self, student: fx.GraphModule, start: Student, device: torch.device) -> Pair:
         """A student of this start beside its teacher, as the product finetunes it."""
-        gone, otherwise = self.named(start.dropped), in_another_basis(student, start.choices)
-        exits = exits_in(student, self.blocks, gone, self.feature, otherwise)
+        gone = self.named(start.dropped)
+        exits = exits_in(student, self.blocks, gone, self.feature)
         return pair_of(student, self.teacher, self.feature, gone, exits=exits, device=device)
 
     def judge(self, student: fx.GraphModule, feature: str, device: torch.device) -> Judgement:
