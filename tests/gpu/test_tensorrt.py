@@ -19,7 +19,7 @@ from backends.streams import in_another_thread, there_and_back
 from practise_backends.cli import main as practise_measure
 from practise_backends.errors import BackendError, DeviceUnavailable
 from practise_backends.machine.driver import first_gpu
-from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
@@ -125,7 +125,7 @@ def test_equal_networks_are_not_told_apart_and_unequal_ones_are(backend: TensorR
     )
     candidates = {name: Candidate(model=file, sessions=2) for name, file in files.items()}
     with opened(candidates, stand) as networks:
-        levels = levels_of(measure(networks, stand))
+        levels = estimate_latencies(measure(networks, stand))
     floor = levels.noise_floor()
     assert floor.low <= 1.05 and floor.high >= 0.95
     assert levels.ratio("half").high < 1

@@ -154,7 +154,7 @@ def _decisive(options: CompareOptions) -> Bench:
     bench = bench_of(options)
     if options.min_speedup is None:
         return bench
-    patience = replace(bench.patience, enough_share=_SPARE, decide_at=1 / options.min_speedup)
+    patience = replace(bench.patience, enough_share=_SPARE, decision_boundary=1 / options.min_speedup)
     return replace(bench, patience=patience)
 
 

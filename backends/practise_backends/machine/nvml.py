@@ -25,7 +25,7 @@ _GPU_SENSORS = {
 }
 
 
-class GpuWatch:
+class GpuMonitor:
     """One GPU through NVML (package nvidia-ml-py); read, never set.
 
     nvml: the module. uuid: the GPU's, as `GPU-...`.
@@ -59,7 +59,7 @@ class GpuWatch:
             self._ranges[key].add(None if reading is None else reading / divisor)
         self._reasons |= self._bits()
 
-    def said(self) -> dict[str, str]:
+    def readings(self) -> dict[str, str]:
         """The readings by name; a range where the lowest and the highest differ."""
         capped = ["power cap"] if self._reasons & _POWER_CAP else []
         found = {
@@ -85,13 +85,13 @@ class GpuWatch:
             return None
 
 
-def watch_gpu() -> GpuWatch | str:
+def monitor_gpu() -> GpuMonitor | str:
     """The GPU that CUDA takes first, or why it cannot be watched.
 
     NVML counts GPUs in the order of the bus and knows no CUDA_VISIBLE_DEVICES; so the driver is asked which it is.
     """
     try:
-        return GpuWatch(importlib.import_module("pynvml"), first_gpu().uuid)
+        return GpuMonitor(importlib.import_module("pynvml"), first_gpu().uuid)
     except ImportError:
         return "not watched: nvidia-ml-py is not installed"
     except DeviceUnavailable as error:

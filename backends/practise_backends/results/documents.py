@@ -16,12 +16,12 @@ from practise_backends.files import write_file
 from practise_backends.terms import Arrays, LatencyTable
 
 
-def to_json(record: object, **beside: object) -> str:
+def to_json(record: object, **records: object) -> str:
     """A record as JSON; arrays, its own and those of records inside it, stay out; what is no number is null.
 
-    beside: further records, which become keys of the document.
+    records: further records, which become keys of the document.
     """
-    further = {name: plain(one) for name, one in beside.items()}
+    further = {name: plain(other) for name, other in records.items()}
     return json.dumps(numbers(plain(record) | further), indent=1, allow_nan=False)
 
 

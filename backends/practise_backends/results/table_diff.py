@@ -76,9 +76,11 @@ def rank_agreement(first: list[Saving], second: list[Saving]) -> tuple[float | N
     """
     score, pairs = 0, 0
     for a, b in combinations(range(len(first)), 2):
-        apart = [disjoint(own[a].saving_ms, own[b].saving_ms) for own in (first, second)]
+        apart = [disjoint(savings[a].saving_ms, savings[b].saving_ms) for savings in (first, second)]
         if any(apart):
-            signs = [own[a].saving_ms.estimate > own[b].saving_ms.estimate for own in (first, second)]
+            signs = [
+                savings[a].saving_ms.estimate > savings[b].saving_ms.estimate for savings in (first, second)
+            ]
             score += 1 if signs[0] == signs[1] else -1
             pairs += 1
     return (score / pairs if pairs else None), pairs
@@ -97,7 +99,7 @@ def _ranks(savings: dict[str, Saving], names: list[str]) -> dict[str, int]:
 
 def _notes(first: LatencyTable, second: LatencyTable) -> tuple[str, ...]:
     """What makes these two hard to compare."""
-    asked = {
+    compared = {
         "network": (first.network, second.network),
         "input shape": (first.input_shape, second.input_shape),
         "backend": (first.backend, second.backend),
@@ -105,4 +107,4 @@ def _notes(first: LatencyTable, second: LatencyTable) -> tuple[str, ...]:
         "threads": (first.conditions.threads, second.conditions.threads),
         "precision": (first.conditions.precision, second.conditions.precision),
     }
-    return tuple(f"the {name} differs: {a} and {b}" for name, (a, b) in asked.items() if a != b)
+    return tuple(f"the {name} differs: {a} and {b}" for name, (a, b) in compared.items() if a != b)
