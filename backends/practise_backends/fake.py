@@ -70,13 +70,13 @@ class BusyCore:
     def shared(self, script: Script) -> Script:
         """What the wall clock says of runs that by themselves would take what the script says."""
 
-        def script_here(call: int, now_s: float) -> float:
+        def shared_script(call: int, now_s: float) -> float:
             took_ms = script(call, now_s)
             turns = (self.had_ms + took_ms) // self._slice_ms - self.had_ms // self._slice_ms
             self.had_ms += took_ms
             return took_ms + self._wait_ms * float(self._rng.uniform(0.5, 1.5, int(turns)).sum())
 
-        return script_here
+        return shared_script
 
 
 class ScriptedMonitor:

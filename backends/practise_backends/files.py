@@ -85,19 +85,19 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def _put(place: Path, data: bytes, mode: int | None) -> None:
-    """Write beside the place, then take it. mode: of the file that is there."""
-    beside = place.with_name(f".{secrets.token_hex(8)}.part")
+    """Write a temporary file in the same folder, then move it into place. mode: of the existing file."""
+    part = place.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with open(beside, "xb") as file:
+        with open(part, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if mode is not None:
-            os.chmod(beside, stat.S_IMODE(mode))
-        os.replace(beside, place)
+            os.chmod(part, stat.S_IMODE(mode))
+        os.replace(part, place)
     except BaseException:
         with suppress(OSError):
-            os.unlink(beside)
+            os.unlink(part)
         raise
 
 

@@ -79,7 +79,7 @@ def onnx_bytes(convolutions: int = 4, shape: tuple[Any, ...] = ("N", 4, 32, 32))
 def test_engine_computes_what_onnx_runtime_computes(backend: TensorRtBackend, cuda: str, graph: bool) -> None:
     ours = type(backend)(TensorRtOptions(cuda=cuda, tf32=False))
     conditions = Conditions(clock="gpu_compute", cuda_graph=graph)
-    if graph and cuda == "pycuda" and not ours.provider.graphs_by_itself:
+    if graph and cuda == "pycuda" and not ours.package.graphs_by_itself:
         with pytest.raises(DeviceUnavailable, match="no CUDA graphs"):
             ours.open(ours.compile(onnx_bytes(), conditions), conditions)
         return
@@ -141,7 +141,7 @@ def test_engine_tells_its_layers_and_their_types(backend: TensorRtBackend) -> No
 def test_timing_cache_is_kept(backend: TensorRtBackend, tmp_path: Path) -> None:
     ours = type(backend)(TensorRtOptions(timing_cache=tmp_path))
     ours.compile(onnx_bytes(), Conditions(clock="gpu_compute"))
-    assert bool(list(tmp_path.glob("*.timings"))) == ours.provider.keeps_timings
+    assert bool(list(tmp_path.glob("*.timings"))) == ours.package.keeps_timings
 
 
 def test_streams_copy_and_time(cuda: str) -> None:
@@ -179,8 +179,8 @@ def test_whole_story(
 
 def test_engine_built_ahead_runs_here(backend: TensorRtBackend, tmp_path: Path) -> None:
     here, conditions = first_gpu().capability, Conditions(clock="gpu_compute")
-    if here not in backend.provider.known_targets():
-        pytest.skip(f"{backend.provider.package} builds nothing ahead for {here}")
+    if here not in backend.package.supported_targets():
+        pytest.skip(f"{backend.package.name} builds nothing ahead for {here}")
     ahead = type(backend)(TensorRtOptions(for_=(here,)))
     ahead.save(ahead.compile(onnx_bytes(shape=(1, 4, 32, 32)), conditions), tmp_path / "net.engine")
     engine = backend.open(backend.compile(tmp_path / "net.engine", conditions), conditions)

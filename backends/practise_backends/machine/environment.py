@@ -53,16 +53,16 @@ class SystemMonitor:
 
         A GPU at its power cap is not reported: that is how such a device works under load.
         """
-        said = []
+        troubles = []
         if stops := self._quota.since_last_call():
-            said.append(f"the control group's quota stopped this process {_times(stops)}")
+            troubles.append(f"the control group's quota stopped this process {_times(stops)}")
         if stops := self._heat.since_last_call():
-            said.append(f"the processor throttled for heat {_times(stops)}")
+            troubles.append(f"the processor throttled for heat {_times(stops)}")
         if isinstance(self._gpu, GpuMonitor) and (reasons := self._gpu.throttled()):
-            said.append(f"the GPU throttled: {', '.join(reasons)}")
+            troubles.append(f"the GPU throttled: {', '.join(reasons)}")
         if self._now_s() >= self._next_slow_s:
             self._read_slowly()
-        return "; ".join(said)
+        return "; ".join(troubles)
 
     def environment(self) -> Environment:
         """The readings since the monitor began."""
@@ -76,7 +76,7 @@ class SystemMonitor:
             heat_stops=self._heat.since_start(),
             clock_mhz=self._clock_mhz.ends(),
             temperature_c=self._temperature_c.ends(),
-            gpu=self._gpu.readings() if isinstance(self._gpu, GpuMonitor) else _reason_alone(self._gpu),
+            gpu=self._gpu.readings() if isinstance(self._gpu, GpuMonitor) else _unmonitored(self._gpu),
         )
 
     def _steal_percent(self) -> float | None:
@@ -121,10 +121,12 @@ def _scaled(file: Path) -> float | None:
 def _hottest(sensors: Iterable[Path]) -> float | None:
     """The highest temperature in degrees Celsius; what no running machine has is left out."""
     low, high = _BELIEVABLE_C
-    found = [each for each in map(_scaled, sensors) if each is not None and low < each < high]
-    return max(found, default=None)
+    temperatures = [
+        celsius for celsius in map(_scaled, sensors) if celsius is not None and low < celsius < high
+    ]
+    return max(temperatures, default=None)
 
 
-def _reason_alone(reason: str | None) -> dict[str, str]:
-    """What is said of a GPU that is not watched."""
+def _unmonitored(reason: str | None) -> dict[str, str]:
+    """Why a GPU is not monitored."""
     return {"gpu": reason} if reason else {}

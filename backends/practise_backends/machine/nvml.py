@@ -62,14 +62,14 @@ class GpuMonitor:
     def readings(self) -> dict[str, str]:
         """The readings by name; a range where the lowest and the highest differ."""
         capped = ["power cap"] if self._reasons & _POWER_CAP else []
-        found = {
+        readings = {
             "name": _word(self._ask("nvmlDeviceGetName", self._device)),
             "driver": _word(self._ask("nvmlSystemGetDriverVersion")),
-            **{key: _span(found.ends()) for key, found in self._ranges.items()},
+            **{key: _span(span.ends()) for key, span in self._ranges.items()},
             "held_back_by": ", ".join(_throttles(self._reasons) + capped) or "nothing",
             "persistence": {0: "off", 1: "on"}.get(self._ask("nvmlDeviceGetPersistenceMode", self._device)),
         }
-        return {key: value for key, value in found.items() if value}
+        return {key: value for key, value in readings.items() if value}
 
     def _bits(self) -> int:
         """The reasons for the clock now; 0 where this GPU does not tell."""
@@ -125,9 +125,9 @@ def _throttles(bits: int) -> list[str]:
     return named or (["hardware slowdown"] if bits & _UNEXPLAINED else [])
 
 
-def _word(found: Any) -> str:
+def _word(text: Any) -> str:
     """A name as NVML gives it: bytes in old versions."""
-    return found.decode() if isinstance(found, bytes) else str(found or "")
+    return text.decode() if isinstance(text, bytes) else str(text or "")
 
 
 def _span(ends: tuple[float, float] | None) -> str:

@@ -37,7 +37,7 @@ class MachineState:
 
     backend: str
     root: Path
-    facts: Mapping[str, str]
+    properties: Mapping[str, str]
     environment: Environment
     variables: Mapping[str, str]
 
@@ -50,11 +50,11 @@ def run_checks(machine: MachineState) -> Iterator[Finding]:
 
 def _clock(machine: MachineState) -> Iterator[Finding]:
     """Whether the processor keeps one clock."""
-    facts, stops = machine.facts, stops_so_far(heat_files(machine.root))
-    if (governor := facts.get("governor", "performance")) != "performance":
+    properties, stops = machine.properties, stops_so_far(heat_files(machine.root))
+    if (governor := properties.get("governor", "performance")) != "performance":
         command = f"echo performance | sudo tee {_CPUS}/cpu*/cpufreq/scaling_governor"
         yield Finding("governor", "bad", f"'{governor}': the clock follows the load", command)
-    if facts.get("boost") == "on":
+    if properties.get("boost") == "on":
         intel = bool(first_line(machine.root / _CPUS[1:] / "intel_pstate/no_turbo"))
         switch = "intel_pstate/no_turbo" if intel else "cpufreq/boost"
         command = f"echo {int(intel)} | sudo tee {_CPUS}/{switch}"
@@ -67,8 +67,8 @@ def _clock(machine: MachineState) -> Iterator[Finding]:
 
 def _share(machine: MachineState) -> Iterator[Finding]:
     """How much of the machine this process gets."""
-    facts, now, cores = machine.facts, machine.environment, int(machine.facts.get("logical_cores", "1"))
-    quota, allowed = float(facts.get("cgroup_quota_cores", cores)), int(facts.get("affinity_cores", cores))
+    properties, now, cores = machine.properties, machine.environment, int(machine.properties.get("logical_cores", "1"))
+    quota, allowed = float(properties.get("cgroup_quota_cores", cores)), int(properties.get("affinity_cores", cores))
     stops = stops_so_far(quota_files(machine.root))
     if quota < cores or stops:
         level: Level = "bad" if quota < 1 or now.quota_stops else "note"
@@ -88,16 +88,16 @@ def _share(machine: MachineState) -> Iterator[Finding]:
         yield Finding(
             "load", "bad", message, f"stop that work, or wait until uptime says less than {cores / 2:g}"
         )
-    steal = max(now.steal_percent or 0.0, float(facts.get("steal_percent_since_boot", "0")))
+    steal = max(now.steal_percent or 0.0, float(properties.get("steal_percent_since_boot", "0")))
     if steal > _STEAL_PERCENT:
         message = f"the hypervisor gave {steal:.1f}% of the time to other machines"
         yield Finding("steal", "bad", message, "measure at another time, or on a machine of its own")
-    if (threads := int(facts.get("threads_per_core", "1"))) > 1:
+    if (threads := int(properties.get("threads_per_core", "1"))) > 1:
         message = f"each core has {threads} threads that slow each other down"
         yield Finding(
             "cores", "note", message, f"echo off | sudo tee {_CPUS}/smt/control, or taskset -c 0 COMMAND"
         )
-    if (kind := facts.get("hypervisor", "no")) != "no":
+    if (kind := properties.get("hypervisor", "no")) != "no":
         message = "it is virtual" + (f" ({kind})" if kind != "yes" else "") + ": its neighbours are unseen"
         yield Finding("machine", "note", message, "measure on the target device itself where you can")
 
@@ -112,7 +112,7 @@ def _memory(machine: MachineState) -> Iterator[Finding]:
         left = free / 2**30
         short = "close other programs, or raise the container's limit" if left < _LEAST_GIB else ""
         yield Finding("memory", "bad" if short else "good", f"{left:.1f} GiB is available", short)
-    if policy := machine.facts.get("transparent_huge_pages"):
+    if policy := machine.properties.get("transparent_huge_pages"):
         yield Finding("huge pages", "good", f"transparent huge pages: {policy}")
 
 

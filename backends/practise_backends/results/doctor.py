@@ -77,7 +77,7 @@ def examine(
     test, outcome = _try_out(test_s, progress) if TESTED in usable and test_s > 0 else (None, [])
     now = monitor.environment()
     machine = MachineState(
-        backend=backend_name or "", root=root, facts=device.facts, environment=now, variables=variables
+        backend=backend_name or "", root=root, properties=device.facts, environment=now, variables=variables
     )
     return Checkup(
         asked=backend_name,

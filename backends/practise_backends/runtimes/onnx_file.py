@@ -175,7 +175,7 @@ def _weight(message: memoryview) -> Weight:
 
 def _weight_files(content: bytes) -> tuple[str, ...]:
     """Every file that a tensor names, wherever in the network it is."""
-    found = set()
+    files = set()
     todo = [("model", memoryview(content))]
     while todo:
         kind, message = todo.pop()
@@ -185,8 +185,8 @@ def _weight_files(content: bytes) -> tuple[str, ...]:
                 todo.append((inner, _message(value)))
         if kind == "entry":
             entry = dict(_fields(message))
-            found.update([_text(entry.get(2))] if _text(entry.get(1)) == "location" else [])
-    return tuple(sorted(found))
+            files.update([_text(entry.get(2))] if _text(entry.get(1)) == "location" else [])
+    return tuple(sorted(files))
 
 
 def _spec(message: memoryview) -> TensorSpec:
@@ -207,9 +207,9 @@ def _dimension(message: memoryview) -> int:
     return value if isinstance(value, int) and value < 2**63 else -1
 
 
-def _texts(fields: Sequence[Field], wanted: int) -> tuple[str, ...]:
+def _texts(fields: Sequence[Field], field_number: int) -> tuple[str, ...]:
     """The strings of a repeated field."""
-    return tuple(_text(value) for number, value in fields if number == wanted)
+    return tuple(_text(value) for number, value in fields if number == field_number)
 
 
 def _text(value: Value | None) -> str:

@@ -177,7 +177,7 @@ def test_package_that_ran_an_engine_is_told_with_the_device_which_stays_the_same
 ) -> None:
     script = Script()
     instruments = {
-        "import_provider": lambda name: scripted_provider(script, package="tensorrt", by_itself=False),
+        "import_package": lambda name: scripted_provider(script, package="tensorrt", by_itself=False),
         "first_gpu": lambda: first_gpu(ScriptedLibrary().load),
         "open_cuda": lambda wanted: ScriptedCuda(script),
     }

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from practise_backends.runtimes.tensorrt.package import Provider
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 from practise_backends.terms import Progress
 
 
@@ -60,9 +60,9 @@ class Phases:
             self.failure = error
 
 
-def monitor_of(provider: Provider, phases: Phases) -> Any:
+def monitor_of(package: TensorRtPackage, phases: Phases) -> Any:
     """The package's monitor over these phases."""
-    trt = provider.module
+    trt = package.module
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
