@@ -21,7 +21,7 @@ Script = Callable[[int, float], float]
 
 
 class ScriptedClock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only by `advance`."""
 
     def __init__(self, now_s: float = 0.0) -> None:
         self._now_s = now_s

@@ -132,7 +132,7 @@ def scenarios(text: str) -> tuple[str, ...]:
 def _flag(
     text: str, parse: Callable[[str], Any] | None = None, metavar: str = "", *, repeated: bool = False
 ) -> dict[str, Any]:
-    """What a field tells about its flag."""
+    """The metadata of a field about its flag."""
     return {"help": text, "parse": parse, "metavar": metavar, "repeated": repeated}
 
 
@@ -198,7 +198,7 @@ class Measuring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(Measuring):
-    """How to measure files, and where to put what was found.
+    """How to measure files, and where to put the results.
 
     shape: of inputs whose dimensions are dynamic besides the batch, as pairs of name and dimensions.
     """

@@ -1,7 +1,7 @@
 """`practise-measure`: compare networks, bench one, and look at the machine; none of it needs torch.
 
 Exit codes: 0 kept, 1 the requirement is not met, 2 usage (a file, an option), 3 environment (a backend, a disturbed device,
-memory), 70 a fault of this program, told in one message; with PRACTISE_DEBUG set in the environment, with its traceback.
+memory), 70 a fault of this program, reported in one message; with PRACTISE_DEBUG set in the environment, with its traceback.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are told like all others."""
+    """An argument parser that reports its errors like all others."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and leave with the code for usage."""

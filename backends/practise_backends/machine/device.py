@@ -127,7 +127,7 @@ def _memory(root: Path) -> str:
 
 
 def memory_gib(root: Path, key: str) -> float | None:
-    """A line of /proc/meminfo, in GiB; None where it is not told."""
+    """A line of /proc/meminfo, in GiB; None where it is missing."""
     words = entry_of(text_of(root / "proc/meminfo"), key).split()
     return int(words[0]) / 2**20 if words and words[0].isdigit() else None
 

@@ -1,4 +1,4 @@
-"""What the machine does beside a measurement, read from Linux's /proc and /sys and from NVML.
+"""Load, throttling and sensors of the machine during a measurement, read from Linux's /proc and /sys and from NVML.
 
 Two kinds of readings: counters of stops, a few microseconds each, at every call; clocks and temperatures,
 which some kernels answer slowly, at most once a second and for at most 1% of the time. Nothing is ever set.

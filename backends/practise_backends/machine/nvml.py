@@ -1,4 +1,4 @@
-"""An NVIDIA GPU's clocks, temperature and power beside a measurement, and what holds its clock back, from NVML."""
+"""An NVIDIA GPU's clocks, temperature and power during a measurement, and what throttles it, from NVML."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class GpuMonitor:
         self._reasons = 0
 
     def throttled(self) -> list[str]:
-        """Why the GPU is held below its clock now; empty where it is not, or only by a setting."""
+        """Why the GPU is throttled now; empty where it is not, or only by a setting."""
         now = self._bits()
         self._reasons |= now
         return _throttles(now)

@@ -95,7 +95,7 @@ class Benchmark:
 def bench(
     file: Path, setup: Bench, extras: Extras | None = None, progress: Progress | None = None
 ) -> Benchmark:
-    """Measure one network, and another beside it where that is asked.
+    """Measure one network, on request against another in the same rounds.
 
     Each point of the throughput takes a third of the budget of the latency, on top of it.
     Raises: CompileError, MeasureError; BackendMissing where scenarios are asked without LoadGen.

@@ -67,8 +67,15 @@ def _clock(machine: MachineState) -> Iterator[Finding]:
 
 def _share(machine: MachineState) -> Iterator[Finding]:
     """How much of the machine this process gets."""
-    properties, now, cores = machine.properties, machine.environment, int(machine.properties.get("logical_cores", "1"))
-    quota, allowed = float(properties.get("cgroup_quota_cores", cores)), int(properties.get("affinity_cores", cores))
+    properties, now, cores = (
+        machine.properties,
+        machine.environment,
+        int(machine.properties.get("logical_cores", "1")),
+    )
+    quota, allowed = (
+        float(properties.get("cgroup_quota_cores", cores)),
+        int(properties.get("affinity_cores", cores)),
+    )
     stops = stops_so_far(quota_files(machine.root))
     if quota < cores or stops:
         level: Level = "bad" if quota < 1 or now.quota_stops else "note"

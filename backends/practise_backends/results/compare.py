@@ -1,4 +1,4 @@
-"""Two networks against each other in paired rounds: how many times as fast, how surely, and what each costs besides."""
+"""Two networks against each other in paired rounds: the speed-up with its interval, and the cost of each."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def verdict_of(speedup: Interval) -> str:
 
 
 def cold_starts(files: Mapping[str, Path], setup: Bench) -> tuple[dict[str, Footprint], tuple[str, ...]]:
-    """What each network costs in fresh processes (ONNX Runtime alone), and a note where that was not to be had.
+    """What each network costs in fresh processes (ONNX Runtime alone), and a note where that failed.
 
     It comes after the rounds: what was measured is not lost for it.
     """

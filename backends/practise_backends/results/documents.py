@@ -1,4 +1,4 @@
-"""Records as JSON documents, and their raw samples as .npz beside them: one writer for both halves."""
+"""Records as JSON documents, and their raw samples as .npz next to them: one writer for both packages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def numbers(value: Any) -> Any:
 
 
 def array_fields(record: object) -> list[str]:
-    """The fields that hold arrays, which lie beside a document and not in it."""
+    """The fields that hold arrays, which a document leaves to an .npz file."""
     return [f.name for f in dataclasses.fields(cast(Any, record)) if f.type in (Arrays, "Arrays")]
 
 

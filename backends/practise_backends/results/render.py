@@ -137,7 +137,7 @@ def milliseconds(timed_by: str) -> str:
 
 
 def _parts(engines: Sequence[EngineFigures]) -> Iterator[tuple[str, ...]]:
-    """A row for every part of a run that an engine tells."""
+    """A row for every part of a run that an engine reports."""
     for name in dict.fromkeys(part for engine in engines for part in engine.parts_ms):
         label = name.removesuffix("_ms").replace("_", " ")
         yield (f"{label}, ms", *(figure(engine.parts_ms.get(name)) for engine in engines))

@@ -2,7 +2,7 @@
 
 One measurement holds what `table_design` says, in the same paired rounds. A class whose twin disagrees is split: each of its
 blocks is measured by itself in a second measurement. Blocks whose saving the noise hides are measured again, for longer and
-in more sessions, with nothing else beside them.
+in more sessions, in a measurement of their own.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _measured(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
-    """From ratios to milliseconds, and the smallest saving that can be told from none."""
+    """From ratios to milliseconds, and the smallest saving that is distinguishable from zero."""
 
     baseline_ms: Interval
     resolution_ms: float
@@ -237,7 +237,7 @@ class _Remeasured:
 def _remeasure(
     savings: tuple[Saving, ...], without: Without, setup: Bench, progress: Progress | None
 ) -> _Remeasured:
-    """Blocks whose saving may be there but cannot be told from none, in measurements of their own."""
+    """Measure again, separately, the blocks whose saving is not distinguishable from zero but may be worthwhile."""
     samples: Arrays = {}
     notes: list[str] = []
     for number in range(1, MOST_AGAIN + 1):

@@ -1,4 +1,4 @@
-"""Two latency tables beside each other: does a second device, or a second measurement, rank the blocks alike?"""
+"""The difference of two latency tables: does a second device, or a second measurement, rank the blocks alike?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TableDiff:
     """Two tables of one network.
 
     ratio_of_baselines: the second device's latency over the first's; not paired, so a hint.
-    rank_agreement: Kendall's tau over the pairs of blocks that either table tells apart (their intervals are
+    rank_agreement: Kendall's tau over the pairs of blocks that either table distinguishes (their intervals are
     disjoint there); None where there is no such pair. told_apart: how many pairs that is.
     only_in: blocks that the other table lacks. notes: what makes the tables hard to compare.
     """
@@ -70,7 +70,7 @@ def diff_tables(first: LatencyTable, second: LatencyTable) -> TableDiff:
 
 
 def rank_agreement(first: list[Saving], second: list[Saving]) -> tuple[float | None, int]:
-    """Kendall's tau over the pairs of blocks that either table tells apart, and how many pairs that is.
+    """Kendall's tau over the pairs of blocks that either table distinguishes, and the number of such pairs.
 
     first, second: the same blocks in the same order.
     """

@@ -5,7 +5,7 @@ Fixed beforehand, for all measurements: a round is discarded whole when
 - its median engine took more than 1.5 times its running median (the device throttled, or was taken away), or
 - the system monitor reports trouble (a quota or heat stopped the processor) since it was last asked.
 The running median is of the last 51 rounds, discarded ones included, renewed when 10 or more have been added, so that
-a lasting change of speed is not discarded for ever.
+a lasting change of speed is not discarded for good.
 
 Clocks: a run is interrupted where it took over 5% longer than its thread had a processor. Where over a tenth of the runs
 were, the samples are CPU times: what a run waits for a processor comes in whole time slices, which hide a small saving in most

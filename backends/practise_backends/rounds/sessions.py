@@ -3,7 +3,7 @@
 Two sessions of one file differ in their speed (where their memory lies; for TensorRT, how the engine was
 built), and go on differing for as long as they live. So every network is opened several times. What a
 session gets depends on when it was opened and first run: those opened later were found to be faster, and
-networks opened strictly in turns to differ, one and the same file from itself. So the sessions of every
+networks opened strictly in alternation to differ, even a file from itself. So the sessions of every
 network are spread evenly over the order of opening, alike from both ends, so that none comes sooner on
 average, and each runs once as soon as it is open.
 """
@@ -43,7 +43,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """Loaded networks by name. notes: what was done otherwise than asked, and why."""
+    """Loaded networks by name. notes: deviations from the request, and why."""
 
     artifacts: dict[str, Artifact]
     engines: dict[str, list[Engine]]
@@ -104,7 +104,7 @@ def opened(
 
 
 def _about(*candidates: Candidate) -> AbstractContextManager[None]:
-    """Errors in here name the files of these networks, where they have any."""
+    """Errors inside the context name the files of these networks."""
     files = dict.fromkeys(
         str(candidate.model) for candidate in candidates if isinstance(candidate.model, Path)
     )
@@ -141,7 +141,7 @@ def _compiled(
 
 
 def _precision_notes(builds: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
-    """What does not compute in the precision that it is measured as; of networks that do so alike, the first is named."""
+    """Networks that do not compute in the precision that they are measured as; where several share a note, the first is named."""
     seen = set()
     for name, (first, *_) in builds.items():
         share, precision = first.precision_share, first.precision
@@ -157,7 +157,7 @@ def _precision_notes(builds: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
 
 
 def _opening_order(sessions: Mapping[str, int], seed: int) -> list[str]:
-    """In which order the sessions are opened: those of each network spread evenly, and alike from both ends."""
+    """The order of opening the sessions: those of each network spread evenly, symmetrically from both ends."""
     rng = np.random.default_rng(seed)
     places = [(place, name) for name, count in sessions.items() for place in _spread(count, rng)]
     return [name for _, name in sorted(places)]

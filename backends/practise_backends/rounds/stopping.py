@@ -29,7 +29,7 @@ class Stopper:
     every paired ratio (and A/A) is known as well as the decision needs: its interval over the rounds is
     within `enough_percent`, or, A/A aside, within `enough_share` of its distance from `decision_boundary`. How far
     sessions of one network differ comes on top, and more rounds do not change it. Where rounds are discarded
-    for ever, it ends at twice the budget.
+    throughout, it ends at twice the budget.
 
     The width alone decides, never the sign: stopping when a difference looks significant would find false ones.
     The intervals are checked every 10 rounds or 10% more rounds, while that takes under 0.2% of the time.

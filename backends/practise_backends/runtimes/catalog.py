@@ -133,7 +133,7 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def _unknown(name: str) -> BackendMissing:
-    """Why there is no such backend, and what there is."""
+    """The refusal of an unknown backend, with those that are installed."""
     names = ", ".join(available_backends())
     return BackendMissing(
         f"there is no backend '{name}'; available: {names or 'none'}",

@@ -17,7 +17,7 @@ from practise_backends.runtimes.onnx_file import Network, content_of, label_of, 
 def read_with_weights(model: bytes | Path) -> tuple[Network, str]:
     """Read a network, and the sha256 over its bytes and, after them, its weight files in the order of their names.
 
-    Raises: CompileError where a file cannot be read or is not where it may be, or weights lie beside bytes, which have no place.
+    Raises: CompileError where a file cannot be read or is not where it may be, or where the network is bytes and its weights are files.
     """
     content = content_of(model)
     with about(label_of(model)):

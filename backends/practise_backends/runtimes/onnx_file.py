@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, read from its protobuf bytes without the `onnx` package.
+"""An ONNX file's graph and inputs, read from its protobuf bytes without the `onnx` package.
 
 Source: the protobuf encoding guide, and the field numbers of onnx/onnx.proto3.
 """

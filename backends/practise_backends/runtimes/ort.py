@@ -168,7 +168,7 @@ def _refuse_unsupported(conditions: Conditions) -> None:
 
 
 def _read(model: bytes | Path) -> tuple[Network | None, str]:
-    """What the network says of itself (None in the runtime's own format), and the sha256 of its content."""
+    """The parsed network (None in the runtime's own format), and the sha256 of its content."""
     content = content_of(model)
     if _is_ort_format(model, content):
         return None, hashlib.sha256(content).hexdigest()

@@ -37,7 +37,7 @@ class BuildRequest:
 class Built:
     """A serialised engine. layers: empty where this version does not tell; timings: the timing cache afterwards.
 
-    notes: TensorRT's warnings, and what was done otherwise than asked.
+    notes: TensorRT's warnings, and deviations from the request.
     """
 
     content: bytes

@@ -70,7 +70,7 @@ class PycudaStream:
         self._stream.synchronize()
 
     def record(self, work: Callable[[], None]) -> Graph:
-        """Not to be had."""
+        """Not supported."""
         raise DeviceUnavailable(
             "--cuda pycuda has no CUDA graphs",
             remedy="give --cuda torch or --cuda cuda-python, or leave --cuda-graph out",

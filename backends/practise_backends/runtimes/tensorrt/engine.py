@@ -214,7 +214,7 @@ def _joined(errors: Sequence[str]) -> str:
 
 
 def _context(engine: Any, package: TensorRtPackage, conditions: Conditions) -> Any:
-    """An execution context; where the runtime captures graphs itself, it is told whether to."""
+    """An execution context; where the runtime captures graphs itself, its configuration says whether to."""
     with capture_log(package) as log:
         if package.graphs_by_itself:
             strategy = package.module.CudaGraphStrategy

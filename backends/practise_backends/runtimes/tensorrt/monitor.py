@@ -1,7 +1,7 @@
 """The builder's progress, and Ctrl-C while it builds.
 
 An exception in a monitor's callback would be raised into TensorRT's own code, and Python runs no signal handler while
-the main thread is in there. So both are noted, and the builder is told to stop at its next step.
+the main thread is in there. So both are recorded, and the builder stops at its next step.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class TensorRtPackage:
 
     @property
     def graphs_by_itself(self) -> bool:
-        """Whether the runtime captures CUDA graphs when it is told to, instead of the caller."""
+        """Whether the runtime captures CUDA graphs on request, instead of the caller."""
         return hasattr(self.module, "CudaGraphStrategy")
 
     def supported_targets(self) -> tuple[str, ...]:

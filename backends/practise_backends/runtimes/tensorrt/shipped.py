@@ -1,4 +1,4 @@
-"""An engine as a file, with a manifest beside it that says what it is, for which GPU, and what it was fused to.
+"""An engine as a file, with a manifest next to it: its kind, its GPU and its fused layers.
 
 An engine runs on the kind of GPU and with the very version of TensorRT that it was built with: both are checked before
 TensorRT is asked to load it, since its own words are few.
