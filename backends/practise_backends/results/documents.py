@@ -33,18 +33,18 @@ def plain(value: Any) -> Any:
             f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in skip
         }
     if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(element) for key, element in value.items()}
     if isinstance(value, (tuple, list)):
-        return [plain(each) for each in value]
+        return [plain(element) for element in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def numbers(value: Any) -> Any:
     """The same with null for what JSON has no number for."""
     if isinstance(value, dict):
-        return {str(key): numbers(each) for key, each in value.items()}
+        return {str(key): numbers(element) for key, element in value.items()}
     if isinstance(value, (list, tuple)):
-        return [numbers(each) for each in value]
+        return [numbers(element) for element in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -43,10 +43,14 @@ class TableDiff:
 
 def diff_tables(first: LatencyTable, second: LatencyTable) -> TableDiff:
     """Blocks, ranks and savings of two tables."""
-    one, two = ({saving.block: saving for saving in table.savings} for table in (first, second))
-    common = [name for name in one if name in two]
-    ranks = _ranks(one, common), _ranks(two, common)
-    agreement, pairs = rank_agreement([one[n] for n in common], [two[n] for n in common])
+    first_savings, second_savings = (
+        {saving.block: saving for saving in table.savings} for table in (first, second)
+    )
+    common = [name for name in first_savings if name in second_savings]
+    ranks = _ranks(first_savings, common), _ranks(second_savings, common)
+    agreement, pairs = rank_agreement(
+        [first_savings[name] for name in common], [second_savings[name] for name in common]
+    )
     return TableDiff(
         devices=(first.device.name, second.device.name),
         networks=(first.network, second.network),
@@ -55,16 +59,24 @@ def diff_tables(first: LatencyTable, second: LatencyTable) -> TableDiff:
         blocks=tuple(
             BlockDiff(
                 block=name,
-                saving_ms=(one[name].saving_ms, two[name].saving_ms),
-                reduction_percent=(one[name].reduction_percent, two[name].reduction_percent),
+                saving_ms=(first_savings[name].saving_ms, second_savings[name].saving_ms),
+                reduction_percent=(
+                    first_savings[name].reduction_percent,
+                    second_savings[name].reduction_percent,
+                ),
                 rank=(ranks[0][name], ranks[1][name]),
-                differs=disjoint(one[name].reduction_percent, two[name].reduction_percent),
+                differs=disjoint(
+                    first_savings[name].reduction_percent, second_savings[name].reduction_percent
+                ),
             )
             for name in common
         ),
         rank_agreement=agreement,
         told_apart=pairs,
-        only_in=(tuple(n for n in one if n not in two), tuple(n for n in two if n not in one)),
+        only_in=(
+            tuple(name for name in first_savings if name not in second_savings),
+            tuple(name for name in second_savings if name not in first_savings),
+        ),
         notes=_notes(first, second),
     )
 
@@ -86,9 +98,9 @@ def rank_agreement(first: list[Saving], second: list[Saving]) -> tuple[float | N
     return (score / pairs if pairs else None), pairs
 
 
-def disjoint(one: Interval, other: Interval) -> bool:
+def disjoint(first: Interval, second: Interval) -> bool:
     """Whether two intervals do not meet."""
-    return one.high < other.low or other.high < one.low
+    return first.high < second.low or second.high < first.low
 
 
 def _ranks(savings: dict[str, Saving], names: list[str]) -> dict[str, int]:

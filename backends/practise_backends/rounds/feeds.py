@@ -88,10 +88,10 @@ def select_feeds(inputs: Sequence[TensorSpec], feeds: Tensors, name: str = "netw
     return {spec.name: _in_width(feeds[spec.name], spec.dtype) for spec in inputs}
 
 
-def _alike(one: Array, other: Array) -> bool:
+def _alike(first: Array, second: Array) -> bool:
     """Whether two tensors are one, but for the width of floats."""
-    both_float = {one.dtype.kind, other.dtype.kind} == {"f"}
-    return one.shape == other.shape and (both_float or one.dtype == other.dtype)
+    both_float = {first.dtype.kind, second.dtype.kind} == {"f"}
+    return first.shape == second.shape and (both_float or first.dtype == second.dtype)
 
 
 def _in_width(array: Array, dtype: str) -> Array:

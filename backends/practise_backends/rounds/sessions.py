@@ -79,21 +79,21 @@ def opened(
     try:
         sessions, notes = _affordable(candidates)
         builds = _compiled(candidates, sessions, setup, progress)
-        loading.artifacts = {name: each[0] for name, each in builds.items()}
-        inputs = {name: each.inputs for name, each in loading.artifacts.items()}
+        loading.artifacts = {name: artifacts[0] for name, artifacts in builds.items()}
+        inputs = {name: artifact.inputs for name, artifact in loading.artifacts.items()}
         with _about(*candidates.values()):
             feeds = shared_feeds(inputs, setup)
         loading.engines = {name: [] for name in candidates}
         order = _opening_order(sessions, setup.conditions.seed)
         for count, name in enumerate(order):
             _show(progress, count, len(order), "loading")
-            artifacts, session = builds[name], len(loading.engines[name])
+            built, session = builds[name], len(loading.engines[name])
             with _about(candidates[name]):
-                engine = setup.backend.open(artifacts[session % len(artifacts)], setup.conditions)
+                engine = setup.backend.open(built[session % len(built)], setup.conditions)
                 loading.engines[name].append(engine)
                 engine.run(select_feeds(engine.inputs, feeds, name))
         warned = dict.fromkeys(
-            note for each in builds.values() for artifact in each for note in artifact.notes
+            note for artifacts in builds.values() for artifact in artifacts for note in artifact.notes
         )
         warned |= dict.fromkeys(_precision_notes(builds))
         yield Opened(

@@ -116,7 +116,7 @@ def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
     supported = getattr(kind, "option_names", ())
     for option in options:
         if option not in supported:
-            takes = ", ".join(_flag(each) for each in supported) or "no options of its own"
+            takes = ", ".join(map(_flag, supported)) or "no options of its own"
             raise BackendError(
                 f"backend '{name}' has no {_flag(option)}", remedy=f"leave it out; '{name}' takes {takes}"
             )

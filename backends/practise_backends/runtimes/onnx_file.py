@@ -154,9 +154,11 @@ def _node(message: memoryview) -> tuple[Node, list[Weight]]:
     op = "".join(_texts(fields, 4))
     outputs = _texts(fields, 2)
     attributes = [dict(_fields(_message(value))) for number, value in fields if number == 5]
-    tensors = [_weight(_message(each[5])) for each in attributes if 5 in each]
-    weights = [dataclasses.replace(each, name=outputs[0]) for each in tensors if op == "Constant"]
-    targets = [each.get(3) for each in attributes if op == "Cast" and _text(each.get(1)) == "to"]
+    tensors = [_weight(_message(attribute[5])) for attribute in attributes if 5 in attribute]
+    weights = [dataclasses.replace(tensor, name=outputs[0]) for tensor in tensors if op == "Constant"]
+    targets = [
+        attribute.get(3) for attribute in attributes if op == "Cast" and _text(attribute.get(1)) == "to"
+    ]
     cast_to = _DTYPES.get(targets[0], "") if targets and isinstance(targets[0], int) else ""
     name = "".join(_texts(fields, 3))
     return Node(op=op, inputs=_texts(fields, 1), outputs=outputs, name=name, cast_to=cast_to), weights

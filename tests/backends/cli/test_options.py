@@ -27,7 +27,7 @@ class OnGpu(TensorRtBackend):
 
 def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.3.0"))
-    monkeypatch.setattr(catalog, "_found", lambda: {"trt": SimpleNamespace(load=lambda: OnGpu)})
+    monkeypatch.setattr(catalog, "_entry_points", lambda: {"trt": SimpleNamespace(load=lambda: OnGpu)})
     plain = file_setup(Options(backend="trt"))
     assert isinstance(plain.backend, OnGpu) and plain.backend.options == TensorRtOptions()
     assert (plain.conditions.clock, plain.conditions.cuda_graph) == ("gpu_compute", False)

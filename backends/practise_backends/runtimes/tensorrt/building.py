@@ -136,7 +136,7 @@ def _profile(builder: Any, config: Any, request: BuildRequest) -> None:
     for name, shapes in request.profiles.items():
         profile.set_shape(name, shapes.least, shapes.best, shapes.most)
     if config.add_optimization_profile(profile) < 0:
-        shown = {name: (each.least, each.best, each.most) for name, each in request.profiles.items()}
+        shown = {name: (shapes.least, shapes.best, shapes.most) for name, shapes in request.profiles.items()}
         raise CompileError(
             f"{request.label}: TensorRT refuses the optimisation profile {shown}",
             remedy="write the least shape, the one to be fast at and the largest, each as many dimensions as the input has",

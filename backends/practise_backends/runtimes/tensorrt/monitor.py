@@ -35,13 +35,13 @@ class Phases:
 
     def step(self, name: str, step: int) -> bool:
         """A step of a phase is done; whether the builder may go on."""
-        self._open = [(one, step + 1 if one == name else at, steps) for one, at, steps in self._open]
+        self._open = [(phase, step + 1 if phase == name else at, steps) for phase, at, steps in self._open]
         self._show()
         return self.failure is None and not self._interrupted()
 
     def finish(self, name: str) -> None:
         """A phase ends."""
-        self._open = [each for each in self._open if each[0] != name]
+        self._open = [phase for phase in self._open if phase[0] != name]
 
     @property
     def share(self) -> float:
