@@ -71,13 +71,13 @@ class Disturbed(MeasureError):
 
 
 class OutOfMemory(MeasureError):
-    """The memory did not suffice. said: by which library, in its words."""
+    """The memory did not suffice. cause: the library's message."""
 
     exit_code = 3
 
-    def __init__(self, said: str = "") -> None:
+    def __init__(self, cause: str = "") -> None:
         super().__init__(
-            f"out of memory: {said}" if said else "out of memory",
+            f"out of memory: {cause}" if cause else "out of memory",
             remedy="use a smaller --batch or --shape or fewer --sessions, or end what else takes memory here",
         )
 

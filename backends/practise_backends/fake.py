@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import CompileError, EngineClosed, MeasureError
-from practise_backends.rounds.measure import Seams
+from practise_backends.rounds.measure import Instruments
 from practise_backends.runtimes.onnx_file import content_of, read_network
 from practise_backends.runtimes.precision import share_of_fp32
 from practise_backends.terms import Artifact, Conditions, Device, Environment, Tensors, TensorSpec
@@ -21,7 +21,7 @@ Script = Callable[[int, float], float]
 
 
 class ScriptedClock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only by `advance`."""
 
     def __init__(self, now_s: float = 0.0) -> None:
         self._now_s = now_s
@@ -70,17 +70,17 @@ class BusyCore:
     def shared(self, script: Script) -> Script:
         """What the wall clock says of runs that by themselves would take what the script says."""
 
-        def script_here(call: int, now_s: float) -> float:
+        def shared_script(call: int, now_s: float) -> float:
             took_ms = script(call, now_s)
             turns = (self.had_ms + took_ms) // self._slice_ms - self.had_ms // self._slice_ms
             self.had_ms += took_ms
             return took_ms + self._wait_ms * float(self._rng.uniform(0.5, 1.5, int(turns)).sum())
 
-        return script_here
+        return shared_script
 
 
-class ScriptedWatch:
-    """A watch that reports what a script says of the seconds on the clock; by default nothing ever happens."""
+class ScriptedMonitor:
+    """A monitor that reports what a script says of the seconds on the clock; by default nothing ever happens."""
 
     def __init__(self, clock: ScriptedClock, trouble: Callable[[float], str] = lambda now_s: "") -> None:
         self._clock = clock
@@ -98,10 +98,10 @@ class ScriptedWatch:
 
 def scripted(
     clock: ScriptedClock, trouble: Callable[[float], str] = lambda now_s: "", core: BusyCore | None = None
-) -> Seams:
-    """The seams of a measurement in scripted time. core: where engines compute in the calling thread, whose processor it is."""
-    watch = ScriptedWatch(clock, trouble)
-    return Seams(clock=clock, watch=watch, cpu_ms=lambda: math.nan if core is None else core.had_ms)
+) -> Instruments:
+    """The instruments of a measurement in scripted time. core: where engines compute in the calling thread, whose processor it is."""
+    monitor = ScriptedMonitor(clock, trouble)
+    return Instruments(clock=clock, monitor=monitor, cpu_ms=lambda: math.nan if core is None else core.had_ms)
 
 
 class FakeEngine:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, folders that are gone afterwards, and files that others name: only regular ones are opened."""
+"""Atomic writes, temporary folders, and safe opening of files that other files name: only regular ones are opened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOCK = ".in-use"
 def regular_file(path: Path, *homes: Path) -> Path:
     """The path, where it leads to a regular file inside one of these folders, links followed.
 
-    To be asked before anything opens what a file from elsewhere names: a pipe waits for ever, a device never ends.
+    Call it before opening anything that an untrusted file names: a pipe may block for ever, a device never ends.
     Raises: ValueError that says what is wrong with it; OSError where it is not there.
     """
     if "\0" in str(path):
@@ -54,7 +54,7 @@ def why_no_file(path: Path, what: str = "file") -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file; nothing else is opened, since a pipe might wait for ever.
+    """The text of a regular file; nothing else is opened, since a pipe might block for ever.
 
     Raises: OSError; ValueError that says why it cannot be read, also where it is no UTF-8.
     """
@@ -85,19 +85,19 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def _put(place: Path, data: bytes, mode: int | None) -> None:
-    """Write beside the place, then take it. mode: of the file that is there."""
-    beside = place.with_name(f".{secrets.token_hex(8)}.part")
+    """Write a temporary file in the same folder, then move it into place. mode: of the existing file."""
+    part = place.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with open(beside, "xb") as file:
+        with open(part, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if mode is not None:
-            os.chmod(beside, stat.S_IMODE(mode))
-        os.replace(beside, place)
+            os.chmod(part, stat.S_IMODE(mode))
+        os.replace(part, place)
     except BaseException:
         with suppress(OSError):
-            os.unlink(beside)
+            os.unlink(part)
         raise
 
 
@@ -110,7 +110,7 @@ def remove_parts(folder: Path) -> None:
 
 @contextmanager
 def temporary_folder(place: Path | None = None, prefix: str = "practise-") -> Iterator[Path]:
-    """A folder that is gone afterwards; those that killed runs left there go too. place: the system's for such things by default.
+    """A folder that is removed afterwards, with those that killed runs left. place: its parent, by default the system's temporary folder.
 
     A run holds a lock on its folder for as long as it lives, wherever it runs: a folder whose lock can be had is nobody's.
     """

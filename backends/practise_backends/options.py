@@ -38,11 +38,11 @@ class Flag:
 
 def flags_of(options: type) -> tuple[Flag, ...]:
     """The flags of a record of options, in the order of its fields."""
-    found = dataclasses.fields(options)
-    return tuple(Flag(name=one.name, default=one.default, **one.metadata) for one in found)
+    record_fields = dataclasses.fields(options)
+    return tuple(Flag(name=f.name, default=f.default, **f.metadata) for f in record_fields)
 
 
-def whole(text: str) -> int:
+def integer(text: str) -> int:
     """A whole number."""
     try:
         return int(text)
@@ -52,21 +52,21 @@ def whole(text: str) -> int:
 
 def natural(text: str) -> int:
     """A whole number from 0."""
-    if (number := whole(text)) < 0:
+    if (number := integer(text)) < 0:
         raise ValueError(f"{text} is not 0 or more")
     return number
 
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    if (number := whole(text)) < 1:
+    if (number := integer(text)) < 1:
         raise ValueError(f"{text} is not 1 or more")
     return number
 
 
 def several(text: str) -> int:
     """A whole number from 2 to 1000."""
-    if (number := whole(text)) < 2:
+    if (number := integer(text)) < 2:
         raise ValueError(f"{text} is not 2 or more: one session cannot be told from another file's")
     if number > _MOST_SESSIONS:
         raise ValueError(f"{text} is more than {_MOST_SESSIONS}: all are open at once")
@@ -88,12 +88,12 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     """`name=1x3x224x224`."""
     name, _, dims = text.rpartition("=")
     try:
-        found = tuple(int(dim) for dim in dims.split("x"))
+        dimensions = tuple(int(dim) for dim in dims.split("x"))
     except ValueError:
-        found = ()
-    if not name or not found or min(found) < 1:
+        dimensions = ()
+    if not name or not dimensions or min(dimensions) < 1:
         raise ValueError(f"{text!r} does not read like name=1x3x224x224")
-    return name, found
+    return name, dimensions
 
 
 def counts(text: str) -> tuple[int, ...]:
@@ -103,7 +103,7 @@ def counts(text: str) -> tuple[int, ...]:
 
 def level(text: str) -> int:
     """How hard TensorRT's builder tries."""
-    if (number := whole(text)) not in range(6):
+    if (number := integer(text)) not in range(6):
         raise ValueError(f"{text} is not between 0 and 5")
     return number
 
@@ -121,18 +121,18 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 def scenarios(text: str) -> tuple[str, ...]:
     """`SingleStream,Offline`, or `all`; capitals do not matter."""
-    known = {name.lower(): name for name in SCENARIOS}
-    asked = SCENARIOS if text.strip().lower() == "all" else [part.strip() for part in text.split(",")]
-    strangers = [name for name in asked if name.lower() not in known]
-    if strangers:
-        raise ValueError(f"LoadGen has no scenario {strangers[0]!r}; it has {', '.join(SCENARIOS)}")
-    return tuple(dict.fromkeys(known[name.lower()] for name in asked))
+    names = {name.lower(): name for name in SCENARIOS}
+    requested = SCENARIOS if text.strip().lower() == "all" else [part.strip() for part in text.split(",")]
+    unknown = [name for name in requested if name.lower() not in names]
+    if unknown:
+        raise ValueError(f"LoadGen has no scenario {unknown[0]!r}; it has {', '.join(SCENARIOS)}")
+    return tuple(dict.fromkeys(names[name.lower()] for name in requested))
 
 
 def _flag(
     text: str, parse: Callable[[str], Any] | None = None, metavar: str = "", *, repeated: bool = False
 ) -> dict[str, Any]:
-    """What a field tells about its flag."""
+    """The metadata of a field about its flag."""
     return {"help": text, "parse": parse, "metavar": metavar, "repeated": repeated}
 
 
@@ -198,7 +198,7 @@ class Measuring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(Measuring):
-    """How to measure files, and where to put what was found.
+    """How to measure files, and where to put the results.
 
     shape: of inputs whose dimensions are dynamic besides the batch, as pairs of name and dimensions.
     """

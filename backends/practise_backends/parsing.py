@@ -28,19 +28,24 @@ def parsed(text: str) -> Any:
     Raises: json.JSONDecodeError where it is none; ValueError that says why it cannot be read, as where it is nested too deeply.
     """
     try:
-        found = json.loads(text, parse_float=_finite, parse_constant=_finite, parse_int=_whole)
+        document = json.loads(text, parse_float=_finite, parse_constant=_finite, parse_int=_finite_int)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    level = [found]
+    level = [document]
     for _ in range(_DEEPEST):
-        level = [each for one in level if isinstance(one, (dict, list)) for each in _within(one)]
+        level = [
+            value
+            for container in level
+            if isinstance(container, (dict, list))
+            for value in _within(container)
+        ]
     if level:
         raise ValueError(_TOO_DEEP)
-    return found
+    return document
 
 
-def _within(one: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return one.values() if isinstance(one, dict) else one
+def _within(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _finite(text: str) -> float:
@@ -49,6 +54,6 @@ def _finite(text: str) -> float:
     return number
 
 
-def _whole(text: str) -> int:
+def _finite_int(text: str) -> int:
     _finite(text)
     return int(text)

@@ -42,7 +42,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device as it was found. Timings pool only where fingerprints are equal."""
+    """A device and its state. Timings pool only where fingerprints are equal."""
 
     name: str
     fingerprint: str
@@ -83,10 +83,10 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a measurement may go on, and how narrow an interval is narrow enough.
+    """How long a measurement may take, and how narrow an interval is narrow enough.
 
     `enough_percent` is the half-width of the ratio's interval, in percent of the original's latency.
-    `enough_share`: a ratio that is known to this share of its distance from `decide_at` is narrow enough too
+    `enough_share`: a ratio that is known to this share of its distance from `decision_boundary` is narrow enough too
     (0.1: a saving of 8% is known to +-0.8%); 0 turns that rule off.
     `sessions`: how often each network is opened; two sessions of one file differ in their speed.
     `keep_throttled`: do not discard the rounds in which a quota or heat stopped the device.
@@ -98,7 +98,7 @@ class Patience:
     max_rounds: int = 2000
     enough_percent: float = 0.25
     enough_share: float = 0.0
-    decide_at: float = 1.0
+    decision_boundary: float = 1.0
     confidence: float = 0.95
     sessions: int = 6
     keep_throttled: bool = False
@@ -131,9 +131,9 @@ class Timings:
     rounds_ms: float64[rounds, columns], milliseconds of one run; NaN marks a discarded sample.
     stopped_because: which rule ended the measurement. discarded: one sentence a discarded round.
     raw_ms, cpu_ms: all rounds, by the wall clock and by the CPU time of the computing thread (None where it cannot be told);
-    rounds_ms holds the one or the other (see `course`).
+    rounds_ms holds the one or the other (see `rounds.log`).
     overhead_percent: the loop's own time in percent of the time that the engines ran. notes: how runs were
-    timed otherwise than one at a time. runs_a_sample: of how many runs each column's samples are the means.
+    timed in groups. runs_a_sample: of how many runs each column's samples are the means.
     timed_by: the clock that rounds_ms is of, WALL or CPU.
     """
 
@@ -157,7 +157,7 @@ class Saving:
     """What the device saves without a block: the whole network with it minus without it.
 
     pooled_with: the structurally equal blocks that share this figure. measured: False where it was read off
-    a twin. distinguishable: the saving can be told from none.
+    a twin. distinguishable: the saving is statistically distinguishable from zero.
     """
 
     block: str
@@ -171,7 +171,7 @@ class Saving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwinCheck:
-    """Two structurally equal blocks measured beside each other: do they cost the same?
+    """Two structurally equal blocks measured in the same rounds: do they cost the same?
 
     difference_percent: of the whole network's latency. same: the interval holds 0, or the difference
     is within the noise floor.
@@ -197,7 +197,7 @@ class LatencyTable:
     """Savings of all candidate blocks on one device.
 
     aa_ratio: the original against itself in the same rounds. resolution_ms: how far its interval reaches
-    from 1, the smallest saving that this measurement can tell from none. session_percent: by how much
+    from 1, the smallest saving that this measurement can distinguish from zero. session_percent: by how much
     two sessions of one network differ (standard deviation). additivity: measured over predicted saving of
     the random sets; 1 where savings simply add up, None where no set could be measured.
     timed_by: the clock that the milliseconds are of, WALL or CPU.
@@ -264,7 +264,7 @@ class Comparison:
 
     verdict: faster, slower or cannot tell. aa_ratio: half of the first network's sessions against the other
     half. session_percent: by how much two sessions of one file differ (standard deviation).
-    estimator_errors_percent: the A/A error of every estimator that was tried (`levels` says which is taken).
+    estimator_errors_percent: the A/A error of every estimator that was tried (`estimates` says which is taken).
     timed_by: the clock that the milliseconds and the speed-up are of, WALL or CPU.
     """
 
@@ -374,15 +374,15 @@ class Backend(Protocol):
         ...
 
 
-class Watch(Protocol):
-    """What the machine does beside the measurement, so that a test can script it."""
+class Monitor(Protocol):
+    """What else happens on the machine during a measurement; a protocol, so that a test can script it."""
 
     def trouble(self) -> str:
         """Why the rounds since the last call are not to be trusted; empty where nothing speaks against them."""
         ...
 
     def environment(self) -> Environment:
-        """The readings since the watch began."""
+        """The readings since the monitor began."""
         ...
 
 

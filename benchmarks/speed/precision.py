@@ -19,7 +19,7 @@ from typing import Any
 
 import onnx
 
-from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
@@ -62,7 +62,7 @@ def speeds(files: dict[str, Path]) -> dict[str, Any]:
     )
     with opened({name: Candidate(model=file, sessions=SESSIONS) for name, file in files.items()}, at) as found:
         timings = measure(found, at)
-    levels = levels_of(timings)
+    levels = estimate_latencies(timings)
     return {
         "rounds": len(timings.rounds_ms),
         "discarded": len(timings.discarded),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from practise_backends.runtimes.tensorrt.package import Provider
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 
 Mode = Enum("Mode", ["INPUT", "OUTPUT"])
 DataType = Enum("DataType", ["FLOAT", "HALF", "BF16"])
@@ -90,7 +90,7 @@ class Engine:
         return SimpleNamespace(cuda_graph_strategy=None)
 
 
-def scripted_provider(script: Script, *, package: str, by_itself: bool) -> Provider:
+def scripted_provider(script: Script, *, package: str, by_itself: bool) -> TensorRtPackage:
     """A package whose runtime follows the script. by_itself: it captures graphs itself, as RTX does."""
 
     class Runtime:
@@ -108,7 +108,7 @@ def scripted_provider(script: Script, *, package: str, by_itself: bool) -> Provi
     )
     if by_itself:
         module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="none")
-    return Provider(backend="trt", package=package, module=module)
+    return TensorRtPackage(backend="trt", name=package, module=module)
 
 
 @dataclass
@@ -150,7 +150,7 @@ class ScriptedCuda:
         self.memory: dict[int, Any] = {}
 
     @contextmanager
-    def here(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         self._within[threading.get_ident()] += 1
         try:
             yield

@@ -11,7 +11,7 @@ from practise_backends.runtimes.tensorrt.cuda import Cuda
 
 def there_and_back(stream: Cuda, side: int = 5) -> float:
     """Bytes go to the device and come back as they were, and nothing is kept; milliseconds between the events around it."""
-    with stream.here():
+    with stream.active():
         array, back = (stream.pinned((side, side), np.dtype("float16")) for _ in range(2))
         array[...], back[...] = np.arange(side * side).reshape(side, side) % 1000, 0
         buffer = stream.allocate(array.nbytes)

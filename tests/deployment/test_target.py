@@ -28,7 +28,7 @@ class OnGpu(TensorRtBackend):
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.3.0"))
-    monkeypatch.setattr(catalog, "_found", lambda: {"trt": SimpleNamespace(load=lambda: OnGpu)})
+    monkeypatch.setattr(catalog, "_entry_points", lambda: {"trt": SimpleNamespace(load=lambda: OnGpu)})
 
 
 @pytest.mark.usefixtures("gpu")

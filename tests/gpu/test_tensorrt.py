@@ -19,7 +19,7 @@ from backends.streams import in_another_thread, there_and_back
 from practise_backends.cli import main as practise_measure
 from practise_backends.errors import BackendError, DeviceUnavailable
 from practise_backends.machine.driver import first_gpu
-from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
@@ -79,7 +79,7 @@ def onnx_bytes(convolutions: int = 4, shape: tuple[Any, ...] = ("N", 4, 32, 32))
 def test_engine_computes_what_onnx_runtime_computes(backend: TensorRtBackend, cuda: str, graph: bool) -> None:
     ours = type(backend)(TensorRtOptions(cuda=cuda, tf32=False))
     conditions = Conditions(clock="gpu_compute", cuda_graph=graph)
-    if graph and cuda == "pycuda" and not ours.provider.graphs_by_itself:
+    if graph and cuda == "pycuda" and not ours.package.graphs_by_itself:
         with pytest.raises(DeviceUnavailable, match="no CUDA graphs"):
             ours.open(ours.compile(onnx_bytes(), conditions), conditions)
         return
@@ -125,7 +125,7 @@ def test_equal_networks_are_not_told_apart_and_unequal_ones_are(backend: TensorR
     )
     candidates = {name: Candidate(model=file, sessions=2) for name, file in files.items()}
     with opened(candidates, stand) as networks:
-        levels = levels_of(measure(networks, stand))
+        levels = estimate_latencies(measure(networks, stand))
     floor = levels.noise_floor()
     assert floor.low <= 1.05 and floor.high >= 0.95
     assert levels.ratio("half").high < 1
@@ -141,7 +141,7 @@ def test_engine_tells_its_layers_and_their_types(backend: TensorRtBackend) -> No
 def test_timing_cache_is_kept(backend: TensorRtBackend, tmp_path: Path) -> None:
     ours = type(backend)(TensorRtOptions(timing_cache=tmp_path))
     ours.compile(onnx_bytes(), Conditions(clock="gpu_compute"))
-    assert bool(list(tmp_path.glob("*.timings"))) == ours.provider.keeps_timings
+    assert bool(list(tmp_path.glob("*.timings"))) == ours.package.keeps_timings
 
 
 def test_streams_copy_and_time(cuda: str) -> None:
@@ -179,8 +179,8 @@ def test_whole_story(
 
 def test_engine_built_ahead_runs_here(backend: TensorRtBackend, tmp_path: Path) -> None:
     here, conditions = first_gpu().capability, Conditions(clock="gpu_compute")
-    if here not in backend.provider.known_targets():
-        pytest.skip(f"{backend.provider.package} builds nothing ahead for {here}")
+    if here not in backend.package.supported_targets():
+        pytest.skip(f"{backend.package.name} builds nothing ahead for {here}")
     ahead = type(backend)(TensorRtOptions(for_=(here,)))
     ahead.save(ahead.compile(onnx_bytes(shape=(1, 4, 32, 32)), conditions), tmp_path / "net.engine")
     engine = backend.open(backend.compile(tmp_path / "net.engine", conditions), conditions)

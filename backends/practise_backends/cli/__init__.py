@@ -1,7 +1,7 @@
-"""`practise-measure`: compare networks, bench one, and look at the machine; torch is needed by none of it.
+"""`practise-measure`: compare networks, bench one, and look at the machine; none of it needs torch.
 
 Exit codes: 0 kept, 1 the requirement is not met, 2 usage (a file, an option), 3 environment (a backend, a disturbed device,
-memory), 70 a fault of this program, told in one message; with PRACTISE_DEBUG set in the environment, with its traceback.
+memory), 70 a fault of this program, reported in one message; with PRACTISE_DEBUG set in the environment, with its traceback.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from practise_backends.terminal import clean, one_line
 COMMANDS = ("compare", "bench", "table", "doctor")
 KEPT, BROKEN, USAGE, ENVIRONMENT, BUG, INTERRUPTED = 0, 1, 2, 3, 70, 130
 _CLEARED = "\r\x1b[K"
-_Asked = TypeVar("_Asked", bound=Options)
+_OptionsT = TypeVar("_OptionsT", bound=Options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the result goes to stdout, progress and an error to stderr."""
     begin()
-    given = _parser().parse_args(_spelled_out(sys.argv[1:] if arguments is None else arguments))
-    run: Callable[[argparse.Namespace], int] = given.run
+    args = _parser().parse_args(_spelled_out(sys.argv[1:] if arguments is None else arguments))
+    run: Callable[[argparse.Namespace], int] = args.run
     try:
-        return run(given)
+        return run(args)
     except KeyboardInterrupt:
         return _refuse("interrupted", "run the same command again", INTERRUPTED)
     except Exception as error:
-        return _of_an_error(error)
+        return _report_error(error)
 
 
-def _of_an_error(error: Exception) -> int:
-    """One message and the exit code; what nobody foresaw is raised again where PRACTISE_DEBUG is set."""
+def _report_error(error: Exception) -> int:
+    """One message and the exit code; an unexpected error is raised again if PRACTISE_DEBUG is set."""
     if not isinstance(error, BackendError) and lacks_memory(error):
         error = OutOfMemory()
     if isinstance(error, OSError):
@@ -59,9 +59,9 @@ def _of_an_error(error: Exception) -> int:
         return _refuse(error.message, error.remedy, error.exit_code)
     if os.environ.get("PRACTISE_DEBUG"):
         raise error
-    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    summary = f"{type(error).__name__}: {error}".rstrip(": ")
     remedy = "this is a fault of practise-measure: report it, with what PRACTISE_DEBUG=1 shows"
-    return _refuse(f"unexpected {said}", remedy, BUG)
+    return _refuse(f"unexpected {summary}", remedy, BUG)
 
 
 def _spelled_out(arguments: Sequence[str]) -> Sequence[str]:
@@ -69,7 +69,7 @@ def _spelled_out(arguments: Sequence[str]) -> Sequence[str]:
     first = arguments[0] if arguments else ""
     if first in ("", *COMMANDS, "-h", "--help", "--version"):
         return arguments
-    is_place = any(mark in first for mark in "/\\") or any(os.path.isdir(each) for each in arguments)
+    is_place = any(mark in first for mark in "/\\") or any(os.path.isdir(argument) for argument in arguments)
     return ["table", *arguments] if is_place else arguments
 
 
@@ -79,51 +79,55 @@ def _refuse(message: str, remedy: str, code: int) -> int:
     return code
 
 
-def _compare(given: argparse.Namespace) -> int:
+def _compare(args: argparse.Namespace) -> int:
     from practise_backends.cli.commands import compare_files
     from practise_backends.results.documents import to_json
     from practise_backends.results.render import comparison_text
 
-    options = _options(CompareOptions, given)
-    found, requirement = compare_files(given.before, given.after, options, _screen())
-    _print(to_json(found, requirement=requirement) if options.json else comparison_text(found, requirement))
+    options = _options(CompareOptions, args)
+    comparison, requirement = compare_files(args.before, args.after, options, _screen())
+    _print(
+        to_json(comparison, requirement=requirement)
+        if options.json
+        else comparison_text(comparison, requirement)
+    )
     return KEPT if requirement.kept else BROKEN
 
 
-def _bench(given: argparse.Namespace) -> int:
+def _bench(args: argparse.Namespace) -> int:
     from practise_backends.cli.commands import bench_file
     from practise_backends.results.documents import to_json
     from practise_backends.results.render import benchmark_text
 
-    options = _options(BenchOptions, given)
-    found = bench_file(given.file, options, _screen())
-    _print(to_json(found) if options.json else benchmark_text(found))
+    options = _options(BenchOptions, args)
+    benchmark = bench_file(args.file, options, _screen())
+    _print(to_json(benchmark) if options.json else benchmark_text(benchmark))
     return KEPT
 
 
-def _table(given: argparse.Namespace) -> int:
+def _table(args: argparse.Namespace) -> int:
     from practise_backends.cli.commands import table_of_kit
     from practise_backends.results.documents import to_json
     from practise_backends.results.render_table import next_step, table_text
 
-    asked = {one.name: value for one in fields(Measuring) if (value := getattr(given, one.name)) is not None}
-    found, kit, place = table_of_kit(given.kit, asked, given.output, _screen())
-    _print(to_json(found) if given.json else table_text(found))
-    sys.stderr.write(next_step(kit, found, place))
+    overrides = {f.name: value for f in fields(Measuring) if (value := getattr(args, f.name)) is not None}
+    table, kit, place = table_of_kit(args.kit, overrides, args.output, _screen())
+    _print(to_json(table) if args.json else table_text(table))
+    sys.stderr.write(next_step(kit, table, place))
     return KEPT
 
 
-def _doctor(given: argparse.Namespace) -> int:
+def _doctor(args: argparse.Namespace) -> int:
     from practise_backends.results.doctor import examine, exit_code, render
     from practise_backends.results.documents import to_json
 
-    checkup = examine(given.backend, progress=_screen())
-    _print(to_json(checkup) if given.json else render(checkup))
+    checkup = examine(args.backend, progress=_screen())
+    _print(to_json(checkup) if args.json else render(checkup))
     return exit_code(checkup)
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are told like all others."""
+    """An argument parser that reports its errors like all others."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and leave with the code for usage."""
@@ -134,8 +138,8 @@ def _meant(message: str) -> str:
     """The option that may be meant where argparse names one that there is not; empty where none is like it."""
     _, unknown, words = message.partition("unrecognized arguments: ")
     first = words.split("=")[0].split()[:1] if unknown else []
-    known = {flag.written for kind in (CompareOptions, BenchOptions, TableOptions) for flag in flags_of(kind)}
-    near = difflib.get_close_matches(first[0], sorted(known), n=1) if first else []
+    flags = {flag.written for kind in (CompareOptions, BenchOptions, TableOptions) for flag in flags_of(kind)}
+    near = difflib.get_close_matches(first[0], sorted(flags), n=1) if first else []
     return f"did you mean {near[0]}?" if near else ""
 
 
@@ -215,8 +219,8 @@ def _add_flags(
 
 
 def _default(flag: Flag, options: type) -> str:
-    """What holds where an option is not given, in a help text."""
-    if options is TableOptions and flag.name in {one.name for one in fields(Measuring)}:
+    """An option's default, for its help text."""
+    if options is TableOptions and flag.name in {f.name for f in fields(Measuring)}:
         return "" if "(default:" in flag.help else " (default: the kit's)"
     return "" if flag.default in (None, ()) else f" (default: {flag.default})"
 
@@ -233,10 +237,10 @@ def _checked(flag: Flag) -> Callable[[str], Any]:
     return read
 
 
-def _options(kind: type[_Asked], given: argparse.Namespace) -> _Asked:
-    """The record of the options that were given; the others keep their defaults."""
-    asked = {one.name: getattr(given, one.name) for one in fields(kind)}
-    return kind(**{name: value for name, value in asked.items() if value is not None})
+def _options(kind: type[_OptionsT], args: argparse.Namespace) -> _OptionsT:
+    """The record of the options on the command line; the others keep their defaults."""
+    values = {f.name: getattr(args, f.name) for f in fields(kind)}
+    return kind(**{name: value for name, value in values.items() if value is not None})
 
 
 def _print(text: str) -> None:

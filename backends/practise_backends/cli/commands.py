@@ -49,18 +49,18 @@ def compare_files(
     try:
         _check_files(before, after)
         check_places(options.markdown, options.samples)
-        found = compare(before, after, _decisive(options), progress, footprint=options.footprint)
+        comparison = compare(before, after, _decisive(options), progress, footprint=options.footprint)
     except BackendError as error:
         if options.junit is not None:
             write_file(options.junit, failed_junit(before, after, error))
         raise
-    requirement = require(found, options.min_speedup)
+    requirement = require(comparison, options.min_speedup)
     if options.markdown is not None:
-        write_file(options.markdown, comparison_markdown(found, requirement))
+        write_file(options.markdown, comparison_markdown(comparison, requirement))
     if options.junit is not None:
-        write_file(options.junit, requirement_junit(found, requirement))
-    _write_samples(options, found.samples)
-    return found, requirement
+        write_file(options.junit, requirement_junit(comparison, requirement))
+    _write_samples(options, comparison.samples)
+    return comparison, requirement
 
 
 def bench_file(file: Path, options: BenchOptions, progress: Progress | None = None) -> Benchmark:
@@ -78,61 +78,61 @@ def bench_file(file: Path, options: BenchOptions, progress: Progress | None = No
         scenario_s=options.scenario_s,
         footprint=options.footprint,
     )
-    found = bench(file, bench_of(options), extras, progress)
+    benchmark = bench(file, file_setup(options), extras, progress)
     if options.markdown is not None:
-        write_file(options.markdown, benchmark_markdown(found))
-    _write_samples(options, found.samples)
-    return found
+        write_file(options.markdown, benchmark_markdown(benchmark))
+    _write_samples(options, benchmark.samples)
+    return benchmark
 
 
 def table_of_kit(
-    folder: Path, given: Mapping[str, Any], output: Path | None = None, progress: Progress | None = None
+    folder: Path, overrides: Mapping[str, Any], output: Path | None = None, progress: Progress | None = None
 ) -> tuple[LatencyTable, Kit, Path]:
-    """Measure a kit as its maker asked, or as `given` says (fields of `Measuring`), and write the table.
+    """Measure a kit as its maker asked, or as `overrides` say (fields of `Measuring`), and write the table.
 
     output: where it goes, its raw samples beside it; None is `latency.json` in the kit.
     Raises: BackendError; OSError where the table cannot be written.
     """
     place = output or folder / TABLE
     kit = read_kit(folder)
-    for link in (one for one in (place, samples_beside(place)) if output is None and one.is_symlink()):
+    for link in (file for file in (place, samples_beside(place)) if output is None and file.is_symlink()):
         raise BackendError(f"{link} is a link", remedy="say where the table goes: --output FILE.json")
-    bench = _stand_of_kit(kit, replace(kit.asked, **given))
+    setup = _kit_setup(kit, replace(kit.asked, **overrides))
     check_places(place, samples_beside(place))
-    found = measure_kit(kit, folder, bench, progress)
-    write_table(found, place)
-    return found, kit, place
+    table = measure_kit(kit, folder, setup, progress)
+    write_table(table, place)
+    return table, kit, place
 
 
-def _stand_of_kit(kit: Kit, options: Measuring) -> Bench:
-    """Where a kit is measured; its networks have their batch and precision fixed."""
+def _kit_setup(kit: Kit, options: Measuring) -> Bench:
+    """The measurement setup of a kit, whose networks have a fixed batch and precision."""
     if options.batch != kit.input_shape[0]:
         raise BackendError(
             f"the networks of this kit have batch {kit.input_shape[0]}, not {options.batch}",
             remedy=f"leave --batch out, or make another kit: practise-deploy kit ... --batch {options.batch}",
         )
-    found = stand_of(options, kit.precision)
-    return replace(found, patience=replace(found.patience, enough_share=RANKING_SHARE))
+    setup = setup_of(options, kit.precision)
+    return replace(setup, patience=replace(setup.patience, enough_share=RANKING_SHARE))
 
 
-def bench_of(options: Options) -> Bench:
-    """Where files are measured as the options ask.
+def file_setup(options: Options) -> Bench:
+    """The measurement setup of a command over files.
 
     Raises: BackendMissing; BackendError where the backend lacks an option.
     """
-    found, shapes = stand_of(options, options.precision), dict(options.shape)
-    patience = replace(found.patience, sessions=options.sessions)
-    return replace(found, backend=for_shapes(found.backend, shapes), patience=patience, shapes=shapes)
+    setup, shapes = setup_of(options, options.precision), dict(options.shape)
+    rule = replace(setup.patience, sessions=options.sessions)
+    return replace(setup, backend=for_shapes(setup.backend, shapes), patience=rule, shapes=shapes)
 
 
-def stand_of(options: Measuring, precision: str) -> Bench:
-    """The device and the conditions that the options ask for; a tenth of the budget, at most 2 s, is warm-up.
+def setup_of(options: Measuring, precision: str) -> Bench:
+    """The backend, conditions and stopping rule of these options; warm-up takes a tenth of the budget, at most 2 s.
 
     Raises: BackendMissing; BackendError where the backend lacks an option.
     """
     backend = catalog.load_backend(options.backend, asked_of(options))
-    wanted = catalog.Wanted(precision=precision, clock=options.clock, cuda_graph=options.cuda_graph)
-    catalog.check_wanted(backend, wanted)
+    mode = catalog.Wanted(precision=precision, clock=options.clock, cuda_graph=options.cuda_graph)
+    catalog.check_wanted(backend, mode)
     conditions = Conditions(
         batch=options.batch,
         threads=options.threads,
@@ -141,21 +141,21 @@ def stand_of(options: Measuring, precision: str) -> Bench:
         cuda_graph=options.cuda_graph,
         seed=options.seed,
     )
-    patience = Patience(
+    rule = Patience(
         budget_s=options.measure_budget_s,
         warmup_s=min(2.0, options.measure_budget_s / 10),
         keep_throttled=options.keep_throttled,
     )
-    return Bench(backend=backend, conditions=conditions, patience=patience)
+    return Bench(backend=backend, conditions=conditions, patience=rule)
 
 
 def _decisive(options: CompareOptions) -> Bench:
     """Where a limit is asked for, it is enough to know on which side of it the speed-up is, with a fifth to spare."""
-    bench = bench_of(options)
+    setup = file_setup(options)
     if options.min_speedup is None:
-        return bench
-    patience = replace(bench.patience, enough_share=_SPARE, decide_at=1 / options.min_speedup)
-    return replace(bench, patience=patience)
+        return setup
+    rule = replace(setup.patience, enough_share=_SPARE, decision_boundary=1 / options.min_speedup)
+    return replace(setup, patience=rule)
 
 
 def _check_files(*files: Path) -> None:

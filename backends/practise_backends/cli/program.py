@@ -1,4 +1,4 @@
-"""What both programs do first: take any text on stdout, end like an interrupt when they are told to end, and report to nobody."""
+"""Start-up of both programs: any text may go to stdout, SIGTERM and SIGHUP act like an interrupt, telemetry is off."""
 
 from __future__ import annotations
 

@@ -59,25 +59,25 @@ def read_summary(text: str, scenario: str) -> Summary:
 
 def read_errors(detail: str) -> tuple[str, ...]:
     """The errors in a detailed log, each once."""
-    found = [_logged(line) for line in detail.splitlines() if ":::MLLOG" in line]
-    texts = [str(each.get("value")) for each in found if str(each.get("key", "")).startswith("error")]
+    entries = [_logged(line) for line in detail.splitlines() if ":::MLLOG" in line]
+    texts = [str(entry.get("value")) for entry in entries if str(entry.get("key", "")).startswith("error")]
     return tuple(dict.fromkeys(" ".join(text.split()) for text in texts))
 
 
 def _metric(text: str, scenario: str) -> tuple[float, str]:
     """The scenario's standard figure and its unit; a latency comes in milliseconds."""
     label, unit = _METRICS[scenario]
-    found = re.search(rf"^{label}\s*:\s*{_NUMBER}", text, re.MULTILINE)
-    if found is None:
+    match = re.search(rf"^{label}\s*:\s*{_NUMBER}", text, re.MULTILINE)
+    if match is None:
         raise _unreadable(scenario, f"figure of {scenario}")
-    of = f"{float(found['of']):g}" if "of" in found.groupdict() else ""
-    return float(found["number"]) / (_NS if of else 1.0), unit.format(of=of)
+    of = f"{float(match['of']):g}" if "of" in match.groupdict() else ""
+    return float(match["number"]) / (_NS if of else 1.0), unit.format(of=of)
 
 
 def _latencies(lines: Sequence[str]) -> dict[str, float]:
     """The latencies of the additional statistics, in milliseconds."""
-    found = [match for line in lines if (match := _LATENCY.fullmatch(line))]
-    return {_short(match["of"]): float(match["number"]) / _NS for match in found}
+    matches = [match for line in lines if (match := _LATENCY.fullmatch(line))]
+    return {_short(match["of"]): float(match["number"]) / _NS for match in matches}
 
 
 def _short(of: str) -> str:
@@ -97,24 +97,24 @@ def _problems(lines: Sequence[str]) -> tuple[str, ...]:
 
 def _bullets(lines: Sequence[str], heading: str) -> list[str]:
     """The list under a heading, a continued line joined to its bullet."""
-    found: list[str] = []
+    bullets: list[str] = []
     for line in lines[lines.index(heading) + 1 :] if heading in lines else []:
         if line.startswith("* "):
-            found.append(line[2:])
-        elif not found or not line or line.endswith(":") or line.startswith("="):
+            bullets.append(line[2:])
+        elif not bullets or not line or line.endswith(":") or line.startswith("="):
             break
         else:
-            found[-1] += f" {line}"
-    return found
+            bullets[-1] += f" {line}"
+    return bullets
 
 
 def _logged(line: str) -> dict[str, object]:
     """One line of the detailed log; empty where it is cut short."""
     try:
-        found = json.loads(line.partition(":::MLLOG")[2])
+        entry = json.loads(line.partition(":::MLLOG")[2])
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return entry if isinstance(entry, dict) else {}
 
 
 def _unreadable(scenario: str, missing: str) -> MeasureError:

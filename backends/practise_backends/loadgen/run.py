@@ -23,7 +23,7 @@ from practise_backends.loadgen.settings import (
     Pace,
     ScenarioOptions,
     Task,
-    check_asked,
+    check_scenarios,
     settings_for,
 )
 from practise_backends.loadgen.subject import Subject, run_test
@@ -53,17 +53,17 @@ def run_scenarios(
     Latencies are of `Engine.run`, with random tensors that were made before the test.
     Raises: BackendMissing without the package; MeasureError where the engine fails or the options make no sense.
     """
-    asked = options or ScenarioOptions()
-    check_asked(scenarios, asked)
+    options = options or ScenarioOptions()
+    check_scenarios(scenarios, options)
     loadgen = import_loadgen()
-    found: list[Scenario] = []
+    runs: list[Scenario] = []
     with _ONE_TEST:
         for at, scenario in enumerate(scenarios):
             if progress is not None:
                 progress.advance(at, len(scenarios), f"{name}: {scenario}")
-            task = Task(name=name, scenario=scenario, options=asked, single_ms=_single_ms(found))
-            found.append(_in_own_thread(partial(_test, loadgen, open_engine, task)))
-    return tuple(found)
+            task = Task(name=name, scenario=scenario, options=options, single_ms=_single_ms(runs))
+            runs.append(_in_thread(partial(_test, loadgen, open_engine, task)))
+    return tuple(runs)
 
 
 def import_loadgen() -> Any:
@@ -77,13 +77,13 @@ def import_loadgen() -> Any:
         ) from error
 
 
-def _single_ms(found: Sequence[Scenario]) -> float | None:
+def _single_ms(runs: Sequence[Scenario]) -> float | None:
     """The median latency of the SingleStream scenario, where it is among those found."""
-    medians = [each.latency_ms.get("p50") for each in found if each.scenario == "SingleStream"]
+    medians = [run.latency_ms.get("p50") for run in runs if run.scenario == "SingleStream"]
     return medians[0] if medians else None
 
 
-def _in_own_thread(test: Callable[[threading.Event], Scenario]) -> Scenario:
+def _in_thread(test: Callable[[threading.Event], Scenario]) -> Scenario:
     """Run a test where Ctrl-C cannot strike inside LoadGen; leaving for any reason tells the test to stop."""
     stop = threading.Event()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loadgen")
@@ -115,8 +115,8 @@ def _test(loadgen: Any, open_engine: Callable[[], Engine], task: Task, stop: thr
 def _subject(loadgen: Any, engine: Engine, task: Task, stop: threading.Event) -> Subject:
     """The engine with its tensors: as many images a run as the scenario wants and the network takes."""
     options = task.options
-    wanted = {"MultiStream": options.multistream_samples, "Offline": options.offline_batch}
-    size = fixed_batch(engine.inputs) or wanted.get(task.scenario, 1)
+    images = {"MultiStream": options.multistream_samples, "Offline": options.offline_batch}
+    size = fixed_batch(engine.inputs) or images.get(task.scenario, 1)
     shapes = {name: (size, *shape[1:]) for name, shape in options.shapes.items()}
     feeds = [random_feeds(engine.inputs, size, options.seed + at, shapes) for at in range(_FEED_SETS)]
     return Subject(loadgen=loadgen, engine=engine, feeds=feeds, size=size, stop=stop)
@@ -140,11 +140,11 @@ def _check_ended_well(subject: Subject, task: Task) -> None:
     failure = subject.failure
     if failure is not None:
         remedy = failure.remedy if isinstance(failure, BackendError) else "run the engine alone to see why"
-        said = (
+        message = (
             f"{type(failure).__name__}: {failure}" if not isinstance(failure, BackendError) else str(failure)
         )
         raise MeasureError(
-            f"engine '{task.name}' failed in the {task.scenario} scenario: {said}", remedy=remedy
+            f"engine '{task.name}' failed in the {task.scenario} scenario: {message}", remedy=remedy
         ) from failure
     if subject.stop.is_set():
         raise MeasureError(f"the {task.scenario} scenario was stopped", remedy="run it again")

@@ -63,12 +63,12 @@ class Pace:
     fastest_ms: float
 
 
-def check_asked(scenarios: Sequence[str], options: ScenarioOptions) -> None:
+def check_scenarios(scenarios: Sequence[str], options: ScenarioOptions) -> None:
     """Refuse what LoadGen would misread."""
-    strangers = [scenario for scenario in scenarios if scenario not in SCENARIOS]
-    if strangers:
+    unknown = [scenario for scenario in scenarios if scenario not in SCENARIOS]
+    if unknown:
         raise MeasureError(
-            f"LoadGen has no scenario '{strangers[0]}'", remedy=f"its scenarios are {list(SCENARIOS)}"
+            f"LoadGen has no scenario '{unknown[0]}'", remedy=f"its scenarios are {list(SCENARIOS)}"
         )
     numbers = {
         "duration_s": options.duration_s,

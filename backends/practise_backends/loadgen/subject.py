@@ -95,7 +95,7 @@ class Subject:
     def _complete(self, ids: Sequence[int]) -> None:
         """Answer samples; nobody reads the outputs in a performance test."""
         response = self.loadgen.QuerySampleResponse
-        self.loadgen.QuerySamplesComplete([response(each, 0, 0) for each in ids])
+        self.loadgen.QuerySamplesComplete([response(sample_id, 0, 0) for sample_id in ids])
 
 
 def run_test(subject: Subject, settings: Any, folder: Path, *, queued: bool) -> None:
@@ -114,7 +114,7 @@ def run_test(subject: Subject, settings: Any, folder: Path, *, queued: bool) -> 
 
     try:
         if queued:
-            _beside(start, subject)
+            _serve_during(start, subject)
         else:
             start()
     finally:
@@ -122,8 +122,8 @@ def run_test(subject: Subject, settings: Any, folder: Path, *, queued: bool) -> 
         loadgen.DestroySUT(system)
 
 
-def _beside(start: Callable[[], None], subject: Subject) -> None:
-    """Serve the queue here while LoadGen fills it from a thread of its own."""
+def _serve_during(start: Callable[[], None], subject: Subject) -> None:
+    """Serve the queue in this thread while LoadGen fills it from another."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loadgen-issue") as pool:
         test = pool.submit(start)
         test.add_done_callback(lambda _: subject.close_queue())

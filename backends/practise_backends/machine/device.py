@@ -1,4 +1,4 @@
-"""The device's facts, and the fingerprint of those that determine latency."""
+"""The device's properties, and the fingerprint of those that determine latency."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _CPUS = "sys/devices/system/cpu"
 
 
 def describe_cpu(versions: Mapping[str, str], *, root: Path = Path("/")) -> Device:
-    """The CPU as it is now; facts that this platform does not tell are left out.
+    """The CPU as it is now; properties that this platform does not report are left out.
 
     The fingerprint covers the model, cores, affinity, quota, governor, system, architecture and
     `versions`, never the load. root: where `proc` and `sys` are looked for.
     """
-    found = {
+    readings = {
         "cpu": _cpu_model(root),
         "logical_cores": str(os.cpu_count() or ""),
         "affinity_cores": _affinity(),
@@ -48,19 +48,19 @@ def describe_cpu(versions: Mapping[str, str], *, root: Path = Path("/")) -> Devi
         "hypervisor": _hypervisor(root),
         "transparent_huge_pages": _huge_pages(root),
     }
-    facts = {key: fact for key, fact in found.items() if fact}
+    properties = {key: reading for key, reading in readings.items() if reading}
     return Device(
-        name=facts.get("cpu", "unknown CPU"),
-        fingerprint=_fingerprint(facts, versions),
+        name=properties.get("cpu", "unknown CPU"),
+        fingerprint=_fingerprint(properties, versions),
         versions=dict(versions),
-        facts=facts,
+        facts=properties,
     )
 
 
-def _fingerprint(facts: Mapping[str, str], versions: Mapping[str, str]) -> str:
+def _fingerprint(properties: Mapping[str, str], versions: Mapping[str, str]) -> str:
     """sha256 over what determines latency."""
-    said = {key: facts[key] for key in _DETERMINING if key in facts}
-    content = json.dumps([said, dict(versions)], sort_keys=True)
+    determining = {key: properties[key] for key in _DETERMINING if key in properties}
+    content = json.dumps([determining, dict(versions)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -103,9 +103,9 @@ def _affinity() -> str:
 
 def _quota(root: Path) -> str:
     """The cores that the control group grants (version 2, then version 1); empty without a limit."""
-    own = text_of(root / "proc/self/cgroup").rpartition("0::")[2].partition("\n")[0].strip("/ ")
+    group = text_of(root / "proc/self/cgroup").rpartition("0::")[2].partition("\n")[0].strip("/ ")
     base = root / "sys/fs/cgroup"
-    for folder in dict.fromkeys((base / own, base)):
+    for folder in dict.fromkeys((base / group, base)):
         words = first_line(folder / "cpu.max").split()
         if len(words) == 2:
             return _cores(words[0], words[1])
@@ -127,7 +127,7 @@ def _memory(root: Path) -> str:
 
 
 def memory_gib(root: Path, key: str) -> float | None:
-    """A line of /proc/meminfo, in GiB; None where it is not told."""
+    """A line of /proc/meminfo, in GiB; None where it is missing."""
     words = entry_of(text_of(root / "proc/meminfo"), key).split()
     return int(words[0]) / 2**20 if words and words[0].isdigit() else None
 
@@ -203,7 +203,7 @@ def _huge_pages(root: Path) -> str:
 def quota_files(root: Path) -> list[Path]:
     """The cpu.stat of this process's control group, and of every group around it that has a limit.
 
-    Version 2 first, then version 1; the root group where the own one is not mounted, as in a container.
+    Version 2 first, then version 1; the root group where the innermost one is not mounted, as in a container.
     """
     lines = [line.split(":", 2) for line in text_of(root / "proc/self/cgroup").splitlines()]
     paths = {names: path for _, names, path in (line for line in lines if len(line) == 3)}
@@ -214,18 +214,18 @@ def quota_files(root: Path) -> list[Path]:
         (tree / "unified", paths.get("", "/"), "cpu.max"),
         (tree / "cpu", old, "cpu.cfs_quota_us"),
     ):
-        if found := _limited_groups(base, path.strip("/"), limit):
-            return found
+        if files := _limited_groups(base, path.strip("/"), limit):
+            return files
     return []
 
 
 def _limited_groups(base: Path, path: str, limit: str) -> list[Path]:
-    """The own group's cpu.stat, if it counts stops at all, and those of the limited groups around it."""
-    own = base / path
-    around = own.parents[: len(Path(path).parts)]
-    groups = [own, *(group for group in around if first_line(group / limit)[:1].isdigit())]
-    found = [group / "cpu.stat" for group in groups if "nr_throttled" in text_of(group / "cpu.stat")]
-    return found if found or not path else _limited_groups(base, "", limit)
+    """The innermost group's cpu.stat, if it counts stops at all, and those of the limited groups around it."""
+    innermost = base / path
+    around = innermost.parents[: len(Path(path).parts)]
+    groups = [innermost, *(group for group in around if first_line(group / limit)[:1].isdigit())]
+    files = [group / "cpu.stat" for group in groups if "nr_throttled" in text_of(group / "cpu.stat")]
+    return files if files or not path else _limited_groups(base, "", limit)
 
 
 def heat_files(root: Path) -> list[Path]:

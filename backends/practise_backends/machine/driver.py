@@ -87,9 +87,9 @@ def _library(load: Load) -> Any:
     try:
         return load(name)
     except OSError as error:
-        beside = " (an NVIDIA device is there: its driver is only half installed)" if _device_files() else ""
+        hint = " (an NVIDIA device is there: its driver is only half installed)" if _device_files() else ""
         raise DeviceUnavailable(
-            f"there is no NVIDIA driver: {name} cannot be loaded{beside}: {error}", remedy=_DRIVER
+            f"there is no NVIDIA driver: {name} cannot be loaded{hint}: {error}", remedy=_DRIVER
         ) from error
 
 
@@ -103,25 +103,25 @@ def _check(code: int, verb: str) -> None:
 
 
 def _refusal(code: int, verb: str) -> DeviceUnavailable:
-    said = _ERRORS.get(code, f"error {code}")
+    reason = _ERRORS.get(code, f"error {code}")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if code == _NO_DEVICE and visible is not None:
         return DeviceUnavailable(
-            f"the NVIDIA driver shows no GPU ({verb}: {said}), and CUDA_VISIBLE_DEVICES is {visible!r}",
+            f"the NVIDIA driver shows no GPU ({verb}: {reason}), and CUDA_VISIBLE_DEVICES is {visible!r}",
             remedy="unset CUDA_VISIBLE_DEVICES, or let it name a GPU that nvidia-smi -L lists",
         )
     if code == _NO_PERMISSION:
-        said += "; the device files are not open to this user"
+        reason += "; the device files are not open to this user"
     return DeviceUnavailable(
-        f"the NVIDIA driver is there, but no GPU can be used ({verb}: {said})",
+        f"the NVIDIA driver is there, but no GPU can be used ({verb}: {reason})",
         remedy=_REMEDIES.get(code, _DRIVER),
     )
 
 
 def _integer(verb: Callable[..., int], name: str) -> int:
-    found = ctypes.c_int()
-    _check(verb(ctypes.byref(found)), name)
-    return found.value
+    number = ctypes.c_int()
+    _check(verb(ctypes.byref(number)), name)
+    return number.value
 
 
 def _attribute(library: Any, device: ctypes.c_int, which: int) -> int:
@@ -135,9 +135,9 @@ def _name(library: Any, device: ctypes.c_int) -> str:
 
 
 def _memory(library: Any, device: ctypes.c_int) -> int:
-    found = ctypes.c_size_t()
-    _check(library.cuDeviceTotalMem_v2(ctypes.byref(found), device), "cuDeviceTotalMem")
-    return found.value
+    size = ctypes.c_size_t()
+    _check(library.cuDeviceTotalMem_v2(ctypes.byref(size), device), "cuDeviceTotalMem")
+    return size.value
 
 
 def _uuid(library: Any, device: ctypes.c_int) -> str:

@@ -1,4 +1,4 @@
-"""What the machine does beside a measurement, read from Linux's /proc and /sys and from NVML.
+"""Load, throttling and sensors of the machine during a measurement, read from Linux's /proc and /sys and from NVML.
 
 Two kinds of readings: counters of stops, a few microseconds each, at every call; clocks and temperatures,
 which some kernels answer slowly, at most once a second and for at most 1% of the time. Nothing is ever set.
@@ -18,7 +18,7 @@ from practise_backends.machine.device import (
     quota_files,
     throttled_periods,
 )
-from practise_backends.machine.nvml import GpuWatch, watch_gpu
+from practise_backends.machine.nvml import GpuMonitor, monitor_gpu
 from practise_backends.machine.readings import Counter, Range
 from practise_backends.terms import Environment
 
@@ -27,11 +27,11 @@ _SLOWLY_SHARE = 0.01
 _BELIEVABLE_C = (1.0, 150.0)
 
 
-class SystemWatch:
+class SystemMonitor:
     """The system's own counters and sensors, from the moment of construction on.
 
     A reading that the platform does not offer is None; without any, `trouble` stays silent.
-    root: where `proc` and `sys` are looked for. gpu: watch the GPU that CUDA would take first, too.
+    root: where `proc` and `sys` are looked for. gpu: monitor the GPU that CUDA would take first, too.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class SystemWatch:
         self._root, self._now_s, self._started_s = root, now_s, now_s()
         self._quota = Counter(quota_files(root), throttled_periods)
         self._heat = Counter(heat_files(root), int)
-        self._gpu = watch_gpu() if gpu else None
+        self._gpu = monitor_gpu() if gpu else None
         self._load, self._ticks = _load(root), cpu_ticks(root)
         self._clock_files = clock_files(root)
         self._sensors = sorted((root / "sys/class/thermal").glob("thermal_zone*/temp"))
@@ -53,19 +53,19 @@ class SystemWatch:
 
         A GPU at its power cap is not reported: that is how such a device works under load.
         """
-        said = []
+        troubles = []
         if stops := self._quota.since_last_call():
-            said.append(f"the control group's quota stopped this process {_times(stops)}")
+            troubles.append(f"the control group's quota stopped this process {_times(stops)}")
         if stops := self._heat.since_last_call():
-            said.append(f"the processor throttled for heat {_times(stops)}")
-        if isinstance(self._gpu, GpuWatch) and (reasons := self._gpu.throttled()):
-            said.append(f"the GPU throttled: {', '.join(reasons)}")
+            troubles.append(f"the processor throttled for heat {_times(stops)}")
+        if isinstance(self._gpu, GpuMonitor) and (reasons := self._gpu.throttled()):
+            troubles.append(f"the GPU throttled: {', '.join(reasons)}")
         if self._now_s() >= self._next_slow_s:
             self._read_slowly()
-        return "; ".join(said)
+        return "; ".join(troubles)
 
     def environment(self) -> Environment:
-        """The readings since the watch began."""
+        """The readings since the monitor began."""
         self._read_slowly()
         load = _load(self._root)
         return Environment(
@@ -76,7 +76,7 @@ class SystemWatch:
             heat_stops=self._heat.since_start(),
             clock_mhz=self._clock_mhz.ends(),
             temperature_c=self._temperature_c.ends(),
-            gpu=self._gpu.said() if isinstance(self._gpu, GpuWatch) else _reason_alone(self._gpu),
+            gpu=self._gpu.readings() if isinstance(self._gpu, GpuMonitor) else _unmonitored(self._gpu),
         )
 
     def _steal_percent(self) -> float | None:
@@ -91,7 +91,7 @@ class SystemWatch:
         for file in self._clock_files:
             self._clock_mhz.add(_scaled(file))
         self._temperature_c.add(_hottest(self._sensors))
-        if isinstance(self._gpu, GpuWatch):
+        if isinstance(self._gpu, GpuMonitor):
             self._gpu.read()
         now_s = self._now_s()
         self._next_slow_s = now_s + max(_SLOWLY_S, (now_s - began_s) / _SLOWLY_SHARE)
@@ -121,10 +121,12 @@ def _scaled(file: Path) -> float | None:
 def _hottest(sensors: Iterable[Path]) -> float | None:
     """The highest temperature in degrees Celsius; what no running machine has is left out."""
     low, high = _BELIEVABLE_C
-    found = [each for each in map(_scaled, sensors) if each is not None and low < each < high]
-    return max(found, default=None)
+    temperatures = [
+        celsius for celsius in map(_scaled, sensors) if celsius is not None and low < celsius < high
+    ]
+    return max(temperatures, default=None)
 
 
-def _reason_alone(reason: str | None) -> dict[str, str]:
-    """What is said of a GPU that is not watched."""
+def _unmonitored(reason: str | None) -> dict[str, str]:
+    """Why a GPU is not monitored."""
     return {"gpu": reason} if reason else {}

@@ -31,8 +31,8 @@ def _left_in_groups(root: Path) -> Iterator[int]:
     old = next((path for names, path in paths.items() if "memory" in names.split(",")), "/")
     tree = root / "sys/fs/cgroup"
     for base, path, names in ((tree, paths.get("", "/"), _V2), (tree / "memory", old, _V1)):
-        own = base / path.strip("/")
-        for group in (own, *own.parents[: len(own.relative_to(base).parts)], base):
+        innermost = base / path.strip("/")
+        for group in (innermost, *innermost.parents[: len(innermost.relative_to(base).parts)], base):
             if (left := _left(group, *names)) is not None:
                 yield left
 
@@ -43,5 +43,5 @@ def _left(group: Path, limit: str, used: str, cached: str) -> int | None:
     if not (most.isdigit() and now.isdigit()):
         return None
     entries = dict(line.split(" ", 1) for line in text_of(group / "memory.stat").splitlines() if " " in line)
-    giving_way = entries.get(cached, "0")
-    return max(0, int(most) - int(now) + (int(giving_way) if giving_way.isdigit() else 0))
+    reclaimable = entries.get(cached, "0")
+    return max(0, int(most) - int(now) + (int(reclaimable) if reclaimable.isdigit() else 0))

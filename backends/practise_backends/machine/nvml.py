@@ -1,4 +1,4 @@
-"""An NVIDIA GPU's clocks, temperature and power beside a measurement, and what holds its clock back, from NVML."""
+"""An NVIDIA GPU's clocks, temperature and power during a measurement, and what throttles it, from NVML."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GPU_SENSORS = {
 }
 
 
-class GpuWatch:
+class GpuMonitor:
     """One GPU through NVML (package nvidia-ml-py); read, never set.
 
     nvml: the module. uuid: the GPU's, as `GPU-...`.
@@ -46,7 +46,7 @@ class GpuWatch:
         self._reasons = 0
 
     def throttled(self) -> list[str]:
-        """Why the GPU is held below its clock now; empty where it is not, or only by a setting."""
+        """Why the GPU is throttled now; empty where it is not, or only by a setting."""
         now = self._bits()
         self._reasons |= now
         return _throttles(now)
@@ -59,17 +59,17 @@ class GpuWatch:
             self._ranges[key].add(None if reading is None else reading / divisor)
         self._reasons |= self._bits()
 
-    def said(self) -> dict[str, str]:
+    def readings(self) -> dict[str, str]:
         """The readings by name; a range where the lowest and the highest differ."""
         capped = ["power cap"] if self._reasons & _POWER_CAP else []
-        found = {
+        readings = {
             "name": _word(self._ask("nvmlDeviceGetName", self._device)),
             "driver": _word(self._ask("nvmlSystemGetDriverVersion")),
-            **{key: _span(found.ends()) for key, found in self._ranges.items()},
+            **{key: _span(span.ends()) for key, span in self._ranges.items()},
             "held_back_by": ", ".join(_throttles(self._reasons) + capped) or "nothing",
             "persistence": {0: "off", 1: "on"}.get(self._ask("nvmlDeviceGetPersistenceMode", self._device)),
         }
-        return {key: value for key, value in found.items() if value}
+        return {key: value for key, value in readings.items() if value}
 
     def _bits(self) -> int:
         """The reasons for the clock now; 0 where this GPU does not tell."""
@@ -85,13 +85,13 @@ class GpuWatch:
             return None
 
 
-def watch_gpu() -> GpuWatch | str:
+def monitor_gpu() -> GpuMonitor | str:
     """The GPU that CUDA takes first, or why it cannot be watched.
 
     NVML counts GPUs in the order of the bus and knows no CUDA_VISIBLE_DEVICES; so the driver is asked which it is.
     """
     try:
-        return GpuWatch(importlib.import_module("pynvml"), first_gpu().uuid)
+        return GpuMonitor(importlib.import_module("pynvml"), first_gpu().uuid)
     except ImportError:
         return "not watched: nvidia-ml-py is not installed"
     except DeviceUnavailable as error:
@@ -125,9 +125,9 @@ def _throttles(bits: int) -> list[str]:
     return named or (["hardware slowdown"] if bits & _UNEXPLAINED else [])
 
 
-def _word(found: Any) -> str:
+def _word(text: Any) -> str:
     """A name as NVML gives it: bytes in old versions."""
-    return found.decode() if isinstance(found, bytes) else str(found or "")
+    return text.decode() if isinstance(text, bytes) else str(text or "")
 
 
 def _span(ends: tuple[float, float] | None) -> str:

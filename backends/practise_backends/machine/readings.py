@@ -17,7 +17,7 @@ class Counter:
 
     def __init__(self, files: Iterable[Path], figure: Callable[[bytes], int]) -> None:
         self._figure = figure
-        self._figures = {found: 0 for file in files if (found := _opened(file)) is not None}
+        self._figures = {opened: 0 for file in files if (opened := _opened(file)) is not None}
         for descriptor in self._figures:
             weakref.finalize(self, os.close, descriptor)
         self._first = self._last = self._total()

@@ -14,7 +14,7 @@ from practise_backends.errors import MeasureError
 from practise_backends.results.breakdown import launch_notes, parts_of
 from practise_backends.results.compare import NEW, cold_starts, compare, figures_of
 from practise_backends.results.throughput import measure_throughput
-from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL, raw_samples
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.terms import (
@@ -89,11 +89,13 @@ class Benchmark:
         """The two networks against each other; None where there was one alone."""
         if self.speedup is None:
             return None
-        return Comparison(**{one.name: getattr(self, one.name) for one in fields(Comparison)})
+        return Comparison(**{f.name: getattr(self, f.name) for f in fields(Comparison)})
 
 
-def bench(file: Path, at: Bench, extras: Extras | None = None, progress: Progress | None = None) -> Benchmark:
-    """Measure one network, and another beside it where that is asked.
+def bench(
+    file: Path, setup: Bench, extras: Extras | None = None, progress: Progress | None = None
+) -> Benchmark:
+    """Measure one network, on request against another in the same rounds.
 
     Each point of the throughput takes a third of the budget of the latency, on top of it.
     Raises: CompileError, MeasureError; BackendMissing where scenarios are asked without LoadGen.
@@ -102,13 +104,13 @@ def bench(file: Path, at: Bench, extras: Extras | None = None, progress: Progres
     files = {ALONE: file} if extras.against is None else {ORIGINAL: extras.against, NEW: file}
     _check(extras)
     if extras.against is None:
-        found = _alone(file, at, extras, progress)
+        benchmark = _alone(file, setup, extras, progress)
     else:
-        pair = compare(extras.against, file, at, progress, footprint=extras.footprint)
-        found = Benchmark(**{one.name: getattr(pair, one.name) for one in fields(pair)})
-    throughput = _throughput(files, at, extras, progress)
-    scenarios, failed = _scenarios(files, at, extras, progress)
-    return replace(found, throughput=throughput, scenarios=scenarios, notes=(*found.notes, *failed))
+        comparison = compare(extras.against, file, setup, progress, footprint=extras.footprint)
+        benchmark = Benchmark(**{f.name: getattr(comparison, f.name) for f in fields(comparison)})
+    throughput = _throughput(files, setup, extras, progress)
+    scenarios, failed = _scenarios(files, setup, extras, progress)
+    return replace(benchmark, throughput=throughput, scenarios=scenarios, notes=(*benchmark.notes, *failed))
 
 
 def _check(extras: Extras) -> None:
@@ -119,75 +121,79 @@ def _check(extras: Extras) -> None:
         import_loadgen()
 
 
-def _alone(file: Path, at: Bench, extras: Extras, progress: Progress | None) -> Benchmark:
+def _alone(file: Path, setup: Bench, extras: Extras, progress: Progress | None) -> Benchmark:
     """One network against itself."""
-    with opened({ORIGINAL: Candidate(model=file, sessions=at.patience.sessions)}, at, progress) as found:
-        timings = measure(found, at, progress)
-        parts = parts_of(found.engines[ORIGINAL], found.feeds, at.patience.confidence)
-    levels = levels_of(timings, at.patience.confidence)
-    starts, failed = cold_starts({ORIGINAL: file}, at) if extras.footprint else ({}, ())
+    with opened(
+        {ORIGINAL: Candidate(model=file, sessions=setup.patience.sessions)}, setup, progress
+    ) as networks:
+        timings = measure(networks, setup, progress)
+        parts = parts_of(networks.engines[ORIGINAL], networks.feeds, setup.patience.confidence)
+    estimates = estimate_latencies(timings, setup.patience.confidence)
+    starts, failed = cold_starts({ORIGINAL: file}, setup) if extras.footprint else ({}, ())
     figures = figures_of(
         ORIGINAL,
-        found.artifacts[ORIGINAL],
+        networks.artifacts[ORIGINAL],
         timings,
-        levels,
+        estimates,
         file=file,
         cold=starts.get(ORIGINAL),
     )
     names = np.array([ALONE] * len(timings.engines))
     return Benchmark(
-        backend=at.backend.name,
+        backend=setup.backend.name,
         speedup=None,
         verdict=None,
-        aa_ratio=levels.noise_floor(),
-        sessions=len(found.engines[ORIGINAL]),
-        session_percent=levels.session_percent,
-        estimator=levels.estimator,
-        estimator_errors_percent=levels.errors_percent,
+        aa_ratio=estimates.noise_floor(),
+        sessions=len(networks.engines[ORIGINAL]),
+        session_percent=estimates.session_percent,
+        estimator=estimates.estimator,
+        estimator_errors_percent=estimates.errors_percent,
         engines=(replace(figures, name=ALONE, parts_ms=parts),),
-        device=at.backend.device(),
-        conditions=at.conditions,
+        device=setup.backend.device(),
+        conditions=setup.conditions,
         rounds=len(timings.rounds_ms),
         discarded=timings.discarded,
         warmup_s=timings.warmup_s,
         stopped_because=timings.stopped_because,
         environment=timings.environment,
-        notes=(*found.notes, *timings.notes, *launch_notes({ALONE: parts}), *failed),
+        notes=(*networks.notes, *timings.notes, *launch_notes({ALONE: parts}), *failed),
         timed_by=timings.timed_by,
         samples={**raw_samples(timings), "engines": names},
     )
 
 
 def _throughput(
-    files: Mapping[str, Path], at: Bench, extras: Extras, progress: Progress | None
+    files: Mapping[str, Path], setup: Bench, extras: Extras, progress: Progress | None
 ) -> tuple[Throughput, ...]:
     """Images a second at every batch and number of threads that was asked."""
     if not extras.batches and not extras.thread_counts:
         return ()
-    patience = replace(at.patience, budget_s=_POINT_SHARE * at.patience.budget_s, sessions=_POINT_SESSIONS)
-    batches = extras.batches or (at.conditions.batch,)
-    threads = extras.thread_counts or (at.conditions.threads,)
-    return measure_throughput(files, replace(at, patience=patience), batches, threads, progress)
+    rule = replace(setup.patience, budget_s=_POINT_SHARE * setup.patience.budget_s, sessions=_POINT_SESSIONS)
+    batches = extras.batches or (setup.conditions.batch,)
+    threads = extras.thread_counts or (setup.conditions.threads,)
+    return measure_throughput(files, replace(setup, patience=rule), batches, threads, progress)
 
 
 def _scenarios(
-    files: Mapping[str, Path], at: Bench, extras: Extras, progress: Progress | None
+    files: Mapping[str, Path], setup: Bench, extras: Extras, progress: Progress | None
 ) -> tuple[tuple[Scenario, ...], list[str]]:
     """LoadGen's scenarios, network after network, and why a network's are missing: nothing else is lost for it."""
     if not extras.scenarios:
         return (), []
     from practise_backends.loadgen.run import ScenarioOptions, run_scenarios
 
-    given: dict[str, Any] = {"offline_batch": at.conditions.batch} if at.shapes else {}
+    batch_options: dict[str, Any] = {"offline_batch": setup.conditions.batch} if setup.shapes else {}
     options = ScenarioOptions(
-        duration_s=extras.scenario_s, seed=at.conditions.seed, shapes=at.shapes, **given
+        duration_s=extras.scenario_s, seed=setup.conditions.seed, shapes=setup.shapes, **batch_options
     )
-    found: list[Scenario] = []
+    scenarios: list[Scenario] = []
     failed: list[str] = []
     for name, path in files.items():
-        open_engine = partial(at.backend.open, at.backend.compile(path, at.conditions), at.conditions)
+        open_engine = partial(
+            setup.backend.open, setup.backend.compile(path, setup.conditions), setup.conditions
+        )
         try:
-            found += run_scenarios(open_engine, name, extras.scenarios, options, progress)
+            scenarios += run_scenarios(open_engine, name, extras.scenarios, options, progress)
         except MeasureError as error:
             failed.append(f"scenarios of {name}: {error.message}")
-    return tuple(found), failed
+    return tuple(scenarios), failed

@@ -1,6 +1,6 @@
-"""Where the milliseconds of a run on a GPU go: copying in, computing, copying out, telling the device, all of it.
+"""Where the milliseconds of a run on a GPU go: copying in, computing, copying out, launching, all of it.
 
-Measured after the paired rounds, on the sessions that took part in them; an engine that cannot tell its parts has none.
+Measured after the paired rounds, on the sessions that took part in them; an engine without `parts_once` has none.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from practise_backends.rounds.feeds import own_feeds
+from practise_backends.rounds.feeds import select_feeds
 from practise_backends.rounds.intervals import percentile_ms
 from practise_backends.terms import Engine, Interval, Tensors
 
@@ -20,29 +20,29 @@ def parts_of(engines: Sequence[Engine], feeds: Tensors, confidence: float) -> di
     """The median of every part over all sessions, in milliseconds: `compute_ms`, `enqueue_ms` ..., by name."""
     samples = list(_samples(engines, feeds))
     names = samples[0] if samples else ()
-    found = {name: percentile_ms([one[name] for one in samples], 50, confidence) for name in names}
-    return {name: interval for name, interval in found.items() if interval is not None}
+    intervals = {name: percentile_ms([sample[name] for sample in samples], 50, confidence) for name in names}
+    return {name: interval for name, interval in intervals.items() if interval is not None}
 
 
 def launch_notes(parts: Mapping[str, Mapping[str, Interval]]) -> tuple[str, ...]:
     """Which networks wait for the host rather than for the device. Source: trtexec's warning on enqueue time."""
     return tuple(
         f"{name} is bound by launching: telling the device takes {100 * share:.0f}% of computing; a CUDA graph may help"
-        for name, found in parts.items()
-        if (share := _launch_share(found)) > LAUNCH_BOUND
+        for name, intervals in parts.items()
+        if (share := _launch_share(intervals)) > LAUNCH_BOUND
     )
 
 
-def _launch_share(found: Mapping[str, Interval]) -> float:
-    if "enqueue_ms" not in found or "compute_ms" not in found:
+def _launch_share(intervals: Mapping[str, Interval]) -> float:
+    if "enqueue_ms" not in intervals or "compute_ms" not in intervals:
         return 0.0
-    return found["enqueue_ms"].estimate / found["compute_ms"].estimate
+    return intervals["enqueue_ms"].estimate / intervals["compute_ms"].estimate
 
 
 def _samples(engines: Sequence[Engine], feeds: Tensors) -> Iterator[dict[str, float]]:
-    """Runs of all sessions in turns."""
-    able = [engine for engine in engines if hasattr(engine, "parts_once")]
-    own = [own_feeds(engine.inputs, feeds) for engine in able]
-    for _ in range(-(-RUNS // len(able)) if able else 0):
-        for engine, tensors in zip(able, own, strict=True):
+    """Runs of all sessions, alternating."""
+    timeable = [engine for engine in engines if hasattr(engine, "parts_once")]
+    inputs = [select_feeds(engine.inputs, feeds) for engine in timeable]
+    for _ in range(-(-RUNS // len(timeable)) if timeable else 0):
+        for engine, tensors in zip(timeable, inputs, strict=True):
             yield asdict(engine.parts_once(tensors))

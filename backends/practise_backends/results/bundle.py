@@ -61,23 +61,23 @@ class Kit:
 
     def without(self, folder: Path) -> Callable[[Dropped], Path]:
         """Where the network without some blocks lies, for a kit in that folder."""
-        files = {one.dropped: folder / one.file for one in self.networks}
+        files = {network.dropped: folder / network.file for network in self.networks}
         return lambda dropped: files[dropped]
 
 
 def networks_of(cuts: Sequence[Cut], design: Design) -> tuple[Dropped, ...]:
     """What a kit leaves out, each once: nothing, every block alone, and what the design measures together."""
     single = ((cut.block,) for cut in cuts)
-    return tuple(dict.fromkeys(((), *single, *(one.dropped for one in design.variants()))))
+    return tuple(dict.fromkeys(((), *single, *(variant.dropped for variant in design.variants()))))
 
 
-def measure_kit(kit: Kit, folder: Path, bench: Bench, progress: Progress | None = None) -> LatencyTable:
+def measure_kit(kit: Kit, folder: Path, setup: Bench, progress: Progress | None = None) -> LatencyTable:
     """The table that `practise-deploy latency` would have measured here.
 
     Raises: CompileError, MeasureError.
     """
-    found = measure_table(kit.network, kit.cuts, kit.without(folder), bench, progress, kit.design)
-    return replace(found, structure_sha256=kit.structure_sha256)
+    table = measure_table(kit.network, kit.cuts, kit.without(folder), setup, progress, kit.design)
+    return replace(table, structure_sha256=kit.structure_sha256)
 
 
 def read_kit(folder: Path) -> Kit:
@@ -110,8 +110,8 @@ def _document(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BackendError(f"{path} {error}", remedy=_AGAIN) from None
     try:
-        found = read_json(path)
-        schema = found["schema"]
+        document = read_json(path)
+        schema = document["schema"]
     except OSError as error:
         raise BackendError(f"cannot read {path}: {error.strerror}", remedy="check its permissions") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
@@ -125,13 +125,13 @@ def _document(folder: Path) -> dict[str, Any]:
             f"{path} has schema {schema!r}; this version reads {KIT_SCHEMA}",
             remedy="install the practise_backends wheel that lies in the kit",
         )
-    return dict(found)
+    return dict(document)
 
 
-def _checked(found: dict[str, Any], path: Path) -> Kit:
+def _checked(document: dict[str, Any], path: Path) -> Kit:
     """The record that a document describes, with a file for every network that may be measured."""
     try:
-        kit = _kit_of(found)
+        kit = _kit_of(document)
         _check_parts(kit)
         lacks = [names for names in networks_of(kit.cuts, kit.design) if names not in _files_of(kit)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -147,17 +147,17 @@ def _check_parts(kit: Kit) -> None:
 
     Raises: ValueError.
     """
-    known = {cut.block: cut.latency_class for cut in kit.cuts}
+    class_of = {cut.block: cut.latency_class for cut in kit.cuts}
     firsts, twins = kit.design.firsts, kit.design.twins
     if not kit.input_shape or min(kit.input_shape) < 1:
         raise ValueError(f"the input shape {list(kit.input_shape)} is none")
-    if not known or set(known.values()) != set(firsts) or not set(twins) <= set(firsts):
+    if not class_of or set(class_of.values()) != set(firsts) or not set(twins) <= set(firsts):
         raise ValueError("the design does not measure every latency class of the blocks")
-    drawn = {*firsts.items(), *twins.items()}
-    strangers = [name for key, name in drawn if known.get(name) != key]
-    strangers += [name for names in kit.design.sets for name in names if name not in known]
-    if strangers:
-        raise ValueError(f"the design measures '{strangers[0]}', which is no block of its class")
+    measured = {*firsts.items(), *twins.items()}
+    misplaced = [name for key, name in measured if class_of.get(name) != key]
+    misplaced += [name for names in kit.design.sets for name in names if name not in class_of]
+    if misplaced:
+        raise ValueError(f"the design measures '{misplaced[0]}', which is no block of its class")
 
 
 def _reason(error: Exception) -> str:
@@ -166,46 +166,46 @@ def _reason(error: Exception) -> str:
 
 def _files_of(kit: Kit) -> dict[Dropped, str]:
     """The networks with a vouched-for file, by what they leave out."""
-    return {one.dropped: one.file for one in kit.networks if one.file in kit.sha256}
+    return {network.dropped: network.file for network in kit.networks if network.file in kit.sha256}
 
 
-def _kit_of(found: dict[str, Any]) -> Kit:
-    drawn = found["design"]
+def _kit_of(document: dict[str, Any]) -> Kit:
+    design = document["design"]
     return Kit(
-        network=_text(found["network"]),
-        structure_sha256=_text(found["structure_sha256"]),
-        precision=_text(found["precision"]),
-        weights=_text(found["weights"]),
-        plan=_text(found["plan"]),
-        made_by=_text(found["made_by"]),
-        input_shape=tuple(int(dim) for dim in found["input_shape"]),
-        asked=_measuring(found["asked"]),
+        network=_text(document["network"]),
+        structure_sha256=_text(document["structure_sha256"]),
+        precision=_text(document["precision"]),
+        weights=_text(document["weights"]),
+        plan=_text(document["plan"]),
+        made_by=_text(document["made_by"]),
+        input_shape=tuple(int(dim) for dim in document["input_shape"]),
+        asked=_measuring(document["asked"]),
         cuts=tuple(
-            Cut(block=_text(c["block"]), latency_class=int(c["latency_class"])) for c in found["cuts"]
+            Cut(block=_text(c["block"]), latency_class=int(c["latency_class"])) for c in document["cuts"]
         ),
         design=Design(
-            firsts={int(key): _text(name) for key, name in drawn["firsts"].items()},
-            twins={int(key): _text(name) for key, name in drawn["twins"].items()},
-            sets=tuple(_texts(names) for names in drawn["sets"]),
+            firsts={int(key): _text(name) for key, name in design["firsts"].items()},
+            twins={int(key): _text(name) for key, name in design["twins"].items()},
+            sets=tuple(_texts(names) for names in design["sets"]),
         ),
         networks=tuple(
-            KitNetwork(dropped=_texts(n["dropped"]), file=_inside(n["file"])) for n in found["networks"]
+            KitNetwork(dropped=_texts(n["dropped"]), file=_inside(n["file"])) for n in document["networks"]
         ),
-        sha256={_inside(name): _text(value) for name, value in found["sha256"].items()},
+        sha256={_inside(name): _text(value) for name, value in document["sha256"].items()},
     )
 
 
-def _measuring(found: dict[str, Any]) -> Measuring:
+def _measuring(document: dict[str, Any]) -> Measuring:
     """How to measure, every value read as its flag would be."""
-    strangers = sorted(set(found) - {one.name for one in fields(Measuring)})
-    if strangers:
-        raise ValueError(f"'asked' holds the unknown {strangers[0]!r}")
-    given: dict[str, Any] = {}
+    unknown = sorted(set(document) - {f.name for f in fields(Measuring)})
+    if unknown:
+        raise ValueError(f"'asked' holds the unknown {unknown[0]!r}")
+    options: dict[str, Any] = {}
     for flag in flags_of(Measuring):
-        value = found.get(flag.name)
+        value = document.get(flag.name)
         if value is not None:
-            given[flag.name] = _switch(value) if flag.parse is None else flag.parse(str(value))
-    return Measuring(**given)
+            options[flag.name] = _switch(value) if flag.parse is None else flag.parse(str(value))
+    return Measuring(**options)
 
 
 def _switch(value: Any) -> bool:

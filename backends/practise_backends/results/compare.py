@@ -1,4 +1,4 @@
-"""Two networks against each other in paired rounds: how many times as fast, how surely, and what each costs besides."""
+"""Two networks against each other in paired rounds: the speed-up with its interval, and the cost of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from practise_backends.errors import MeasureError
 from practise_backends.results.breakdown import launch_notes, parts_of
 from practise_backends.results.footprint import Footprint, cold_start, file_mb
-from practise_backends.rounds.estimates import Levels, levels_of
+from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL, percentile_of, raw_samples, samples_ms
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.terms import (
@@ -28,43 +28,43 @@ NEW = "new"
 
 
 def compare(
-    before: Path, after: Path, bench: Bench, progress: Progress | None = None, *, footprint: bool = True
+    before: Path, after: Path, setup: Bench, progress: Progress | None = None, *, footprint: bool = True
 ) -> Comparison:
     """How many times as fast `after` is as `before`.
 
-    Each is opened `patience.sessions` times; the interval covers rounds and sessions (see `levels`).
+    Each is opened `patience.sessions` times; the interval covers rounds and sessions (see `estimates`).
     footprint: also start each in fresh processes, for cold start and memory (ONNX Runtime alone).
     Raises: CompileError, MeasureError.
     """
-    sessions = bench.patience.sessions
+    sessions = setup.patience.sessions
     files = {ORIGINAL: before, NEW: after}
     candidates = {name: Candidate(model=path, sessions=sessions) for name, path in files.items()}
-    with opened(candidates, bench, progress) as found:
-        timings = measure(found, bench, progress)
+    with opened(candidates, setup, progress) as networks:
+        timings = measure(networks, setup, progress)
         parts = {
-            name: parts_of(each, found.feeds, bench.patience.confidence)
-            for name, each in found.engines.items()
+            name: parts_of(engines, networks.feeds, setup.patience.confidence)
+            for name, engines in networks.engines.items()
         }
-    confidence = bench.patience.confidence
-    levels = levels_of(timings, confidence)
-    speedup = levels.speedup(NEW)
-    starts, failed = cold_starts(files, bench) if footprint else ({}, ())
+    confidence = setup.patience.confidence
+    estimates = estimate_latencies(timings, confidence)
+    speedup = estimates.speedup(NEW)
+    starts, failed = cold_starts(files, setup) if footprint else ({}, ())
     return Comparison(
-        backend=bench.backend.name,
+        backend=setup.backend.name,
         speedup=speedup,
         verdict=verdict_of(speedup),
-        aa_ratio=levels.noise_floor(),
-        sessions=len(found.engines[ORIGINAL]),
-        session_percent=levels.session_percent,
-        estimator=levels.estimator,
-        estimator_errors_percent=levels.errors_percent,
+        aa_ratio=estimates.noise_floor(),
+        sessions=len(networks.engines[ORIGINAL]),
+        session_percent=estimates.session_percent,
+        estimator=estimates.estimator,
+        estimator_errors_percent=estimates.errors_percent,
         engines=tuple(
             replace(
                 figures_of(
                     name,
-                    found.artifacts[name],
+                    networks.artifacts[name],
                     timings,
-                    levels,
+                    estimates,
                     file=file,
                     cold=starts.get(name),
                 ),
@@ -72,14 +72,14 @@ def compare(
             )
             for name, file in files.items()
         ),
-        device=bench.backend.device(),
-        conditions=bench.conditions,
+        device=setup.backend.device(),
+        conditions=setup.conditions,
         rounds=len(timings.rounds_ms),
         discarded=timings.discarded,
         warmup_s=timings.warmup_s,
         stopped_because=timings.stopped_because,
         environment=timings.environment,
-        notes=(*found.notes, *timings.notes, *launch_notes(parts), *failed),
+        notes=(*networks.notes, *timings.notes, *launch_notes(parts), *failed),
         timed_by=timings.timed_by,
         samples=raw_samples(timings),
     )
@@ -92,25 +92,31 @@ def verdict_of(speedup: Interval) -> str:
     return "slower" if speedup.high < 1 else "cannot tell"
 
 
-def cold_starts(files: Mapping[str, Path], bench: Bench) -> tuple[dict[str, Footprint], tuple[str, ...]]:
-    """What each network costs in fresh processes (ONNX Runtime alone), and a note where that was not to be had.
+def cold_starts(files: Mapping[str, Path], setup: Bench) -> tuple[dict[str, Footprint], tuple[str, ...]]:
+    """What each network costs in fresh processes (ONNX Runtime alone), and a note where that failed.
 
     It comes after the rounds: what was measured is not lost for it.
     """
-    if bench.backend.name != "ort":
-        return {}, (f"cold start and memory are not measured with backend {bench.backend.name}",)
-    found: dict[str, Footprint] = {}
+    if setup.backend.name != "ort":
+        return {}, (f"cold start and memory are not measured with backend {setup.backend.name}",)
+    footprints: dict[str, Footprint] = {}
     failed: list[str] = []
     for name, path in files.items():
         try:
-            found[name] = cold_start(path, bench.conditions, shapes=bench.shapes)
+            footprints[name] = cold_start(path, setup.conditions, shapes=setup.shapes)
         except MeasureError as error:
             failed.append(f"{name}: {error.message}")
-    return found, tuple(failed)
+    return footprints, tuple(failed)
 
 
 def figures_of(
-    name: str, artifact: Artifact, timings: Timings, levels: Levels, *, file: Path, cold: Footprint | None
+    name: str,
+    artifact: Artifact,
+    timings: Timings,
+    estimates: LatencyEstimates,
+    *,
+    file: Path,
+    cold: Footprint | None,
 ) -> EngineFigures:
     """One network's figures. file_mb is of what is loaded: the engine, where the backend builds one."""
     return EngineFigures(
@@ -119,9 +125,9 @@ def figures_of(
         sha256=artifact.sha256,
         precision=artifact.precision,
         precision_share=artifact.precision_share,
-        p50_ms=levels.typical_ms(name),
-        p90_ms=percentile_of(timings, name, 90, levels.confidence),
-        p99_ms=percentile_of(timings, name, 99, levels.confidence),
+        p50_ms=estimates.typical_ms(name),
+        p90_ms=percentile_of(timings, name, 90, estimates.confidence),
+        p99_ms=percentile_of(timings, name, 99, estimates.confidence),
         throughput_per_s=1000 * timings.conditions.batch / float(samples_ms(timings, name).mean()),
         load_ms=_median(cold, "load_ms"),
         first_run_ms=_median(cold, "first_run_ms"),

@@ -1,4 +1,4 @@
-"""Look at a machine before it is measured: what is missing, what disturbs, and what can be told apart here."""
+"""Look at a machine before it is measured: what is missing, what disturbs, and which differences can be seen."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from practise_backends.errors import BackendError
 from practise_backends.machine.device import describe_cpu
-from practise_backends.machine.environment import SystemWatch
-from practise_backends.results.checks import Finding, Level, Scene, say, symptoms
+from practise_backends.machine.environment import SystemMonitor
+from practise_backends.results.checks import Finding, Level, MachineState, run_checks
 from practise_backends.runtimes.catalog import available_backends, load_backend
 from practise_backends.terms import (
     SCHEMA,
@@ -29,11 +29,11 @@ from practise_backends.terms import (
 
 ENVIRONMENT_MISSING = 3
 TESTED = "ort"
-YARDSTICK = Path(__file__).with_name("yardstick.onnx")
+SELF_TEST_NETWORK = Path(__file__).with_name("yardstick.onnx")
 
 _FOR_DEVICES = ("tensorrt", "tensorrt-rtx-cu13", "pycuda", "nvidia-ml-py", "mlcommons-loadgen")
 _PACKAGES = ("practise-backends", "numpy", "onnxruntime", *_FOR_DEVICES)
-_NAMED_WHERE_FOUND = ("practise-deploy", "torch", "onnx", "onnxruntime-gpu")
+_OPTIONAL_PACKAGES = ("practise-deploy", "torch", "onnx", "onnxruntime-gpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,30 +71,32 @@ def examine(
 
     root: where `proc` and `sys` are looked for. test_s: seconds of the self-test; 0 leaves it out.
     """
-    watch = SystemWatch(root=root, gpu=True)
+    monitor = SystemMonitor(root=root, gpu=True)
     device = describe_cpu({}, root=root)
     usable, findings = _look_at_backends(backend_name)
     test, outcome = _try_out(test_s, progress) if TESTED in usable and test_s > 0 else (None, [])
-    asked, now = backend_name or "", watch.environment()
-    scene = Scene(asked=asked, root=root, facts=device.facts, environment=now, variables=variables)
+    now = monitor.environment()
+    machine = MachineState(
+        backend=backend_name or "", root=root, properties=device.facts, environment=now, variables=variables
+    )
     return Checkup(
         asked=backend_name,
         device=device,
         usable=usable,
-        findings=(_packages(), *findings, *symptoms(scene), *outcome),
+        findings=(_packages(), *findings, *run_checks(machine), *outcome),
         environment=now,
         self_test=test,
     )
 
 
 def exit_code(checkup: Checkup) -> int:
-    """3 where the asked backend, or without one every backend, cannot be used; otherwise 0."""
+    """3 where the requested backend, or without a request every backend, cannot be used; else 0."""
     works = checkup.asked in checkup.usable if checkup.asked is not None else bool(checkup.usable)
     return 0 if works else ENVIRONMENT_MISSING
 
 
 def render(checkup: Checkup) -> str:
-    """The checkup as plain text, one finding a line and its remedy under it."""
+    """The checkup as text: one finding a line, its remedy below."""
     lines = [f"{checkup.device.name}, {checkup.device.facts.get('logical_cores', '?')} processor(s)", ""]
     for finding in checkup.findings:
         lines.append(f"{finding.level:4}  {finding.subject}: {finding.said}")
@@ -103,19 +105,21 @@ def render(checkup: Checkup) -> str:
 
 
 def self_test(backend_name: str, seconds: float, progress: Progress | None = None) -> SelfTest:
-    """Measure the yardstick, a network of three convolutions, against itself.
+    """Measure a network of three convolutions against itself.
 
     Raises: BackendError where it cannot be measured.
     """
     from practise_backends.results.compare import compare
 
     began_s = time.monotonic()
-    patience = Patience(budget_s=seconds, warmup_s=min(0.5, seconds / 10), enough_percent=0.1)
-    bench = Bench(backend=load_backend(backend_name), conditions=Conditions(), patience=patience)
-    found = compare(YARDSTICK, YARDSTICK, bench, progress, footprint=False)
-    visible = 100 * max(abs(found.speedup.low - 1), abs(found.speedup.high - 1))
+    rule = Patience(budget_s=seconds, warmup_s=min(0.5, seconds / 10), enough_percent=0.1)
+    setup = Bench(backend=load_backend(backend_name), conditions=Conditions(), patience=rule)
+    comparison = compare(SELF_TEST_NETWORK, SELF_TEST_NETWORK, setup, progress, footprint=False)
+    visible = 100 * max(abs(comparison.speedup.low - 1), abs(comparison.speedup.high - 1))
     took_s = time.monotonic() - began_s
-    return SelfTest(ratio=found.speedup, visible_percent=visible, rounds=found.rounds, seconds=took_s)
+    return SelfTest(
+        ratio=comparison.speedup, visible_percent=visible, rounds=comparison.rounds, seconds=took_s
+    )
 
 
 def _try_out(seconds: float, progress: Progress | None) -> tuple[SelfTest | None, list[Finding]]:
@@ -123,26 +127,28 @@ def _try_out(seconds: float, progress: Progress | None) -> tuple[SelfTest | None
     try:
         test = self_test(TESTED, seconds, progress)
     except BackendError as error:
-        return None, [say("self-test", "bad", error.message, error.remedy)]
+        return None, [Finding("self-test", "bad", error.message, error.remedy)]
     ratio, tenths = test.ratio, math.ceil(round(10 * test.visible_percent, 6))
-    said = (
+    message = (
         f"two equal networks measured {ratio.estimate:.4f} [{ratio.low:.3f}, {ratio.high:.3f}] apart: "
         f"differences above {tenths / 10:.1f}% can be seen here in {test.seconds:.0f} seconds"
     )
     if not ratio.low <= 1 <= ratio.high:
-        said += f"; chance alone tells them apart, as here, once in {1 / (1 - ratio.confidence):.0f} runs"
-        return test, [say("self-test", "note", said, "run doctor again")]
+        message += f"; chance alone tells them apart, as here, once in {1 / (1 - ratio.confidence):.0f} runs"
+        return test, [Finding("self-test", "note", message, "run doctor again")]
     level: Level = "good" if test.visible_percent <= 1 else "note" if test.visible_percent <= 5 else "bad"
     remedy = "" if level == "good" else "see to what disturbs, or measure longer: four times for half of it"
-    return test, [say("self-test", level, said, remedy)]
+    return test, [Finding("self-test", level, message, remedy)]
 
 
 def _packages() -> Finding:
     """The versions of Python and of the packages, as their metadata say."""
-    found = {name: _version(name) for name in (*_PACKAGES, *_NAMED_WHERE_FOUND)}
-    there = ", ".join(["Python " + platform.python_version(), *(f"{k} {v}" for k, v in found.items() if v)])
-    absent = ", ".join(name for name in _PACKAGES if not found[name])
-    return say("packages", "good", f"{there}; not installed: {absent or 'none'}")
+    versions = {name: _version(name) for name in (*_PACKAGES, *_OPTIONAL_PACKAGES)}
+    there = ", ".join(
+        ["Python " + platform.python_version(), *(f"{k} {v}" for k, v in versions.items() if v)]
+    )
+    absent = ", ".join(name for name in _PACKAGES if not versions[name])
+    return Finding("packages", "good", f"{there}; not installed: {absent or 'none'}")
 
 
 def _version(package: str) -> str:
@@ -153,24 +159,24 @@ def _version(package: str) -> str:
         return ""
 
 
-def _look_at_backends(asked: str | None) -> tuple[tuple[str, ...], list[Finding]]:
-    """Which backends can be used, and a finding for each; the asked one is looked at even where unknown."""
-    names = dict.fromkeys((*available_backends(), *([asked] if asked is not None else [])))
-    found = {name: _look_at_backend(name, asked) for name in names}
-    usable = tuple(name for name, finding in found.items() if finding.level == "good")
-    none = say("backends", "bad", "none can be used", 'pip install "practise-backends[ort]"')
-    return usable, [*found.values(), *([] if usable else [none])]
+def _look_at_backends(requested: str | None) -> tuple[tuple[str, ...], list[Finding]]:
+    """Which backends can be used, and a finding for each; the requested one is checked even if unknown."""
+    names = dict.fromkeys((*available_backends(), *([requested] if requested is not None else [])))
+    findings = {name: _look_at_backend(name, requested) for name in names}
+    usable = tuple(name for name, finding in findings.items() if finding.level == "good")
+    none = Finding("backends", "bad", "none can be used", 'pip install "practise-backends[ort]"')
+    return usable, [*findings.values(), *([] if usable else [none])]
 
 
-def _look_at_backend(name: str, asked: str | None) -> Finding:
+def _look_at_backend(name: str, requested: str | None) -> Finding:
     """Whether one backend loads, and on what."""
     subject = f"backend {name}"
-    level: Level = "bad" if name == asked else "note"
+    level: Level = "bad" if name == requested else "note"
     try:
         device = load_backend(name).device()
     except BackendError as error:
-        return say(subject, level, error.message, error.remedy)
+        return Finding(subject, level, error.message, error.remedy)
     except Exception as error:  # a backend of a third party, or a broken installation, may raise anything
-        return say(subject, level, f"{type(error).__name__}: {error}", "install its package again")
+        return Finding(subject, level, f"{type(error).__name__}: {error}", "install its package again")
     versions = ", ".join(f"{package} {number}" for package, number in device.versions.items())
-    return say(subject, "good", f"loads, on {device.name} ({versions})")
+    return Finding(subject, "good", f"loads, on {device.name} ({versions})")

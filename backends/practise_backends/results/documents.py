@@ -1,4 +1,4 @@
-"""Records as JSON documents, and their raw samples as .npz beside them: one writer for both halves."""
+"""Records as JSON documents, and their raw samples as .npz next to them: one writer for both packages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from practise_backends.files import write_file
 from practise_backends.terms import Arrays, LatencyTable
 
 
-def to_json(record: object, **beside: object) -> str:
+def to_json(record: object, **records: object) -> str:
     """A record as JSON; arrays, its own and those of records inside it, stay out; what is no number is null.
 
-    beside: further records, which become keys of the document.
+    records: further records, which become keys of the document.
     """
-    further = {name: plain(one) for name, one in beside.items()}
+    further = {name: plain(other) for name, other in records.items()}
     return json.dumps(numbers(plain(record) | further), indent=1, allow_nan=False)
 
 
@@ -33,23 +33,23 @@ def plain(value: Any) -> Any:
             f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in skip
         }
     if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(element) for key, element in value.items()}
     if isinstance(value, (tuple, list)):
-        return [plain(each) for each in value]
+        return [plain(element) for element in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def numbers(value: Any) -> Any:
     """The same with null for what JSON has no number for."""
     if isinstance(value, dict):
-        return {str(key): numbers(each) for key, each in value.items()}
+        return {str(key): numbers(element) for key, element in value.items()}
     if isinstance(value, (list, tuple)):
-        return [numbers(each) for each in value]
+        return [numbers(element) for element in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def array_fields(record: object) -> list[str]:
-    """The fields that hold arrays, which lie beside a document and not in it."""
+    """The fields that hold arrays, which a document leaves to an .npz file."""
     return [f.name for f in dataclasses.fields(cast(Any, record)) if f.type in (Arrays, "Arrays")]
 
 

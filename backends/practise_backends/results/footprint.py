@@ -49,13 +49,13 @@ def cold_start(
     question = json.dumps(
         {"model": str(model_path), "conditions": dataclasses.asdict(conditions), "shapes": dict(shapes or {})}
     )
-    found = [_ask(question) for _ in range(max(1, repeats))]
+    answers = [_ask(question) for _ in range(max(1, repeats))]
     return Footprint(
-        load_ms=tuple(float(each["load_ms"]) for each in found),
-        first_run_ms=tuple(float(each["first_run_ms"]) for each in found),
-        baseline_rss_mb=_largest(found, "baseline_rss_mb"),
-        loaded_rss_mb=_largest(found, "loaded_rss_mb"),
-        peak_rss_mb=_largest(found, "peak_rss_mb"),
+        load_ms=tuple(float(answer["load_ms"]) for answer in answers),
+        first_run_ms=tuple(float(answer["first_run_ms"]) for answer in answers),
+        baseline_rss_mb=_largest(answers, "baseline_rss_mb"),
+        loaded_rss_mb=_largest(answers, "loaded_rss_mb"),
+        peak_rss_mb=_largest(answers, "peak_rss_mb"),
         file_mb=file_mb(model_path),
     )
 
@@ -82,9 +82,9 @@ def _ask(question: str) -> dict[str, Any]:
     return answer
 
 
-def _largest(found: list[dict[str, Any]], key: str) -> float | None:
+def _largest(answers: list[dict[str, Any]], key: str) -> float | None:
     """The largest of a figure over the repeats; None where one of them lacks it."""
-    figures = [each[key] for each in found]
+    figures = [answer[key] for answer in answers]
     return None if None in figures else max(float(figure) for figure in figures)
 
 

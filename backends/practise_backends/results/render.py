@@ -38,174 +38,186 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
-def comparison_text(found: Comparison, requirement: Requirement) -> str:
+def comparison_text(comparison: Comparison, requirement: Requirement) -> str:
     """A comparison as plain text."""
-    said = f"{'passed' if requirement.kept else 'FAILED'}: {requirement.sentence}"
-    return "\n".join([in_columns(figures(found)), "", *_speedup(found), *_remarks(found), "", said]) + "\n"
+    outcome = f"{'passed' if requirement.kept else 'FAILED'}: {requirement.sentence}"
+    return (
+        "\n".join(
+            [
+                in_columns(figures(comparison)),
+                "",
+                *_speedup(comparison),
+                *_provenance(comparison),
+                "",
+                outcome,
+            ]
+        )
+        + "\n"
+    )
 
 
-def benchmark_text(found: Benchmark) -> str:
+def benchmark_text(benchmark: Benchmark) -> str:
     """A benchmark as plain text."""
-    lines = [in_columns(figures(found)), ""]
-    for grid in (throughput(found.throughput), scenarios(found.scenarios)):
+    lines = [in_columns(figures(benchmark)), ""]
+    for grid in (throughput(benchmark.throughput), scenarios(benchmark.scenarios)):
         lines += [in_columns(grid), ""] if grid.rows else []
-    lines += _speedup(found.comparison) if found.comparison else []
-    return "\n".join([*lines, *_remarks(found)]) + "\n"
+    lines += _speedup(benchmark.comparison) if benchmark.comparison else []
+    return "\n".join([*lines, *_provenance(benchmark)]) + "\n"
 
 
-def comparison_markdown(found: Comparison, requirement: Requirement) -> str:
+def comparison_markdown(comparison: Comparison, requirement: Requirement) -> str:
     """A comparison as Markdown that GitHub shows as a table."""
     mark = "passed" if requirement.kept else "failed"
-    remarks = [f"- {_escaped(line)}" for line in (*_speedup(found), *_remarks(found))]
-    said = f"**{mark}**: {_escaped(requirement.sentence)}"
-    return "\n".join([said, "", _marked(figures(found)), "", *remarks]) + "\n"
+    notes = [f"- {_escaped(line)}" for line in (*_speedup(comparison), *_provenance(comparison))]
+    outcome = f"**{mark}**: {_escaped(requirement.sentence)}"
+    return "\n".join([outcome, "", _marked(figures(comparison)), "", *notes]) + "\n"
 
 
-def benchmark_markdown(found: Benchmark) -> str:
+def benchmark_markdown(benchmark: Benchmark) -> str:
     """A benchmark as Markdown that GitHub shows as tables."""
-    lines = [_marked(figures(found)), ""]
-    for grid in (throughput(found.throughput), scenarios(found.scenarios)):
+    lines = [_marked(figures(benchmark)), ""]
+    for grid in (throughput(benchmark.throughput), scenarios(benchmark.scenarios)):
         lines += [_marked(grid), ""] if grid.rows else []
-    told = (*(_speedup(found.comparison) if found.comparison else ()), *_remarks(found))
-    return "\n".join([*lines, *(f"- {_escaped(line)}" for line in told)]) + "\n"
+    notes = (*(_speedup(benchmark.comparison) if benchmark.comparison else ()), *_provenance(benchmark))
+    return "\n".join([*lines, *(f"- {_escaped(line)}" for line in notes)]) + "\n"
 
 
-def requirement_junit(found: Comparison, requirement: Requirement) -> str:
+def requirement_junit(comparison: Comparison, requirement: Requirement) -> str:
     """The requirement as one test of a JUnit report, for a server that shows tests."""
-    facts = {
-        "device": found.device.name,
-        "fingerprint": found.device.fingerprint,
-        "backend": found.backend,
-        "conditions": conditions(found),
-        "speedup": f"{found.speedup.estimate:.6f}",
-        "speedup_low": f"{found.speedup.low:.6f}",
-        "speedup_high": f"{found.speedup.high:.6f}",
-        "confidence": f"{found.speedup.confidence:g}",
-        "verdict": found.verdict,
-        "rounds": str(found.rounds),
-        "discarded": str(len(found.discarded)),
-        "timed_by": found.timed_by,
-        "noise_floor": ratio(found.aa_ratio),
+    properties = {
+        "device": comparison.device.name,
+        "fingerprint": comparison.device.fingerprint,
+        "backend": comparison.backend,
+        "conditions": conditions(comparison),
+        "speedup": f"{comparison.speedup.estimate:.6f}",
+        "speedup_low": f"{comparison.speedup.low:.6f}",
+        "speedup_high": f"{comparison.speedup.high:.6f}",
+        "confidence": f"{comparison.speedup.confidence:g}",
+        "verdict": comparison.verdict,
+        "rounds": str(comparison.rounds),
+        "discarded": str(len(comparison.discarded)),
+        "timed_by": comparison.timed_by,
+        "noise_floor": ratio(comparison.aa_ratio),
     }
-    first, second = (Path(engine.file).name for engine in (found.engines[0], found.engines[-1]))
+    first, second = (Path(engine.file).name for engine in (comparison.engines[0], comparison.engines[-1]))
     problem = None if requirement.kept else ("failure", "TooSlow", requirement.sentence)
-    seconds = found.environment.seconds if found.environment else 0.0
+    seconds = comparison.environment.seconds if comparison.environment else 0.0
     name = f"{second} against {first}: {requirement.name}"
-    return _junit(name, problem, comparison_text(found, requirement), facts, seconds)
+    return _junit(name, problem, comparison_text(comparison, requirement), properties, seconds)
 
 
 def failed_junit(before: Path, after: Path, error: BackendError) -> str:
     """A comparison that could not be made, as a test in error."""
-    said = f"{error.message}; {error.remedy}" if error.remedy else error.message
-    return _junit(f"{after.name} against {before.name}", ("error", type(error).__name__, said), said)
+    message = f"{error.message}; {error.remedy}" if error.remedy else error.message
+    return _junit(f"{after.name} against {before.name}", ("error", type(error).__name__, message), message)
 
 
-def figures(found: Comparison | Benchmark) -> Grid:
+def figures(measurement: Comparison | Benchmark) -> Grid:
     """The engines' figures side by side, one engine a column."""
-    engines, unit = found.engines, milliseconds(found.timed_by)
+    engines, unit = measurement.engines, milliseconds(measurement.timed_by)
     rows = (
-        ("file", *(one.file for one in engines)),
-        (f"p50, {unit}", *(figure(one.p50_ms) for one in engines)),
-        (f"p90, {unit}", *(figure(one.p90_ms) for one in engines)),
-        (f"p99, {unit}", *(figure(one.p99_ms) for one in engines)),
-        ("images/s, one run after another", *(digits(one.throughput_per_s) for one in engines)),
-        ("load, ms", *(digits(one.load_ms) for one in engines)),
-        ("first run, ms", *(digits(one.first_run_ms) for one in engines)),
-        ("peak memory, MB", *(digits(one.peak_memory_mb) for one in engines)),
+        ("file", *(engine.file for engine in engines)),
+        (f"p50, {unit}", *(figure(engine.p50_ms) for engine in engines)),
+        (f"p90, {unit}", *(figure(engine.p90_ms) for engine in engines)),
+        (f"p99, {unit}", *(figure(engine.p99_ms) for engine in engines)),
+        ("images/s, one run after another", *(digits(engine.throughput_per_s) for engine in engines)),
+        ("load, ms", *(digits(engine.load_ms) for engine in engines)),
+        ("first run, ms", *(digits(engine.first_run_ms) for engine in engines)),
+        ("peak memory, MB", *(digits(engine.peak_memory_mb) for engine in engines)),
         *_parts(engines),
-        ("file, MB", *(digits(one.file_mb) for one in engines)),
-        ("precision", *(_precision(one) for one in engines)),
+        ("file, MB", *(digits(engine.file_mb) for engine in engines)),
+        ("precision", *(_precision(engine) for engine in engines)),
     )
-    return Grid(head=("", *(one.name for one in engines)), rows=rows)
+    return Grid(head=("", *(engine.name for engine in engines)), rows=rows)
 
 
 def milliseconds(timed_by: str) -> str:
-    """The unit of latencies, with their clock where that is not the one that hangs on a wall."""
+    """The unit of latencies, with their clock where that is not the wall clock."""
     return "ms" if timed_by == WALL else f"ms of {timed_by}"
 
 
 def _parts(engines: Sequence[EngineFigures]) -> Iterator[tuple[str, ...]]:
-    """A row for every part of a run that an engine tells."""
-    for name in dict.fromkeys(part for one in engines for part in one.parts_ms):
-        said = name.removesuffix("_ms").replace("_", " ")
-        yield (f"{said}, ms", *(figure(one.parts_ms.get(name)) for one in engines))
+    """A row for every part of a run that an engine reports."""
+    for name in dict.fromkeys(part for engine in engines for part in engine.parts_ms):
+        label = name.removesuffix("_ms").replace("_", " ")
+        yield (f"{label}, ms", *(figure(engine.parts_ms.get(name)) for engine in engines))
 
 
-def throughput(found: Sequence[Throughput]) -> Grid:
+def throughput(points: Sequence[Throughput]) -> Grid:
     """Images a second by batch and threads."""
     head = ("batch", "threads", "network", "images/s", "one run, ms")
     rows = tuple(
         (
-            str(one.batch),
-            str(one.threads),
-            one.engine,
-            one.refused or figure(one.images_per_s),
-            figure(one.latency_ms) + ("" if one.timed_by == WALL else f", {one.timed_by}"),
+            str(point.batch),
+            str(point.threads),
+            point.engine,
+            point.refused or figure(point.images_per_s),
+            figure(point.latency_ms) + ("" if point.timed_by == WALL else f", {point.timed_by}"),
         )
-        for one in found
+        for point in points
     )
     return Grid(head=head, rows=rows)
 
 
-def scenarios(found: Sequence[Scenario]) -> Grid:
+def scenarios(runs: Sequence[Scenario]) -> Grid:
     """What MLPerf LoadGen says."""
     head = ("scenario", "network", "figure", "queries", "latencies, ms", "valid")
     rows = tuple(
         (
-            one.scenario,
-            one.engine,
-            f"{digits(one.metric)} {one.unit}",
-            str(one.queries),
-            ", ".join(f"{name} {digits(value)}" for name, value in one.latency_ms.items()) or ABSENT,
-            "yes" if one.valid else f"no: {'; '.join(one.problems)}",
+            run.scenario,
+            run.engine,
+            f"{digits(run.metric)} {run.unit}",
+            str(run.queries),
+            ", ".join(f"{name} {digits(value)}" for name, value in run.latency_ms.items()) or ABSENT,
+            "yes" if run.valid else f"no: {'; '.join(run.problems)}",
         )
-        for one in found
+        for run in runs
     )
     return Grid(head=head, rows=rows)
 
 
-def conditions(found: Comparison | Benchmark | LatencyTable) -> str:
+def conditions(measurement: Comparison | Benchmark | LatencyTable) -> str:
     """What the latency depends on."""
-    asked = found.conditions
-    clock = asked.clock.replace("_", " ")
-    graph = ", CUDA graph" if asked.cuda_graph else ""
-    package = found.device.facts.get("cuda_package")
+    settings = measurement.conditions
+    clock = settings.clock.replace("_", " ")
+    graph = ", CUDA graph" if settings.cuda_graph else ""
+    package = measurement.device.facts.get("cuda_package")
     through = f", through {one_line(package)}" if package else ""
-    return f"batch {asked.batch}, {asked.threads} thread(s), {asked.precision}, {clock} time{graph}{through}"
+    return f"batch {settings.batch}, {settings.threads} thread(s), {settings.precision}, {clock} time{graph}{through}"
 
 
-def _speedup(found: Comparison) -> tuple[str, ...]:
+def _speedup(comparison: Comparison) -> tuple[str, ...]:
     return (
-        f"speed-up: {ratio(found.speedup)}, {100 * found.speedup.confidence:g}% interval: {found.verdict}",
+        f"speed-up: {ratio(comparison.speedup)}, {100 * comparison.speedup.confidence:g}% interval: {comparison.verdict}",
     )
 
 
-def _remarks(found: Comparison | Benchmark) -> tuple[str, ...]:
-    """How the figures came about, and how far they can be trusted."""
+def _provenance(measurement: Comparison | Benchmark) -> tuple[str, ...]:
+    """How the figures were measured, and how far they can be trusted."""
     return (
-        f"noise floor, the first network against itself: {ratio(found.aa_ratio)}",
-        f"two sessions of one file differ by {digits(found.session_percent)}% (standard deviation); "
-        f"{found.sessions} sessions of each were measured",
-        f"{found.device.name}, backend {found.backend}, {conditions(found)}",
-        f"{rounds(found)}; stopped because {found.stopped_because}",
-        *disturbance(found.environment),
-        *(f"note: {note}" for note in found.notes),
+        f"noise floor, the first network against itself: {ratio(measurement.aa_ratio)}",
+        f"two sessions of one file differ by {digits(measurement.session_percent)}% (standard deviation); "
+        f"{measurement.sessions} sessions of each were measured",
+        f"{measurement.device.name}, backend {measurement.backend}, {conditions(measurement)}",
+        f"{rounds(measurement)}; stopped because {measurement.stopped_because}",
+        *disturbance(measurement.environment),
+        *(f"note: {note}" for note in measurement.notes),
     )
 
 
-def rounds(found: Comparison | Benchmark | LatencyTable) -> str:
-    """How many rounds were run, and how many of them do not count."""
-    return f"{len(found.discarded):,} of {found.rounds:,} rounds discarded"
+def rounds(measurement: Comparison | Benchmark | LatencyTable) -> str:
+    """How many rounds were run, and how many of them were discarded."""
+    return f"{len(measurement.discarded):,} of {measurement.rounds:,} rounds discarded"
 
 
-def disturbance(found: Environment | None) -> Iterable[str]:
-    """What the machine did besides, where that is worth a word."""
-    if found is None:
+def disturbance(environment: Environment | None) -> Iterable[str]:
+    """Load, steal and throttling during the measurement, where there was any."""
+    if environment is None:
         return
-    if found.load is not None:
-        yield f"load average before and after: {found.load[0]:.2f}, {found.load[1]:.2f}"
-    stolen = found.steal_percent or 0
-    stops = (found.quota_stops or 0) + (found.heat_stops or 0)
+    if environment.load is not None:
+        yield f"load average before and after: {environment.load[0]:.2f}, {environment.load[1]:.2f}"
+    stolen = environment.steal_percent or 0
+    stops = (environment.quota_stops or 0) + (environment.heat_stops or 0)
     if stolen or stops:
         yield f"{stolen:.1f}% of the time was stolen; a quota or heat stopped the processor {stops} time(s)"
 
@@ -234,7 +246,7 @@ def _junit(
     name: str,
     problem: tuple[str, str, str] | None,
     text: str,
-    facts: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
     seconds: float = 0.0,
 ) -> str:
     """One test suite of one test. problem: the element that says so, its type and its message."""
@@ -243,31 +255,31 @@ def _junit(
     timed = {"time": f"{seconds:.3f}"}
     suites = ElementTree.Element("testsuites", totals | timed)
     suite = ElementTree.SubElement(suites, "testsuite", {"name": _SUITE, "skipped": "0"} | totals | timed)
-    properties = ElementTree.SubElement(suite, "properties")
-    for key, value in (facts or {}).items():
-        ElementTree.SubElement(properties, "property", {"name": key, "value": clean(value)})
+    listed = ElementTree.SubElement(suite, "properties")
+    for key, value in (properties or {}).items():
+        ElementTree.SubElement(listed, "property", {"name": key, "value": clean(value)})
     case = ElementTree.SubElement(
         suite, "testcase", {"classname": _SUITE.replace(" ", "."), "name": clean(name)} | timed
     )
     if problem is not None:
         kind, sort, message = problem
-        said = ElementTree.SubElement(case, kind, {"type": sort, "message": clean(message)})
-        said.text = clean(message)
+        element = ElementTree.SubElement(case, kind, {"type": sort, "message": clean(message)})
+        element.text = clean(message)
     ElementTree.SubElement(case, "system-out").text = clean(text)
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=False).join((_XML, "\n"))
 
 
-def ratio(found: Interval) -> str:
+def ratio(interval: Interval) -> str:
     """A ratio with its interval."""
-    return f"{found.estimate:.4f} [{found.low:.4f}, {found.high:.4f}]"
+    return f"{interval.estimate:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
-def figure(found: Interval | None) -> str:
+def figure(interval: Interval | None) -> str:
     """A figure with its interval, or a dash where the sample cannot support it."""
-    if found is None:
+    if interval is None:
         return ABSENT
-    return f"{digits(found.estimate)} [{digits(found.low)}, {digits(found.high)}]"
+    return f"{digits(interval.estimate)} [{digits(interval.low)}, {digits(interval.high)}]"
 
 
 def digits(value: float | None) -> str:
@@ -277,8 +289,8 @@ def digits(value: float | None) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def _precision(found: EngineFigures) -> str:
-    """What is claimed, and how much of it the file proves."""
-    if found.precision_share is None:
-        return f"{found.precision}, as asked: the file does not tell"
-    return f"{found.precision} in {100 * found.precision_share:.0f}% of the layers"
+def _precision(engine: EngineFigures) -> str:
+    """The claimed precision, and the share of layers for which the file proves it."""
+    if engine.precision_share is None:
+        return f"{engine.precision}, as asked: the file does not tell"
+    return f"{engine.precision} in {100 * engine.precision_share:.0f}% of the layers"

@@ -24,37 +24,37 @@ from practise_backends.terms import LatencyTable, Saving
 def table_text(table: LatencyTable) -> str:
     """Every block's saving, the greatest first, and how far the figures can be trusted."""
     ranked = sorted(table.savings, key=lambda saving: -saving.reduction_percent.estimate)
-    return "\n".join([in_columns(savings(ranked)), "", *_remarks(table)]) + "\n"
+    return "\n".join([in_columns(savings(ranked)), "", *_provenance(table)]) + "\n"
 
 
-def savings(found: list[Saving]) -> Grid:
+def savings(ranked: list[Saving]) -> Grid:
     """A row for every block."""
     head = ("without the block", "saved, ms", "saved, %", "class", "told from none")
     rows = tuple(
         (
-            one.block,
-            figure(one.saving_ms),
-            figure(one.reduction_percent),
-            str(one.latency_class),
-            ("yes" if one.distinguishable else "no") + ("" if one.measured else ", as its class"),
+            saving.block,
+            figure(saving.saving_ms),
+            figure(saving.reduction_percent),
+            str(saving.latency_class),
+            ("yes" if saving.distinguishable else "no") + ("" if saving.measured else ", as its class"),
         )
-        for one in found
+        for saving in ranked
     )
     return Grid(head=head, rows=rows)
 
 
 def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
     """Where the table went, and how a plan is made with it: for what was measured, where that is not what was asked."""
-    otherwise = "".join(
+    changed_options = "".join(
         f" --{name} {measured}"
-        for name, asked, measured in (
+        for name, requested, measured in (
             ("backend", kit.asked.backend, table.backend),
             ("threads", kit.asked.threads, table.conditions.threads),
             ("clock", kit.asked.clock or table.conditions.clock, table.conditions.clock),
         )
-        if asked != measured
+        if requested != measured
     )
-    otherwise += " --cuda-graph" if table.conditions.cuda_graph and not kit.asked.cuda_graph else ""
+    changed_options += " --cuda-graph" if table.conditions.cuda_graph and not kit.asked.cuda_graph else ""
     written = one_line(f"written: {place}, and its raw samples: {samples_beside(place)}") + "\n"
     if not kit.plan:
         return written
@@ -62,13 +62,13 @@ def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
     return (
         f"{written}"
         f"next, where practise-deploy is and {named} was copied to:\n"
-        f"  {one_line(kit.plan)}{otherwise} --latency-table {named}\n"
+        f"  {one_line(kit.plan)}{changed_options} --latency-table {named}\n"
     )
 
 
-def _remarks(table: LatencyTable) -> tuple[str, ...]:
+def _provenance(table: LatencyTable) -> tuple[str, ...]:
     """What was measured, where, and how."""
-    splits = sum(not one.same for one in table.twins)
+    splits = sum(not twin.same for twin in table.twins)
     return (
         f"{one_line(table.network)} as it is: {figure(table.baseline_ms)} {milliseconds(table.timed_by)}; brackets hold the "
         f"{100 * table.baseline_ms.confidence:g}% interval",

@@ -21,13 +21,13 @@ class Requirement:
         return "faster" if self.min_speedup is None else f"speed-up of at least {self.min_speedup:g}"
 
 
-def require(found: Comparison, min_speedup: float | None = None) -> Requirement:
+def require(comparison: Comparison, min_speedup: float | None = None) -> Requirement:
     """Whether the low end of the speed-up's interval is above 1, or at least `min_speedup`."""
-    low, estimate = found.speedup.low, found.speedup.estimate
+    low, estimate = comparison.speedup.low, comparison.speedup.estimate
     kept = low > 1 if min_speedup is None else low >= min_speedup
-    asked = "above 1" if min_speedup is None else f"at least {min_speedup:g}"
-    where = f"the low end of its {100 * found.speedup.confidence:g}% interval is {low:.4f}"
-    sentence = f"the speed-up is {'surely' if kept else 'not surely'} {asked}: {where}"
+    criterion = "above 1" if min_speedup is None else f"at least {min_speedup:g}"
+    where = f"the low end of its {100 * comparison.speedup.confidence:g}% interval is {low:.4f}"
+    sentence = f"the speed-up is {'surely' if kept else 'not surely'} {criterion}: {where}"
     if not kept and estimate > (min_speedup or 1):
         sentence += (
             f"; the estimate of {estimate:.4f} is, so more sessions, or a longer measurement, may show it"

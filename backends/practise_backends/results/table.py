@@ -2,7 +2,7 @@
 
 One measurement holds what `table_design` says, in the same paired rounds. A class whose twin disagrees is split: each of its
 blocks is measured by itself in a second measurement. Blocks whose saving the noise hides are measured again, for longer and
-in more sessions, with nothing else beside them.
+in more sessions, in a measurement of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.results.table_design import FIRSTS, ORIGINALS, Cut, Design, Variant, design_of
-from practise_backends.rounds.estimates import Levels, levels_of
+from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL, Samples, interval_of, raw_samples
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.terms import (
@@ -51,7 +51,7 @@ def measure_table(
     network: str,
     cuts: Sequence[Cut],
     without: Without,
-    bench: Bench,
+    setup: Bench,
     progress: Progress | None = None,
     design: Design | None = None,
 ) -> LatencyTable:
@@ -59,66 +59,77 @@ def measure_table(
 
     Raises: CompileError, MeasureError.
     """
-    design = design or design_of(cuts, bench.conditions.seed)
-    found = _measured(design.variants(), without, bench, progress)
-    levels = levels_of(found.timings, bench.patience.confidence)
-    twins = tuple(_twin_check(key, design, levels) for key in design.twins)
+    design = design or design_of(cuts, setup.conditions.seed)
+    measured = _measured(design.variants(), without, setup, progress)
+    estimates = estimate_latencies(measured.timings, setup.patience.confidence)
+    twins = tuple(_twin_check(key, design, estimates) for key in design.twins)
     split = _split(cuts, twins)
-    alone = _measured(_alone(split), without, bench, progress).timings if split else None
-    single = levels if alone is None else levels_of(alone, bench.patience.confidence)
-    samples = _samples(found.timings) | ({} if alone is None else _samples(alone, "split_"))
-    scale = _Scale.of(levels)
+    split_timings = _measured(_alone(split), without, setup, progress).timings if split else None
+    split_estimates = (
+        estimates if split_timings is None else estimate_latencies(split_timings, setup.patience.confidence)
+    )
+    samples = _samples(measured.timings) | (
+        {} if split_timings is None else _samples(split_timings, "split_")
+    )
+    scale = _Scale.of(estimates)
     first = tuple(
-        _own(cut, single, scale) if cut.block in split else _pooled(cut, cuts, design, levels, scale)
+        _single_saving(cut, split_estimates, scale)
+        if cut.block in split
+        else _pooled(cut, cuts, design, estimates, scale)
         for cut in cuts
     )
-    again = _measured_again(first, without, bench, progress)
-    savings = again.savings
-    samples |= again.samples
+    remeasured = _remeasure(first, without, setup, progress)
+    savings = remeasured.savings
+    samples |= remeasured.samples
     return LatencyTable(
         network=network,
-        backend=bench.backend.name,
-        device=bench.backend.device(),
-        conditions=bench.conditions,
-        input_shape=found.input_shape,
+        backend=setup.backend.name,
+        device=setup.backend.device(),
+        conditions=setup.conditions,
+        input_shape=measured.input_shape,
         baseline_ms=scale.baseline_ms,
-        aa_ratio=levels.noise_floor(),
+        aa_ratio=estimates.noise_floor(),
         resolution_ms=scale.resolution_ms,
-        session_percent=levels.session_percent,
-        estimator=levels.estimator,
-        estimator_errors_percent=levels.errors_percent,
+        session_percent=estimates.session_percent,
+        estimator=estimates.estimator,
+        estimator_errors_percent=estimates.errors_percent,
         savings=savings,
         twins=twins,
-        sets=_set_checks(design, savings, levels),
-        additivity=_additivity(design, cuts, levels),
-        rounds=len(found.timings.rounds_ms),
+        sets=_set_checks(design, savings, estimates),
+        additivity=_additivity(design, cuts, estimates),
+        rounds=len(measured.timings.rounds_ms),
         discarded=(
-            *found.timings.discarded,
-            *(f"split: {one}" for one in (alone.discarded if alone else ())),
+            *measured.timings.discarded,
+            *(f"split: {reason}" for reason in (split_timings.discarded if split_timings else ())),
         ),
-        warmup_s=found.timings.warmup_s,
-        stopped_because=found.timings.stopped_because,
-        environment=found.timings.environment,
-        notes=(*found.notes, *found.timings.notes, *_split_note(twins, alone), *again.notes),
-        timed_by=found.timings.timed_by,
+        warmup_s=measured.timings.warmup_s,
+        stopped_because=measured.timings.stopped_because,
+        environment=measured.timings.environment,
+        notes=(
+            *measured.notes,
+            *measured.timings.notes,
+            *_split_note(twins, split_timings),
+            *remeasured.notes,
+        ),
+        timed_by=measured.timings.timed_by,
         samples_sha256=samples_digest(samples),
         samples=samples,
     )
 
 
 def measure_without(
-    dropped: tuple[str, ...], without: Without, bench: Bench, progress: Progress | None = None
+    dropped: tuple[str, ...], without: Without, setup: Bench, progress: Progress | None = None
 ) -> Interval:
     """By how many percent the latency falls when these blocks are left out together."""
-    sessions = bench.patience.sessions
+    sessions = setup.patience.sessions
     variants = (Variant(dropped=(), sessions=sessions), Variant(dropped=dropped, sessions=sessions))
-    return measure_sets([dropped], without, bench, progress, variants=variants)[0]
+    return measure_sets([dropped], without, setup, progress, variants=variants)[0]
 
 
 def measure_sets(
     sets: Sequence[tuple[str, ...]],
     without: Without,
-    bench: Bench,
+    setup: Bench,
     progress: Progress | None = None,
     *,
     variants: Sequence[Variant] | None = None,
@@ -127,9 +138,9 @@ def measure_sets(
     chosen = variants or [
         Variant(dropped=names, sessions=FIRSTS if names else ORIGINALS) for names in ((), *sets)
     ]
-    found = _measured(chosen, without, bench, progress)
-    levels = levels_of(found.timings, bench.patience.confidence)
-    return [_reduction_percent(levels, Variant(dropped=names, sessions=1).name) for names in sets]
+    measured = _measured(chosen, without, setup, progress)
+    estimates = estimate_latencies(measured.timings, setup.patience.confidence)
+    return [_reduction_percent(estimates, Variant(dropped=names, sessions=1).name) for names in sets]
 
 
 def samples_digest(samples: Arrays) -> str:
@@ -150,46 +161,51 @@ class _Measured:
 
 
 def _measured(
-    variants: Sequence[Variant], without: Without, bench: Bench, progress: Progress | None
+    variants: Sequence[Variant], without: Without, setup: Bench, progress: Progress | None
 ) -> _Measured:
     """Paired rounds of the variants."""
-    candidates = {one.name: Candidate(model=without(one.dropped), sessions=one.sessions) for one in variants}
-    with opened(candidates, bench, progress) as found:
-        timings = measure(found, bench, progress)
-    return _Measured(timings=timings, input_shape=next(iter(found.feeds.values())).shape, notes=found.notes)
+    candidates = {
+        variant.name: Candidate(model=without(variant.dropped), sessions=variant.sessions)
+        for variant in variants
+    }
+    with opened(candidates, setup, progress) as networks:
+        timings = measure(networks, setup, progress)
+    return _Measured(
+        timings=timings, input_shape=next(iter(networks.feeds.values())).shape, notes=networks.notes
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
-    """From ratios to milliseconds, and the smallest saving that can be told from none."""
+    """From ratios to milliseconds, and the smallest saving that is distinguishable from zero."""
 
     baseline_ms: Interval
     resolution_ms: float
 
     @classmethod
-    def of(cls, levels: Levels) -> _Scale:
-        baseline, floor = levels.typical_ms(ORIGINAL), levels.noise_floor()
+    def of(cls, estimates: LatencyEstimates) -> _Scale:
+        baseline, floor = estimates.typical_ms(ORIGINAL), estimates.noise_floor()
         finest = max(abs(floor.high - 1), abs(1 - floor.low))
         return cls(baseline_ms=baseline, resolution_ms=baseline.estimate * finest)
 
 
-def _reduction(levels: Levels, names: str | Sequence[str]) -> tuple[float, Samples]:
-    """The share of the original's latency that is saved, and its draws."""
-    estimate, draws = levels.log_ratio(names)
-    return 1 - float(np.exp(estimate)), 1 - np.exp(draws)
+def _reduction(estimates: LatencyEstimates, names: str | Sequence[str]) -> tuple[float, Samples]:
+    """The share of the original's latency that is saved, and its replicates (float64[replicates])."""
+    estimate, replicates = estimates.log_ratio(names)
+    return 1 - float(np.exp(estimate)), 1 - np.exp(replicates)
 
 
-def _reduction_percent(levels: Levels, names: str | Sequence[str]) -> Interval:
-    estimate, draws = _reduction(levels, names)
-    return interval_of(100 * estimate, 100 * draws, levels.confidence)
+def _reduction_percent(estimates: LatencyEstimates, names: str | Sequence[str]) -> Interval:
+    estimate, replicates = _reduction(estimates, names)
+    return interval_of(100 * estimate, 100 * replicates, estimates.confidence)
 
 
-def _twin_check(key: int, design: Design, levels: Levels) -> TwinCheck:
+def _twin_check(key: int, design: Design, estimates: LatencyEstimates) -> TwinCheck:
     """Whether the class's twin costs what its first block costs, as far as this measurement can tell."""
     first, twin = design.firsts[key], design.twins[key]
-    estimate, draws = levels.log_ratio(twin, first)
-    difference = interval_of(100 * np.expm1(estimate), 100 * np.expm1(draws), _TWIN_CONFIDENCE)
-    floor = levels.noise_floor()
+    estimate, replicates = estimates.log_ratio(twin, first)
+    difference = interval_of(100 * np.expm1(estimate), 100 * np.expm1(replicates), _TWIN_CONFIDENCE)
+    floor = estimates.noise_floor()
     finest = 100 * max(abs(floor.high - 1), abs(1 - floor.low))
     return TwinCheck(
         latency_class=key,
@@ -199,80 +215,86 @@ def _twin_check(key: int, design: Design, levels: Levels) -> TwinCheck:
     )
 
 
-def _pooled(cut: Cut, cuts: Sequence[Cut], design: Design, levels: Levels, scale: _Scale) -> Saving:
+def _pooled(
+    cut: Cut, cuts: Sequence[Cut], design: Design, estimates: LatencyEstimates, scale: _Scale
+) -> Saving:
     """A block's saving, read off its class."""
     key = cut.latency_class
     measured = [design.firsts[key], *([design.twins[key]] if key in design.twins else [])]
-    twins = tuple(one.block for one in cuts if one.latency_class == key and one != cut)
-    return _saving(cut, _reduction_percent(levels, measured), twins, scale, measured=cut.block in measured)
+    twins = tuple(other.block for other in cuts if other.latency_class == key and other != cut)
+    return _saving(cut, _reduction_percent(estimates, measured), twins, scale, measured=cut.block in measured)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Again:
-    """All savings after those that noise hid were measured again, and what is told of it."""
+class _Remeasured:
+    """All savings after those that the noise hid were measured again, and notes about that."""
 
     savings: tuple[Saving, ...]
     samples: Arrays
     notes: tuple[str, ...]
 
 
-def _measured_again(
-    savings: tuple[Saving, ...], without: Without, bench: Bench, progress: Progress | None
-) -> _Again:
-    """Blocks whose saving may be there but cannot be told from none, in measurements of their own."""
+def _remeasure(
+    savings: tuple[Saving, ...], without: Without, setup: Bench, progress: Progress | None
+) -> _Remeasured:
+    """Measure again, separately, the blocks whose saving is not distinguishable from zero but may be worthwhile."""
     samples: Arrays = {}
     notes: list[str] = []
     for number in range(1, MOST_AGAIN + 1):
-        hidden = [one for one in savings if _is_hidden(one)]
+        hidden = [saving for saving in savings if _is_hidden(saving)]
         if not hidden:
             break
         of_class = {
-            _class_of(one): one.block for one in reversed(hidden) if one.measured or not one.pooled_with
+            _class_of(saving): saving.block
+            for saving in reversed(hidden)
+            if saving.measured or not saving.pooled_with
         }
         variants = [Variant(dropped=(), sessions=SESSIONS_AGAIN)]
         variants += [Variant(dropped=(block,), sessions=SESSIONS_AGAIN) for block in of_class.values()]
-        patience = bench.patience
+        rule = setup.patience
         longer = replace(
-            patience,
-            budget_s=patience.budget_s * number,
-            enough_percent=patience.enough_percent / 2**number,
+            rule,
+            budget_s=rule.budget_s * number,
+            enough_percent=rule.enough_percent / 2**number,
         )
-        timings = _measured(variants, without, replace(bench, patience=longer), progress).timings
-        levels = levels_of(timings, patience.confidence)
-        own = _Scale.of(levels)
-        fresh = {key: _reduction_percent(levels, block) for key, block in of_class.items()}
+        timings = _measured(variants, without, replace(setup, patience=longer), progress).timings
+        estimates = estimate_latencies(timings, rule.confidence)
+        scale = _Scale.of(estimates)
+        fresh = {key: _reduction_percent(estimates, block) for key, block in of_class.items()}
         savings = tuple(
-            _again(one, fresh[_class_of(one)], own) if _is_hidden(one) and _class_of(one) in fresh else one
-            for one in savings
+            _remeasured_saving(saving, fresh[_class_of(saving)], scale)
+            if _is_hidden(saving) and _class_of(saving) in fresh
+            else saving
+            for saving in savings
         )
         samples |= _samples(timings, f"again{number}_")
-        told = ", ".join(f"{one.block}" for one in hidden)
+        blocks = ", ".join(f"{saving.block}" for saving in hidden)
         notes.append(
-            f"the noise hid the saving of {told}: measured again for {timings.warmup_s + longer.budget_s:.0f} s at most; "
+            f"the noise hid the saving of {blocks}: measured again for {timings.warmup_s + longer.budget_s:.0f} s at most; "
             f"{len(timings.rounds_ms)} rounds; {timings.stopped_because}"
         )
-    return _Again(savings=savings, samples=samples, notes=tuple(notes))
+    return _Remeasured(savings=savings, samples=samples, notes=tuple(notes))
 
 
-def _is_hidden(one: Saving) -> bool:
+def _is_hidden(saving: Saving) -> bool:
     """Whether there may be a saving worth knowing that the noise hides."""
-    return not one.distinguishable and one.reduction_percent.high > WORTH_KNOWING_PERCENT
+    return not saving.distinguishable and saving.reduction_percent.high > WORTH_KNOWING_PERCENT
 
 
-def _class_of(one: Saving) -> tuple[str, ...]:
+def _class_of(saving: Saving) -> tuple[str, ...]:
     """What shares a measurement: a class that was not split."""
-    return tuple(sorted((one.block, *one.pooled_with)))
+    return tuple(sorted((saving.block, *saving.pooled_with)))
 
 
-def _again(one: Saving, reduction: Interval, scale: _Scale) -> Saving:
-    """The same with the saving that was measured again."""
-    cut = Cut(block=one.block, latency_class=one.latency_class)
-    return _saving(cut, reduction, one.pooled_with, scale, measured=one.measured)
+def _remeasured_saving(saving: Saving, reduction: Interval, scale: _Scale) -> Saving:
+    """The saving of the same block, measured again."""
+    cut = Cut(block=saving.block, latency_class=saving.latency_class)
+    return _saving(cut, reduction, saving.pooled_with, scale, measured=saving.measured)
 
 
-def _own(cut: Cut, levels: Levels, scale: _Scale) -> Saving:
+def _single_saving(cut: Cut, estimates: LatencyEstimates, scale: _Scale) -> Saving:
     """A block's saving, measured by itself."""
-    return _saving(cut, _reduction_percent(levels, cut.block), (), scale, measured=True)
+    return _saving(cut, _reduction_percent(estimates, cut.block), (), scale, measured=True)
 
 
 def _saving(
@@ -297,45 +319,52 @@ def _saving(
 
 
 def _summed(
-    names: Sequence[str], design: Design, cuts: Sequence[Cut], levels: Levels
+    names: Sequence[str], design: Design, cuts: Sequence[Cut], estimates: LatencyEstimates
 ) -> tuple[float, Samples]:
-    """The sum of single reductions, as a share, and its draws."""
+    """The sum of single reductions, as a share, and its replicates (float64[replicates])."""
     classes = {cut.block: cut.latency_class for cut in cuts}
     parts = []
     for name in names:
         key = classes[name]
         parts.append(
-            _reduction(levels, [design.firsts[key], *([design.twins[key]] if key in design.twins else [])])
+            _reduction(estimates, [design.firsts[key], *([design.twins[key]] if key in design.twins else [])])
         )
     return sum(part[0] for part in parts), np.sum([part[1] for part in parts], axis=0)
 
 
-def _set_checks(design: Design, savings: Sequence[Saving], levels: Levels) -> tuple[SetCheck, ...]:
+def _set_checks(
+    design: Design, savings: Sequence[Saving], estimates: LatencyEstimates
+) -> tuple[SetCheck, ...]:
     """Every random set: predicted by the sum of the table's savings, and measured."""
     single = {saving.block: saving.reduction_percent.estimate for saving in savings}
     return tuple(
         SetCheck(
             dropped=names,
             predicted_percent=sum(single[name] for name in names),
-            measured_percent=_reduction_percent(levels, " + ".join(names)),
+            measured_percent=_reduction_percent(estimates, " + ".join(names)),
         )
         for names in design.sets
     )
 
 
-def _additivity(design: Design, cuts: Sequence[Cut], levels: Levels) -> Interval | None:
+def _additivity(design: Design, cuts: Sequence[Cut], estimates: LatencyEstimates) -> Interval | None:
     """Measured over predicted saving: the slope, through the origin, of the sets' savings on their sums."""
     if not design.sets:
         return None
-    sums = [_summed(names, design, cuts, levels) for names in design.sets]
-    wholes = [_reduction(levels, " + ".join(names)) for names in design.sets]
-    products = sum(one[0] * whole[0] for one, whole in zip(sums, wholes, strict=True))
-    squares = sum(one[0] ** 2 for one in sums)
-    drawn_products = np.sum([one[1] * whole[1] for one, whole in zip(sums, wholes, strict=True)], axis=0)
-    drawn_squares = np.sum([one[1] ** 2 for one in sums], axis=0)
-    if min(squares, float(np.min(drawn_squares))) <= _NOTHING:
+    predictions = [_summed(names, design, cuts, estimates) for names in design.sets]
+    measurements = [_reduction(estimates, " + ".join(names)) for names in design.sets]
+    products = sum(
+        predicted[0] * measured[0] for predicted, measured in zip(predictions, measurements, strict=True)
+    )
+    squares = sum(predicted[0] ** 2 for predicted in predictions)
+    product_replicates = np.sum(
+        [predicted[1] * measured[1] for predicted, measured in zip(predictions, measurements, strict=True)],
+        axis=0,
+    )
+    square_replicates = np.sum([predicted[1] ** 2 for predicted in predictions], axis=0)
+    if min(squares, float(np.min(square_replicates))) <= _NOTHING:
         return None
-    return interval_of(products / squares, drawn_products / drawn_squares, levels.confidence)
+    return interval_of(products / squares, product_replicates / square_replicates, estimates.confidence)
 
 
 def _samples(timings: Timings, prefix: str = "") -> Arrays:
@@ -344,7 +373,7 @@ def _samples(timings: Timings, prefix: str = "") -> Arrays:
 
 def _split(cuts: Sequence[Cut], twins: Sequence[TwinCheck]) -> tuple[str, ...]:
     """The blocks of the classes whose twin disagrees."""
-    classes = {one.latency_class for one in twins if not one.same}
+    classes = {twin.latency_class for twin in twins if not twin.same}
     return tuple(cut.block for cut in cuts if cut.latency_class in classes)
 
 
@@ -354,14 +383,18 @@ def _alone(split: Sequence[str]) -> tuple[Variant, ...]:
     return (Variant(dropped=(), sessions=ORIGINALS), *each)
 
 
-def _split_note(twins: Sequence[TwinCheck], alone: Timings | None) -> tuple[str, ...]:
+def _split_note(twins: Sequence[TwinCheck], split_timings: Timings | None) -> tuple[str, ...]:
     """Which classes were split, and why, and how their own measurement ended."""
-    if alone is None:
+    if split_timings is None:
         return ()
     why = tuple(
-        f"latency class {one.latency_class} was split, its blocks measured one by one: {one.blocks[0]} and "
-        f"{one.blocks[1]} differ by {one.difference_percent.estimate:.2f}% of the latency"
-        for one in twins
-        if not one.same
+        f"latency class {twin.latency_class} was split, its blocks measured one by one: {twin.blocks[0]} and "
+        f"{twin.blocks[1]} differ by {twin.difference_percent.estimate:.2f}% of the latency"
+        for twin in twins
+        if not twin.same
     )
-    return (*why, f"split: {len(alone.rounds_ms)} rounds; {alone.stopped_because}", *alone.notes)
+    return (
+        *why,
+        f"split: {len(split_timings.rounds_ms)} rounds; {split_timings.stopped_because}",
+        *split_timings.notes,
+    )

@@ -1,4 +1,4 @@
-"""Which networks a latency table measures beside each other.
+"""Which networks a latency table measures in the same rounds.
 
 The original, opened four times; of every latency class (structurally equal blocks) one block left out,
 opened twice, and a twin of it as a spot check; and some random sets of blocks, which say whether savings

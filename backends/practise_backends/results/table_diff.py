@@ -1,4 +1,4 @@
-"""Two latency tables beside each other: does a second device, or a second measurement, rank the blocks alike?"""
+"""The difference of two latency tables: does a second device, or a second measurement, rank the blocks alike?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TableDiff:
     """Two tables of one network.
 
     ratio_of_baselines: the second device's latency over the first's; not paired, so a hint.
-    rank_agreement: Kendall's tau over the pairs of blocks that either table tells apart (their intervals are
+    rank_agreement: Kendall's tau over the pairs of blocks that either table distinguishes (their intervals are
     disjoint there); None where there is no such pair. told_apart: how many pairs that is.
     only_in: blocks that the other table lacks. notes: what makes the tables hard to compare.
     """
@@ -43,10 +43,14 @@ class TableDiff:
 
 def diff_tables(first: LatencyTable, second: LatencyTable) -> TableDiff:
     """Blocks, ranks and savings of two tables."""
-    one, two = ({saving.block: saving for saving in table.savings} for table in (first, second))
-    common = [name for name in one if name in two]
-    ranks = _ranks(one, common), _ranks(two, common)
-    agreement, pairs = rank_agreement([one[n] for n in common], [two[n] for n in common])
+    first_savings, second_savings = (
+        {saving.block: saving for saving in table.savings} for table in (first, second)
+    )
+    common = [name for name in first_savings if name in second_savings]
+    ranks = _ranks(first_savings, common), _ranks(second_savings, common)
+    agreement, pairs = rank_agreement(
+        [first_savings[name] for name in common], [second_savings[name] for name in common]
+    )
     return TableDiff(
         devices=(first.device.name, second.device.name),
         networks=(first.network, second.network),
@@ -55,38 +59,48 @@ def diff_tables(first: LatencyTable, second: LatencyTable) -> TableDiff:
         blocks=tuple(
             BlockDiff(
                 block=name,
-                saving_ms=(one[name].saving_ms, two[name].saving_ms),
-                reduction_percent=(one[name].reduction_percent, two[name].reduction_percent),
+                saving_ms=(first_savings[name].saving_ms, second_savings[name].saving_ms),
+                reduction_percent=(
+                    first_savings[name].reduction_percent,
+                    second_savings[name].reduction_percent,
+                ),
                 rank=(ranks[0][name], ranks[1][name]),
-                differs=disjoint(one[name].reduction_percent, two[name].reduction_percent),
+                differs=disjoint(
+                    first_savings[name].reduction_percent, second_savings[name].reduction_percent
+                ),
             )
             for name in common
         ),
         rank_agreement=agreement,
         told_apart=pairs,
-        only_in=(tuple(n for n in one if n not in two), tuple(n for n in two if n not in one)),
+        only_in=(
+            tuple(name for name in first_savings if name not in second_savings),
+            tuple(name for name in second_savings if name not in first_savings),
+        ),
         notes=_notes(first, second),
     )
 
 
 def rank_agreement(first: list[Saving], second: list[Saving]) -> tuple[float | None, int]:
-    """Kendall's tau over the pairs of blocks that either table tells apart, and how many pairs that is.
+    """Kendall's tau over the pairs of blocks that either table distinguishes, and the number of such pairs.
 
     first, second: the same blocks in the same order.
     """
     score, pairs = 0, 0
     for a, b in combinations(range(len(first)), 2):
-        apart = [disjoint(own[a].saving_ms, own[b].saving_ms) for own in (first, second)]
+        apart = [disjoint(savings[a].saving_ms, savings[b].saving_ms) for savings in (first, second)]
         if any(apart):
-            signs = [own[a].saving_ms.estimate > own[b].saving_ms.estimate for own in (first, second)]
+            signs = [
+                savings[a].saving_ms.estimate > savings[b].saving_ms.estimate for savings in (first, second)
+            ]
             score += 1 if signs[0] == signs[1] else -1
             pairs += 1
     return (score / pairs if pairs else None), pairs
 
 
-def disjoint(one: Interval, other: Interval) -> bool:
+def disjoint(first: Interval, second: Interval) -> bool:
     """Whether two intervals do not meet."""
-    return one.high < other.low or other.high < one.low
+    return first.high < second.low or second.high < first.low
 
 
 def _ranks(savings: dict[str, Saving], names: list[str]) -> dict[str, int]:
@@ -97,7 +111,7 @@ def _ranks(savings: dict[str, Saving], names: list[str]) -> dict[str, int]:
 
 def _notes(first: LatencyTable, second: LatencyTable) -> tuple[str, ...]:
     """What makes these two hard to compare."""
-    asked = {
+    compared = {
         "network": (first.network, second.network),
         "input shape": (first.input_shape, second.input_shape),
         "backend": (first.backend, second.backend),
@@ -105,4 +119,4 @@ def _notes(first: LatencyTable, second: LatencyTable) -> tuple[str, ...]:
         "threads": (first.conditions.threads, second.conditions.threads),
         "precision": (first.conditions.precision, second.conditions.precision),
     }
-    return tuple(f"the {name} differs: {a} and {b}" for name, (a, b) in asked.items() if a != b)
+    return tuple(f"the {name} differs: {a} and {b}" for name, (a, b) in compared.items() if a != b)

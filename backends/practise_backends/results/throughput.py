@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from practise_backends.errors import CompileError, MeasureError
-from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.feeds import for_shapes
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.onnx_file import fixed_batch
@@ -28,15 +28,15 @@ Files = Mapping[str, Path | bytes]
 
 def measure_throughput(
     files: Files,
-    bench: Bench,
+    setup: Bench,
     batches: Sequence[int],
     threads: Sequence[int],
     progress: Progress | None = None,
 ) -> tuple[Throughput, ...]:
     """Measure every network at every batch and number of threads, by threads, then batch, then network.
 
-    bench: its conditions but for batch and threads; its patience is of one point, and its `sessions` are opened
-    of each network. The first dimension of every shape that it names is the batch.
+    setup: its conditions but for batch and threads; its stopping rule applies to each point, with its `sessions` of each
+    network. The first dimension of every shape that it names is the batch.
     A batch that a network cannot take is refused with the reason, and so is a point that cannot be measured: the
     others are not lost for it. Engines of one point are closed before the next is opened.
     Raises: MeasureError where a batch or a number of threads is not positive; CompileError where a network
@@ -44,62 +44,66 @@ def measure_throughput(
     """
     _check(batches, threads)
     fixed = {
-        name: fixed_batch(bench.backend.compile(file, bench.conditions).inputs)
+        name: fixed_batch(setup.backend.compile(file, setup.conditions).inputs)
         for name, file in files.items()
     }
     points = [
-        replace(bench.conditions, batch=batch, threads=count) for count, batch in product(threads, batches)
+        replace(setup.conditions, batch=batch, threads=count) for count, batch in product(threads, batches)
     ]
-    found: list[Throughput] = []
+    throughputs: list[Throughput] = []
     for at, conditions in enumerate(points):
         fitting = {name: file for name, file in files.items() if fixed[name] in (None, conditions.batch)}
-        part = None if progress is None else _Part(whole=progress, at=at, of=len(points), where=conditions)
-        shapes = {name: (conditions.batch, *shape[1:]) for name, shape in bench.shapes.items()}
-        backend = for_shapes(bench.backend, shapes)
-        here = replace(bench, backend=backend, conditions=conditions, shapes=shapes)
+        point_progress = (
+            None
+            if progress is None
+            else _PointProgress(progress=progress, at=at, of=len(points), conditions=conditions)
+        )
+        shapes = {name: (conditions.batch, *shape[1:]) for name, shape in setup.shapes.items()}
+        backend = for_shapes(setup.backend, shapes)
+        point_setup = replace(setup, backend=backend, conditions=conditions, shapes=shapes)
         refused = {name: _FIXED.format(fixed[name]) for name in files if name not in fitting}
         measured: dict[str, Throughput] = {}
         try:
-            measured = _measure_point(fitting, here, part) if fitting else {}
+            measured = _measure_point(fitting, point_setup, point_progress) if fitting else {}
         except (CompileError, MeasureError) as error:
             refused |= dict.fromkeys(fitting, error.message)
-        found += [measured.get(name) or _refused(name, refused[name], conditions) for name in files]
-    return tuple(found)
+        throughputs += [measured.get(name) or _refused(name, refused[name], conditions) for name in files]
+    return tuple(throughputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """The screen of one point among all."""
+class _PointProgress:
+    """The progress of one point among all."""
 
-    whole: Progress
+    progress: Progress
     at: int
     of: int
-    where: Conditions
+    conditions: Conditions
 
     def advance(self, done: float, total: float, note: str = "") -> None:
         """Say how far all points are."""
         share = min(1.0, done / total) if total > 0 else 0.0
-        point = f"batch {self.where.batch}, {self.where.threads} thread(s)"
-        self.whole.advance(self.at + share, self.of, f"{point}: {note}" if note else point)
+        point = f"batch {self.conditions.batch}, {self.conditions.threads} thread(s)"
+        self.progress.advance(self.at + share, self.of, f"{point}: {note}" if note else point)
 
 
 def _check(batches: Sequence[int], threads: Sequence[int]) -> None:
     """Refuse what no engine could run."""
-    for label, asked in (("batch", batches), ("number of threads", threads)):
-        if not asked or min(asked) < 1:
+    for label, counts in (("batch", batches), ("number of threads", threads)):
+        if not counts or min(counts) < 1:
             raise MeasureError(
-                f"the {label} to measure is {list(asked)}", remedy="name at least one, each 1 or more"
+                f"the {label} to measure is {list(counts)}", remedy="name at least one, each 1 or more"
             )
 
 
-def _measure_point(files: Files, bench: Bench, progress: Progress | None) -> dict[str, Throughput]:
-    """Open the networks, measure them in paired rounds, and close them again; what was found of each."""
-    sessions = max(1, bench.patience.sessions)
+def _measure_point(files: Files, setup: Bench, progress: Progress | None) -> dict[str, Throughput]:
+    """Open the networks, measure them in paired rounds, and close them again; the throughput of each."""
+    sessions = max(1, setup.patience.sessions)
     candidates = {name: Candidate(model=file, sessions=sessions) for name, file in files.items()}
-    with opened(candidates, bench, progress) as found:
-        timings = measure(found, bench, progress)
-    levels = levels_of(timings, bench.patience.confidence)
-    return {name: _measured(timings, name, levels.typical_ms(name)) for name in files}
+    with opened(candidates, setup, progress) as networks:
+        timings = measure(networks, setup, progress)
+    estimates = estimate_latencies(timings, setup.patience.confidence)
+    return {name: _measured(timings, name, estimates.typical_ms(name)) for name in files}
 
 
 def _measured(timings: Timings, name: str, latency: Interval) -> Throughput:

@@ -1,21 +1,21 @@
 """The latency of every network in one measurement, with its uncertainty: rounds and sessions.
 
-Model: log time of session c in round r = round effect r + level of its network + session effect c + noise.
+Model: log time of session c in round r = round effect r + log latency of its network + session effect c + noise.
 The round effect (drift, throttling, a neighbour) hits all engines alike and is taken out: it is the median,
-over the columns, of each column's distance from its own median. What is left is located by an estimator.
+over the columns, of each column's distance from its own median. An estimator locates what is left.
 
-Estimator: chosen by its A/A error in the same measurement, that is by how far sessions of one and the same
-file come out apart; the 20% trimmed mean is kept unless another errs by a quarter less (a smaller gap would
-pick whichever happens to look steady). The comparison of different networks takes no part in that choice.
+Estimator: chosen by its A/A error in the same measurement, which is how far sessions of the same file come out
+apart. The 20% trimmed mean is kept unless another errs by a quarter less (a smaller gap would pick whichever
+happens to look steady). The comparison of different networks takes no part in that choice.
 
-Milliseconds are those of one round for all networks, the median one, so that two latencies differ by their ratio: the medians of
-two networks may each be of another state of a disturbed device.
+Milliseconds are those of the median round, for all networks, so that two latencies differ by their ratio: the medians of
+two networks may come from different states of a disturbed device.
 
-Uncertainty: draws of all levels together. Rounds are resampled; to every column a session effect is added,
-normal, its variance drawn from what sessions of one file were found to differ beyond the noise of the
-rounds (pooled over all networks, scaled inverse chi-square, so that few sessions give wide intervals).
-Any figure that is computed from the levels gets its interval from the same draws. How often the intervals
-cover the truth under drift is tested (tests/backends/rounds/test_believable.py).
+Uncertainty: joint bootstrap replicates of all columns. Rounds are resampled. To every column a normal session effect is
+added; its variance is drawn from how much sessions of one file differed beyond the noise of the rounds (pooled
+over all networks, scaled inverse chi-square, so that few sessions give wide intervals). Any figure computed from
+the estimates gets its interval from the same replicates. How often the intervals cover the truth under drift is
+tested (tests/backends/rounds/test_believable.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from practise_backends.rounds.intervals import (
 from practise_backends.terms import Interval, Timings
 
 _SEED = 20_230
-_MOST_DRAWS, _FEWEST_DRAWS, _WORK = 2000, 400, 2**24
+_MAX_REPLICATES, _MIN_REPLICATES, _WORK = 2000, 400, 2**24
 _CHUNK = 2**21
 _BETTER = 0.75
 
@@ -69,38 +69,38 @@ ESTIMATORS: dict[str, tuple[bool, Callable[[Samples], Samples]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Levels:
-    """Log milliseconds of every column, and draws of them.
+class LatencyEstimates:
+    """Log milliseconds of every column, with bootstrap replicates.
 
-    Shapes: level float64[columns], draws float64[draws, columns]. round, round_draws: the mean log time of all columns in the
-    median round, and its draws: float64[draws]. session_percent: standard deviation of the
+    Shapes: log_ms float64[columns], replicates float64[replicates, columns], median_round_replicates float64[replicates].
+    median_round: the mean log time of all columns in the median round. session_percent: the standard deviation of the
     session effects; NaN where no network was opened twice. errors_percent: the A/A error of every estimator
     (empty where no network was opened twice).
     """
 
     engines: tuple[str, ...]
-    level: Samples
-    draws: Samples
-    round: float
-    round_draws: Samples
+    log_ms: Samples
+    replicates: Samples
+    median_round: float
+    median_round_replicates: Samples
     confidence: float
     estimator: str
     errors_percent: dict[str, float]
     session_percent: float
 
     def log_ratio(self, of: str | Sequence[str], to: str | Sequence[str] = ORIGINAL) -> tuple[float, Samples]:
-        """The mean log time of the networks `of` minus that of `to`, and its draws.
+        """The mean log time of the networks `of` minus that of `to`, and its replicates.
 
         Raises: MeasureError where a network was not measured.
         """
         above, below = columns_of(self.engines, of), columns_of(self.engines, to)
-        estimate = float(self.level[above].mean() - self.level[below].mean())
-        return estimate, self.draws[:, above].mean(axis=1) - self.draws[:, below].mean(axis=1)
+        estimate = float(self.log_ms[above].mean() - self.log_ms[below].mean())
+        return estimate, self.replicates[:, above].mean(axis=1) - self.replicates[:, below].mean(axis=1)
 
     def ratio(self, of: str | Sequence[str], to: str | Sequence[str] = ORIGINAL) -> Interval:
         """Latency of `of` over latency of `to`: below 1 is faster."""
-        estimate, draws = self.log_ratio(of, to)
-        return interval_of(math.exp(estimate), np.exp(draws), self.confidence)
+        estimate, replicates = self.log_ratio(of, to)
+        return interval_of(math.exp(estimate), np.exp(replicates), self.confidence)
 
     def speedup(self, of: str | Sequence[str], over: str | Sequence[str] = ORIGINAL) -> Interval:
         """How many times as fast `of` is as `over`."""
@@ -108,28 +108,34 @@ class Levels:
 
     def typical_ms(self, name: str) -> Interval:
         """The latency of one network in the median round, in milliseconds; those of two differ by their speed-up exactly."""
-        everything = list(dict.fromkeys(self.engines))
-        above, draws = self.log_ratio(name, everything)
-        return interval_of(math.exp(self.round + above), np.exp(self.round_draws + draws), self.confidence)
+        names = list(dict.fromkeys(self.engines))
+        above, replicates = self.log_ratio(name, names)
+        return interval_of(
+            math.exp(self.median_round + above),
+            np.exp(self.median_round_replicates + replicates),
+            self.confidence,
+        )
 
     def noise_floor(self) -> Interval:
         """A/A: some of the original's sessions over the others, opened no sooner on average (`intervals.halves`).
 
         Raises: MeasureError where the original was opened only once.
         """
-        own = columns_of(self.engines, ORIGINAL)
-        if len(own) < 2:
+        sessions = columns_of(self.engines, ORIGINAL)
+        if len(sessions) < 2:
             raise MeasureError(
                 f"'{ORIGINAL}' was opened only once, which has no noise floor", remedy="open it twice or more"
             )
-        first, second = halves(own)
-        estimate = float(self.level[second].mean() - self.level[first].mean())
-        draws = self.draws[:, second].mean(axis=1) - self.draws[:, first].mean(axis=1)
-        return interval_of(math.exp(estimate), np.exp(draws), self.confidence)
+        first, second = halves(sessions)
+        estimate = float(self.log_ms[second].mean() - self.log_ms[first].mean())
+        replicates = self.replicates[:, second].mean(axis=1) - self.replicates[:, first].mean(axis=1)
+        return interval_of(math.exp(estimate), np.exp(replicates), self.confidence)
 
 
-def levels_of(timings: Timings, confidence: float = 0.95, *, most_draws: int = _MOST_DRAWS) -> Levels:
-    """The levels of one measurement.
+def estimate_latencies(
+    timings: Timings, confidence: float = 0.95, *, max_replicates: int = _MAX_REPLICATES
+) -> LatencyEstimates:
+    """The latencies of one measurement.
 
     Raises: MeasureError with fewer than 10 rounds, Disturbed where there were as many before some were discarded.
     """
@@ -137,19 +143,21 @@ def levels_of(timings: Timings, confidence: float = 0.95, *, most_draws: int = _
     if len(logs) < FEWEST_ROUNDS:
         raise _too_few(len(logs), timings)
     groups = _groups(timings.engines)
-    drawn = _resampled(logs, most_draws)
-    candidates = {name: _located(name, logs, drawn) for name in ESTIMATORS}
-    errors = {name: _aa_error(level, draws, groups) for name, (level, draws) in candidates.items()}
-    name = _least(errors)
-    level, draws = candidates[name]
-    spread, effects = _session_effects(level, draws, groups)
-    whole = logs.mean(axis=1)
-    return Levels(
+    resampled = _resampled(logs, max_replicates)
+    candidates = {name: _apply_estimator(name, logs, resampled) for name in ESTIMATORS}
+    errors = {
+        name: _aa_error(log_ms, replicates, groups) for name, (log_ms, replicates) in candidates.items()
+    }
+    name = _choose_estimator(errors)
+    log_ms, replicates = candidates[name]
+    spread, effects = _session_effects(log_ms, replicates, groups)
+    round_means = logs.mean(axis=1)
+    return LatencyEstimates(
         engines=timings.engines,
-        level=level,
-        draws=draws + effects,
-        round=float(np.median(whole)),
-        round_draws=np.median(whole[drawn], axis=1),
+        log_ms=log_ms,
+        replicates=replicates + effects,
+        median_round=float(np.median(round_means)),
+        median_round_replicates=np.median(round_means[resampled], axis=1),
         confidence=confidence,
         estimator=name,
         errors_percent={} if math.isnan(spread) else {key: 100 * error for key, error in errors.items()},
@@ -173,24 +181,24 @@ def _too_few(valid: int, timings: Timings) -> MeasureError:
 
 def _groups(engines: Sequence[str]) -> list[list[int]]:
     """The columns of every network that was opened at least twice."""
-    found = [columns_of(engines, name) for name in dict.fromkeys(engines)]
-    return [columns for columns in found if len(columns) > 1]
+    groups = [columns_of(engines, name) for name in dict.fromkeys(engines)]
+    return [columns for columns in groups if len(columns) > 1]
 
 
-def _resampled(logs: Samples, most: int) -> np.ndarray[tuple[int, int], np.dtype[np.intp]]:
-    """Rounds drawn with replacement: [draws, rounds]."""
+def _resampled(logs: Samples, max_replicates: int) -> np.ndarray[tuple[int, int], np.dtype[np.intp]]:
+    """Indices of rounds drawn with replacement: intp[replicates, rounds]."""
     rounds, columns = logs.shape
-    count = min(most, max(_FEWEST_DRAWS, _WORK // (rounds * columns)))
+    count = min(max_replicates, max(_MIN_REPLICATES, _WORK // (rounds * columns)))
     return np.random.default_rng(_SEED).integers(0, rounds, (count, rounds))
 
 
-def _located(name: str, logs: Samples, drawn: np.ndarray) -> tuple[Samples, Samples]:
-    """One estimator's levels, and their draws over the rounds."""
+def _apply_estimator(name: str, logs: Samples, resampled: np.ndarray) -> tuple[Samples, Samples]:
+    """One estimator's log latencies, float64[columns], and their replicates, float64[replicates, columns]."""
     paired, locate = ESTIMATORS[name]
     samples = logs - _round_effects(logs)[:, None] if paired else logs
     by_column = np.ascontiguousarray(samples.T)
     rows = max(1, _CHUNK // by_column.size)
-    parts = [locate(by_column[:, drawn[at : at + rows]]) for at in range(0, len(drawn), rows)]
+    parts = [locate(by_column[:, resampled[at : at + rows]]) for at in range(0, len(resampled), rows)]
     return locate(by_column), np.concatenate(parts, axis=1).T
 
 
@@ -199,36 +207,36 @@ def _round_effects(logs: Samples) -> Samples:
     return np.asarray(np.median(logs - np.median(logs, axis=0), axis=1))
 
 
-def _aa_error(level: Samples, draws: Samples, groups: list[list[int]]) -> float:
-    """How far sessions of one network come out apart, in logs: root mean square over draws and networks."""
+def _aa_error(log_ms: Samples, replicates: Samples, groups: list[list[int]]) -> float:
+    """How far sessions of one network come out apart, in logs: root mean square over replicates and networks."""
     if not groups:
         return 0.0
-    squares = [draws[:, own].var(axis=1, ddof=1).mean() for own in groups]
-    return float(np.sqrt(np.mean(squares)))
+    variances = [replicates[:, columns].var(axis=1, ddof=1).mean() for columns in groups]
+    return float(np.sqrt(np.mean(variances)))
 
 
-def _least(errors: dict[str, float]) -> str:
+def _choose_estimator(errors: dict[str, float]) -> str:
     """The estimator of least A/A error; the trimmed mean unless that is clearly better."""
     best = min(errors, key=lambda name: errors[name])
     return best if errors[best] < _BETTER * errors[_TRIMMED] else _TRIMMED
 
 
-def _session_effects(level: Samples, draws: Samples, groups: list[list[int]]) -> tuple[float, Samples]:
-    """The standard deviation of session effects, and draws of one for every column.
+def _session_effects(log_ms: Samples, replicates: Samples, groups: list[list[int]]) -> tuple[float, Samples]:
+    """The standard deviation of session effects, and replicates of one for every column: float64[replicates, columns].
 
-    Sessions of one network differ by their effects and by the noise of the rounds; the latter is known from
-    the draws and taken off. NaN and no effects where no network was opened twice.
+    Sessions of one network differ by their effects and by the noise of the rounds; the replicates give the noise,
+    which is subtracted. NaN and zeros where no network was opened twice.
     """
-    freedom = sum(len(own) - 1 for own in groups)
+    freedom = sum(len(columns) - 1 for columns in groups)
     if freedom == 0:
-        return math.nan, np.zeros_like(draws)
-    found = sum(float(level[own].var(ddof=1)) * (len(own) - 1) for own in groups) / freedom
+        return math.nan, np.zeros_like(replicates)
+    observed = sum(float(log_ms[columns].var(ddof=1)) * (len(columns) - 1) for columns in groups) / freedom
     noise = 0.0
-    for own in groups:
-        apart = draws[:, own] - draws[:, own].mean(axis=1, keepdims=True)
-        centre = level[own] - level[own].mean()
-        noise += float(((apart - centre) ** 2).sum(axis=1).mean()) / freedom
+    for columns in groups:
+        deviations = replicates[:, columns] - replicates[:, columns].mean(axis=1, keepdims=True)
+        centre = log_ms[columns] - log_ms[columns].mean()
+        noise += float(((deviations - centre) ** 2).sum(axis=1).mean()) / freedom
     rng = np.random.default_rng(_SEED + 1)
-    variances = np.maximum(0.0, found * freedom / rng.chisquare(freedom, len(draws)) - noise)
-    effects = rng.standard_normal(draws.shape) * np.sqrt(variances)[:, None]
-    return math.sqrt(max(0.0, found - noise)), effects
+    variances = np.maximum(0.0, observed * freedom / rng.chisquare(freedom, len(replicates)) - noise)
+    effects = rng.standard_normal(replicates.shape) * np.sqrt(variances)[:, None]
+    return math.sqrt(max(0.0, observed - noise)), effects

@@ -22,7 +22,7 @@ _DRAWN_BYTES = 8  # of a number as it is drawn, whatever it is kept in
 
 
 def for_shapes(backend: Backend, shapes: Shapes) -> Backend:
-    """The backend, told of the shapes where what it compiles depends on them."""
+    """The backend for these shapes, where what it compiles depends on them."""
     shaped = getattr(backend, "for_shapes", None)
     return shaped(shapes) if shaped is not None and shapes else backend
 
@@ -47,17 +47,17 @@ def random_feeds(
     return {spec.name: _random(spec, settled[spec.name], rng) for spec in inputs}
 
 
-def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], bench: Bench) -> dict[str, Array]:
-    """One set of random tensors for several networks; each takes its own of them (`own_feeds`).
+def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], setup: Bench) -> dict[str, Array]:
+    """One set of random tensors for several networks; each takes those that it names (`select_feeds`).
 
     engines: the inputs of every network, by its name. Floats of several widths are kept in the widest.
     Raises: MeasureError where two networks want different tensors under one name, or a shape is for nobody.
     """
     feeds: dict[str, Array] = {}
     for name, inputs in engines.items():
-        own = {spec.name: bench.shapes[spec.name] for spec in inputs if spec.name in bench.shapes}
-        found = random_feeds(inputs, bench.conditions.batch, bench.conditions.seed, own)
-        for key, array in found.items():
+        shapes = {spec.name: setup.shapes[spec.name] for spec in inputs if spec.name in setup.shapes}
+        tensors = random_feeds(inputs, setup.conditions.batch, setup.conditions.seed, shapes)
+        for key, array in tensors.items():
             if key in feeds and not _alike(feeds[key], array):
                 raise MeasureError(
                     f"input '{key}' is {array.dtype} {array.shape} in '{name}', but {feeds[key].dtype} "
@@ -66,15 +66,15 @@ def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], bench: Bench) -> d
                 )
             if key not in feeds or array.itemsize > feeds[key].itemsize:
                 feeds[key] = array
-    strangers = sorted(set(bench.shapes) - set(feeds))
-    if strangers:
+    unknown = sorted(set(setup.shapes) - set(feeds))
+    if unknown:
         raise MeasureError(
-            f"no network has an input '{strangers[0]}'", remedy=f"the inputs are {sorted(feeds)}"
+            f"no network has an input '{unknown[0]}'", remedy=f"the inputs are {sorted(feeds)}"
         )
     return feeds
 
 
-def own_feeds(inputs: Sequence[TensorSpec], feeds: Tensors, name: str = "network") -> dict[str, Array]:
+def select_feeds(inputs: Sequence[TensorSpec], feeds: Tensors, name: str = "network") -> dict[str, Array]:
     """What a network of that name takes of shared feeds: the inputs that it names, floats in the width that it asks for.
 
     Raises: MeasureError where one is missing.
@@ -88,35 +88,35 @@ def own_feeds(inputs: Sequence[TensorSpec], feeds: Tensors, name: str = "network
     return {spec.name: _in_width(feeds[spec.name], spec.dtype) for spec in inputs}
 
 
-def _alike(one: Array, other: Array) -> bool:
+def _alike(first: Array, second: Array) -> bool:
     """Whether two tensors are one, but for the width of floats."""
-    both_float = {one.dtype.kind, other.dtype.kind} == {"f"}
-    return one.shape == other.shape and (both_float or one.dtype == other.dtype)
+    both_float = {first.dtype.kind, second.dtype.kind} == {"f"}
+    return first.shape == second.shape and (both_float or first.dtype == second.dtype)
 
 
 def _in_width(array: Array, dtype: str) -> Array:
-    wanted = np.dtype(dtype)
-    return array.astype(wanted, copy=False) if array.dtype.kind == wanted.kind == "f" else array
+    target = np.dtype(dtype)
+    return array.astype(target, copy=False) if array.dtype.kind == target.kind == "f" else array
 
 
-def _settle(spec: TensorSpec, batch: int, asked: tuple[int, ...] | None) -> tuple[int, ...]:
+def _settle(spec: TensorSpec, batch: int, requested: tuple[int, ...] | None) -> tuple[int, ...]:
     """The shape to feed: the fixed dimensions as they are, the dynamic ones as asked."""
-    wanted = asked or tuple(batch if at == 0 and dim == -1 else dim for at, dim in enumerate(spec.shape))
-    fits = len(wanted) == len(spec.shape) and all(
-        dim in (-1, want) for dim, want in zip(spec.shape, wanted, strict=True)
+    shape = requested or tuple(batch if at == 0 and dim == -1 else dim for at, dim in enumerate(spec.shape))
+    fits = len(shape) == len(spec.shape) and all(
+        dim in (-1, size) for dim, size in zip(spec.shape, shape, strict=True)
     )
     if not fits:
         raise MeasureError(
-            f"shape {wanted} does not fit input '{spec.name}' of shape {spec.shape}",
+            f"shape {shape} does not fit input '{spec.name}' of shape {spec.shape}",
             remedy="change only dynamic dimensions (-1), or export the network with that shape",
         )
-    if any(dim < 1 for dim in wanted):
-        example = "x".join(str(dim) if dim > 0 else "224" for dim in wanted)
+    if any(dim < 1 for dim in shape):
+        example = "x".join(str(dim) if dim > 0 else "224" for dim in shape)
         raise MeasureError(
             f"input '{spec.name}' has dynamic dimensions: {spec.shape}",
             remedy=f"name its shape, for instance --shape {spec.name}={example}",
         )
-    return wanted
+    return shape
 
 
 def _check_sizes(settled: Mapping[str, tuple[int, ...]]) -> None:
@@ -142,9 +142,9 @@ def _refuse(what: str) -> NoReturn:
 def _check_names(inputs: Sequence[TensorSpec], shapes: Shapes) -> None:
     """Refuse a shape for an input that does not exist."""
     names = [spec.name for spec in inputs]
-    strangers = [name for name in shapes if name not in names]
-    if strangers:
-        raise MeasureError(f"the network has no input '{strangers[0]}'", remedy=f"its inputs are {names}")
+    unknown = [name for name in shapes if name not in names]
+    if unknown:
+        raise MeasureError(f"the network has no input '{unknown[0]}'", remedy=f"its inputs are {names}")
 
 
 def _random(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:

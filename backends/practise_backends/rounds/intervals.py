@@ -66,9 +66,9 @@ def percentile_of(timings: Timings, name: str, q: float, confidence: float = 0.9
     if percentile_ms(rounds[:, 0], q, confidence) is None:
         return None
     count = min(1000, max(200, _WORK // rounds.size))
-    drawn = np.random.default_rng(_SEED).integers(0, len(rounds), (count, len(rounds)))
-    found = np.array([np.percentile(rounds[rows], q) for rows in drawn])
-    return interval_of(float(np.percentile(rounds, q)), found, confidence)
+    resampled = np.random.default_rng(_SEED).integers(0, len(rounds), (count, len(rounds)))
+    replicates = np.array([np.percentile(rounds[rows], q) for rows in resampled])
+    return interval_of(float(np.percentile(rounds, q)), replicates, confidence)
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -100,8 +100,8 @@ def bootstrap(samples: Samples, statistic: Statistic, confidence: float = 0.95) 
     rng = np.random.default_rng(_SEED)
     rows = max(1, _CHUNK // n)
     sizes = [min(rows, _RESAMPLES - at) for at in range(0, _RESAMPLES, rows)]
-    drawn = np.concatenate([statistic(samples[rng.integers(0, n, (size, n))]) for size in sizes])
-    return interval_of(float(statistic(samples[None])[0]), drawn, confidence)
+    replicates = np.concatenate([statistic(samples[rng.integers(0, n, (size, n))]) for size in sizes])
+    return interval_of(float(statistic(samples[None])[0]), replicates, confidence)
 
 
 def trimmed_mean(samples: Samples) -> Samples:
@@ -141,8 +141,8 @@ def valid_rounds(timings: Timings) -> Samples:
 def raw_samples(timings: Timings) -> Arrays:
     """What is kept of a measurement: rounds_ms (NaN: discarded), raw_ms and cpu_ms (all of them), engines (by column)."""
     raw = timings.rounds_ms if timings.raw_ms is None else timings.raw_ms
-    found = {"rounds_ms": timings.rounds_ms, "raw_ms": raw, "engines": np.array(timings.engines)}
-    return found if timings.cpu_ms is None else found | {"cpu_ms": timings.cpu_ms}
+    arrays = {"rounds_ms": timings.rounds_ms, "raw_ms": raw, "engines": np.array(timings.engines)}
+    return arrays if timings.cpu_ms is None else arrays | {"cpu_ms": timings.cpu_ms}
 
 
 def columns_of(engines: Sequence[str], names: str | Sequence[str]) -> list[int]:
@@ -150,14 +150,14 @@ def columns_of(engines: Sequence[str], names: str | Sequence[str]) -> list[int]:
 
     Raises: MeasureError where one was not measured.
     """
-    wanted = [names] if isinstance(names, str) else list(names)
-    missing = [name for name in wanted if name not in engines]
-    if missing or not wanted:
+    requested = [names] if isinstance(names, str) else list(names)
+    missing = [name for name in requested if name not in engines]
+    if missing or not requested:
         raise MeasureError(
             f"engine {missing[:1]} was not measured; measured: {sorted(set(engines))}",
             remedy="name engines of this measurement",
         )
-    return [at for at, name in enumerate(engines) if name in wanted]
+    return [at for at, name in enumerate(engines) if name in requested]
 
 
 def halves(columns: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -165,17 +165,18 @@ def halves(columns: Sequence[int]) -> tuple[list[int], list[int]]:
     last = len(columns) - 1
     if last == 1:
         return [columns[0]], [columns[1]]
-    inner = [min(at, last - at) % 2 for at in range(len(columns))]
+    parities = [min(at, last - at) % 2 for at in range(len(columns))]
     first, second = (
-        [column for column, own in zip(columns, inner, strict=True) if own == part] for part in (0, 1)
+        [column for column, parity in zip(columns, parities, strict=True) if parity == part]
+        for part in (0, 1)
     )
     return first, second
 
 
-def interval_of(estimate: float, draws: Samples, confidence: float = 0.95) -> Interval:
-    """An estimate with the percentile interval of its draws, widened to hold the estimate."""
+def interval_of(estimate: float, replicates: Samples, confidence: float = 0.95) -> Interval:
+    """An estimate with the percentile interval of its replicates (float64[n]), widened to hold the estimate."""
     tail, estimate = (1 - confidence) / 2, float(estimate)
-    low, high = np.quantile(draws, (tail, 1 - tail))
+    low, high = np.quantile(replicates, (tail, 1 - tail))
     return Interval(
         estimate=estimate,
         low=min(float(low), estimate),

@@ -3,9 +3,9 @@
 Fixed beforehand, for all measurements: a round is discarded whole when
 - any engine took more than 5 times its running median (an interruption hit it), or
 - its median engine took more than 1.5 times its running median (the device throttled, or was taken away), or
-- the watch reports trouble (a quota or heat stopped the processor) since it was last asked.
+- the system monitor reports trouble (a quota or heat stopped the processor) since it was last asked.
 The running median is of the last 51 rounds, discarded ones included, renewed when 10 or more have been added, so that
-a lasting change of speed is not discarded for ever.
+a lasting change of speed is not discarded for good.
 
 Clocks: a run is interrupted where it took over 5% longer than its thread had a processor. Where over a tenth of the runs
 were, the samples are CPU times: what a run waits for a processor comes in whole time slices, which hide a small saving in most
@@ -32,7 +32,7 @@ _OFTEN = 0.1
 
 
 @dataclass(slots=True, kw_only=True)
-class Course:
+class RoundLog:
     """Rounds in the order in which they ran. medians: the running medians, milliseconds by column.
 
     walls, cpus: every round by either clock; cpus are NaN where an engine cannot tell. interrupted: how many runs were.
@@ -44,7 +44,7 @@ class Course:
     cpus: list[Row] = field(default_factory=list)
     interrupted: int = 0
     reasons: dict[int, str] = field(default_factory=dict)
-    watched: int = 0
+    monitored: int = 0
     renewed: int = 0
 
     @property
@@ -72,11 +72,11 @@ class Course:
         clock, (walls, cpus) = self.clock, np.moveaxis(rounds, -1, 0)
         self.walls.extend(walls)
         self.cpus.extend(cpus)
-        told = ~np.isnan(cpus).any(axis=1)
-        self.interrupted += int((walls > _INTERRUPTED * cpus + _FIXED_MS)[told].sum())
+        has_cpu_time = ~np.isnan(cpus).any(axis=1)
+        self.interrupted += int((walls > _INTERRUPTED * cpus + _FIXED_MS)[has_cpu_time].sum())
         if self.clock != clock:
             self._renew()
-        self._judge(np.array(self.rows[-len(rounds) :]), len(self.rows) - len(rounds))
+        self._discard_outliers(np.array(self.rows[-len(rounds) :]), len(self.rows) - len(rounds))
         if len(self.rows) - self.renewed >= _RENEW:
             self._renew()
 
@@ -85,36 +85,36 @@ class Course:
         self.medians = np.asarray(np.median(self.rows[-_MEMORY:], axis=0))
         self.renewed = len(self.rows)
 
-    def heed(self, trouble: str) -> None:
-        """Discard the rounds since the last call where the watch reports trouble."""
+    def mark_monitored(self, trouble: str) -> None:
+        """Discard the rounds since the last call if the system monitor reports trouble."""
         if trouble:
-            for at in range(self.watched, len(self.rows)):
+            for at in range(self.monitored, len(self.rows)):
                 self.reasons.setdefault(at, trouble)
-        self.watched = len(self.rows)
+        self.monitored = len(self.rows)
 
-    def kept(self) -> Row:
-        """All rounds, the discarded ones as NaN."""
+    def masked(self) -> Row:
+        """All rounds, the discarded ones as NaN: float64[rounds, columns]."""
         rows = np.array(self.rows)
         rows[sorted(self.reasons)] = np.nan
         return rows
 
     def valid(self) -> Row:
-        """The rounds that were not discarded."""
+        """The rounds that were not discarded: float64[valid rounds, columns]."""
         return np.array([row for at, row in enumerate(self.rows) if at not in self.reasons])
 
     def discarded(self) -> tuple[str, ...]:
         """One sentence a discarded round; rounds are counted from 0, as in `Timings.rounds_ms`."""
         return tuple(f"round {at}: {reason}" for at, reason in sorted(self.reasons.items()))
 
-    def _judge(self, rounds: Row, first: int) -> None:
-        """Discard rounds by their times, against the running medians of now. first: the number of the first of them."""
-        slower = rounds / self.medians
-        whole = np.median(slower, axis=1)
-        for at in np.flatnonzero((slower.max(axis=1) > _SPIKE) | (whole > _SLOW)):
-            worst = int(slower[at].argmax())
+    def _discard_outliers(self, rounds: Row, first: int) -> None:
+        """Discard rounds by their times relative to the current running medians. first: the number of the first round."""
+        slowdown = rounds / self.medians
+        round_slowdown = np.median(slowdown, axis=1)
+        for at in np.flatnonzero((slowdown.max(axis=1) > _SPIKE) | (round_slowdown > _SLOW)):
+            worst = int(slowdown[at].argmax())
             self.reasons[first + int(at)] = (
                 f"'{self.names[worst]}' took {rounds[at, worst]:.4g} ms, more than {_SPIKE:g} times its running "
                 f"median of {self.medians[worst]:.4g} ms"
-                if slower[at, worst] > _SPIKE
-                else f"the whole round took {whole[at]:.3g} times its running median: throttled or taken away"
+                if slowdown[at, worst] > _SPIKE
+                else f"the whole round took {round_slowdown[at]:.3g} times its running median: throttled or taken away"
             )

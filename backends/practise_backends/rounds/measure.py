@@ -3,10 +3,10 @@
 Every round runs every engine once, in a fresh random order; the round is the unit of statistics. A network
 may be opened several times (sessions of one file differ in their speed): then each session runs once a round.
 
-Warm-up, and whether every timed run follows an untimed one of the same engine: see `warm_up`. Burst: an
-engine whose run is shorter than 100 us is run several times a round and their mean recorded; how often is
+Warm-up, and whether every timed run follows an untimed one of the same engine: see `warm_up`. Inner loops: an
+engine whose run is shorter than 100 us is run several times a round and the mean is recorded; the number is
 fixed after the warm-up. Two clocks: an engine that computes in the calling thread (`computes_in_caller`) is timed by the wall
-clock and by that thread's CPU time; which of them counts, and discarding: see `course`. Stopping: see `stopping`.
+clock and by that thread's CPU time; which of them counts, and discarding: see `log`. Stopping: see `stopping`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from practise_backends.errors import MeasureError
-from practise_backends.machine.environment import SystemWatch
-from practise_backends.rounds.feeds import own_feeds
+from practise_backends.machine.environment import SystemMonitor
+from practise_backends.rounds.feeds import select_feeds
 from practise_backends.rounds.intervals import ORIGINAL
-from practise_backends.rounds.log import Course, Row
+from practise_backends.rounds.log import RoundLog, Row
 from practise_backends.rounds.stopping import Stopper
 from practise_backends.rounds.warm_up import Runner, Sample, warm_up
 from practise_backends.terms import (
@@ -34,18 +34,18 @@ from practise_backends.terms import (
     Conditions,
     Engine,
     Environment,
+    Monitor,
     Patience,
     Progress,
     Tensors,
     Timings,
-    Watch,
 )
 
-__all__ = ["ORIGINAL", "Seams", "SystemClock", "measure_rounds"]
+__all__ = ["ORIGINAL", "Instruments", "SystemClock", "measure_rounds"]
 
-_BURST_MS = 0.1
-_LONGEST_BURST = 1000
-_ASK_S = 0.25
+_MIN_SAMPLE_MS = 0.1
+_MAX_INNER_LOOPS = 1000
+_POLL_S = 0.25
 _LOOK_S = 0.1
 _DRAWN = 64
 _FINE = time.get_clock_info("thread_time").resolution < 1e-5
@@ -66,7 +66,7 @@ def _thread_ms() -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seams:
+class Instruments:
     """What tells a measurement the time, and what watches the machine meanwhile.
 
     cpu_ms: milliseconds that the calling thread has had a processor.
@@ -74,83 +74,85 @@ class Seams:
 
     clock: Clock = field(default_factory=SystemClock)
     cpu_ms: Callable[[], float] = _thread_ms
-    watch: Watch | None = None
+    monitor: Monitor | None = None
 
 
 def measure_rounds(
     engines: Mapping[str, Sequence[Engine]],
     feeds: Tensors,
     conditions: Conditions,
-    patience: Patience,
+    rule: Patience,
     *,
     progress: Progress | None = None,
-    seams: Seams | None = None,
+    instruments: Instruments | None = None,
 ) -> Timings:
-    """Time all engines in paired rounds until the ratios to the original are narrow, or patience ends.
+    """Time all engines in paired rounds until the ratios to the original are narrow, or the stopping rule ends it.
 
     engines: the sessions of every network by its name, the original's under ORIGINAL (two at least give the
     noise floor). feeds: shared, every engine takes from it the inputs that it names. The budget includes the
     warm-up.
-    Raises: MeasureError where a feed is missing, a time is not positive, or the patience contradicts itself.
+    Raises: MeasureError where a feed is missing, a time is not positive, or the stopping rule contradicts itself.
     """
-    _check(engines, patience)
-    seams = seams or Seams()
-    clock, watch = seams.clock, seams.watch or SystemWatch()
+    _check(engines, rule)
+    instruments = instruments or Instruments()
+    clock, monitor = instruments.clock, instruments.monitor or SystemMonitor()
     started = clock.now_s()
     sessions = [(name, engine) for name, opened in engines.items() for engine in opened]
     names = tuple(name for name, _ in sessions)
-    runners = [_runner(name, engine, feeds, seams.cpu_ms) for name, engine in sessions]
+    runners = [_runner(name, engine, feeds, instruments.cpu_ms) for name, engine in sessions]
     with _no_garbage_collection():
-        warm = warm_up(runners, patience, clock)
+        warmed_up = warm_up(runners, rule, clock)
         warmup_s = clock.now_s() - started
-        course = Course(names=names, medians=warm.medians)
-        stopper = Stopper(names=names, patience=patience, clock=clock, started=started)
-        counts, leads_ms = _burst_counts(warm.medians), list[float]()
-        bursts = _burst_runners(runners, counts)
-        loop = _Loop(course=course, stopper=stopper, watch=watch, progress=progress)
-        led = [_led(run, burst, leads_ms) for run, burst in zip(runners, bursts, strict=True)]
-        reason = loop.run(led if warm.leads else bursts, conditions.seed)
-    runs = _runs_a_sample(counts, [engine for _, engine in sessions])
+        log = RoundLog(names=names, medians=warmed_up.medians)
+        stopper = Stopper(names=names, rule=rule, clock=clock, started=started)
+        loops, priming_ms = _inner_loops(warmed_up.medians), list[float]()
+        looped = _looped_runners(runners, loops)
+        loop = _Loop(log=log, stopper=stopper, monitor=monitor, progress=progress)
+        primed = [
+            _primed(run, looped_run, priming_ms) for run, looped_run in zip(runners, looped, strict=True)
+        ]
+        reason = loop.run(primed if warmed_up.primed else looped, conditions.seed)
+    runs = _runs_a_sample(loops, [engine for _, engine in sessions])
     looped_s = stopper.elapsed_s() - warmup_s
-    walls, cpus, environment = np.array(course.walls), np.array(course.cpus), watch.environment()
-    ran_s = (float(np.sum(walls * counts)) + sum(leads_ms)) / 1e3
+    walls, cpus, environment = np.array(log.walls), np.array(log.cpus), monitor.environment()
+    ran_s = (float(np.sum(walls * loops)) + sum(priming_ms)) / 1e3
     return Timings(
         engines=names,
-        rounds_ms=course.kept(),
+        rounds_ms=log.masked(),
         conditions=conditions,
         warmup_s=warmup_s,
-        stopped_because=reason if warm.stable else f"{reason}; the warm-up ended unstable",
-        discarded=course.discarded(),
+        stopped_because=reason if warmed_up.stable else f"{reason}; the warm-up ended unstable",
+        discarded=log.discarded(),
         environment=environment,
         overhead_percent=max(0.0, 100 * (looped_s / ran_s - 1)),
-        notes=(*_clock_notes(course, engines, environment), *warm.notes(), *_burst_notes(names, runs)),
+        notes=(*_clock_notes(log, engines, environment), *warmed_up.notes(), *_inner_loop_notes(names, runs)),
         raw_ms=walls,
         cpu_ms=cpus if np.isfinite(cpus).any() else None,
         runs_a_sample=runs,
-        timed_by=course.clock,
+        timed_by=log.clock,
     )
 
 
-def _check(engines: Mapping[str, Sequence[Engine]], patience: Patience) -> None:
+def _check(engines: Mapping[str, Sequence[Engine]], rule: Patience) -> None:
     """Refuse what cannot be measured."""
     if not any(engines.values()):
         raise MeasureError(f"there is no engine to measure in {dict(engines)}", remedy="open at least one")
-    if not 1 <= patience.min_rounds <= patience.max_rounds:
+    if not 1 <= rule.min_rounds <= rule.max_rounds:
         raise MeasureError(
-            f"min_rounds is {patience.min_rounds} and max_rounds is {patience.max_rounds}",
+            f"min_rounds is {rule.min_rounds} and max_rounds is {rule.max_rounds}",
             remedy="let min_rounds be at least 1 and at most max_rounds",
         )
 
 
 def _runner(name: str, engine: Engine, feeds: Tensors, cpu_ms: Callable[[], float]) -> Runner:
     """One timed run of an engine on the feeds that it names."""
-    own = own_feeds(engine.inputs, feeds, name)
-    tells = bool(getattr(engine, "computes_in_caller", False))
+    tensors = select_feeds(engine.inputs, feeds, name)
+    has_cpu_time = bool(getattr(engine, "computes_in_caller", False))
 
     def run() -> Sample:
-        began_ms = cpu_ms() if tells else math.nan
-        took_ms = engine.time_once(own)
-        had_ms = cpu_ms() - began_ms if tells else math.nan
+        began_ms = cpu_ms() if has_cpu_time else math.nan
+        took_ms = engine.time_once(tensors)
+        had_ms = cpu_ms() - began_ms if has_cpu_time else math.nan
         if not 0 < took_ms < math.inf:
             raise MeasureError(f"engine '{name}' says that a run took {took_ms} ms", remedy="check its clock")
         return Sample(took_ms, had_ms)
@@ -159,19 +161,21 @@ def _runner(name: str, engine: Engine, feeds: Tensors, cpu_ms: Callable[[], floa
 
 
 def _clock_notes(
-    course: Course, engines: Mapping[str, Sequence[Engine]], environment: Environment
+    log: RoundLog, engines: Mapping[str, Sequence[Engine]], environment: Environment
 ) -> tuple[str, ...]:
     """That the samples are CPU times, and why; or that they should be and cannot."""
-    if course.clock == CPU:
+    if log.clock == CPU:
         return (
-            f"clock: CPU time, since other processes interrupted {100 * course.interrupted_share:.0f}% of the runs: all "
+            f"clock: CPU time, since other processes interrupted {100 * log.interrupted_share:.0f}% of the runs: all "
             "latencies are without what a run waited for a processor",
         )
-    several = any(
-        getattr(one, "computes_in_caller", None) is False for opened in engines.values() for one in opened
+    multithreaded = any(
+        getattr(engine, "computes_in_caller", None) is False
+        for sessions in engines.values()
+        for engine in sessions
     )
     load, cores = max(environment.load or (0.0,)), os.cpu_count() or 1
-    if not several or load <= _BUSY * cores:
+    if not multithreaded or load <= _BUSY * cores:
         return ()
     return (
         f"clock: wall clock, on a busy machine (load {load:.1f}, {cores} cores): with several threads it cannot be told what other "
@@ -179,44 +183,44 @@ def _clock_notes(
     )
 
 
-def _burst_counts(medians: Row) -> list[int]:
-    """How often each engine runs in a round, so that it runs for 100 us at least."""
-    return [min(_LONGEST_BURST, math.ceil(_BURST_MS / median)) for median in medians]
+def _inner_loops(medians: Row) -> list[int]:
+    """How often each engine runs in a round, so that a sample takes 100 us at least."""
+    return [min(_MAX_INNER_LOOPS, math.ceil(_MIN_SAMPLE_MS / median)) for median in medians]
 
 
-def _runs_a_sample(counts: Sequence[int], engines: Sequence[Engine]) -> tuple[int, ...]:
-    """Of how many runs a sample is the mean: of a burst, each of which an engine may time as the mean of several."""
+def _runs_a_sample(loops: Sequence[int], engines: Sequence[Engine]) -> tuple[int, ...]:
+    """Of how many runs a sample is the mean: of the inner loop, each of which an engine may time as the mean of several."""
     return tuple(
-        count * getattr(engine, "runs_a_timing", 1) for count, engine in zip(counts, engines, strict=True)
+        count * getattr(engine, "runs_a_timing", 1) for count, engine in zip(loops, engines, strict=True)
     )
 
 
-def _burst_notes(names: Sequence[str], runs: Sequence[int]) -> tuple[str, ...]:
-    """That samples are means, of the networks whose are."""
+def _inner_loop_notes(names: Sequence[str], runs: Sequence[int]) -> tuple[str, ...]:
+    """Which networks have samples that are means of several runs."""
     short = {name: count for name, count in zip(names, runs, strict=True) if count > 1}
-    said = ", ".join(f"{name} ({count} runs)" for name, count in short.items())
-    told = (
+    networks = ", ".join(f"{name} ({count} runs)" for name, count in short.items())
+    explanation = (
         "a run is so short that a sample is the mean of several, and no percentile above the median is told"
     )
-    return (f"{said}: {told}",) if said else ()
+    return (f"{networks}: {explanation}",) if networks else ()
 
 
-def _burst_runners(runners: Sequence[Runner], counts: Sequence[int]) -> list[Runner]:
+def _looped_runners(runners: Sequence[Runner], loops: Sequence[int]) -> list[Runner]:
     """The same runners; those that run several times a round give the mean of them."""
-    return [run if count == 1 else _burst(run, count) for run, count in zip(runners, counts, strict=True)]
+    return [run if count == 1 else _looped(run, count) for run, count in zip(runners, loops, strict=True)]
 
 
-def _led(run: Runner, burst: Runner, leads_ms: list[float]) -> Runner:
-    """A burst after a run that does not count; what that took is added to `leads_ms`."""
+def _primed(run: Runner, looped_run: Runner, priming_ms: list[float]) -> Runner:
+    """A sample after a priming run, which does not count; its time is added to `priming_ms`."""
 
-    def led() -> Sample:
-        leads_ms.append(run().wall_ms)
-        return burst()
+    def primed() -> Sample:
+        priming_ms.append(run().wall_ms)
+        return looped_run()
 
-    return led
+    return primed
 
 
-def _burst(run: Runner, count: int) -> Runner:
+def _looped(run: Runner, count: int) -> Runner:
     """The mean of `count` runs."""
     return lambda: Sample(*(sum(clock) / count for clock in zip(*(run() for _ in range(count)), strict=True)))
 
@@ -244,16 +248,16 @@ def _orders(count: int, seed: int) -> Iterator[list[int]]:
 class _Loop:
     """The rounds themselves. Between two looks at them (100 ms) nothing but the engines runs."""
 
-    course: Course
+    log: RoundLog
     stopper: Stopper
-    watch: Watch
+    monitor: Monitor
     progress: Progress | None
 
     def run(self, runners: Sequence[Runner], seed: int) -> str:
         """Run rounds until the stopper gives its reason."""
-        most = self.stopper.patience.max_rounds
+        most = self.stopper.rule.max_rounds
         fresh: list[list[Sample]] = []
-        asked_s = looked_s = self.stopper.elapsed_s()
+        polled_s = looked_s = self.stopper.elapsed_s()
         for number, order in enumerate(_orders(len(runners), seed), start=1):
             row = [Sample(0.0, 0.0)] * len(runners)
             for at in order:
@@ -262,24 +266,24 @@ class _Loop:
             now_s = self.stopper.elapsed_s()
             if now_s - looked_s < _LOOK_S and number < most:
                 continue
-            self.course.add(np.array(fresh))
+            self.log.add(np.array(fresh))
             fresh, looked_s = [], now_s
-            if now_s - asked_s >= _ASK_S:
-                self._look_around()
-                asked_s = now_s
-            if reason := self.stopper.reason(self.course):
-                valid = self.course.valid_rounds
-                self._look_around()  # the latest rounds do not count before the watch was asked about them
-                asked_s = now_s
-                if self.course.valid_rounds == valid or (reason := self.stopper.reason(self.course)):
+            if now_s - polled_s >= _POLL_S:
+                self._poll()
+                polled_s = now_s
+            if reason := self.stopper.reason(self.log):
+                valid = self.log.valid_rounds
+                self._poll()  # the latest rounds do not count before the monitor was asked about them
+                polled_s = now_s
+                if self.log.valid_rounds == valid or (reason := self.stopper.reason(self.log)):
                     break
         return reason
 
-    def _look_around(self) -> None:
-        """Ask the watch, and tell the screen."""
-        trouble = self.watch.trouble()
-        self.course.heed("" if self.stopper.patience.keep_throttled else trouble)
+    def _poll(self) -> None:
+        """Ask the system monitor, and show the progress."""
+        trouble = self.monitor.trouble()
+        self.log.mark_monitored("" if self.stopper.rule.keep_throttled else trouble)
         if self.progress is not None:
-            rows, gone = len(self.course.rows), len(self.course.reasons)
-            note = f"{rows} rounds" + (f", {gone} of them discarded" if gone else "")
-            self.progress.advance(self.stopper.elapsed_s(), self.stopper.expected_s(self.course), note)
+            rows, discarded = len(self.log.rows), len(self.log.reasons)
+            note = f"{rows} rounds" + (f", {discarded} of them discarded" if discarded else "")
+            self.progress.advance(self.stopper.elapsed_s(), self.stopper.expected_s(self.log), note)

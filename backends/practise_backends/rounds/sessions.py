@@ -3,7 +3,7 @@
 Two sessions of one file differ in their speed (where their memory lies; for TensorRT, how the engine was
 built), and go on differing for as long as they live. So every network is opened several times. What a
 session gets depends on when it was opened and first run: those opened later were found to be faster, and
-networks opened strictly in turns to differ, one and the same file from itself. So the sessions of every
+networks opened strictly in alternation to differ, even a file from itself. So the sessions of every
 network are spread evenly over the order of opening, alike from both ends, so that none comes sooner on
 average, and each runs once as soon as it is open.
 """
@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.errors import about
-from practise_backends.machine.environment import SystemWatch
+from practise_backends.machine.environment import SystemMonitor
 from practise_backends.machine.memory import available_memory
-from practise_backends.rounds.feeds import Array, own_feeds, shared_feeds
+from practise_backends.rounds.feeds import Array, select_feeds, shared_feeds
 from practise_backends.rounds.intervals import ORIGINAL
-from practise_backends.rounds.measure import Seams, measure_rounds
+from practise_backends.rounds.measure import Instruments, measure_rounds
 from practise_backends.runtimes.external_data import size_of
 from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
 
@@ -43,7 +43,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """Loaded networks by name. notes: what was done otherwise than asked, and why."""
+    """Loaded networks by name. notes: deviations from the request, and why."""
 
     artifacts: dict[str, Artifact]
     engines: dict[str, list[Engine]]
@@ -67,7 +67,7 @@ class _Loading:
 
 @contextmanager
 def opened(
-    candidates: Mapping[str, Candidate], bench: Bench, progress: Progress | None = None
+    candidates: Mapping[str, Candidate], setup: Bench, progress: Progress | None = None
 ) -> Iterator[Opened]:
     """All candidates, compiled and opened as the module says; closed at the end.
 
@@ -77,23 +77,25 @@ def opened(
     """
     loading = _Loading()
     try:
-        wanted, notes = _affordable(candidates)
-        builds = _compiled(candidates, wanted, bench, progress)
-        loading.artifacts = {name: each[0] for name, each in builds.items()}
-        inputs = {name: each.inputs for name, each in loading.artifacts.items()}
+        sessions, notes = _affordable(candidates)
+        builds = _compiled(candidates, sessions, setup, progress)
+        loading.artifacts = {name: artifacts[0] for name, artifacts in builds.items()}
+        inputs = {name: artifact.inputs for name, artifact in loading.artifacts.items()}
         with _about(*candidates.values()):
-            feeds = shared_feeds(inputs, bench)
+            feeds = shared_feeds(inputs, setup)
         loading.engines = {name: [] for name in candidates}
-        order = _opening_order(wanted, bench.conditions.seed)
+        order = _opening_order(sessions, setup.conditions.seed)
         for count, name in enumerate(order):
             _show(progress, count, len(order), "loading")
-            own, session = builds[name], len(loading.engines[name])
+            built, session = builds[name], len(loading.engines[name])
             with _about(candidates[name]):
-                engine = bench.backend.open(own[session % len(own)], bench.conditions)
+                engine = setup.backend.open(built[session % len(built)], setup.conditions)
                 loading.engines[name].append(engine)
-                engine.run(own_feeds(engine.inputs, feeds, name))
-        warned = dict.fromkeys(note for each in builds.values() for one in each for note in one.notes)
-        warned |= dict.fromkeys(_otherwise(builds))
+                engine.run(select_feeds(engine.inputs, feeds, name))
+        warned = dict.fromkeys(
+            note for artifacts in builds.values() for artifact in artifacts for note in artifact.notes
+        )
+        warned |= dict.fromkeys(_precision_notes(builds))
         yield Opened(
             artifacts=loading.artifacts, engines=loading.engines, feeds=feeds, notes=(*notes, *warned)
         )
@@ -102,55 +104,62 @@ def opened(
 
 
 def _about(*candidates: Candidate) -> AbstractContextManager[None]:
-    """Errors in here name the files of these networks, where they have any."""
-    files = dict.fromkeys(str(each.model) for each in candidates if isinstance(each.model, Path))
+    """Errors inside the context name the files of these networks."""
+    files = dict.fromkeys(
+        str(candidate.model) for candidate in candidates if isinstance(candidate.model, Path)
+    )
     return about(", ".join(files)) if files else nullcontext()
 
 
-def measure(found: Opened, bench: Bench, progress: Progress | None = None) -> Timings:
+def measure(networks: Opened, setup: Bench, progress: Progress | None = None) -> Timings:
     """Paired rounds of what was opened."""
-    watch = SystemWatch(gpu=bench.backend.name in _ON_GPU)
-    conditions, patience = bench.conditions, bench.patience
+    monitor = SystemMonitor(gpu=setup.backend.name in _ON_GPU)
+    conditions, rule = setup.conditions, setup.patience
     return measure_rounds(
-        found.engines, found.feeds, conditions, patience, progress=progress, seams=Seams(watch=watch)
+        networks.engines,
+        networks.feeds,
+        conditions,
+        rule,
+        progress=progress,
+        instruments=Instruments(monitor=monitor),
     )
 
 
 def _compiled(
-    candidates: Mapping[str, Candidate], wanted: Mapping[str, int], bench: Bench, progress: Progress | None
+    candidates: Mapping[str, Candidate], sessions: Mapping[str, int], setup: Bench, progress: Progress | None
 ) -> dict[str, list[Artifact]]:
     """Every network's builds: one for all its sessions, or one for each."""
-    differ = getattr(bench.backend, "builds_differ", False)
-    todo = [(name, build) for name in candidates for build in range(wanted[name] if differ else 1)]
-    found: dict[str, list[Artifact]] = {name: [] for name in candidates}
+    differ = getattr(setup.backend, "builds_differ", False)
+    todo = [(name, build) for name in candidates for build in range(sessions[name] if differ else 1)]
+    builds: dict[str, list[Artifact]] = {name: [] for name in candidates}
     for count, (name, build) in enumerate(todo):
         _show(progress, count, len(todo), "compiling")
         which = {"build": build} if differ else {}
         with _about(candidates[name]):
-            found[name].append(bench.backend.compile(candidates[name].model, bench.conditions, **which))
-    return found
+            builds[name].append(setup.backend.compile(candidates[name].model, setup.conditions, **which))
+    return builds
 
 
-def _otherwise(builds: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
-    """What does not compute in the precision that it is measured as; of networks that do so alike, the first is named."""
-    said = set()
+def _precision_notes(builds: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
+    """Networks that do not compute in the precision that they are measured as; where several share a note, the first is named."""
+    seen = set()
     for name, (first, *_) in builds.items():
-        share, what = first.precision_share, first.precision
-        if share is None and what != "fp32":
-            told = f"in how many of its layers it computes in {what} cannot be told"
+        share, precision = first.precision_share, first.precision
+        if share is None and precision != "fp32":
+            note = f"in how many of its layers it computes in {precision} cannot be told"
         elif share is not None and share < _MOST_OF_IT:
-            told = f"{what} in {100 * share:.0f}% of its arithmetic layers; --precision says what it is meant to be"
+            note = f"{precision} in {100 * share:.0f}% of its arithmetic layers; --precision says what it is meant to be"
         else:
             continue
-        if told not in said:
-            said.add(told)
-            yield f"{name}: {told}"
+        if note not in seen:
+            seen.add(note)
+            yield f"{name}: {note}"
 
 
-def _opening_order(wanted: Mapping[str, int], seed: int) -> list[str]:
-    """In which order the sessions are opened: those of each network spread evenly, and alike from both ends."""
+def _opening_order(sessions: Mapping[str, int], seed: int) -> list[str]:
+    """The order of opening the sessions: those of each network spread evenly, symmetrically from both ends."""
     rng = np.random.default_rng(seed)
-    places = [(place, name) for name, count in wanted.items() for place in _spread(count, rng)]
+    places = [(place, name) for name, count in sessions.items() for place in _spread(count, rng)]
     return [name for _, name in sorted(places)]
 
 
@@ -165,19 +174,19 @@ def _spread(count: int, rng: np.random.Generator) -> list[float]:
 
 def _affordable(candidates: Mapping[str, Candidate]) -> tuple[dict[str, int], tuple[str, ...]]:
     """How many sessions of each the memory allows, and a note where that is fewer than asked."""
-    wanted = {name: candidate.sessions for name, candidate in candidates.items()}
+    requested = {name: candidate.sessions for name, candidate in candidates.items()}
     free = available_memory()
     sizes = {name: _TIMES_THE_FILE * size_of(candidate.model) for name, candidate in candidates.items()}
-    most, fewer = max(wanted.values()), wanted
+    most, fewer = max(requested.values()), requested
     if free is None:
-        return wanted, ()
+        return requested, ()
     while most > 1 and sum(sizes[name] * count for name, count in fewer.items()) > _MEMORY_SHARE * free:
         most -= 1
-        fewer = {name: min(max(most, _FEWEST.get(name, 1)), count) for name, count in wanted.items()}
-    if fewer == wanted:
-        return wanted, ()
+        fewer = {name: min(max(most, _FEWEST.get(name, 1)), count) for name, count in requested.items()}
+    if fewer == requested:
+        return requested, ()
     note = (
-        f"at most {max(fewer.values())} sessions of each network instead of {max(wanted.values())}: "
+        f"at most {max(fewer.values())} sessions of each network instead of {max(requested.values())}: "
         f"{free / 2**20:.0f} MiB of memory are free"
     )
     return fewer, (note,)

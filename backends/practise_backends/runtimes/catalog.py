@@ -15,7 +15,7 @@ GROUP = "practise_backends"
 
 def available_backends() -> tuple[str, ...]:
     """The names of the installed backends, sorted; their own packages may still be missing."""
-    return tuple(sorted(_found()))
+    return tuple(sorted(_entry_points()))
 
 
 def load_backend(name: str, options: Mapping[str, Any] | None = None) -> Backend:
@@ -43,14 +43,14 @@ def precisions_of(backend: Backend) -> tuple[str, ...]:
     return precisions
 
 
-def check_asked(name: str, options: Mapping[str, Any], wanted: Wanted) -> None:
-    """Refuse what a backend could not do, as far as it tells without its package and its device.
+def check_asked(name: str, options: Mapping[str, Any], mode: Wanted) -> None:
+    """Refuse what a backend could not do, as far as its class tells without package and device.
 
     Raises: BackendMissing where the name is unknown; BackendError where it lacks an option.
     """
     kind = kind_of(name)
     _check_options(name, kind, options)
-    check_wanted(kind, wanted)
+    check_wanted(kind, mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,22 +62,22 @@ class Wanted:
     cuda_graph: bool = False
 
 
-def check_wanted(backend: Backend, wanted: Wanted) -> None:
+def check_wanted(backend: Backend, mode: Wanted) -> None:
     """Refuse at once what the backend could not run or time.
 
     Raises: BackendError.
     """
     clocks, precisions = clocks_of(backend), precisions_of(backend)
-    if wanted.precision not in precisions:
+    if mode.precision not in precisions:
         raise BackendError(
-            f"backend '{backend.name}' has no --precision {wanted.precision}",
+            f"backend '{backend.name}' has no --precision {mode.precision}",
             remedy=f"it has {', '.join(precisions)}",
         )
-    if wanted.clock is not None and wanted.clock not in clocks:
+    if mode.clock is not None and mode.clock not in clocks:
         raise BackendError(
-            f"backend '{backend.name}' has no --clock {wanted.clock}", remedy=f"it has {', '.join(clocks)}"
+            f"backend '{backend.name}' has no --clock {mode.clock}", remedy=f"it has {', '.join(clocks)}"
         )
-    if wanted.cuda_graph and "gpu_compute" not in clocks:
+    if mode.cuda_graph and "gpu_compute" not in clocks:
         raise BackendError(
             f"backend '{backend.name}' has no --cuda-graph",
             remedy="leave it out, or give --backend trt or trt-rtx",
@@ -89,11 +89,11 @@ def kind_of(name: str) -> Any:
 
     Raises: BackendMissing.
     """
-    found = _found()
-    if name not in found:
+    points = _entry_points()
+    if name not in points:
         raise _unknown(name)
     try:
-        return found[name].load()
+        return points[name].load()
     except ImportError as error:
         raise _lacking(name, error) from error
 
@@ -113,10 +113,10 @@ def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
 
 def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
     """Refuse the first option that the backend lacks."""
-    known = getattr(kind, "option_names", ())
+    supported = getattr(kind, "option_names", ())
     for option in options:
-        if option not in known:
-            takes = ", ".join(_flag(each) for each in known) or "no options of its own"
+        if option not in supported:
+            takes = ", ".join(map(_flag, supported)) or "no options of its own"
             raise BackendError(
                 f"backend '{name}' has no {_flag(option)}", remedy=f"leave it out; '{name}' takes {takes}"
             )
@@ -127,13 +127,13 @@ def _flag(option: str) -> str:
     return "--" + option.rstrip("_").replace("_", "-")
 
 
-def _found() -> dict[str, EntryPoint]:
+def _entry_points() -> dict[str, EntryPoint]:
     """The entry points of the group, by name."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def _unknown(name: str) -> BackendMissing:
-    """Why there is no such backend, and what there is."""
+    """The refusal of an unknown backend, with those that are installed."""
     names = ", ".join(available_backends())
     return BackendMissing(
         f"there is no backend '{name}'; available: {names or 'none'}",

@@ -17,18 +17,18 @@ from practise_backends.runtimes.onnx_file import Network, content_of, label_of, 
 def read_with_weights(model: bytes | Path) -> tuple[Network, str]:
     """Read a network, and the sha256 over its bytes and, after them, its weight files in the order of their names.
 
-    Raises: CompileError where a file cannot be read or is not where it may be, or weights lie beside bytes, which have no place.
+    Raises: CompileError where a file cannot be read or is not where it may be, or where the network is bytes and its weights are files.
     """
     content = content_of(model)
     with about(label_of(model)):
         network = read_network(content)
     digest = hashlib.sha256(content)
-    for file in weights_beside(model, network):
+    for file in external_weights(model, network):
         digest.update(content_of(file))
     return network, digest.hexdigest()
 
 
-def weights_beside(model: bytes | Path, network: Network) -> tuple[Path, ...]:
+def external_weights(model: bytes | Path, network: Network) -> tuple[Path, ...]:
     """The weight files of a network, in the order of their names. Where its file is a link, they may lie where that leads to.
 
     Raises: CompileError where one is not there, is no regular file or lies elsewhere, or where bytes name one.
@@ -62,11 +62,11 @@ def _weight_file(model: Path, name: str) -> Path:
 def size_of(model: bytes | Path) -> int:
     """Bytes of a network with its weights; a file that is not ONNX (`.ort`, an engine) has none beside it.
 
-    Raises: CompileError as `weights_beside`, or where the file cannot be read.
+    Raises: CompileError as `external_weights`, or where the file cannot be read.
     """
     content = content_of(model)
     try:
         network = read_network(content)
     except CompileError:
         return len(content)
-    return len(content) + sum(file.stat().st_size for file in weights_beside(model, network))
+    return len(content) + sum(file.stat().st_size for file in external_weights(model, network))

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, read from its protobuf bytes without the `onnx` package.
+"""An ONNX file's graph and inputs, read from its protobuf bytes without the `onnx` package.
 
 Source: the protobuf encoding guide, and the field numbers of onnx/onnx.proto3.
 """
@@ -154,9 +154,11 @@ def _node(message: memoryview) -> tuple[Node, list[Weight]]:
     op = "".join(_texts(fields, 4))
     outputs = _texts(fields, 2)
     attributes = [dict(_fields(_message(value))) for number, value in fields if number == 5]
-    tensors = [_weight(_message(each[5])) for each in attributes if 5 in each]
-    weights = [dataclasses.replace(each, name=outputs[0]) for each in tensors if op == "Constant"]
-    targets = [each.get(3) for each in attributes if op == "Cast" and _text(each.get(1)) == "to"]
+    tensors = [_weight(_message(attribute[5])) for attribute in attributes if 5 in attribute]
+    weights = [dataclasses.replace(tensor, name=outputs[0]) for tensor in tensors if op == "Constant"]
+    targets = [
+        attribute.get(3) for attribute in attributes if op == "Cast" and _text(attribute.get(1)) == "to"
+    ]
     cast_to = _DTYPES.get(targets[0], "") if targets and isinstance(targets[0], int) else ""
     name = "".join(_texts(fields, 3))
     return Node(op=op, inputs=_texts(fields, 1), outputs=outputs, name=name, cast_to=cast_to), weights
@@ -175,7 +177,7 @@ def _weight(message: memoryview) -> Weight:
 
 def _weight_files(content: bytes) -> tuple[str, ...]:
     """Every file that a tensor names, wherever in the network it is."""
-    found = set()
+    files = set()
     todo = [("model", memoryview(content))]
     while todo:
         kind, message = todo.pop()
@@ -185,8 +187,8 @@ def _weight_files(content: bytes) -> tuple[str, ...]:
                 todo.append((inner, _message(value)))
         if kind == "entry":
             entry = dict(_fields(message))
-            found.update([_text(entry.get(2))] if _text(entry.get(1)) == "location" else [])
-    return tuple(sorted(found))
+            files.update([_text(entry.get(2))] if _text(entry.get(1)) == "location" else [])
+    return tuple(sorted(files))
 
 
 def _spec(message: memoryview) -> TensorSpec:
@@ -207,9 +209,9 @@ def _dimension(message: memoryview) -> int:
     return value if isinstance(value, int) and value < 2**63 else -1
 
 
-def _texts(fields: Sequence[Field], wanted: int) -> tuple[str, ...]:
+def _texts(fields: Sequence[Field], field_number: int) -> tuple[str, ...]:
     """The strings of a repeated field."""
-    return tuple(_text(value) for number, value in fields if number == wanted)
+    return tuple(_text(value) for number, value in fields if number == field_number)
 
 
 def _text(value: Value | None) -> str:

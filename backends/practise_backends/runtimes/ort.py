@@ -69,17 +69,17 @@ class OrtBackend:
         network, sha256 = _read(model)
         engine = OrtEngine(model, conditions)
         engine.close()
-        found = _share(model, network, conditions)
+        share = _share(model, network, conditions)
         return Artifact(
             content=model,
             sha256=sha256,
             format="ort" if network is None else "onnx",
             precision=conditions.precision,
-            precision_share=found.share,
+            precision_share=share.share,
             inputs=engine.inputs,
             outputs=engine.outputs,
             device_fingerprint=self.device().fingerprint,
-            others=found.others,
+            others=share.others,
         )
 
     def open(self, artifact: Artifact, conditions: Conditions, *, optimise: bool = True) -> OrtEngine:
@@ -98,8 +98,8 @@ class OrtEngine:
         self._session: Any = _session(model, _options(conditions, optimise))
         self.computes_in_caller = conditions.threads == 1
         _check_providers(self._session.get_providers())
-        self.inputs = tuple(_spec(found) for found in self._session.get_inputs())
-        self.outputs = tuple(_spec(found) for found in self._session.get_outputs())
+        self.inputs = tuple(_spec(node_arg) for node_arg in self._session.get_inputs())
+        self.outputs = tuple(_spec(node_arg) for node_arg in self._session.get_outputs())
         self._output_names = [spec.name for spec in self.outputs]
 
     def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.generic]]:
@@ -107,8 +107,8 @@ class OrtEngine:
 
         Raises: MeasureError where the tensors do not fit the inputs, or the engine is closed.
         """
-        found = _call(self._loaded(), self._output_names, dict(tensors))
-        return dict(zip(self._output_names, found, strict=True))
+        arrays = _call(self._loaded(), self._output_names, dict(tensors))
+        return dict(zip(self._output_names, arrays, strict=True))
 
     def time_once(self, tensors: Tensors) -> float:
         """Milliseconds of one run."""
@@ -149,14 +149,14 @@ def _refuse_unsupported(conditions: Conditions) -> None:
             f"backend 'ort' cannot run with precision '{conditions.precision}': it would compute in float32 on the CPU",
             remedy=f"use one of: {', '.join(PRECISIONS)}",
         )
-    asked = {
+    settings = {
         "clock": (conditions.clock, "end_to_end"),
         "cuda_graph": (conditions.cuda_graph, False),
     }
-    for name, (wanted, only) in asked.items():
-        if wanted != only:
+    for name, (requested, supported) in settings.items():
+        if requested != supported:
             raise CompileError(
-                f"backend 'ort' cannot run with {name} {wanted!r}", remedy=f"use {name} {only!r}"
+                f"backend 'ort' cannot run with {name} {requested!r}", remedy=f"use {name} {supported!r}"
             )
     most = _THREADS_A_PROCESSOR * (os.cpu_count() or 1)
     if not 1 <= conditions.threads <= most:
@@ -168,9 +168,9 @@ def _refuse_unsupported(conditions: Conditions) -> None:
 
 
 def _read(model: bytes | Path) -> tuple[Network | None, str]:
-    """What the network says of itself (None in the runtime's own format), and the sha256 of its content."""
+    """The parsed network (None in the runtime's own format), and the sha256 of its content."""
     content = content_of(model)
-    if _is_own_format(model, content):
+    if _is_ort_format(model, content):
         return None, hashlib.sha256(content).hexdigest()
     return read_with_weights(model)
 
@@ -193,7 +193,7 @@ def _optimised(model: bytes | Path, conditions: Conditions) -> Network:
         return read_network(content_of(Path(options.optimized_model_filepath)))
 
 
-def _is_own_format(model: bytes | Path, content: bytes) -> bool:
+def _is_ort_format(model: bytes | Path, content: bytes) -> bool:
     """Whether the runtime takes it for its own format: a file by its ending, bytes by their mark."""
     return model.suffix.lower() == ".ort" if isinstance(model, Path) else content[4:8] == b"ORTM"
 
@@ -231,37 +231,37 @@ def _session(model: bytes | Path, options: Any) -> Any:
         raise _compile_error(label_of(model), str(error), str(runtime.__version__)) from error
 
 
-def _compile_error(label: str, said: str, version: str) -> CompileError:
+def _compile_error(label: str, message: str, version: str) -> CompileError:
     """The runtime's words, with what to do about them."""
-    operator = re.search(r"(?:implementation|registered) for (\w+)", said)
-    cause = " ".join(said.split())
+    operator = re.search(r"(?:implementation|registered) for (\w+)", message)
+    cause = " ".join(message.split())
     remedy = "check the file with onnx.checker, and export it again"
     if label.lower().endswith(".ort"):
         remedy = f"convert the ONNX file again, with onnxruntime {version} itself"
-    if operator or "NOT_IMPLEMENTED" in said or "not a registered" in said:
+    if operator or "NOT_IMPLEMENTED" in message or "not a registered" in message:
         remedy = f"export with an opset and operators that onnxruntime {version} supports"
-    elif "opset" in said.lower() or "IR version" in said:
+    elif "opset" in message.lower() or "IR version" in message:
         remedy = f"export with an older opset, or install a newer onnxruntime than {version}"
     where = f" (operator {operator[1]})" if operator else ""
     return CompileError(f"{label} does not load in onnxruntime{where}: {cause}", remedy=remedy)
 
 
-def _check_providers(found: Sequence[str]) -> None:
+def _check_providers(providers: Sequence[str]) -> None:
     """No silent fallback: the session must run where it was asked to."""
-    if tuple(found) != PROVIDERS:
+    if tuple(providers) != PROVIDERS:
         raise DeviceUnavailable(
-            f"asked for {list(PROVIDERS)}, but the session runs on {list(found)}",
+            f"asked for {list(PROVIDERS)}, but the session runs on {list(providers)}",
             remedy="install an onnxruntime that has the provider",
         )
 
 
-def _spec(found: Any) -> TensorSpec:
+def _spec(node_arg: Any) -> TensorSpec:
     """An input or output as the session describes it, with numpy's name of the type."""
-    match = re.fullmatch(r"tensor\((\w+)\)", found.type)
+    match = re.fullmatch(r"tensor\((\w+)\)", node_arg.type)
     if match is None:
-        raise CompileError(f"'{found.name}' is a {found.type}", remedy="export with tensors alone")
-    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in found.shape)
-    return TensorSpec(name=found.name, shape=shape, dtype=_ELEMENTS.get(match[1], match[1]))
+        raise CompileError(f"'{node_arg.name}' is a {node_arg.type}", remedy="export with tensors alone")
+    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node_arg.shape)
+    return TensorSpec(name=node_arg.name, shape=shape, dtype=_ELEMENTS.get(match[1], match[1]))
 
 
 def _call(session: Any, outputs: list[str], feeds: dict[str, Any]) -> list[npt.NDArray[np.generic]]:

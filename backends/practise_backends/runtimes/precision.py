@@ -58,8 +58,8 @@ def _is_fp32(layer: Node, weights: dict[str, str], dequantised: set[str], pure: 
     """Whether one arithmetic layer is proved to compute in float32."""
     if layer.op in _QUANTISED or dequantised.intersection(layer.inputs):
         return False
-    known = {weights[name] for name in layer.inputs if name in weights}
-    return known == {"float32"} if known else pure
+    dtypes = {weights[name] for name in layer.inputs if name in weights}
+    return dtypes == {"float32"} if dtypes else pure
 
 
 def _floating_types(network: Network) -> set[str]:

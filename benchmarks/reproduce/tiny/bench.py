@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import fx
 
-from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
@@ -75,7 +75,7 @@ def reductions_of(subject: Subject, networks: dict[str, fx.GraphModule], patienc
             export_onnx(network, subject.network.input_shape, files[name], dynamic_batch=False)
         candidates = {name: Candidate(model=path, sessions=patience.sessions) for name, path in files.items()}
         with opened(candidates, bench) as found:
-            levels = levels_of(measure(found, bench, Silent()), patience.confidence)
+            levels = estimate_latencies(measure(found, bench, Silent()), patience.confidence)
     return {name: _less(levels.ratio(name)) for name in networks}
 
 

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from practise_backends.cli.commands import bench_of
+from practise_backends.cli.commands import file_setup
 from practise_backends.loadgen.settings import SCENARIOS as LOADGEN_SCENARIOS
 from practise_backends.options import SCENARIOS, BenchOptions, CompareOptions, Options, flags_of
 from practise_backends.runtimes import catalog
 from practise_backends.runtimes.tensorrt import TensorRtBackend, TensorRtOptions
 from practise_backends.runtimes.tensorrt.backend import CLOCKS, PRECISIONS
 from practise_backends.runtimes.tensorrt.cuda import PACKAGES
-from practise_backends.runtimes.tensorrt.options import BY_NAME
+from practise_backends.runtimes.tensorrt.options import OPTION_NAMES
 from practise_backends.terms import Device
 
 
@@ -27,12 +27,12 @@ class OnGpu(TensorRtBackend):
 
 def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.3.0"))
-    monkeypatch.setattr(catalog, "_found", lambda: {"trt": SimpleNamespace(load=lambda: OnGpu)})
-    plain = bench_of(Options(backend="trt"))
+    monkeypatch.setattr(catalog, "_entry_points", lambda: {"trt": SimpleNamespace(load=lambda: OnGpu)})
+    plain = file_setup(Options(backend="trt"))
     assert isinstance(plain.backend, OnGpu) and plain.backend.options == TensorRtOptions()
     assert (plain.conditions.clock, plain.conditions.cuda_graph) == ("gpu_compute", False)
     asked = Options(backend="trt", clock="end_to_end", cuda_graph=True, cuda="torch", tf32=False, sessions=3)
-    found = bench_of(asked)
+    found = file_setup(asked)
     assert isinstance(found.backend, OnGpu)
     assert found.backend.options == TensorRtOptions(cuda="torch", tf32=False)
     assert (found.conditions.clock, found.conditions.cuda_graph) == ("end_to_end", True)
@@ -42,9 +42,9 @@ def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.Monkey
 def test_words_of_the_flags_are_those_of_the_packages() -> None:
     words = {flag.name: flag.metavar.split("|") for flag in flags_of(Options)}
     assert words["cuda"] == list(PACKAGES) and words["clock"] == list(CLOCKS)
-    own = {flag.name: flag.default for flag in flags_of(Options) if flag.name in BY_NAME}
+    own = {flag.name: flag.default for flag in flags_of(Options) if flag.name in OPTION_NAMES}
     assert own == {
-        name: getattr(TensorRtOptions(), name) for name in BY_NAME if name != "for_"
+        name: getattr(TensorRtOptions(), name) for name in OPTION_NAMES if name != "for_"
     }  # what is measured runs here
     assert words["precision"] == list(PRECISIONS)
 

@@ -1,4 +1,4 @@
-"""The watch beside a measurement, on made-up /proc and /sys trees."""
+"""The monitor beside a measurement, on made-up /proc and /sys trees."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from practise_backends.machine.environment import SystemWatch
-from practise_backends.terms import Environment, Watch
+from practise_backends.machine.environment import SystemMonitor
+from practise_backends.terms import Environment, Monitor
 
 GROUP = "sys/fs/cgroup/shop/till/cpu.stat"
 HEAT = "sys/devices/system/cpu/cpu{}/thermal_throttle/core_throttle_count"
@@ -44,26 +44,26 @@ def write(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_a_quiet_machine_gives_no_trouble(tmp_path: Path) -> None:
-    watch: Watch = SystemWatch(root=write(tmp_path, FILES))
-    assert [watch.trouble() for _ in range(3)] == ["", "", ""]
+    monitor: Monitor = SystemMonitor(root=write(tmp_path, FILES))
+    assert [monitor.trouble() for _ in range(3)] == ["", "", ""]
 
 
 def test_stops_by_the_quota_are_told_once_and_counted_to_the_end(tmp_path: Path) -> None:
-    watch = SystemWatch(root=write(tmp_path, FILES))
+    monitor = SystemMonitor(root=write(tmp_path, FILES))
     write(tmp_path, {GROUP: "nr_throttled 7\n"})
-    assert watch.trouble() == "the control group's quota stopped this process 3 times"
-    assert watch.trouble() == ""
+    assert monitor.trouble() == "the control group's quota stopped this process 3 times"
+    assert monitor.trouble() == ""
     write(tmp_path, {GROUP: "nr_throttled 8\n"})
-    assert watch.environment().quota_stops == 4
-    assert watch.trouble() == "the control group's quota stopped this process once"
+    assert monitor.environment().quota_stops == 4
+    assert monitor.trouble() == "the control group's quota stopped this process once"
 
 
 def test_heat_stops_are_summed_over_the_processors(tmp_path: Path) -> None:
-    watch = SystemWatch(root=write(tmp_path, FILES))
+    monitor = SystemMonitor(root=write(tmp_path, FILES))
     write(tmp_path, {HEAT.format(0): "2\n", HEAT.format(1): "3\n", GROUP: "nr_throttled 5\n"})
     both = "the control group's quota stopped this process once; the processor throttled for heat 2 times"
-    assert watch.trouble() == both
-    assert watch.environment().heat_stops == 2
+    assert monitor.trouble() == both
+    assert monitor.environment().heat_stops == 2
 
 
 @pytest.mark.parametrize(
@@ -78,53 +78,53 @@ def test_heat_stops_are_summed_over_the_processors(tmp_path: Path) -> None:
     ],
 )
 def test_the_own_control_group_is_found_in_both_versions(tmp_path: Path, cgroup: str, file: str) -> None:
-    watch = SystemWatch(root=write(tmp_path, {"proc/self/cgroup": cgroup, file: "nr_throttled 0\n"}))
+    monitor = SystemMonitor(root=write(tmp_path, {"proc/self/cgroup": cgroup, file: "nr_throttled 0\n"}))
     write(tmp_path, {file: "nr_periods 4\nnr_throttled 2\n"})
-    assert watch.environment().quota_stops == 2
+    assert monitor.environment().quota_stops == 2
 
 
 def test_the_quota_of_a_group_around_counts_too(tmp_path: Path) -> None:
     around = {"sys/fs/cgroup/shop/cpu.stat": "nr_throttled 1\n", "sys/fs/cgroup/shop/cpu.max": "50000 100000\n"}
-    watch = SystemWatch(root=write(tmp_path, {**FILES, **around}))
+    monitor = SystemMonitor(root=write(tmp_path, {**FILES, **around}))
     write(tmp_path, {"sys/fs/cgroup/shop/cpu.stat": "nr_throttled 6\n"})
-    assert watch.trouble() == "the control group's quota stopped this process 5 times"
+    assert monitor.trouble() == "the control group's quota stopped this process 5 times"
 
 
 def test_a_counter_that_cannot_be_read_for_a_while_is_no_trouble(tmp_path: Path) -> None:
-    watch = SystemWatch(root=write(tmp_path, FILES))
+    monitor = SystemMonitor(root=write(tmp_path, FILES))
     write(tmp_path, {HEAT.format(1): "torn"})
-    assert watch.trouble() == ""
+    assert monitor.trouble() == ""
     write(tmp_path, {HEAT.format(1): "2\n"})
-    assert watch.trouble() == ""
+    assert monitor.trouble() == ""
 
 
 def test_load_and_steal_cover_the_time_of_the_watch(tmp_path: Path) -> None:
     time = Time()
-    watch = SystemWatch(root=write(tmp_path, FILES), now_s=time)
+    monitor = SystemMonitor(root=write(tmp_path, FILES), now_s=time)
     busy = {"proc/loadavg": "2.00 1 1 1/90 78\n", "proc/stat": "cpu  160 0 100 720 0 0 0 120 0 0\n"}
     write(tmp_path, busy)
     time.now += 30
-    found = watch.environment()
+    found = monitor.environment()
     assert (found.seconds, found.load, found.steal_percent) == (30, (0.5, 2.0), 20.0)
 
 
 def test_temperature_is_the_hottest_believable_sensor_at_its_lowest_and_highest(tmp_path: Path) -> None:
     time = Time()
     absurd = {ZONE.format(2): "-274000\n", ZONE.format(3): "999000\n", ZONE.format(4): "hot\n"}
-    watch = SystemWatch(root=write(tmp_path, {**FILES, **absurd}), now_s=time)
+    monitor = SystemMonitor(root=write(tmp_path, {**FILES, **absurd}), now_s=time)
     write(tmp_path, {ZONE.format(1): "61000\n"})
-    assert watch.environment().temperature_c == (52.5, 61.0)
+    assert monitor.environment().temperature_c == (52.5, 61.0)
 
 
 def test_clocks_are_read_at_most_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
     file, time = "sys/devices/system/cpu/cpu3/cpufreq/scaling_cur_freq", Time()
-    watch = SystemWatch(root=write(tmp_path, {file: "2000000\n"}), now_s=time)
+    monitor = SystemMonitor(root=write(tmp_path, {file: "2000000\n"}), now_s=time)
     for seconds, khz in ((0.25, 900_000), (0.5, 3_500_000), (0.3, 2_400_000)):
         write(tmp_path, {file: f"{khz}\n"})
         time.now += seconds
-        watch.trouble()
-    assert watch.environment().clock_mhz == (2000.0, 2400.0)
+        monitor.trouble()
+    assert monitor.environment().clock_mhz == (2000.0, 2400.0)
 
 
 def test_slow_sensors_are_read_less_often(tmp_path: Path) -> None:
@@ -136,18 +136,18 @@ def test_slow_sensors_are_read_less_often(tmp_path: Path) -> None:
             return self.now
 
     time = Slow()
-    watch = SystemWatch(root=write(tmp_path, FILES), now_s=time)
+    monitor = SystemMonitor(root=write(tmp_path, FILES), now_s=time)
     write(tmp_path, {ZONE.format(1): "70000\n"})
     for _ in range(50):  # a hundred seconds, while a reading of two is allowed every two hundred
-        watch.trouble()
+        monitor.trouble()
     write(tmp_path, {ZONE.format(1): "52500\n"})
-    assert watch.environment().temperature_c == (52.5, 52.5)
+    assert monitor.environment().temperature_c == (52.5, 52.5)
 
 
 def test_another_platform_tells_nothing(tmp_path: Path) -> None:
-    watch = SystemWatch(root=tmp_path, now_s=Time())
-    assert watch.trouble() == ""
-    assert watch.environment() == Environment(seconds=0.0)
+    monitor = SystemMonitor(root=tmp_path, now_s=Time())
+    assert monitor.trouble() == ""
+    assert monitor.environment() == Environment(seconds=0.0)
 
 
 def test_files_are_closed_with_the_watch(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_files_are_closed_with_the_watch(tmp_path: Path) -> None:
     def open_here() -> list[str]:
         return [path for path in map(resolved, Path("/proc/self/fd").iterdir()) if path.startswith(str(root))]
 
-    watch = SystemWatch(root=root)
+    monitor = SystemMonitor(root=root)
     assert len(open_here()) == 3
-    del watch
+    del monitor
     gc.collect()
     assert open_here() == []
 
@@ -173,9 +173,9 @@ def resolved(link: Path) -> str:
 
 
 def test_this_machine_can_be_watched() -> None:
-    watch = SystemWatch(gpu=True)
-    assert isinstance(watch.trouble(), str)
-    found = watch.environment()
+    monitor = SystemMonitor(gpu=True)
+    assert isinstance(monitor.trouble(), str)
+    found = monitor.environment()
     assert found.seconds >= 0
     assert all(value and isinstance(value, str) for value in found.gpu.values())
     for pair in (found.load, found.clock_mhz, found.temperature_c):

@@ -1,4 +1,4 @@
-"""The watch over a GPU, on a made-up NVML."""
+"""The monitor over a GPU, on a made-up NVML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from practise_backends.errors import DeviceUnavailable
 from practise_backends.machine.driver import Gpu
-from practise_backends.machine.environment import SystemWatch
+from practise_backends.machine.environment import SystemMonitor
 
 THERMAL, BRAKE, UNEXPLAINED, CAP, IDLE, APPLICATION = 0x40, 0x80, 0x8, 0x4, 0x1, 0x2
 FIRST = Gpu(name="Sample GPU", capability="sm89", memory_mib=8192, uuid="GPU-12ab", cuda=(13, 0))
@@ -82,9 +82,9 @@ def install(monkeypatch: pytest.MonkeyPatch, nvml: Any) -> None:
 def test_gpu_readings_are_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = FakeNvml()
     install(monkeypatch, nvml)
-    watch = SystemWatch(root=tmp_path, gpu=True)
+    monitor = SystemMonitor(root=tmp_path, gpu=True)
     nvml.sm_mhz = 1980
-    assert watch.environment().gpu == {
+    assert monitor.environment().gpu == {
         "name": "Sample GPU",
         "driver": "570.1",
         "sm_mhz": "1410 to 1980",
@@ -110,9 +110,9 @@ def test_gpu_throttling_is_trouble_and_its_settings_are_not(
 ) -> None:
     nvml = FakeNvml()
     install(monkeypatch, nvml)
-    watch = SystemWatch(root=tmp_path, gpu=True)
+    monitor = SystemMonitor(root=tmp_path, gpu=True)
     nvml.reasons = reasons
-    assert watch.trouble() == said
+    assert monitor.trouble() == said
 
 
 def test_passed_throttling_and_the_power_cap_stay_in_the_readings(
@@ -123,11 +123,11 @@ def test_passed_throttling_and_the_power_cap_stay_in_the_readings(
         nvml.nvmlDeviceGetCurrentClocksThrottleReasons
     )
     install(monkeypatch, nvml)
-    watch = SystemWatch(root=tmp_path, gpu=True)
+    monitor = SystemMonitor(root=tmp_path, gpu=True)
     nvml.reasons = BRAKE | CAP
-    watch.trouble()
+    monitor.trouble()
     nvml.reasons = IDLE
-    assert watch.environment().gpu["held_back_by"] == "power brake, power cap"
+    assert monitor.environment().gpu["held_back_by"] == "power brake, power cap"
 
 
 @pytest.mark.parametrize("prefix", ["GPU-", ""])  # a Jetson's has none
@@ -135,9 +135,9 @@ def test_the_gpu_that_cuda_takes_first_is_watched(tmp_path: Path, monkeypatch: p
     nvml = FakeNvml(devices=3)
     nvml.prefix = prefix
     install(monkeypatch, nvml)
-    watch = SystemWatch(root=tmp_path, gpu=True)
-    assert watch.environment().gpu["name"] == "Sample gpu 1"
-    del watch
+    monitor = SystemMonitor(root=tmp_path, gpu=True)
+    assert monitor.environment().gpu["name"] == "Sample gpu 1"
+    del monitor
     gc.collect()
     assert nvml.shut == 1
 
@@ -145,23 +145,23 @@ def test_the_gpu_that_cuda_takes_first_is_watched(tmp_path: Path, monkeypatch: p
 def test_of_several_gpus_none_is_taken_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeNvml(devices=3))
     monkeypatch.setattr("practise_backends.machine.nvml.first_gpu", lambda: replace(FIRST, uuid="GPU-92ab"))
-    said = SystemWatch(root=tmp_path, gpu=True).environment().gpu
+    said = SystemMonitor(root=tmp_path, gpu=True).environment().gpu
     assert said == {"gpu": "NVML lists 3 GPUs, and GPU-92ab is none of them"}
 
 
 def test_a_gpu_that_cannot_be_watched_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, None)
-    assert SystemWatch(root=tmp_path, gpu=True).environment().gpu == {
+    assert SystemMonitor(root=tmp_path, gpu=True).environment().gpu == {
         "gpu": "not watched: nvidia-ml-py is not installed"
     }
     install(monkeypatch, FakeNvml(devices=0))
-    watch = SystemWatch(root=tmp_path, gpu=True)
-    assert watch.environment().gpu == {"gpu": "NVML finds no GPU: Driver Not Loaded"}
-    assert watch.trouble() == ""
+    monitor = SystemMonitor(root=tmp_path, gpu=True)
+    assert monitor.environment().gpu == {"gpu": "NVML finds no GPU: Driver Not Loaded"}
+    assert monitor.trouble() == ""
 
     def missing() -> Gpu:
         raise DeviceUnavailable("there is no NVIDIA driver", remedy="install it")
 
     install(monkeypatch, FakeNvml())
     monkeypatch.setattr("practise_backends.machine.nvml.first_gpu", missing)
-    assert SystemWatch(root=tmp_path, gpu=True).environment().gpu == {"gpu": "there is no NVIDIA driver"}
+    assert SystemMonitor(root=tmp_path, gpu=True).environment().gpu == {"gpu": "there is no NVIDIA driver"}

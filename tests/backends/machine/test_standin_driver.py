@@ -77,10 +77,10 @@ print(left())
 )
 
 NVML = """
-from practise_backends.machine.nvml import watch_gpu
-watch = watch_gpu()
-watch.read()
-print(watch.said())
+from practise_backends.machine.nvml import monitor_gpu
+monitor = monitor_gpu()
+monitor.read()
+print(monitor.readings())
 """
 
 

@@ -228,18 +228,18 @@ def test_the_last_finding_is_what_can_be_told_apart_here(
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """What the watch says of a GPU; a test may change it."""
+    """What the monitor says of a GPU; a test may change it."""
     said = {"name": "Sample GPU", "driver": "570.1", "held_back_by": "nothing", "persistence": "on"}
 
     class Watched:
-        def said(self) -> dict[str, str]:
+        def readings(self) -> dict[str, str]:
             return said
 
         def read(self) -> None:
             pass
 
-    monkeypatch.setattr("practise_backends.machine.environment.GpuWatch", Watched)
-    monkeypatch.setattr("practise_backends.machine.environment.watch_gpu", Watched)
+    monkeypatch.setattr("practise_backends.machine.environment.GpuMonitor", Watched)
+    monkeypatch.setattr("practise_backends.machine.environment.monitor_gpu", Watched)
     yield said
 
 

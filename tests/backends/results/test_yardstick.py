@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from practise_backends.results.doctor import YARDSTICK, self_test
+from practise_backends.results.doctor import SELF_TEST_NETWORK, self_test
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions
 
@@ -36,7 +36,7 @@ def yardstick(convolutions: int = 3) -> onnx.ModelProto:
 
 
 def test_the_shipped_yardstick_is_the_one_that_is_built_here() -> None:
-    shipped = YARDSTICK.read_bytes()
+    shipped = SELF_TEST_NETWORK.read_bytes()
     assert shipped == yardstick().SerializeToString(deterministic=True)
     assert len(shipped) < 4096
     onnx.checker.check_model(shipped, full_check=True)
@@ -44,7 +44,7 @@ def test_the_shipped_yardstick_is_the_one_that_is_built_here() -> None:
 
 def test_the_yardstick_computes_means_of_its_image() -> None:
     backend = OrtBackend()
-    engine = backend.open(backend.compile(YARDSTICK, Conditions()), Conditions())
+    engine = backend.open(backend.compile(SELF_TEST_NETWORK, Conditions()), Conditions())
     image = np.ones((1, 32, 56, 56), dtype=np.float32)
     found = engine.run({"image": image})["features"]
     assert found[0, :, 20:-20, 20:-20] == pytest.approx(np.ones((32, 16, 16)), abs=1e-5)

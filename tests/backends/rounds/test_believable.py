@@ -13,7 +13,7 @@ import numpy as np
 
 from practise_backends.fake import FakeEngine, Script, ScriptedClock, drifting, noisy, scripted, steady
 from practise_backends.results.compare import verdict_of
-from practise_backends.rounds.estimates import Levels, levels_of
+from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
 from practise_backends.rounds.measure import ORIGINAL, measure_rounds
 from practise_backends.terms import Conditions, Patience
 
@@ -47,7 +47,7 @@ def compared(
     new_ms: float = RUN_MS,
     session_percent: float = 0.3,
     patience: Patience = PATIENCE,
-) -> Levels:
+) -> LatencyEstimates:
     """Two networks of several sessions each, which differ a little, in paired rounds under drift."""
     clock, rng = ScriptedClock(), np.random.default_rng(seed)
     engines = {
@@ -57,8 +57,8 @@ def compared(
         ]
         for name, ms in ((ORIGINAL, RUN_MS), ("new", new_ms))
     }
-    timings = measure_rounds(engines, {}, Conditions(seed=seed), patience, seams=scripted(clock))
-    return levels_of(timings, most_draws=400)
+    timings = measure_rounds(engines, {}, Conditions(seed=seed), patience, instruments=scripted(clock))
+    return estimate_latencies(timings, max_replicates=400)
 
 
 def _script(ms: float, drift: Drift, rng: np.random.Generator) -> Script:

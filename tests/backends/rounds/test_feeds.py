@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from backends.conftest import chain
 from practise_backends.errors import MeasureError
-from practise_backends.rounds.feeds import own_feeds, shared_feeds
+from practise_backends.rounds.feeds import select_feeds, shared_feeds
 from practise_backends.rounds.sessions import Candidate, opened
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Bench, Conditions, Patience, TensorSpec
@@ -28,7 +28,7 @@ def test_floats_of_two_widths_are_the_same_values(order: tuple[str, str]) -> Non
     specs = {dtype: (image(dtype),) for dtype in order}
     feeds = shared_feeds(specs, BENCH)
     assert feeds["image"].dtype == "float32"
-    half, whole = (own_feeds(specs[dtype], feeds)["image"] for dtype in ("float16", "float32"))
+    half, whole = (select_feeds(specs[dtype], feeds)["image"] for dtype in ("float16", "float32"))
     assert (half.dtype, whole.dtype) == ("float16", "float32")
     np.testing.assert_array_equal(half, whole.astype(np.float16))
 
@@ -41,7 +41,7 @@ def test_other_types_and_shapes_cannot_be_shared(other: TensorSpec) -> None:
 
 def test_what_is_not_fed_is_named() -> None:
     with pytest.raises(MeasureError, match="an input 'image' that is not fed") as found:
-        own_feeds((image("float32"),), {"tokens": np.zeros(1, np.int64)})
+        select_feeds((image("float32"),), {"tokens": np.zeros(1, np.int64)})
     assert "tokens" in found.value.remedy
 
 
@@ -53,7 +53,7 @@ def test_a_network_is_measured_beside_itself_in_half_precision(tmp_path: Path) -
         {"original": Candidate(model=whole, sessions=1), "new": Candidate(model=half, sessions=1)}, BENCH
     ) as found:
         outputs = {
-            name: engine.run(own_feeds(engine.inputs, found.feeds))["features"]
+            name: engine.run(select_feeds(engine.inputs, found.feeds))["features"]
             for name, (engine,) in found.engines.items()
         }
     assert outputs["new"].dtype == "float16"

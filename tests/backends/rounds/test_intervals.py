@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from practise_backends.errors import Disturbed, MeasureError
-from practise_backends.rounds.estimates import ESTIMATORS, levels_of
+from practise_backends.rounds.estimates import ESTIMATORS, estimate_latencies
 from practise_backends.rounds.intervals import (
     ORIGINAL,
     bootstrap,
@@ -48,19 +48,19 @@ def test_normal_approximation_agrees_with_the_bootstrap() -> None:
 def test_discarded_rounds_are_left_out() -> None:
     rounds = np.tile([10.0, 10.0, 5.0], (12, 1))
     rounds[3] = np.nan
-    assert levels_of(timings_of(rounds)).ratio("other").estimate == pytest.approx(0.5)
+    assert estimate_latencies(timings_of(rounds)).ratio("other").estimate == pytest.approx(0.5)
     assert len(samples_ms(timings_of(rounds), ORIGINAL)) == 22
 
 
 def test_sessions_of_one_network_are_pooled_by_their_mean_log_time() -> None:
     rounds = np.tile([10.0, 10.0, 4.0, 16.0], (10, 1))
-    levels = levels_of(timings_of(rounds, (ORIGINAL, ORIGINAL, "a", "a")))
+    levels = estimate_latencies(timings_of(rounds, (ORIGINAL, ORIGINAL, "a", "a")))
     assert levels.ratio("a").estimate == pytest.approx(0.8)
     assert levels.speedup("a").estimate == pytest.approx(1.25)
 
 
 def test_constant_samples_give_an_interval_of_no_width() -> None:
-    levels = levels_of(timings_of(np.tile([10.0, 10.0, 5.0], (10, 1))))
+    levels = estimate_latencies(timings_of(np.tile([10.0, 10.0, 5.0], (10, 1))))
     ratio = levels.ratio("other")
     assert (ratio.low, ratio.estimate, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
     assert levels.noise_floor().estimate == pytest.approx(1.0)
@@ -74,7 +74,7 @@ def test_latencies_of_a_device_in_two_states_differ_by_the_speedup(slow_rounds: 
     rng = np.random.default_rng(13)
     state = rng.permutation(np.repeat([1.0, 3.2], [100 - slow_rounds, slow_rounds]))[:, None]
     rounds = np.array([1.68, 1.68, 1.26]) * state * np.exp(rng.normal(0, 0.02, (100, 3)))
-    levels = levels_of(timings_of(rounds))
+    levels = estimate_latencies(timings_of(rounds))
     before, after = levels.typical_ms(ORIGINAL), levels.typical_ms("other")
     assert before.estimate / after.estimate == pytest.approx(levels.speedup("other").estimate)
     assert levels.speedup("other").estimate == pytest.approx(1.68 / 1.26, rel=0.02)
@@ -85,7 +85,7 @@ def test_latency_of_the_median_round_is_known_as_well_as_its_interval_says() -> 
     rng, covered = np.random.default_rng(14), 0
     for _ in range(60):
         rounds = 10 * np.exp(rng.normal(0, 0.05, (120, 1)) + rng.normal(0, 0.01, (120, 4)))
-        found = levels_of(timings_of(rounds, (ORIGINAL,) * 2 + ("other",) * 2)).typical_ms("other")
+        found = estimate_latencies(timings_of(rounds, (ORIGINAL,) * 2 + ("other",) * 2)).typical_ms("other")
         covered += found.low <= 10 <= found.high
     assert covered >= 53
 
@@ -93,8 +93,8 @@ def test_latency_of_the_median_round_is_known_as_well_as_its_interval_says() -> 
 def test_sessions_that_differ_widen_the_interval_by_what_they_differ() -> None:
     noise = np.exp(np.random.default_rng(8).normal(0, 0.001, (200, 8)))
     names = (ORIGINAL,) * 4 + ("other",) * 4
-    alike = levels_of(timings_of(noise * 10.0, names))
-    apart = levels_of(timings_of(noise * [10.0, 10.2, 9.9, 10.1, 10.0, 10.2, 9.9, 10.1], names))
+    alike = estimate_latencies(timings_of(noise * 10.0, names))
+    apart = estimate_latencies(timings_of(noise * [10.0, 10.2, 9.9, 10.1, 10.0, 10.2, 9.9, 10.1], names))
     assert alike.session_percent < 0.1
     assert apart.session_percent == pytest.approx(1.29, abs=0.1)
     widths = [found.ratio("other").high - found.ratio("other").low for found in (alike, apart)]
@@ -104,7 +104,7 @@ def test_sessions_that_differ_widen_the_interval_by_what_they_differ() -> None:
 
 def test_one_session_of_each_gives_no_session_effect_and_says_so() -> None:
     noise = np.exp(np.random.default_rng(9).normal(0, 0.01, (50, 2)))
-    levels = levels_of(timings_of(noise, (ORIGINAL, "other")))
+    levels = estimate_latencies(timings_of(noise, (ORIGINAL, "other")))
     assert math.isnan(levels.session_percent)
     assert levels.errors_percent == {}
     with pytest.raises(MeasureError, match="opened only once"):
@@ -115,11 +115,11 @@ def test_the_estimator_is_the_one_that_errs_least_between_sessions_of_one_file()
     rng = np.random.default_rng(10)
     names = (ORIGINAL,) * 4 + ("other",) * 4
     heavy = np.exp(0.02 * heavy_tailed(rng, (120, 8)))
-    assert levels_of(timings_of(heavy, names)).estimator.startswith(("20% trimmed mean", "median"))
+    assert estimate_latencies(timings_of(heavy, names)).estimator.startswith(("20% trimmed mean", "median"))
     normal = np.exp(rng.normal(0, 0.02, (120, 8)))
-    assert levels_of(timings_of(normal, names)).estimator.startswith(("20% trimmed mean", "mean"))
+    assert estimate_latencies(timings_of(normal, names)).estimator.startswith(("20% trimmed mean", "mean"))
     floor = 1 + 0.3 * rng.random((120, 8)) ** 0.3 * (rng.random((120, 8)) < 0.7)  # quiet at the bottom alone
-    disturbed = levels_of(timings_of(floor, names))
+    disturbed = estimate_latencies(timings_of(floor, names))
     assert disturbed.estimator == "difference of the lower deciles"
     assert set(disturbed.errors_percent) == set(ESTIMATORS)
     assert min(disturbed.errors_percent.values()) == disturbed.errors_percent[disturbed.estimator]
@@ -127,7 +127,7 @@ def test_the_estimator_is_the_one_that_errs_least_between_sessions_of_one_file()
 
 def test_the_round_effect_is_taken_out() -> None:
     drift = np.exp(np.cumsum(np.random.default_rng(11).normal(0, 0.05, 60)))[:, None]
-    ratio = levels_of(timings_of(drift * [10.0, 10.0, 9.0])).ratio("other")
+    ratio = estimate_latencies(timings_of(drift * [10.0, 10.0, 9.0])).ratio("other")
     assert (ratio.low, ratio.high) == pytest.approx((0.9, 0.9))
 
 
@@ -135,21 +135,21 @@ def test_fewer_than_ten_rounds_carry_no_interval() -> None:
     rounds = np.ones((12, 3))
     rounds[:3] = np.nan
     with pytest.raises(Disturbed, match="9 valid rounds of 12") as disturbed:
-        levels_of(timings_of(rounds))
+        estimate_latencies(timings_of(rounds))
     with pytest.raises(MeasureError, match="6 valid rounds of 9") as short:
-        levels_of(timings_of(rounds[:9]))
+        estimate_latencies(timings_of(rounds[:9]))
     assert (disturbed.value.exit_code, short.value.exit_code) == (3, 2)
     assert short.value.remedy == "measure for longer"
 
 
 def test_engine_that_was_not_measured_is_named() -> None:
     with pytest.raises(MeasureError, match="'nobody'"):
-        levels_of(timings_of(np.ones((10, 3)))).ratio("nobody")
+        estimate_latencies(timings_of(np.ones((10, 3)))).ratio("nobody")
 
 
 def test_the_same_samples_give_the_same_interval() -> None:
     timings = timings_of(np.exp(np.random.default_rng(5).normal(0, 0.1, (30, 3))))
-    assert levels_of(timings).ratio("other") == levels_of(timings).ratio("other")
+    assert estimate_latencies(timings).ratio("other") == estimate_latencies(timings).ratio("other")
 
 
 def test_percentile_without_enough_samples_is_refused() -> None:
@@ -219,7 +219,7 @@ def test_wilson_refuses_what_is_no_proportion() -> None:
 @given(st.lists(st.floats(0.01, 1e4), min_size=10, max_size=60))
 def test_every_interval_holds_its_estimate(samples: list[float]) -> None:
     rounds = np.array([[1.0, 1.0, sample] for sample in samples])
-    levels = levels_of(timings_of(rounds))
+    levels = estimate_latencies(timings_of(rounds))
     for found in (levels.ratio("other"), levels.typical_ms("other")):
         assert 0 < found.low <= found.estimate * (1 + 1e-12)
         assert found.estimate <= found.high * (1 + 1e-12)

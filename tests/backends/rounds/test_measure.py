@@ -15,13 +15,13 @@ from practise_backends.fake import (
     FakeEngine,
     Script,
     ScriptedClock,
-    ScriptedWatch,
+    ScriptedMonitor,
     noisy,
     scripted,
     spiking,
     steady,
 )
-from practise_backends.rounds.estimates import levels_of
+from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.measure import measure_rounds
 from practise_backends.terms import CPU, WALL, Conditions, Environment, Patience, TensorSpec, Timings
@@ -40,7 +40,7 @@ def paired(original: Script, again: Script, other: Script, patience: Patience = 
         ORIGINAL: [FakeEngine(original, clock), FakeEngine(again, clock)],
         "other": [FakeEngine(other, clock)],
     }
-    return measure_rounds(engines, {}, Conditions(seed=seed), patience, seams=scripted(clock))
+    return measure_rounds(engines, {}, Conditions(seed=seed), patience, instruments=scripted(clock))
 
 
 def test_every_round_runs_every_engine_once_in_a_fresh_order() -> None:
@@ -54,7 +54,7 @@ def test_every_round_runs_every_engine_once_in_a_fresh_order() -> None:
         return script
 
     engines = engines_of(clock, **{name: noting(name) for name in "abc"})
-    timings = measure_rounds(engines, {}, Conditions(), PATIENCE, seams=scripted(clock))
+    timings = measure_rounds(engines, {}, Conditions(), PATIENCE, instruments=scripted(clock))
     rounds = [tuple(calls[-3 * at :][:3]) for at in range(1, len(timings.rounds_ms) + 1)]
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert len(set(rounds)) == 6
@@ -83,7 +83,7 @@ def test_throttled_rounds_are_dropped_with_what_the_watch_says_and_counted() -> 
     engines = {ORIGINAL: [FakeEngine(steady(10.0), clock), FakeEngine(steady(10.0), clock)]}
     heat = scripted(clock, lambda now_s: "the processor throttled for heat" if 2.0 < now_s < 4.0 else "")
     patience = dataclasses.replace(PATIENCE, min_rounds=200, max_rounds=300)
-    timings = measure_rounds(engines, {}, Conditions(), patience, seams=heat)
+    timings = measure_rounds(engines, {}, Conditions(), patience, instruments=heat)
     lost = np.isnan(timings.rounds_ms).any(axis=1).sum()
     assert 90 <= lost <= 120  # two seconds of rounds of 20 ms, to the next question after them
     assert lost == len(timings.discarded)
@@ -92,7 +92,7 @@ def test_throttled_rounds_are_dropped_with_what_the_watch_says_and_counted() -> 
     clock = ScriptedClock()
     engines = {ORIGINAL: [FakeEngine(steady(10.0), clock), FakeEngine(steady(10.0), clock)]}
     heat = scripted(clock, lambda now_s: "the processor throttled for heat" if 2.0 < now_s < 4.0 else "")
-    assert measure_rounds(engines, {}, Conditions(), kept, seams=heat).discarded == ()
+    assert measure_rounds(engines, {}, Conditions(), kept, instruments=heat).discarded == ()
 
 
 def test_rounds_that_are_all_discarded_end_at_twice_the_budget() -> None:
@@ -100,11 +100,11 @@ def test_rounds_that_are_all_discarded_end_at_twice_the_budget() -> None:
     engines = {ORIGINAL: [FakeEngine(steady(10.0), clock), FakeEngine(steady(10.0), clock)]}
     always = scripted(clock, lambda now_s: "the control group's quota stopped this process")
     patience = dataclasses.replace(PATIENCE, budget_s=3.0, min_rounds=10, max_rounds=5000)
-    timings = measure_rounds(engines, {}, Conditions(), patience, seams=always)
+    timings = measure_rounds(engines, {}, Conditions(), patience, instruments=always)
     assert timings.stopped_because.startswith("2 times the budget of 3 s was spent")
     assert clock.now_s() < 7.0
     with pytest.raises(Disturbed, match="0 valid rounds") as found:
-        levels_of(timings)
+        estimate_latencies(timings)
     assert "--keep-throttled" in found.value.remedy and found.value.exit_code == 3
 
 
@@ -135,7 +135,7 @@ def test_the_loop_says_how_much_time_it_took_itself() -> None:
         return 10.0
 
     engines = {ORIGINAL: [FakeEngine(with_a_pause, clock), FakeEngine(with_a_pause, clock)]}
-    timings = measure_rounds(engines, {}, Conditions(), PATIENCE, seams=scripted(clock))
+    timings = measure_rounds(engines, {}, Conditions(), PATIENCE, instruments=scripted(clock))
     assert timings.overhead_percent == pytest.approx(5.0)
     assert timings.environment is not None
 
@@ -151,7 +151,7 @@ def test_runs_that_the_caches_slow_after_another_engine_are_led_by_an_untimed_on
         return script
 
     engines = {ORIGINAL: [FakeEngine(cached("a"), clock)], "other": [FakeEngine(cached("b"), clock)]}
-    timings = measure_rounds(engines, {}, Conditions(), PATIENCE, seams=scripted(clock))
+    timings = measure_rounds(engines, {}, Conditions(), PATIENCE, instruments=scripted(clock))
     assert timings.rounds_ms == pytest.approx(np.ones((40, 2)))
     assert timings.notes == (
         "every timed run follows an untimed one of the same engine, as in continuous use: after another engine's "
@@ -177,7 +177,7 @@ def test_it_stops_when_every_interval_is_narrow() -> None:
     assert timings.stopped_because == "the interval of every ratio is within +-0.5%, over the rounds"
     assert 40 < len(timings.rounds_ms) < 300
     assert timings.engines == (ORIGINAL, ORIGINAL, "other")
-    ratio = levels_of(timings).ratio("other")
+    ratio = estimate_latencies(timings).ratio("other")
     assert 0.97 < ratio.low <= ratio.estimate <= ratio.high < 1.03
 
 
@@ -219,7 +219,7 @@ def test_warm_up_that_never_settles_ends_and_says_so() -> None:
 def test_runs_shorter_than_100_us_are_measured_in_bursts() -> None:
     clock = ScriptedClock()
     engines = engines_of(clock, short=steady(0.01), long=steady(1.0))
-    timings = measure_rounds(engines, {}, Conditions(), PATIENCE, seams=scripted(clock))
+    timings = measure_rounds(engines, {}, Conditions(), PATIENCE, instruments=scripted(clock))
     warm_passes = engines["long"][0].timed - 40
     assert engines["short"][0].timed == warm_passes + 40 * 10
     assert timings.rounds_ms == pytest.approx(np.tile([0.01, 1.0], (40, 1)))
@@ -232,9 +232,9 @@ def test_an_engine_takes_its_own_inputs_from_shared_feeds() -> None:
     spec = TensorSpec(name="image", shape=(1,), dtype="float32")
     feeds = {"image": np.zeros(1, np.float32), "tokens": np.zeros(1, np.int64)}
     engines = {ORIGINAL: [FakeEngine(steady(1.0), clock, (spec,))]}
-    assert len(measure_rounds(engines, feeds, Conditions(), PATIENCE, seams=scripted(clock)).rounds_ms) == 40
+    assert len(measure_rounds(engines, feeds, Conditions(), PATIENCE, instruments=scripted(clock)).rounds_ms) == 40
     with pytest.raises(MeasureError, match="input 'image' that is not fed"):
-        measure_rounds(engines, {}, Conditions(), PATIENCE, seams=scripted(clock))
+        measure_rounds(engines, {}, Conditions(), PATIENCE, instruments=scripted(clock))
 
 
 def test_progress_hears_of_the_budget() -> None:
@@ -247,7 +247,7 @@ def test_progress_hears_of_the_budget() -> None:
     clock = ScriptedClock()
     patience = dataclasses.replace(PATIENCE, budget_s=10.0, min_rounds=10, max_rounds=5000)
     measure_rounds(
-        engines_of(clock, a=steady(10.0)), {}, Conditions(), patience, seams=scripted(clock), progress=Screen()
+        engines_of(clock, a=steady(10.0)), {}, Conditions(), patience, instruments=scripted(clock), progress=Screen()
     )
     assert heard
     assert all(done <= total == pytest.approx(10.0, rel=0.01) for done, total, _ in heard)
@@ -264,9 +264,14 @@ def heard_of(patience: Patience, *scripts: Script, trouble: str = "") -> list[tu
 
     clock = ScriptedClock()
     first, second, other = (FakeEngine(script, clock) for script in scripts)
-    seams = scripted(clock, lambda now_s: trouble)
+    instruments = scripted(clock, lambda now_s: trouble)
     measure_rounds(
-        {ORIGINAL: [first, second], "other": [other]}, {}, Conditions(), patience, progress=Screen(), seams=seams
+        {ORIGINAL: [first, second], "other": [other]},
+        {},
+        Conditions(),
+        patience,
+        progress=Screen(),
+        instruments=instruments,
     )
     assert all(done <= total for done, total, _ in heard)
     return heard
@@ -315,16 +320,16 @@ def beside_others(wait_ms: float, *, in_caller: bool = True, load: float = 0.0) 
 
     engines = {ORIGINAL: [opened(20.0, 1), opened(20.0, 2)], "other": [opened(19.0, 3), opened(19.0, 4)]}
     patience = dataclasses.replace(PATIENCE, min_rounds=400, max_rounds=400)
-    seams = scripted(clock, core=core)
+    instruments = scripted(clock, core=core)
     if load:
-        environment = dataclasses.replace(ScriptedWatch(clock).environment(), load=(load, load))
-        seams = dataclasses.replace(seams, watch=Constant(environment))
-    return measure_rounds(engines, {}, Conditions(), patience, seams=seams)
+        environment = dataclasses.replace(ScriptedMonitor(clock).environment(), load=(load, load))
+        instruments = dataclasses.replace(instruments, monitor=Constant(environment))
+    return measure_rounds(engines, {}, Conditions(), patience, instruments=instruments)
 
 
 @dataclasses.dataclass
 class Constant:
-    """A watch that sees no trouble, and always the same environment."""
+    """A monitor that sees no trouble, and always the same environment."""
 
     found: Environment
 
@@ -337,7 +342,7 @@ class Constant:
 
 def test_beside_other_processes_ratios_are_of_cpu_time_and_the_result_says_so() -> None:
     timings = beside_others(wait_ms=27.0)
-    assert levels_of(timings).ratio("other").estimate == pytest.approx(0.95, abs=0.002)
+    assert estimate_latencies(timings).ratio("other").estimate == pytest.approx(0.95, abs=0.002)
     assert (timings.timed_by, beside_others(wait_ms=0.0).timed_by) == (CPU, WALL)
     assert any("clock: CPU time, since other processes interrupted 100% of the runs" in note for note in timings.notes)
     assert timings.raw_ms is not None and timings.cpu_ms is not None

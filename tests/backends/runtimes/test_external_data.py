@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from practise_backends.errors import CompileError
 from practise_backends.rounds.sessions import Candidate, opened
-from practise_backends.runtimes.external_data import read_with_weights, size_of, weights_beside
+from practise_backends.runtimes.external_data import external_weights, read_with_weights, size_of
 from practise_backends.runtimes.onnx_file import read_network
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Bench, Conditions, Patience
@@ -93,7 +93,7 @@ def test_weights_of_a_linked_network_may_lie_beside_the_link_or_where_it_leads(t
     (snapshot / "n.onnx").symlink_to(blobs / "1")
     (snapshot / "w.bin").symlink_to(blobs / "2")
     found, _ = read_with_weights(snapshot / "n.onnx")
-    assert weights_beside(snapshot / "n.onnx", found) == (snapshot / "w.bin",)
+    assert external_weights(snapshot / "n.onnx", found) == (snapshot / "w.bin",)
 
 
 def _in_branch(tensor: onnx.TensorProto) -> onnx.ModelProto:

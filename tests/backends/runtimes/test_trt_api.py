@@ -30,10 +30,10 @@ CLASSES = {
     "_context": "IExecutionContext",
     "inspector": "EngineInspector",
 }
-FILES = ("building.py", "engine.py", "bindings.py", "monitor.py", "listener.py", "package.py")
+FILES = ("building.py", "engine.py", "bindings.py", "monitor.py", "log_capture.py", "package.py")
 NOT_TENSORRT = {"building.py": {"network"}, "cuda_python.py": {"runtime"}}
 
-# Used only where the module has it (`Provider.builds_ahead`, `graphs_by_itself`).
+# Used only where the module has it (`TensorRtPackage.builds_ahead`, `graphs_by_itself`).
 RTX_ALONE = {
     ("module", "ComputeCapability"),
     ("module", "CudaGraphStrategy"),
@@ -66,7 +66,7 @@ def told(text: str) -> dict[str, set[str]]:
 
 
 def chain(node: ast.AST) -> list[str]:
-    """`provider.module.DataType.HALF` as its names."""
+    """`package.module.DataType.HALF` as its names."""
     if isinstance(node, ast.Attribute):
         return [*chain(node.value), node.attr]
     return [node.id] if isinstance(node, ast.Name) else [""]

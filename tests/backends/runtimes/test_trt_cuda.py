@@ -41,7 +41,7 @@ def test_other_threads_can_use_the_stream(stream: Cuda, device: Device) -> None:
 
 
 def test_events_wait_and_count_milliseconds(stream: Cuda, device: Device) -> None:
-    with stream.here():
+    with stream.active():
         first, last = stream.event(), stream.event()
         first.record()
         last.record()
@@ -67,7 +67,7 @@ def test_pycuda_leaves_its_context_once_and_has_no_graphs(device: Device, monkey
 def test_torch_records_a_graph_in_its_stream(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", scripted_torch(device)["torch"])
     stream = open_cuda("torch")
-    with stream.here():
+    with stream.active():
         stream.record(lambda: device.log.append("work")).launch()
     assert device.log == ["begin", "work", "end", "launched"]
 
@@ -122,7 +122,7 @@ def test_real_cuda_python_takes_the_arguments(device: Device, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Both("runtime"))
     stream = open_cuda("cuda-python")
     there_and_back(stream)
-    with stream.here():
+    with stream.active():
         first, last = stream.event(), stream.event()
         first.record()
         stream.record(last.record).launch()

@@ -176,12 +176,12 @@ def test_package_that_ran_an_engine_is_told_with_the_device_which_stays_the_same
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     script = Script()
-    seams = {
-        "import_provider": lambda name: scripted_provider(script, package="tensorrt", by_itself=False),
+    instruments = {
+        "import_package": lambda name: scripted_provider(script, package="tensorrt", by_itself=False),
         "first_gpu": lambda: first_gpu(ScriptedLibrary().load),
         "open_cuda": lambda wanted: ScriptedCuda(script),
     }
-    for name, seam in seams.items():
+    for name, seam in instruments.items():
         monkeypatch.setattr(f"practise_backends.runtimes.tensorrt.backend.{name}", seam)
     backend = TensorRtBackend()
     before = backend.device()

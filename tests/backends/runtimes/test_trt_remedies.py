@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import pytest
 
 from practise_backends.errors import BackendError, CompileError, DeviceUnavailable
-from practise_backends.runtimes.tensorrt.listener import Heard
-from practise_backends.runtimes.tensorrt.package import Provider
+from practise_backends.runtimes.tensorrt.log_capture import LogCapture
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 from practise_backends.runtimes.tensorrt.remedies import refused_by_builder, refused_by_parser
 
-PROVIDER = Provider(backend="trt", package="tensorrt", module=SimpleNamespace(__version__="10.3.0"))
+PROVIDER = TensorRtPackage(backend="trt", name="tensorrt", module=SimpleNamespace(__version__="10.3.0"))
 
 
 def refused(*said: str) -> BackendError:
-    return refused_by_builder("net.onnx", Heard([("ERROR", text) for text in said]), PROVIDER)
+    return refused_by_builder("net.onnx", LogCapture([("ERROR", text) for text in said]), PROVIDER)
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_builder_that_says_nothing_is_said_to() -> None:
 def test_parser_of_a_version_without_names_of_nodes_is_understood() -> None:
     error = SimpleNamespace(desc=lambda: "false", code=lambda: "ErrorCode.UNSUPPORTED_NODE", node=lambda: 3)
     parser = SimpleNamespace(num_errors=1, get_error=lambda at: error)
-    found = refused_by_parser("net.onnx", parser, Heard(), PROVIDER)
+    found = refused_by_parser("net.onnx", parser, LogCapture(), PROVIDER)
     assert found.message == "net.onnx: TensorRT does not support this operator, or not in this form"

@@ -15,12 +15,18 @@ from practise_backends.machine.device import describe_cpu, first_line
 from practise_backends.machine.driver import Gpu, first_gpu
 from practise_backends.runtimes.external_data import read_with_weights
 from practise_backends.runtimes.onnx_file import ARITHMETIC, Network, label_of
-from practise_backends.runtimes.tensorrt.building import Built, Order, build_engine, check_targets
+from practise_backends.runtimes.tensorrt.building import BuildRequest, Built, build_engine, check_targets
 from practise_backends.runtimes.tensorrt.cuda import Cuda, open_cuda
 from practise_backends.runtimes.tensorrt.engine import TensorRtEngine
 from practise_backends.runtimes.tensorrt.fused import share_in
-from practise_backends.runtimes.tensorrt.options import BY_NAME, Profile, Shape, TensorRtOptions, profiles_for
-from practise_backends.runtimes.tensorrt.package import Provider, import_provider
+from practise_backends.runtimes.tensorrt.options import (
+    OPTION_NAMES,
+    Profile,
+    Shape,
+    TensorRtOptions,
+    profiles_for,
+)
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage, import_package
 from practise_backends.runtimes.tensorrt.shipped import (
     FORMAT,
     SUFFIX,
@@ -47,13 +53,13 @@ class TensorRtBackend:
     precisions = PRECISIONS
     builds_differ = True
     suffix = SUFFIX
-    option_names = BY_NAME
+    option_names = OPTION_NAMES
 
     def __init__(self, options: TensorRtOptions | None = None) -> None:
         self.options = options or TensorRtOptions()
         self._run_by = ""
-        self.provider: Provider = import_provider(self.name)
-        check_targets(self.provider, self.options.for_)
+        self.package: TensorRtPackage = import_package(self.name)
+        check_targets(self.package, self.options.for_)
 
     @classmethod
     def with_options(cls, **options: Any) -> TensorRtBackend:
@@ -66,14 +72,14 @@ class TensorRtBackend:
         return type(self)(replace(self.options, profiles={**self.options.profiles, **profiles}))
 
     def device(self) -> Device:
-        """The GPU that CUDA takes first, or what is built ahead for.
+        """The GPU that CUDA takes first, or the targets of a cross-build.
 
-        Once an engine was opened, with the package that runs it among the facts; the fingerprint is of the device alone.
+        Once an engine was opened, with the package that runs it among the properties; the fingerprint is of the device alone.
         Raises: DeviceUnavailable.
         """
-        versions = {self.provider.package: self.provider.version}
+        versions = {self.package.name: self.package.version}
         if self.options.for_:
-            return _not_at_hand(self.options.for_, versions)
+            return _cross_built_device(self.options.for_, versions)
         device = device_of(self._gpu, versions)
         ran = {"cuda_package": self._run_by} if self._run_by else {}
         return replace(device, facts={**device.facts, **ran})
@@ -89,24 +95,26 @@ class TensorRtBackend:
         """
         _refuse_unsupported(conditions, self.name)
         if isinstance(model, Path) and model.suffix == SUFFIX:
-            return self._taken(model, conditions)
+            return self._load_file(model, conditions)
         network, sha256 = read_with_weights(model)
         label = label_of(model)
         _refuse_doubles(network, label)
         profiles = profiles_for(network.inputs, conditions.batch, self.options, label)
         caches = None if self.options.for_ else self._caches
-        order = Order(
+        request = BuildRequest(
             model=model,
             label=label,
             profiles=profiles,
             options=self.options,
             timings=None if caches is None else caches.read(build),
         )
-        built = build_engine(self.provider, order, progress)
+        built = build_engine(self.package, request, progress)
         if caches is not None and built.timings is not None:
             caches.write(build, built.timings)
-        found = self._artifact(network, sha256, built, conditions)
-        return found if built.layers or self.options.for_ else self._looked_into(found, network, conditions)
+        artifact = self._artifact(network, sha256, built, conditions)
+        return (
+            artifact if built.layers or self.options.for_ else self._inspected(artifact, network, conditions)
+        )
 
     def save(self, artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
         """An engine as a file, its manifest beside it (see `shipped`); gives both.
@@ -128,15 +136,15 @@ class TensorRtBackend:
             )
         self._gpu  # noqa: B018 - a missing driver is said here, before a runtime could crash for want of it
         cuda = self._cuda
-        if conditions.cuda_graph and not (cuda.has_graphs or self.provider.graphs_by_itself):
+        if conditions.cuda_graph and not (cuda.has_graphs or self.package.graphs_by_itself):
             raise DeviceUnavailable(
                 f"{cuda.name} has no CUDA graphs",
                 remedy="give --cuda torch or --cuda cuda-python, or leave --cuda-graph out",
             )
         self._run_by = cuda.name
-        return TensorRtEngine(self.provider, artifact, conditions, cuda)
+        return TensorRtEngine(self.package, artifact, conditions, cuda)
 
-    def _taken(self, file: Path, conditions: Conditions) -> EngineArtifact:
+    def _load_file(self, file: Path, conditions: Conditions) -> EngineArtifact:
         """An engine that was built before, where it fits the GPU at hand."""
         artifact = read_engine(file)
         if artifact.precision != conditions.precision:
@@ -144,12 +152,12 @@ class TensorRtBackend:
                 f"{file} was built in {artifact.precision}, asked is {conditions.precision}",
                 remedy=f"give --precision {artifact.precision}",
             )
-        check_fits(artifact, provider=self._called, gpu=self._gpu)
+        check_fits(artifact, provider=self._package_version, gpu=self._gpu)
         return artifact
 
     @property
-    def _called(self) -> str:
-        return f"{self.provider.package} {self.provider.version}"
+    def _package_version(self) -> str:
+        return f"{self.package.name} {self.package.version}"
 
     @cached_property
     def _gpu(self) -> Gpu:
@@ -161,36 +169,38 @@ class TensorRtBackend:
 
     @cached_property
     def _caches(self) -> TimingCaches:
-        return TimingCaches(folder=self.options.timing_cache, gpu=self._gpu, version=self._called)
+        return TimingCaches(folder=self.options.timing_cache, gpu=self._gpu, version=self._package_version)
 
-    def _looked_into(self, found: EngineArtifact, network: Network, conditions: Conditions) -> EngineArtifact:
-        """With the layers that the engine itself tells, where its builder told none."""
-        engine = self.open(found, conditions)
+    def _inspected(
+        self, artifact: EngineArtifact, network: Network, conditions: Conditions
+    ) -> EngineArtifact:
+        """The artifact with the layers that the engine itself reports, where its builder reported none."""
+        engine = self.open(artifact, conditions)
         try:
             layers = engine.layers()
         finally:
             engine.close()
         share = share_in(conditions.precision, _arithmetic(network), layers)
-        return replace(found, layers=layers, precision_share=share.share, others=share.others)
+        return replace(artifact, layers=layers, precision_share=share.share, others=share.others)
 
     def _artifact(
         self, network: Network, sha256: str, built: Built, conditions: Conditions
     ) -> EngineArtifact:
-        found = share_in(conditions.precision, _arithmetic(network), built.layers)
+        share = share_in(conditions.precision, _arithmetic(network), built.layers)
         return EngineArtifact(
             content=built.content,
             sha256=sha256,
             format=FORMAT,
             precision=conditions.precision,
-            precision_share=found.share,
+            precision_share=share.share,
             inputs=network.inputs,
             outputs=network.outputs,
             device_fingerprint=self.device().fingerprint,
             layers=built.layers,
-            others=found.others,
+            others=share.others,
             targets=self.options.for_,
             gpu="" if self.options.for_ else self._gpu.name,
-            provider=self._called,
+            provider=self._package_version,
             notes=built.notes,
         )
 
@@ -209,13 +219,13 @@ def _arithmetic(network: Network) -> list[str]:
 
 def _refuse_unsupported(conditions: Conditions, name: str) -> None:
     """Refuse conditions that this backend would silently not meet."""
-    for what, asked, known in (
+    for what, requested, supported in (
         ("clock", conditions.clock, CLOCKS),
         ("precision", conditions.precision, PRECISIONS),
     ):
-        if asked not in known:
+        if requested not in supported:
             raise CompileError(
-                f"backend '{name}' has no {what} {asked!r}", remedy=f"use one of: {', '.join(known)}"
+                f"backend '{name}' has no {what} {requested!r}", remedy=f"use one of: {', '.join(supported)}"
             )
 
 
@@ -230,9 +240,9 @@ def _refuse_doubles(network: Network, label: str) -> None:
 
 
 def device_of(gpu: Gpu, versions: Mapping[str, str]) -> Device:
-    """A GPU and its host, as results tell them."""
+    """A GPU and its host, as results report them."""
     cpu = describe_cpu({})
-    facts = {
+    properties = {
         "gpu": gpu.name,
         "compute_capability": gpu.capability,
         "memory_mib": str(gpu.memory_mib),
@@ -242,8 +252,10 @@ def device_of(gpu: Gpu, versions: Mapping[str, str]) -> Device:
         "os": cpu.facts.get("os", ""),
         "architecture": cpu.facts.get("architecture", ""),
     }
-    facts = {key: fact for key, fact in facts.items() if fact}
-    return Device(name=gpu.name, fingerprint=_digest(facts, versions), versions=dict(versions), facts=facts)
+    properties = {key: reading for key, reading in properties.items() if reading}
+    return Device(
+        name=gpu.name, fingerprint=_digest(properties, versions), versions=dict(versions), facts=properties
+    )
 
 
 def _driver_version() -> str:
@@ -252,12 +264,14 @@ def _driver_version() -> str:
     return next((word for word in line.split() if word.replace(".", "").isdigit() and "." in word), "")
 
 
-def _not_at_hand(targets: tuple[str, ...], versions: Mapping[str, str]) -> Device:
-    facts = {"built_ahead_for": ", ".join(targets)}
+def _cross_built_device(targets: tuple[str, ...], versions: Mapping[str, str]) -> Device:
+    properties = {"built_ahead_for": ", ".join(targets)}
     name = f"{', '.join(target.upper() for target in targets)} (not at hand)"
-    return Device(name=name, fingerprint=_digest(facts, versions), versions=dict(versions), facts=facts)
+    return Device(
+        name=name, fingerprint=_digest(properties, versions), versions=dict(versions), facts=properties
+    )
 
 
-def _digest(facts: Mapping[str, str], versions: Mapping[str, str]) -> str:
-    content = json.dumps([dict(facts), dict(versions)], sort_keys=True)
+def _digest(properties: Mapping[str, str], versions: Mapping[str, str]) -> str:
+    content = json.dumps([dict(properties), dict(versions)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -8,7 +8,7 @@ import numpy as np
 
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.runtimes.tensorrt.cuda import Array, Buffer, Cuda
-from practise_backends.runtimes.tensorrt.package import Provider
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 from practise_backends.terms import Tensors, TensorSpec
 
 _DTYPES = {
@@ -22,7 +22,9 @@ _DTYPES = {
 }
 
 
-def tensor_specs(engine: Any, provider: Provider) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def tensor_specs(
+    engine: Any, package: TensorRtPackage
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """The inputs and the outputs of an engine, or of the network that it is built from.
 
     Raises: CompileError where one is of a type that numpy does not have.
@@ -36,7 +38,7 @@ def tensor_specs(engine: Any, provider: Provider) -> tuple[tuple[TensorSpec, ...
             shape=tuple(engine.get_tensor_shape(name)),
             dtype=_dtype(name, engine.get_tensor_dtype(name)),
         )
-        is_input = engine.get_tensor_mode(name) == provider.module.TensorIOMode.INPUT
+        is_input = engine.get_tensor_mode(name) == package.module.TensorIOMode.INPUT
         (inputs if is_input else outputs).append(spec)
     return tuple(inputs), tuple(outputs)
 
@@ -123,11 +125,11 @@ class Bindings:
         self._shapes = shapes
 
 
-def _dtype(name: str, found: Any) -> str:
-    said = str(found).rpartition(".")[2]
-    if said not in _DTYPES:
+def _dtype(name: str, dtype: Any) -> str:
+    dtype_name = str(dtype).rpartition(".")[2]
+    if dtype_name not in _DTYPES:
         raise CompileError(
-            f"the engine's '{name}' is of type {said}, which numpy does not have",
+            f"the engine's '{name}' is of type {dtype_name}, which numpy does not have",
             remedy="export with float32 or float16 inputs and outputs",
         )
-    return _DTYPES[said]
+    return _DTYPES[dtype_name]

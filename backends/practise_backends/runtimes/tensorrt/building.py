@@ -14,16 +14,16 @@ from typing import Any
 
 from practise_backends.errors import CompileError
 from practise_backends.runtimes.tensorrt.fused import HEADING, FusedLayer, layers_of_message
-from practise_backends.runtimes.tensorrt.listener import listening, logger_of
+from practise_backends.runtimes.tensorrt.log_capture import capture_log, logger_of
 from practise_backends.runtimes.tensorrt.monitor import Phases, monitor_of, noted_interrupts
 from practise_backends.runtimes.tensorrt.options import Profile, TensorRtOptions
-from practise_backends.runtimes.tensorrt.package import Provider
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 from practise_backends.runtimes.tensorrt.remedies import refused_by_builder, refused_by_parser
 from practise_backends.terms import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class BuildRequest:
     """What to build. label: what to call the network in a message. timings: a timing cache to begin with."""
 
     model: bytes | Path
@@ -37,7 +37,7 @@ class Order:
 class Built:
     """A serialised engine. layers: empty where this version does not tell; timings: the timing cache afterwards.
 
-    notes: TensorRT's warnings, and what was done otherwise than asked.
+    notes: TensorRT's warnings, and deviations from the request.
     """
 
     content: bytes
@@ -46,38 +46,38 @@ class Built:
     timings: bytes | None
 
 
-def build_engine(provider: Provider, order: Order, progress: Progress | None = None) -> Built:
+def build_engine(package: TensorRtPackage, request: BuildRequest, progress: Progress | None = None) -> Built:
     """Build one engine. Ctrl-C stops between two steps of the builder.
 
     Raises: CompileError, DeviceUnavailable; KeyboardInterrupt.
     """
-    with listening(provider) as heard:
-        builder = provider.module.Builder(logger_of(provider))
+    with capture_log(package) as log:
+        builder = package.module.Builder(logger_of(package))
         if builder is None:
-            raise refused_by_builder(order.label, heard, provider)
-        network = _network(builder, provider)
-        parser = provider.module.OnnxParser(network, logger_of(provider))
-        if not _parse(parser, order.model):
-            raise refused_by_parser(order.label, parser, heard, provider)
-        config = _config(builder, provider, order)
-        cache = _with_timings(config, provider, order)
-        with _watched(config, provider, progress) as interrupted:
+            raise refused_by_builder(request.label, log, package)
+        network = _network(builder, package)
+        parser = package.module.OnnxParser(network, logger_of(package))
+        if not _parse(parser, request.model):
+            raise refused_by_parser(request.label, parser, log, package)
+        config = _config(builder, package, request)
+        cache = _with_timings(config, package, request)
+        with _watched(config, package, progress) as interrupted:
             serialised = builder.build_serialized_network(network, config)
             if interrupted():
                 raise KeyboardInterrupt
         if serialised is None:
-            raise refused_by_builder(order.label, heard, provider)
+            raise refused_by_builder(request.label, log, package)
         return Built(
             content=bytes(serialised),
-            layers=layers_of_message(heard.starting(HEADING)),
-            notes=(*heard.warnings, *_timings_note(cache, provider, order)),
+            layers=layers_of_message(log.starting(HEADING)),
+            notes=(*log.warnings, *_timings_note(cache, package, request)),
             timings=None if cache is None else bytes(cache.serialize()),
         )
 
 
-def _network(builder: Any, provider: Provider) -> Any:
+def _network(builder: Any, package: TensorRtPackage) -> Any:
     """An empty network, strongly typed: the flag's bit is another in 10 and 11."""
-    flag = provider.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    flag = package.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     return builder.create_network(1 << int(flag))
 
 
@@ -86,9 +86,9 @@ def _parse(parser: Any, model: bytes | Path) -> bool:
     return bool(parser.parse(model) if isinstance(model, bytes) else parser.parse_from_file(str(model)))
 
 
-def _config(builder: Any, provider: Provider, order: Order) -> Any:
+def _config(builder: Any, package: TensorRtPackage, request: BuildRequest) -> Any:
     """The builder's configuration."""
-    trt, options = provider.module, order.options
+    trt, options = package.module, request.options
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.optimisation_level is not None:
@@ -98,62 +98,62 @@ def _config(builder: Any, provider: Provider, order: Order) -> Any:
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     if options.for_:
-        _aim(config, provider, options.for_)
-    if order.profiles:
-        _profile(builder, config, order)
+        _aim(config, package, options.for_)
+    if request.profiles:
+        _profile(builder, config, request)
     return config
 
 
-def check_targets(provider: Provider, targets: tuple[str, ...]) -> None:
+def check_targets(package: TensorRtPackage, targets: tuple[str, ...]) -> None:
     """Refuse to build ahead for what this package does not build for.
 
     Raises: CompileError.
     """
-    known = provider.known_targets() if targets else ()
-    strangers = [target for target in targets if target not in known]
-    if targets and not known:
+    supported = package.supported_targets() if targets else ()
+    unsupported = [target for target in targets if target not in supported]
+    if targets and not supported:
         raise CompileError(
-            f"{provider.package} builds for the GPU at hand alone, not for {', '.join(targets)}",
+            f"{package.name} builds for the GPU at hand alone, not for {', '.join(targets)}",
             remedy="take the backend trt-rtx for RTX GPUs, or build on the device itself",
         )
-    if strangers:
+    if unsupported:
         raise CompileError(
-            f"{provider.package} {provider.version} does not build for {strangers[0]}",
-            remedy=f"it builds for {', '.join(known)}",
+            f"{package.name} {package.version} does not build for {unsupported[0]}",
+            remedy=f"it builds for {', '.join(supported)}",
         )
 
 
-def _aim(config: Any, provider: Provider, targets: tuple[str, ...]) -> None:
+def _aim(config: Any, package: TensorRtPackage, targets: tuple[str, ...]) -> None:
     """Build for GPUs that are not at hand."""
     config.num_compute_capabilities = len(targets)
     for at, target in enumerate(targets):
-        config.set_compute_capability(getattr(provider.module.ComputeCapability, target.upper()), at)
+        config.set_compute_capability(getattr(package.module.ComputeCapability, target.upper()), at)
 
 
-def _profile(builder: Any, config: Any, order: Order) -> None:
+def _profile(builder: Any, config: Any, request: BuildRequest) -> None:
     """One optimisation profile over all inputs of dynamic shape."""
     profile = builder.create_optimization_profile()
-    for name, shapes in order.profiles.items():
+    for name, shapes in request.profiles.items():
         profile.set_shape(name, shapes.least, shapes.best, shapes.most)
     if config.add_optimization_profile(profile) < 0:
-        shown = {name: (each.least, each.best, each.most) for name, each in order.profiles.items()}
+        shown = {name: (shapes.least, shapes.best, shapes.most) for name, shapes in request.profiles.items()}
         raise CompileError(
-            f"{order.label}: TensorRT refuses the optimisation profile {shown}",
+            f"{request.label}: TensorRT refuses the optimisation profile {shown}",
             remedy="write the least shape, the one to be fast at and the largest, each as many dimensions as the input has",
         )
 
 
-def _with_timings(config: Any, provider: Provider, order: Order) -> Any:
+def _with_timings(config: Any, package: TensorRtPackage, request: BuildRequest) -> Any:
     """The timing cache, from what an earlier build left; None where this package times nothing."""
-    if order.timings is None or not provider.keeps_timings:
+    if request.timings is None or not package.keeps_timings:
         return None
-    cache = config.create_timing_cache(order.timings)
+    cache = config.create_timing_cache(request.timings)
     return cache if config.set_timing_cache(cache, ignore_mismatch=False) else None
 
 
-def _timings_note(cache: Any, provider: Provider, order: Order) -> tuple[str, ...]:
+def _timings_note(cache: Any, package: TensorRtPackage, request: BuildRequest) -> tuple[str, ...]:
     """Where a timing cache was given and TensorRT did not take it."""
-    refused = bool(order.timings) and provider.keeps_timings and cache is None
+    refused = bool(request.timings) and package.keeps_timings and cache is None
     return (
         ("TensorRT refused the timing cache, and timed its kernels anew without keeping them",)
         if refused
@@ -162,11 +162,13 @@ def _timings_note(cache: Any, provider: Provider, order: Order) -> tuple[str, ..
 
 
 @contextmanager
-def _watched(config: Any, provider: Provider, progress: Progress | None) -> Iterator[Callable[[], bool]]:
+def _watched(
+    config: Any, package: TensorRtPackage, progress: Progress | None
+) -> Iterator[Callable[[], bool]]:
     """Show the builder's steps meanwhile, and let Ctrl-C end it between two of them; the function says whether it did."""
     with noted_interrupts() as interrupted:
         phases = Phases(progress, interrupted)
-        monitor = monitor_of(provider, phases)
+        monitor = monitor_of(package, phases)
         config.progress_monitor = monitor
         yield interrupted
         config.progress_monitor = None

@@ -60,14 +60,14 @@ class Graph(Protocol):
 class Cuda(Protocol):
     """One stream of the device, and what runs in it. name: the package and its version; stream: its handle.
 
-    has_graphs: whether `record` works. All methods but `close`, and all that they give, are used within `here`.
+    has_graphs: whether `record` works. All methods but `close`, and all that they give, are used within `active`.
     """
 
     name: str
     stream: int
     has_graphs: bool
 
-    def here(self) -> AbstractContextManager[object]:
+    def active(self) -> AbstractContextManager[object]:
         """The calling thread works on the device and in this stream; may be nested, and entered by several threads."""
         ...
 
@@ -104,14 +104,14 @@ class Cuda(Protocol):
         ...
 
 
-def open_cuda(wanted: str | None = None) -> Cuda:
-    """The package that was asked, or the first of pycuda, torch and cuda-python that is installed.
+def open_cuda(package: str | None = None) -> Cuda:
+    """The requested package, or the first of pycuda, torch and cuda-python that is installed.
 
     The driver must have been found (`driver.first_gpu`).
     Raises: BackendMissing.
     """
     reasons = {}
-    for name in [wanted] if wanted is not None else PACKAGES:
+    for name in [package] if package is not None else PACKAGES:
         if name not in PACKAGES:
             raise BackendMissing(
                 f"there is no CUDA package '{name}'", remedy=f"--cuda takes {', '.join(PACKAGES)}"
@@ -122,11 +122,11 @@ def open_cuda(wanted: str | None = None) -> Cuda:
             reasons[name] = f"{name} ({error})"
             continue
         return _opened(name)
-    asked = wanted or "pycuda"
+    suggested = package or "pycuda"
     raise BackendMissing(
         f"running an engine takes a package for CUDA; not installed: {', '.join(reasons.values())}",
-        remedy=_INSTALL[asked]
-        + ("" if wanted else f"; or {_INSTALL['torch']}; or {_INSTALL['cuda-python']}"),
+        remedy=_INSTALL[suggested]
+        + ("" if package else f"; or {_INSTALL['torch']}; or {_INSTALL['cuda-python']}"),
     )
 
 

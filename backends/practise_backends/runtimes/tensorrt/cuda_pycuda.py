@@ -17,7 +17,7 @@ class PycudaStream:
     """A stream of the first device's primary context, which torch and TensorRT use too; never `pycuda.autoinit`.
 
     A thread that ends with a context on pycuda's stack ends the process, and memory that is freed by a thread without
-    one is never given back: so the context is on the stack within `here` alone.
+    one is never given back: so the context is on the stack within `active` alone.
     """
 
     has_graphs = False
@@ -29,14 +29,14 @@ class PycudaStream:
         driver.init()
         self._driver = driver
         self._context: Any = driver.Device(0).retain_primary_context()
-        with self.here():
+        with self.active():
             self._stream: Any = driver.Stream()
         self.name = f"pycuda {pycuda.VERSION_TEXT}"
         self.stream = int(self._stream.handle)
         atexit.register(self.close)
 
     @contextmanager
-    def here(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         """The calling thread works in the primary context."""
         self._context.push()
         try:
@@ -50,8 +50,8 @@ class PycudaStream:
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array in page-locked memory."""
-        found: Array = self._driver.pagelocked_empty(shape, dtype)
-        return found
+        array: Array = self._driver.pagelocked_empty(shape, dtype)
+        return array
 
     def copy_in(self, buffer: Buffer, array: Array) -> None:
         """From the host to the device."""
@@ -70,7 +70,7 @@ class PycudaStream:
         self._stream.synchronize()
 
     def record(self, work: Callable[[], None]) -> Graph:
-        """Not to be had."""
+        """Not supported."""
         raise DeviceUnavailable(
             "--cuda pycuda has no CUDA graphs",
             remedy="give --cuda torch or --cuda cuda-python, or leave --cuda-graph out",
@@ -79,7 +79,7 @@ class PycudaStream:
     def close(self) -> None:
         """Leave the primary context; once."""
         if self._context is not None:
-            with self.here():
+            with self.active():
                 self._stream = None
             self._context.detach()
             self._context = None

@@ -28,7 +28,7 @@ class CudaPythonStream:
         self.name = f"cuda-python {_version()}"
         self.stream = int(self._stream)
 
-    def here(self) -> AbstractContextManager[object]:
+    def active(self) -> AbstractContextManager[object]:
         """Every thread is on the first device until it says otherwise."""
         return nullcontext()
 
@@ -40,10 +40,10 @@ class CudaPythonStream:
         """An array in page-locked memory, which is given back with the last view of it."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         address = int(_done(self._runtime.cudaMallocHost(max(1, size))))
-        held = (ctypes.c_ubyte * size).from_address(address)
-        weakref.finalize(held, self._runtime.cudaFreeHost, address).atexit = False
-        found: Array = np.ctypeslib.as_array(held).view(dtype).reshape(shape)
-        return found
+        memory = (ctypes.c_ubyte * size).from_address(address)
+        weakref.finalize(memory, self._runtime.cudaFreeHost, address).atexit = False
+        array: Array = np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+        return array
 
     def copy_in(self, buffer: Buffer, array: Array) -> None:
         """From the host to the device."""
@@ -90,13 +90,13 @@ def _done(answer: tuple[Any, ...]) -> Any:
 
     Raises: DeviceUnavailable where it failed.
     """
-    error, *found = answer
+    error, *values = answer
     if int(error) != 0:
         raise DeviceUnavailable(
             f"CUDA refused: {getattr(error, 'name', error)}",
             remedy="see nvidia-smi for the GPU's state and its memory",
         )
-    return found[0] if found else None
+    return values[0] if values else None
 
 
 def _version() -> str:

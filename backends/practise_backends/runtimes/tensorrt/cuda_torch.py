@@ -32,10 +32,10 @@ class TorchStream:
         self.name = f"torch {self._torch.__version__}"
         self.stream = int(self._stream.cuda_stream)
 
-    def here(self) -> AbstractContextManager[object]:
+    def active(self) -> AbstractContextManager[object]:
         """The calling thread's work goes to this stream."""
-        found: AbstractContextManager[object] = self._torch.cuda.stream(self._stream)
-        return found
+        stream_context: AbstractContextManager[object] = self._torch.cuda.stream(self._stream)
+        return stream_context
 
     def allocate(self, size: int) -> Buffer:
         """Memory of that many bytes on the device."""
@@ -45,8 +45,8 @@ class TorchStream:
         """An array in page-locked memory; it keeps that memory alive."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         raw = self._torch.empty(max(1, size), dtype=self._torch.uint8, pin_memory=True).numpy()
-        found: Array = raw[:size].view(dtype).reshape(shape)
-        return found
+        array: Array = raw[:size].view(dtype).reshape(shape)
+        return array
 
     def copy_in(self, buffer: Buffer, array: Array) -> None:
         """From the host to the device."""

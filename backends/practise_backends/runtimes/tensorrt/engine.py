@@ -21,8 +21,8 @@ from practise_backends.runtimes.onnx_file import content_of
 from practise_backends.runtimes.tensorrt.bindings import Bindings, tensor_specs
 from practise_backends.runtimes.tensorrt.cuda import Cuda, Graph
 from practise_backends.runtimes.tensorrt.fused import FusedLayer, layers_of_inspector
-from practise_backends.runtimes.tensorrt.listener import listening, logger_of
-from practise_backends.runtimes.tensorrt.package import Provider
+from practise_backends.runtimes.tensorrt.log_capture import capture_log, logger_of
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 from practise_backends.terms import Artifact, Conditions, Tensors
 
 _PAIR_MS = 0.1
@@ -51,13 +51,15 @@ class TensorRtEngine:
     Raises: DeviceUnavailable where it does not load on this GPU.
     """
 
-    def __init__(self, provider: Provider, artifact: Artifact, conditions: Conditions, cuda: Cuda) -> None:
-        self._provider, self._conditions, self._cuda = provider, conditions, cuda
-        with cuda.here():
-            self._runtime = provider.module.Runtime(logger_of(provider))
-            self._engine: Any = _deserialised(self._runtime, provider, artifact)
-            self.inputs, self.outputs = tensor_specs(self._engine, provider)
-            self._context: Any = _context(self._engine, provider, conditions)
+    def __init__(
+        self, package: TensorRtPackage, artifact: Artifact, conditions: Conditions, cuda: Cuda
+    ) -> None:
+        self._package, self._conditions, self._cuda = package, conditions, cuda
+        with cuda.active():
+            self._runtime = package.module.Runtime(logger_of(package))
+            self._engine: Any = _deserialised(self._runtime, package, artifact)
+            self.inputs, self.outputs = tensor_specs(self._engine, package)
+            self._context: Any = _context(self._engine, package, conditions)
             self._events = [cuda.event() for _ in range(4)]
         self._bindings: Any = Bindings(self._context, cuda, self.inputs, self.outputs)
         self._graph: Graph | None = None
@@ -70,7 +72,7 @@ class TensorRtEngine:
 
         Raises: MeasureError where the tensors do not fit, or the engine is closed.
         """
-        with self._cuda.here():
+        with self._cuda.active():
             self._feed(tensors)
             self._start()
             self._bindings.copy_out()
@@ -79,7 +81,7 @@ class TensorRtEngine:
 
     def time_once(self, tensors: Tensors) -> float:
         """Milliseconds of one run, by the clock of the conditions."""
-        with self._cuda.here():
+        with self._cuda.active():
             if tensors is not self._fed:
                 self._feed(tensors)
                 self._fix_count()
@@ -97,21 +99,21 @@ class TensorRtEngine:
         """The milliseconds of one run, taken apart."""
         if tensors is not self._fed:
             self.time_once(tensors)
-        with self._cuda.here():
+        with self._cuda.active():
             return self._taken_apart()
 
     def layers(self) -> tuple[FusedLayer, ...]:
         """The layers as the engine itself says; empty where it was built without details."""
-        with self._cuda.here():
+        with self._cuda.active():
             inspector = self._loaded().create_engine_inspector()
-            told = inspector.get_engine_information(self._provider.module.LayerInformationFormat.JSON)
-        return layers_of_inspector(told)
+            text = inspector.get_engine_information(self._package.module.LayerInformationFormat.JSON)
+        return layers_of_inspector(text)
 
     def close(self) -> None:
         """Free the engine and its memory on the device."""
         if self._engine is None:
             return
-        with self._cuda.here():
+        with self._cuda.active():
             self._bindings.free()
             self._fed, self._graph, self._events = None, None, []
             self._bindings = self._context = self._engine = self._runtime = None
@@ -126,14 +128,14 @@ class TensorRtEngine:
             self._graph = None
             self._direct()  # settles the kernels of these shapes, and must come before a graph
             self._cuda.synchronise()
-            if self._conditions.cuda_graph and not self._provider.graphs_by_itself:
+            if self._conditions.cuda_graph and not self._package.graphs_by_itself:
                 self._graph = self._cuda.record(self._direct)
             self._settled = True
 
     def _fix_count(self) -> None:
         """How often a short engine is enqueued between two events, fixed before it is timed."""
-        found = [self._compute(1) for _ in range(_SETTLING_RUNS)]
-        self._in_a_pair = min(_MOST_IN_A_PAIR, max(1, math.ceil(_PAIR_MS / max(min(found), 1e-6))))
+        samples_ms = [self._compute(1) for _ in range(_SETTLING_RUNS)]
+        self._in_a_pair = min(_MOST_IN_A_PAIR, max(1, math.ceil(_PAIR_MS / max(min(samples_ms), 1e-6))))
 
     def _compute(self, count: int) -> float:
         self._events[0].record()
@@ -156,7 +158,7 @@ class TensorRtEngine:
         self._events[0].record()
         self._bindings.copy_in()
         self._events[1].record()
-        told = time.perf_counter_ns()
+        copied_in = time.perf_counter_ns()
         self._start()
         enqueued = time.perf_counter_ns()
         self._events[2].record()
@@ -169,7 +171,7 @@ class TensorRtEngine:
             host_to_device_ms=copied,
             compute_ms=computed,
             device_to_host_ms=returned,
-            enqueue_ms=(enqueued - told) / 1e6,
+            enqueue_ms=(enqueued - copied_in) / 1e6,
             end_to_end_ms=(ended - began) / 1e6,
         )
 
@@ -194,28 +196,28 @@ class TensorRtEngine:
         return self._engine
 
 
-def _deserialised(runtime: Any, provider: Provider, artifact: Artifact) -> Any:
+def _deserialised(runtime: Any, package: TensorRtPackage, artifact: Artifact) -> Any:
     """The engine; what TensorRT says where it does not load."""
-    with listening(provider) as heard:
+    with capture_log(package) as log:
         engine = runtime.deserialize_cuda_engine(content_of(artifact.content))
     if engine is None:
         raise DeviceUnavailable(
-            f"the engine does not load on this device with {provider.package} {provider.version}: {_said(heard.errors)}",
+            f"the engine does not load on this device with {package.name} {package.version}: {_joined(log.errors)}",
             remedy="an engine runs on the kind of GPU and with the TensorRT that it was built for: build it again from its ONNX file here",
         )
     return engine
 
 
-def _said(errors: Sequence[str]) -> str:
+def _joined(errors: Sequence[str]) -> str:
     """What TensorRT said, in one line."""
     return " ".join(" ".join(errors).split()) or "it does not say why"
 
 
-def _context(engine: Any, provider: Provider, conditions: Conditions) -> Any:
-    """An execution context; where the runtime captures graphs itself, it is told whether to."""
-    with listening(provider) as heard:
-        if provider.graphs_by_itself:
-            strategy = provider.module.CudaGraphStrategy
+def _context(engine: Any, package: TensorRtPackage, conditions: Conditions) -> Any:
+    """An execution context; where the runtime captures graphs itself, its configuration says whether to."""
+    with capture_log(package) as log:
+        if package.graphs_by_itself:
+            strategy = package.module.CudaGraphStrategy
             config = engine.create_runtime_config()
             config.cuda_graph_strategy = (
                 strategy.WHOLE_GRAPH_CAPTURE if conditions.cuda_graph else strategy.DISABLED
@@ -225,7 +227,7 @@ def _context(engine: Any, provider: Provider, conditions: Conditions) -> Any:
             context = engine.create_execution_context()
     if context is None:
         raise DeviceUnavailable(
-            f"the engine loads, but the device cannot run it: {_said(heard.errors)}",
+            f"the engine loads, but the device cannot run it: {_joined(log.errors)}",
             remedy="free memory of the GPU, or open fewer sessions (--sessions)",
         )
     return context

@@ -70,11 +70,11 @@ def share_in(precision: str, arithmetic: Sequence[str], layers: Sequence[FusedLa
 
     arithmetic: names of the ONNX nodes that multiply (Conv, Gemm, MatMul); one that no layer names counts as none.
     """
-    found = {node: _type_of(node, layers) for node in arithmetic}
-    if not any(found.values()):
+    types = {node: _type_of(node, layers) for node in arithmetic}
+    if not any(types.values()):
         return Share(share=None, others={})
-    others = {node: kind or "unknown" for node, kind in found.items() if kind != _TYPES[precision]}
-    return Share(share=1 - len(others) / len(found), others=others)
+    others = {node: kind or "unknown" for node, kind in types.items() if kind != _TYPES[precision]}
+    return Share(share=1 - len(others) / len(types), others=others)
 
 
 def _of_lines(lines: Sequence[str]) -> Iterator[FusedLayer]:
@@ -103,12 +103,14 @@ def _of_entry(entry: Mapping[str, Any]) -> FusedLayer:
 
 def _types(tensors: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The types of an inspector's tensors: a key of its own, or a word of the format's description."""
-    found = []
+    types = []
     for tensor in tensors:
-        said = str(tensor.get("Datatype") or tensor.get("Format/Datatype") or tensor.get("Format") or "")
-        words = (_WORDS.get(word.lower()) for word in re.findall(r"\w+", said))
-        found.append(next((word for word in words if word), said))
-    return tuple(found)
+        description = str(
+            tensor.get("Datatype") or tensor.get("Format/Datatype") or tensor.get("Format") or ""
+        )
+        words = (_WORDS.get(word.lower()) for word in re.findall(r"\w+", description))
+        types.append(next((word for word in words if word), description))
+    return tuple(types)
 
 
 def _type_of(node: str, layers: Sequence[FusedLayer]) -> str:
@@ -117,7 +119,7 @@ def _type_of(node: str, layers: Sequence[FusedLayer]) -> str:
     A node may be in several layers, since casts and copies around it carry its name too. The layer that is named after
     it computes it; else the one that does more than move.
     """
-    own = [layer for layer in layers if node in layer.nodes and layer.inputs]
-    named = [layer for layer in own if re.match(rf"{re.escape(node)}(?!\d)", layer.name)]
-    working = [layer for layer in own if layer.kind.lower() not in _MOVES]
-    return next((layer.inputs[0] for layer in named or working or own), "")
+    containing = [layer for layer in layers if node in layer.nodes and layer.inputs]
+    named = [layer for layer in containing if re.match(rf"{re.escape(node)}(?!\d)", layer.name)]
+    working = [layer for layer in containing if layer.kind.lower() not in _MOVES]
+    return next((layer.inputs[0] for layer in named or working or containing), "")

@@ -1,7 +1,7 @@
 """The builder's progress, and Ctrl-C while it builds.
 
 An exception in a monitor's callback would be raised into TensorRT's own code, and Python runs no signal handler while
-the main thread is in there. So both are noted, and the builder is told to stop at its next step.
+the main thread is in there. So both are recorded, and the builder stops at its next step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from practise_backends.runtimes.tensorrt.package import Provider
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 from practise_backends.terms import Progress
 
 
@@ -35,13 +35,13 @@ class Phases:
 
     def step(self, name: str, step: int) -> bool:
         """A step of a phase is done; whether the builder may go on."""
-        self._open = [(one, step + 1 if one == name else at, steps) for one, at, steps in self._open]
+        self._open = [(phase, step + 1 if phase == name else at, steps) for phase, at, steps in self._open]
         self._show()
         return self.failure is None and not self._interrupted()
 
     def finish(self, name: str) -> None:
         """A phase ends."""
-        self._open = [each for each in self._open if each[0] != name]
+        self._open = [phase for phase in self._open if phase[0] != name]
 
     @property
     def share(self) -> float:
@@ -60,9 +60,9 @@ class Phases:
             self.failure = error
 
 
-def monitor_of(provider: Provider, phases: Phases) -> Any:
+def monitor_of(package: TensorRtPackage, phases: Phases) -> Any:
     """The package's monitor over these phases."""
-    trt = provider.module
+    trt = package.module
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:

@@ -12,15 +12,15 @@ from practise_backends.terms import TensorSpec
 
 Shape = tuple[int, ...]
 
-BY_NAME = ("for_", "optimisation_level", "workspace_mib", "max_batch", "timing_cache", "cuda", "tf32")
+OPTION_NAMES = ("for_", "optimisation_level", "workspace_mib", "max_batch", "timing_cache", "cuda", "tf32")
 """Those that a command line offers."""
 
 
 def asked_of(settings: object) -> dict[str, Any]:
-    """Those of `BY_NAME` that a record of settings asks for, where it is not the default anyway."""
-    default = {name: getattr(TensorRtOptions(), name) for name in BY_NAME}
-    asked = {name: getattr(settings, name, default[name]) for name in BY_NAME}
-    return {name: value for name, value in asked.items() if value != default[name]}
+    """Those of `OPTION_NAMES` that a record of settings asks for, where it is not the default anyway."""
+    default = {name: getattr(TensorRtOptions(), name) for name in OPTION_NAMES}
+    requested = {name: getattr(settings, name, default[name]) for name in OPTION_NAMES}
+    return {name: value for name, value in requested.items() if value != default[name]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,8 @@ def profiles_for(
 
 
 def _profile(spec: TensorSpec, batch: int, options: TensorRtOptions, label: str) -> Profile:
-    if (given := options.profiles.get(spec.name)) is not None:
-        return _checked(spec, given, label)
+    if (profile := options.profiles.get(spec.name)) is not None:
+        return _checked(spec, profile, label)
     if -1 in spec.shape[1:]:
         shown = "x".join("?" if dim < 0 else str(dim) for dim in spec.shape)
         raise CompileError(
@@ -85,8 +85,8 @@ def _profile(spec: TensorSpec, batch: int, options: TensorRtOptions, label: str)
     return Profile(least=(1, *rest), best=(batch, *rest), most=(max(batch, options.max_batch), *rest))
 
 
-def _checked(spec: TensorSpec, given: Profile, label: str) -> Profile:
-    shapes = (given.least, given.best, given.most)
+def _checked(spec: TensorSpec, profile: Profile, label: str) -> Profile:
+    shapes = (profile.least, profile.best, profile.most)
     fits = all(
         len(shape) == len(spec.shape)
         and all(dim in (-1, want) for dim, want in zip(spec.shape, shape, strict=True))
@@ -99,7 +99,7 @@ def _checked(spec: TensorSpec, given: Profile, label: str) -> Profile:
         )
     if not all(low <= mid <= high for low, mid, high in zip(*shapes, strict=True)):
         raise CompileError(
-            f"{label}: the profile of input '{spec.name}' does not rise: {given.least}, {given.best}, {given.most}",
+            f"{label}: the profile of input '{spec.name}' does not rise: {profile.least}, {profile.best}, {profile.most}",
             remedy="write the least shape, the one to be fast at and the largest, in this order",
         )
-    return given
+    return profile

@@ -27,11 +27,11 @@ _FOR = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
-    """An imported package. module: its namespace; what hangs on it is not typed."""
+class TensorRtPackage:
+    """An imported package. module: its namespace; untyped."""
 
     backend: str
-    package: str
+    name: str
     module: Any
 
     @property
@@ -51,10 +51,10 @@ class Provider:
 
     @property
     def graphs_by_itself(self) -> bool:
-        """Whether the runtime captures CUDA graphs when it is told to, instead of the caller."""
+        """Whether the runtime captures CUDA graphs on request, instead of the caller."""
         return hasattr(self.module, "CudaGraphStrategy")
 
-    def known_targets(self) -> tuple[str, ...]:
+    def supported_targets(self) -> tuple[str, ...]:
         """The compute capabilities that it builds ahead for, as `sm86`."""
         if not self.builds_ahead:
             return ()
@@ -62,27 +62,27 @@ class Provider:
         return tuple(sorted((name.lower() for name in names if name.startswith("SM")), key=_number))
 
 
-def import_provider(backend: str) -> Provider:
-    """The package of a backend, imported.
+def import_package(backend: str) -> TensorRtPackage:
+    """Import a backend's package.
 
     Raises: BackendMissing, which names the other package where that one is installed.
     """
-    package = _PACKAGES[backend]
+    name = _PACKAGES[backend]
     try:
-        module = importlib.import_module(package)
+        module = importlib.import_module(name)
     except ImportError as error:
         raise _missing(backend, str(error)) from error
     except OSError as error:  # a shared library that the package brings along, or not
         raise BackendMissing(
-            f"backend '{backend}': {package} is installed, but does not load: {error}",
+            f"backend '{backend}': {name} is installed, but does not load: {error}",
             remedy=_INSTALL[backend],
         ) from error
-    return Provider(backend=backend, package=package, module=module)
+    return TensorRtPackage(backend=backend, name=name, module=module)
 
 
-def _missing(backend: str, said: str) -> BackendMissing:
+def _missing(backend: str, reason: str) -> BackendMissing:
     other = next(name for name in _PACKAGES if name != backend)
-    message = f"backend '{backend}' ({_FOR[backend]}) needs the package {_PACKAGES[backend]}: {said}"
+    message = f"backend '{backend}' ({_FOR[backend]}) needs the package {_PACKAGES[backend]}: {reason}"
     remedy = _INSTALL[backend]
     if importlib.util.find_spec(_PACKAGES[other]) is not None:
         message += (

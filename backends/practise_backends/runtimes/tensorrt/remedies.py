@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from practise_backends.errors import BackendError, CompileError, DeviceUnavailable
-from practise_backends.runtimes.tensorrt.listener import Heard
-from practise_backends.runtimes.tensorrt.package import Provider
+from practise_backends.runtimes.tensorrt.log_capture import LogCapture
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,46 +115,48 @@ _RULES = (
 )
 
 
-def refused_by_parser(label: str, parser: Any, heard: Heard, provider: Provider) -> BackendError:
+def refused_by_parser(label: str, parser: Any, log: LogCapture, package: TensorRtPackage) -> BackendError:
     """Why the parser did not take the network: its first error, with the node."""
-    found = [parser.get_error(at) for at in range(parser.num_errors)]
-    if not found:
-        return _composed(label, "cannot be read by", heard.errors, provider)
-    said, code = str(found[0].desc()), str(found[0].code()).rpartition(".")[2]
+    errors = [parser.get_error(at) for at in range(parser.num_errors)]
+    if not errors:
+        return _composed(label, "cannot be read by", log.errors, package)
+    message, code = str(errors[0].desc()), str(errors[0].code()).rpartition(".")[2]
     words = (
         _UNSUPPORTED
-        if code.startswith("UNSUPPORTED") and said.strip() in ("", "false")
-        else f"{code}: {said}"
+        if code.startswith("UNSUPPORTED") and message.strip() in ("", "false")
+        else f"{code}: {message}"
     )
-    return _composed(f"{label}{_node(found[0])}", "cannot be read by", [words], provider)
+    return _composed(f"{label}{_node(errors[0])}", "cannot be read by", [words], package)
 
 
-def refused_by_builder(label: str, heard: Heard, provider: Provider) -> BackendError:
+def refused_by_builder(label: str, log: LogCapture, package: TensorRtPackage) -> BackendError:
     """Why the builder gave no engine."""
-    return _composed(label, "does not build with", heard.errors, provider)
+    return _composed(label, "does not build with", log.errors, package)
 
 
-def _composed(subject: str, verb: str, said: Sequence[str], provider: Provider) -> BackendError:
-    words = " ".join(" ".join(said).split())
+def _composed(subject: str, verb: str, messages: Sequence[str], package: TensorRtPackage) -> BackendError:
+    words = " ".join(" ".join(messages).split())
     for rule in _RULES:
         if (match := re.search(rule.pattern, words)) is not None:
             groups = {name: text.strip() for name, text in match.groupdict().items()}
             return rule.error(
                 f"{subject}: {rule.cause.format(**groups)}", remedy=rule.remedy.format(**groups)
             )
-    told = words or "it does not say why"
-    remedy = f"export with operators that {provider.package} {provider.version} supports, or run it with --backend ort"
-    return CompileError(f"{subject} {verb} {provider.package} {provider.version}: {told}", remedy=remedy)
+    explanation = words or "it does not say why"
+    remedy = (
+        f"export with operators that {package.name} {package.version} supports, or run it with --backend ort"
+    )
+    return CompileError(f"{subject} {verb} {package.name} {package.version}: {explanation}", remedy=remedy)
 
 
 def _node(error: Any) -> str:
     """The node of a parser's error, as far as this version tells."""
-    name, operator = _told(error, "node_name"), _told(error, "node_operator")
+    name, operator = _error_field(error, "node_name"), _error_field(error, "node_operator")
     if not name and not operator:
         return ""
     return f", node '{name}' ({operator})" if name and operator else f", node {name or operator}"
 
 
-def _told(error: Any, what: str) -> str:
+def _error_field(error: Any, what: str) -> str:
     verb = getattr(error, what, None)
     return str(verb() or "") if verb is not None else ""

@@ -1,4 +1,4 @@
-"""An engine as a file, with a manifest beside it that says what it is, for which GPU, and what it was fused to.
+"""An engine as a file, with a manifest next to it: its kind, its GPU and its fused layers.
 
 An engine runs on the kind of GPU and with the very version of TensorRT that it was built with: both are checked before
 TensorRT is asked to load it, since its own words are few.
@@ -52,7 +52,7 @@ def write_engine(artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
     Raises: OSError.
     """
     content = content_of(artifact.content)
-    told = {
+    manifest = {
         "schema": SCHEMA,
         "engine_sha256": hashlib.sha256(content).hexdigest(),
         "network_sha256": artifact.sha256,
@@ -70,7 +70,7 @@ def write_engine(artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
     }
     manifest_of(path).unlink(missing_ok=True)
     write_file(path, content)
-    write_file(manifest_of(path), json.dumps(told, indent=1) + "\n")
+    write_file(manifest_of(path), json.dumps(manifest, indent=1) + "\n")
     return path, manifest_of(path)
 
 
@@ -79,11 +79,11 @@ def read_engine(path: Path) -> EngineArtifact:
 
     Raises: CompileError where the file, its manifest or their agreement is missing.
     """
-    content, told = content_of(path), _manifest(path)
-    if hashlib.sha256(content).hexdigest() != told.get("engine_sha256"):
+    content, manifest = content_of(path), _manifest(path)
+    if hashlib.sha256(content).hexdigest() != manifest.get("engine_sha256"):
         raise CompileError(f"{path} is not the engine that {manifest_of(path)} describes", remedy=_AGAIN)
     try:
-        return _artifact(path, told)
+        return _artifact(path, manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CompileError(f"{manifest_of(path)} is damaged: {error}", remedy=_AGAIN) from error
 
@@ -112,42 +112,44 @@ def check_fits(artifact: EngineArtifact, *, provider: str, gpu: Gpu) -> None:
 def _manifest(path: Path) -> dict[str, Any]:
     file = manifest_of(path)
     try:
-        told = read_json(file)
+        manifest = read_json(file)
     except FileNotFoundError:
         raise CompileError(
             f"{path} has no manifest {file.name} beside it", remedy=f"copy both files, or {_AGAIN}"
         ) from None
     except (OSError, ValueError) as error:
         raise CompileError(f"{file} cannot be read: {error}", remedy=_AGAIN) from error
-    schema = told.get("schema") if isinstance(told, dict) else None
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if schema != SCHEMA:
         raise CompileError(f"{file} has schema {schema}, this version reads {SCHEMA}", remedy=_AGAIN)
-    return told
+    return manifest
 
 
-def _artifact(path: Path, told: Mapping[str, Any]) -> EngineArtifact:
+def _artifact(path: Path, manifest: Mapping[str, Any]) -> EngineArtifact:
     return EngineArtifact(
         content=path,
-        sha256=told["network_sha256"],
+        sha256=manifest["network_sha256"],
         format=FORMAT,
-        precision=told["precision"],
-        precision_share=told["precision_share"],
-        inputs=tuple(_spec(each) for each in told["inputs"]),
-        outputs=tuple(_spec(each) for each in told["outputs"]),
-        device_fingerprint=told["device_fingerprint"],
-        others=dict(told["others"]),
-        notes=tuple(told["notes"]),
-        layers=tuple(_layer(each) for each in told["layers"]),
-        targets=tuple(told["targets"]),
-        gpu=told["gpu"],
-        provider=told["provider"],
+        precision=manifest["precision"],
+        precision_share=manifest["precision_share"],
+        inputs=tuple(_spec(entry) for entry in manifest["inputs"]),
+        outputs=tuple(_spec(entry) for entry in manifest["outputs"]),
+        device_fingerprint=manifest["device_fingerprint"],
+        others=dict(manifest["others"]),
+        notes=tuple(manifest["notes"]),
+        layers=tuple(_layer(entry) for entry in manifest["layers"]),
+        targets=tuple(manifest["targets"]),
+        gpu=manifest["gpu"],
+        provider=manifest["provider"],
     )
 
 
-def _spec(told: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(name=told["name"], shape=tuple(int(dim) for dim in told["shape"]), dtype=told["dtype"])
+def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(
+        name=entry["name"], shape=tuple(int(dim) for dim in entry["shape"]), dtype=entry["dtype"]
+    )
 
 
-def _layer(told: Mapping[str, Any]) -> FusedLayer:
-    parts = {name: tuple(told[name]) for name in ("inputs", "outputs", "nodes")}
-    return FusedLayer(name=told["name"], kind=told["kind"], **parts)
+def _layer(entry: Mapping[str, Any]) -> FusedLayer:
+    parts = {name: tuple(entry[name]) for name in ("inputs", "outputs", "nodes")}
+    return FusedLayer(name=entry["name"], kind=entry["kind"], **parts)

@@ -57,8 +57,8 @@ class TimingCaches:
         if self.folder is None:
             return None
         cuda = ".".join(str(part) for part in self.gpu.cuda)
-        told = "\n".join((self.gpu.name, self.gpu.capability, cuda, self.version))
-        return self.folder / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}-{build}.timings"
+        identity = "\n".join((self.gpu.name, self.gpu.capability, cuda, self.version))
+        return self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}-{build}.timings"
 
 
 def _writable(folder: Path) -> bool:

@@ -10,29 +10,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from practise_backends.runtimes.tensorrt.package import Provider
+from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 
 _GRAVE = ("ERROR", "INTERNAL_ERROR")
-_HEARD_AGAIN = "catchCudaError"  # the builder asks for a device it does not need, and says so each time
+_HARMLESS = "catchCudaError"  # the builder asks for a device it does not need, and says so each time
 
 
 @dataclass(slots=True)
-class Heard:
+class LogCapture:
     """The messages of one job, in order."""
 
     messages: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def errors(self) -> tuple[str, ...]:
-        """What went wrong, each once."""
+        """Its errors, each once."""
         grave = (
-            text for severity, text in self.messages if severity in _GRAVE and _HEARD_AGAIN not in text[:60]
+            text for severity, text in self.messages if severity in _GRAVE and _HARMLESS not in text[:60]
         )
         return tuple(dict.fromkeys(grave))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is to be known, each once."""
+        """Its warnings, each once."""
         return tuple(dict.fromkeys(text for severity, text in self.messages if severity == "WARNING"))
 
     def starting(self, words: str) -> str:
@@ -40,47 +40,47 @@ class Heard:
         return next((text for _, text in reversed(self.messages) if text.startswith(words)), "")
 
 
-class _Ears:
-    """Where the logger puts what it hears: the innermost listener."""
+class _CaptureStack:
+    """The destination of the logger's messages: the innermost capture."""
 
     def __init__(self) -> None:
-        self.heard: list[Heard] = []
+        self.captures: list[LogCapture] = []
 
     def take(self, severity: Any, text: str) -> None:
-        if self.heard:
-            self.heard[-1].messages.append((str(severity).rpartition(".")[2], text))
+        if self.captures:
+            self.captures[-1].messages.append((str(severity).rpartition(".")[2], text))
 
 
-_loggers: dict[str, tuple[Any, _Ears]] = {}
+_loggers: dict[str, tuple[Any, _CaptureStack]] = {}
 
 
 @contextmanager
-def listening(provider: Provider) -> Iterator[Heard]:
-    """What the package says meanwhile."""
-    _, ears = _logger(provider)
-    heard = Heard()
-    ears.heard.append(heard)
+def capture_log(package: TensorRtPackage) -> Iterator[LogCapture]:
+    """Capture the package's messages meanwhile."""
+    _, stack = _logger(package)
+    log = LogCapture()
+    stack.captures.append(log)
     try:
-        yield heard
+        yield log
     finally:
-        ears.heard.remove(heard)
+        stack.captures.remove(log)
 
 
-def logger_of(provider: Provider) -> Any:
+def logger_of(package: TensorRtPackage) -> Any:
     """The package's logger of this process; it prints nothing."""
-    return _logger(provider)[0]
+    return _logger(package)[0]
 
 
-def _logger(provider: Provider) -> tuple[Any, _Ears]:
-    if provider.package not in _loggers:
-        trt, ears = provider.module, _Ears()
+def _logger(package: TensorRtPackage) -> tuple[Any, _CaptureStack]:
+    if package.name not in _loggers:
+        trt, stack = package.module, _CaptureStack()
 
         class Logger(trt.ILogger):  # type: ignore[name-defined, misc]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, text: str) -> None:
-                ears.take(severity, text)
+                stack.take(severity, text)
 
-        _loggers[provider.package] = (Logger(), ears)
-    return _loggers[provider.package]
+        _loggers[package.name] = (Logger(), stack)
+    return _loggers[package.name]
