@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,16 @@ from practise_backends.errors import CompileError, EngineClosed, MeasureError
 from practise_backends.rounds.measure import Instruments
 from practise_backends.runtimes.onnx_file import content_of, read_network
 from practise_backends.runtimes.precision import share_of_fp32
-from practise_backends.terms import Artifact, Conditions, Device, Environment, Tensors, TensorSpec
+from practise_backends.terms import (
+    Artifact,
+    Capabilities,
+    Conditions,
+    Device,
+    Environment,
+    Progress,
+    Tensors,
+    TensorSpec,
+)
 
 Script = Callable[[int, float], float]
 """(how many runs this engine has timed, seconds on the clock) -> milliseconds of this run."""
@@ -117,6 +126,7 @@ class FakeEngine:
         computes_in_caller: bool | None = None,
     ) -> None:
         self.computes_in_caller = computes_in_caller
+        self.runs_a_timing = 1
         self.inputs = inputs
         self.outputs = outputs
         self.timed = 0
@@ -155,6 +165,7 @@ class FakeBackend:
     """Takes real ONNX networks and times them by a script chosen by artefact."""
 
     name = "fake"
+    capabilities = Capabilities()
 
     def __init__(
         self, clock: ScriptedClock | None = None, script: Callable[[Artifact], Script] | None = None
@@ -167,7 +178,15 @@ class FakeBackend:
         fingerprint = hashlib.sha256(b"scripted").hexdigest()
         return Device(name="scripted device", fingerprint=fingerprint, versions={}, facts={})
 
-    def compile(self, model: bytes | Path, conditions: Conditions) -> Artifact:
+    def compile(
+        self,
+        model: bytes | Path,
+        conditions: Conditions,
+        *,
+        build: int = 0,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        progress: Progress | None = None,
+    ) -> Artifact:
         """Read the network's inputs and outputs from its file."""
         if conditions.precision != "fp32":
             raise CompileError(f"precision {conditions.precision!r} is not scripted", remedy="use 'fp32'")
@@ -183,6 +202,14 @@ class FakeBackend:
             outputs=network.outputs,
             device_fingerprint=self.device().fingerprint,
         )
+
+    def save(self, artifact: Artifact, path: Path) -> tuple[Path, ...]:
+        """Nothing: the network's own file is what is run."""
+        return ()
+
+    def load(self, file: Path, conditions: Conditions) -> Artifact:
+        """The same as to compile it."""
+        return self.compile(file, conditions)
 
     def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
         """An engine that keeps to the script."""

@@ -66,7 +66,8 @@ class Artifact:
     `content` is the network itself (bytes) or the file that holds it.
     `precision_share` is the share of the arithmetic layers found in `precision`, read from the artefact;
     None where this format does not tell. others: the layers in another type, and in which.
-    notes: what its compiler warned of.
+    notes: what its compiler warned of. layers: what the network was fused to, where the format tells. targets: the devices that it
+    was built ahead for. provider: package and version that built it.
     """
 
     content: bytes | Path
@@ -79,6 +80,9 @@ class Artifact:
     device_fingerprint: str
     others: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    layers: tuple[Any, ...] = ()
+    targets: tuple[str, ...] = ()
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,11 +332,18 @@ class Scenario:
 class Engine(Protocol):
     """A loaded network on a device. The engine owns its clock (a GPU's events, a CPU's counter).
 
-    One that computes in the calling thread and in no other says `computes_in_caller = True`: then its CPU time is read too.
+    computes_in_caller: whether all of it is computed in the calling thread, so that its CPU time is read too; None where that is not
+    known. runs_a_timing: how many runs `time_once` is the mean of.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @property
+    def computes_in_caller(self) -> bool | None: ...
+
+    @property
+    def runs_a_timing(self) -> int: ...
 
     def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.generic]]:
         """Compute all outputs, by name."""
@@ -347,30 +358,69 @@ class Engine(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """A way to run ONNX networks on a device; found by the entry points of group `practise_backends`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can do, known from its class: neither its package nor its device need be here.
 
-    A backend whose builds of one network differ in their speed says so with `builds_differ = True`, and takes which of
-    several independent builds is meant as `compile(..., build=2)`: builds of one number are alike as far as they can be.
-    One that runs more than float32 names its `precisions`; `unsigned_int8` where it is fast at unsigned activations with
-    integer biases, rather than at symmetric ones with biases in float. One whose artefacts are files of their own names their
-    `suffix`, writes one with `save(artifact, path)`, which gives all files that it wrote, shows how far a build is by
-    `compile(..., progress=...)`, and takes such a file where `compile` takes a network.
-    One that must know the shapes of dynamic inputs when it compiles takes them by `for_shapes(shapes)`.
+    precisions, clocks: the first is what it takes where nothing else is asked. builds_differ: two builds of one network differ in
+    their speed, so that each session takes one of its own. engine_suffix: of the files that it builds; empty where it runs the ONNX
+    file itself. unsigned_int8: it is fast at unsigned activations with integer biases, rather than at symmetric ones with biases in
+    float. on_gpu: a GPU is watched meanwhile. cold_start: what a network costs in a fresh process can be measured. options: names of its
+    own options, as keywords of its class.
     """
 
+    precisions: tuple[str, ...] = ("fp32",)
+    clocks: tuple[str, ...] = ("end_to_end",)
+    builds_differ: bool = False
+    engine_suffix: str = ""
+    unsigned_int8: bool = False
+    on_gpu: bool = False
+    cold_start: bool = False
+    options: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """A way to run ONNX networks on a device; found by the entry points of group `practise_backends`."""
+
     name: str
+    capabilities: Capabilities
 
     def device(self) -> Device:
         """The device as it is now."""
         ...
 
-    def compile(self, model: bytes | Path, conditions: Conditions) -> Artifact:
-        """Turn an ONNX network into what this device runs."""
+    def compile(
+        self,
+        model: bytes | Path,
+        conditions: Conditions,
+        *,
+        build: int = 0,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        progress: Progress | None = None,
+    ) -> Artifact:
+        """Turn an ONNX network into what this device runs.
+
+        build: which of several independent builds; those of one number are alike as far as they can be. shapes: of inputs whose
+        dimensions are dynamic besides the batch.
+        """
         ...
 
-    def open(self, artifact: Artifact, conditions: Conditions) -> Engine:
-        """Load a compiled network."""
+    def save(self, artifact: Any, path: Path) -> tuple[Path, ...]:
+        """Write what was compiled as a file with the backend's own suffix, and give all files that were written.
+
+        Raises: OSError.
+        """
+        ...
+
+    def load(self, file: Path, conditions: Conditions) -> Artifact:
+        """Take up such a file.
+
+        Raises: CompileError where it is none, or not of this device.
+        """
+        ...
+
+    def open(self, artifact: Any, conditions: Conditions) -> Engine:
+        """Load what was compiled on the device."""
         ...
 
 

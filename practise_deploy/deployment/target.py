@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from practise_backends.errors import BackendError
 from practise_backends.options import Measuring, flags_of
 from practise_backends.runtimes import catalog
-from practise_backends.runtimes.catalog import Wanted, clocks_of, kind_of, load_backend
+from practise_backends.runtimes.catalog import RunMode, backend_class, load_backend
 from practise_backends.runtimes.tensorrt.options import asked_of
 from practise_backends.terms import Backend, Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
@@ -47,8 +47,8 @@ def check_asked(settings: Settings) -> None:
         catalog.check_asked(settings.backend, asked_of(settings), _wanted(settings))
 
 
-def _wanted(settings: Settings) -> Wanted:
-    return Wanted(precision=settings.precision, clock=settings.clock, cuda_graph=settings.cuda_graph)
+def _wanted(settings: Settings) -> RunMode:
+    return RunMode(precision=settings.precision, clock=settings.clock, cuda_graph=settings.cuda_graph)
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def our_errors() -> Iterator[None]:
 
 def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:
     """The deployment's; without a word on the clock, the backend's first. backend: None where it is not at hand."""
-    clock = settings.clock or clocks_of(backend or kind_of(settings.backend))[0]
+    clock = settings.clock or (backend or backend_class(settings.backend)).capabilities.clocks[0]
     return Conditions(
         batch=settings.batch,
         threads=settings.threads,
@@ -76,7 +76,7 @@ def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:
 
 def reads_symmetric_int8(settings: Settings) -> bool:
     """Whether the backend reads int8 in TensorRT's form rather than in ONNX Runtime's (see `deployment.precision`)."""
-    return not getattr(kind_of(settings.backend), "unsigned_int8", False)
+    return not backend_class(settings.backend).capabilities.unsigned_int8
 
 
 def measuring_of(settings: Settings) -> Measuring:

@@ -27,7 +27,6 @@ from practise_backends.results.render import (
 )
 from practise_backends.results.requirement import Requirement, require
 from practise_backends.results.table import RANKING_SHARE
-from practise_backends.rounds.feeds import for_shapes
 from practise_backends.runtimes import catalog
 from practise_backends.runtimes.tensorrt.options import asked_of
 from practise_backends.terms import Arrays, Bench, Comparison, Conditions, LatencyTable, Patience, Progress
@@ -122,7 +121,7 @@ def file_setup(options: Options) -> Bench:
     """
     setup, shapes = setup_of(options, options.precision), dict(options.shape)
     rule = replace(setup.patience, sessions=options.sessions)
-    return replace(setup, backend=for_shapes(setup.backend, shapes), patience=rule, shapes=shapes)
+    return replace(setup, patience=rule, shapes=shapes)
 
 
 def setup_of(options: Measuring, precision: str) -> Bench:
@@ -131,13 +130,13 @@ def setup_of(options: Measuring, precision: str) -> Bench:
     Raises: BackendMissing; BackendError where the backend lacks an option.
     """
     backend = catalog.load_backend(options.backend, asked_of(options))
-    mode = catalog.Wanted(precision=precision, clock=options.clock, cuda_graph=options.cuda_graph)
+    mode = catalog.RunMode(precision=precision, clock=options.clock, cuda_graph=options.cuda_graph)
     catalog.check_wanted(backend, mode)
     conditions = Conditions(
         batch=options.batch,
         threads=options.threads,
         precision=precision,
-        clock=options.clock or catalog.clocks_of(backend)[0],
+        clock=options.clock or backend.capabilities.clocks[0],
         cuda_graph=options.cuda_graph,
         seed=options.seed,
     )

@@ -17,6 +17,7 @@ from practise_backends.results.throughput import measure_throughput
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL, raw_samples
 from practise_backends.rounds.sessions import Candidate, measure, opened
+from practise_backends.runtimes.catalog import artifact_of
 from practise_backends.terms import (
     SCHEMA,
     WALL,
@@ -190,7 +191,7 @@ def _scenarios(
     failed: list[str] = []
     for name, path in files.items():
         open_engine = partial(
-            setup.backend.open, setup.backend.compile(path, setup.conditions), setup.conditions
+            setup.backend.open, artifact_of(setup.backend, path, setup.conditions, shapes=setup.shapes), setup.conditions
         )
         try:
             scenarios += run_scenarios(open_engine, name, extras.scenarios, options, progress)

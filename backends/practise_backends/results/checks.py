@@ -33,9 +33,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineState:
-    """What the checks read. backend: the one to look at, or empty."""
+    """What the checks read. wants_gpu: the backend that was asked about runs on one."""
 
-    backend: str
+    wants_gpu: bool
     root: Path
     properties: Mapping[str, str]
     environment: Environment
@@ -127,7 +127,7 @@ def _gpu(machine: MachineState) -> Iterator[Finding]:
     """NVML's readings; their absence matters only to a GPU backend."""
     readings = machine.environment.gpu
     if "name" not in readings:
-        if machine.backend.startswith("trt") and readings:
+        if machine.wants_gpu and readings:
             remedy = (
                 "pip install nvidia-ml-py"
                 if "not installed" in readings["gpu"]

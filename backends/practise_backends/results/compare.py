@@ -33,7 +33,7 @@ def compare(
     """How many times as fast `after` is as `before`.
 
     Each is opened `patience.sessions` times; the interval covers rounds and sessions (see `estimates`).
-    footprint: also start each in fresh processes, for cold start and memory (ONNX Runtime alone).
+    footprint: also start each in fresh processes, for cold start and memory (where its backend has such).
     Raises: CompileError, MeasureError.
     """
     sessions = setup.patience.sessions
@@ -97,7 +97,7 @@ def cold_starts(files: Mapping[str, Path], setup: Bench) -> tuple[dict[str, Foot
 
     It comes after the rounds: what was measured is not lost for it.
     """
-    if setup.backend.name != "ort":
+    if not setup.backend.capabilities.cold_start:
         return {}, (f"cold start and memory are not measured with backend {setup.backend.name}",)
     footprints: dict[str, Footprint] = {}
     failed: list[str] = []

@@ -15,7 +15,7 @@ from practise_backends.errors import BackendError
 from practise_backends.machine.device import describe_cpu
 from practise_backends.machine.environment import SystemMonitor
 from practise_backends.results.checks import Finding, Level, MachineState, run_checks
-from practise_backends.runtimes.catalog import available_backends, load_backend
+from practise_backends.runtimes.catalog import available_backends, backend_class, load_backend
 from practise_backends.terms import (
     SCHEMA,
     Bench,
@@ -28,7 +28,6 @@ from practise_backends.terms import (
 )
 
 ENVIRONMENT_MISSING = 3
-TESTED = "ort"
 SELF_TEST_NETWORK = Path(__file__).with_name("yardstick.onnx")
 
 _FOR_DEVICES = ("tensorrt", "tensorrt-rtx-cu13", "pycuda", "nvidia-ml-py", "mlcommons-loadgen")
@@ -67,17 +66,18 @@ def examine(
     test_s: float = 6.0,
     progress: Progress | None = None,
 ) -> Checkup:
-    """Look at packages, backends and the machine; then, where ONNX Runtime loads, measure a network twice.
+    """Look at packages, backends and the machine; then, where a backend without a GPU can be used, measure a network twice.
 
     root: where `proc` and `sys` are looked for. test_s: seconds of the self-test; 0 leaves it out.
     """
     monitor = SystemMonitor(root=root, gpu=True)
     device = describe_cpu({}, root=root)
     usable, findings = _look_at_backends(backend_name)
-    test, outcome = _try_out(test_s, progress) if TESTED in usable and test_s > 0 else (None, [])
+    testable = [name for name in usable if not backend_class(name).capabilities.on_gpu]
+    test, outcome = _try_out(testable[0], test_s, progress) if testable and test_s > 0 else (None, [])
     now = monitor.environment()
     machine = MachineState(
-        backend=backend_name or "", root=root, properties=device.facts, environment=now, variables=variables
+        wants_gpu=_on_gpu(backend_name), root=root, properties=device.facts, environment=now, variables=variables
     )
     return Checkup(
         asked=backend_name,
@@ -122,10 +122,18 @@ def self_test(backend_name: str, seconds: float, progress: Progress | None = Non
     )
 
 
-def _try_out(seconds: float, progress: Progress | None) -> tuple[SelfTest | None, list[Finding]]:
+def _on_gpu(backend_name: str | None) -> bool:
+    """Whether a backend runs on a GPU, as far as its class can be loaded."""
+    try:
+        return backend_name is not None and bool(backend_class(backend_name).capabilities.on_gpu)
+    except BackendError:
+        return False
+
+
+def _try_out(backend_name: str, seconds: float, progress: Progress | None) -> tuple[SelfTest | None, list[Finding]]:
     """The self-test, and what it says; a failure is a finding too."""
     try:
-        test = self_test(TESTED, seconds, progress)
+        test = self_test(backend_name, seconds, progress)
     except BackendError as error:
         return None, [Finding("self-test", "bad", error.message, error.remedy)]
     ratio, tenths = test.ratio, math.ceil(round(10 * test.visible_percent, 6))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.rounds.estimates import estimate_latencies
-from practise_backends.rounds.feeds import for_shapes
 from practise_backends.rounds.sessions import Candidate, measure, opened
+from practise_backends.runtimes.catalog import artifact_of
 from practise_backends.runtimes.onnx_file import fixed_batch
 from practise_backends.terms import (
     Bench,
@@ -44,7 +44,7 @@ def measure_throughput(
     """
     _check(batches, threads)
     fixed = {
-        name: fixed_batch(setup.backend.compile(file, setup.conditions).inputs)
+        name: fixed_batch(artifact_of(setup.backend, file, setup.conditions, shapes=setup.shapes).inputs)
         for name, file in files.items()
     }
     points = [
@@ -59,8 +59,7 @@ def measure_throughput(
             else _PointProgress(progress=progress, at=at, of=len(points), conditions=conditions)
         )
         shapes = {name: (conditions.batch, *shape[1:]) for name, shape in setup.shapes.items()}
-        backend = for_shapes(setup.backend, shapes)
-        point_setup = replace(setup, backend=backend, conditions=conditions, shapes=shapes)
+        point_setup = replace(setup, conditions=conditions, shapes=shapes)
         refused = {name: _FIXED.format(fixed[name]) for name in files if name not in fitting}
         measured: dict[str, Throughput] = {}
         try:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from practise_backends.errors import MeasureError
 from practise_backends.machine.memory import available_memory
-from practise_backends.terms import Backend, Bench, Tensors, TensorSpec
+from practise_backends.terms import Bench, Tensors, TensorSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 Array = npt.NDArray[np.generic]
@@ -19,12 +19,6 @@ Array = npt.NDArray[np.generic]
 _MOST_NUMBERS = 2**31  # of one input: above it, runtimes that count in 32 bits fail in ways of their own
 _MOST_DIMENSIONS = 32  # what every version of numpy takes
 _DRAWN_BYTES = 8  # of a number as it is drawn, whatever it is kept in
-
-
-def for_shapes(backend: Backend, shapes: Shapes) -> Backend:
-    """The backend for these shapes, where what it compiles depends on them."""
-    shaped = getattr(backend, "for_shapes", None)
-    return shaped(shapes) if shaped is not None and shapes else backend
 
 
 def random_feeds(

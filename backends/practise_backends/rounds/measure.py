@@ -147,7 +147,7 @@ def _check(engines: Mapping[str, Sequence[Engine]], rule: Patience) -> None:
 def _runner(name: str, engine: Engine, feeds: Tensors, cpu_ms: Callable[[], float]) -> Runner:
     """One timed run of an engine on the feeds that it names."""
     tensors = select_feeds(engine.inputs, feeds, name)
-    has_cpu_time = bool(getattr(engine, "computes_in_caller", False))
+    has_cpu_time = bool(engine.computes_in_caller)
 
     def run() -> Sample:
         began_ms = cpu_ms() if has_cpu_time else math.nan
@@ -170,7 +170,7 @@ def _clock_notes(
             "latencies are without what a run waited for a processor",
         )
     multithreaded = any(
-        getattr(engine, "computes_in_caller", None) is False
+        engine.computes_in_caller is False
         for sessions in engines.values()
         for engine in sessions
     )
@@ -191,7 +191,7 @@ def _inner_loops(medians: Row) -> list[int]:
 def _runs_a_sample(loops: Sequence[int], engines: Sequence[Engine]) -> tuple[int, ...]:
     """Of how many runs a sample is the mean: of the inner loop, each of which an engine may time as the mean of several."""
     return tuple(
-        count * getattr(engine, "runs_a_timing", 1) for count, engine in zip(loops, engines, strict=True)
+        count * engine.runs_a_timing for count, engine in zip(loops, engines, strict=True)
     )
 
 

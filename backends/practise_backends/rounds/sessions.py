@@ -23,10 +23,10 @@ from practise_backends.machine.memory import available_memory
 from practise_backends.rounds.feeds import Array, select_feeds, shared_feeds
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.measure import Instruments, measure_rounds
+from practise_backends.runtimes.catalog import artifact_of
 from practise_backends.runtimes.external_data import size_of
 from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
 
-_ON_GPU = ("trt", "trt-rtx")
 _MEMORY_SHARE = 0.5
 _MOST_OF_IT = 0.9
 _TIMES_THE_FILE = 3  # weights as loaded, packed for the processor, and room for activations
@@ -113,7 +113,7 @@ def _about(*candidates: Candidate) -> AbstractContextManager[None]:
 
 def measure(networks: Opened, setup: Bench, progress: Progress | None = None) -> Timings:
     """Paired rounds of what was opened."""
-    monitor = SystemMonitor(gpu=setup.backend.name in _ON_GPU)
+    monitor = SystemMonitor(gpu=setup.backend.capabilities.on_gpu)
     conditions, rule = setup.conditions, setup.patience
     return measure_rounds(
         networks.engines,
@@ -129,14 +129,16 @@ def _compiled(
     candidates: Mapping[str, Candidate], sessions: Mapping[str, int], setup: Bench, progress: Progress | None
 ) -> dict[str, list[Artifact]]:
     """Every network's builds: one for all its sessions, or one for each."""
-    differ = getattr(setup.backend, "builds_differ", False)
+    differ = setup.backend.capabilities.builds_differ
     todo = [(name, build) for name in candidates for build in range(sessions[name] if differ else 1)]
     builds: dict[str, list[Artifact]] = {name: [] for name in candidates}
     for count, (name, build) in enumerate(todo):
         _show(progress, count, len(todo), "compiling")
-        which = {"build": build} if differ else {}
         with _about(candidates[name]):
-            builds[name].append(setup.backend.compile(candidates[name].model, setup.conditions, **which))
+            artifact = artifact_of(
+                setup.backend, candidates[name].model, setup.conditions, build=build, shapes=setup.shapes
+            )
+            builds[name].append(artifact)
     return builds
 
 

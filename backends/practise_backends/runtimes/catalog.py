@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, cast
 
 from practise_backends.errors import BackendError, BackendMissing
-from practise_backends.terms import Backend
+from practise_backends.terms import Artifact, Backend, Conditions, Progress
 
 GROUP = "practise_backends"
 
@@ -19,42 +20,46 @@ def available_backends() -> tuple[str, ...]:
 
 
 def load_backend(name: str, options: Mapping[str, Any] | None = None) -> Backend:
-    """The backend of that name, ready to use. options: of this backend, by name (`with_options` of its class takes them).
+    """The backend of that name, ready to use. options: of this backend, by name (keywords of its class).
 
     Raises: BackendMissing where the name is unknown, or a package that the backend needs is absent; BackendError where
     it has no such option.
     """
-    kind = kind_of(name)
+    kind = backend_class(name)
     try:
         return cast(Backend, _configured(name, kind, options) if options else kind())
     except ImportError as error:
         raise _lacking(name, error) from error
 
 
-def clocks_of(backend: Backend) -> tuple[str, ...]:
-    """What a backend can time, the one it takes where nothing else is asked first; the whole run, where it names none."""
-    clocks: tuple[str, ...] = getattr(backend, "clocks", ("end_to_end",))
-    return clocks
+def artifact_of(
+    backend: Backend,
+    model: bytes | Path,
+    conditions: Conditions,
+    *,
+    build: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """A network compiled, or a file of the backend's own taken up."""
+    suffix = backend.capabilities.engine_suffix
+    if suffix and isinstance(model, Path) and model.suffix == suffix:
+        return backend.load(model, conditions)
+    return backend.compile(model, conditions, build=build, shapes=shapes, progress=progress)
 
 
-def precisions_of(backend: Backend) -> tuple[str, ...]:
-    """In which precisions a backend runs networks; float32 alone, where it names none."""
-    precisions: tuple[str, ...] = getattr(backend, "precisions", ("fp32",))
-    return precisions
-
-
-def check_asked(name: str, options: Mapping[str, Any], mode: Wanted) -> None:
+def check_asked(name: str, options: Mapping[str, Any], mode: RunMode) -> None:
     """Refuse what a backend could not do, as far as its class tells without package and device.
 
     Raises: BackendMissing where the name is unknown; BackendError where it lacks an option.
     """
-    kind = kind_of(name)
+    kind = backend_class(name)
     _check_options(name, kind, options)
     check_wanted(kind, mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RunMode:
     """How a network is to run and be timed. clock: None is the backend's first one."""
 
     precision: str = "fp32"
@@ -62,12 +67,12 @@ class Wanted:
     cuda_graph: bool = False
 
 
-def check_wanted(backend: Backend, mode: Wanted) -> None:
+def check_wanted(backend: Backend, mode: RunMode) -> None:
     """Refuse at once what the backend could not run or time.
 
     Raises: BackendError.
     """
-    clocks, precisions = clocks_of(backend), precisions_of(backend)
+    clocks, precisions = backend.capabilities.clocks, backend.capabilities.precisions
     if mode.precision not in precisions:
         raise BackendError(
             f"backend '{backend.name}' has no --precision {mode.precision}",
@@ -80,11 +85,11 @@ def check_wanted(backend: Backend, mode: Wanted) -> None:
     if mode.cuda_graph and "gpu_compute" not in clocks:
         raise BackendError(
             f"backend '{backend.name}' has no --cuda-graph",
-            remedy="leave it out, or give --backend trt or trt-rtx",
+            remedy="leave it out, or give a backend that times a GPU by itself",
         )
 
 
-def kind_of(name: str) -> Any:
+def backend_class(name: str) -> Any:
     """The class of the backend of that name; its package and its device need not be here.
 
     Raises: BackendMissing.
@@ -108,12 +113,12 @@ def _lacking(name: str, error: ImportError) -> BackendMissing:
 def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
     """A backend with options."""
     _check_options(name, kind, options)
-    return kind.with_options(**options)
+    return kind(**options)
 
 
 def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
     """Refuse the first option that the backend lacks."""
-    supported = getattr(kind, "option_names", ())
+    supported = kind.capabilities.options
     for option in options:
         if option not in supported:
             takes = ", ".join(map(_flag, supported)) or "no options of its own"

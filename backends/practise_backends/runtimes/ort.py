@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,15 @@ from practise_backends.machine.device import describe_cpu
 from practise_backends.runtimes.external_data import read_with_weights
 from practise_backends.runtimes.onnx_file import Network, content_of, label_of, read_network
 from practise_backends.runtimes.precision import Share, share_of_fp32, share_of_int8
-from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
+from practise_backends.terms import (
+    Artifact,
+    Capabilities,
+    Conditions,
+    Device,
+    Progress,
+    Tensors,
+    TensorSpec,
+)
 
 PROVIDERS = ("CPUExecutionProvider",)
 PRECISIONS = ("fp32", "int8")
@@ -44,8 +52,7 @@ class OrtBackend:
     """
 
     name = "ort"
-    precisions = PRECISIONS
-    unsigned_int8 = True
+    capabilities = Capabilities(precisions=PRECISIONS, unsigned_int8=True, cold_start=True)
 
     def __init__(self) -> None:
         self._runtime = import_onnxruntime()
@@ -54,7 +61,15 @@ class OrtBackend:
         """The CPU as it is now."""
         return describe_cpu({"onnxruntime": str(self._runtime.__version__)})
 
-    def compile(self, model: bytes | Path, conditions: Conditions) -> Artifact:
+    def compile(
+        self,
+        model: bytes | Path,
+        conditions: Conditions,
+        *,
+        build: int = 0,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        progress: Progress | None = None,
+    ) -> Artifact:
         """Check that the network loads; ONNX Runtime compiles anew whenever it is opened.
 
         Takes an ONNX network, or a file of ONNX Runtime's own format (`.ort`), which cannot be looked into.
@@ -82,6 +97,14 @@ class OrtBackend:
             others=share.others,
         )
 
+    def save(self, artifact: Artifact, path: Path) -> tuple[Path, ...]:
+        """Nothing: the network's own file is what is run."""
+        return ()
+
+    def load(self, file: Path, conditions: Conditions) -> Artifact:
+        """The same as to compile it."""
+        return self.compile(file, conditions)
+
     def open(self, artifact: Artifact, conditions: Conditions, *, optimise: bool = True) -> OrtEngine:
         """Load a network; `optimise=False` turns all graph optimisations off."""
         _refuse_unsupported(conditions)
@@ -96,7 +119,8 @@ class OrtEngine:
 
     def __init__(self, model: bytes | Path, conditions: Conditions, *, optimise: bool = True) -> None:
         self._session: Any = _session(model, _options(conditions, optimise))
-        self.computes_in_caller = conditions.threads == 1
+        self.computes_in_caller: bool | None = conditions.threads == 1
+        self.runs_a_timing = 1
         _check_providers(self._session.get_providers())
         self.inputs = tuple(_spec(node_arg) for node_arg in self._session.get_inputs())
         self.outputs = tuple(_spec(node_arg) for node_arg in self._session.get_outputs())

@@ -21,7 +21,6 @@ from practise_backends.runtimes.tensorrt.engine import TensorRtEngine
 from practise_backends.runtimes.tensorrt.fused import share_in
 from practise_backends.runtimes.tensorrt.options import (
     OPTION_NAMES,
-    Profile,
     Shape,
     TensorRtOptions,
     profiles_for,
@@ -36,7 +35,7 @@ from practise_backends.runtimes.tensorrt.shipped import (
     write_engine,
 )
 from practise_backends.runtimes.tensorrt.timing_cache import TimingCaches
-from practise_backends.terms import Artifact, Conditions, Device, Progress
+from practise_backends.terms import Artifact, Capabilities, Conditions, Device, Progress
 
 CLOCKS = ("gpu_compute", "end_to_end")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -49,27 +48,21 @@ class TensorRtBackend:
     """
 
     name = "trt"
-    clocks = CLOCKS
-    precisions = PRECISIONS
-    builds_differ = True
-    suffix = SUFFIX
-    option_names = OPTION_NAMES
+    capabilities = Capabilities(
+        precisions=PRECISIONS,
+        clocks=CLOCKS,
+        builds_differ=True,
+        engine_suffix=SUFFIX,
+        on_gpu=True,
+        options=OPTION_NAMES,
+    )
 
-    def __init__(self, options: TensorRtOptions | None = None) -> None:
-        self.options = options or TensorRtOptions()
+    def __init__(self, **options: Any) -> None:
+        """options: fields of `TensorRtOptions`."""
+        self.options = TensorRtOptions(**options)
         self._run_by = ""
         self.package: TensorRtPackage = import_package(self.name)
         check_targets(self.package, self.options.for_)
-
-    @classmethod
-    def with_options(cls, **options: Any) -> TensorRtBackend:
-        """With these fields of `TensorRtOptions`."""
-        return cls(TensorRtOptions(**options))
-
-    def for_shapes(self, shapes: Mapping[str, Shape]) -> TensorRtBackend:
-        """The same, for inputs that have these shapes and no other."""
-        profiles = {name: Profile(least=shape, best=shape, most=shape) for name, shape in shapes.items()}
-        return type(self)(replace(self.options, profiles={**self.options.profiles, **profiles}))
 
     def device(self) -> Device:
         """The GPU that CUDA takes first, or the targets of a cross-build.
@@ -85,27 +78,32 @@ class TensorRtBackend:
         return replace(device, facts={**device.facts, **ran})
 
     def compile(
-        self, model: bytes | Path, conditions: Conditions, *, build: int = 0, progress: Progress | None = None
+        self,
+        model: bytes | Path,
+        conditions: Conditions,
+        *,
+        build: int = 0,
+        shapes: Mapping[str, Shape] | None = None,
+        progress: Progress | None = None,
     ) -> EngineArtifact:
-        """Build an engine for the GPU at hand, or ahead for the targets of the options; an engine's file is taken as it is.
+        """Build an engine for the GPU at hand, or ahead for the targets of the options.
 
-        build: which of several independent builds; those of one number share what the builder measured.
+        build: builds of one number share what the builder measured. shapes: of inputs that have these and no other.
         `precision_share` is read from the layers that the network was fused to, never from what was asked.
         Raises: CompileError, DeviceUnavailable.
         """
         _refuse_unsupported(conditions, self.name)
-        if isinstance(model, Path) and model.suffix == SUFFIX:
-            return self._load_file(model, conditions)
         network, sha256 = read_with_weights(model)
         label = label_of(model)
         _refuse_doubles(network, label)
-        profiles = profiles_for(network.inputs, conditions.batch, self.options, label)
+        options = self.options.for_shapes(shapes or {})
+        profiles = profiles_for(network.inputs, conditions.batch, options, label)
         caches = None if self.options.for_ else self._caches
         request = BuildRequest(
             model=model,
             label=label,
             profiles=profiles,
-            options=self.options,
+            options=options,
             timings=None if caches is None else caches.read(build),
         )
         built = build_engine(self.package, request, progress)
@@ -122,6 +120,21 @@ class TensorRtBackend:
         Raises: OSError.
         """
         return write_engine(artifact, path)
+
+    def load(self, file: Path, conditions: Conditions) -> EngineArtifact:
+        """An engine that was built before, where it fits the GPU at hand.
+
+        Raises: CompileError.
+        """
+        _refuse_unsupported(conditions, self.name)
+        artifact = read_engine(file)
+        if artifact.precision != conditions.precision:
+            raise CompileError(
+                f"{file} was built in {artifact.precision}, asked is {conditions.precision}",
+                remedy=f"give --precision {artifact.precision}",
+            )
+        check_fits(artifact, provider=self._package_version, gpu=self._gpu)
+        return artifact
 
     def open(self, artifact: Artifact, conditions: Conditions) -> TensorRtEngine:
         """Load an engine on the GPU at hand.
@@ -143,17 +156,6 @@ class TensorRtBackend:
             )
         self._run_by = cuda.name
         return TensorRtEngine(self.package, artifact, conditions, cuda)
-
-    def _load_file(self, file: Path, conditions: Conditions) -> EngineArtifact:
-        """An engine that was built before, where it fits the GPU at hand."""
-        artifact = read_engine(file)
-        if artifact.precision != conditions.precision:
-            raise CompileError(
-                f"{file} was built in {artifact.precision}, asked is {conditions.precision}",
-                remedy=f"give --precision {artifact.precision}",
-            )
-        check_fits(artifact, provider=self._package_version, gpu=self._gpu)
-        return artifact
 
     @property
     def _package_version(self) -> str:
@@ -209,7 +211,7 @@ class TensorRtRtxBackend(TensorRtBackend):
     """Networks run by the package `tensorrt_rtx`, which compiles its kernels on the device when they first run."""
 
     name = "trt-rtx"
-    builds_differ = False
+    capabilities = replace(TensorRtBackend.capabilities, builds_differ=False)
 
 
 def _arithmetic(network: Network) -> list[str]:

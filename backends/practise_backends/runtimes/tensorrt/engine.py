@@ -51,6 +51,8 @@ class TensorRtEngine:
     Raises: DeviceUnavailable where it does not load on this GPU.
     """
 
+    computes_in_caller: bool | None = None
+
     def __init__(
         self, package: TensorRtPackage, artifact: Artifact, conditions: Conditions, cuda: Cuda
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ class TensorRtOptions:
     timing_cache: Path | None = None
     cuda: str | None = None
     tf32: bool = True
+
+    def for_shapes(self, shapes: Mapping[str, Shape]) -> TensorRtOptions:
+        """The same, for inputs that have these shapes and no other."""
+        profiles = {name: Profile(least=shape, best=shape, most=shape) for name, shape in shapes.items()}
+        return replace(self, profiles={**self.profiles, **profiles})
 
 
 def profiles_for(

@@ -29,16 +29,10 @@ _AGAIN = "build it again from its ONNX file"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact(Artifact):
-    """A serialised engine. layers: what the network was fused to.
+    """A serialised engine. layers: `FusedLayer`s. gpu: the one that it was built on, where it was."""
 
-    targets: the kinds of GPU that it was built ahead for (sm86, ...); gpu: the one that it was built on, where it was.
-    provider: package and version.
-    """
 
-    layers: tuple[FusedLayer, ...] = ()
-    targets: tuple[str, ...]
     gpu: str = ""
-    provider: str
 
 
 def manifest_of(engine: Path) -> Path:
