@@ -8,8 +8,8 @@ from practise_backends.results.render import rounds
 from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
 from practise_deploy.report import measurements, tables
-from practise_deploy.report.facts import conditions
-from practise_deploy.report.words import NOT_RUN, interval, listed, missing, number, plural, points_lost, times
+from practise_deploy.report.formatting import NOT_RUN, interval, listed, missing, number, plural, points_lost, times
+from practise_deploy.report.rows import conditions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,19 +28,19 @@ def headline(release: Release) -> tuple[Figure, ...]:
 
 def quality(release: Release) -> Figure:
     """Accuracy before and after, or the estimated loss where there are no labels."""
-    found = release.verification
-    change = tables.accuracy_change(found)
+    verification = release.verification
+    change = tables.accuracy_change(verification)
     if change:
-        before, after = (interval(one.percent, "%") for one in change)
+        before, after = (interval(accuracy.percent, "%") for accuracy in change)
         return Figure(
-            title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_judged(release)}; {_lost(release)}"
+            title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_images(release)}; {_lost(release)}"
         )
-    if found.loss is None:
+    if verification.loss is None:
         text = missing("the output is no classifier's")
-        return Figure(title="Accuracy lost", text=text, detail=_judged(release))
-    agreement = f"the original's answer on {interval(found.loss.agreement_percent, '%')}"
-    text = interval(found.loss.points, " points")
-    return Figure(title="Accuracy lost, estimated", text=text, detail=f"{_judged(release)}, no labels; {agreement}")
+        return Figure(title="Accuracy lost", text=text, detail=_images(release))
+    agreement = f"the original's answer on {interval(verification.loss.agreement_percent, '%')}"
+    text = interval(verification.loss.points, " points")
+    return Figure(title="Accuracy lost, estimated", text=text, detail=f"{_images(release)}, no labels; {agreement}")
 
 
 def latency_change(release: Release) -> str:
@@ -62,19 +62,21 @@ def latency_title(release: Release) -> str:
 
 def speed(release: Release) -> Figure:
     """The speed-up, or what was predicted of it where the engine has not run."""
-    found = release.speedup
-    if found is None:
-        foretold = interval(release.plan.predicted_percent, "%")
-        return Figure(title="Less latency, predicted", text=foretold, detail=f"from the table of {release.plan.device}")
-    less = f"{number(100 * (1 - 1 / found.estimate))}% less time a run" if found.estimate > 0 else ""
-    kind = release.compiled.precision
-    over = "" if kind == "fp32" else f", over the original in {kind}"
-    return Figure(title="Speed-up", text=times(found), detail=f"{less}{over}; {rounds(release.measured_on)}")
+    speedup = release.speedup
+    if speedup is None:
+        predicted = interval(release.plan.predicted_percent, "%")
+        return Figure(
+            title="Less latency, predicted", text=predicted, detail=f"from the table of {release.plan.device}"
+        )
+    less = f"{number(100 * (1 - 1 / speedup.estimate))}% less time a run" if speedup.estimate > 0 else ""
+    precision = release.compiled.precision
+    over = "" if precision == "fp32" else f", over the original in {precision}"
+    return Figure(title="Speed-up", text=times(speedup), detail=f"{less}{over}; {rounds(release.measured_on)}")
 
 
 def _latency(release: Release) -> Figure:
-    found = release.measured_on
-    detail = f"{conditions(found.conditions)}; {found.device.name or 'unnamed device'}"
+    measurement = release.measured_on
+    detail = f"{conditions(measurement.conditions)}; {measurement.device.name or 'unnamed device'}"
     return Figure(title=latency_title(release), text=latency_change(release), detail=detail)
 
 
@@ -84,7 +86,7 @@ def _dropped(release: Release) -> Figure:
     return Figure(title="Blocks dropped", text=f"{len(plan.dropped)}{of}", detail=listed(plan.dropped))
 
 
-def _judged(release: Release) -> str:
+def _images(release: Release) -> str:
     return f"on {plural(release.verification.images, 'held-out image')}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from practise_backends.terms import LatencyTable, Saving
 from practise_deploy.outcome import Accuracy, Compiled, Link, Verification
-from practise_deploy.report.words import ABSENT, count, interval, listed, missing, number, points_lost, quantity
+from practise_deploy.report.formatting import ABSENT, count, interval, listed, missing, number, points_lost, quantity
 from practise_deploy.terms import Block, Plan, Recoverability, SiteChoice, Student
 
 ELSEWHERE = "the device of the table is not at hand"
@@ -59,9 +59,9 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
     The method has a column where there are several, and how sure the choice is where sets were searched for.
     """
     saved = {saving.block: saving for saving in latency.savings} if latency else {}
-    judged = {found.block: found for found in recoverability}
-    names = _ranked(plan, [*saved, *judged])
-    mixed = len({found.method for found in recoverability}) > 1
+    by_block = {entry.block: entry for entry in recoverability}
+    names = _ranked(plan, [*saved, *by_block])
+    mixed = len({entry.method for entry in recoverability}) > 1
     errors = ("Recoverability, mse", "Relative, %", "Without recovery, mse")
     savings_head = ("Saving, ms", "Reduction, %") if latency else ()
     sure = ("In resamples, %",) if plan.chosen_share else ()
@@ -70,7 +70,7 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
     for name in names:
         costs = _saved(saved.get(name)) if latency else ()
         score = quantity(plan.scores.get(name), "", absent="not scored")
-        *left, method = _judged(judged.get(name))
+        *left, method = _judged(by_block.get(name))
         share = (_percent(plan.chosen_share.get(name)),) if sure else ()
         rows.append((name, _outcome(name, plan), *costs, *left, score, *share, *((method,) if mixed else ())))
     return Table(
@@ -78,7 +78,7 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
         head=head,
         rows=tuple(rows),
         left=(0, 1, *((len(head) - 1,) if mixed else ())),
-        strong=tuple(at for at, name in enumerate(names) if name in plan.dropped),
+        strong=tuple(index for index, name in enumerate(names) if name in plan.dropped),
         note="Recoverability is the error that stays after recovery: lower is easier. "
         f"Score is recoverability per surely saved millisecond: {_SETS if sure else 'the lowest goes first.'}",
     )
@@ -91,15 +91,17 @@ def considered(plan: Plan) -> Table:
     """The sets that were searched out, what they would have cost and saved, and why one of them went."""
     rows = tuple(
         (
-            listed(one.dropped),
-            number(one.predicted_error),
-            quantity(one.verified_error, "", absent="not verified"),
-            points_lost(one.loss, absent="not verified" if one.verified_error is None else "no classifier's output"),
-            interval(one.predicted_percent, "%"),
-            interval(one.measured_percent, "%", absent="not measured"),
-            one.reason or "taken",
+            listed(candidate.dropped),
+            number(candidate.predicted_error),
+            quantity(candidate.verified_error, "", absent="not verified"),
+            points_lost(
+                candidate.loss, absent="not verified" if candidate.verified_error is None else "no classifier's output"
+            ),
+            interval(candidate.predicted_percent, "%"),
+            interval(candidate.measured_percent, "%", absent="not measured"),
+            candidate.reason or "taken",
         )
-        for one in plan.considered
+        for candidate in plan.considered
     )
     head = (
         "Set",
@@ -115,7 +117,7 @@ def considered(plan: Plan) -> Table:
         head=head,
         rows=rows,
         left=(0, len(head) - 1),
-        strong=tuple(at for at, one in enumerate(plan.considered) if not one.reason),
+        strong=tuple(index for index, candidate in enumerate(plan.considered) if not candidate.reason),
         note="Predicted error: from single losses and how they act together, in errors of a typical block; it ranks sets. "
         "Verified error: of the features over their variance, on fit images kept aside, after the whole network was refitted "
         "with one ridge. Accuracy lost: of the same networks on the same images. " + _MARGIN,
@@ -169,7 +171,7 @@ def links(verification: Verification) -> Table:
     )
 
 
-def sites(student: Student) -> Table | None:
+def refit_points(student: Student) -> Table | None:
     """How every stream value behind the cuts was refitted; None where none was."""
     rows = tuple(
         (
@@ -196,25 +198,25 @@ def sites(student: Student) -> Table | None:
 def accuracies(verification: Verification) -> Table:
     """Correct answers of each form of the network."""
     rows = tuple(
-        (name, interval(found.percent, "%"), f"{found.correct:,}", f"{found.images:,}")
-        for name, found in verification.accuracy.items()
+        (name, interval(accuracy.percent, "%"), f"{accuracy.correct:,}", f"{accuracy.images:,}")
+        for name, accuracy in verification.accuracy.items()
     )
     head = ("Network", "Top-1 accuracy", "Correct", "Images")
     return Table(title="Accuracy", head=head, rows=rows, note="Brackets hold the Wilson interval.")
 
 
-def other_layers(found: Compiled) -> Table | None:
+def other_layers(compiled: Compiled) -> Table | None:
     """The arithmetic layers that compute in another precision; None where there is none."""
-    if not found.others:
+    if not compiled.others:
         return None
-    rows = tuple((name or "unnamed", kind) for name, kind in found.others.items())
-    return Table(title=f"Layers not in {found.precision}", head=("Layer", "Computes in"), rows=rows, left=(0, 1))
+    rows = tuple((name or "unnamed", precision) for name, precision in compiled.others.items())
+    return Table(title=f"Layers not in {compiled.precision}", head=("Layer", "Computes in"), rows=rows, left=(0, 1))
 
 
 def accuracy_change(verification: Verification) -> tuple[Accuracy, Accuracy] | None:
     """The teacher's accuracy and the shipped network's; None without labels."""
-    found = list(verification.accuracy.values())
-    return (found[0], found[-1]) if len(found) > 1 else None
+    measured = list(verification.accuracy.values())
+    return (measured[0], measured[-1]) if len(measured) > 1 else None
 
 
 def teacher_link(verification: Verification) -> Link | None:
@@ -222,13 +224,13 @@ def teacher_link(verification: Verification) -> Link | None:
     if not verification.links:
         return None
     first, last = verification.links[0], verification.links[-1]
-    whole = [link for link in verification.links if (link.before, link.after) == (first.before, last.after)]
-    return (whole or [first])[0]
+    end_to_end = [link for link in verification.links if (link.before, link.after) == (first.before, last.after)]
+    return (end_to_end or [first])[0]
 
 
 def _competition(choice: SiteChoice) -> str:
     images = max(choice.images.values())
-    return f"{len(choice.errors)}, {sum(each == images for each in choice.images.values())} to the end"
+    return f"{len(choice.errors)}, {sum(used == images for used in choice.images.values())} to the end"
 
 
 def _percent(share: float | None) -> str:
@@ -243,8 +245,8 @@ def _inspected_row(block: Block) -> tuple[str, ...]:
 
 
 def _saving_row(saving: Saving) -> tuple[str, ...]:
-    told = "yes" if saving.distinguishable else "no"
-    return (saving.block, *_saved(saving), str(saving.latency_class), told)
+    above_noise = "yes" if saving.distinguishable else "no"
+    return (saving.block, *_saved(saving), str(saving.latency_class), above_noise)
 
 
 def _saved(saving: Saving | None) -> tuple[str, str]:
@@ -255,21 +257,26 @@ def _saved(saving: Saving | None) -> tuple[str, str]:
 
 def _ranked(plan: Plan, names: Sequence[str]) -> list[str]:
     """All blocks once: scored ones by score, then the others as they come."""
-    kept = [one.block for one in plan.kept]
-    known = list(dict.fromkeys([*names, *plan.dropped, *kept, *plan.scores]))
-    return sorted(known, key=lambda name: plan.scores.get(name, float("inf")))
+    kept = [block.block for block in plan.kept]
+    ordered = list(dict.fromkeys([*names, *plan.dropped, *kept, *plan.scores]))
+    return sorted(ordered, key=lambda name: plan.scores.get(name, float("inf")))
 
 
-def _judged(found: Recoverability | None) -> tuple[str, str, str, str]:
-    if found is None:
+def _judged(recoverability: Recoverability | None) -> tuple[str, str, str, str]:
+    if recoverability is None:
         return missing("not judged"), ABSENT, ABSENT, ABSENT
-    return interval(found.mse), number(100 * found.relative), number(found.mse_dropped), found.method
+    return (
+        interval(recoverability.mse),
+        number(100 * recoverability.relative),
+        number(recoverability.mse_dropped),
+        recoverability.method,
+    )
 
 
 def _outcome(name: str, plan: Plan) -> str:
     if name in plan.dropped:
         return "dropped"
-    reasons = [one.reason for one in plan.kept if one.block == name]
+    reasons = [kept.reason for kept in plan.kept if kept.block == name]
     return f"kept: {reasons[0]}" if reasons else "kept"
 
 

@@ -81,20 +81,20 @@ class _Written(str):
     """Markdown, not to be escaped again."""
 
 
-def _escaped(found: Any) -> str:
+def _escaped(text: Any) -> str:
     """Text that Markdown shows as it is, in one line."""
-    if isinstance(found, _Written):
-        return found
-    line = " ".join(str(found).split())
+    if isinstance(text, _Written):
+        return text
+    line = " ".join(str(text).split())
     return _SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
-def _table(found: Table) -> _Written:
+def _table(table: Table) -> _Written:
     """A table with its title and note."""
-    rules = [":--" if at in found.left else "--:" for at in range(len(found.head))]
-    cells = [[_escaped(cell) for cell in row] for row in (found.head, *found.rows)]
+    rules = [":--" if column in table.left else "--:" for column in range(len(table.head))]
+    cells = [[_escaped(cell) for cell in row] for row in (table.head, *table.rows)]
     lines = [f"| {' | '.join(row)} |" for row in (cells[0], rules, *cells[1:])]
-    parts = (f"**{_escaped(found.title)}**", "\n".join(lines), _escaped(found.note))
+    parts = (f"**{_escaped(table.title)}**", "\n".join(lines), _escaped(table.note))
     return _Written("\n\n".join(part for part in parts if part))
 
 
@@ -105,8 +105,8 @@ def _code(text: str) -> _Written:
 
 def _chain(steps: tuple[Step, ...]) -> _Written:
     """The chain as a numbered list."""
-    told = [
-        f"{at}. **{_escaped(step.name)}**" + (f": {_escaped(', '.join(step.compared))}" if step.compared else "")
-        for at, step in enumerate(steps, 1)
+    lines = [
+        f"{position}. **{_escaped(step.name)}**" + (f": {_escaped(', '.join(step.compared))}" if step.compared else "")
+        for position, step in enumerate(steps, 1)
     ]
-    return _Written("\n".join(told))
+    return _Written("\n".join(lines))

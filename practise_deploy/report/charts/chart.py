@@ -24,7 +24,7 @@ class Mark:
     tone: str
     shape: str
     name: str = ""
-    said: str
+    tooltip: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Chart:
 
     name: str
     title: str
-    said: str
+    description: str
     x: Axis
     y: Axis
     marks: tuple[Mark, ...] = ()
