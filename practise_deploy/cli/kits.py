@@ -18,7 +18,7 @@ PLACE = Parameter(
 )
 
 
-def in_its_run(common: Arguments, overrides: Arguments) -> tuple[Arguments, Arguments]:
+def with_run_folder(common: Arguments, overrides: Arguments) -> tuple[Arguments, Arguments]:
     """The common flags and the settings, where a run folder as the network means --out of that folder and no network.
 
     Raises: InputError where network and --out name different run folders, or where a latency table is given.

@@ -32,7 +32,7 @@ def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Argument
     console = Console(quiet=common["quiet"])
     overrides = {name: value for name, value in flags.items() if value is not None}
     if stage.of_a_run:
-        common, overrides = kits.in_its_run(common, overrides)
+        common, overrides = kits.with_run_folder(common, overrides)
     settings = _settings(stage.name, common["network"], common["config"], overrides, console.note)
     backend = stage.preflight(settings, console.note)
     from practise_deploy.pipeline.build import Build

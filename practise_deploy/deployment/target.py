@@ -14,7 +14,7 @@ from practise_backends.terms import Backend, Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings
 
-_HOW = (
+_NO_TABLE_REMEDY = (
     "make a kit with `practise-deploy kit`, run `practise-measure kit/` on such a device, "
     "and give the table that it writes with --latency-table"
 )
@@ -33,7 +33,7 @@ def backend_of(settings: Settings) -> Backend:
     if settings.for_ and settings.latency_table is None:
         raise InputError(
             f"--for {','.join(settings.for_)} builds for GPUs that are not at hand, so what a block costs there must be known",
-            remedy=_HOW,
+            remedy=_NO_TABLE_REMEDY,
         )
     return backend
 

@@ -14,11 +14,11 @@ from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
 from practise_deploy.terms import Attempt, Budget, Kept, Plan, Recoverability, surely_saved
 
-MOST_SPARE = 0.05
+MAX_SHORTFALL = 0.05
 """How far below its predicted saving, as a share, a set that will be measured is assumed to be at most."""
 
-_NOTHING = "no block's saving can be told from none on this device"
-_QUIETER = "measure for longer with --measure-budget-s, or on a quieter machine"
+_NO_SAVING = "no block's saving can be told from none on this device"
+_NOISE_REMEDY = "measure for longer with --measure-budget-s, or on a quieter machine"
 
 Measure = Callable[[tuple[str, ...]], Interval]
 
@@ -82,7 +82,7 @@ def checked_target(budget: Budget, latency: LatencyTable, rankable: int) -> floa
         problem = f"--drop {budget.drop}: only {rankable} blocks have a saving that can be told from none"
         hidden = [saving.block for saving in latency.savings if _is_hidden(saving)]
         if budget.drop <= rankable + len(hidden):
-            remedy = f"{_QUIETER}; or ask for at most {rankable}"
+            remedy = f"{_NOISE_REMEDY}; or ask for at most {rankable}"
             raise EnvironmentProblem(f"{problem}; the noise hides that of {', '.join(hidden)}", remedy=remedy)
         raise InputError(problem, remedy=f"ask for at most {rankable}")
     target = _target_percent(budget, latency)
@@ -119,13 +119,13 @@ def predicted_percent(names: Sequence[str], latency: LatencyTable) -> Interval:
     return Interval(estimate=estimate * sums[0], low=min(ends), high=max(ends), confidence=confidence)
 
 
-def promised_percent(names: Sequence[str], latency: LatencyTable, *, measured: bool) -> float:
+def assumed_percent(names: Sequence[str], latency: LatencyTable, *, measured: bool) -> float:
     """The saving, in percent, that a search assumes of a set: the lower bound of the prediction.
 
-    measured: the set is measured before it is chosen, so the assumption is at most MOST_SPARE below the estimate.
+    measured: the set is measured before it is chosen, so the assumption is at most MAX_SHORTFALL below the estimate.
     """
     predicted = predicted_percent(names, latency)
-    return max(predicted.low, (1 - MOST_SPARE) * predicted.estimate) if measured else predicted.low
+    return max(predicted.low, (1 - MAX_SHORTFALL) * predicted.estimate) if measured else predicted.low
 
 
 def count_reaching(plan: Plan, latency: LatencyTable, reduction_percent: float) -> int:
@@ -248,13 +248,13 @@ def too_disturbed(plan: Plan, latency: LatencyTable) -> EnvironmentProblem | Non
     could = reduction.estimate + sum(saving.reduction_percent.high for saving in hidden)
     if (plan.reached and plan.dropped) or could < target or not (hidden or plan.dropped):
         return None
-    shortfall = f"{_all_save(plan)}, where {_target_text(plan)} was asked for" if plan.dropped else _NOTHING
+    shortfall = f"{_all_save(plan)}, where {_target_text(plan)} was asked for" if plan.dropped else _NO_SAVING
     names = ", ".join(saving.block for saving in hidden)
     more = f"; the noise hides what is saved without {names}, up to {could - reduction.estimate:.1f}%" if hidden else ""
     return EnvironmentProblem(
         f"{plan.device} is too disturbed to plan on: {shortfall}{more}; "
         f"{len(latency.discarded):,} of {latency.rounds:,} rounds of the latency table were discarded",
-        remedy=f"see practise-deploy doctor, and {_QUIETER}"
+        remedy=f"see practise-deploy doctor, and {_NOISE_REMEDY}"
         + (f"; or ask for at most --reduce {int(plan.surely_percent)}%" if plan.surely_percent >= 1 else ""),
     )
 
@@ -268,8 +268,8 @@ def out_of_reach(plan: Plan) -> TargetOutOfReach:
     """The error for a plan that misses its target, with the best alternative."""
     if not plan.dropped:
         return TargetOutOfReach(
-            f"{_NOTHING}, so nothing is dropped",
-            remedy=_QUIETER,
+            f"{_NO_SAVING}, so nothing is dropped",
+            remedy=_NOISE_REMEDY,
         )
     reduction, baseline = plan.measured_percent or plan.predicted_percent, plan.baseline_ms
     lower_bound = plan.surely_percent

@@ -17,7 +17,11 @@ from practise_deploy.planning.remeasuring import UNDECIDED, speed_answer, speedu
 from practise_deploy.terms import Loss, Plan
 
 FROM_CHANCE = "the original itself cannot be told from chance by the labels"
-_HOW = {"none": " before any recovery", "closed form": " recovered in closed form, before finetuning", "finetuned": ""}
+_RECOVERY_TEXT = {
+    "none": " before any recovery",
+    "closed form": " recovered in closed form, before finetuning",
+    "finetuned": "",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +165,7 @@ def _advice(demands: Demands, nearest: FrontierPoint | None, plan: Plan, frontie
     lost = "" if nearest.loss is None else (
         f", {nearest.loss.points.estimate:.2f} points lost, at most {nearest.loss.points.high:.2f}"
     )  # fmt: skip
-    how = _HOW[nearest.recovery]
+    how = _RECOVERY_TEXT[nearest.recovery]
     how += "" if demands.precision == "fp32" else f" (judged in fp32, the release in {demands.precision})"
     same = " (the same blocks)" if set(nearest.dropped) == set(plan.dropped) else ""
     return (

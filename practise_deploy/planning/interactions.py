@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.terms import Interval, LatencyTable
-from practise_deploy.planning.choose import MOST_SPARE, scores_of
+from practise_deploy.planning.choose import MAX_SHORTFALL, scores_of
 from practise_deploy.terms import Budget, Recoverabilities
 
-MOST_EXHAUSTIVE = 20
-_LEVELS, _WIDTH, _MOST_ROUNDS = 24, 128, 4
+MAX_EXHAUSTIVE_BLOCKS = 20
+_LEVELS, _WIDTH, _MAX_ROUNDS = 24, 128, 4
 
 Blocks = tuple[str, ...]
 Floats = npt.NDArray[np.float64]
@@ -31,7 +31,7 @@ class Candidates:
 
     losses: [images, blocks, blocks], in units of the features' variance. reductions: [3, blocks], estimate, lower and
     upper bound in percent; additivity: the same of measured over predicted savings. confidence: of these intervals.
-    measured: sets are measured before one is chosen (see `promised_percent`).
+    measured: sets are measured before one is chosen (see `assumed_percent`).
     """
 
     names: Blocks
@@ -54,12 +54,12 @@ class Candidates:
         """The names of the blocks of every row. Shapes: rows [sets, blocks]."""
         return tuple(tuple(name for name, there in zip(self.names, row, strict=True) if there) for row in rows)
 
-    def promised(self, estimates: Floats, lows: Floats, highs: Floats) -> Floats:
+    def assumed(self, estimates: Floats, lows: Floats, highs: Floats) -> Floats:
         """The saving that a search assumes of sets, in percent. Shapes: sums of the blocks' estimates and bounds [..., sets]."""
         factor, low, high = self.additivity
         ends = (low * lows, high * lows, low * highs, high * highs)
         lower_bound = np.minimum(np.minimum(ends[0], ends[1]), np.minimum(ends[2], ends[3]))
-        return np.maximum(lower_bound, (1 - MOST_SPARE) * factor * estimates) if self.measured else lower_bound
+        return np.maximum(lower_bound, (1 - MAX_SHORTFALL) * factor * estimates) if self.measured else lower_bound
 
 
 def candidates_of(latency: LatencyTable, recoverability: Recoverabilities, *, measured: bool = False) -> Candidates:
@@ -87,7 +87,7 @@ def best_sets(candidates: Candidates, budget: Budget, limit: int) -> tuple[Block
     Supersets of a listed set are left out. The search is exhaustive for few blocks, else a beam search.
     budget: a reduction, which a set must be assumed to save, or a number of blocks.
     """
-    few = len(candidates.names) <= MOST_EXHAUSTIVE
+    few = len(candidates.names) <= MAX_EXHAUSTIVE_BLOCKS
     return (exhaustive_search if few else beam_search)(candidates, budget, limit)
 
 
@@ -96,7 +96,7 @@ def exhaustive_search(candidates: Candidates, budget: Budget, limit: int) -> tup
     if budget.drop is not None:
         allowed = _subset_sums(np.ones(len(candidates.names))) == budget.drop
     else:
-        allowed = candidates.promised(*map(_subset_sums, candidates.reductions)) >= (budget.reduce_percent or 0.0)
+        allowed = candidates.assumed(*map(_subset_sums, candidates.reductions)) >= (budget.reduce_percent or 0.0)
     allowed[0] = False  # the empty set
     masks = np.flatnonzero(allowed)
     errors = _subset_errors(candidates.losses.mean(0))[masks]
@@ -118,7 +118,7 @@ def beam_search(candidates: Candidates, budget: Budget, limit: int) -> tuple[Blo
     form, top = candidates.losses.mean(0), budget.drop or _LEVELS
     rows = np.zeros((1, len(candidates.names)), dtype=np.bool_)
     fresh = np.ones(1, dtype=np.bool_)
-    for _ in range(_MOST_ROUNDS * len(candidates.names)):
+    for _ in range(_MAX_ROUNDS * len(candidates.names)):
         rows = np.concatenate([rows, _neighbours(rows[fresh])])
         fresh = np.arange(len(rows)) >= len(fresh)
         levels = _levels(candidates, budget, rows)
@@ -180,9 +180,9 @@ def _levels(candidates: Candidates, budget: Budget, rows: Rows) -> npt.NDArray[n
         sizes = rows.sum(1)
         return np.where(sizes > budget.drop, -1, sizes)
     target_percent = budget.reduce_percent or 0.0
-    promised = candidates.promised(*(np.cumsum(rows * ends, axis=1)[:, -1] for ends in candidates.reductions))
-    share = np.clip(promised / target_percent, 0, 1) if target_percent > 0 else np.ones(len(rows))
-    return np.where(promised >= target_percent, _LEVELS, np.minimum((share * _LEVELS).astype(np.int64), _LEVELS - 1))
+    assumed = candidates.assumed(*(np.cumsum(rows * ends, axis=1)[:, -1] for ends in candidates.reductions))
+    share = np.clip(assumed / target_percent, 0, 1) if target_percent > 0 else np.ones(len(rows))
+    return np.where(assumed >= target_percent, _LEVELS, np.minimum((share * _LEVELS).astype(np.int64), _LEVELS - 1))
 
 
 def _best_of_levels(rows: Rows, errors: Floats, levels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

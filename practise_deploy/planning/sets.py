@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from practise_backends.terms import LatencyTable
 from practise_deploy.planning.choose import (
     Measure,
+    assumed_percent,
     checked_target,
     empty_plan,
     kept_blocks,
     noise_notes,
     plan_of,
     predicted_percent,
-    promised_percent,
     scores_of,
     try_blocks,
 )
@@ -42,7 +42,7 @@ class Verified:
 Verify = Callable[[Blocks], Verified]
 
 TOP_AGAIN, FURTHER = 2, 2  # sets to verify in later rounds of the search; further sets after TOP in the first round
-MOST_CHEAPER = 3
+MAX_CHEAPER_TRIES = 3
 NEAR = 2
 _FAR = 2.0  # standard deviations
 _LEAST_STEP = 0.01  # share of the target, after the first miss; doubled after each further one
@@ -153,7 +153,7 @@ class _Search:
             if last.met or last.dropped == self.candidates.names:
                 return
             step = (self.target or 0.0) * _LEAST_STEP * 2 ** (len(self.attempts) - 1)
-            budget = Budget(reduce_percent=max(self._to_predict(last), self._promised(last.dropped) + step))
+            budget = Budget(reduce_percent=max(self._to_predict(last), self._assumed(last.dropped) + step))
 
     def try_less(self) -> None:
         """Try sets of less error if more was saved than predicted; the chosen one stays the last attempt.
@@ -161,7 +161,7 @@ class _Search:
         After a set that misses, try sets between it and the chosen one.
         """
         target_percent = self._to_predict(self.attempts[-1])
-        for _ in range(MOST_CHEAPER):
+        for _ in range(MAX_CHEAPER_TRIES):
             chosen, budget = self.attempts[-1], self.budget
             if not chosen.met:
                 return
@@ -232,11 +232,11 @@ class _Search:
     def _all(self) -> Blocks:
         """All blocks: the last resort if no set is predicted to meet the budget."""
         blocks = self.candidates.names
-        self.budget = Budget(reduce_percent=self._promised(blocks))
+        self.budget = Budget(reduce_percent=self._assumed(blocks))
         return blocks
 
-    def _promised(self, blocks: Blocks) -> float:
-        return promised_percent(blocks, self.latency, measured=self.candidates.measured)
+    def _assumed(self, blocks: Blocks) -> float:
+        return assumed_percent(blocks, self.latency, measured=self.candidates.measured)
 
     def _predict(self, blocks: Blocks) -> float:
         return self.candidates.error_of(blocks)
@@ -260,7 +260,7 @@ class _Search:
         if measured.estimate <= 0:
             return math.inf
         to_spare = measured.estimate - attempt.surely_percent
-        return self._promised(attempt.dropped) * ((self.target or 0.0) + to_spare) / measured.estimate
+        return self._assumed(attempt.dropped) * ((self.target or 0.0) + to_spare) / measured.estimate
 
     def _verified_errors(self) -> dict[Blocks, float]:
         return {blocks: mean_error(errors) for blocks, errors in self.errors.items()}
@@ -282,6 +282,6 @@ class _Search:
         target_percent = self.budget.reduce_percent
         if blocks in errors and errors[blocks] >= errors.get(chosen, math.inf):
             return f"its {source} error is no lower"
-        if target_percent is not None and self._promised(blocks) < target_percent:
+        if target_percent is not None and self._assumed(blocks) < target_percent:
             return f"saves too little: after the measurements, {target_percent:.1f}% must be predicted"
         return "its predicted error is no lower"

@@ -39,8 +39,8 @@ def selection_frequencies(
     predicted = _drawn_errors(candidates.losses, rows, rng)
     meets = np.ones(predicted.shape, dtype=np.bool_)
     if budget.drop is None:
-        promised = _drawn_savings(candidates, rows, rng)
-        meets = promised >= (budget.reduce_percent or 0.0)
+        assumed = _drawn_savings(candidates, rows, rng)
+        meets = assumed >= (budget.reduce_percent or 0.0)
     if verified:
         errors = _recovered_errors(candidates, rows, predicted, verified, rng)
         offered = meets & _among_the_first(np.where(meets, predicted, np.inf), max(TOP, len(verified)))
@@ -49,7 +49,7 @@ def selection_frequencies(
     errors = np.where(offered, errors, np.inf)
     lost = ~meets.any(1)
     if lost.any():
-        errors[lost] = -promised[lost]  # nothing meets it: what comes nearest
+        errors[lost] = -assumed[lost]  # nothing meets it: what comes nearest
     taken = rows[errors.argmin(1)]
     shares = {name: float(share) for name, share in zip(candidates.names, taken.mean(0), strict=True)}
     return shares, float((taken == candidates.rows_of([chosen])).all(1).mean())
@@ -127,6 +127,6 @@ def _drawn_savings(candidates: Candidates, rows: Rows, rng: np.random.Generator)
     drawn = estimates + steps * (highs - lows) / (2 * quantile)  # half a width is `quantile` standard deviations
     factors = factor + rng.standard_normal((RESAMPLES, 1)) * (factor_high - factor_low) / (2 * quantile)
     flags = rows.astype(np.float64)
-    promised = candidates.promised(flags @ estimates, flags @ lows, flags @ highs)
+    assumed = candidates.assumed(flags @ estimates, flags @ lows, flags @ highs)
     # shift the assumed saving by the resampled total less the estimated total
-    return np.asarray(promised + factors * (drawn @ flags.T) - factor * (flags @ estimates))
+    return np.asarray(assumed + factors * (drawn @ flags.T) - factor * (flags @ estimates))

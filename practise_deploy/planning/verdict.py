@@ -1,4 +1,4 @@
-"""Did the release keep its promise? It promises the network as much as the speed. Pure arithmetic."""
+"""The verdict on a release: its speed, its accuracy, its precision, and the gate. Pure arithmetic."""
 
 from __future__ import annotations
 

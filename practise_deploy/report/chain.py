@@ -1,4 +1,4 @@
-"""The verification chain as a row of nodes: what the network became, and what each step changed."""
+"""The verification chain as a row of nodes: each runner of the network, and how its outputs differ from the previous one's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from practise_deploy.report.rows import precision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One form of the network. compared: what the step to it changed; empty for the first."""
+    """One runner of the network. compared: the difference to the previous one; empty for the first."""
 
     name: str
     details: tuple[str, ...] = ()
@@ -19,7 +19,7 @@ class Step:
 
 
 def steps(release: Release) -> tuple[Step, ...]:
-    """teacher -> student -> ONNX -> engine, in the order of the links that follow one another."""
+    """teacher -> student -> ONNX -> engine, in the order of the linked comparisons."""
     chain = chain_of(release.verification.links)
     if not chain:
         return ()
@@ -31,7 +31,7 @@ def steps(release: Release) -> tuple[Step, ...]:
 
 
 def chain_of(links: tuple[Link, ...]) -> tuple[Link, ...]:
-    """The links of which each begins where the one before it ended."""
+    """The consecutive links: each begins where the previous one ended."""
     chain = list(links[:1])
     for link in links[1:]:
         if link.before == chain[-1].after:

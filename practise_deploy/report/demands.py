@@ -1,4 +1,4 @@
-"""The gate in words: what was demanded, what was found, and what would pass."""
+"""The gate as a table and sentences: the requirements, the figures, and what would pass."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from practise_deploy.report.tables import Table
 FormatRequirement = Callable[[float], str]
 FormatFigure = Callable[[Interval], str]
 
-_FORMATS: dict[
-    str, tuple[str, FormatRequirement, FormatFigure]
-] = {  # by the constraint's name: its title, the demand, the figure
+_FORMATS: dict[str, tuple[str, FormatRequirement, FormatFigure]] = {  # constraint -> title, requirement, figure
     "min_speedup": ("Speed-up", lambda ratio: f"at least {ratio:g}×", times),
     "max_drop": (
         "Accuracy lost",
@@ -25,7 +23,7 @@ _FORMATS: dict[
 
 
 def demands(gate: Gate) -> Table:
-    """Each demand, what was found, and the answer."""
+    """Each requirement, its figure, and the answer."""
     return Table(
         title="Demands",
         head=("Demand", "Asked", "Found", "Answer", "Why"),
@@ -38,7 +36,7 @@ def demands(gate: Gate) -> Table:
 
 
 def outcome(gate: Gate) -> str:
-    """Kept, or which demands are broken or not proven."""
+    """A sentence: all requirements kept, or which are broken or not proven."""
     answers = {
         answer: [
             _format_of(constraint.name)[0].lower() for constraint in gate.constraints if constraint.answer is answer

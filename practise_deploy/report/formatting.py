@@ -1,4 +1,4 @@
-"""Numbers as people read them: the digits that the interval supports, a unit, a dash for what is absent."""
+"""Number formatting: the digits that the interval supports, a unit, a dash for an absent value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIZES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits."""
+    """A number with `digits` significant digits."""
     if value is None or not math.isfinite(value):
         return ABSENT
     if value == 0:
@@ -28,7 +28,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def quantity(value: float | None, unit: str, *, absent: str = "", digits: int = 3) -> str:
-    """A number with its unit, or a dash with the reason why it is absent."""
+    """A number with its unit, or a dash with the reason for its absence."""
     if value is None or not math.isfinite(value):
         return missing(absent)
     return f"{number(value, digits)}{unit}"
@@ -53,7 +53,7 @@ def points_lost(loss: Loss | None, *, absent: str = "no classifier's output") ->
 
 
 def missing(reason: str) -> str:
-    """A dash, and why."""
+    """A dash with the reason."""
     return f"{ABSENT} ({reason})" if reason else ABSENT
 
 
@@ -63,7 +63,7 @@ def times(ratio: Interval | None) -> str:
 
 
 def count(value: float) -> str:
-    """A large count in short: 25.6 M."""
+    """A large count with an SI suffix: 25.6 M."""
     for size, letter in _SIZES:
         if abs(value) >= size:
             return f"{number(value / size)} {letter}"
@@ -101,7 +101,7 @@ def confidence(value: Interval) -> str:
 
 
 def _decimals(value: Interval) -> int:
-    """Decimals that show the interval's width with two digits, and the estimate with four at most."""
+    """Decimals that show two digits of the interval's width and at most four of the estimate."""
     width = value.high - value.low
     largest = max(abs(value.low), abs(value.high), abs(value.estimate))
     if not math.isfinite(width + largest) or largest == 0:

@@ -1,4 +1,4 @@
-"""The numbers at the top: what was won, and what it cost."""
+"""The headline figures: speed-up, latency, accuracy and dropped blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from practise_deploy.report.rows import conditions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One of the numbers at the top."""
+    """A headline figure."""
 
     title: str
     text: str
@@ -27,7 +27,7 @@ def headline(release: Release) -> tuple[Figure, ...]:
 
 
 def quality(release: Release) -> Figure:
-    """Accuracy before and after, or the estimated loss where there are no labels."""
+    """Accuracy before and after, or the estimated loss without labels."""
     verification = release.verification
     change = tables.accuracy_change(verification)
     if change:
@@ -44,7 +44,7 @@ def quality(release: Release) -> Figure:
 
 
 def latency_change(release: Release) -> str:
-    """Latency before and after, in the median round of those that the speed-up is from."""
+    """Latency before and after, in the median round of the bench."""
     if release.bench is None:
         return missing(NOT_RUN)
     pair = measurements.before_and_after(release.bench)
@@ -55,13 +55,13 @@ def latency_change(release: Release) -> str:
 
 
 def latency_title(release: Release) -> str:
-    """What the latencies are of."""
+    """The title of the latencies, with the clock if it is not wall time."""
     clock = release.measured_on.timed_by
     return "Latency, p50" + ("" if clock == WALL else f" of {clock}")
 
 
 def speed(release: Release) -> Figure:
-    """The speed-up, or what was predicted of it where the engine has not run."""
+    """The speed-up, or the predicted reduction if the engine has not run."""
     speedup = release.speedup
     if speedup is None:
         predicted = interval(release.plan.predicted_percent, "%")

@@ -1,4 +1,4 @@
-"""The tables of what was measured beside the blocks: engines, throughput, predictions, the machine itself."""
+"""The tables of measurements besides the blocks: engines, throughput, predictions, the machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNSUPPORTED = "not told by these samples"
 
 
 def bench(comparison: Comparison) -> Table:
-    """The engines' figures side by side, one engine a column."""
+    """The figures of the engines, one column each."""
     figures, unit = comparison.engines, milliseconds(comparison.timed_by)
     rows = (
         (f"p50, {unit}", *(interval(engine.p50_ms, absent=_UNSUPPORTED) for engine in figures)),
@@ -58,7 +58,7 @@ def bench(comparison: Comparison) -> Table:
 
 
 def _parts(figures: Sequence[EngineFigures]) -> Iterator[tuple[str, ...]]:
-    """A row for every part of a run that an engine tells."""
+    """A row for every part of a run that an engine reports."""
     for name in dict.fromkeys(part for engine in figures for part in engine.parts_ms):
         title = name.removesuffix("_ms").replace("_", " ").capitalize()
         yield (f"{title}, ms", *(interval(engine.parts_ms.get(name), absent=_NOT_MEASURED) for engine in figures))
@@ -91,7 +91,7 @@ def throughput(throughputs: Sequence[Throughput]) -> Table:
 
 
 def scenarios(results: Sequence[Scenario]) -> Table:
-    """What MLPerf LoadGen says, in its own words."""
+    """The results of MLPerf LoadGen."""
     return Table(
         title="MLPerf LoadGen",
         head=("Scenario", "Engine", "Figure", "Queries", "Latencies, ms", "Valid", "Settings"),
@@ -113,7 +113,7 @@ def scenarios(results: Sequence[Scenario]) -> Table:
 
 
 def reduction(speedup: Interval | None) -> Interval | None:
-    """The part of the latency that is gone, in percent; None where the ratio is not known or no positive number."""
+    """The reduction of latency in percent; None if the speed-up is unknown or not positive."""
     if speedup is None:
         return None
     ends = (speedup.estimate, speedup.low, speedup.high)
@@ -124,7 +124,7 @@ def reduction(speedup: Interval | None) -> Interval | None:
 
 
 def predictions(release: Release) -> Table:
-    """Every set of blocks whose saving was predicted from the table, and what was measured."""
+    """Predicted and measured reduction of every set of blocks."""
     plan = release.plan
     sets = [
         (
@@ -159,7 +159,7 @@ def predictions(release: Release) -> Table:
 
 
 def checks(table: LatencyTable) -> Table:
-    """Do savings add up, and do alike blocks cost the same?"""
+    """Whether savings add up, and whether structurally equal blocks cost the same."""
     twins = [
         (
             f"{listed(twin.blocks)} cost the same (latency class {twin.latency_class})",
@@ -174,7 +174,7 @@ def checks(table: LatencyTable) -> Table:
 
 
 def environments(release: Release) -> Table:
-    """What else the machine did while it was measured, and what that means."""
+    """The state of the machine during the measurements, and what it means."""
     pair = (release.latency.environment, None if release.bench is None else release.bench.environment)
     rows = [
         (

@@ -1,4 +1,4 @@
-"""Names and what they are: the parts of a release that are no table."""
+"""Pairs of name and value: the parts of a release that are not tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Rows = tuple[tuple[str, str], ...]
 
 
 def network_rows(network: NetworkFacts) -> Rows:
-    """Which network, and how its input is made."""
+    """The network and its preprocessing."""
     classes = str(network.output_classes) if network.output_classes else missing("the output is no classifier's")
     return (
         ("Network", network.name),
@@ -42,7 +42,7 @@ def network_rows(network: NetworkFacts) -> Rows:
 
 
 def preprocessing_rows(preprocessing: Preprocessing) -> Rows:
-    """From an image file to the input, in words."""
+    """From an image file to the network's input."""
     high, wide = preprocessing.size
     taller, wider = preprocessing.enlarged
     scaled = f"squashed to {taller} × {wider}" if preprocessing.squash else f"scaled to cover {taller} × {wider}"
@@ -59,7 +59,7 @@ def preprocessing_rows(preprocessing: Preprocessing) -> Rows:
 
 
 def images_rows(images: DataFacts) -> Rows:
-    """Which images, how many for what."""
+    """The images: source, and how many are for what."""
     return (
         ("Source", images.source),
         ("To fit", f"{images.fit:,}"),
@@ -70,7 +70,7 @@ def images_rows(images: DataFacts) -> Rows:
 
 
 def latency_rows(table: LatencyTable) -> Rows:
-    """The original on its device, and how finely that could be measured."""
+    """The latency of the original, and the resolution of the measurement."""
     return (
         ("Latency of the original", interval(table.baseline_ms, f" {milliseconds(table.timed_by)}")),
         ("Smallest saving told from none", quantity(table.resolution_ms, " ms", absent="unknown")),
@@ -80,7 +80,7 @@ def latency_rows(table: LatencyTable) -> Rows:
 
 
 def rounds_rows(measurement: LatencyTable | Comparison) -> Rows:
-    """How a measurement went, and what it can tell from nothing."""
+    """The course of a measurement, and its noise floor."""
     noise = 50 * (measurement.aa_ratio.high - measurement.aa_ratio.low)
     once = "no network was opened twice"
     errors = measurement.estimator_errors_percent.items()
@@ -100,7 +100,7 @@ def rounds_rows(measurement: LatencyTable | Comparison) -> Rows:
 
 
 def comparison_rows(comparison: Comparison) -> Rows:
-    """What two networks against each other came to, and how well one knows."""
+    """The result of a comparison of two networks, and its precision."""
     return (
         ("Speed-up", f"{times(comparison.speedup)}, {confidence(comparison.speedup)} interval"),
         ("Verdict", comparison.verdict),
@@ -112,7 +112,7 @@ def comparison_rows(comparison: Comparison) -> Rows:
 
 
 def conditions(setup: Conditions) -> str:
-    """What the latency depends on, in words."""
+    """The conditions that the latency depends on, in one line."""
     graph = ", CUDA graph" if setup.cuda_graph else ""
     clock = setup.clock.replace("_", " ")
     threads = plural(setup.threads, "thread")
@@ -120,7 +120,7 @@ def conditions(setup: Conditions) -> str:
 
 
 def target(plan: Plan) -> str:
-    """What was asked, in words."""
+    """The target, in one line."""
     budget = plan.budget
     if budget.reduce_percent is not None:
         return f"cut latency by {budget.reduce_percent:g}%"
@@ -149,7 +149,7 @@ def plan_rows(plan: Plan) -> Rows:
 
 
 def _margin(plan: Plan) -> Rows:
-    """What of the saving must reach the target, and why it is less than what was found."""
+    """The lower bound of the saving that must reach the target."""
     if plan.target_percent is None or not plan.dropped:
         return ()
     lower_bound = f"{number(plan.surely_percent)}% of {number(plan.target_percent)}%"
@@ -161,7 +161,7 @@ def _margin(plan: Plan) -> Rows:
 
 
 def _within(plan: Plan) -> Rows:
-    """Why a smaller set than asked went."""
+    """Why a smaller set than requested is dropped."""
     within = plan.within_drop
     if within is None:
         return ()
@@ -172,7 +172,7 @@ def _within(plan: Plan) -> Rows:
 
 
 def _loss_before_finetuning(plan: Plan) -> Rows:
-    """What the set costs after recovery in closed form, on images that the fit did not see; nothing where it was not verified."""
+    """The set's loss after recovery in closed form, on images that the fit did not use; empty if it was not verified."""
     loss = plan.chosen.loss if plan.chosen else None
     if loss is None:
         return ()
@@ -181,7 +181,7 @@ def _loss_before_finetuning(plan: Plan) -> Rows:
 
 
 def _stability(plan: Plan) -> Rows:
-    """How often the set is chosen again, and its least sure block, where sets were searched for."""
+    """The selection frequency of the set and of its least stable block; empty if no sets were searched."""
     if plan.set_share is None:
         return ()
     among = {name: plan.chosen_share[name] for name in plan.dropped if name in plan.chosen_share}
@@ -218,7 +218,7 @@ def verification_rows(verification: Verification) -> Rows:
 
 
 def converted_rows(converted: Converted | None) -> Rows:
-    """What the precision alone costs, of the original."""
+    """What the precision alone costs the original."""
     if converted is None:
         return ()
     same, away = converted.link.agreement_percent, number(100 * converted.link.relative_rms)
@@ -233,7 +233,7 @@ def converted_rows(converted: Converted | None) -> Rows:
 
 
 def exported_rows(model: Shipped) -> Rows:
-    """The file that was exported."""
+    """The exported file."""
     return (
         ("File", model.path),
         ("sha256", model.sha256),
@@ -245,7 +245,7 @@ def exported_rows(model: Shipped) -> Rows:
 
 
 def compiled_rows(compiled: Compiled) -> Rows:
-    """What the device runs, and how that is known."""
+    """The file that the device runs, and its precision."""
     engine = (("Engine", compiled.path), ("Engine's sha256", compiled.sha256), ("Engine's size", size(compiled.bytes)))
     return (
         *(engine if compiled.provider else ()),
@@ -257,14 +257,14 @@ def compiled_rows(compiled: Compiled) -> Rows:
 
 
 def precision(compiled: Compiled) -> str:
-    """The precision, and how much of the arithmetic is in it."""
+    """The precision, and the share of arithmetic layers that compute in it."""
     if compiled.precision_share is None:
         return f"{compiled.precision}; the file does not tell in how many layers"
     return f"{compiled.precision} in {number(100 * compiled.precision_share)}% of the arithmetic layers"
 
 
 def device_rows(device: Device) -> Rows:
-    """The device as it was found."""
+    """The device and its versions."""
     return (
         ("Device", device.name or missing("it has no name")),
         *((key.replace("_", " "), fact) for key, fact in device.facts.items()),

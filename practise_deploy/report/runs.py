@@ -1,4 +1,4 @@
-"""Several releases beside each other: one row a run, and whether the rows can be compared at all."""
+"""Several releases side by side: one row a run, and whether the rows are comparable."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def render_runs_html(releases: Mapping[str, Release]) -> str:
 
 
 def render_runs_markdown(releases: Mapping[str, Release]) -> str:
-    """The same in short."""
+    """A short Markdown version."""
     return templates.page("runs.md.j2", _view(releases))
 
 
 def results_table(releases: Mapping[str, Release]) -> Table:
-    """What each run came to."""
+    """The result of each run."""
     return Table(
         title="What each run came to",
         head=("Run", "Promise", "Speed-up", "Top-1 accuracy", "Points lost", "Agreement", "Wall time"),
@@ -57,7 +57,7 @@ def results_table(releases: Mapping[str, Release]) -> Table:
 
 
 def settings_table(releases: Mapping[str, Release]) -> Table:
-    """What each run was of."""
+    """The network, device and conditions of each run."""
     return Table(
         title="What each run was of",
         head=("Run", "Network", "Device", "Conditions", "Dropped", "Latency, p50"),
@@ -67,7 +67,7 @@ def settings_table(releases: Mapping[str, Release]) -> Table:
 
 
 def differences(releases: Mapping[str, Release]) -> tuple[str, ...]:
-    """Why rows cannot be compared, as sentences; none where they can."""
+    """Why rows are not comparable, as sentences; empty if they are."""
     identities = {what: {_identities(release)[what] for release in releases.values()} for what in _MEANS}
     return tuple(
         f"The runs differ in {what} ({'; '.join(sorted(values))}): {_MEANS[what]}."
@@ -118,7 +118,7 @@ def _sections(releases: Mapping[str, Release]) -> tuple[Section, ...]:
 
 
 def _identities(release: Release) -> dict[str, str]:
-    """What must be equal where rows are compared."""
+    """What must be equal for rows to be comparable."""
     measured, images = release.measured_on, release.verification
     device = measured.device
     return {

@@ -1,4 +1,4 @@
-"""A part of a report, whatever it is printed on."""
+"""A section of a report, independent of the output format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from practise_deploy.report.tables import Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of the report. collapsed, more: long tables and lists, by their titles. code: as typed."""
+    """A section of the report. collapsed, more: long tables and lists behind their titles. code: a command."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""A release in the order in which it is read: what was won, why these blocks, and how one knows."""
+"""The sections of a release in reading order: the result, the choice of blocks, and the evidence."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _OTHER_DEVICE = "The blocks were measured on a device with another fingerprint t
 
 
 def sections(release: Release) -> tuple[Section, ...]:
-    """All parts of the report, in reading order."""
+    """All sections, in reading order."""
     return (
         *_gate(release),
         _blocks(release),
@@ -168,7 +168,7 @@ def _bench(release: Release) -> tuple[Section, ...]:
 
 
 def _estimator(comparison: Comparison) -> str:
-    """Which estimator was taken, and why."""
+    """Which estimator was chosen, and why."""
     error = comparison.estimator_errors_percent.get(comparison.estimator)
     if error is None:
         return ""

@@ -1,4 +1,4 @@
-"""Two latency tables beside each other, in words."""
+"""Two latency tables side by side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from practise_deploy.report.tables import Table
 
 
 def diff_table(diff: TableDiff) -> Table:
-    """Every block that both tables hold."""
+    """Every block that is in both tables."""
     first, second = diff.devices
     return Table(
         title=f"A: {first}; B: {second}",
@@ -31,7 +31,7 @@ def diff_table(diff: TableDiff) -> Table:
 
 
 def diff_rows(diff: TableDiff) -> Rows:
-    """What the two tables have in common."""
+    """How far the two tables agree."""
     first, second = (interval(baseline, " ms") for baseline in diff.baseline_ms)
     agreement = missing("neither table tells two blocks apart") if diff.rank_agreement is None else (
         f"{number(diff.rank_agreement)} over {plural(diff.told_apart, 'pair')} of blocks that either table tells apart"

@@ -1,4 +1,4 @@
-"""The tables of a release: words and numbers in rows, which the page, the Markdown and the console print."""
+"""The tables of a release, which the page, the Markdown and the console print."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SETS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of text. left: the columns that hold words. strong: the rows that matter most."""
+    """Rows of text. left: the columns of text rather than numbers. strong: the rows to highlight."""
 
     title: str
     head: tuple[str, ...]
@@ -32,7 +32,7 @@ class Table:
 
 
 def inspected(blocks: Sequence[Block]) -> Table:
-    """The network's blocks, and which of them can go."""
+    """The network's blocks, and which are droppable."""
     return Table(
         title="Blocks",
         head=("Block", "Kind", "Output shape", "Parameters", "MACs", "Latency class", "Droppable"),
@@ -43,7 +43,7 @@ def inspected(blocks: Sequence[Block]) -> Table:
 
 
 def savings(table: LatencyTable) -> Table:
-    """What the device saves without each block."""
+    """The saving of each block on the device."""
     return Table(
         title=f"Saved without each block on {table.device.name}",
         head=("Block", "Saving, ms", "Reduction, %", "Latency class", "Told from none"),
@@ -54,9 +54,9 @@ def savings(table: LatencyTable) -> Table:
 
 
 def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: LatencyTable | None = None) -> Table:
-    """Every candidate, the best bargain first: what it saves, what its loss costs, and whether it went.
+    """Every candidate by ascending score: its saving, its recoverability, and whether it is dropped.
 
-    The method has a column where there are several, and how sure the choice is where sets were searched for.
+    The method has a column if there are several, and the selection frequency if sets were searched.
     """
     saved = {saving.block: saving for saving in latency.savings} if latency else {}
     by_block = {entry.block: entry for entry in recoverability}
@@ -88,7 +88,7 @@ _MARGIN = "A measured set meets the target where the low end of its reduction do
 
 
 def considered(plan: Plan) -> Table:
-    """The sets that were searched out, what they would have cost and saved, and why one of them went."""
+    """The sets that the search considered: error, loss, saving, and why each was not chosen."""
     rows = tuple(
         (
             listed(candidate.dropped),
@@ -125,7 +125,7 @@ def considered(plan: Plan) -> Table:
 
 
 def attempts(plan: Plan) -> Table:
-    """The sets of blocks that were measured as a whole."""
+    """The sets of blocks that were measured together."""
     rows = tuple(
         (
             listed(attempt.dropped),
@@ -140,7 +140,7 @@ def attempts(plan: Plan) -> Table:
 
 
 def students(stages: Mapping[str, Student]) -> Table:
-    """How the pruned network won back the teacher's features."""
+    """How each stage recovered the teacher's features."""
     rows = tuple(
         (
             title,
@@ -160,7 +160,7 @@ def students(stages: Mapping[str, Student]) -> Table:
 
 
 def links(verification: Verification) -> Table:
-    """The chain from the teacher to the engine, link by link."""
+    """The comparisons along the chain from the teacher to the engine."""
     head = ("From", "To", "Max abs", "RMS", "Lowest cosine", "Same top-1 class", "Images")
     return Table(
         title="Outputs compared",
@@ -172,7 +172,7 @@ def links(verification: Verification) -> Table:
 
 
 def refit_points(student: Student) -> Table | None:
-    """How every stream value behind the cuts was refitted; None where none was."""
+    """How the closed form refitted every point behind the cuts; None if there is none."""
     rows = tuple(
         (
             choice.site,
@@ -196,7 +196,7 @@ def refit_points(student: Student) -> Table | None:
 
 
 def accuracies(verification: Verification) -> Table:
-    """Correct answers of each form of the network."""
+    """Top-1 accuracy of each runner of the network."""
     rows = tuple(
         (name, interval(accuracy.percent, "%"), f"{accuracy.correct:,}", f"{accuracy.images:,}")
         for name, accuracy in verification.accuracy.items()
@@ -206,7 +206,7 @@ def accuracies(verification: Verification) -> Table:
 
 
 def other_layers(compiled: Compiled) -> Table | None:
-    """The arithmetic layers that compute in another precision; None where there is none."""
+    """The arithmetic layers that compute in another precision; None if there are none."""
     if not compiled.others:
         return None
     rows = tuple((name or "unnamed", precision) for name, precision in compiled.others.items())
@@ -214,13 +214,13 @@ def other_layers(compiled: Compiled) -> Table | None:
 
 
 def accuracy_change(verification: Verification) -> tuple[Accuracy, Accuracy] | None:
-    """The teacher's accuracy and the shipped network's; None without labels."""
+    """The accuracies of the teacher and of the last runner; None without labels."""
     measured = list(verification.accuracy.values())
     return (measured[0], measured[-1]) if len(measured) > 1 else None
 
 
 def teacher_link(verification: Verification) -> Link | None:
-    """The comparison that says most about agreement with the teacher."""
+    """The comparison of the teacher with the last runner, or else the first comparison."""
     if not verification.links:
         return None
     first, last = verification.links[0], verification.links[-1]
@@ -256,7 +256,7 @@ def _saved(saving: Saving | None) -> tuple[str, str]:
 
 
 def _ranked(plan: Plan, names: Sequence[str]) -> list[str]:
-    """All blocks once: scored ones by score, then the others as they come."""
+    """All blocks once: scored ones by score, then the others in order."""
     kept = [block.block for block in plan.kept]
     ordered = list(dict.fromkeys([*names, *plan.dropped, *kept, *plan.scores]))
     return sorted(ordered, key=lambda name: plan.scores.get(name, float("inf")))
@@ -287,5 +287,5 @@ def _link_row(link: Link) -> tuple[str, ...]:
 
 
 def _cosine(value: float) -> str:
-    """Cosines near 1 differ in late digits; never rounded up to 1."""
+    """A cosine with enough digits near 1, never rounded up to 1."""
     return number(value, 4) if not 0.999 <= value <= 1 else f"{math.floor(value * 1e7) / 1e7:.7f}"

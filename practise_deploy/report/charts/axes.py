@@ -1,4 +1,4 @@
-"""From figures to a share of an axis, and the round values to write beside it."""
+"""Axes: from values to positions, and round tick values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Ends = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """What one direction of a chart shows, from `low` to `high`. unit: written behind every tick."""
+    """An axis of a chart from `low` to `high`. unit: the suffix of every tick label."""
 
     title: str
     low: float
@@ -20,21 +20,21 @@ class Axis:
     unit: str = ""
 
     def share(self, value: float) -> float:
-        """Where a value lies: 0 at the low end, 1 at the high one; values beyond lie at the ends."""
+        """The position of a value between 0 (low) and 1 (high), clipped."""
         low, high, position = self.low, self.high, min(max(value, self.low), self.high)
         if self.log:
             low, high, position = math.log(low), math.log(high), math.log(position)
         return (position - low) / (high - low)
 
     def ticks(self, count: int) -> tuple[tuple[float, str], ...]:
-        """About so many round values with their labels."""
+        """About `count` round values with their labels."""
         decades = math.log10(self.high / self.low) if self.log else 0.0
         values = _powers(self.low, self.high, count) if decades > 0.7 else _round_values(self.low, self.high, count)
         return tuple((value, f"{value:,.6g}{self.unit}".replace("-", "−")) for value in values)
 
 
 def spanned(values: Iterable[float], *, margin: float = 0.06, within: Ends | None = None) -> Ends:
-    """The ends of finite values with a margin; never of no width, and never beyond `within`."""
+    """The range of finite values with a margin, never empty, clipped to `within`."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite), max(finite)
     room = margin * ((high - low) or abs(high) or 1.0)
@@ -52,7 +52,7 @@ def _round_values(low: float, high: float, count: int) -> list[float]:
 
 
 def _powers(low: float, high: float, count: int) -> list[float]:
-    """1, 2 and 5 times powers of ten, or the powers alone where there are many."""
+    """1, 2 and 5 times powers of ten, or only the powers if there are many."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     parts = (1, 2, 5) if 3 * (len(decades) - 1) <= 2 * count else (1,)
     candidates = [part * 10.0**decade for decade in decades for part in parts]

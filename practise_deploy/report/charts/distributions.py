@@ -1,4 +1,4 @@
-"""Before and after: which part of the runs took no longer than so many milliseconds."""
+"""The cumulative distribution of the latency, before and after."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from practise_deploy.report.charts.samples import Floats, samples_of, tone_of
 from practise_deploy.report.formatting import interval, number
 
 STEPS = 200
-_REACH = 2.5  # times the span from p10 to p90, beyond p90: a longer tail would press the curves together
+_REACH = 2.5  # times the span from p10 to p90, beyond p90: a longer tail would compress the curves
 _KINDS = ("dashes", "steps")
 
 
@@ -47,13 +47,13 @@ def distributions(comparison: Comparison) -> Chart | None:
 
 
 def _end(ms: Floats) -> float:
-    """Where the bulk of the runs ends."""
+    """The end of the bulk of the runs, in ms. Shapes: ms [runs], sorted."""
     p10, p90 = np.quantile(ms, (0.1, 0.9))
     return min(float(ms[-1]), float(p90 + _REACH * (p90 - p10)))
 
 
 def _supported(comparison: Comparison) -> list[float]:
-    """The highest percentiles that the sample supports; they stay in the picture."""
+    """The upper bounds of the highest percentiles that the sample supports, which the axis must include."""
     percentiles = [engine.p99_ms or engine.p90_ms for engine in comparison.engines]
     return [latency.high for latency in percentiles if latency and math.isfinite(latency.high)] or [0.0]
 
@@ -63,7 +63,7 @@ def _curve_kind(tone: str) -> str:
 
 
 def _curve(ms: Floats, tone: str, end: float) -> Curve:
-    """Steps at evenly spaced shares of the runs, up to the end of the axis."""
+    """Steps at evenly spaced shares of the runs, up to the end of the axis. Shapes: ms [runs]."""
     shares = np.linspace(0, 1, min(STEPS, len(ms)))
     places = np.quantile(ms, shares, method="inverted_cdf")
     steps = [(float(x), 100 * float(share)) for x, share in zip(places, shares, strict=True) if x <= end]

@@ -13,7 +13,7 @@ Place = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """The size of a drawing in pixels of its own, and about how many ticks fit each axis."""
+    """The size of a drawing in pixels, and about how many ticks fit each axis."""
 
     name: str
     width: int
@@ -37,7 +37,7 @@ NARROW = Frame(name="narrow", width=360, height=330, x_ticks=4, y_ticks=6, left=
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """A line of the grid and its label."""
+    """A grid line, in pixels, and its label."""
 
     position: float
     label: str
@@ -45,7 +45,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A path with the classes of its style. said: its tooltip. label: the name beside it."""
+    """A path with its CSS classes. label: the name next to it."""
 
     path: str
     classes: str
@@ -94,7 +94,7 @@ def outline(shape: str, x: float, y: float, half: float = 5.0) -> str:
 
 
 def _apart(chart: Chart, frame: Frame) -> tuple[Tick, ...]:
-    """The ticks of x, without those whose labels would touch."""
+    """The ticks of x, without those whose labels would overlap."""
     ticks: list[Tick] = []
     end = 0.0
     for value, label in chart.x.ticks(frame.x_ticks):
@@ -145,7 +145,7 @@ def _bars(chart: Chart, frame: Frame, mark: Mark) -> str:
 
 
 def _spans(chart: Chart, frame: Frame, mark: Mark) -> list[tuple[Place, Place]]:
-    """The ends of a mark's bars, where they reach out of the mark."""
+    """The ends of a mark's bars that are longer than the mark."""
     x_bar, y_bar = mark.x_bar or (mark.x, mark.x), mark.y_bar or (mark.y, mark.y)
     spans = [
         (frame.place(chart, x_bar[0], mark.y), frame.place(chart, x_bar[1], mark.y)),

@@ -1,4 +1,4 @@
-"""The latency-accuracy frontier: what each set of blocks saves, and what the network still knows without them."""
+"""The latency-accuracy frontier: the saving of each set of blocks against the accuracy without them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ORIGINAL = Interval(estimate=100.0, low=100.0, high=100.0, confidence=1.0)
 
 
 def frontier(release: Release) -> Chart | None:
-    """Reduction against accuracy, or against agreement where there are no labels; None without a point."""
+    """Reduction against accuracy, or against agreement without labels; None if there is no point."""
     points = [point for point in release.frontier.points if point.dropped and _finite(point, release)]
     if not points:
         return None
@@ -43,7 +43,7 @@ def frontier(release: Release) -> Chart | None:
 
 
 def frontier_table(release: Release) -> Table:
-    """Every set that was looked at."""
+    """Every evaluated set."""
     evaluated = release.frontier
     points = [point for point in evaluated.points if point.dropped]
     labelled = any(point.accuracy for point in points)
@@ -69,7 +69,7 @@ def _loss_note(points: Sequence[FrontierPoint]) -> str:
 
 
 def neighbours(release: Release) -> tuple[str, ...]:
-    """What the sets that save a little less and a little more would have given, as sentences."""
+    """Sentences on the next smaller and next larger set."""
     points = _closed_form(release.frontier.points)
     position = next((place for place, point in enumerate(points) if point.chosen), None)
     near = [] if position is None else points[max(0, position - 1) : position + 2]
@@ -83,7 +83,7 @@ def neighbours(release: Release) -> tuple[str, ...]:
 
 
 def _closed_form(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
-    """The sets that were recovered in closed form, what saves least first."""
+    """The sets recovered in closed form, by ascending saving."""
     closed = [point for point in points if point.recovery == PATH and point.dropped]
     return sorted(closed, key=lambda point: point.reduction_percent.estimate)
 
@@ -110,7 +110,7 @@ def _labelled(release: Release) -> bool:
 
 
 def _height(point: FrontierPoint, release: Release) -> Interval:
-    """Where a point lies; nowhere, where the output is no classifier's."""
+    """The y interval of a point; NaN if the network is no classifier."""
     accuracy = point.accuracy.percent if point.accuracy and _labelled(release) else None
     return accuracy or point.agreement_percent or _NOWHERE
 
@@ -121,7 +121,7 @@ def _finite(point: FrontierPoint, release: Release) -> bool:
 
 
 def _original(release: Release) -> Mark:
-    """The network with all its blocks, where nothing is saved."""
+    """The original network, which saves nothing."""
     height = next(iter(release.verification.accuracy.values())).percent if _labelled(release) else _ORIGINAL
     return Mark(
         x=0.0,
@@ -169,7 +169,7 @@ def _path(release: Release, points: Sequence[FrontierPoint]) -> Curve:
 
 
 def _keys(points: Sequence[FrontierPoint]) -> tuple[Key, ...]:
-    """Of the kinds that are there."""
+    """The key of the kinds of points in the chart."""
     kinds = {point.recovery for point in points}
     chosen = any(point.chosen and point.recovery == PATH for point in points)
     entries = (

@@ -1,4 +1,4 @@
-"""Names beside their marks, where no name covers another, a mark or a curve."""
+"""Label placement: names next to their marks that cover no other name, mark or curve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 26
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A mark that wants its name written. low, high: the ends of its horizontal bar."""
+    """A mark with a name to place. low, high: the ends of its horizontal bar."""
 
     name: str
     x: float
@@ -25,7 +25,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """A name and the middle of its foot, in pixels."""
+    """A name and the middle of its baseline, in pixels."""
 
     text: str
     x: float
@@ -33,7 +33,7 @@ class Label:
 
 
 def placed(requests: Sequence[Named], taken: Iterable[Box], within: Box) -> list[Label | None]:
-    """A place for each name, the first ones first; None where there is no room."""
+    """A place for each name, greedily in order; None if there is no room."""
     full, labels = list(taken), list[Label | None]()
     for request in requests:
         text = request.name if len(request.name) <= _LONGEST else f"{request.name[: _LONGEST - 1]}…"
@@ -45,12 +45,12 @@ def placed(requests: Sequence[Named], taken: Iterable[Box], within: Box) -> list
 
 
 def box_of(x: float, y: float, half: float = 5.0) -> Box:
-    """The square about a point."""
+    """The square around a point."""
     return (x - half, y - half, x + half, y + half)
 
 
 def boxes_along(points: Sequence[tuple[float, float]], every: float = 6.0) -> list[Box]:
-    """Small squares along a line, so that no name lies on it."""
+    """Small squares along a line, which keep names off it."""
     boxes = [box_of(x, y, 1.5) for x, y in points]
     for (x1, y1), (x2, y2) in pairwise(points):
         steps = int(max(abs(x2 - x1), abs(y2 - y1)) // every)
@@ -64,7 +64,7 @@ def _label(text: str, box: Box) -> Label:
 
 
 def _places(mark: Named, wide: float) -> list[Box]:
-    """Above, below, right of, left of, and aslant of the mark."""
+    """The candidate places: above, below, right, left, and the corners of the mark."""
     right, left, high = mark.x + 7, mark.x - 7 - wide, mark.y - LINE / 2
     above, below = mark.y - 7 - LINE, mark.y + 7
     corners = [

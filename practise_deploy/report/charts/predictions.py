@@ -1,4 +1,4 @@
-"""Did the prediction hold? Predicted from the table of single blocks against measured on the whole network."""
+"""The reduction predicted from the table of single blocks against the one measured on the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from practise_deploy.report.measurements import reduction
 
 
 def predicted(release: Release) -> Chart | None:
-    """Predicted against measured reduction; None where nothing was measured."""
+    """Predicted against measured reduction; None if nothing was measured."""
     marks = [mark for mark in (*_sets(release), *_attempts(release), *_final(release)) if _finite(mark)]
     if not marks:
         return None

@@ -1,4 +1,4 @@
-"""The rounds over time: did the machine drift, and which rounds were discarded?"""
+"""The rounds over time, which show drift and discarded rounds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from practise_deploy.report.tables import Table
 
 POINTS = 400
 _PARTS = 10
-_SHOWN = (0.002, 0.985)  # what lies beyond is drawn at the edge, so that the bulk is seen
+_SHOWN = (0.002, 0.985)  # quantiles; points beyond are drawn at the edge
 
 
 def rounds(comparison: Comparison) -> Chart | None:
-    """Latency of both networks in the course of the measurement; None without samples."""
+    """Latency of both networks over the measurement; None without samples."""
     samples = samples_of(comparison)
     if samples is None:
         return None
@@ -73,7 +73,7 @@ def _part(samples: Samples, begin: int, end: int) -> tuple[str, ...]:
 
 
 def _thinned(values: Floats, size: int) -> Floats:
-    """The median of so many values in a row."""
+    """Medians of `size` consecutive values. Shapes: [rounds] -> [rounds / size]."""
     if size < 2:
         return values
     return np.array([np.median(values[begin : begin + size]) for begin in range(0, len(values), size)])

@@ -1,4 +1,4 @@
-"""The picture of the bargain: what each block saves against how hard its loss is to recover."""
+"""The saving of each block against its recoverability."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pair = tuple[Saving, Recoverability]
 
 
 def saving_vs_error(release: Release) -> Chart | None:
-    """Saving against relative recoverability; None where no block has both."""
+    """Saving against relative recoverability; None if no block has both."""
     pairs = _pairs(release)
     if not pairs:
         return None
@@ -44,7 +44,7 @@ def saving_vs_error(release: Release) -> Chart | None:
 
 
 def absent(release: Release) -> tuple[str, ...]:
-    """The blocks that have no place in the picture."""
+    """The blocks that are not in the chart."""
     shown = {saving.block for saving, _ in _pairs(release)}
     return tuple(saving.block for saving in release.latency.savings if saving.block not in shown)
 
@@ -56,7 +56,7 @@ def _pairs(release: Release) -> list[Pair]:
 
 
 def _drawable(saving: Saving, recoverability: Recoverability) -> bool:
-    """A logarithm needs a positive number."""
+    """Whether the figures are finite and the error is positive, as a logarithmic axis needs."""
     ends = (saving.saving_ms.low, saving.saving_ms.high, saving.saving_ms.estimate, recoverability.relative)
     return all(math.isfinite(end) for end in ends) and recoverability.relative > 0
 

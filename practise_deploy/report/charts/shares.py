@@ -1,4 +1,4 @@
-"""How sure is the choice? In what share of the resamples each block goes, against its rank by itself."""
+"""The selection frequency of each block over resamples, against its rank by score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from practise_deploy.report.formatting import number
 
 
 def shares(release: Release) -> Chart | None:
-    """Rank by score against share of the resamples; None where no set was searched for."""
+    """Rank by score against selection frequency; None if no sets were searched."""
     plan = release.plan
     ranked = [name for name in plan.scores if math.isfinite(plan.chosen_share.get(name, math.nan))]
     if not ranked:

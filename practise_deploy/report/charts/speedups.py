@@ -1,4 +1,4 @@
-"""Several runs: how much faster each became against the accuracy that it lost."""
+"""The speed-up of several runs against their loss of accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from practise_deploy.report.formatting import points_lost, times
 
 
 def speedups(releases: Mapping[str, Release]) -> Chart | None:
-    """Speed-up against the change of accuracy; None where no run has both."""
+    """Speed-up against the change of accuracy; None if no run has both."""
     marks = [mark for name, release in releases.items() if (mark := _mark(name, release)) is not None]
     if not marks:
         return None
