@@ -28,7 +28,7 @@ def require_device(settings: Settings, tell: Tell) -> Backend | None:
 
 def require_device_or_table(settings: Settings, tell: Tell) -> Backend | None:
     """The same; None if they are not available, but a latency table replaces the device."""
-    require_known(settings, tell)
+    require_backend(settings, tell)
     try:
         return require_device(settings, tell)
     except EnvironmentProblem as error:
@@ -38,7 +38,7 @@ def require_device_or_table(settings: Settings, tell: Tell) -> Backend | None:
         return None
 
 
-def require_known(settings: Settings, tell: Tell) -> Backend | None:
+def require_backend(settings: Settings, tell: Tell) -> Backend | None:
     """Check that the backend exists; its package and its device need not be available."""
     from practise_deploy.deployment.target import check_asked
 

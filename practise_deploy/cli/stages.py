@@ -11,7 +11,7 @@ from annotated_types import Ge
 from practise_deploy.cli import files, kits, tables
 from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add
 from practise_deploy.cli.running import run_stage
-from practise_deploy.cli.stage import Stage, require_device_or_table, require_known
+from practise_deploy.cli.stage import Stage, require_device_or_table, require_backend
 from practise_deploy.errors import InputError
 from practise_deploy.settings import Settings, flag_of
 
@@ -159,7 +159,7 @@ STAGES = (
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), PLANNING, lambda b: 0 if b.reached_plan else 1,
           preflight=require_device_or_table, needs=_planned),
     Stage("kit", "Write a folder that measures what every block costs on a device without this tool.", lambda b: b.kit,
-          lambda c, b: c.show_kit(b.kit), preflight=require_known, needs=lambda b: (b.kit_place, b.candidates),
+          lambda c, b: c.show_kit(b.kit), preflight=require_backend, needs=lambda b: (b.kit_place, b.candidates),
           structure_only=True, further=(kits.PLACE,), of_a_run=True, in_run=False),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
           _show_students, ("recover", "finetune"), preflight=require_device_or_table,
