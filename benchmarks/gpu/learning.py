@@ -37,10 +37,10 @@ from torch.nn.functional import interpolate
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "speed"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
 
-from planning import BATCH, OFFICIAL, _judge_nothing, equal_savings
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject
 
+from planning import BATCH, OFFICIAL, _judge_nothing, equal_savings
 from practise_backends.machine.device import describe_cpu
 from practise_backends.results.documents import numbers
 from practise_deploy.compute import exact, pick_precision

@@ -44,12 +44,9 @@ def main() -> None:
 
 
 def _of_a_library(error: Exception) -> int:
-    """Usage errors of the command line, errors of files and of memory; anything else is a fault of ours.
-
-    It is one message too, and raised with its traceback where PRACTISE_DEBUG is set.
-    """
-    kind = type(error).__name__
-    if kind == "NoArgsIsHelpError":
+    """Translate usage errors, file errors and memory errors; any other is a bug, raised if PRACTISE_DEBUG is set."""
+    error_name = type(error).__name__
+    if error_name == "NoArgsIsHelpError":
         print(error, file=sys.stderr)
         return 2
     if hasattr(error, "format_message"):
@@ -62,16 +59,16 @@ def _of_a_library(error: Exception) -> int:
         remedy = "use a smaller --input-size, --batch or --batch-size, or fewer images"
         return _refuse(OutOfMemory().message, remedy, OutOfMemory.exit_code)
     if isinstance(error, OSError):
-        told = of_the_system(error)
-        return _refuse(told.message, told.remedy, told.exit_code)
+        refusal = of_the_system(error)
+        return _refuse(refusal.message, refusal.remedy, refusal.exit_code)
     if os.environ.get("PRACTISE_DEBUG"):
         raise error
-    said = f"unexpected {kind}: {error}".rstrip(": ")
-    return _refuse(said, "this is a fault of practise-deploy: report it, with what PRACTISE_DEBUG=1 shows", BUG)
+    message = f"unexpected {error_name}: {error}".rstrip(": ")
+    return _refuse(message, "this is a fault of practise-deploy: report it, with what PRACTISE_DEBUG=1 shows", BUG)
 
 
 def _command_of(error: Exception) -> str:
-    """The command that a usage error is about, as it is typed."""
+    """The command of a usage error, as typed."""
     context = getattr(error, "ctx", None)
     return "practise-deploy" if context is None or context.parent is None else f"practise-deploy {context.info_name}"
 

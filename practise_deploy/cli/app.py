@@ -23,8 +23,8 @@ app = typer.Typer(
 )
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         put(f"practise-deploy {__version__}")
         raise typer.Exit
 
@@ -32,7 +32,7 @@ def _tell_version(asked: bool) -> None:
 @app.callback()
 def _about(
     version: Annotated[
-        bool, typer.Option("--version", help="print the version", callback=_tell_version, is_eager=True)
+        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
@@ -41,31 +41,32 @@ def _about(
 JSON = Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="print errors alone")]
 
-Given = dict[str, Any]
+Arguments = dict[str, Any]
 _Options = TypeVar("_Options")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """An argument or a flag of a command, as typer is told of it."""
+    """An argument or a flag of a command, with its typer annotation."""
 
     name: str
     annotation: Any
     default: Any = None
 
 
-def add(name: str, help: str, run: Callable[[Given], int], parameters: Sequence[Parameter]) -> None:
-    """Register a command; `run` gets what was given, by name."""
+def add(name: str, help: str, run: Callable[[Arguments], int], parameters: Sequence[Parameter]) -> None:
+    """Register a command; `run` gets its arguments by name."""
 
-    def command(**given: Any) -> int:
-        return run(given)
+    def command(**arguments: Any) -> int:
+        return run(arguments)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     signature = [
-        inspect.Parameter(one.name, keyword, default=one.default, annotation=one.annotation) for one in parameters
+        inspect.Parameter(parameter.name, keyword, default=parameter.default, annotation=parameter.annotation)
+        for parameter in parameters
     ]
     command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app.command(name, help=help)(command)
 
 
@@ -74,16 +75,16 @@ def parameters_of(options: type, *, without: Sequence[str] = ()) -> list[Paramet
     return [Parameter(flag.name, _annotation(flag)) for flag in flags_of(options) if flag.name not in without]
 
 
-def options_of(kind: type[_Options], given: Mapping[str, Any]) -> _Options:
-    """The record of what was given; what was not keeps its default. A switch that was given is turned over."""
-    asked: Given = {}
-    for flag in flags_of(kind):
-        value = given.get(flag.name)
+def options_of(options_type: type[_Options], arguments: Mapping[str, Any]) -> _Options:
+    """The record of the arguments; absent ones keep their defaults. A switch inverts its default."""
+    fields: Arguments = {}
+    for flag in flags_of(options_type):
+        value = arguments.get(flag.name)
         if flag.parse is None and value is not None:
-            asked[flag.name] = value != flag.default if flag.default else value
+            fields[flag.name] = value != flag.default if flag.default else value
         elif value is not None and value != []:
-            asked[flag.name] = tuple(value) if flag.repeated else value
-    return kind(**asked)
+            fields[flag.name] = tuple(value) if flag.repeated else value
+    return options_type(**fields)
 
 
 def _annotation(flag: Flag) -> Any:

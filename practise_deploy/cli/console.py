@@ -1,4 +1,4 @@
-"""The face in a terminal, and the only place that knows rich: results on stdout, all else on stderr."""
+"""Terminal output with rich: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from practise_deploy.deployment.kit import WrittenKit
 from practise_deploy.outcome import Release, Shipped, Verification
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.demands import demands
-from practise_deploy.report.facts import (
-    Facts,
-    comparison_facts,
-    compiled_facts,
-    latency_facts,
-    plan_facts,
-    preprocessing_facts,
-    shipped_facts,
-    student_facts,
-    verification_facts,
-)
+from practise_deploy.report.formatting import confidence, count, duration, listed, plural, size
 from practise_deploy.report.headline import latency_change, latency_title, quality, speed
-from practise_deploy.report.table_diff import diff_facts, diff_table
+from practise_deploy.report.rows import (
+    Rows,
+    comparison_rows,
+    compiled_rows,
+    exported_rows,
+    latency_rows,
+    plan_rows,
+    preprocessing_rows,
+    student_rows,
+    verification_rows,
+)
+from practise_deploy.report.table_diff import diff_rows, diff_table
 from practise_deploy.report.tables import Table
-from practise_deploy.report.words import confidence, count, duration, listed, plural, size
 from practise_deploy.run import Silent
 from practise_deploy.terms import Block, NetworkFacts, Plan, Recoverability, Student
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Prose and progress go to stderr, tables to stdout; `quiet` leaves nothing but errors."""
+    """Prose and progress go to stderr, tables to stdout; `quiet` shows errors only."""
 
     def __init__(self, *, quiet: bool = False, now_s: Callable[[], float] = time.monotonic) -> None:
         self.quiet = quiet
@@ -51,15 +51,15 @@ class Console:
         self._bars: rich.progress.Progress | None = None
 
     def say(self, text: str) -> None:
-        """A sentence about what happens."""
+        """A message."""
         self._prose(text)
 
     def note(self, text: str) -> None:
-        """A sentence of less weight."""
+        """A dimmed message."""
         self._prose(text, "dim")
 
     def error(self, message: str, remedy: str = "") -> None:
-        """What went wrong and what to do about it; said even where quiet."""
+        """An error and its remedy, shown even if quiet."""
         from rich.text import Text
 
         self._stderr.print(Text.assemble(("error: ", "bold red"), one_line(message)), soft_wrap=True)
@@ -68,7 +68,7 @@ class Console:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
-        """Show how far a step is: a bar in a terminal, a line now and then elsewhere."""
+        """Show the progress of a step: a bar in a terminal, occasional lines elsewhere."""
         began = self._now_s()
         if self.quiet:
             yield Silent()
@@ -80,96 +80,96 @@ class Console:
             yield Lines(title, self.note, self._now_s)
         self.note(f"{title}: {duration(self._now_s() - began)}")
 
-    def show_blocks(self, blocks: Sequence[Block], facts: NetworkFacts) -> None:
+    def show_blocks(self, blocks: Sequence[Block], network: NetworkFacts) -> None:
         """The network and its blocks."""
         droppable = sum(block.droppable for block in blocks)
-        self._facts(
-            facts.name,
+        self._rows(
+            network.name,
             (
-                ("Parameters", count(facts.parameters)),
-                ("MACs", f"{count(facts.macs)} an image"),
-                ("Weights", facts.weights),
-                *preprocessing_facts(facts.preprocessing),
+                ("Parameters", count(network.parameters)),
+                ("MACs", f"{count(network.macs)} an image"),
+                ("Weights", network.weights),
+                *preprocessing_rows(network.preprocessing),
                 ("Blocks", f"{len(blocks)}, of which {droppable} can be dropped"),
             ),
         )
         self._table(tables.inspected(blocks))
-        self._remarks(facts.notes)
+        self._notes(network.notes)
 
     def show_latency(self, table: LatencyTable) -> None:
-        """What each block costs on the device."""
+        """The latency of each block on the device."""
         self._table(tables.savings(table))
         self._table(measurements.checks(table))
-        self._facts("", (*latency_facts(table), ("Intervals", confidence(table.baseline_ms))))
-        self._remarks(table.notes)
+        self._rows("", (*latency_rows(table), ("Intervals", confidence(table.baseline_ms))))
+        self._notes(table.notes)
 
-    def show_table_diff(self, found: TableDiff) -> None:
+    def show_table_diff(self, diff: TableDiff) -> None:
         """Two devices, or two measurements, block by block."""
-        self._table(diff_table(found))
-        self._facts("", diff_facts(found))
+        self._table(diff_table(diff))
+        self._rows("", diff_rows(diff))
 
-    def show_kit(self, found: WrittenKit) -> None:
-        """Where the kit is, and what to do with it."""
-        self._facts(
-            f"Kit of {found.network}",
+    def show_kit(self, kit: WrittenKit) -> None:
+        """The kit's folder, and how to use it."""
+        self._rows(
+            f"Kit of {kit.network}",
             (
-                ("Folder", found.folder),
-                ("Networks", f"{found.networks}, the original among them, for {plural(found.blocks, 'block')}"),
-                ("Conditions", f"backend {found.backend}, batch {found.batch}, {found.precision}"),
-                ("Size", size(found.bytes)),
-                ("Copy it, and there", " && ".join(found.commands)),
-                *((("With latency.json, here", found.plan),) if found.plan else ()),
+                ("Folder", kit.folder),
+                ("Networks", f"{kit.networks}, the original among them, for {plural(kit.blocks, 'block')}"),
+                ("Conditions", f"backend {kit.backend}, batch {kit.batch}, {kit.precision}"),
+                ("Size", size(kit.bytes)),
+                ("Copy it, and there", " && ".join(kit.commands)),
+                *((("With latency.json, here", kit.plan),) if kit.plan else ()),
             ),
         )
 
     def show_plan(self, plan: Plan, recoverability: Sequence[Recoverability]) -> None:
-        """Which blocks go, and why the others stay."""
+        """Which blocks are dropped, and why the others are kept."""
         self._table(tables.choices(plan, recoverability))
         if plan.considered:
             self._table(tables.considered(plan))
         elif plan.attempts:
             self._table(tables.attempts(plan))
-        self._facts("Plan", plan_facts(plan))
-        self._remarks(plan.notes)
+        self._rows("Plan", plan_rows(plan))
+        self._notes(plan.notes)
 
     def show_student(self, student: Student, title: str) -> None:
         """How the pruned network recovered."""
-        self._facts(title, student_facts(student))
-        self._remarks(student.notes)
+        self._rows(title, student_rows(student))
+        self._notes(student.notes)
 
-    def show_shipped(self, shipped: Shipped) -> None:
-        """The file that was exported."""
-        self._facts("Exported", shipped_facts(shipped))
+    def show_exported(self, model: Shipped) -> None:
+        """The exported file."""
+        self._rows("Exported", exported_rows(model))
 
     def show_verification(self, verification: Verification) -> None:
-        """Whether the shipped network still computes the same."""
+        """Whether the exported network computes the same as the student."""
         self._table(tables.links(verification))
         if verification.accuracy:
             self._table(tables.accuracies(verification))
-        self._facts("Verification", verification_facts(verification))
-        self._remarks(verification.problems)
+        self._rows("Verification", verification_rows(verification))
+        self._notes(verification.problems)
 
-    def show_comparison(self, found: Comparison) -> None:
+    def show_comparison(self, comparison: Comparison) -> None:
         """Two networks against each other."""
-        self._table(measurements.bench(found))
-        self._facts("", comparison_facts(found))
-        self._remarks(found.notes)
+        self._table(measurements.bench(comparison))
+        self._rows("", comparison_rows(comparison))
+        self._notes(comparison.notes)
 
-    def show_throughput(self, found: tuple[Throughput, ...]) -> None:
+    def show_throughput(self, throughputs: tuple[Throughput, ...]) -> None:
         """Images a second by batch and threads."""
-        if found:
-            self._table(measurements.throughput(found))
+        if throughputs:
+            self._table(measurements.throughput(throughputs))
 
-    def show_scenarios(self, found: tuple[Scenario, ...]) -> None:
-        """What MLPerf LoadGen says."""
-        if found:
-            self._table(measurements.scenarios(found))
+    def show_scenarios(self, scenarios: tuple[Scenario, ...]) -> None:
+        """The results of MLPerf LoadGen."""
+        if scenarios:
+            self._table(measurements.scenarios(scenarios))
 
     def show_release(self, release: Release, folder: Path) -> None:
-        """The end of a build: what was won, what it cost, and where it is."""
+        """The result of a build: speed-up, loss, and files."""
         kept, won = quality(release), speed(release)
         level = confidence(release.speedup or release.plan.predicted_percent)
-        self._facts(
+        self._rows(
             release.network.name,
             (
                 (won.title, f"{won.text}, {level} interval"),
@@ -178,13 +178,13 @@ class Console:
                 (kept.title, f"{kept.text} ({kept.detail})" if kept.detail else kept.text),
                 ("Blocks dropped", f"{len(release.plan.dropped)}: {listed(release.plan.dropped)}"),
                 ("Network", release.shipped.path),
-                *compiled_facts(release.compiled),
+                *compiled_rows(release.compiled),
                 ("Files", str(folder)),
                 ("Verdict", release.verdict.sentence),
                 ("Promise", release.verdict.answer.value),
             ),
         )
-        self._remarks(release.verdict.reasons)
+        self._notes(release.verdict.reasons)
         if release.gate:
             self._table(demands(release.gate))
 
@@ -206,13 +206,13 @@ class Console:
         if not self.quiet:
             self._stderr.print(one_line(text), style=style or None, markup=False, soft_wrap=True)
 
-    def _remarks(self, lines: Sequence[str]) -> None:
-        """Remarks belong to the result, so they follow it."""
+    def _notes(self, lines: Sequence[str]) -> None:
+        """Notes are part of the result, so they follow it on stdout."""
         for line in () if self.quiet else lines:
             self._result(f"- {one_line(line)}", soft_wrap=True)
 
-    def _facts(self, title: str, facts: Facts) -> None:
-        """Names and what they are, in two columns."""
+    def _rows(self, title: str, rows: Rows) -> None:
+        """Names and values in two columns."""
         from rich.table import Table as Grid
         from rich.text import Text
 
@@ -221,14 +221,14 @@ class Console:
         grid = Grid.grid(padding=(0, 2))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
-        for name, fact in facts:
-            grid.add_row(Text(clean(name)), Text(clean(fact)))
+        for name, text in rows:
+            grid.add_row(Text(clean(name)), Text(clean(text)))
         if title:
             self._result(Text(clean(title), style="bold"))
         self._result(grid)
         self._result()
 
-    def _table(self, found: Table) -> None:
+    def _table(self, table: Table) -> None:
         """A table with its title and its note."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table as Grid
@@ -237,21 +237,21 @@ class Console:
         if self.quiet:
             return
         grid = Grid(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
-        for at, name in enumerate(found.head):
-            words = at in found.left
-            grid.add_column(Text(clean(name)), justify="left" if words else "right", overflow="fold")
-        for at, row in enumerate(found.rows):
-            strong = "bold" if at in found.strong else None
+        for index, name in enumerate(table.head):
+            is_left = index in table.left
+            grid.add_column(Text(clean(name)), justify="left" if is_left else "right", overflow="fold")
+        for index, row in enumerate(table.rows):
+            strong = "bold" if index in table.strong else None
             grid.add_row(*(Text(clean(cell)) for cell in row), style=strong)
-        self._result(Text(clean(found.title), style="bold"))
+        self._result(Text(clean(table.title), style="bold"))
         self._result(grid)
-        if found.note:
-            self._result(Text(clean(found.note), style="dim"), soft_wrap=True)
+        if table.note:
+            self._result(Text(clean(table.note), style="dim"), soft_wrap=True)
         self._result()
 
     @contextmanager
     def _bar(self, title: str) -> Iterator[Progress]:
-        """A bar of its own, or one more beneath the bars that are shown already."""
+        """A new bar, or one more beneath the bars that are shown already."""
         if self._bars is not None:
             yield Bar(self._bars, title, self._now_s)
             return

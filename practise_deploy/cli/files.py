@@ -1,7 +1,4 @@
-"""The commands over files and finished runs: compare, report, doctor, and bench where it is given one of them.
-
-None of them needs torch.
-"""
+"""The commands over files and finished runs: compare, report, doctor, and bench of a file or run. None needs torch."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from practise_backends.cli.result import put
 from practise_backends.files import why_no_file
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_backends.terminal import clean
-from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add, options_of, parameters_of
+from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError, reason
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
 
@@ -36,32 +33,32 @@ _QUIET = Parameter("quiet", QUIET, False)
 
 
 def is_target(name: str | None) -> bool:
-    """Whether this names a network's file or a folder, rather than a network to be loaded."""
+    """Whether this names a network's file or a folder, rather than a network to load."""
     return name is not None and (name.lower().endswith(_NETWORKS) or os.path.isdir(name))
 
 
 @dataclass(frozen=True, slots=True)
 class OverFiles:
-    """A stage's command where it is given files or a finished run instead of a network.
+    """A stage's command over files or a finished run instead of a network.
 
-    parameters: its further flags; those of `stays` are the stage's too. run: of the stage's own flags, the settings
-    and the further flags. takes: whether these flags ask for it.
+    parameters: its further flags; those of `stays` are the stage's too. run: takes the common flags, the settings
+    and the further flags. takes: whether these flags select it.
     """
 
     target: str
     parameters: Sequence[Parameter]
-    run: Callable[[Given, Given, Given], int]
-    takes: Callable[[Given, Given], bool] = lambda own, extra: is_target(own["network"])
+    run: Callable[[Arguments, Arguments, Arguments], int]
+    takes: Callable[[Arguments, Arguments], bool] = lambda common, extra: is_target(common["network"])
     stays: tuple[str, ...] = ()
 
-    def refuse(self, extra: Given) -> None:
-        """Refuse the further flags where neither a file nor a run was given.
+    def refuse(self, extra: Arguments) -> None:
+        """Refuse the further flags if neither a file nor a run was given.
 
         Raises: InputError.
         """
-        said = [name for name, value in extra.items() if value not in (None, []) and name not in self.stays]
-        if said:
-            raise InputError(f"{flag_of(said[0])} is for a file or a finished run", remedy=f"name {self.target}")
+        flags = [name for name, value in extra.items() if value not in (None, []) and name not in self.stays]
+        if flags:
+            raise InputError(f"{flag_of(flags[0])} is for a file or a finished run", remedy=f"name {self.target}")
 
 
 def register() -> None:
@@ -105,28 +102,28 @@ def register() -> None:
 _OUT = "where the page goes, Markdown beside it (default: report.html in the run; runs.html for several)"
 
 
-def _compare(given: Given) -> int:
+def _compare(arguments: Arguments) -> int:
     from practise_backends.cli.commands import compare_files
     from practise_backends.results.documents import to_json
     from practise_deploy.cli.screen import Screen
 
-    before, after = _pair(given["before"], given["after"])
-    options, screen = options_of(CompareOptions, given), Screen(quiet=given["quiet"])
-    if given["after"] is None:
-        said = {name: value for name, value in given.items() if value is not None}
-        options = replace(options, **_as_built(given["before"], said))
+    before, after = _pair(arguments["before"], arguments["after"])
+    options, screen = options_of(CompareOptions, arguments), Screen(quiet=arguments["quiet"])
+    if arguments["after"] is None:
+        requested = {name: value for name, value in arguments.items() if value is not None}
+        options = replace(options, **_as_built(arguments["before"], requested))
     with _our_errors(), screen.progress("Measuring both") as progress:
-        found, requirement = compare_files(before, after, options, progress)
+        comparison, requirement = compare_files(before, after, options, progress)
     if options.json:
-        put(to_json(found, requirement=requirement))
+        put(to_json(comparison, requirement=requirement))
     else:
-        screen.show_comparison(found)
+        screen.show_comparison(comparison)
         screen.show_requirement(requirement)
     return 0 if requirement.kept else 1
 
 
 def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
-    """The two networks: a run stands for its model.onnx, alone for its original.onnx against that."""
+    """The two networks: a run means its model.onnx; a run alone, its original.onnx against that."""
     if second is not None:
         return _network(first), _network(second)
     if not os.path.isdir(first):
@@ -135,10 +132,10 @@ def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
 
 
 def _network(path: Path, name: str = _MODEL) -> Path:
-    """A file itself, or a run's file of that name, as its build wrote it."""
+    """The file itself, or a run's file of that name, unchanged since its build."""
     from practise_deploy.pipeline.results import unchanged
 
-    inside = os.path.isdir(path)  # which tells of a name that no folder takes that it is not there
+    inside = os.path.isdir(path)  # False for an invalid name, where Path.is_dir may raise
     problem = why_no_file(path / name if inside else path)
     if problem:
         raise InputError(
@@ -148,55 +145,55 @@ def _network(path: Path, name: str = _MODEL) -> Path:
     return unchanged(path / name) if inside else path
 
 
-def _bench(own: Given, settings: Given, extra: Given) -> int:
-    """All figures of a file; of a run, its model against its original."""
+def _bench(common: Arguments, settings: Arguments, extra: Arguments) -> int:
+    """Benchmark a file, or a run's model against its original."""
     from practise_backends.cli.commands import bench_file
     from practise_backends.files import write_file
     from practise_backends.results.documents import to_json
     from practise_deploy.cli.screen import Screen
 
-    _refuse_settings(own, settings)
-    target = Path(own["network"])
-    options, screen = _bench_options(target, settings, extra), Screen(quiet=own["quiet"])
+    _refuse_settings(common, settings)
+    target = Path(common["network"])
+    options, screen = _bench_options(target, settings, extra), Screen(quiet=common["quiet"])
     with _our_errors(), screen.progress(f"Measuring {target}") as progress:
-        found = bench_file(_network(target), options, progress)
+        benchmark = bench_file(_network(target), options, progress)
         if target.is_dir():
-            write_file(target / "bench.json", to_json(found))
-    _show_benchmark(screen, found, as_json=own["json"])
+            write_file(target / "bench.json", to_json(benchmark))
+    _show_benchmark(screen, benchmark, as_json=common["json"])
     return 0
 
 
-def _show_benchmark(screen: Screen, found: Benchmark, *, as_json: bool) -> None:
+def _show_benchmark(screen: Screen, benchmark: Benchmark, *, as_json: bool) -> None:
     from practise_backends.results.documents import to_json
 
     if as_json:
-        put(to_json(found))
+        put(to_json(benchmark))
     else:
-        screen.show_benchmark(found)
+        screen.show_benchmark(benchmark)
 
 
-def _bench_options(target: Path, settings: Given, extra: Given) -> BenchOptions:
-    """What was asked; of a run, its own conditions where nothing else was."""
-    options, asked = options_of(BenchOptions, extra), _asked(settings)
+def _bench_options(target: Path, settings: Arguments, extra: Arguments) -> BenchOptions:
+    """The requested options; for a run they default to its build's conditions."""
+    options, requested = options_of(BenchOptions, extra), _requested(settings)
     if not target.is_dir():
-        return replace(options, **asked)
-    options = replace(options, **_as_built(target, asked), **asked)
+        return replace(options, **requested)
+    options = replace(options, **_as_built(target, requested), **requested)
     threads = options.thread_counts or tuple(sorted({options.threads, 1, cores()}))
     return replace(options, against=options.against or _network(target, _ORIGINAL), thread_counts=threads)
 
 
-def _asked(settings: Given) -> Given:
-    """What the flags of a build say of a file, under the names of `BenchOptions`; within the bounds of a build.
+def _requested(settings: Arguments) -> Arguments:
+    """The settings that apply to a file, under the names of `BenchOptions`, validated as for a build.
 
     Raises: InputError.
     """
-    said = {name: value for name, value in settings.items() if value is not None}
-    checked = read_settings(said)
-    return {name: getattr(checked, name) for name in said}
+    requested = {name: value for name, value in settings.items() if value is not None}
+    checked = read_settings(requested)
+    return {name: getattr(checked, name) for name in requested}
 
 
-def _as_built(run: Path, asked: Given) -> Given:
-    """The conditions of a finished run that were not asked otherwise; what is of its backend alone goes with that."""
+def _as_built(run: Path, requested: Arguments) -> Arguments:
+    """The conditions of a finished run that were not requested otherwise; backend options only for the same backend."""
     from practise_backends.runtimes.tensorrt.options import asked_of
     from practise_deploy.pipeline.results import read_release
 
@@ -206,53 +203,57 @@ def _as_built(run: Path, asked: Given) -> Given:
             f"{run} holds an engine that was built ahead for another device", remedy="measure it on that device"
         )
     conditions = built.conditions
-    found: Given = {name: getattr(conditions, name) for name in ("batch", "threads", "precision")}
-    found["backend"] = built.backend
-    if asked.get("backend", built.backend) == built.backend:
-        found |= {"clock": conditions.clock, "cuda_graph": conditions.cuda_graph}
-        found |= asked_of(read_settings({}, file=kept)) if kept.is_file() else {}
-    return {name: value for name, value in found.items() if name not in asked}
+    defaults: Arguments = {name: getattr(conditions, name) for name in ("batch", "threads", "precision")}
+    defaults["backend"] = built.backend
+    if requested.get("backend", built.backend) == built.backend:
+        defaults |= {"clock": conditions.clock, "cuda_graph": conditions.cuda_graph}
+        defaults |= asked_of(read_settings({}, file=kept)) if kept.is_file() else {}
+    return {name: value for name, value in defaults.items() if name not in requested}
 
 
-def _refuse_settings(own: Given, settings: Given) -> None:
-    """Refuse what says nothing about a file, rather than pass it over."""
-    said = [name for name, value in settings.items() if value is not None and name not in _OF_A_FILE]
-    said += [name for name in ("config", "explain", "fresh") if own[name]]
-    if said:
+def _refuse_settings(common: Arguments, settings: Arguments) -> None:
+    """Refuse settings that do not apply to a file, rather than ignore them."""
+    flags = [name for name, value in settings.items() if value is not None and name not in _OF_A_FILE]
+    flags += [name for name in ("config", "explain", "fresh") if common[name]]
+    if flags:
         raise InputError(
-            f"{flag_of(said[0])} says nothing about {own['network']}, which is built already",
+            f"{flag_of(flags[0])} says nothing about {common['network']}, which is built already",
             remedy=f"leave it out; a file takes {', '.join(map(flag_of, _OF_A_FILE))}",
         )
 
 
-def _report(given: Given) -> int:
+def _report(arguments: Arguments) -> int:
     from practise_deploy.report import render_html, render_markdown, render_runs_html, render_runs_markdown
     from practise_deploy.run import write_atomically
 
-    found = _releases(given["runs"])
-    with _figures_of(given["runs"]):
-        if len(found) == 1:
-            (release,) = found.values()
-            page = given["out"] or given["runs"][0] / "report.html"
+    releases = _releases(arguments["runs"])
+    with _figures_of(arguments["runs"]):
+        if len(releases) == 1:
+            (release,) = releases.values()
+            page = arguments["out"] or arguments["runs"][0] / "report.html"
             html, markdown = render_html(release), render_markdown(release)
         else:
-            page = given["out"] or Path("runs.html")
-            html, markdown = render_runs_html(found), render_runs_markdown(found)
+            page = arguments["out"] or Path("runs.html")
+            html, markdown = render_runs_html(releases), render_runs_markdown(releases)
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {page} is no page", remedy="give a name that ends in .html")
-    beside = page.with_suffix(".md")
+    markdown_file = page.with_suffix(".md")
     write_atomically(page, html)
-    write_atomically(beside, markdown)
-    if given["json"]:
-        put(json.dumps({"schema": 1, "html": str(page), "markdown": str(beside), "runs": list(found)}, indent=1))
-    elif not given["quiet"]:
-        put(clean(f"{page}\n{beside}"))
+    write_atomically(markdown_file, markdown)
+    if arguments["json"]:
+        put(
+            json.dumps(
+                {"schema": 1, "html": str(page), "markdown": str(markdown_file), "runs": list(releases)}, indent=1
+            )
+        )
+    elif not arguments["quiet"]:
+        put(clean(f"{page}\n{markdown_file}"))
     return 0
 
 
 @contextlib.contextmanager
 def _figures_of(runs: Sequence[Path]) -> Iterator[None]:
-    """Figures that fit the record, and that no build can have written, as an image without pixels, do not go into a report.
+    """Refuse figures of a valid record that no build can have written, such as images of size 0.
 
     Raises: InputError.
     """
@@ -266,7 +267,7 @@ def _figures_of(runs: Sequence[Path]) -> Iterator[None]:
 
 
 def _releases(folders: Sequence[Path]) -> dict[str, Release]:
-    """Releases by the names of their folders, by their paths where two names are alike."""
+    """Releases by the names of their folders, or by their paths if two names are equal."""
     from practise_deploy.pipeline.results import read_release
 
     paths = list(dict.fromkeys(folders))
@@ -275,26 +276,26 @@ def _releases(folders: Sequence[Path]) -> dict[str, Release]:
     return {name: read_release(path) for name, path in zip(shown, paths, strict=True)}
 
 
-def _doctor(given: Given) -> int:
+def _doctor(arguments: Arguments) -> int:
     from practise_backends.results.doctor import examine, exit_code, render
     from practise_backends.results.documents import to_json
     from practise_deploy.cli.screen import Screen
 
-    screen = Screen(quiet=given["quiet"])
+    screen = Screen(quiet=arguments["quiet"])
     with screen.progress("Looking at the machine") as progress:
-        checkup = examine(given["backend"], progress=progress)
-    if given["json"]:
+        checkup = examine(arguments["backend"], progress=progress)
+    if arguments["json"]:
         put(to_json(checkup))
     elif sys.stdout.isatty():
         screen.show_checkup(checkup)
-    elif not given["quiet"]:
+    elif not arguments["quiet"]:
         put(clean(render(checkup)))
     return exit_code(checkup)
 
 
 @contextlib.contextmanager
 def _our_errors() -> Iterator[None]:
-    """Errors of measuring and writing, as they leave the command line."""
+    """Translate errors of measuring and writing into those of the command line."""
     from practise_deploy.deployment.target import our_errors
 
     try:

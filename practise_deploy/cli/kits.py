@@ -1,4 +1,4 @@
-"""Kits from the command line: where one goes, and the run that it is of."""
+"""Kits from the command line: their folder, and the run that they belong to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from practise_deploy.cli.app import Given, Parameter
+from practise_deploy.cli.app import Arguments, Parameter
 from practise_deploy.errors import InputError
 from practise_deploy.settings import EMBEDDED
 
@@ -18,26 +18,27 @@ PLACE = Parameter(
 )
 
 
-def in_its_run(own: Given, asked: Given) -> tuple[Given, Given]:
-    """The command's flags and settings, where a run folder was named instead of a network: as with --out and no network.
+def with_run_folder(common: Arguments, overrides: Arguments) -> tuple[Arguments, Arguments]:
+    """The common flags and the settings, where a run folder as the network means --out of that folder and no network.
 
-    Raises: InputError where both name a run folder, or where a table is given to what is to measure one.
+    Raises: InputError where network and --out name different run folders, or where a latency table is given.
     """
-    if "latency_table" in asked:
+    if "latency_table" in overrides:
         raise InputError(
-            f"a kit measures a latency table, and takes none: --latency-table {asked['latency_table']}",
+            f"a kit measures a latency table, and takes none: --latency-table {overrides['latency_table']}",
             remedy="leave --latency-table out",
         )
-    named = own["network"]
+    named = common["network"]
     if named is None or not os.path.isdir(named) or _means_the_embedded(Path(named)):
-        return own, asked
-    if "out" in asked and Path(asked["out"]).resolve() != Path(named).resolve():
+        return common, overrides
+    if "out" in overrides and Path(overrides["out"]).resolve() != Path(named).resolve():
         raise InputError(
-            f"{named} and --out {asked['out']} are two run folders", remedy="name one; --kit says where the kit goes"
+            f"{named} and --out {overrides['out']} are two run folders",
+            remedy="name one; --kit says where the kit goes",
         )
-    return {**own, "network": None}, {**asked, "out": Path(named)}
+    return {**common, "network": None}, {**overrides, "out": Path(named)}
 
 
 def _means_the_embedded(folder: Path) -> bool:
-    """Whether the embedded network is named, and a folder that is no run only happens to be called so."""
+    """Whether the name means the embedded network, since the folder of that name is no run."""
     return str(folder) == EMBEDDED and not (folder / "settings.json").is_file()

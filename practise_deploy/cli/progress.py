@@ -1,4 +1,4 @@
-"""How far a step is: a bar in a terminal, a line now and then elsewhere."""
+"""The progress of a step: a bar in a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 
 from practise_backends.cli.result import stop_telling
 from practise_backends.terminal import clean
-from practise_deploy.report.words import duration
+from practise_deploy.report.formatting import duration
 
 if TYPE_CHECKING:
     import rich.console
     import rich.progress
 
-_PLAIN_WIDTH = 200
+_DEFAULT_WIDTH = 200
 _EVERY_S = 10.0
 _RECENT_S = 30.0
 
 
 class Pace:
-    """How fast a step goes at present: by its last half minute, anew for each of its parts."""
+    """The current pace of a step, over its last half minute; restarts with each part."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
         self._marks = deque([(now_s(), 0.0)])
 
     def left(self, done: float, total: float) -> str:
-        """How much time is left at that pace, in words; empty where that is not known yet, or nothing is left."""
+        """The remaining time at that pace, as text; empty if it is unknown or nothing remains."""
         now = self._now_s()
         if done <= 0 or done < self._marks[-1][1]:
             self._marks.clear()
@@ -35,8 +35,8 @@ class Pace:
         while len(self._marks) > 2 and now - self._marks[1][0] >= _RECENT_S:
             self._marks.popleft()
         began, before = self._marks[0]
-        known = before < done < total and now > began
-        return f"about {duration((total - done) * (now - began) / (done - before))} left" if known else ""
+        progressing = before < done < total and now > began
+        return f"about {duration((total - done) * (now - began) / (done - before))} left" if progressing else ""
 
 
 class Bar:
@@ -53,22 +53,22 @@ class Bar:
 
 
 class Lines:
-    """Progress as plain lines, one every ten seconds at most."""
+    """Progress as lines, at most one in ten seconds."""
 
     def __init__(self, title: str, tell: Callable[[str], None], now_s: Callable[[], float]) -> None:
         self._title, self._tell, self._now_s = title, tell, now_s
-        self._began = self._told = now_s()
+        self._began = self._last_s = now_s()
         self._pace = Pace(now_s)
 
     def advance(self, done: float, total: float, note: str = "") -> None:
-        """Say how far it is, unless that was said just now."""
+        """Print the progress, at most once in ten seconds."""
         now, left = self._now_s(), self._pace.left(done, total)
-        if now - self._told < _EVERY_S:
+        if now - self._last_s < _EVERY_S:
             return
-        self._told = now
+        self._last_s = now
         share = f"{100 * min(1.0, done / total):.0f}%" if total > 0 else ""
-        told = (share, f"{duration(now - self._began)} gone", left, note)
-        self._tell(f"{self._title}: {', '.join(part for part in told if part)}")
+        parts = (share, f"{duration(now - self._began)} gone", left, note)
+        self._tell(f"{self._title}: {', '.join(part for part in parts if part)}")
 
 
 def rich_console(*, stderr: bool) -> rich.console.Console:
@@ -77,14 +77,14 @@ def rich_console(*, stderr: bool) -> rich.console.Console:
 
     class Patient(RichConsole):
         def on_broken_pipe(self) -> None:
-            """Fall silent where nobody reads on; rich would end the command, with an exit code of its own."""
+            """Fall silent if the reader has gone; rich would exit with a different code."""
             self.quiet = True
             stop_telling()
 
-    found = Patient(stderr=stderr, highlight=False)
-    if found.is_terminal:
-        return found
-    return Patient(stderr=stderr, highlight=False, width=_PLAIN_WIDTH, color_system=None)
+    console = Patient(stderr=stderr, highlight=False)
+    if console.is_terminal:
+        return console
+    return Patient(stderr=stderr, highlight=False, width=_DEFAULT_WIDTH, color_system=None)
 
 
 def rich_bars(console: rich.console.Console) -> rich.progress.Progress:

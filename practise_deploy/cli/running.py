@@ -1,4 +1,4 @@
-"""A stage as it runs: its settings, its run folder, and what goes to which stream."""
+"""Run a stage: its settings, its run folder, and its output streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from practise_backends.cli.result import put
 from practise_backends.parsing import read_json
 from practise_deploy.cli import kits
-from practise_deploy.cli.app import Given
+from practise_deploy.cli.app import Arguments
 from practise_deploy.cli.stage import Stage
 from practise_deploy.errors import InputError, PractiseError, reason
 from practise_deploy.settings import EMBEDDED, Settings, read_settings
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 SETTINGS = "settings.json"
 
 
-def run_stage(stage: Stage, own: Given, given: Given, extra: Given) -> int:
-    """Compute what a stage asks for, and show it; gives the exit code."""
+def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Arguments) -> int:
+    """Compute a stage and show its result; gives the exit code."""
     from practise_deploy.cli.console import Console
 
-    console = Console(quiet=own["quiet"])
-    asked = {name: value for name, value in given.items() if value is not None}
+    console = Console(quiet=common["quiet"])
+    overrides = {name: value for name, value in flags.items() if value is not None}
     if stage.of_a_run:
-        own, asked = kits.in_its_run(own, asked)
-    settings = _settings(stage.name, own["network"], own["config"], asked, console.note)
+        common, overrides = kits.with_run_folder(common, overrides)
+    settings = _settings(stage.name, common["network"], common["config"], overrides, console.note)
     backend = stage.preflight(settings, console.note)
     from practise_deploy.pipeline.build import Build
     from practise_deploy.pipeline.context import BuildContext
     from practise_deploy.run import Run
 
-    tell = console.note if own["explain"] else lambda _: None
-    fresh = frozenset(stage.steps if own["fresh"] else ())
+    tell = console.note if common["explain"] else lambda _: None
+    fresh = frozenset(stage.steps if common["fresh"] else ())
     run = Run(settings.run_folder, fresh=fresh, tell=tell, screen=console.progress)
     context = BuildContext(
         settings=settings,
@@ -50,21 +50,21 @@ def run_stage(stage: Stage, own: Given, given: Given, extra: Given) -> int:
         loaded_backend=backend,
     )
     build = Build(context, extra.get(kits.PLACE.name))
-    with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print: stdout is the result's alone
+    with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print, but stdout is for the result
         stage.needs(build)
         for note in build.context.network.facts.notes:
             console.note(f"note: {note}")
     if not stage.in_run:
-        return _emit(stage, build, console, own)
+        return _emit(stage, build, console, common)
     with run.locked(), _settings_of(run, settings):
         with contextlib.redirect_stdout(sys.stderr):
             stage.keep(build, extra)
-        return _emit(stage, build, console, own)
+        return _emit(stage, build, console, common)
 
 
 @contextlib.contextmanager
 def _settings_of(run: Run, settings: Settings) -> Iterator[None]:
-    """Keep the settings in the run folder, for who goes on in it; those of before come back where these are refused."""
+    """Keep the settings in the run folder, to resume from; restore the previous ones if these are refused."""
     file = run.folder / SETTINGS
     before = file.read_text(encoding="utf-8") if file.is_file() else None
     run.write(SETTINGS, json.dumps({"schema": 1, **settings.model_dump(mode="json")}, indent=1))
@@ -76,30 +76,30 @@ def _settings_of(run: Run, settings: Settings) -> Iterator[None]:
         raise
 
 
-def _emit(stage: Stage, build: Build, console: Console, own: dict[str, Any]) -> int:
+def _emit(stage: Stage, build: Build, console: Console, common: dict[str, Any]) -> int:
     with contextlib.redirect_stdout(sys.stderr):
-        found = stage.result(build)
+        result = stage.result(build)
     for note in (
         *(build.context.images.facts.notes if "images" in vars(build.context) else ()),
         *(build.finetuned.notes if "finetuned" in vars(build) else ()),
     ):
         console.note(f"note: {note}")
-    if own["json"]:
+    if common["json"]:
         from practise_deploy.run import to_json
 
-        put(to_json(found) if not isinstance(found, dict) else json.dumps(found, indent=1))
-    elif not own["quiet"]:
+        put(to_json(result) if not isinstance(result, dict) else json.dumps(result, indent=1))
+    elif not common["quiet"]:
         stage.show(console, build)
     return stage.code(build)
 
 
 def _settings(
-    verb: str, network: str | None, config: Path | None, given: dict[str, Any], tell: Callable[[str], None]
+    verb: str, network: str | None, config: Path | None, overrides: dict[str, Any], tell: Callable[[str], None]
 ) -> Settings:
-    """Flags over the settings file over what the run folder was built with (where no network is named)."""
+    """Flags override the settings file, which overrides the run folder's settings (if no network is named)."""
     if network is not None:
-        return read_settings({**given, "network": network}, file=config)
-    earlier = Path(given["out"]) / SETTINGS if "out" in given else None
+        return read_settings({**overrides, "network": network}, file=config)
+    earlier = Path(overrides["out"]) / SETTINGS if "out" in overrides else None
     if earlier is not None and earlier.is_file():
         try:
             base = read_json(earlier)
@@ -108,16 +108,18 @@ def _settings(
             raise InputError(
                 f"cannot read {earlier}: {reason(error)}", remedy="name the network and its settings again"
             ) from None
-        return read_settings(given, file=config, base=base)
+        return read_settings(overrides, file=config, base=base)
     if earlier is not None and config is None and verb != "build":
-        raise InputError(f"no run in {given['out']}", remedy="name the network, or a run folder that a build has made")
-    found = read_settings(given, file=config)
-    if found.network != EMBEDDED:
-        return found
-    if meant := [f"--{name}" for name in ("data", "weights") if getattr(found, name) is not None]:
+        raise InputError(
+            f"no run in {overrides['out']}", remedy="name the network, or a run folder that a build has made"
+        )
+    settings = read_settings(overrides, file=config)
+    if settings.network != EMBEDDED:
+        return settings
+    if meant := [f"--{name}" for name in ("data", "weights") if getattr(settings, name) is not None]:
         raise InputError(
             f"{' and '.join(meant)} without a network",
             remedy=f"name the network; digits, the embedded one, where you mean it: practise-deploy {verb} digits",
         )
     tell("note: no network was named: this is digits, the embedded one")
-    return found
+    return settings

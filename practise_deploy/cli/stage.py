@@ -1,4 +1,4 @@
-"""What a stage is to the command line, and what is looked at before torch is imported, which takes seconds."""
+"""Stages as commands, and the checks that run before torch is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from practise_deploy.cli.app import Given, Parameter
+from practise_deploy.cli.app import Arguments, Parameter
 from practise_deploy.cli.files import OverFiles
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.settings import Settings
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 Tell = Callable[[str], None]
 
 
-def at_hand(settings: Settings, tell: Tell) -> Backend | None:
-    """The backend, its package and its device are here."""
+def require_device(settings: Settings, tell: Tell) -> Backend | None:
+    """Check that the backend, its package and its device are available."""
     from practise_deploy.deployment.target import backend_of
 
     return backend_of(settings)
 
 
-def at_hand_or_measured(settings: Settings, tell: Tell) -> Backend | None:
-    """The same; None where they are not, and a latency table stands for the device."""
-    known(settings, tell)
+def require_device_or_table(settings: Settings, tell: Tell) -> Backend | None:
+    """The same; None if they are not available, but a latency table replaces the device."""
+    require_backend(settings, tell)
     try:
-        return at_hand(settings, tell)
+        return require_device(settings, tell)
     except EnvironmentProblem as error:
         if settings.latency_table is None:
             raise
@@ -38,8 +38,8 @@ def at_hand_or_measured(settings: Settings, tell: Tell) -> Backend | None:
         return None
 
 
-def known(settings: Settings, tell: Tell) -> Backend | None:
-    """There is such a backend; its package and its device may be elsewhere."""
+def require_backend(settings: Settings, tell: Tell) -> Backend | None:
+    """Check that the backend exists; its package and its device need not be available."""
     from practise_deploy.deployment.target import check_asked
 
     check_asked(settings)
@@ -50,11 +50,11 @@ def known(settings: Settings, tell: Tell) -> Backend | None:
 class Stage:
     """A command: the record it ends with, how to show it, the steps that --fresh computes again.
 
-    preflight: finds what is wrong with the backend before torch is imported, which takes seconds.
-    needs: finds what is missing or broken before anything is measured or written.
-    over_files: the same question about a file or a finished run instead of a network; None where it has none.
-    keep: what else becomes of the result, by the command's further flags. further: flags of its own.
-    of_a_run: a run folder may be named for the network that it holds. in_run: what it finds goes into the run folder.
+    preflight: checks the backend before torch is imported.
+    needs: checks the inputs before anything is measured or written.
+    over_files: the command for a file or a finished run instead of a network; None if it has none.
+    keep: handles the result by the further flags. further: flags of this command only.
+    of_a_run: a run folder may be named for its network. in_run: the result goes into the run folder.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Stage:
     show: Callable[[Console, Build], None]
     steps: tuple[str, ...] = ()
     code: Callable[[Build], int] = lambda _: 0
-    preflight: Callable[[Settings, Tell], Backend | None] = at_hand
+    preflight: Callable[[Settings, Tell], Backend | None] = require_device
     needs: Callable[[Build], object] = lambda build: build.check()
     structure_only: bool = False
     over_files: OverFiles | None = None
-    keep: Callable[[Build, Given], None] = lambda build, extra: None
+    keep: Callable[[Build, Arguments], None] = lambda build, extra: None
     further: tuple[Parameter, ...] = ()
     of_a_run: bool = False
     in_run: bool = True

@@ -9,9 +9,9 @@ import typer
 from annotated_types import Ge
 
 from practise_deploy.cli import files, kits, tables
-from practise_deploy.cli.app import JSON, QUIET, Given, Parameter, add
+from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add
 from practise_deploy.cli.running import run_stage
-from practise_deploy.cli.stage import Stage, at_hand_or_measured, known
+from practise_deploy.cli.stage import Stage, require_device_or_table, require_backend
 from practise_deploy.errors import InputError
 from practise_deploy.settings import Settings, flag_of
 
@@ -23,7 +23,7 @@ NETWORK = "torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet
 
 _METAVARS = {"reduce": "PERCENT", "max_drop": "POINTS|none"}
 
-_OWN: dict[str, Any] = {
+_COMMON: dict[str, Any] = {
     "network": Annotated[str | None, typer.Argument(help=NETWORK, show_default=False)],
     "config": Annotated[
         Path | None, typer.Option(help="settings file (TOML or JSON); flags win over it", show_default=False)
@@ -38,49 +38,54 @@ _OWN: dict[str, Any] = {
 
 
 def _add(stage: Stage) -> None:
-    """Register a stage; its flags are the settings, each under the name it has there."""
+    """Register a stage; its flags are the settings, by the same names."""
     over = stage.over_files
     further = [*stage.further, *(over.parameters if over is not None else ())]
 
-    def run(given: Given) -> int:
-        own = {name: given.pop(name) for name in _OWN}
-        extra = {one.name: given.pop(one.name) for one in further}
-        if over is not None and over.takes(own, extra):
-            return over.run(own, given, extra)
+    def run(arguments: Arguments) -> int:
+        common = {name: arguments.pop(name) for name in _COMMON}
+        extra = {parameter.name: arguments.pop(parameter.name) for parameter in further}
+        if over is not None and over.takes(common, extra):
+            return over.run(common, arguments, extra)
         if over is not None:
             over.refuse(extra)
-        return run_stage(stage, own, given, extra)
+        return run_stage(stage, common, arguments, extra)
 
-    own = [Parameter(n, a, None if n in ("network", "config") else False) for n, a in _OWN.items()]
+    shared = [Parameter(n, a, None if n in ("network", "config") else False) for n, a in _COMMON.items()]
     target = (
         over.target if over is not None and "network" not in over.stays else "a run folder" if stage.of_a_run else ""
     )
     if target:
-        words = f"{target}, {NETWORK}"
-        own[0] = Parameter("network", Annotated[str | None, typer.Argument(help=words, show_default=False)])
+        text = f"{target}, {NETWORK}"
+        shared[0] = Parameter("network", Annotated[str | None, typer.Argument(help=text, show_default=False)])
     flags = [Parameter(n, _option(n)) for n in Settings.model_fields if n != "network"]
-    add(stage.name, stage.help, run, [*own, *flags, *further])
+    add(stage.name, stage.help, run, [*shared, *flags, *further])
 
 
 def _option(name: str) -> Any:
     field = Settings.model_fields[name]
     flag = flag_of(name)
     text = field.description or ""
-    least = next((b.ge for b in field.metadata if isinstance(b, Ge) and isinstance(b.ge, int)), 0)
-    text += f", at least {least}" if least > 1 else ""
+    minimum = next((b.ge for b in field.metadata if isinstance(b, Ge) and isinstance(b.ge, int)), 0)
+    text += f", at least {minimum}" if minimum > 1 else ""
     if field.default not in (None, False, ()):
         text += f" (default: {field.default})"
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
-    plain = next(
-        (kind for kind in (int, float, Path) if name != "reduce" and field.annotation in (kind, kind | None)), str
+    parsed_type = next(
+        (
+            scalar_type
+            for scalar_type in (int, float, Path)
+            if name != "reduce" and field.annotation in (scalar_type, scalar_type | None)
+        ),
+        str,
     )
     shown = _METAVARS.get(name) or "|".join(_choices(field.annotation)) or None
-    return Annotated[plain | None, typer.Option(flag, help=text, show_default=False, metavar=shown)]
+    return Annotated[parsed_type | None, typer.Option(flag, help=text, show_default=False, metavar=shown)]
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The words that a setting may be, where it is one of a few."""
+    """The allowed words of a setting that is a choice."""
     parts = get_args(annotation)
     if get_origin(annotation) is Literal:
         return list(parts)
@@ -106,12 +111,12 @@ def _show_bench(console: Console, build: Build) -> None:
 
 
 def _planned(build: Build) -> None:
-    """Whether all is there to plan and to finetune; for the device a latency table will do."""
+    """Check what planning and finetuning need; a latency table may replace the device."""
     build.check(device=build.context.settings.latency_table is None)
 
 
 def _runs(build: Build) -> None:
-    """Whether the engine runs here."""
+    """Check that the engine runs on this machine."""
     if build.context.settings.for_:
         raise InputError(
             f"an engine built --for {','.join(build.context.settings.for_)} does not run here",
@@ -152,16 +157,16 @@ STAGES = (
           needs=lambda b: (b.context.backend, b.context.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), PLANNING, lambda b: 0 if b.reached_plan else 1,
-          preflight=at_hand_or_measured, needs=_planned),
+          preflight=require_device_or_table, needs=_planned),
     Stage("kit", "Write a folder that measures what every block costs on a device without this tool.", lambda b: b.kit,
-          lambda c, b: c.show_kit(b.kit), preflight=known, needs=lambda b: (b.kit_place, b.context.candidates),
+          lambda c, b: c.show_kit(b.kit), preflight=require_backend, needs=lambda b: (b.kit_place, b.context.candidates),
           structure_only=True, further=(kits.PLACE,), of_a_run=True, in_run=False),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
-          _show_students, ("recover", "finetune"), preflight=at_hand_or_measured,
+          _show_students, ("recover", "finetune"), preflight=require_device_or_table,
           needs=_planned),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,
-          lambda c, b: c.show_shipped(b.shipped), ("export-original", "export"),
-          preflight=at_hand_or_measured, needs=lambda b: _planned(b) if b.context.network.learns else None),
+          lambda c, b: c.show_exported(b.shipped), ("export-original", "export"),
+          preflight=require_device_or_table, needs=lambda b: _planned(b) if b.context.network.learns else None),
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
           lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,

@@ -1,4 +1,4 @@
-"""Latency tables as files: where `latency` keeps one, and how two compare."""
+"""Latency tables as files: write the one that `latency` measured, and compare two."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from practise_backends.cli.result import put
-from practise_deploy.cli.app import Given, Parameter
+from practise_deploy.cli.app import Arguments, Parameter
 from practise_deploy.cli.files import OverFiles
 from practise_deploy.errors import InputError
 
@@ -19,7 +19,7 @@ _OUTPUT = "also write the table here, as portable JSON; its raw samples go besid
 _DIFF = "compare two tables instead of measuring one"
 
 
-def keep(build: Build, extra: Given) -> None:
+def keep(build: Build, extra: Arguments) -> None:
     """Write the table where --output says."""
     from practise_deploy.deployment.latency_table import check_place, write_table
 
@@ -33,25 +33,25 @@ def keep(build: Build, extra: Given) -> None:
         write_table(build.latency, extra["output"])
 
 
-def _diff(own: Given, settings: Given, extra: Given) -> int:
-    """Two tables block by block; nothing is measured."""
+def _diff(common: Arguments, settings: Arguments, extra: Arguments) -> int:
+    """Compare two tables block by block; nothing is measured."""
     from practise_backends.results.table_diff import diff_tables
     from practise_deploy.cli.console import Console
     from practise_deploy.deployment.latency_table import read_table
     from practise_deploy.run import to_json
 
-    said = [name for name, value in {**settings, "output": extra["output"]}.items() if value is not None]
-    said += [name for name in ("network", "config", "explain", "fresh") if own[name]]
-    if said:
+    flags = [name for name, value in {**settings, "output": extra["output"]}.items() if value is not None]
+    flags += [name for name in ("network", "config", "explain", "fresh") if common[name]]
+    if flags:
         raise InputError(
-            f"'{said[0]}' says nothing about two tables that were measured already",
+            f"'{flags[0]}' says nothing about two tables that were measured already",
             remedy="give --diff A B alone, with --json if you like",
         )
-    found = diff_tables(*(read_table(path) for path in extra["diff"]))
-    if own["json"]:
-        put(to_json(found))
+    diff = diff_tables(*(read_table(path) for path in extra["diff"]))
+    if common["json"]:
+        put(to_json(diff))
     else:
-        Console(quiet=own["quiet"]).show_table_diff(found)
+        Console(quiet=common["quiet"]).show_table_diff(diff)
     return 0
 
 
@@ -64,6 +64,6 @@ DIFF = OverFiles(
         ),
     ],
     run=_diff,
-    takes=lambda own, extra: extra["diff"] is not None,
+    takes=lambda common, extra: extra["diff"] is not None,
     stays=("output", "network"),
 )

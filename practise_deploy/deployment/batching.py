@@ -19,8 +19,8 @@ _TOLERANCE = 1e-3
 def with_any_batch(path: Path, folder: Path) -> Path:
     """A copy in `folder` whose first dimension is free; the file itself where such a copy computes something else.
 
-    Most convolutional networks hold no trace of the batch but the shapes of their inputs and outputs, and of what they
-    are flattened to. Whether this one does is tried out: a batch of three must give what three single runs give.
+    Most convolutional networks fix the batch only in the shapes of inputs, outputs and the final flatten. The copy is tested:
+    a batch of three must give the same outputs as three single runs.
     """
     model = onnx.load(path)
     _free_reshapes(model.graph)
@@ -37,12 +37,16 @@ def with_any_batch(path: Path, folder: Path) -> Path:
 def _free_reshapes(graph: onnx.GraphProto) -> None:
     """A Reshape to a constant shape that begins with the batch leaves that dimension open."""
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value if graph.input[0].type.tensor_type.shape.dim else 0
-    shapes = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer if len(each.dims) == 1}
+    shapes = {
+        initializer.name: onnx.numpy_helper.to_array(initializer)
+        for initializer in graph.initializer
+        if len(initializer.dims) == 1
+    }
     for node in graph.node:
-        wanted = shapes.get(node.input[1]) if node.op_type == "Reshape" else None
-        if wanted is not None and len(wanted) and wanted[0] == batch and -1 not in wanted:
+        shape = shapes.get(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is not None and len(shape) and shape[0] == batch and -1 not in shape:
             name = f"{node.output[0]}_any_batch"
-            graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, *wanted[1:]], dtype=np.int64), name))
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, *shape[1:]], dtype=np.int64), name))
             node.input[1] = name
 
 
@@ -50,15 +54,15 @@ def _same(path: Path, copy: Path) -> bool:
     """Whether the copy computes for several images what the network computes for each."""
     backend, conditions = OrtBackend(), Conditions()
     try:
-        one, many = (backend.open(backend.compile(each, conditions), conditions) for each in (path, copy))
-        batch = one.inputs[0].shape[0]
-        whole = random_feeds(many.inputs, _TRIED * batch)
-        together = many.run(whole)
+        single, batched = (backend.open(backend.compile(file, conditions), conditions) for file in (path, copy))
+        batch = single.inputs[0].shape[0]
+        feeds = random_feeds(batched.inputs, _TRIED * batch)
+        together = batched.run(feeds)
         for start in range(0, _TRIED * batch, batch):
-            part = one.run({name: array[start : start + batch] for name, array in whole.items()})
-            for name, found in part.items():
-                own = together[name][start : start + batch]
-                if own.shape != found.shape or not np.allclose(found, own, _TOLERANCE, _TOLERANCE):
+            expected = single.run({name: array[start : start + batch] for name, array in feeds.items()})
+            for name, reference in expected.items():
+                actual = together[name][start : start + batch]
+                if actual.shape != reference.shape or not np.allclose(reference, actual, _TOLERANCE, _TOLERANCE):
                     return False
     except (BackendError, IndexError, KeyError):
         return False

@@ -1,4 +1,4 @@
-"""What the device saves without a block: the whole network with it minus without it, in paired rounds."""
+"""The latency that dropping a block saves: the whole network with it minus without it, in paired rounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from practise_deploy.terms import Block
 
 
 class Variants:
-    """The network without any of its blocks, as files that share one file of weights."""
+    """The network without some of its blocks, as files that share one file of weights."""
 
     def __init__(self, model: onnx.ModelProto, blocks: Sequence[Block], folder: Path) -> None:
         """model: from `with_cuts`; its weights are moved to a file in `folder`."""
@@ -56,7 +56,7 @@ def measure_block_latency(
 
 
 def measure_reduction(model: onnx.ModelProto, dropped: Sequence[Block], bench: Bench, progress: Progress) -> Interval:
-    """By how many percent the latency falls when these blocks are dropped together, measured."""
+    """The measured reduction of latency, in percent, when these blocks are dropped together."""
     with variants_of(model, dropped) as variants:
         return measure_without(tuple(block.name for block in dropped), variants.without, bench, progress)
 

@@ -1,4 +1,4 @@
-"""The network as the device runs it: an engine beside its ONNX file where the backend builds one, else the ONNX file itself."""
+"""Compile the network for the device: an engine next to its ONNX file if the backend builds one, else the ONNX file itself."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.outcome import Compiled
 from practise_deploy.run import file_digest
 
-_SAID = 10  # layers in another precision that a sentence names
+_LISTED_LAYERS = 10  # most layers in another precision that a message lists
 
 
 def compile_network(backend: Backend, model: Path, conditions: Conditions, progress: Progress) -> Compiled:
-    """Compile a network; where the backend's artefacts are files of their own, write one beside it.
+    """Compile a network; if the backend's artefacts are separate files, write one next to it.
 
     Raises: CompileError, DeviceUnavailable; EnvironmentProblem where it cannot be written.
     """
     suffix = getattr(backend, "suffix", "")
     path = model.with_suffix(suffix) if suffix else model
-    told = {"progress": progress} if suffix else {}  # only what builds for seconds has some
-    artifact = backend.compile(model, conditions, **told)
+    options = {"progress": progress} if suffix else {}  # only backends that build an engine report progress
+    artifact = backend.compile(model, conditions, **options)
     files = _written(backend, artifact, path)
     for stale in {model.with_suffix(SUFFIX), manifest_of(model.with_suffix(SUFFIX))}.difference(files):
         stale.unlink(missing_ok=True)  # of an earlier build, of another network or for another device
@@ -29,24 +29,24 @@ def compile_network(backend: Backend, model: Path, conditions: Conditions, progr
 
 
 def precision_problems(compiled: Compiled, least_percent: float) -> list[str]:
-    """Why the precision that was asked for is not kept; none where it is."""
+    """Why the requested precision is not reached; empty if it is."""
     if least_percent <= 0:
         return []
-    asked = f"asked for {compiled.precision} in at least {least_percent:g}% of the arithmetic layers"
+    requirement = f"asked for {compiled.precision} in at least {least_percent:g}% of the arithmetic layers"
     if compiled.precision_share is None:
         return [
-            f"{asked}; which layers compute in it cannot be read from {compiled.path}: --min-precision-share 0 waives it"
+            f"{requirement}; which layers compute in it cannot be read from {compiled.path}: --min-precision-share 0 waives it"
         ]
     if 100 * compiled.precision_share >= least_percent:
         return []
     names = list(compiled.others.items())
-    said = ", ".join(f"{name or 'unnamed'} in {kind}" for name, kind in names[:_SAID])
-    more = f" and {len(names) - _SAID} more" if len(names) > _SAID else ""
-    return [f"{asked}, found {100 * compiled.precision_share:.1f}%: {said}{more}"]
+    listed = ", ".join(f"{name or 'unnamed'} in {layer_precision}" for name, layer_precision in names[:_LISTED_LAYERS])
+    more = f" and {len(names) - _LISTED_LAYERS} more" if len(names) > _LISTED_LAYERS else ""
+    return [f"{requirement}, found {100 * compiled.precision_share:.1f}%: {listed}{more}"]
 
 
 def _written(backend: Backend, artifact: Artifact, path: Path) -> tuple[Path, ...]:
-    """The artefact's files; none where the network's own file is what the device runs.
+    """Write the artefact's files; none if the device runs the network's ONNX file.
 
     Raises: EnvironmentProblem.
     """

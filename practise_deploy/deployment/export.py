@@ -25,7 +25,7 @@ def export_onnx(
 ) -> Shipped:
     """Write the network as ONNX, checked, atomically.
 
-    finish: what else is done to it, such as another precision.
+    finish: a last transformation, such as another precision.
     Shapes: input_shape (batch, channels, height, width). Raises: InputError where it cannot be exported.
     """
     model = finish(to_onnx(network, input_shape, dynamic_batch=dynamic_batch))
@@ -42,7 +42,7 @@ def export_onnx(
         path=path.name,
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
-        opset=max(each.version for each in model.opset_import if not each.domain),
+        opset=max(opset.version for opset in model.opset_import if not opset.domain),
         nodes=len(model.graph.node),
         dynamic_batch=dynamic_batch,
     )

@@ -1,6 +1,6 @@
-"""Latency against accuracy around the plan's set: what fewer and more dropped blocks would have given.
+"""Latency against accuracy around the plan's set: what dropping fewer or more blocks would have given.
 
-It looks at held-out images, so nothing is chosen by it: the plan and the weights are settled before.
+It uses held-out images, so nothing is chosen by it: the plan and the weights are final by then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_JUDGED = 400
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A set of blocks dropped: how the network was recovered, what was saved, and the network itself."""
+    """A set of dropped blocks: how the network was recovered, what it saves, and its runner."""
 
     dropped: tuple[str, ...]
     recovery: str
@@ -34,7 +34,7 @@ class Neighbour:
 def neighbours_of(plan: Plan, needed: int | None = None) -> list[tuple[str, ...]]:
     """Sets along the ranking of recipe paper: the plan's, up to two blocks fewer and more, and half of the plan's.
 
-    needed: a number of blocks that a demand on the speed calls for, looked at too.
+    needed: a number of blocks that a required speed-up calls for, included too.
     """
     ranked, chosen = tuple(plan.scores), len(plan.dropped)
     counts = {*range(chosen - NEAR, chosen + NEAR + 1), chosen // 2, needed or chosen}
@@ -42,39 +42,42 @@ def neighbours_of(plan: Plan, needed: int | None = None) -> list[tuple[str, ...]
 
 
 def judged_part(images: HeldOutImages, seed: int) -> HeldOutImages:
-    """At most 400 held-out images, drawn at random."""
+    """A random sample of at most 400 held-out images."""
     return images.some(MOST_JUDGED, seed)
 
 
 def judge_neighbours(
     teacher: Form, neighbours: Sequence[Neighbour], chosen: tuple[str, ...], images: HeldOutImages, progress: Progress
 ) -> tuple[FrontierPoint, ...]:
-    """What every neighbour still knows, on the same images."""
-    forms: Mapping[str, Form] = {"": teacher, **{str(at): one.form for at, one in enumerate(neighbours)}}
-    outputs = outputs_of(forms, images, progress)
+    """Accuracy and agreement of every neighbour, on the same images."""
+    runners: Mapping[str, Form] = {
+        "": teacher,
+        **{str(index): neighbour.form for index, neighbour in enumerate(neighbours)},
+    }
+    outputs = outputs_of(runners, images, progress)
     before = outputs.pop("")
     classifies = is_classifier(before)
     truth = images.labels.numpy() if classifies and images.labels is not None else None
     points = []
-    for one, after in zip(neighbours, outputs.values(), strict=True):
-        known: Accuracy | None = None if truth is None else accuracy(after, truth)
+    for neighbour, after in zip(neighbours, outputs.values(), strict=True):
+        top1: Accuracy | None = None if truth is None else accuracy(after, truth)
         agree = int((_top(before) == _top(after)).sum())
         points.append(
             FrontierPoint(
-                dropped=one.dropped,
-                recovery=one.recovery,
-                reduction_percent=one.reduction_percent,
-                accuracy=known,
+                dropped=neighbour.dropped,
+                recovery=neighbour.recovery,
+                reduction_percent=neighbour.reduction_percent,
+                accuracy=top1,
                 agreement_percent=percent(agree, len(after)) if classifies else None,
                 loss=loss_of(before, after, truth) if classifies else None,
-                chosen=set(one.dropped) == set(chosen),
+                chosen=set(neighbour.dropped) == set(chosen),
             )
         )
     return tuple(points)
 
 
 def released_point(plan: Plan, bench: Comparison, verification: Verification) -> FrontierPoint:
-    """The release itself, as it was verified and measured."""
+    """The release itself, as verified and measured."""
     ratio = bench.speedup
     ends = [100 * (1 - 1 / end) for end in (ratio.estimate, ratio.low, ratio.high)]
     return FrontierPoint(

@@ -1,4 +1,4 @@
-"""The kit for a device without this tool: a folder that measures there what every block costs."""
+"""The kit for a device without this tool: a folder that measures the latency of every block there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ELSEWHERE = "name another folder with --kit"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenKit:
-    """A kit as it lies on the disk. networks: how many. commands: on the device. plan: takes its table."""
+    """A kit on disk. networks: how many. commands: to run on the device. plan: the command that plans with its table."""
 
     schema: int = 1
     folder: str
@@ -38,10 +38,10 @@ class WrittenKit:
 
 
 def write_kit(kit: Kit, folder: Path, make: Callable[[Path], Callable[[Dropped], Path]]) -> WrittenKit:
-    """Write a kit so that the folder is there whole or not at all.
+    """Write a kit atomically: the folder is complete or absent.
 
-    kit: without its networks. make: gives, for a folder, where it wrote the network without some blocks; whatever else it
-    leaves there that is no network is what the networks share.
+    kit: without its networks. make: for a folder, a function that writes the network without some blocks there and gives the path;
+    other files that it leaves there are shared by the networks.
     Raises: EnvironmentProblem; InputError where the folder holds something else (`check_place`).
     """
     check_place(folder)
@@ -50,11 +50,11 @@ def write_kit(kit: Kit, folder: Path, make: Callable[[Path], Callable[[Dropped],
         without = make(fresh / NETWORKS)
         files = {dropped: without(dropped) for dropped in networks_of(kit.cuts, kit.design)}
         _clear(fresh / NETWORKS, keep={*files.values()})
-        whole = _filled(kit, fresh, files)
+        filled = _filled(kit, fresh, files)
         name, wheel = device_wheel()
         (fresh / name).write_bytes(wheel)
-        (fresh / MANIFEST).write_text(to_json(whole), encoding="utf-8")
-        (fresh / README).write_text(kit_readme(whole, name), encoding="utf-8")
+        (fresh / MANIFEST).write_text(to_json(filled), encoding="utf-8")
+        (fresh / README).write_text(kit_readme(filled, name), encoding="utf-8")
         size = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
     return WrittenKit(
         folder=str(folder),
@@ -65,22 +65,22 @@ def write_kit(kit: Kit, folder: Path, make: Callable[[Path], Callable[[Dropped],
         blocks=len(kit.cuts),
         networks=len(files),
         bytes=size,
-        commands=(install_line(whole, name), "practise-measure ."),
+        commands=(install_line(filled, name), "practise-measure ."),
         plan=f"{kit.plan} --latency-table {TABLE}" if kit.plan else "",
     )
 
 
 def check_place(folder: Path) -> None:
-    """Refuse a folder that holds anything but a kit: a new kit takes the whole place.
+    """Refuse a folder that holds anything but a kit, since a new kit replaces it.
 
     Raises: InputError; EnvironmentProblem where nothing can be written there.
     """
     if folder.is_dir():
-        found = {path.name for path in folder.iterdir()}
-        others = sorted(name for name in found if name not in (MANIFEST, NETWORKS, README) and not _is_tool(name))
-        if others or (found and MANIFEST not in found):
+        names = {path.name for path in folder.iterdir()}
+        others = sorted(name for name in names if name not in (MANIFEST, NETWORKS, README) and not _is_tool(name))
+        if others or (names and MANIFEST not in names):
             raise InputError(
-                f"{folder} holds {others[0] if others else min(found)}, which is no part of a kit and would be lost",
+                f"{folder} holds {others[0] if others else min(names)}, which is no part of a kit and would be lost",
                 remedy="move it away, or name another folder with --kit",
             )
     elif folder.exists():
@@ -95,14 +95,14 @@ def _is_tool(name: str) -> bool:
 
 
 def _clear(folder: Path, keep: set[Path]) -> None:
-    """Take away the networks that are not measured."""
+    """Delete the networks that are not measured."""
     for file in folder.glob("*.onnx"):
         if file not in keep:
             file.unlink()
 
 
 def _filled(kit: Kit, fresh: Path, files: dict[Dropped, Path]) -> Kit:
-    """The record with its networks, and the sha256 of all that they are."""
+    """The record with its networks and the sha256 of their files."""
     networks = (KitNetwork(dropped=dropped, file=file.relative_to(fresh).as_posix()) for dropped, file in files.items())
     sums = {file.relative_to(fresh).as_posix(): file_digest(file) for file in sorted((fresh / NETWORKS).iterdir())}
     return replace(kit, networks=tuple(networks), sha256=sums)
@@ -110,14 +110,14 @@ def _filled(kit: Kit, fresh: Path, files: dict[Dropped, Path]) -> Kit:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of this one once all is in it."""
+    """A new folder that replaces this one once it is complete."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(folder.parent, f".{folder.name}.") as beside:
-            fresh = beside / "new"
+        with temporary_folder(folder.parent, f".{folder.name}.") as staging:
+            fresh = staging / "new"
             fresh.mkdir()
             yield fresh
-            _swap(fresh, folder, aside=beside / "old")
+            _swap(fresh, folder, aside=staging / "old")
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot write the kit {folder}: {error.strerror or error}", remedy=_ELSEWHERE
@@ -125,7 +125,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 
 def _swap(fresh: Path, folder: Path, aside: Path) -> None:
-    """Put the new folder in the old one's place; the old one stays where that fails."""
+    """Replace the old folder by the new one; the old one stays if that fails."""
     if folder.exists():
         os.replace(folder, aside)
     try:

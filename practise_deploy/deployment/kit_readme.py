@@ -1,4 +1,4 @@
-"""What a kit says to who carries it to the device."""
+"""The README of a kit, for whoever takes it to the device."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def kit_readme(kit: Kit, wheel: str) -> str:
 
 
 def install_line(kit: Kit, wheel: str) -> str:
-    """How the tool is installed; every backend of the device half is an extra of its name."""
+    """The command that installs the tool; every backend is an extra of that name."""
     return f'pip install "./{wheel}[{kit.asked.backend}]"'

@@ -22,7 +22,7 @@ from practise_deploy.settings import flag_of
 
 
 def write_table(table: LatencyTable, path: Path) -> tuple[Path, Path]:
-    """A table as a portable file, and its raw samples beside it as .npz; gives both paths.
+    """Write a table as a portable file and its raw samples next to it as .npz; gives both paths.
 
     Raises: InputError where the path is that of the samples; EnvironmentProblem where it cannot be written.
     """
@@ -31,7 +31,7 @@ def write_table(table: LatencyTable, path: Path) -> tuple[Path, Path]:
 
 
 def check_place(path: Path) -> None:
-    """Refuse at once a place that a table could not be written to after minutes of measuring.
+    """Refuse a path that cannot be written to before minutes of measuring.
 
     Raises: as `write_table`.
     """
@@ -50,9 +50,9 @@ def _written_to(path: Path) -> Iterator[None]:
 
 
 def read_table(path: Path) -> LatencyTable:
-    """A table that was written here or on another device; its raw samples stay where they are.
+    """Read a table that was written on this or another device, without its raw samples.
 
-    Raises: InputError where the file is no latency table of this schema.
+    Raises: InputError where the file is not a latency table of this schema.
     """
     try:
         text = read_text(path)
@@ -93,12 +93,12 @@ def read_table(path: Path) -> LatencyTable:
 
 
 def _contradictions(table: LatencyTable) -> Iterator[str]:
-    """What no measurement can have given."""
-    for place, found in _intervals(table):
-        if not (found.low <= found.estimate <= found.high and 0 < found.confidence < 1):
+    """Contradictions that no measurement can produce."""
+    for place, interval in _intervals(table):
+        if not (interval.low <= interval.estimate <= interval.high and 0 < interval.confidence < 1):
             yield f"{place} is no interval around its estimate"
-    for place, least in (("baseline_ms", table.baseline_ms.low), ("aa_ratio", table.aa_ratio.low)):
-        if least <= 0:
+    for place, lower_bound in (("baseline_ms", table.baseline_ms.low), ("aa_ratio", table.aa_ratio.low)):
+        if lower_bound <= 0:
             yield f"{place} is not above 0"
     for place, size in (("resolution_ms", table.resolution_ms), ("session_percent", table.session_percent)):
         if size < 0:
@@ -112,29 +112,29 @@ def _contradictions(table: LatencyTable) -> Iterator[str]:
 
 
 def _intervals(value: object, place: str = "") -> Iterator[tuple[str, Interval]]:
-    """Every interval of a record and of the records inside it, with its place."""
+    """Every interval of a record and its nested records, with its path."""
     if isinstance(value, Interval):
         yield place, value
     elif is_dataclass(value):
-        for one in fields(value):
-            yield from _intervals(getattr(value, one.name), f"{place}.{one.name}".lstrip("."))
+        for field in fields(value):
+            yield from _intervals(getattr(value, field.name), f"{place}.{field.name}".lstrip("."))
     elif isinstance(value, tuple):
-        for at, each in enumerate(value):
-            yield from _intervals(each, f"{place}.{at}")
+        for index, element in enumerate(value):
+            yield from _intervals(element, f"{place}.{index}")
 
 
 def table_schema() -> str:
-    """The JSON Schema of a table's file; docs/latency-table.schema.json holds it."""
-    found = TypeAdapter(LatencyTable).json_schema(mode="serialization")
-    found["properties"].pop("samples")  # they lie beside the table
-    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return json.dumps(found, indent=1) + "\n"
+    """The JSON Schema of a table's file, as in docs/latency-table.schema.json."""
+    schema = TypeAdapter(LatencyTable).json_schema(mode="serialization")
+    schema["properties"].pop("samples")  # stored in a file next to the table
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=1) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a plan needs a table to be of. input_shape: with the batch. here: fingerprint of the device at hand, empty
-    where it is not. ahead: the GPUs that it is built ahead for, of which the table alone says how fast they are.
+    """What a table must match to plan with it. input_shape: with the batch. here: fingerprint of the local device, empty if
+    it is not available. ahead: the GPUs that the engine is cross-built for, whose speed only the table knows.
     """
 
     blocks: tuple[str, ...]
@@ -146,62 +146,62 @@ class Wanted:
     ahead: tuple[str, ...] = ()
 
     def is_at_hand(self, table: LatencyTable) -> bool:
-        """Whether the table is of this device and backend, so that a plan can be measured."""
+        """Whether the table is of the local device and backend, so that a plan can be measured."""
         return table.device.fingerprint == self.here and table.backend == self.backend
 
 
-def check_table(table: LatencyTable, wanted: Wanted, path: Path) -> None:
+def check_table(table: LatencyTable, requirements: Wanted, path: Path) -> None:
     """Refuse a table of another network, another input or, for the same backend, other conditions.
 
     Raises: InputError.
     """
-    own, told = set(wanted.blocks), {saving.block for saving in table.savings}
-    strangers = sorted(told - own)
-    if strangers or not told:
+    network_blocks, table_blocks = set(requirements.blocks), {saving.block for saving in table.savings}
+    unknown = sorted(table_blocks - network_blocks)
+    if unknown or not table_blocks:
         raise InputError(
             f"{path} was measured on another network ({table.network}): this one has no droppable block "
-            f"'{strangers[0] if strangers else ''}'",
+            f"'{unknown[0] if unknown else ''}'",
             remedy="give the table of this network",
         )
-    if own - told:
+    if network_blocks - table_blocks:
         raise InputError(
-            f"{path} lacks block '{min(own - told)}' of this network",
+            f"{path} lacks block '{min(network_blocks - table_blocks)}' of this network",
             remedy="measure the table with this version again",
         )
-    if tuple(table.input_shape) != tuple(wanted.input_shape):
+    if tuple(table.input_shape) != tuple(requirements.input_shape):
         raise InputError(
-            f"{path} was measured with input {list(table.input_shape)}, this network has {list(wanted.input_shape)}",
+            f"{path} was measured with input {list(table.input_shape)}, this network has {list(requirements.input_shape)}",
             remedy="use the --batch and --input-size that the table was measured with",
         )
-    _check_device(table, wanted, path)
-    if table.structure_sha256 and table.structure_sha256 != wanted.structure_sha256:
+    _check_device(table, requirements, path)
+    if table.structure_sha256 and table.structure_sha256 != requirements.structure_sha256:
         raise InputError(
             f"{path} was measured on another network ({table.network}): its blocks differ from this one's",
             remedy="give the table of this network",
         )
-    _check_conditions(table, wanted, path)
+    _check_conditions(table, requirements, path)
 
 
-def _check_device(table: LatencyTable, wanted: Wanted, path: Path) -> None:
-    """What is built ahead was measured by the same backend, on one of the GPUs that it is for."""
-    if wanted.ahead and table.backend != wanted.backend:
+def _check_device(table: LatencyTable, requirements: Wanted, path: Path) -> None:
+    """The table of a cross-built engine must be of the same backend and one of its target GPUs."""
+    if requirements.ahead and table.backend != requirements.backend:
         raise InputError(
-            f"{path} was measured with backend '{table.backend}', this build is for {wanted.backend}",
-            remedy=f"measure it on the device with --backend {wanted.backend}",
+            f"{path} was measured with backend '{table.backend}', this build is for {requirements.backend}",
+            remedy=f"measure it on the device with --backend {requirements.backend}",
         )
     capability = table.device.facts.get("compute_capability")
-    if wanted.ahead and capability and capability not in wanted.ahead:
+    if requirements.ahead and capability and capability not in requirements.ahead:
         raise InputError(
-            f"{path} was measured on {table.device.name} ({capability}), this build is for {', '.join(wanted.ahead)}",
+            f"{path} was measured on {table.device.name} ({capability}), this build is for {', '.join(requirements.ahead)}",
             remedy="give the table of such a GPU",
         )
 
 
-def _check_conditions(table: LatencyTable, wanted: Wanted, path: Path) -> None:
-    """Another precision is another network; what else is asked of a run says something of the same backend alone."""
-    same = table.backend == wanted.backend
+def _check_conditions(table: LatencyTable, requirements: Wanted, path: Path) -> None:
+    """The precision must match; threads, clock and CUDA graph must match within one backend."""
+    same = table.backend == requirements.backend
     for name in ("precision", *(("threads", "clock", "cuda_graph") if same else ())):
-        theirs, ours = getattr(table.conditions, name), getattr(wanted.conditions, name)
+        theirs, ours = getattr(table.conditions, name), getattr(requirements.conditions, name)
         if theirs != ours:
             flag = flag_of(name)
             how = f"{'give' if theirs else 'leave out'} {flag}" if isinstance(theirs, bool) else f"give {flag} {theirs}"

@@ -71,9 +71,9 @@ def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: b
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with temporary_folder() as folder:
-        plain, shaped, quantised = (folder / f"{name}.onnx" for name in ("plain", "shaped", "quantised"))
-        onnx.save(model, plain)
-        quant_pre_process(plain, shaped, skip_optimization=True, skip_symbolic_shape=True)
+        original, shaped, quantised = (folder / f"{name}.onnx" for name in ("plain", "shaped", "quantised"))
+        onnx.save(model, original)
+        quant_pre_process(original, shaped, skip_optimization=True, skip_symbolic_shape=True)
         quantize_static(
             shaped,
             quantised,
@@ -90,7 +90,7 @@ def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: b
 
 
 def _operators(model: onnx.ModelProto) -> list[str] | None:
-    """What is quantised: None for all that the quantiser knows; it knows group and instance norms too, and fails on them."""
+    """The operators to quantise: None for all; the quantiser claims group and instance norms too, but fails on them."""
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     if not any(node.op_type in _IN_FLOAT for node in model.graph.node):
@@ -99,7 +99,7 @@ def _operators(model: onnx.ModelProto) -> list[str] | None:
 
 
 def _symmetric() -> dict[str, Any]:
-    """Zero points of 0, biases in float, and no range of an output whose consumer has one."""
+    """Zero points of 0, float biases, and no range on an output whose consumer has one."""
     return {
         "ActivationSymmetric": True,
         "WeightSymmetric": True,
@@ -109,33 +109,34 @@ def _symmetric() -> dict[str, Any]:
 
 
 def _pixels(images: FitImages, model: onnx.ModelProto) -> Iterator[Pixels]:
-    """Batches as the network takes them; the last one is filled up with copies. Of many images some are drawn at random,
-    since files come class by class.
+    """Batches of at most `_CALIBRATED` images, sampled at random since files are sorted by class; the last is padded with copies.
+
+    Shapes: each [batch, channels, height, width].
     """
     batch, drawn = _shape(model)[0], images.some(_CALIBRATED, seed=0)
     for part in batches(len(drawn), batch):
-        found = drawn.batch(part).numpy()
-        padding = np.repeat(found[-1:], batch - len(found), axis=0)
-        yield np.ascontiguousarray(np.concatenate([found, padding]))
+        pixels = drawn.batch(part).numpy()
+        padding = np.repeat(pixels[-1:], batch - len(pixels), axis=0)
+        yield np.ascontiguousarray(np.concatenate([pixels, padding]))
 
 
 def _noise(model: onnx.ModelProto) -> Iterator[Pixels]:
-    """One batch of it."""
+    """One batch of Gaussian noise. Shapes: [batch, channels, height, width]."""
     yield np.random.default_rng(0).standard_normal(_shape(model)).astype(np.float32)
 
 
 def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    """The input's, a dynamic batch as 1."""
-    return tuple(each.dim_value or 1 for each in model.graph.input[0].type.tensor_type.shape.dim)
+    """The input's shape, with a dynamic batch as 1."""
+    return tuple(dimension.dim_value or 1 for dimension in model.graph.input[0].type.tensor_type.shape.dim)
 
 
 def _reader(name: str, feeds: Iterator[Pixels]) -> Any:
-    """The batches as ONNX Runtime asks for them."""
+    """The batches as ONNX Runtime's calibration data reader."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, Pixels] | None:
-            found = next(feeds, None)
-            return None if found is None else {name: found}
+            pixels = next(feeds, None)
+            return None if pixels is None else {name: pixels}
 
     return Reader()

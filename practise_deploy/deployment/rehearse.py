@@ -1,4 +1,4 @@
-"""The original goes the whole way to the device before anything is measured, so that what would fail at the end fails now."""
+"""A rehearsal: export, compile and run the original before anything is measured, so that failures show up early."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from practise_deploy.outcome import Rehearsal
 
 IMAGES = 8
 _COPIES = 8
-"""Of a network's weights that a run folder holds: two ONNX files, an engine, two states, half-written ones."""
+"""How many copies of the weights a run folder holds: two ONNX files, an engine, two state dicts, temporary files."""
 
 
 def check_space(folder: Path, parameters: int) -> None:
-    """Whether a build's files have room.
+    """Check the free disk space for a build's files.
 
     Raises: EnvironmentProblem.
     """
@@ -33,16 +33,16 @@ def check_space(folder: Path, parameters: int) -> None:
         )
 
 
-def rehearse(forms: Mapping[str, Form], images: FitImages, precision: str, progress: Progress) -> Rehearsal:
-    """Compare the original's forms, the teacher first, each with the one before it, on a few images.
+def rehearse(runners: Mapping[str, Form], images: FitImages, precision: str, progress: Progress) -> Rehearsal:
+    """Compare the original's runners, the teacher first, each with the previous one, on a few images.
 
-    Raises: VerificationFailed where one does not compute what the one before does.
+    Raises: VerificationFailed where a runner's outputs differ from those of the previous one.
     """
-    whole = outputs_of(forms, images.some(IMAGES, seed=0), progress)
-    links = tuple(compare(a, b, whole[a], whole[b]) for a, b in pairwise(whole))
+    outputs = outputs_of(runners, images.some(IMAGES, seed=0), progress)
+    links = tuple(compare(a, b, outputs[a], outputs[b]) for a, b in pairwise(outputs))
     for link, allowed in zip(links, tolerances(precision), strict=False):  # there may be no engine here
-        told = replace(link, agreement_percent=None)  # so few images tell nothing of it
-        if problems := problems_of(told, allowed):
+        classless = replace(link, agreement_percent=None)  # too few images to judge it
+        if problems := problems_of(classless, allowed):
             raise VerificationFailed(
                 f"the original itself is not what it was once it is written in {precision}: {'; '.join(problems)}, on {link.images} images",
                 remedy=_remedy(precision),

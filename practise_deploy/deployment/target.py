@@ -1,4 +1,4 @@
-"""Where the network will run, as the settings say it: the backend, its options, and the conditions. Needs no torch."""
+"""The deployment target of the settings: the backend, its options, and the conditions. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from practise_backends.terms import Backend, Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings
 
-_HOW = (
+_NO_TABLE_REMEDY = (
     "make a kit with `practise-deploy kit`, run `practise-measure kit/` on such a device, "
     "and give the table that it writes with --latency-table"
 )
 
 
 def backend_of(settings: Settings) -> Backend:
-    """The backend, with its device at hand (or, with --for, known well enough to be built for).
+    """The backend, with its device available (or, with --for, one that it can cross-build for).
 
-    Raises: EnvironmentProblem where a package or the device is missing; InputError where it lacks an option, or where
-    what it is built ahead for was never measured.
+    Raises: EnvironmentProblem where a package or the device is missing; InputError where the backend lacks an option, or where
+    a cross-built target has no latency table.
     """
     with our_errors():
         backend = load_backend(settings.backend, asked_of(settings))
         backend.device()
-        catalog.check_wanted(backend, _wanted(settings))
+        catalog.check_wanted(backend, _requested(settings))
     if settings.for_ and settings.latency_table is None:
         raise InputError(
             f"--for {','.join(settings.for_)} builds for GPUs that are not at hand, so what a block costs there must be known",
-            remedy=_HOW,
+            remedy=_NO_TABLE_REMEDY,
         )
     return backend
 
 
 def check_asked(settings: Settings) -> None:
-    """The backend is known and has what is asked of it; neither its package nor its device need be at hand.
+    """Check that the backend exists and has the requested options; neither its package nor its device need be available.
 
     Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
     """
     with our_errors():
-        catalog.check_asked(settings.backend, asked_of(settings), _wanted(settings))
+        catalog.check_asked(settings.backend, asked_of(settings), _requested(settings))
 
 
-def _wanted(settings: Settings) -> RunMode:
+def _requested(settings: Settings) -> RunMode:
     return RunMode(precision=settings.precision, clock=settings.clock, cuda_graph=settings.cuda_graph)
 
 
 @contextmanager
 def our_errors() -> Iterator[None]:
-    """Errors of the device half as ours, each with the exit code that it has there."""
+    """Translate errors of the device half into ours, with the same exit codes."""
     try:
         yield
     except BackendError as error:
-        kind = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
-        raise kind(error.message, remedy=error.remedy) from None
+        error_type = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
+        raise error_type(error.message, remedy=error.remedy) from None
 
 
 def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:
-    """The deployment's; without a word on the clock, the backend's first. backend: None where it is not at hand."""
+    """The conditions of the deployment; the clock defaults to the backend's first. backend: None if it is not available."""
     clock = settings.clock or (backend or backend_class(settings.backend)).capabilities.clocks[0]
     return Conditions(
         batch=settings.batch,
@@ -80,5 +80,5 @@ def reads_symmetric_int8(settings: Settings) -> bool:
 
 
 def measuring_of(settings: Settings) -> Measuring:
-    """The same, as the command line of the device half takes it."""
+    """The measurement settings, as the command line of the device half takes them."""
     return Measuring(**{flag.name: getattr(settings, flag.name) for flag in flags_of(Measuring)})

@@ -1,4 +1,4 @@
-"""Does every form of the network compute the same? teacher -> student -> ONNX -> engine, on held-out images."""
+"""Verify that every runner of the network computes the same: teacher -> student -> ONNX -> engine, on held-out images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ORIGINAL = "original"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far a form may be from the one before it. relative_rms: of the outputs' size; cosine: the lowest of an image."""
+    """How far outputs may differ from the previous runner's. relative_rms: relative to their size; cosine: lowest over images."""
 
     relative_rms: float
     cosine: float
@@ -36,17 +36,17 @@ class Tolerance:
 
 EXACT = Tolerance(relative_rms=0.01, cosine=0.999, agreement_percent=99.0)
 QUANTISED = Tolerance(relative_rms=0.3, cosine=0.9, agreement_percent=90.0)
-"""Of a network against itself in int8: a loss, which accuracy tells; this finds what is broken."""
+"""A network against itself in int8: accuracy judges the loss; this tolerance catches broken conversions."""
 REROUNDED = Tolerance(relative_rms=0.15, cosine=0.97, agreement_percent=95.0)
-"""Of int8 against the same integers multiplied in float: values at the edge between two integers fall to either."""
+"""int8 against the same integers multiplied in float: values near a rounding boundary may fall on either side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """The forms that a network takes on its way to the device, in order; each gives logits for images.
+    """The runners of a network on its way to the device, in order; each maps images to logits.
 
-    engine: None where it cannot run here. precision: of the ONNX file and the engine. original: the teacher in that
-    precision, where it is another; it is no link of the chain.
+    engine: None where it cannot run on this machine. precision: of the ONNX file and the engine. original: the teacher in that
+    precision, if it is not fp32; it is not part of the chain.
     """
 
     teacher: Form
@@ -57,18 +57,18 @@ class Forms:
     original: Form | None = None
 
     def named(self) -> dict[str, Form]:
-        """Name -> form, in order."""
-        found = {"teacher": self.teacher, "student": self.student, "ONNX": self.onnx}
-        return found if self.engine is None else {**found, "engine": self.engine}
+        """Name -> runner, in order."""
+        runners = {"teacher": self.teacher, "student": self.student, "ONNX": self.onnx}
+        return runners if self.engine is None else {**runners, "engine": self.engine}
 
 
 def tolerances(precision: str) -> tuple[Tolerance, Tolerance]:
-    """Of an ONNX file against the network that it was written from, and of an engine against the file."""
+    """The tolerances of an ONNX file against the network that it was exported from, and of an engine against the file."""
     return (QUANTISED, REROUNDED) if precision == "int8" else (EXACT, EXACT)
 
 
 def torch_form(network: fx.GraphModule) -> Form:
-    """A network as torch computes it, in fp32."""
+    """Run a network in torch, in fp32. Shapes: images [n, channels, height, width] -> logits [n, classes]."""
 
     def compute(images: Tensor) -> Outputs:
         with torch.inference_mode():
@@ -78,67 +78,68 @@ def torch_form(network: fx.GraphModule) -> Form:
 
 
 def engine_form(engine: Any, batch: int) -> Form:
-    """A network as an engine computes it, in the type of its input. batch: its fixed batch; the last images are padded
-    with copies.
+    """Run a network in an engine, in the engine's input type. Shapes: images [n, channels, height, width] -> logits [n, classes].
+
+    batch: the engine's fixed batch size; the last batch is padded with copies.
     """
-    given = engine.inputs[0]
+    input_spec = engine.inputs[0]
 
     def compute(images: Tensor) -> Outputs:
-        found = []
+        chunks = []
         array = np.ascontiguousarray(images.contiguous().numpy())
         for part in batches(len(array), batch):
             x = array[part]
             padded = np.concatenate([x, np.repeat(x[-1:], batch - len(x), 0)]) if len(x) < batch else x
-            outputs = engine.run({given.name: padded.astype(given.dtype, copy=False)})
-            found.append(np.asarray(outputs[engine.outputs[0].name], dtype=np.float32)[: len(x)])
-        return np.concatenate(found)
+            outputs = engine.run({input_spec.name: padded.astype(input_spec.dtype, copy=False)})
+            chunks.append(np.asarray(outputs[engine.outputs[0].name], dtype=np.float32)[: len(x)])
+        return np.concatenate(chunks)
 
     return compute
 
 
-def verify(forms: Forms, images: HeldOutImages, progress: Progress) -> Verification:
-    """Compare each form with the one before it; judge the links behind the student, which must agree."""
-    original = {} if forms.original is None else {_ORIGINAL: forms.original}
-    whole = outputs_of({**forms.named(), **original}, images, progress)
-    converted = whole.pop(_ORIGINAL, None)
-    names = list(whole)
+def verify(runners: Forms, images: HeldOutImages, progress: Progress) -> Verification:
+    """Compare each runner with the previous one; those after the student must agree within the tolerances."""
+    original = {} if runners.original is None else {_ORIGINAL: runners.original}
+    outputs = outputs_of({**runners.named(), **original}, images, progress)
+    converted = outputs.pop(_ORIGINAL, None)
+    names = list(outputs)
     pairs = [*pairwise(names), (names[0], names[-1])]
-    links = tuple(compare(a, b, whole[a], whole[b]) for a, b in pairs)
-    judged = zip(links[1:-1], tolerances(forms.precision), strict=False)  # without an engine there is one link less
-    problems = tuple(problem for link, tolerance in judged for problem in problems_of(link, tolerance))
-    classifies = is_classifier(whole["teacher"])
+    links = tuple(compare(a, b, outputs[a], outputs[b]) for a, b in pairs)
+    checked = zip(links[1:-1], tolerances(runners.precision), strict=False)  # without an engine there is one link less
+    problems = tuple(problem for link, tolerance in checked for problem in problems_of(link, tolerance))
+    classifies = is_classifier(outputs["teacher"])
     truth = None if images.labels is None or not classifies else images.labels.numpy()
     return Verification(
         links=links,
-        accuracy={} if truth is None else {name: accuracy(whole[name], truth) for name in names},
-        loss=loss_of(whole[names[0]], whole[names[-1]], truth) if classifies else None,
+        accuracy={} if truth is None else {name: accuracy(outputs[name], truth) for name in names},
+        loss=loss_of(outputs[names[0]], outputs[names[-1]], truth) if classifies else None,
         images=len(images),
         faithful=not problems,
         problems=problems,
-        original=None if converted is None else _converted(whole[names[0]], converted, truth, classifies=classifies),
+        original=None if converted is None else _converted(outputs[names[0]], converted, truth, classifies=classifies),
     )
 
 
-def outputs_of(forms: Mapping[str, Form], images: Images, progress: Progress) -> dict[str, Outputs]:
-    """What every form says of the images."""
-    found: dict[str, list[Outputs]] = {name: [] for name in forms}
+def outputs_of(runners: Mapping[str, Form], images: Images, progress: Progress) -> dict[str, Outputs]:
+    """The outputs of every runner. Shapes: [images, ...]."""
+    collected: dict[str, list[Outputs]] = {name: [] for name in runners}
     for part in batches(len(images), _BATCH):
         x = images.batch(part)
-        for name, form in forms.items():
-            found[name].append(form(x))
+        for name, runner in runners.items():
+            collected[name].append(runner(x))
         progress.advance(part.stop, len(images), "images")
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: np.concatenate(parts) for name, parts in collected.items()}
 
 
 def is_classifier(outputs: Outputs) -> bool:
-    """Whether they are scores of two classes or more: there is no other answer to agree with where there is one number."""
+    """Whether the outputs are scores of two or more classes. Shapes: [images, ...]."""
     return outputs.ndim == 2 and outputs.shape[1] > 1
 
 
 def _converted(
     teacher: Outputs, converted: Outputs, truth: npt.NDArray[np.int64] | None, *, classifies: bool
 ) -> Converted:
-    """What another precision alone costs the original."""
+    """What the precision alone costs the original. Shapes: teacher, converted [images, ...], truth [images]."""
     return Converted(
         link=compare("teacher", _ORIGINAL, teacher, converted),
         accuracy=None if truth is None else accuracy(converted, truth),
@@ -147,8 +148,8 @@ def _converted(
 
 
 def compare(before: str, after: str, first: Outputs, second: Outputs) -> Link:
-    """Two forms' outputs for the same images. Shapes: [n, ...]."""
-    flat = [each.reshape(len(each), -1).astype(np.float64) for each in (first, second)]
+    """Compare the outputs of two runners on the same images. Shapes: first, second [images, ...]."""
+    flat = [outputs.reshape(len(outputs), -1).astype(np.float64) for outputs in (first, second)]
     difference = flat[0] - flat[1]
     norms = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
     same = (difference == 0).all(1)  # zeros have no direction: they agree with zeros alone
@@ -176,22 +177,22 @@ def accuracy(logits: Outputs, truth: npt.NDArray[np.int64]) -> Accuracy:
 
 
 def problems_of(link: Link, allowed: Tolerance) -> Sequence[str]:
-    """In what a form is too far from the one before it."""
-    found = []
+    """Sentences on every tolerance that the comparison exceeds."""
+    problems = []
     if not np.isfinite(link.max_abs):
-        found.append(f"{link.before} -> {link.after}: outputs that are no numbers")
+        problems.append(f"{link.before} -> {link.after}: outputs that are no numbers")
     if not link.relative_rms <= allowed.relative_rms:
-        found.append(
+        problems.append(
             f"{link.before} -> {link.after}: outputs differ by {link.relative_rms:.2g} of their size (rms), "
             f"at most {allowed.relative_rms} is allowed"
         )
     if link.cosine < allowed.cosine:
-        found.append(
+        problems.append(
             f"{link.before} -> {link.after}: lowest cosine {link.cosine:.6f}, at least {allowed.cosine} is required"
         )
     if link.agreement_percent is not None and link.agreement_percent.estimate < allowed.agreement_percent:
-        found.append(
+        problems.append(
             f"{link.before} -> {link.after}: the same top-1 class on {link.agreement_percent.estimate:.1f}% of images, "
             f"at least {allowed.agreement_percent:g}% is required"
         )
-    return found
+    return problems

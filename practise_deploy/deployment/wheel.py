@@ -1,4 +1,4 @@
-"""The device half as a wheel, made from what is installed here: the same bytes for the same code."""
+"""The device half as a reproducible wheel, built from the installed package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from practise_deploy.errors import EnvironmentProblem
 
 NAME = "practise-backends"
 _WHEEL = "Wheel-Version: 1.0\nGenerator: practise-deploy\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-_BEGAN = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 _MODE = 0o100644 << 16
 
 
@@ -24,9 +24,9 @@ def device_wheel() -> tuple[str, bytes]:
 
     Raises: EnvironmentProblem where it is not installed as a package.
     """
-    version, told = _metadata()
+    version, metadata = _metadata()
     place = f"practise_backends-{version}.dist-info"
-    files = dict(_sources()) | {f"{place}/{name}": text.encode() for name, text in told.items()}
+    files = dict(_sources()) | {f"{place}/{name}": text.encode() for name, text in metadata.items()}
     record = f"{place}/RECORD"
     lines = [f"{name},sha256={_digest(content)},{len(content)}" for name, content in files.items()]
     files[record] = "\n".join([*lines, f"{record},,", ""]).encode()
@@ -34,24 +34,24 @@ def device_wheel() -> tuple[str, bytes]:
 
 
 def _metadata() -> tuple[str, dict[str, str]]:
-    """The version, and what pip reads of the installed package; an egg calls its METADATA otherwise."""
+    """The version and the metadata files that pip reads; an egg has PKG-INFO instead of METADATA."""
     try:
-        found = distribution(NAME)
+        package = distribution(NAME)
     except PackageNotFoundError:
-        found = None
-    metadata = found and (found.read_text("METADATA") or found.read_text("PKG-INFO"))
-    points = found and found.read_text("entry_points.txt")
-    if not found or not metadata or not points:
+        package = None
+    metadata = package and (package.read_text("METADATA") or package.read_text("PKG-INFO"))
+    points = package and package.read_text("entry_points.txt")
+    if not package or not metadata or not points:
         raise EnvironmentProblem(
             f"{NAME} is not installed as a package, which the kit takes its tool from",
             remedy="pip install -e ./backends -e .",
         )
-    return _version(found), {"METADATA": metadata, "entry_points.txt": points, "WHEEL": _WHEEL}
+    return _version(package), {"METADATA": metadata, "entry_points.txt": points, "WHEEL": _WHEEL}
 
 
-def _version(found: Distribution) -> str:
-    """As a wheel's name may hold it."""
-    return found.version.replace("-", "_")
+def _version(package: Distribution) -> str:
+    """The version, escaped for a wheel's file name."""
+    return package.version.replace("-", "_")
 
 
 def _sources() -> Iterator[tuple[str, bytes]]:
@@ -67,11 +67,11 @@ def _digest(content: bytes) -> str:
 
 
 def _zipped(files: dict[str, bytes]) -> bytes:
-    """A zip of them, with nothing of today in it."""
+    """A zip of the files, without timestamps."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
-            entry = zipfile.ZipInfo(name, _BEGAN)
+            entry = zipfile.ZipInfo(name, _EPOCH)
             entry.external_attr = _MODE
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()

@@ -1,8 +1,7 @@
-"""Which blocks go by the paper's recipe: lowest recoverability per surely saved millisecond, until the budget is met.
+"""The paper's recipe: drop blocks of lowest recoverability per saved millisecond until the budget is met.
 
-The score is the paper's s(B) = R(B) / tau(B) (section 3.3), with tau at the bad end of its interval, so that a
-block is never ranked by the noise of its measurement. What a plan holds whichever way its blocks were chosen is
-here too. Pure arithmetic.
+The score is the paper's s(B) = R(B) / tau(B) (section 3.3), with tau at the lower bound of its interval, so that noise
+never ranks a block. The parts that plans of both recipes share are here too. Pure arithmetic.
 """
 
 from __future__ import annotations
@@ -15,34 +14,38 @@ from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
 from practise_deploy.terms import Attempt, Budget, Kept, Plan, Recoverability, surely_saved
 
-MOST_SPARE = 0.05
-"""The share of its predicted saving that a set which will be measured may be taken to fall short of it."""
+MAX_SHORTFALL = 0.05
+"""How far below its predicted saving, as a share, a set that will be measured is assumed to be at most."""
 
-_NOTHING = "no block's saving can be told from none on this device"
-_QUIETER = "measure for longer with --measure-budget-s, or on a quieter machine"
+_NO_SAVING = "no block's saving can be told from none on this device"
+_NOISE_REMEDY = "measure for longer with --measure-budget-s, or on a quieter machine"
 
 Measure = Callable[[tuple[str, ...]], Interval]
 
 
 def scores_of(latency: LatencyTable, recoverability: Sequence[Recoverability]) -> dict[str, float]:
-    """Recoverability per surely saved millisecond, of the blocks whose saving can be told from none; lowest first."""
+    """Recoverability per millisecond at the saving's lower bound, of blocks whose saving is statistically distinguishable from
+    zero; lowest first.
+    """
     saving = {s.block: s for s in latency.savings}
-    found = {
-        r.block: r.mse.estimate / saving[r.block].saving_ms.low for r in recoverability if _sure(saving.get(r.block))
+    scores = {
+        r.block: r.mse.estimate / saving[r.block].saving_ms.low
+        for r in recoverability
+        if _has_saving(saving.get(r.block))
     }
-    return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
+    return dict(sorted(scores.items(), key=lambda item: (item[1], item[0])))
 
 
 def choose_blocks(
     latency: LatencyTable, recoverability: Sequence[Recoverability], budget: Budget, measure: Measure | None
 ) -> Plan:
-    """Take the best bargains until the measured network meets the budget; plan again where it misses.
+    """Drop the blocks of lowest score until the measured network meets the budget; plan again if it misses.
 
-    measure: the measured reduction, in percent, of a set of blocks dropped together; None where the table's
-    device is not at hand, and the prediction must do. A measured reduction counts as met where its bad end does, with half
-    an interval to spare for the final measurement; a predicted one where its bad end does. `reached` is False where
+    measure: the measured reduction, in percent, of a set of blocks dropped together; None if the table's
+    device is not available, so that the prediction must do. A measured reduction meets the target if its lower bound does, with
+    half an interval to spare for the final measurement; a predicted one if its lower bound does. `reached` is False if
     all blocks together fall short; the plan then holds the best.
-    Raises: InputError where more blocks are asked for than can be ranked, or the target is met already.
+    Raises: InputError where more blocks are requested than can be ranked, or the target is met already.
     """
     scores = scores_of(latency, recoverability)
     if not scores:
@@ -57,31 +60,31 @@ def choose_blocks(
         count += 1
     first = len(attempts) == 1
     while budget.drop is None and first and attempts[-1].met and count > 1:
-        fewer = try_blocks(ranked[: count - 1], latency, target, measure)  # the table's sum may promise too little
+        fewer = try_blocks(ranked[: count - 1], latency, target, measure)  # the table's sum may be too pessimistic
         if not fewer.met:
             attempts.insert(-1, fewer)
             break
         attempts.append(fewer)
         count -= 1
-    found = plan_of(latency, budget, scores, tuple(attempts))
+    plan = plan_of(latency, budget, scores, tuple(attempts))
     places = {name: f"ranked {place} of {len(ranked)}" for place, name in enumerate(ranked, 1)}
-    kept, notes = kept_blocks(latency, recoverability, found, places), noise_notes(latency, found.dropped)
-    return replace(found, kept=kept, notes=notes)
+    kept, notes = kept_blocks(latency, recoverability, plan, places), noise_notes(latency, plan.dropped)
+    return replace(plan, kept=kept, notes=notes)
 
 
 def checked_target(budget: Budget, latency: LatencyTable, rankable: int) -> float | None:
-    """The reduction that the budget asks for, in percent; None where it is a number of blocks.
+    """The reduction that the budget requires, in percent; None if it is a number of blocks.
 
-    Raises: InputError where more blocks are asked for than can be ranked, or the target is met already; EnvironmentProblem where
-    they are too many for the noise alone.
+    Raises: InputError where more blocks are requested than can be ranked, or the target is met already; EnvironmentProblem where
+    only noise keeps the rest from being ranked.
     """
     if budget.drop is not None and budget.drop > rankable:
-        told = f"--drop {budget.drop}: only {rankable} blocks have a saving that can be told from none"
-        hidden = [one.block for one in latency.savings if _is_hidden(one)]
+        problem = f"--drop {budget.drop}: only {rankable} blocks have a saving that can be told from none"
+        hidden = [saving.block for saving in latency.savings if _is_hidden(saving)]
         if budget.drop <= rankable + len(hidden):
-            remedy = f"{_QUIETER}; or ask for at most {rankable}"
-            raise EnvironmentProblem(f"{told}; the noise hides that of {', '.join(hidden)}", remedy=remedy)
-        raise InputError(told, remedy=f"ask for at most {rankable}")
+            remedy = f"{_NOISE_REMEDY}; or ask for at most {rankable}"
+            raise EnvironmentProblem(f"{problem}; the noise hides that of {', '.join(hidden)}", remedy=remedy)
+        raise InputError(problem, remedy=f"ask for at most {rankable}")
     target = _target_percent(budget, latency)
     if target is not None and target <= 0:
         raise InputError(
@@ -91,21 +94,21 @@ def checked_target(budget: Budget, latency: LatencyTable, rankable: int) -> floa
     return target
 
 
-def _sure(saving: Saving | None) -> bool:
+def _has_saving(saving: Saving | None) -> bool:
     return saving is not None and saving.distinguishable and saving.saving_ms.low > 0
 
 
 def _target_percent(budget: Budget, latency: LatencyTable) -> float | None:
-    """The budget as a reduction: a latency in ms is turned into one by the baseline of the same measurement."""
+    """The budget as a reduction in percent; a latency in ms is relative to the baseline of the same measurement."""
     if budget.target_ms is not None:
         return 100 * (1 - budget.target_ms / latency.baseline_ms.estimate)
     return budget.reduce_percent
 
 
 def predicted_percent(names: Sequence[str], latency: LatencyTable) -> Interval:
-    """The reduction when these blocks are dropped together: the sum of theirs, times how far savings add up.
+    """The reduction when these blocks are dropped together: the sum of theirs times the additivity.
 
-    Its ends are those of all parts at once, since the blocks' intervals share the original's uncertainty.
+    The bounds add up too, since the blocks' intervals share the uncertainty of the original's latency.
     """
     parts = [s.reduction_percent for s in latency.savings if s.block in names]
     factor = latency.additivity
@@ -116,17 +119,17 @@ def predicted_percent(names: Sequence[str], latency: LatencyTable) -> Interval:
     return Interval(estimate=estimate * sums[0], low=min(ends), high=max(ends), confidence=confidence)
 
 
-def promised_percent(names: Sequence[str], latency: LatencyTable, *, measured: bool) -> float:
-    """In percent, what a set is taken to save in a search: the low end of the prediction.
+def assumed_percent(names: Sequence[str], latency: LatencyTable, *, measured: bool) -> float:
+    """The saving, in percent, that a search assumes of a set: the lower bound of the prediction.
 
-    measured: it is measured before it is taken, so that a wide interval need not be made up for: at most MOST_SPARE.
+    measured: the set is measured before it is chosen, so the assumption is at most MAX_SHORTFALL below the estimate.
     """
-    found = predicted_percent(names, latency)
-    return max(found.low, (1 - MOST_SPARE) * found.estimate) if measured else found.low
+    predicted = predicted_percent(names, latency)
+    return max(predicted.low, (1 - MAX_SHORTFALL) * predicted.estimate) if measured else predicted.low
 
 
 def count_reaching(plan: Plan, latency: LatencyTable, reduction_percent: float) -> int:
-    """How many blocks, the best bargains first, are surely predicted to save so much; all where none are enough."""
+    """How many blocks of lowest score reach a reduction at the lower bound of the prediction; all if none are enough."""
     ranked = tuple(plan.scores)
     for count in range(1, len(ranked)):
         if predicted_percent(ranked[:count], latency).low >= reduction_percent:
@@ -142,7 +145,7 @@ def _count_for(ranked: tuple[str, ...], latency: LatencyTable, target: float) ->
 
 
 def try_blocks(names: tuple[str, ...], latency: LatencyTable, target: float | None, measure: Measure | None) -> Attempt:
-    """The predicted and, where the device is at hand, the measured reduction of a set, against the target."""
+    """The predicted and, if the device is available, the measured reduction of a set, against the target."""
     predicted = predicted_percent(names, latency)
     measured = measure(names) if measure else None
     met = target is None or surely_saved(predicted, measured) >= target
@@ -150,7 +153,7 @@ def try_blocks(names: tuple[str, ...], latency: LatencyTable, target: float | No
 
 
 def plan_of(latency: LatencyTable, budget: Budget, scores: Mapping[str, float], attempts: tuple[Attempt, ...]) -> Plan:
-    """The plan that the last attempt makes, without the reasons of the blocks that stay."""
+    """The plan of the last attempt, without the reasons of the kept blocks."""
     chosen = attempts[-1]
     baseline = latency.baseline_ms.estimate
     return Plan(
@@ -172,7 +175,7 @@ def plan_of(latency: LatencyTable, budget: Budget, scores: Mapping[str, float], 
 def kept_blocks(
     latency: LatencyTable, recoverability: Sequence[Recoverability], plan: Plan, places: Mapping[str, str]
 ) -> tuple[Kept, ...]:
-    """Why each of the other blocks stays. places: in a ranking, of every rankable block."""
+    """Why each of the other blocks is kept. places: the rank of every rankable block."""
     judged = {r.block for r in recoverability}
     counted = plan.budget.drop is not None
     enough = f"--drop {len(plan.dropped)} was asked for" if counted else "the target is met without it"
@@ -185,7 +188,7 @@ def kept_blocks(
             reason = f"{places[name]}; {enough}"
         elif name in plan.scores:
             reason = enough
-        elif not _sure(saving):
+        elif not _has_saving(saving):
             low, high = saving.saving_ms.low, saving.saving_ms.high
             reason = f"no measurable saving: {low:.3f} to {high:.3f} ms, noise floor {latency.resolution_ms:.3f} ms"
         else:
@@ -195,82 +198,84 @@ def kept_blocks(
 
 
 def noise_notes(latency: LatencyTable, dropped: Sequence[str]) -> tuple[str, ...]:
-    """Which blocks were left out of the choice by noise alone: they may save as much as one that goes."""
-    least = min((one.saving_ms.estimate for one in latency.savings if one.block in dropped), default=0.0)
+    """A note on blocks that only noise excluded: they may save as much as a dropped one."""
+    smallest = min((saving.saving_ms.estimate for saving in latency.savings if saving.block in dropped), default=0.0)
     hidden = [
-        one for one in latency.savings if not _sure(one) and one.saving_ms.high > max(least, latency.resolution_ms)
+        saving
+        for saving in latency.savings
+        if not _has_saving(saving) and saving.saving_ms.high > max(smallest, latency.resolution_ms)
     ]
     if not hidden:
         return ()
-    told = ", ".join(f"{one.block} (up to {one.saving_ms.high:.3f} ms)" for one in hidden)
+    listed = ", ".join(f"{saving.block} (up to {saving.saving_ms.high:.3f} ms)" for saving in hidden)
     return (
-        f"noise decided: {told} may save as much as a block that goes, but no saving can be told from none; "
+        f"noise decided: {listed} may save as much as a block that goes, but no saving can be told from none; "
         "plan again on a quieter machine, or with a larger --measure-budget-s",
     )
 
 
 def empty_plan(latency: LatencyTable, recoverability: Sequence[Recoverability], budget: Budget) -> Plan:
-    """Nothing goes, since no block has a saving that can be told from none."""
+    """A plan that drops nothing, since no block's saving is distinguishable from zero."""
     none = Interval(estimate=0.0, low=0.0, high=0.0, confidence=latency.baseline_ms.confidence)
     empty = Attempt(dropped=(), predicted_percent=none, measured_percent=none, met=False)
-    found = plan_of(latency, budget, {}, (empty,))
-    return replace(found, kept=kept_blocks(latency, recoverability, found, {}))
+    plan = plan_of(latency, budget, {}, (empty,))
+    return replace(plan, kept=kept_blocks(latency, recoverability, plan, {}))
 
 
-def _target_said(plan: Plan) -> str:
-    asked = plan.budget.target_ms
-    return f"{asked:g} ms" if asked else f"{plan.target_percent:.1f}% less latency"
+def _target_text(plan: Plan) -> str:
+    target_ms = plan.budget.target_ms
+    return f"{target_ms:g} ms" if target_ms else f"{plan.target_percent:.1f}% less latency"
 
 
 def _all_save(plan: Plan) -> str:
-    """What is left of the latency without any rankable block, and how surely."""
-    found = plan.measured_percent or plan.predicted_percent
+    """A sentence on the reduction without any rankable block, with its lower bound."""
+    reduction = plan.measured_percent or plan.predicted_percent
     save = "saves" if plan.measured_percent else "is predicted to save"
     spare = ", half an interval to spare" if plan.measured_percent else ""
     return (
-        f"dropping all {len(plan.dropped)} rankable blocks {save} {found.estimate:.1f}% [{found.low:.1f}, {found.high:.1f}], "
+        f"dropping all {len(plan.dropped)} rankable blocks {save} {reduction.estimate:.1f}% [{reduction.low:.1f}, {reduction.high:.1f}], "
         f"surely {plan.surely_percent:.1f}%{spare}"
     )
 
 
 def too_disturbed(plan: Plan, latency: LatencyTable) -> EnvironmentProblem | None:
-    """The error for a plan that misses its target for the noise of the device: without it the network may well meet it.
+    """The error for a plan that misses its target only because the device is noisy; None otherwise.
 
-    It may where what all blocks save by the estimates, with the most that those may whose saving the noise hides, reaches the target.
+    That is so if the estimated saving of all blocks, plus the upper bounds of the savings hidden by noise, reaches the target.
     """
-    hidden = [one for one in latency.savings if _is_hidden(one)]
-    found, target = plan.measured_percent or plan.predicted_percent, plan.target_percent or 0.0
-    could = found.estimate + sum(one.reduction_percent.high for one in hidden)
+    hidden = [saving for saving in latency.savings if _is_hidden(saving)]
+    reduction, target = plan.measured_percent or plan.predicted_percent, plan.target_percent or 0.0
+    could = reduction.estimate + sum(saving.reduction_percent.high for saving in hidden)
     if (plan.reached and plan.dropped) or could < target or not (hidden or plan.dropped):
         return None
-    told = f"{_all_save(plan)}, where {_target_said(plan)} was asked for" if plan.dropped else _NOTHING
-    names = ", ".join(one.block for one in hidden)
-    more = f"; the noise hides what is saved without {names}, up to {could - found.estimate:.1f}%" if hidden else ""
+    shortfall = f"{_all_save(plan)}, where {_target_text(plan)} was asked for" if plan.dropped else _NO_SAVING
+    names = ", ".join(saving.block for saving in hidden)
+    more = f"; the noise hides what is saved without {names}, up to {could - reduction.estimate:.1f}%" if hidden else ""
     return EnvironmentProblem(
-        f"{plan.device} is too disturbed to plan on: {told}{more}; "
+        f"{plan.device} is too disturbed to plan on: {shortfall}{more}; "
         f"{len(latency.discarded):,} of {latency.rounds:,} rounds of the latency table were discarded",
-        remedy=f"see practise-deploy doctor, and {_QUIETER}"
+        remedy=f"see practise-deploy doctor, and {_NOISE_REMEDY}"
         + (f"; or ask for at most --reduce {int(plan.surely_percent)}%" if plan.surely_percent >= 1 else ""),
     )
 
 
-def _is_hidden(one: Saving) -> bool:
-    """Whether there may be a saving worth knowing that the noise hides."""
-    return not _sure(one) and one.reduction_percent.high > WORTH_KNOWING_PERCENT
+def _is_hidden(saving: Saving) -> bool:
+    """Whether noise may hide a relevant saving."""
+    return not _has_saving(saving) and saving.reduction_percent.high > WORTH_KNOWING_PERCENT
 
 
 def out_of_reach(plan: Plan) -> TargetOutOfReach:
-    """The error for a plan that misses its target, with the best that can be had."""
+    """The error for a plan that misses its target, with the best alternative."""
     if not plan.dropped:
         return TargetOutOfReach(
-            f"{_NOTHING}, so nothing is dropped",
-            remedy=_QUIETER,
+            f"{_NO_SAVING}, so nothing is dropped",
+            remedy=_NOISE_REMEDY,
         )
-    found, baseline = plan.measured_percent or plan.predicted_percent, plan.baseline_ms
-    surely = plan.surely_percent
+    reduction, baseline = plan.measured_percent or plan.predicted_percent, plan.baseline_ms
+    lower_bound = plan.surely_percent
     return TargetOutOfReach(
-        f"the target of {_target_said(plan)} is out of reach: {_all_save(plan)}; {baseline * (1 - found.estimate / 100):.3f} ms of {baseline:.3f} ms remain",
-        remedy=f"ask for at most --reduce {int(surely)}%, or --target-ms {baseline * (1 - surely / 100):.3g}"
-        if surely >= 1
+        f"the target of {_target_text(plan)} is out of reach: {_all_save(plan)}; {baseline * (1 - reduction.estimate / 100):.3f} ms of {baseline:.3f} ms remain",
+        remedy=f"ask for at most --reduce {int(lower_bound)}%, or --target-ms {baseline * (1 - lower_bound / 100):.3g}"
+        if lower_bound >= 1
         else "nothing of note can be saved on this device by dropping blocks",
     )

@@ -1,8 +1,8 @@
-"""The gate: what is demanded of speed and of accuracy, judged by the intervals, failing closed. Pure arithmetic.
+"""The gate: requirements on speed and accuracy, judged by the intervals, failing closed. Pure arithmetic.
 
-Each demand has three answers. A speed-up is kept where its interval's low end reaches the demand, broken where the high end does not, and
-not proven between the two, for want of a quiet device. A loss of accuracy is kept within the demand where the interval's upper end is; the
-demand is broken where the estimate is above it; between the two it is not proven, for want of held-out images.
+Each requirement has three answers. A speed-up is kept if the lower bound of its interval reaches the requirement, broken if the upper
+bound does not, and otherwise not proven: the device is too noisy. A loss of accuracy is kept if the upper bound of its interval is within
+the requirement, broken if the estimate is not, and otherwise not proven: there are too few held-out images.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from practise_deploy.planning.remeasuring import UNDECIDED, speed_answer, speedu
 from practise_deploy.terms import Loss, Plan
 
 FROM_CHANCE = "the original itself cannot be told from chance by the labels"
-_HOW = {"none": " before any recovery", "closed form": " recovered in closed form, before finetuning", "finetuned": ""}
+_RECOVERY_TEXT = {
+    "none": " before any recovery",
+    "closed form": " recovered in closed form, before finetuning",
+    "finetuned": "",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demands:
-    """What was asked: a speed-up as a ratio, a loss of accuracy in points; None where not asked. precision: of the release.
+    """The requirements: a speed-up as a ratio, a loss of accuracy in points; None if not required. precision: of the release.
 
-    by_default: nobody named the loss, it is the one that holds where none is named.
+    by_default: the loss is the default, not requested.
     """
 
     min_speedup: float | None
@@ -41,17 +45,17 @@ class Demands:
 def judge_gate(
     demands: Demands, plan: Plan, bench: Comparison | None, verification: Verification, frontier: Frontier
 ) -> Gate | None:
-    """Which demands hold, and the nearest set of blocks that meets all where they do not."""
+    """Which requirements hold, and the nearest set of blocks that meets them all if some do not."""
     if not demands.any:
         return None
     constraints = (*_speed(demands, plan, bench), *_quality(demands, verification.loss))
-    passed = not any(one.fails for one in constraints)
-    told = demands.min_speedup is None or plan.measured_percent is not None
-    nearest = _nearest(demands, plan, frontier) if told and not passed else None
+    passed = not any(constraint.fails for constraint in constraints)
+    decidable = demands.min_speedup is None or plan.measured_percent is not None
+    nearest = _nearest(demands, plan, frontier) if decidable and not passed else None
     return Gate(
         constraints=constraints,
         nearest=nearest,
-        advice="" if passed else _advice(demands, nearest, plan, frontier) if told else _elsewhere(plan),
+        advice="" if passed else _advice(demands, nearest, plan, frontier) if decidable else _elsewhere(plan),
     )
 
 
@@ -63,8 +67,8 @@ def speedup_of(reduction_percent: Interval) -> Interval:
 
 
 def _speed(demands: Demands, plan: Plan, bench: Comparison | None) -> tuple[Constraint, ...]:
-    asked = demands.min_speedup
-    if asked is None:
+    min_speedup = demands.min_speedup
+    if min_speedup is None:
         return ()
     if plan.measured_percent is None or bench is None:
         reason = (
@@ -72,62 +76,62 @@ def _speed(demands: Demands, plan: Plan, bench: Comparison | None) -> tuple[Cons
             f"measure there: practise-measure compare original.onnx model.onnx --precision {demands.precision}, "
             "with the --backend of this build"
         )
-        return (Constraint(name="min_speedup", asked=asked, found=None, answer=Answer.NOT_PROVEN, reason=reason),)
-    found = bench.speedup
-    answer = speed_answer(found, asked)
-    reason = f"measured {found.estimate:.3f}, surely {found.low:.3f}, asked for at least {asked:g}"
+        return (Constraint(name="min_speedup", asked=min_speedup, found=None, answer=Answer.NOT_PROVEN, reason=reason),)
+    speedup = bench.speedup
+    answer = speed_answer(speedup, min_speedup)
+    reason = f"measured {speedup.estimate:.3f}, surely {speedup.low:.3f}, asked for at least {min_speedup:g}"
     reason += f"; {UNDECIDED}" if answer is Answer.NOT_PROVEN else ""
-    return (Constraint(name="min_speedup", asked=asked, found=found, answer=answer, reason=reason),)
+    return (Constraint(name="min_speedup", asked=min_speedup, found=speedup, answer=answer, reason=reason),)
 
 
-def _quality(demands: Demands, found: Loss | None) -> tuple[Constraint, ...]:
-    asked = demands.max_drop
-    if asked is None:
+def _quality(demands: Demands, loss: Loss | None) -> tuple[Constraint, ...]:
+    max_drop = demands.max_drop
+    if max_drop is None:
         return ()
-    answer = answer_of(found, asked)
+    answer = answer_of(loss, max_drop)
     return (
         Constraint(
             name="max_drop",
-            asked=asked,
-            found=found.points if found else None,
+            asked=max_drop,
+            found=loss.points if loss else None,
             answer=answer,
-            reason=_loss_reason(found, answer, asked),
+            reason=_loss_reason(loss, answer, max_drop),
             by_default=demands.by_default,
-            estimated=found is not None and found.estimated,
+            estimated=loss is not None and loss.estimated,
         ),
     )
 
 
-def answer_of(found: Loss | None, demand_points: float) -> Answer:
-    """Whether a loss is within a demand."""
-    if found is None:
+def answer_of(loss: Loss | None, demand_points: float) -> Answer:
+    """Whether a loss is within the allowed one."""
+    if loss is None:
         return Answer.NOT_PROVEN
-    if found.points.high <= demand_points:
-        return Answer.KEPT if found.above_chance else Answer.NOT_PROVEN
-    return Answer.BROKEN if found.points.estimate > demand_points else Answer.NOT_PROVEN
+    if loss.points.high <= demand_points:
+        return Answer.KEPT if loss.above_chance else Answer.NOT_PROVEN
+    return Answer.BROKEN if loss.points.estimate > demand_points else Answer.NOT_PROVEN
 
 
 def lost_points(points: Interval) -> str:
-    """A loss with its interval in words; a negative one is a gain."""
+    """A loss and its interval as text; a negative loss is a gain."""
     low, estimate, high = (round(end, 1) + 0.0 for end in (points.low, points.estimate, points.high))  # never -0.0
     if estimate < 0:
         return f"{-estimate:.1f} points gained [{-high + 0.0:.1f}, {-low + 0.0:.1f}]"
     return f"{estimate:.1f} points lost [{low:.1f}, {high:.1f}]"
 
 
-def _loss_reason(found: Loss | None, answer: Answer, asked: float) -> str:
-    if found is None:
+def _loss_reason(loss: Loss | None, answer: Answer, max_drop: float) -> str:
+    if loss is None:
         return "the output is no classifier's, so no loss of accuracy can be told"
-    points = found.points
-    how = " (estimated without labels)" if found.estimated else ""
-    lost = f"{lost_points(points)}{how}, at most {asked:g} allowed"
+    points = loss.points
+    how = " (estimated without labels)" if loss.estimated else ""
+    lost = f"{lost_points(points)}{how}, at most {max_drop:g} allowed"
     if answer is not Answer.NOT_PROVEN:
         return lost
-    if not found.above_chance:
-        return f"{FROM_CHANCE} on {found.images:,} held-out images, so no loss of accuracy can be told"
-    least = images_to_settle(found, asked)
-    enough = f"; about {least:,} such images would settle it" if least else ""
-    return f"{lost}, on {found.images:,} held-out images{enough}"
+    if not loss.above_chance:
+        return f"{FROM_CHANCE} on {loss.images:,} held-out images, so no loss of accuracy can be told"
+    needed = images_to_settle(loss, max_drop)
+    enough = f"; about {needed:,} such images would settle it" if needed else ""
+    return f"{lost}, on {loss.images:,} held-out images{enough}"
 
 
 def _passes(point: FrontierPoint, demands: Demands) -> bool:
@@ -137,10 +141,10 @@ def _passes(point: FrontierPoint, demands: Demands) -> bool:
 
 
 def _nearest(demands: Demands, plan: Plan, frontier: Frontier) -> FrontierPoint | None:
-    """The set that passes and differs least from the plan's; of two as near, the more accurate (fewer blocks)."""
+    """The passing set whose size is nearest to the plan's; of two as near, the smaller."""
     passing = [point for point in frontier.points if point.dropped and _passes(point, demands)]
-    here = len(plan.dropped)
-    return min(passing, key=lambda point: (abs(len(point.dropped) - here), len(point.dropped)), default=None)
+    count = len(plan.dropped)
+    return min(passing, key=lambda point: (abs(len(point.dropped) - count), len(point.dropped)), default=None)
 
 
 def _elsewhere(plan: Plan) -> str:
@@ -148,32 +152,32 @@ def _elsewhere(plan: Plan) -> str:
 
 
 def _advice(demands: Demands, nearest: FrontierPoint | None, plan: Plan, frontier: Frontier) -> str:
-    looked_at = sorted({len(point.dropped) for point in frontier.points if point.dropped})
-    if nearest is None and not looked_at:
+    evaluated = sorted({len(point.dropped) for point in frontier.points if point.dropped})
+    if nearest is None and not evaluated:
         return "no neighbouring set was looked at: ask for less, give more images, or more labelled ones"
     if nearest is None:
-        counts = ", ".join(str(count) for count in looked_at) or "no"
+        counts = ", ".join(str(count) for count in evaluated) or "no"
         return (
             f"no set that was looked at passes ({counts} blocks dropped): ask for less, give more images, "
             "or give more labelled images, which narrow the interval"
         )
-    found = speedup_of(nearest.reduction_percent)
+    speedup = speedup_of(nearest.reduction_percent)
     lost = "" if nearest.loss is None else (
         f", {nearest.loss.points.estimate:.2f} points lost, at most {nearest.loss.points.high:.2f}"
     )  # fmt: skip
-    how = _HOW[nearest.recovery]
+    how = _RECOVERY_TEXT[nearest.recovery]
     how += "" if demands.precision == "fp32" else f" (judged in fp32, the release in {demands.precision})"
     same = " (the same blocks)" if set(nearest.dropped) == set(plan.dropped) else ""
     return (
         f"the nearest set that passes drops {len(nearest.dropped)}{same}: {', '.join(nearest.dropped)}; "
-        f"{found.estimate:.3f} times as fast, surely {found.low:.3f}{lost}{how}; {_command(demands, nearest, plan)}"
+        f"{speedup.estimate:.3f} times as fast, surely {speedup.low:.3f}{lost}{how}; {_command(demands, nearest, plan)}"
     )
 
 
 def _command(demands: Demands, nearest: FrontierPoint, plan: Plan) -> str:
-    """What leads there: the number of blocks, or the reduction that the set meets with half an interval to spare.
+    """The option that leads to the set: a number of blocks, or the reduction that it meets with half an interval to spare.
 
-    A search for a reduction ends with a set as good, not always with this one.
+    A search for a reduction ends with a set as good, not necessarily this one.
     """
     saved = nearest.reduction_percent
     needed = 100 * (1 - 1 / demands.min_speedup) if demands.min_speedup else 0.0

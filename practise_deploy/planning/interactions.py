@@ -1,9 +1,8 @@
-"""How the losses of blocks act together: the error of a set, predicted, and the sets of least predicted error.
+"""Interactions of the losses of blocks: the predicted error of a set, and the sets of least predicted error.
 
-To first order what the lost blocks change of the features adds up, so the error of a set S is a quadratic form,
-R(S) ~ 1_S' Q 1_S, where Q_ij is the mean inner product of what losing the blocks i and j changes. It predicts too
-large an error, but ranks sets well (benchmarks/reproduce/choice.py): whoever takes one of its best should verify it.
-Pure arithmetic.
+To first order the changes of the features that dropped blocks cause add up, so the error of a set S is a quadratic form,
+R(S) ~ 1_S' Q 1_S, where Q_ij is the mean inner product of the changes from dropping blocks i and j. It overestimates
+errors but ranks sets well (benchmarks/reproduce/choice.py), so the best sets should be verified. Pure arithmetic.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.terms import Interval, LatencyTable
-from practise_deploy.planning.choose import MOST_SPARE, scores_of
+from practise_deploy.planning.choose import MAX_SHORTFALL, scores_of
 from practise_deploy.terms import Budget, Recoverabilities
 
-MOST_EXHAUSTIVE = 20
-_LEVELS, _WIDTH, _MOST_ROUNDS = 24, 128, 4
+MAX_EXHAUSTIVE_BLOCKS = 20
+_LEVELS, _WIDTH, _MAX_ROUNDS = 24, 128, 4
 
 Blocks = tuple[str, ...]
 Floats = npt.NDArray[np.float64]
@@ -30,9 +29,9 @@ Rows = npt.NDArray[np.bool_]
 class Candidates:
     """The blocks that sets are made of, in the order of the latency table.
 
-    losses: [images, blocks, blocks], in units of the features' variance. reductions: [3, blocks], estimate, low and
-    high end in percent; additivity: the same of measured over predicted savings. confidence: of these intervals.
-    measured: sets are measured before one is taken (see `promised_percent`).
+    losses: [images, blocks, blocks], in units of the features' variance. reductions: [3, blocks], estimate, lower and
+    upper bound in percent; additivity: the same of measured over predicted savings. confidence: of these intervals.
+    measured: sets are measured before one is chosen (see `assumed_percent`).
     """
 
     names: Blocks
@@ -48,24 +47,27 @@ class Candidates:
         return float(set_errors(self.losses.mean(0), self.rows_of([blocks]))[0])
 
     def rows_of(self, sets: Sequence[Sequence[str]]) -> Rows:
-        """Sets as rows of flags."""
+        """Sets as rows of flags. Shape: [sets, blocks]."""
         return np.array([[name in blocks for name in self.names] for blocks in sets], dtype=np.bool_)
 
     def sets_of(self, rows: Rows) -> tuple[Blocks, ...]:
-        """The names of every row."""
+        """The names of the blocks of every row. Shapes: rows [sets, blocks]."""
         return tuple(tuple(name for name, there in zip(self.names, row, strict=True) if there) for row in rows)
 
-    def promised(self, estimates: Floats, lows: Floats, highs: Floats) -> Floats:
-        """What sets are taken to save, in percent, from the sums of the blocks' estimates, low and high ends."""
+    def assumed(self, estimates: Floats, lows: Floats, highs: Floats) -> Floats:
+        """The saving that a search assumes of sets, in percent. Shapes: sums of the blocks' estimates and bounds [..., sets]."""
         factor, low, high = self.additivity
         ends = (low * lows, high * lows, low * highs, high * highs)
-        surely = np.minimum(np.minimum(ends[0], ends[1]), np.minimum(ends[2], ends[3]))
-        return np.maximum(surely, (1 - MOST_SPARE) * factor * estimates) if self.measured else surely
+        lower_bound = np.minimum(np.minimum(ends[0], ends[1]), np.minimum(ends[2], ends[3]))
+        return np.maximum(lower_bound, (1 - MAX_SHORTFALL) * factor * estimates) if self.measured else lower_bound
 
 
 def candidates_of(latency: LatencyTable, recoverability: Recoverabilities, *, measured: bool = False) -> Candidates:
-    """The blocks whose saving can be told from none and whose loss was judged. measured: as in `Candidates`."""
-    scored, places = scores_of(latency, recoverability.of), {r.block: at for at, r in enumerate(recoverability.of)}
+    """The blocks with a distinguishable saving and a known loss. measured: as in `Candidates`."""
+    scored, places = (
+        scores_of(latency, recoverability.of),
+        {r.block: index for index, r in enumerate(recoverability.of)},
+    )
     savings = [saving for saving in latency.savings if saving.block in scored]
     factor = latency.additivity
     return Candidates(
@@ -79,44 +81,44 @@ def candidates_of(latency: LatencyTable, recoverability: Recoverabilities, *, me
     )
 
 
-def best_sets(candidates: Candidates, budget: Budget, most: int) -> tuple[Blocks, ...]:
-    """The sets of least predicted error that meet the budget, the best first.
+def best_sets(candidates: Candidates, budget: Budget, limit: int) -> tuple[Blocks, ...]:
+    """The sets of least predicted error that meet the budget, best first, at most `limit`.
 
-    A set that holds a listed one is left out. All sets are looked at where there are few blocks; where there are
-    many a beam search goes through them. budget: a reduction, which a set must promise, or a number of blocks.
+    Supersets of a listed set are left out. The search is exhaustive for few blocks, else a beam search.
+    budget: a reduction, which a set must be assumed to save, or a number of blocks.
     """
-    few = len(candidates.names) <= MOST_EXHAUSTIVE
-    return (exhaustive_search if few else beam_search)(candidates, budget, most)
+    few = len(candidates.names) <= MAX_EXHAUSTIVE_BLOCKS
+    return (exhaustive_search if few else beam_search)(candidates, budget, limit)
 
 
-def exhaustive_search(candidates: Candidates, budget: Budget, most: int) -> tuple[Blocks, ...]:
-    """The same for up to about 20 blocks, exactly: every subset is looked at."""
+def exhaustive_search(candidates: Candidates, budget: Budget, limit: int) -> tuple[Blocks, ...]:
+    """The same for up to about 20 blocks, exactly: it evaluates every subset."""
     if budget.drop is not None:
         allowed = _subset_sums(np.ones(len(candidates.names))) == budget.drop
     else:
-        allowed = candidates.promised(*map(_subset_sums, candidates.reductions)) >= (budget.reduce_percent or 0.0)
+        allowed = candidates.assumed(*map(_subset_sums, candidates.reductions)) >= (budget.reduce_percent or 0.0)
     allowed[0] = False  # the empty set
     masks = np.flatnonzero(allowed)
     errors = _subset_errors(candidates.losses.mean(0))[masks]
-    found: list[int] = []
-    while len(masks) and len(found) < most:
-        found.append(best := int(masks[errors.argmin()]))
+    selected: list[int] = []
+    while len(masks) and len(selected) < limit:
+        selected.append(best := int(masks[errors.argmin()]))
         others = (masks & best) != best
         masks, errors = masks[others], errors[others]
-    bits = np.array(found, dtype=np.int64)[:, None] >> np.arange(len(candidates.names))
+    bits = np.array(selected, dtype=np.int64)[:, None] >> np.arange(len(candidates.names))
     return candidates.sets_of((bits & 1).astype(np.bool_))
 
 
-def beam_search(candidates: Candidates, budget: Budget, most: int) -> tuple[Blocks, ...]:
+def beam_search(candidates: Candidates, budget: Budget, limit: int) -> tuple[Blocks, ...]:
     """The same for any number of blocks, nearly always exactly.
 
-    At every level of the budget (of the reduction, or the number of blocks) the best sets are kept; each gives
-    rise to all sets that differ in one block, up or down, until nothing better is found.
+    It keeps the best sets at every level of the budget (of the reduction, or of the number of blocks) and expands each to
+    all sets that differ in one block, until nothing improves.
     """
     form, top = candidates.losses.mean(0), budget.drop or _LEVELS
     rows = np.zeros((1, len(candidates.names)), dtype=np.bool_)
     fresh = np.ones(1, dtype=np.bool_)
-    for _ in range(_MOST_ROUNDS * len(candidates.names)):
+    for _ in range(_MAX_ROUNDS * len(candidates.names)):
         rows = np.concatenate([rows, _neighbours(rows[fresh])])
         fresh = np.arange(len(rows)) >= len(fresh)
         levels = _levels(candidates, budget, rows)
@@ -126,11 +128,11 @@ def beam_search(candidates: Candidates, budget: Budget, most: int) -> tuple[Bloc
             break
     reached = rows[_levels(candidates, budget, rows) == top]
     ordered = reached[np.argsort(set_errors(form, reached), kind="stable")]
-    found: list[Rows] = []
+    selected: list[Rows] = []
     for row in ordered:
-        if len(found) < most and row.any() and not any((row | other == row).all() for other in found):
-            found.append(row)
-    return candidates.sets_of(np.array(found, dtype=np.bool_).reshape(-1, rows.shape[1]))
+        if len(selected) < limit and row.any() and not any((row | other == row).all() for other in selected):
+            selected.append(row)
+    return candidates.sets_of(np.array(selected, dtype=np.bool_).reshape(-1, rows.shape[1]))
 
 
 def set_errors(form: Floats, rows: Rows) -> Floats:
@@ -140,18 +142,18 @@ def set_errors(form: Floats, rows: Rows) -> Floats:
 
 
 def _losses(recoverability: Recoverabilities, places: Sequence[int]) -> Floats:
-    """The interactions; where there are none the blocks' own errors, which then simply add up."""
-    alone = np.diag([one.mse.estimate for one in recoverability.of])[None]
-    whole = np.asarray(recoverability.interactions.get("features", alone), dtype=np.float64)
-    return whole[:, places][:, :, places]
+    """The interactions, or the blocks' errors on the diagonal, which then add up. Shape: [images, blocks, blocks]."""
+    alone = np.diag([block.mse.estimate for block in recoverability.of])[None]
+    interactions = np.asarray(recoverability.interactions.get("features", alone), dtype=np.float64)
+    return interactions[:, places][:, :, places]
 
 
-def _ends(found: Interval) -> tuple[float, float, float]:
-    return found.estimate, found.low, found.high
+def _ends(interval: Interval) -> tuple[float, float, float]:
+    return interval.estimate, interval.low, interval.high
 
 
 def _subset_sums(values: Floats) -> Floats:
-    """The sum of every subset, where bit i of the index says whether value i is in it."""
+    """The sum of every subset, where bit i of the index selects value i. Shapes: [blocks] -> [2^blocks]."""
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums, sums + value])
@@ -159,32 +161,32 @@ def _subset_sums(values: Floats) -> Floats:
 
 
 def _subset_errors(form: Floats) -> Floats:
-    """1_S' Q 1_S of every subset: with one more block come its own error and its products with those before it."""
+    """1_S' Q 1_S of every subset: each block adds its error and its products with the previous ones. Shape: [2^blocks]."""
     errors, both = np.zeros(1), form + form.T
-    for at in range(len(form)):
-        errors = np.concatenate([errors, errors + form[at, at] + _subset_sums(both[at, :at])])
+    for index in range(len(form)):
+        errors = np.concatenate([errors, errors + form[index, index] + _subset_sums(both[index, :index])])
     return errors
 
 
 def _neighbours(rows: Rows) -> Rows:
-    """Every row with each of its flags turned."""
+    """Every row with each of its flags flipped. Shapes: [rows, blocks] -> [rows * blocks, blocks]."""
     turned = rows[:, None, :] ^ np.eye(rows.shape[1], dtype=np.bool_)
     return turned.reshape(-1, rows.shape[1])
 
 
 def _levels(candidates: Candidates, budget: Budget, rows: Rows) -> npt.NDArray[np.int64]:
-    """How much of the budget every set meets; -1 where it is beyond."""
+    """The level of the budget that every set reaches; -1 beyond it. Shapes: [sets, blocks] -> [sets]."""
     if budget.drop is not None:
         sizes = rows.sum(1)
         return np.where(sizes > budget.drop, -1, sizes)
-    asked = budget.reduce_percent or 0.0
-    promised = candidates.promised(*(np.cumsum(rows * ends, axis=1)[:, -1] for ends in candidates.reductions))
-    share = np.clip(promised / asked, 0, 1) if asked > 0 else np.ones(len(rows))
-    return np.where(promised >= asked, _LEVELS, np.minimum((share * _LEVELS).astype(np.int64), _LEVELS - 1))
+    target_percent = budget.reduce_percent or 0.0
+    assumed = candidates.assumed(*(np.cumsum(rows * ends, axis=1)[:, -1] for ends in candidates.reductions))
+    share = np.clip(assumed / target_percent, 0, 1) if target_percent > 0 else np.ones(len(rows))
+    return np.where(assumed >= target_percent, _LEVELS, np.minimum((share * _LEVELS).astype(np.int64), _LEVELS - 1))
 
 
 def _best_of_levels(rows: Rows, errors: Floats, levels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Places of the sets of least error at every level, each set once; of equal rows the first counts."""
+    """Indices of the sets of least error at every level, without duplicates. Shapes: [sets, blocks], [sets], [sets]."""
     _, once = np.unique(np.packbits(rows, axis=1), axis=0, return_index=True)
     once = np.sort(once[levels[once] >= 0])
     ordered = once[np.lexsort((errors[once], levels[once]))]

@@ -1,11 +1,11 @@
 """What a network lost against the original, in points of top-1: measured where there are labels, else estimated.
 
 With labels the loss is the share of images that only the original gets right, less the share that only the student
-does. Without them the original's own probabilities stand for the truth: the loss is the mean of p(its own answer) - p(the
-student's answer), which is exact in expectation where the original is calibrated (Guo et al., On Calibration of Modern Neural
-Networks, ICML 2017: its confidence is its accuracy). Networks are too sure of themselves or, trained with label smoothing,
-too little, so a temperature brings their mean confidence to what such a confidence was found to be worth on networks with
-labels, and the interval's upper end takes a sharper one (benchmarks/reproduce/losses.py; docs/accuracy.md). Pure arithmetic; no torch.
+does. Without them the original's probabilities replace the labels: the loss is the mean of p(its answer) - p(the
+student's answer), which is exact in expectation if the original is calibrated (Guo et al., On Calibration of Modern Neural
+Networks, ICML 2017: its confidence is its accuracy). Networks are overconfident or, trained with label smoothing,
+underconfident, so a temperature scales their mean confidence to the accuracy that labelled networks of that confidence reach,
+and the interval's upper bound takes a sharper one (benchmarks/reproduce/losses.py; docs/accuracy.md). Pure arithmetic; no torch.
 """
 
 from __future__ import annotations
@@ -26,37 +26,34 @@ Labels = npt.NDArray[np.integer]
 
 CONFIDENCE = 0.95
 WORTH, SHARPEST_WORTH = (0.65, 0.25), (0.69, 0.28)
-"""What a mean confidence c is worth, a + b c: in the middle of the networks that were looked at, and where they were best."""
+"""The accuracy a + b c at a mean confidence c: a fit through the studied networks, and their upper envelope."""
 NO_ANSWER = -1
 _HALVINGS = 60
 _COLDEST, _HOTTEST = 0.02, 50.0
 
 
 def loss_of(original: Logits, student: Logits, labels: Labels | None = None) -> Loss:
-    """The loss on images that took no part in the fit.
-
-    Shapes: logits [images, classes], labels [images], or None where there are none.
-    """
+    """The loss on images that the fit did not use. Shapes: logits [images, classes], labels [images], None if unlabelled."""
     answers = _answers(original), _answers(student)
     agreement = percent(int((answers[0] == answers[1]).sum()), len(original))
     points = estimated_points(original, student) if labels is None else measured_points(*answers, labels)
-    known = labels is None or above_chance(int((answers[0] == labels).sum()), len(original), original.shape[1])
+    informative = labels is None or above_chance(int((answers[0] == labels).sum()), len(original), original.shape[1])
     return Loss(
         points=points,
         estimated=labels is None,
         agreement_percent=agreement,
         images=len(original),
-        above_chance=known,
+        above_chance=informative,
     )
 
 
 def above_chance(correct: int, images: int, classes: int) -> bool:
-    """Whether so many right answers are surely more than chance gives."""
+    """Whether the lower bound of the accuracy exceeds chance."""
     return wilson(correct, images, CONFIDENCE).low > 1 / classes
 
 
 def measured_points(original: Labels, student: Labels, labels: Labels) -> Interval:
-    """How many points of accuracy were lost, paired by image. Shapes: answers and labels [images]."""
+    """The loss of accuracy in points, paired by image. Shapes: answers and labels [images]."""
     before, after = original == labels, student == labels
     return paired_difference(int((before & ~after).sum()), int((~before & after).sum()), len(labels))
 
@@ -64,8 +61,8 @@ def measured_points(original: Labels, student: Labels, labels: Labels) -> Interv
 def estimated_points(original: Logits, student: Logits) -> Interval:
     """The same without labels. Shapes: logits [images, classes].
 
-    The upper end takes the probabilities at their sharpest. The lower end grants the student every image that
-    the original would, by its own probabilities, lose to it.
+    The upper bound uses the sharpest probabilities. The lower bound credits the student with every image that
+    the original's probabilities would give it.
     """
     likely, sharp = temperatures(original)
     lost, gained = _answers_probabilities(original, student, likely)
@@ -87,16 +84,16 @@ def temperatures(original: Logits) -> tuple[float, float]:
 
 
 def _confidence(original: Logits, temperature: float) -> float:
-    """The mean probability of the original's own answers."""
+    """The mean probability of the original's answers. Shapes: logits [images, classes]."""
     return float(_probabilities(original, temperature).max(1).mean())
 
 
 def _temperature(original: Logits, confidence: float) -> float:
-    """The temperature at which the mean confidence is this; it falls as the temperature rises."""
-    found = _crossing(
+    """The temperature of a mean confidence, which falls as the temperature rises. Shapes: logits [images, classes]."""
+    log_temperature = _crossing(
         lambda power: _confidence(original, math.exp(power)) - confidence, math.log(_COLDEST), math.log(_HOTTEST)
     )
-    return math.exp(found)
+    return math.exp(log_temperature)
 
 
 def estimated_share(original: Logits, student: Logits, temperature: float) -> float:
@@ -105,16 +102,16 @@ def estimated_share(original: Logits, student: Logits, temperature: float) -> fl
     return float((lost - gained).mean())
 
 
-def images_to_settle(found: Loss, demand_points: float) -> int | None:
-    """How many images would bring the upper end down to the demand, if the estimate stayed; None where none would.
+def images_to_settle(loss: Loss, demand_points: float) -> int | None:
+    """How many images would bring the upper bound down to the allowed loss if the estimate stayed; None if none would.
 
-    By Wilson's interval: its upper end on these images says what variance it holds for possible.
+    By Wilson's interval, whose upper bound on these images gives the variance.
     """
-    mean, high, demand = (each / 100 for each in (found.points.estimate, found.points.high, demand_points))
+    mean, high, demand = (points / 100 for points in (loss.points.estimate, loss.points.high, demand_points))
     if mean >= demand or high <= 0:
         return None
-    z = quantile(found.points.confidence)
-    size = (found.images * ((high - mean) / z) ** 2 + high * high) / high
+    z = quantile(loss.points.confidence)
+    size = (loss.images * ((high - mean) / z) ** 2 + high * high) / high
     return max(1, math.ceil(z * z * max(0.0, size * demand - demand * demand) / (demand - mean) ** 2))
 
 
@@ -124,15 +121,15 @@ def percent(successes: int, count: int) -> Interval:
 
 
 def paired_difference(lost: int, gained: int, images: int) -> Interval:
-    """Of images of which so many were lost and so many gained: the difference in percent, with its score interval.
+    """The difference in percent between `lost` and `gained` images out of `images`, with its score interval.
 
     Source: Tango (1998), Equivalence test and confidence interval for the difference in proportions for the paired-sample
-    design. It keeps its confidence where few answers or none changed, as a normal interval does not.
+    design. Unlike a normal interval it keeps its coverage if few or no answers changed.
     """
     estimate = (lost - gained) / images
 
     def score(difference: float) -> float:
-        """How many standard errors the data are above a true difference, by the likeliest table that has it."""
+        """The score: standard errors of the data above a true difference, at the constrained maximum likelihood."""
         linear = (2 * images - lost + gained) * difference - lost - gained
         constant = gained * difference * (1 - difference)
         root = math.sqrt(max(0.0, linear * linear + 8 * images * constant))
@@ -153,8 +150,7 @@ def mean_of_shares(shares: Floats) -> Interval:
     """The mean of values between 0 and 1, most of them 0, with its score interval. Shapes: shares [images].
 
     Wilson's interval with the variance of such values, k m - m^2 at a mean m, where k is their mean square over their mean:
-    1 for yes and no, less where a lost image is a lost part of one. One image more, lost as a whole, is counted into k:
-    where nothing was lost nobody knows how much a loss would be.
+    1 for binary values, less for fractions. k includes one more image of value 1, since without any loss its size is unknown.
     """
     count, mean = len(shares), float(shares.mean())
     size = float((np.square(shares).sum() + 1) / (shares.sum() + 1))
@@ -171,15 +167,17 @@ def mean_of_shares(shares: Floats) -> Interval:
 
 
 def _answers_probabilities(original: Logits, student: Logits, temperature: float) -> tuple[Floats, Floats]:
-    """By image, what the original gives its own answer and the student's, both 0 where they agree. Shapes: [images]."""
+    """The original's probabilities of its answer and the student's, both 0 where they agree. Shapes: [images, classes] -> [images]."""
     shares = _probabilities(original, temperature)
-    rows, own, other = np.arange(len(shares)), _answers(original), _answers(student)
-    differs = own != other
-    return shares[rows, own] * differs, shares[rows, other] * (differs & (other != NO_ANSWER))
+    rows, original_answers, student_answers = np.arange(len(shares)), _answers(original), _answers(student)
+    differs = original_answers != student_answers
+    return shares[rows, original_answers] * differs, shares[rows, student_answers] * (
+        differs & (student_answers != NO_ANSWER)
+    )
 
 
 def _answers(logits: Logits) -> Labels:
-    """The class of the highest score, NO_ANSWER where scores are no numbers: that is never right. Shapes: [images, classes]."""
+    """The top-1 class, NO_ANSWER (never right) where scores are not finite. Shapes: [images, classes] -> [images]."""
     return np.where(np.isfinite(logits).all(1), logits.argmax(1), NO_ANSWER)
 
 
@@ -191,7 +189,7 @@ def _probabilities(original: Logits, temperature: float) -> Floats:
 
 
 def _crossing(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function crosses zero, by bisection; the nearer end where it does not."""
+    """The root of a decreasing function, by bisection; the nearer bound if there is none."""
     if function(high) >= 0:
         return high
     for _ in range(_HALVINGS):
@@ -200,7 +198,7 @@ def _crossing(function: Callable[[float], float], low: float, high: float) -> fl
     return (low + high) / 2
 
 
-def _in_percent(found: Interval) -> Interval:
+def _in_percent(share: Interval) -> Interval:
     return Interval(
-        estimate=100 * found.estimate, low=100 * found.low, high=100 * found.high, confidence=found.confidence
+        estimate=100 * share.estimate, low=100 * share.low, high=100 * share.high, confidence=share.confidence
     )

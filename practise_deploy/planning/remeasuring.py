@@ -1,4 +1,4 @@
-"""Does a measured speed-up tell on which side of what was asked it is? A final one that does not is measured again. Pure arithmetic."""
+"""Repeat a final measurement whose speed-up interval contains a requirement, which leaves it undecided. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from practise_deploy.outcome import Answer
 from practise_deploy.terms import Plan
 
 MOST_AGAIN = 2
-"""How often a measurement that cannot decide is made again, each time for twice as long: 7 budgets in all."""
+"""How often an undecided measurement is repeated, each time for twice as long: 7 budgets in all."""
 FASTER = math.nextafter(1.0, 2.0)
-"""The least speed-up that is one."""
+"""The smallest speed-up above 1."""
 UNDECIDED = (
     "its interval does not tell, although it was measured again for longer: go on on a quieter machine with "
     "practise-deploy bench --fresh --out RUN, or with more --measure-budget-s or --sessions"
 )
 
 
-def speed_answer(speedup: Interval, asked: float) -> Answer:
-    """Whether a speed-up is at least what was asked; not proven where that is within its interval."""
-    if speedup.low >= asked:
+def speed_answer(speedup: Interval, required: float) -> Answer:
+    """Whether a speed-up reaches the required one; not proven if that lies within its interval."""
+    if speedup.low >= required:
         return Answer.KEPT
-    return Answer.BROKEN if speedup.high < asked else Answer.NOT_PROVEN
+    return Answer.BROKEN if speedup.high < required else Answer.NOT_PROVEN
 
 
 def speedup_for(reduction_percent: float) -> float:
@@ -34,49 +34,51 @@ def speedup_for(reduction_percent: float) -> float:
 
 
 def speedups_asked(plan: Plan, min_speedup: float | None) -> tuple[float, ...]:
-    """What the release's speed-up is held against; nothing where the plan's device is not at hand."""
+    """The speed-ups that the release must reach; empty if the plan's device is not available."""
     if plan.measured_percent is None:
         return ()
     target = () if plan.target_percent is None else (speedup_for(plan.target_percent),)
     return (FASTER, *target, *(() if min_speedup is None else (min_speedup,)))
 
 
-def is_undecided(found: Comparison, asked: Sequence[float]) -> bool:
-    """Whether some of it is neither met nor missed, as far as this measurement can tell."""
-    return any(speed_answer(found.speedup, one) is Answer.NOT_PROVEN for one in asked)
+def is_undecided(comparison: Comparison, thresholds: Sequence[float]) -> bool:
+    """Whether the measurement leaves one of the thresholds undecided."""
+    return any(speed_answer(comparison.speedup, threshold) is Answer.NOT_PROVEN for threshold in thresholds)
 
 
-def longer(stand: Bench, found: Comparison) -> Bench:
-    """Where a measurement is made again: with twice the time, and twice the sessions where they are what makes it wide.
+def longer(setup: Bench, comparison: Comparison) -> Bench:
+    """The setup of a repeated measurement: twice the time, and twice the sessions if they dominate the variance.
 
-    Sessions stay as many where each takes a build of its own, and where many rounds were discarded: the more runs a round has, the more
-    rounds are hit.
+    The sessions stay the same if each needs a separate build, or if many rounds were discarded: longer rounds are disturbed more often.
     """
-    patience = stand.patience
-    costly = getattr(stand.backend, "builds_differ", False) or 2 * len(found.discarded) > found.rounds
-    sessions = patience.sessions * (2 if _is_wide_by_sessions(found) and not costly else 1)
-    narrow = patience.enough_percent / 2
-    return replace(
-        stand, patience=replace(patience, budget_s=2 * patience.budget_s, enough_percent=narrow, sessions=sessions)
+    rule = setup.patience
+    costly = getattr(setup.backend, "builds_differ", False) or 2 * len(comparison.discarded) > comparison.rounds
+    sessions = rule.sessions * (2 if _is_wide_by_sessions(comparison) and not costly else 1)
+    narrow = rule.enough_percent / 2
+    return replace(setup, patience=replace(rule, budget_s=2 * rule.budget_s, enough_percent=narrow, sessions=sessions))
+
+
+def _is_wide_by_sessions(comparison: Comparison) -> bool:
+    """Whether the variance between sessions is more than half of the speed-up's variance."""
+    ratio = comparison.speedup
+    standard_error = (
+        100 * (ratio.high - ratio.low) / (2 * ratio.estimate * NormalDist().inv_cdf((1 + ratio.confidence) / 2))
     )
+    return 2 * comparison.session_percent**2 / comparison.sessions > standard_error**2 / 2
 
 
-def _is_wide_by_sessions(found: Comparison) -> bool:
-    """Whether most of the speed-up's variance is how far sessions of one file differ."""
-    ratio = found.speedup
-    whole = 100 * (ratio.high - ratio.low) / (2 * ratio.estimate * NormalDist().inv_cdf((1 + ratio.confidence) / 2))
-    return 2 * found.session_percent**2 / found.sessions > whole**2 / 2
-
-
-def last_of(made: Sequence[Comparison], failed: str = "") -> Comparison:
-    """The last measurement, which counts alone, with a word on those that did not decide. failed: why a further one came to nothing."""
-    *before, last = made
-    told = ", then ".join(
-        f"{one.speedup.estimate:.3f} [{one.speedup.low:.3f}, {one.speedup.high:.3f}]" for one in before
+def last_of(comparisons: Sequence[Comparison], failed: str = "") -> Comparison:
+    """The last measurement, the only one that counts, with a note on the undecided ones. failed: why a further one failed."""
+    *before, last = comparisons
+    undecided = ", then ".join(
+        f"{comparison.speedup.estimate:.3f} [{comparison.speedup.low:.3f}, {comparison.speedup.high:.3f}]"
+        for comparison in before
     )
     notes = (
         *(
-            [f"measured again for longer, and that alone counts: {told} did not tell whether what was asked is met"]
+            [
+                f"measured again for longer, and that alone counts: {undecided} did not tell whether what was asked is met"
+            ]
             if before
             else []
         ),

@@ -1,9 +1,9 @@
-"""What can be had within the demand on accuracy, where the latency target cannot. Pure arithmetic.
+"""The best set within the allowed loss of accuracy, where the latency target costs more than that. Pure arithmetic.
 
-Finetuning wins back a part of what the closed form leaves. How much of it stays was measured on four networks
-(benchmarks/reproduce/losses.py; docs/accuracy.md has the table): a set whose loss is above the demand even where finetuning does
-as well as it ever did there is refused before any finetuning. What is offered instead counts on none of it: from some networks
-finetuning wins nothing back.
+Finetuning recovers a part of the loss that the closed form leaves. How much remains was measured on four networks
+(benchmarks/reproduce/losses.py; docs/accuracy.md has the table): a set whose loss would exceed the allowed one even at the best
+recovery measured there is refused before any finetuning. The alternative that is offered counts on no recovery at all, since
+finetuning gains nothing on some networks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from practise_deploy.planning.stability import mean_error
 from practise_deploy.terms import Budget, Considered, Loss, Plan, Recoverabilities, WithinDrop
 
 LEAST_LEFT = 0.25
-"""The share of the closed form's loss that stays after finetuning where it does best."""
+"""The smallest share of the closed form's loss that was ever left after finetuning."""
 STEPS = 6
 
 
 def is_beyond_recovery(loss: Loss | None, demand_points: float, *, finetuned: bool) -> bool:
-    """Whether a verified loss is surely above the demand, and would stay there where finetuning does as well as it ever did."""
+    """Whether the lower bound of a verified loss exceeds the allowed one, and would after the best finetuning measured."""
     if loss is None:
         return False
     left = (LEAST_LEFT if finetuned else 1.0) * loss.points.estimate
@@ -40,61 +40,61 @@ def find_within(
     *,
     finetuned: bool,
 ) -> WithinDrop | None:
-    """The set that saves most within the demand, and those that were looked at to find it; None where the plan's is not refused."""
+    """The set that saves most within the allowed loss, and the sets evaluated to find it; None if the plan's set is not refused."""
     chosen = plan.chosen
     if chosen is None or not is_beyond_recovery(chosen.loss, demand_points, finetuned=finetuned):
         return None
     candidates, best = candidates_of(latency, recoverability), None
-    looked_at: list[Considered] = []
+    evaluated: list[Considered] = []
     left = smaller_sets(candidates, latency, plan)
-    while left:  # by halves: what saves more nearly always costs more
+    while left:  # bisection: what saves more nearly always costs more
         middle = len(left) // 2
-        looked_at.append(_considered(left[middle], candidates, latency, verify(left[middle])))
-        loss = looked_at[-1].loss
+        evaluated.append(_considered(left[middle], candidates, latency, verify(left[middle])))
+        loss = evaluated[-1].loss
         if loss is not None and loss.points.estimate <= demand_points:
-            best, left = looked_at[-1], left[:middle]
+            best, left = evaluated[-1], left[:middle]
         else:
             left = left[middle + 1 :]
-    looked_at.sort(key=lambda one: -one.predicted_percent.estimate)
-    return WithinDrop(demand_points=demand_points, asked=chosen, sets=tuple(looked_at), best=best)
+    evaluated.sort(key=lambda candidate: -candidate.predicted_percent.estimate)
+    return WithinDrop(demand_points=demand_points, asked=chosen, sets=tuple(evaluated), best=best)
 
 
 def smaller_sets(candidates: Candidates, latency: LatencyTable, plan: Plan) -> list[Blocks]:
-    """Sets of least predicted error that save less than the plan's, down to single blocks; what saves most is first."""
-    whole = predicted_percent(plan.dropped, latency)
+    """Sets of least predicted error that save less than the plan's, down to single blocks, by descending saving."""
+    full = predicted_percent(plan.dropped, latency)
     fewer = [Budget(drop=size) for size in range(len(plan.dropped) - 1, 0, -1)]
-    less = [Budget(reduce_percent=whole.low * step / STEPS) for step in range(STEPS - 1, 0, -1)]
-    found = (blocks for budget in (*less, *fewer) for blocks in best_sets(candidates, budget, 1))
-    # by the estimates: beside other work the ends of the intervals need not grow with the set
-    saved = {blocks: predicted_percent(blocks, latency).estimate for blocks in found}
-    less_saving = (blocks for blocks, percent in saved.items() if percent < whole.estimate)
+    less = [Budget(reduce_percent=full.low * step / STEPS) for step in range(STEPS - 1, 0, -1)]
+    sets = (blocks for budget in (*less, *fewer) for blocks in best_sets(candidates, budget, 1))
+    # compare estimates: on a busy machine the bounds of the intervals need not grow with the set
+    saved = {blocks: predicted_percent(blocks, latency).estimate for blocks in sets}
+    less_saving = (blocks for blocks, percent in saved.items() if percent < full.estimate)
     return sorted(less_saving, key=lambda blocks: -saved[blocks])
 
 
-def _considered(blocks: Blocks, candidates: Candidates, latency: LatencyTable, found: Verified) -> Considered:
+def _considered(blocks: Blocks, candidates: Candidates, latency: LatencyTable, verified: Verified) -> Considered:
     return Considered(
         dropped=blocks,
         predicted_error=candidates.error_of(blocks),
-        verified_error=mean_error(found.errors),
+        verified_error=mean_error(verified.errors),
         predicted_percent=predicted_percent(blocks, latency),
         measured_percent=None,
         reason="saves less than asked",
-        loss=found.loss,
+        loss=verified.loss,
     )
 
 
 def reduced_plan(
     plan: Plan, within: WithinDrop, latency: LatencyTable, recoverability: Recoverabilities, measure: Measure | None
 ) -> Plan:
-    """The plan of the most that can be saved within the demand, in place of one that costs more; it has no target left."""
+    """The plan of the set that saves most within the allowed loss, replacing one that costs more; it has no target."""
     best = within.best
     assert best is not None
     attempt = try_blocks(best.dropped, latency, None, measure)
     taken = replace(best, measured_percent=attempt.measured_percent, reason="")
     refused = replace(within.asked, reason="costs more accuracy than --max-drop allows")
-    others = [one for one in plan.considered if one.dropped not in (best.dropped, refused.dropped)]
-    smaller = [one for one in within.sets if one.dropped != best.dropped]
-    found = replace(
+    others = [candidate for candidate in plan.considered if candidate.dropped not in (best.dropped, refused.dropped)]
+    smaller = [candidate for candidate in within.sets if candidate.dropped != best.dropped]
+    reduced = replace(
         plan,
         target_percent=None,
         dropped=best.dropped,
@@ -109,17 +109,17 @@ def reduced_plan(
         within_drop=within,
         notes=(*plan.notes, f"{_cost(within.asked)}; --best-within-drop takes the most that costs less"),
     )
-    kept = (
-        replace(one, reason="more blocks would cost more accuracy than --max-drop allows")
-        if one.block in plan.scores
-        else one
-        for one in kept_blocks(latency, recoverability.of, found, {})
+    kept_reasons = (
+        replace(kept, reason="more blocks would cost more accuracy than --max-drop allows")
+        if kept.block in plan.scores
+        else kept
+        for kept in kept_blocks(latency, recoverability.of, reduced, {})
     )
-    return replace(found, kept=tuple(kept))
+    return replace(reduced, kept=tuple(kept_reasons))
 
 
 def costs_too_much(plan: Plan, within: WithinDrop, *, by_default: bool) -> TargetOutOfReach:
-    """The error for a target that costs more accuracy than is allowed, with the best that can be had."""
+    """The error for a target that costs more accuracy than allowed, with the best alternative."""
     demand = f"--max-drop {within.demand_points:g}{', the default' if by_default else ''}"
     limit = (
         f"the target is out of reach within {demand}"
@@ -127,10 +127,10 @@ def costs_too_much(plan: Plan, within: WithinDrop, *, by_default: bool) -> Targe
         else f"{out_of_reach(plan).message}; within {demand}"
     )
     message = f"{limit}: {_cost(within.asked)}, and finetuning is not known to win back so much"
-    told = [one for one in within.sets if one.loss is not None]
-    least = min(told, key=lambda one: one.predicted_percent.estimate, default=None)
+    verified = [candidate for candidate in within.sets if candidate.loss is not None]
+    smallest = min(verified, key=lambda candidate: candidate.predicted_percent.estimate, default=None)
     if within.best is None:
-        tried = f"; even {_cost(least)}" if least else ""
+        tried = f"; even {_cost(smallest)}" if smallest else ""
         return TargetOutOfReach(
             message + tried,
             remedy="give more images, or allow more with --max-drop (none waives the demand); this network has little to spare",
@@ -141,18 +141,18 @@ def costs_too_much(plan: Plan, within: WithinDrop, *, by_default: bool) -> Targe
     )
 
 
-def _cost(one: Considered) -> str:
-    """What a set saves and loses."""
-    saved, loss = one.measured_percent or one.predicted_percent, one.loss
+def _cost(candidate: Considered) -> str:
+    """A sentence on what a set saves and loses."""
+    saved, loss = candidate.measured_percent or candidate.predicted_percent, candidate.loss
     assert loss is not None
     points = loss.points
     how = "estimated without labels, " if loss.estimated else ""
     return (
-        f"{saved.estimate:.1f}% less latency ({', '.join(one.dropped)}) costs {points.estimate:.1f} points of accuracy "
+        f"{saved.estimate:.1f}% less latency ({', '.join(candidate.dropped)}) costs {points.estimate:.1f} points of accuracy "
         f"[{points.low:.1f}, {points.high:.1f}] after recovery in closed form ({how}on {loss.images:,} images that the fit did not see)"
     )
 
 
-def _asking_for(one: Considered) -> str:
-    least = int(10 * one.predicted_percent.low) / 10
-    return f"--reduce {least:g}%" if least > 0 else f"--drop {len(one.dropped)}"
+def _asking_for(candidate: Considered) -> str:
+    lower_bound = int(10 * candidate.predicted_percent.low) / 10
+    return f"--reduce {lower_bound:g}%" if lower_bound > 0 else f"--drop {len(candidate.dropped)}"

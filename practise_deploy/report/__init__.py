@@ -1,4 +1,4 @@
-"""What builds found out, for people to read: a page a release, a page of several, and both in short as Markdown."""
+"""Reports of builds: an HTML page of one release or of several, and a short Markdown version of both."""
 
 from practise_deploy.report.page import render_html, render_markdown
 from practise_deploy.report.runs import render_runs_html, render_runs_markdown

@@ -1,56 +1,59 @@
-"""The verification chain as a row of nodes: what the network became, and what each step changed."""
+"""The verification chain as a row of nodes: each runner of the network, and how its outputs differ from the previous one's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from practise_deploy.outcome import Link, Release
-from practise_deploy.report.facts import precision
-from practise_deploy.report.words import interval, number
+from practise_deploy.report.formatting import interval, number
+from practise_deploy.report.rows import precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One form of the network. compared: what the step to it changed; empty for the first."""
+    """One runner of the network. compared: the difference to the previous one; empty for the first."""
 
     name: str
-    facts: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
     compared: tuple[str, ...] = ()
 
 
 def steps(release: Release) -> tuple[Step, ...]:
-    """teacher -> student -> ONNX -> engine, in the order of the links that follow one another."""
-    along = followed(release.verification.links)
-    if not along:
+    """teacher -> student -> ONNX -> engine, in the order of the linked comparisons."""
+    chain = chain_of(release.verification.links)
+    if not chain:
         return ()
-    first = Step(name=along[0].before, facts=_facts(along[0].before, release))
-    return (first, *(Step(name=one.after, facts=_facts(one.after, release), compared=_compared(one)) for one in along))
+    first = Step(name=chain[0].before, details=_details(chain[0].before, release))
+    return (
+        first,
+        *(Step(name=link.after, details=_details(link.after, release), compared=_compared(link)) for link in chain),
+    )
 
 
-def followed(links: tuple[Link, ...]) -> tuple[Link, ...]:
-    """The links of which each begins where the one before it ended."""
-    found = list(links[:1])
+def chain_of(links: tuple[Link, ...]) -> tuple[Link, ...]:
+    """The consecutive links: each begins where the previous one ended."""
+    chain = list(links[:1])
     for link in links[1:]:
-        if link.before == found[-1].after:
-            found.append(link)
-    return tuple(found)
+        if link.before == chain[-1].after:
+            chain.append(link)
+    return tuple(chain)
 
 
 def direct(links: tuple[Link, ...]) -> tuple[str, ...]:
     """The comparisons that skip steps, as sentences."""
-    along = followed(links)
+    chain = chain_of(links)
     return tuple(
-        f"Directly, {one.before} to {one.after}: {', '.join(_compared(one))}." for one in links if one not in along
+        f"Directly, {link.before} to {link.after}: {', '.join(_compared(link))}." for link in links if link not in chain
     )
 
 
 def _compared(link: Link) -> tuple[str, ...]:
-    found = link.agreement_percent
-    same = () if found is None else (f"{interval(found, '%')} same top-1 class",)
+    agreement = link.agreement_percent
+    same = () if agreement is None else (f"{interval(agreement, '%')} same top-1 class",)
     return (*same, f"max abs difference {number(link.max_abs)}")
 
 
-def _facts(name: str, release: Release) -> tuple[str, ...]:
+def _details(name: str, release: Release) -> tuple[str, ...]:
     accuracy = release.verification.accuracy.get(name)
-    told = (f"top-1 {number(accuracy.percent.estimate)}%",) if accuracy else ()
-    return (*told, precision(release.compiled)) if name == "engine" else told
+    details = (f"top-1 {number(accuracy.percent.estimate)}%",) if accuracy else ()
+    return (*details, precision(release.compiled)) if name == "engine" else details

@@ -1,4 +1,4 @@
-"""The gate in words: what was demanded, what was found, and what would pass."""
+"""The gate as a table and sentences: the requirements, the figures, and what would pass."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Callable
 
 from practise_backends.terms import Interval
 from practise_deploy.outcome import Answer, Constraint, FrontierPoint, Gate
+from practise_deploy.report.formatting import interval, listed, missing, points_lost, times
 from practise_deploy.report.tables import Table
-from practise_deploy.report.words import interval, listed, missing, points_lost, times
 
-Asked = Callable[[float], str]
-Said = Callable[[Interval], str]
+FormatRequirement = Callable[[float], str]
+FormatFigure = Callable[[Interval], str]
 
-_KINDS: dict[str, tuple[str, Asked, Said]] = {  # by the constraint's name: its title, the demand, the figure
-    "min_speedup": ("Speed-up", lambda asked: f"at least {asked:g}×", times),
+_FORMATS: dict[str, tuple[str, FormatRequirement, FormatFigure]] = {  # constraint -> title, requirement, figure
+    "min_speedup": ("Speed-up", lambda ratio: f"at least {ratio:g}×", times),
     "max_drop": (
         "Accuracy lost",
-        lambda asked: f"at most {asked:g} {'point' if asked == 1 else 'points'}",
-        lambda found: interval(found, " points"),
+        lambda points: f"at most {points:g} {'point' if points == 1 else 'points'}",
+        lambda loss: interval(loss, " points"),
     ),
 }
 
 
 def demands(gate: Gate) -> Table:
-    """Each demand, what was found, and the answer."""
+    """Each requirement, its figure, and the answer."""
     return Table(
         title="Demands",
         head=("Demand", "Asked", "Found", "Answer", "Why"),
-        rows=tuple(_row(one) for one in gate.constraints),
+        rows=tuple(_row(constraint) for constraint in gate.constraints),
         left=(0, 1, 2, 3, 4),
         note="A loss is kept within the demand where the upper end of its interval is, broken where the estimate is above it, and not "
         "proven between the two. A speed-up is kept where the lower end of its interval reaches the demand, broken where the upper end does not, "
@@ -36,31 +36,39 @@ def demands(gate: Gate) -> Table:
 
 
 def outcome(gate: Gate) -> str:
-    """Kept, or which demands are broken or not proven."""
+    """A sentence: all requirements kept, or which are broken or not proven."""
     answers = {
-        answer: [_kind(one.name)[0].lower() for one in gate.constraints if one.answer is answer]
+        answer: [
+            _format_of(constraint.name)[0].lower() for constraint in gate.constraints if constraint.answer is answer
+        ]
         for answer in (Answer.BROKEN, Answer.NOT_PROVEN)
     }
-    told = [f"{answer.value.capitalize()}: {listed(names)}." for answer, names in answers.items() if names]
-    return " ".join(told) or "All demands are kept."
+    sentences = [f"{answer.value.capitalize()}: {listed(names)}." for answer, names in answers.items() if names]
+    return " ".join(sentences) or "All demands are kept."
 
 
-def way_out(gate: Gate) -> tuple[str, ...]:
+def alternatives(gate: Gate) -> tuple[str, ...]:
     """The nearest set that passes, and the advice."""
     nearest = (f"The nearest set that passes: {_point(gate.nearest)}.",) if gate.nearest else ()
     return (*nearest, gate.advice) if gate.advice else nearest
 
 
-def _row(one: Constraint) -> tuple[str, ...]:
-    title, asked, said = _kind(one.name)
-    found = said(one.found) if one.found else missing("unknown")
-    found += ", estimated" if one.estimated else ""
-    by_default = ", the default" if one.by_default else ""
-    return (title, f"{asked(one.asked)}{by_default}", found, one.answer.value, one.reason)
+def _row(constraint: Constraint) -> tuple[str, ...]:
+    title, format_requirement, format_figure = _format_of(constraint.name)
+    figure = format_figure(constraint.found) if constraint.found else missing("unknown")
+    figure += ", estimated" if constraint.estimated else ""
+    by_default = ", the default" if constraint.by_default else ""
+    return (
+        title,
+        f"{format_requirement(constraint.asked)}{by_default}",
+        figure,
+        constraint.answer.value,
+        constraint.reason,
+    )
 
 
-def _kind(name: str) -> tuple[str, Asked, Said]:
-    return _KINDS.get(name, (name.replace("_", " "), lambda asked: f"{asked:g}", interval))
+def _format_of(name: str) -> tuple[str, FormatRequirement, FormatFigure]:
+    return _FORMATS.get(name, (name.replace("_", " "), lambda required: f"{required:g}", interval))
 
 
 def _point(point: FrontierPoint) -> str:

@@ -1,4 +1,4 @@
-"""The numbers at the top: what was won, and what it cost."""
+"""The headline figures: speed-up, latency, accuracy and dropped blocks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from practise_backends.results.render import rounds
 from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
 from practise_deploy.report import measurements, tables
-from practise_deploy.report.facts import conditions
-from practise_deploy.report.words import NOT_RUN, interval, listed, missing, number, plural, points_lost, times
+from practise_deploy.report.formatting import NOT_RUN, interval, listed, missing, number, plural, points_lost, times
+from practise_deploy.report.rows import conditions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One of the numbers at the top."""
+    """A headline figure."""
 
     title: str
     text: str
@@ -27,24 +27,24 @@ def headline(release: Release) -> tuple[Figure, ...]:
 
 
 def quality(release: Release) -> Figure:
-    """Accuracy before and after, or the estimated loss where there are no labels."""
-    found = release.verification
-    change = tables.accuracy_change(found)
+    """Accuracy before and after, or the estimated loss without labels."""
+    verification = release.verification
+    change = tables.accuracy_change(verification)
     if change:
-        before, after = (interval(one.percent, "%") for one in change)
+        before, after = (interval(accuracy.percent, "%") for accuracy in change)
         return Figure(
-            title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_judged(release)}; {_lost(release)}"
+            title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_images(release)}; {_lost(release)}"
         )
-    if found.loss is None:
+    if verification.loss is None:
         text = missing("the output is no classifier's")
-        return Figure(title="Accuracy lost", text=text, detail=_judged(release))
-    agreement = f"the original's answer on {interval(found.loss.agreement_percent, '%')}"
-    text = interval(found.loss.points, " points")
-    return Figure(title="Accuracy lost, estimated", text=text, detail=f"{_judged(release)}, no labels; {agreement}")
+        return Figure(title="Accuracy lost", text=text, detail=_images(release))
+    agreement = f"the original's answer on {interval(verification.loss.agreement_percent, '%')}"
+    text = interval(verification.loss.points, " points")
+    return Figure(title="Accuracy lost, estimated", text=text, detail=f"{_images(release)}, no labels; {agreement}")
 
 
 def latency_change(release: Release) -> str:
-    """Latency before and after, in the median round of those that the speed-up is from."""
+    """Latency before and after, in the median round of the bench."""
     if release.bench is None:
         return missing(NOT_RUN)
     pair = measurements.before_and_after(release.bench)
@@ -55,26 +55,28 @@ def latency_change(release: Release) -> str:
 
 
 def latency_title(release: Release) -> str:
-    """What the latencies are of."""
+    """The title of the latencies, with the clock if it is not wall time."""
     clock = release.measured_on.timed_by
     return "Latency, p50" + ("" if clock == WALL else f" of {clock}")
 
 
 def speed(release: Release) -> Figure:
-    """The speed-up, or what was predicted of it where the engine has not run."""
-    found = release.speedup
-    if found is None:
-        foretold = interval(release.plan.predicted_percent, "%")
-        return Figure(title="Less latency, predicted", text=foretold, detail=f"from the table of {release.plan.device}")
-    less = f"{number(100 * (1 - 1 / found.estimate))}% less time a run" if found.estimate > 0 else ""
-    kind = release.compiled.precision
-    over = "" if kind == "fp32" else f", over the original in {kind}"
-    return Figure(title="Speed-up", text=times(found), detail=f"{less}{over}; {rounds(release.measured_on)}")
+    """The speed-up, or the predicted reduction if the engine has not run."""
+    speedup = release.speedup
+    if speedup is None:
+        predicted = interval(release.plan.predicted_percent, "%")
+        return Figure(
+            title="Less latency, predicted", text=predicted, detail=f"from the table of {release.plan.device}"
+        )
+    less = f"{number(100 * (1 - 1 / speedup.estimate))}% less time a run" if speedup.estimate > 0 else ""
+    precision = release.compiled.precision
+    over = "" if precision == "fp32" else f", over the original in {precision}"
+    return Figure(title="Speed-up", text=times(speedup), detail=f"{less}{over}; {rounds(release.measured_on)}")
 
 
 def _latency(release: Release) -> Figure:
-    found = release.measured_on
-    detail = f"{conditions(found.conditions)}; {found.device.name or 'unnamed device'}"
+    measurement = release.measured_on
+    detail = f"{conditions(measurement.conditions)}; {measurement.device.name or 'unnamed device'}"
     return Figure(title=latency_title(release), text=latency_change(release), detail=detail)
 
 
@@ -84,7 +86,7 @@ def _dropped(release: Release) -> Figure:
     return Figure(title="Blocks dropped", text=f"{len(plan.dropped)}{of}", detail=listed(plan.dropped))
 
 
-def _judged(release: Release) -> str:
+def _images(release: Release) -> str:
     return f"on {plural(release.verification.images, 'held-out image')}"
 
 

@@ -9,7 +9,7 @@ from practise_deploy.report import templates
 from practise_deploy.report.headline import headline
 from practise_deploy.report.sections import sections
 
-_ESSENTIAL = (  # of the Markdown, by the sections' names
+_ESSENTIAL = (  # sections of the Markdown version
     "gate",
     "blocks",
     "plan",
@@ -29,10 +29,10 @@ def render_html(release: Release) -> str:
 
 
 def render_markdown(release: Release) -> str:
-    """The same in short."""
+    """A short Markdown version."""
     return templates.page("page.md.j2", {**_view(release), "essential": _ESSENTIAL})
 
 
 def _view(release: Release) -> dict[str, Any]:
-    """What the templates read."""
+    """The variables of the templates."""
     return {"release": release, "headline": headline(release), "sections": sections(release)}

@@ -1,4 +1,4 @@
-"""Several releases beside each other: one row a run, and whether the rows can be compared at all."""
+"""Several releases side by side: one row a run, and whether the rows are comparable."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from typing import Any
 from practise_deploy.outcome import Release
 from practise_deploy.report import tables, templates
 from practise_deploy.report.charts.speedups import speedups
-from practise_deploy.report.facts import conditions
+from practise_deploy.report.formatting import (
+    confidence,
+    duration,
+    interval,
+    listed,
+    missing,
+    plural,
+    points_lost,
+    times,
+)
 from practise_deploy.report.headline import latency_change
+from practise_deploy.report.rows import conditions
 from practise_deploy.report.section import Section
 from practise_deploy.report.tables import Table
-from practise_deploy.report.words import confidence, duration, interval, listed, missing, plural, points_lost, times
 
 _UNLABELLED = "no labels"
 _MEANS = {
@@ -29,18 +38,18 @@ def render_runs_html(releases: Mapping[str, Release]) -> str:
 
 
 def render_runs_markdown(releases: Mapping[str, Release]) -> str:
-    """The same in short."""
+    """A short Markdown version."""
     return templates.page("runs.md.j2", _view(releases))
 
 
 def results_table(releases: Mapping[str, Release]) -> Table:
-    """What each run came to."""
+    """The result of each run."""
     return Table(
         title="What each run came to",
         head=("Run", "Promise", "Speed-up", "Top-1 accuracy", "Points lost", "Agreement", "Wall time"),
         rows=tuple(_result(name, release) for name, release in releases.items()),
         left=(0, 1, 3),
-        strong=tuple(at for at, release in enumerate(releases.values()) if release.verdict.kept),
+        strong=tuple(index for index, release in enumerate(releases.values()) if release.verdict.kept),
         note="Brackets hold intervals; coloured rows kept their promise. Points lost are paired by image, "
         "or estimated where there are no labels; "
         "agreement is the share of images with the original's own top-1 class.",
@@ -48,7 +57,7 @@ def results_table(releases: Mapping[str, Release]) -> Table:
 
 
 def settings_table(releases: Mapping[str, Release]) -> Table:
-    """What each run was of."""
+    """The network, device and conditions of each run."""
     return Table(
         title="What each run was of",
         head=("Run", "Network", "Device", "Conditions", "Dropped", "Latency, p50"),
@@ -58,11 +67,11 @@ def settings_table(releases: Mapping[str, Release]) -> Table:
 
 
 def differences(releases: Mapping[str, Release]) -> tuple[str, ...]:
-    """Why rows cannot be compared, as sentences; none where they can."""
-    found = {what: {_identities(release)[what] for release in releases.values()} for what in _MEANS}
+    """Why rows are not comparable, as sentences; empty if they are."""
+    identities = {what: {_identities(release)[what] for release in releases.values()} for what in _MEANS}
     return tuple(
         f"The runs differ in {what} ({'; '.join(sorted(values))}): {_MEANS[what]}."
-        for what, values in found.items()
+        for what, values in identities.items()
         if len(values) > 1
     )
 
@@ -70,19 +79,19 @@ def differences(releases: Mapping[str, Release]) -> tuple[str, ...]:
 def _view(releases: Mapping[str, Release]) -> dict[str, Any]:
     return {
         "title": f"{plural(len(releases), 'run')} compared",
-        "lead": _lead(releases),
+        "intro": _intro(releases),
         "warnings": differences(releases),
         "sections": _sections(releases) if releases else (),
     }
 
 
-def _lead(releases: Mapping[str, Release]) -> str:
+def _intro(releases: Mapping[str, Release]) -> str:
     """The best run among those that kept their promise, in one sentence."""
-    many = sum(release.verdict.kept for release in releases.values())
-    if not many:
+    kept_count = sum(release.verdict.kept for release in releases.values())
+    if not kept_count:
         return "No run kept its promise." if releases else "There is no run to show."
-    of = f"{many} of {len(releases)} kept their promise"
-    kept = {name: one.speedup for name, one in releases.items() if one.verdict.kept and one.speedup is not None}
+    of = f"{kept_count} of {len(releases)} kept their promise"
+    kept = {name: run.speedup for name, run in releases.items() if run.verdict.kept and run.speedup is not None}
     if not kept:
         return f"{of}; none of them ran here."
     best = max(kept, key=lambda name: kept[name].low)
@@ -101,15 +110,15 @@ def _sections(releases: Mapping[str, Release]) -> tuple[Section, ...]:
         title="The runs",
         charts=(picture,) if picture else (),
         tables=(results_table(releases), settings_table(releases)),
-        facts=sentences,
-        remarks=absent,
+        rows=sentences,
+        notes=absent,
     )
     commands = tuple((name, release.command) for name, release in releases.items())
-    return (runs, Section(name="reproduce", title="Reproduce", facts=commands))
+    return (runs, Section(name="reproduce", title="Reproduce", rows=commands))
 
 
 def _identities(release: Release) -> dict[str, str]:
-    """What must be equal where rows are compared."""
+    """What must be equal for rows to be comparable."""
     measured, images = release.measured_on, release.verification
     device = measured.device
     return {
@@ -121,15 +130,15 @@ def _identities(release: Release) -> dict[str, str]:
 
 
 def _result(name: str, release: Release) -> tuple[str, ...]:
-    found, verdict = release.verification, release.verdict
-    change = tables.accuracy_change(found)
-    link = tables.teacher_link(found)
+    verification, verdict = release.verification, release.verdict
+    change = tables.accuracy_change(verification)
+    link = tables.teacher_link(verification)
     return (
         name,
         verdict.answer.value + (f" (exit code {verdict.exit_code})" if verdict.exit_code else ""),
         times(release.speedup),
-        " → ".join(interval(one.percent, "%") for one in change) if change else missing(_UNLABELLED),
-        points_lost(found.loss),
+        " → ".join(interval(accuracy.percent, "%") for accuracy in change) if change else missing(_UNLABELLED),
+        points_lost(verification.loss),
         interval(link.agreement_percent if link else None, "%", absent="nothing was compared"),
         duration(sum(release.seconds.values())) if release.seconds else missing("not recorded"),
     )

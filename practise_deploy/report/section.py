@@ -1,4 +1,4 @@
-"""A part of a report, whatever it is printed on."""
+"""A section of a report, independent of the output format."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 
 from practise_deploy.report.chain import Step
 from practise_deploy.report.charts.chart import Chart
-from practise_deploy.report.facts import Facts
+from practise_deploy.report.rows import Rows
 from practise_deploy.report.tables import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of the report. folded, more: long tables and lists, by their titles. code: as typed."""
+    """A section of the report. collapsed, more: long tables and lists behind their titles. code: a command."""
 
     name: str
     title: str
-    lead: str = ""
+    intro: str = ""
     chain: tuple[Step, ...] = ()
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
-    folded: tuple[Table, ...] = ()
-    facts: Facts = ()
-    remarks: tuple[str, ...] = ()
+    collapsed: tuple[Table, ...] = ()
+    rows: Rows = ()
+    notes: tuple[str, ...] = ()
     more: dict[str, tuple[str, ...]] = field(default_factory=dict)
     code: str = ""

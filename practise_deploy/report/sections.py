@@ -1,31 +1,31 @@
-"""A release in the order in which it is read: what was won, why these blocks, and how one knows."""
+"""The sections of a release in reading order: the result, the choice of blocks, and the evidence."""
 
 from __future__ import annotations
 
 from practise_backends.terms import Comparison
 from practise_deploy.outcome import Release
 from practise_deploy.report import chain, measurements, tables
-from practise_deploy.report.charts.bargains import absent, bargains
 from practise_deploy.report.charts.chart import Chart
 from practise_deploy.report.charts.distributions import distributions
 from practise_deploy.report.charts.frontier import frontier, frontier_table, neighbours
 from practise_deploy.report.charts.predictions import predicted
 from practise_deploy.report.charts.rounds import rounds, rounds_table
+from practise_deploy.report.charts.saving_vs_error import absent, saving_vs_error
 from practise_deploy.report.charts.shares import shares
-from practise_deploy.report.demands import demands, outcome, way_out
-from practise_deploy.report.facts import (
-    comparison_facts,
-    compiled_facts,
-    device_facts,
-    images_facts,
-    latency_facts,
-    network_facts,
-    plan_facts,
-    shipped_facts,
-    verification_facts,
+from practise_deploy.report.demands import alternatives, demands, outcome
+from practise_deploy.report.formatting import confidence, duration, listed, missing, number, plural
+from practise_deploy.report.rows import (
+    comparison_rows,
+    compiled_rows,
+    device_rows,
+    exported_rows,
+    images_rows,
+    latency_rows,
+    network_rows,
+    plan_rows,
+    verification_rows,
 )
 from practise_deploy.report.section import Section
-from practise_deploy.report.words import confidence, duration, listed, missing, number, plural
 
 _UNLABELLED = (
     "The images carry no labels, so the loss of accuracy is an estimate: the mean of what the original's own probabilities give "
@@ -40,13 +40,13 @@ _RANKED = "Blocks were taken by their scores until the target was met"
 _SEARCHED = (
     "Of the sets that surely save enough, those of least predicted error were recovered and judged; the best was taken"
 )
-_AS_A_WHOLE = {True: ", and measured as a whole.", False: ", by the table alone: its device is not at hand."}
+_HOW_MEASURED = {True: ", and measured as a whole.", False: ", by the table alone: its device is not at hand."}
 _NO_SAMPLES = "The raw samples are not at hand, so neither the distributions nor the rounds can be drawn."
 _OTHER_DEVICE = "The blocks were measured on a device with another fingerprint than the bench's."
 
 
 def sections(release: Release) -> tuple[Section, ...]:
-    """All parts of the report, in reading order."""
+    """All sections, in reading order."""
     return (
         *_gate(release),
         _blocks(release),
@@ -59,7 +59,7 @@ def sections(release: Release) -> tuple[Section, ...]:
         _noise(release),
         _network(release),
         _images(release),
-        _shipped(release),
+        _exported(release),
         _environment(release),
         _reproduce(release),
     )
@@ -69,42 +69,45 @@ def _gate(release: Release) -> tuple[Section, ...]:
     gate = release.gate
     if gate is None:
         return ()
-    found = (demands(gate),) if gate.constraints else ()
-    return (Section(name="gate", title="The gate", lead=outcome(gate), tables=found, remarks=way_out(gate)),)
+    requirements = (demands(gate),) if gate.constraints else ()
+    return (Section(name="gate", title="The gate", intro=outcome(gate), tables=requirements, notes=alternatives(gate)),)
 
 
 def _blocks(release: Release) -> Section:
-    names = absent(release) if bargains(release) else ()
-    remarks = (f"Not in the picture, for want of a recoverability: {listed(names)}.",) if names else ()
+    names = absent(release) if saving_vs_error(release) else ()
+    notes = (f"Not in the picture, for want of a recoverability: {listed(names)}.",) if names else ()
     return Section(
         name="blocks",
         title="Which blocks cost much and are missed little",
-        lead=f"Savings were measured on the device; losses were judged on {_JUDGED_ON[release.recipe]}.",
-        charts=_drawn(bargains(release)),
+        intro=f"Savings were measured on the device; losses were judged on {_JUDGED_ON[release.recipe]}.",
+        charts=_drawn(saving_vs_error(release)),
         tables=(tables.choices(release.plan, release.recoverability, release.latency),),
-        remarks=(*remarks, *_fits(release)),
+        notes=(*notes, *_fits(release)),
     )
 
 
 def _fits(release: Release) -> tuple[str, ...]:
-    kinds = {(one.method, one.fit_images, one.judged_images) for one in release.recoverability}
-    told = [f"{method}, {fit:,} images to fit, {judged:,} to judge" for method, fit, judged in sorted(kinds)]
-    return (f"How recoverability was found: {'; '.join(told) or missing('no block was judged')}.",)
+    kinds = {
+        (recoverability.method, recoverability.fit_images, recoverability.judged_images)
+        for recoverability in release.recoverability
+    }
+    fits = [f"{method}, {fit:,} images to fit, {judge:,} to judge" for method, fit, judge in sorted(kinds)]
+    return (f"How recoverability was found: {'; '.join(fits) or missing('no block was judged')}.",)
 
 
 def _plan(release: Release) -> Section:
     return Section(
         name="plan",
         title="The plan, predicted and measured",
-        lead=(_SEARCHED if release.plan.considered else _RANKED)
-        + _AS_A_WHOLE[release.plan.measured_percent is not None],
+        intro=(_SEARCHED if release.plan.considered else _RANKED)
+        + _HOW_MEASURED[release.plan.measured_percent is not None],
         charts=_drawn(shares(release), predicted(release)),
-        facts=plan_facts(release.plan),
+        rows=plan_rows(release.plan),
         tables=(
             *((tables.considered(release.plan),) if release.plan.considered else ()),
             measurements.predictions(release),
         ),
-        remarks=release.plan.notes,
+        notes=release.plan.notes,
     )
 
 
@@ -113,125 +116,125 @@ def _frontier(release: Release) -> tuple[Section, ...]:
     if picture is None:
         return ()
     table = frontier_table(release)
-    title, lead = "Latency against accuracy", "What dropping more, or fewer, blocks would have given."
+    title, intro = "Latency against accuracy", "What dropping more, or fewer, blocks would have given."
     return (
-        Section(name="trade", title=title, lead=lead, charts=(picture,), tables=(table,), remarks=neighbours(release)),
+        Section(name="trade", title=title, intro=intro, charts=(picture,), tables=(table,), notes=neighbours(release)),
     )
 
 
 def _recovery(release: Release) -> Section:
     stages = {"Closed form": release.recovered, "Finetuned": release.finetuned}
-    refitted = tables.sites(release.recovered)
+    refitted = tables.refit_points(release.recovered)
     return Section(
         name="recovery",
         title="Recovery",
         tables=(tables.students(stages),),
-        folded=(refitted,) if refitted else (),
+        collapsed=(refitted,) if refitted else (),
     )
 
 
 def _verification(release: Release) -> Section:
-    found = release.verification
+    verification = release.verification
     return Section(
         name="verification",
         title="Does it still compute the same?",
-        lead=_UNLABELLED if found.loss is not None and found.loss.estimated else "",
+        intro=_UNLABELLED if verification.loss is not None and verification.loss.estimated else "",
         chain=chain.steps(release),
-        facts=verification_facts(found),
-        tables=(*((tables.accuracies(found),) if found.accuracy else ()), tables.links(found)),
-        remarks=(*chain.direct(found.links), *found.problems),
+        rows=verification_rows(verification),
+        tables=(*((tables.accuracies(verification),) if verification.accuracy else ()), tables.links(verification)),
+        notes=(*chain.direct(verification.links), *verification.problems),
     )
 
 
 def _bench(release: Release) -> tuple[Section, ...]:
-    found = release.bench
-    if found is None:
+    comparison = release.bench
+    if comparison is None:
         return ()
-    pictures = _drawn(distributions(found), rounds(found))
-    parts = rounds_table(found)
+    pictures = _drawn(distributions(comparison), rounds(comparison))
+    parts = rounds_table(comparison)
     section = Section(
         name="bench",
         title="How fast is it?",
-        lead=f"Every session of both networks ran once a round, in random order. {_estimator(found)}"
-        f"Intervals are {confidence(found.speedup)}.",
+        intro=f"Every session of both networks ran once a round, in random order. {_estimator(comparison)}"
+        f"Intervals are {confidence(comparison.speedup)}.",
         charts=pictures,
-        tables=(measurements.bench(found),),
-        folded=(parts,) if parts else (),
-        facts=comparison_facts(found),
-        remarks=found.notes if pictures else (*found.notes, _NO_SAMPLES),
-        more=_folded(found.discarded),
+        tables=(measurements.bench(comparison),),
+        collapsed=(parts,) if parts else (),
+        rows=comparison_rows(comparison),
+        notes=comparison.notes if pictures else (*comparison.notes, _NO_SAMPLES),
+        more=_discarded(comparison.discarded),
     )
     return (section,)
 
 
-def _estimator(found: Comparison) -> str:
-    """Which estimator was taken, and why."""
-    error = found.estimator_errors_percent.get(found.estimator)
+def _estimator(comparison: Comparison) -> str:
+    """Which estimator was chosen, and why."""
+    error = comparison.estimator_errors_percent.get(comparison.estimator)
     if error is None:
         return ""
-    least = min(found.estimator_errors_percent.values())
-    rank = "the least of those tried" if error <= least else f"the least of those tried is {number(least, 2)}%"
-    told = f"between sessions of one file its error is {number(error, 2)}%, {rank}"
-    return f"The estimator is the {found.estimator}: {told}. "
+    smallest = min(comparison.estimator_errors_percent.values())
+    rank = "the least of those tried" if error <= smallest else f"the least of those tried is {number(smallest, 2)}%"
+    reason = f"between sessions of one file its error is {number(error, 2)}%, {rank}"
+    return f"The estimator is the {comparison.estimator}: {reason}. "
 
 
 def _throughput(release: Release) -> tuple[Section, ...]:
     if not release.throughput:
         return ()
-    found = measurements.throughput(release.throughput)
-    return (Section(name="throughput", title="Throughput", tables=(found,)),)
+    table = measurements.throughput(release.throughput)
+    return (Section(name="throughput", title="Throughput", tables=(table,)),)
 
 
 def _noise(release: Release) -> Section:
-    found = release.latency
+    table = release.latency
     return Section(
         name="noise",
         title="How the blocks were measured",
-        lead="The original was opened four times, one block of every class twice, a twin of it once, and some random "
+        intro="The original was opened four times, one block of every class twice, a twin of it once, and some random "
         "sets of blocks once; each ran once a round in random order; "
         "a saving is the difference to the original in the same round.",
-        facts=latency_facts(found),
-        tables=(measurements.checks(found),),
-        folded=(tables.savings(found),),
-        remarks=found.notes,
-        more=_folded(found.discarded),
+        rows=latency_rows(table),
+        tables=(measurements.checks(table),),
+        collapsed=(tables.savings(table),),
+        notes=table.notes,
+        more=_discarded(table.discarded),
     )
 
 
-def _folded(discarded: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def _discarded(discarded: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return {f"{plural(len(discarded), 'discarded round')} and why": discarded} if discarded else {}
 
 
-def _drawn(*found: Chart | None) -> tuple[Chart, ...]:
-    return tuple(chart for chart in found if chart is not None)
+def _drawn(*charts: Chart | None) -> tuple[Chart, ...]:
+    return tuple(chart for chart in charts if chart is not None)
 
 
 def _network(release: Release) -> Section:
-    found = release.network
+    network = release.network
     return Section(
         name="network",
         title="The network",
-        facts=network_facts(found),
-        folded=(tables.inspected(release.blocks),),
-        remarks=found.notes,
+        rows=network_rows(network),
+        collapsed=(tables.inspected(release.blocks),),
+        notes=network.notes,
     )
 
 
 def _images(release: Release) -> Section:
-    found = release.images
-    more = {plural(len(found.skipped), "skipped file"): found.skipped} if found.skipped else {}
-    return Section(name="images", title="The images", facts=images_facts(found), remarks=found.notes, more=more)
+    images = release.images
+    more = {plural(len(images.skipped), "skipped file"): images.skipped} if images.skipped else {}
+    return Section(name="images", title="The images", rows=images_rows(images), notes=images.notes, more=more)
 
 
-def _shipped(release: Release) -> Section:
-    found = release.compiled
-    strangers = tables.other_layers(found)
+def _exported(release: Release) -> Section:
+    compiled = release.compiled
+    others = tables.other_layers(compiled)
     return Section(
         name="shipped",
         title="What runs on the device",
-        facts=(*shipped_facts(release.shipped), *compiled_facts(found)),
-        folded=(strangers,) if strangers else (),
-        remarks=found.notes,
+        rows=(*exported_rows(release.shipped), *compiled_rows(compiled)),
+        collapsed=(others,) if others else (),
+        notes=compiled.notes,
     )
 
 
@@ -242,8 +245,8 @@ def _environment(release: Release) -> Section:
         name="environment",
         title="The device",
         tables=(measurements.environments(release),),
-        facts=device_facts(device),
-        remarks=(_OTHER_DEVICE,) if strange else (),
+        rows=device_rows(device),
+        notes=(_OTHER_DEVICE,) if strange else (),
     )
 
 
@@ -251,8 +254,8 @@ def _reproduce(release: Release) -> Section:
     return Section(
         name="reproduce",
         title="Reproduce",
-        lead=f"Recipe {release.recipe}. This command{'' if release.bench is None else ', on this device,'} gives these "
+        intro=f"Recipe {release.recipe}. This command{'' if release.bench is None else ', on this device,'} gives these "
         "figures within their intervals.",
         code=release.command,
-        facts=tuple((step, duration(seconds)) for step, seconds in release.seconds.items()),
+        rows=tuple((step, duration(seconds)) for step, seconds in release.seconds.items()),
     )

@@ -1,4 +1,4 @@
-"""The tables of a release: words and numbers in rows, which the page, the Markdown and the console print."""
+"""The tables of a release, which the page, the Markdown and the console print."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from practise_backends.terms import LatencyTable, Saving
 from practise_deploy.outcome import Accuracy, Compiled, Link, Verification
-from practise_deploy.report.words import ABSENT, count, interval, listed, missing, number, points_lost, quantity
+from practise_deploy.report.formatting import ABSENT, count, interval, listed, missing, number, points_lost, quantity
 from practise_deploy.terms import Block, Plan, Recoverability, SiteChoice, Student
 
 ELSEWHERE = "the device of the table is not at hand"
@@ -21,7 +21,7 @@ _SETS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of text. left: the columns that hold words. strong: the rows that matter most."""
+    """Rows of text. left: the columns of text rather than numbers. strong: the rows to highlight."""
 
     title: str
     head: tuple[str, ...]
@@ -32,7 +32,7 @@ class Table:
 
 
 def inspected(blocks: Sequence[Block]) -> Table:
-    """The network's blocks, and which of them can go."""
+    """The network's blocks, and which are droppable."""
     return Table(
         title="Blocks",
         head=("Block", "Kind", "Output shape", "Parameters", "MACs", "Latency class", "Droppable"),
@@ -43,7 +43,7 @@ def inspected(blocks: Sequence[Block]) -> Table:
 
 
 def savings(table: LatencyTable) -> Table:
-    """What the device saves without each block."""
+    """The saving of each block on the device."""
     return Table(
         title=f"Saved without each block on {table.device.name}",
         head=("Block", "Saving, ms", "Reduction, %", "Latency class", "Told from none"),
@@ -54,14 +54,14 @@ def savings(table: LatencyTable) -> Table:
 
 
 def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: LatencyTable | None = None) -> Table:
-    """Every candidate, the best bargain first: what it saves, what its loss costs, and whether it went.
+    """Every candidate by ascending score: its saving, its recoverability, and whether it is dropped.
 
-    The method has a column where there are several, and how sure the choice is where sets were searched for.
+    The method has a column if there are several, and the selection frequency if sets were searched.
     """
     saved = {saving.block: saving for saving in latency.savings} if latency else {}
-    judged = {found.block: found for found in recoverability}
-    names = _ranked(plan, [*saved, *judged])
-    mixed = len({found.method for found in recoverability}) > 1
+    by_block = {entry.block: entry for entry in recoverability}
+    names = _ranked(plan, [*saved, *by_block])
+    mixed = len({entry.method for entry in recoverability}) > 1
     errors = ("Recoverability, mse", "Relative, %", "Without recovery, mse")
     savings_head = ("Saving, ms", "Reduction, %") if latency else ()
     sure = ("In resamples, %",) if plan.chosen_share else ()
@@ -70,7 +70,7 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
     for name in names:
         costs = _saved(saved.get(name)) if latency else ()
         score = quantity(plan.scores.get(name), "", absent="not scored")
-        *left, method = _judged(judged.get(name))
+        *left, method = _judged(by_block.get(name))
         share = (_percent(plan.chosen_share.get(name)),) if sure else ()
         rows.append((name, _outcome(name, plan), *costs, *left, score, *share, *((method,) if mixed else ())))
     return Table(
@@ -78,7 +78,7 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
         head=head,
         rows=tuple(rows),
         left=(0, 1, *((len(head) - 1,) if mixed else ())),
-        strong=tuple(at for at, name in enumerate(names) if name in plan.dropped),
+        strong=tuple(index for index, name in enumerate(names) if name in plan.dropped),
         note="Recoverability is the error that stays after recovery: lower is easier. "
         f"Score is recoverability per surely saved millisecond: {_SETS if sure else 'the lowest goes first.'}",
     )
@@ -88,18 +88,20 @@ _MARGIN = "A measured set meets the target where the low end of its reduction do
 
 
 def considered(plan: Plan) -> Table:
-    """The sets that were searched out, what they would have cost and saved, and why one of them went."""
+    """The sets that the search considered: error, loss, saving, and why each was not chosen."""
     rows = tuple(
         (
-            listed(one.dropped),
-            number(one.predicted_error),
-            quantity(one.verified_error, "", absent="not verified"),
-            points_lost(one.loss, absent="not verified" if one.verified_error is None else "no classifier's output"),
-            interval(one.predicted_percent, "%"),
-            interval(one.measured_percent, "%", absent="not measured"),
-            one.reason or "taken",
+            listed(candidate.dropped),
+            number(candidate.predicted_error),
+            quantity(candidate.verified_error, "", absent="not verified"),
+            points_lost(
+                candidate.loss, absent="not verified" if candidate.verified_error is None else "no classifier's output"
+            ),
+            interval(candidate.predicted_percent, "%"),
+            interval(candidate.measured_percent, "%", absent="not measured"),
+            candidate.reason or "taken",
         )
-        for one in plan.considered
+        for candidate in plan.considered
     )
     head = (
         "Set",
@@ -115,7 +117,7 @@ def considered(plan: Plan) -> Table:
         head=head,
         rows=rows,
         left=(0, len(head) - 1),
-        strong=tuple(at for at, one in enumerate(plan.considered) if not one.reason),
+        strong=tuple(index for index, candidate in enumerate(plan.considered) if not candidate.reason),
         note="Predicted error: from single losses and how they act together, in errors of a typical block; it ranks sets. "
         "Verified error: of the features over their variance, on fit images kept aside, after the whole network was refitted "
         "with one ridge. Accuracy lost: of the same networks on the same images. " + _MARGIN,
@@ -123,7 +125,7 @@ def considered(plan: Plan) -> Table:
 
 
 def attempts(plan: Plan) -> Table:
-    """The sets of blocks that were measured as a whole."""
+    """The sets of blocks that were measured together."""
     rows = tuple(
         (
             listed(attempt.dropped),
@@ -138,7 +140,7 @@ def attempts(plan: Plan) -> Table:
 
 
 def students(stages: Mapping[str, Student]) -> Table:
-    """How the pruned network won back the teacher's features."""
+    """How each stage recovered the teacher's features."""
     rows = tuple(
         (
             title,
@@ -158,7 +160,7 @@ def students(stages: Mapping[str, Student]) -> Table:
 
 
 def links(verification: Verification) -> Table:
-    """The chain from the teacher to the engine, link by link."""
+    """The comparisons along the chain from the teacher to the engine."""
     head = ("From", "To", "Max abs", "RMS", "Lowest cosine", "Same top-1 class", "Images")
     return Table(
         title="Outputs compared",
@@ -169,8 +171,8 @@ def links(verification: Verification) -> Table:
     )
 
 
-def sites(student: Student) -> Table | None:
-    """How every stream value behind the cuts was refitted; None where none was."""
+def refit_points(student: Student) -> Table | None:
+    """How the closed form refitted every point behind the cuts; None if there is none."""
     rows = tuple(
         (
             choice.site,
@@ -194,41 +196,41 @@ def sites(student: Student) -> Table | None:
 
 
 def accuracies(verification: Verification) -> Table:
-    """Correct answers of each form of the network."""
+    """Top-1 accuracy of each runner of the network."""
     rows = tuple(
-        (name, interval(found.percent, "%"), f"{found.correct:,}", f"{found.images:,}")
-        for name, found in verification.accuracy.items()
+        (name, interval(accuracy.percent, "%"), f"{accuracy.correct:,}", f"{accuracy.images:,}")
+        for name, accuracy in verification.accuracy.items()
     )
     head = ("Network", "Top-1 accuracy", "Correct", "Images")
     return Table(title="Accuracy", head=head, rows=rows, note="Brackets hold the Wilson interval.")
 
 
-def other_layers(found: Compiled) -> Table | None:
-    """The arithmetic layers that compute in another precision; None where there is none."""
-    if not found.others:
+def other_layers(compiled: Compiled) -> Table | None:
+    """The arithmetic layers that compute in another precision; None if there are none."""
+    if not compiled.others:
         return None
-    rows = tuple((name or "unnamed", kind) for name, kind in found.others.items())
-    return Table(title=f"Layers not in {found.precision}", head=("Layer", "Computes in"), rows=rows, left=(0, 1))
+    rows = tuple((name or "unnamed", precision) for name, precision in compiled.others.items())
+    return Table(title=f"Layers not in {compiled.precision}", head=("Layer", "Computes in"), rows=rows, left=(0, 1))
 
 
 def accuracy_change(verification: Verification) -> tuple[Accuracy, Accuracy] | None:
-    """The teacher's accuracy and the shipped network's; None without labels."""
-    found = list(verification.accuracy.values())
-    return (found[0], found[-1]) if len(found) > 1 else None
+    """The accuracies of the teacher and of the last runner; None without labels."""
+    measured = list(verification.accuracy.values())
+    return (measured[0], measured[-1]) if len(measured) > 1 else None
 
 
 def teacher_link(verification: Verification) -> Link | None:
-    """The comparison that says most about agreement with the teacher."""
+    """The comparison of the teacher with the last runner, or else the first comparison."""
     if not verification.links:
         return None
     first, last = verification.links[0], verification.links[-1]
-    whole = [link for link in verification.links if (link.before, link.after) == (first.before, last.after)]
-    return (whole or [first])[0]
+    end_to_end = [link for link in verification.links if (link.before, link.after) == (first.before, last.after)]
+    return (end_to_end or [first])[0]
 
 
 def _competition(choice: SiteChoice) -> str:
     images = max(choice.images.values())
-    return f"{len(choice.errors)}, {sum(each == images for each in choice.images.values())} to the end"
+    return f"{len(choice.errors)}, {sum(used == images for used in choice.images.values())} to the end"
 
 
 def _percent(share: float | None) -> str:
@@ -243,8 +245,8 @@ def _inspected_row(block: Block) -> tuple[str, ...]:
 
 
 def _saving_row(saving: Saving) -> tuple[str, ...]:
-    told = "yes" if saving.distinguishable else "no"
-    return (saving.block, *_saved(saving), str(saving.latency_class), told)
+    above_noise = "yes" if saving.distinguishable else "no"
+    return (saving.block, *_saved(saving), str(saving.latency_class), above_noise)
 
 
 def _saved(saving: Saving | None) -> tuple[str, str]:
@@ -254,22 +256,27 @@ def _saved(saving: Saving | None) -> tuple[str, str]:
 
 
 def _ranked(plan: Plan, names: Sequence[str]) -> list[str]:
-    """All blocks once: scored ones by score, then the others as they come."""
-    kept = [one.block for one in plan.kept]
-    known = list(dict.fromkeys([*names, *plan.dropped, *kept, *plan.scores]))
-    return sorted(known, key=lambda name: plan.scores.get(name, float("inf")))
+    """All blocks once: scored ones by score, then the others in order."""
+    kept = [block.block for block in plan.kept]
+    ordered = list(dict.fromkeys([*names, *plan.dropped, *kept, *plan.scores]))
+    return sorted(ordered, key=lambda name: plan.scores.get(name, float("inf")))
 
 
-def _judged(found: Recoverability | None) -> tuple[str, str, str, str]:
-    if found is None:
+def _judged(recoverability: Recoverability | None) -> tuple[str, str, str, str]:
+    if recoverability is None:
         return missing("not judged"), ABSENT, ABSENT, ABSENT
-    return interval(found.mse), number(100 * found.relative), number(found.mse_dropped), found.method
+    return (
+        interval(recoverability.mse),
+        number(100 * recoverability.relative),
+        number(recoverability.mse_dropped),
+        recoverability.method,
+    )
 
 
 def _outcome(name: str, plan: Plan) -> str:
     if name in plan.dropped:
         return "dropped"
-    reasons = [one.reason for one in plan.kept if one.block == name]
+    reasons = [kept.reason for kept in plan.kept if kept.block == name]
     return f"kept: {reasons[0]}" if reasons else "kept"
 
 
@@ -280,5 +287,5 @@ def _link_row(link: Link) -> tuple[str, ...]:
 
 
 def _cosine(value: float) -> str:
-    """Cosines near 1 differ in late digits; never rounded up to 1."""
+    """A cosine with enough digits near 1, never rounded up to 1."""
     return number(value, 4) if not 0.999 <= value <= 1 else f"{math.floor(value * 1e7) / 1e7:.7f}"

@@ -1,4 +1,4 @@
-"""The templates of this package, which escape foreign text and fail where a word is missing."""
+"""The templates of this package, which escape foreign text and fail on undefined variables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SWATCHES = {
 
 
 def page(name: str, view: dict[str, Any]) -> str:
-    """A page by its template, HTML or Markdown, without anything that a terminal would obey."""
+    """Render a template, HTML or Markdown, without terminal control characters."""
     environment = html() if name.endswith(".html.j2") else markdown()
     text = clean(environment.get_template(name).render(view))
     return text if environment is html() else _tidy(text)
@@ -36,7 +36,7 @@ def page(name: str, view: dict[str, Any]) -> str:
 
 @cache
 def html() -> Environment:
-    """Templates of pages: everything but the templates themselves is escaped."""
+    """The HTML environment, which escapes all values."""
     environment = _environment(autoescape=True)
     environment.filters |= {"drawings": _drawings, "swatch": _swatch, "parts": _parts}
     return environment
@@ -44,14 +44,14 @@ def html() -> Environment:
 
 @cache
 def markdown() -> Environment:
-    """Templates of Markdown."""
+    """The Markdown environment."""
     environment = _environment(autoescape=False, finalize=_escaped)
     environment.filters |= {"table": _table, "code": _code, "chain": _chain}
     return environment
 
 
 def _tidy(text: str) -> str:
-    """Markdown without needless empty lines."""
+    """Markdown without superfluous empty lines."""
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -63,50 +63,50 @@ def _environment(**options: Any) -> Environment:
 
 
 def _drawings(chart: Chart) -> tuple[Drawing, Drawing]:
-    """For a desk and for a phone; the page shows one of them."""
+    """Drawings for wide and narrow screens; the page shows one of them."""
     return draw(chart, WIDE), draw(chart, NARROW)
 
 
 def _swatch(shape: str) -> str:
-    """A mark or a piece of a curve, for the key of a chart."""
+    """The path of a mark or a piece of a curve, for the key of a chart."""
     return _SWATCHES.get(shape) or outline(shape, 11, 7, 4.5)
 
 
 def _parts(cell: str) -> list[str]:
-    """A value and its interval: where a line of a narrow cell may end."""
+    """Split a value from its interval, where a narrow cell may wrap."""
     return re.split(r" (?=\()", cell, maxsplit=1)
 
 
 class _Written(str):
-    """Markdown, not to be escaped again."""
+    """Markdown that is already escaped."""
 
 
-def _escaped(found: Any) -> str:
-    """Text that Markdown shows as it is, in one line."""
-    if isinstance(found, _Written):
-        return found
-    line = " ".join(str(found).split())
+def _escaped(text: Any) -> str:
+    """Text escaped for Markdown, on one line."""
+    if isinstance(text, _Written):
+        return text
+    line = " ".join(str(text).split())
     return _SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
-def _table(found: Table) -> _Written:
+def _table(table: Table) -> _Written:
     """A table with its title and note."""
-    rules = [":--" if at in found.left else "--:" for at in range(len(found.head))]
-    cells = [[_escaped(cell) for cell in row] for row in (found.head, *found.rows)]
+    rules = [":--" if column in table.left else "--:" for column in range(len(table.head))]
+    cells = [[_escaped(cell) for cell in row] for row in (table.head, *table.rows)]
     lines = [f"| {' | '.join(row)} |" for row in (cells[0], rules, *cells[1:])]
-    parts = (f"**{_escaped(found.title)}**", "\n".join(lines), _escaped(found.note))
+    parts = (f"**{_escaped(table.title)}**", "\n".join(lines), _escaped(table.note))
     return _Written("\n\n".join(part for part in parts if part))
 
 
 def _code(text: str) -> _Written:
-    """Lines as typed."""
+    """An indented code block."""
     return _Written("\n".join(f"    {line}" for line in text.splitlines()))
 
 
 def _chain(steps: tuple[Step, ...]) -> _Written:
     """The chain as a numbered list."""
-    told = [
-        f"{at}. **{_escaped(step.name)}**" + (f": {_escaped(', '.join(step.compared))}" if step.compared else "")
-        for at, step in enumerate(steps, 1)
+    lines = [
+        f"{position}. **{_escaped(step.name)}**" + (f": {_escaped(', '.join(step.compared))}" if step.compared else "")
+        for position, step in enumerate(steps, 1)
     ]
-    return _Written("\n".join(told))
+    return _Written("\n".join(lines))

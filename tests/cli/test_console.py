@@ -48,7 +48,7 @@ SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
         lambda c: c.show_student(releases.student("feature mimicking", 0.0124), "Finetuned"),
         ("Finetuned", "feature mimicking", "0.0931 → 0.0124", "stopped early"),
     ),
-    "shipped": (lambda c: c.show_shipped(releases.shipped()), ("runs/resnet34/network.onnx", "85.9 MB")),
+    "exported": (lambda c: c.show_exported(releases.shipped()), ("runs/resnet34/network.onnx", "85.9 MB")),
     "verification": (
         lambda c: c.show_verification(releases.verification()),
         ("teacher", "0.9713", "0.9999999", "73.4% (69.5 to 77.3)", "0.6 points (−0.2 to 1.4)"),

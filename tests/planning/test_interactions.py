@@ -11,7 +11,7 @@ import pytest
 from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.planning.interactions import best_sets, candidates_of, exhaustive_search
-from practise_deploy.planning.stability import RESAMPLES, chosen_shares
+from practise_deploy.planning.stability import RESAMPLES, selection_frequencies
 from practise_deploy.terms import Budget, Recoverabilities, Recoverability
 from samples import plans
 
@@ -155,14 +155,14 @@ def test_many_blocks_are_searched_as_well_as_few():
 def test_choice_that_no_image_and_no_saving_speaks_against_is_certain():
     forms = np.repeat(TWICE[None], 20, axis=0)
     candidates = candidates_of(FOUR, judged([1.0] * 4, features=forms))
-    shares, share = chosen_shares(candidates, Budget(drop=2), ("c", "d"), {})
+    shares, share = selection_frequencies(candidates, Budget(drop=2), ("c", "d"), {})
     assert (shares, share) == ({"a": 0.0, "b": 0.0, "c": 1.0, "d": 1.0}, 1.0)
 
 
 def test_blocks_on_which_the_images_disagree_share_the_resamples():
     forms = np.stack([np.diag([1.0, 2.0, 9.0]), np.diag([2.0, 1.0, 9.0])] * 20)
     candidates = candidates_of(table([1.0] * 3), judged([1.0] * 3, features=forms))
-    shares, share = chosen_shares(candidates, Budget(drop=1), ("a",), {})
+    shares, share = selection_frequencies(candidates, Budget(drop=1), ("a",), {})
     assert 0.3 < shares["a"] < 0.7 and shares["c"] == 0.0
     assert share == shares["a"] and sum(shares.values()) == pytest.approx(1.0)
     assert round(share * RESAMPLES) == pytest.approx(share * RESAMPLES)
@@ -171,16 +171,16 @@ def test_blocks_on_which_the_images_disagree_share_the_resamples():
 def test_uncertain_saving_makes_the_choice_uncertain():
     """One block just reaches 10% at its low end: with a saving that is known it is sure, else others come in."""
     known = candidates_of(table([1.0, 1.0, 1.0]), judged([1.0, 2.0, 3.0]))
-    assert chosen_shares(known, Budget(reduce_percent=10.0), ("a",), {})[1] == 1.0
+    assert selection_frequencies(known, Budget(reduce_percent=10.0), ("a",), {})[1] == 1.0
     vague = candidates_of(table([1.0, 1.0, 1.0], half=0.2), judged([1.0, 2.0, 3.0]))
-    assert 0.3 < chosen_shares(vague, Budget(reduce_percent=8.0), ("a",), {})[1] < 0.7
+    assert 0.3 < selection_frequencies(vague, Budget(reduce_percent=8.0), ("a",), {})[1] < 0.7
 
 
 def test_blocks_of_one_latency_class_save_more_or_less_together():
     latency = table([1.0, 1.0, 1.0], half=0.2)
     alike = replace(latency, savings=tuple(replace(one, latency_class=0) for one in latency.savings))
     candidates = candidates_of(alike, judged([1.0, 1.01, 9.0]))
-    shares, _ = chosen_shares(candidates, Budget(reduce_percent=8.0), ("a",), {})
+    shares, _ = selection_frequencies(candidates, Budget(reduce_percent=8.0), ("a",), {})
     assert shares["a"] == 1.0  # where a does not reach 8%, b does not either, and both go
     assert 0.3 < shares["b"] < 0.7
 
@@ -188,13 +188,13 @@ def test_blocks_of_one_latency_class_save_more_or_less_together():
 def test_uncertain_additivity_makes_the_choice_uncertain():
     latency = table([1.0, 1.0, 1.0], additivity=interval(1.0, 0.1))
     candidates = candidates_of(latency, judged([1.0, 2.0, 3.0]))
-    assert 0.3 < chosen_shares(candidates, Budget(reduce_percent=18.0), ("a", "b"), {})[1] < 0.7
+    assert 0.3 < selection_frequencies(candidates, Budget(reduce_percent=18.0), ("a", "b"), {})[1] < 0.7
 
 
 def test_what_was_verified_counts_for_more_than_what_was_predicted():
     candidates = candidates_of(table([1.0] * 3), judged([1.0, 1.1, 9.0]))
     verified = {("a",): np.full(8, 0.5), ("b",): np.full(8, 0.2), ("c",): np.full(8, 3.0)}
-    shares, share = chosen_shares(candidates, Budget(drop=1), ("b",), verified)
+    shares, share = selection_frequencies(candidates, Budget(drop=1), ("b",), verified)
     assert (shares["b"], share) == (1.0, 1.0)
 
 
@@ -202,24 +202,24 @@ def test_images_on_which_the_verified_errors_disagree_make_the_choice_uncertain(
     candidates = candidates_of(table([1.0] * 3), judged([1.0, 1.1, 9.0]))
     one, other = np.array([1.0, 2.0] * 20), np.array([2.0, 1.0] * 20)
     verified = {("a",): one, ("b",): other, ("c",): np.full(40, 9.0)}
-    assert 0.3 < chosen_shares(candidates, Budget(drop=1), ("a",), verified)[1] < 0.7
+    assert 0.3 < selection_frequencies(candidates, Budget(drop=1), ("a",), verified)[1] < 0.7
     together = verified | {("b",): one + 0.01}  # as uncertain each, and always in the same order
-    assert chosen_shares(candidates, Budget(drop=1), ("a",), together)[1] == 1.0
+    assert selection_frequencies(candidates, Budget(drop=1), ("a",), together)[1] == 1.0
 
 
 def test_set_that_was_not_verified_may_be_better_by_as_much_as_the_prediction_is_off():
     """Of three that are nearly as good one is unknown; the known ones show how far predictions are off."""
     candidates = candidates_of(table([1.0] * 3), judged([1.0, 1.02, 1.01]))
     close = {("a",): np.full(8, 0.50), ("b",): np.full(8, 0.51)}
-    assert 0.2 < chosen_shares(candidates, Budget(drop=1), ("a",), close)[1] < 0.8
+    assert 0.2 < selection_frequencies(candidates, Budget(drop=1), ("a",), close)[1] < 0.8
     far = candidates_of(table([1.0] * 3), judged([1.0, 1.02, 9.0]))
-    assert chosen_shares(far, Budget(drop=1), ("a",), close)[1] == 1.0
+    assert selection_frequencies(far, Budget(drop=1), ("a",), close)[1] == 1.0
 
 
 def test_set_whose_verified_error_is_no_number_is_never_taken():
     candidates = candidates_of(table([1.0] * 3), judged([1.0, 1.1, 1.2]))
     verified = {("a",): np.full(8, np.nan), ("b",): np.full(8, 0.2), ("c",): np.full(8, 0.3)}
-    assert chosen_shares(candidates, Budget(drop=1), ("b",), verified)[1] == 1.0
+    assert selection_frequencies(candidates, Budget(drop=1), ("b",), verified)[1] == 1.0
 
 
 def test_resampling_gives_the_same_every_time():
@@ -230,5 +230,5 @@ def test_resampling_gives_the_same_every_time():
         judged([1.0] * 6, features=np.einsum("nik,njk->nij", changes, changes)),
     )
     chosen = best_sets(candidates, Budget(reduce_percent=15.0), 1)[0]
-    first, again = (chosen_shares(candidates, Budget(reduce_percent=15.0), chosen, {}) for _ in range(2))
+    first, again = (selection_frequencies(candidates, Budget(reduce_percent=15.0), chosen, {}) for _ in range(2))
     assert first == again and set(first[0]) == set("abcdef")

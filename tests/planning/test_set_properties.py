@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import InputError
-from practise_deploy.planning.choose import out_of_reach, predicted_percent, promised_percent
+from practise_deploy.planning.choose import assumed_percent, out_of_reach, predicted_percent
 from practise_deploy.planning.interactions import Candidates, beam_search, candidates_of, exhaustive_search
-from practise_deploy.planning.sets import MOST_CHEAPER, Verified, choose_set, neighbouring_sets
+from practise_deploy.planning.sets import MAX_CHEAPER_TRIES, Verified, choose_set, neighbouring_sets
 from practise_deploy.terms import Budget, Recoverabilities, Recoverability
 from samples import plans, releases
 
@@ -106,7 +106,7 @@ def test_no_listed_set_misses_the_budget_or_holds_a_better_one(case, search, mea
         if budget.drop is not None:
             assert len(blocks) == budget.drop
         else:
-            assert promised_percent(blocks, latency, measured=measured) >= budget.reduce_percent - 1e-9
+            assert assumed_percent(blocks, latency, measured=measured) >= budget.reduce_percent - 1e-9
         assert not any(set(blocks) >= set(better) for better in found[:place])
 
 
@@ -161,7 +161,7 @@ def test_plan_measures_no_set_twice_and_reaches_its_target_or_holds_all_blocks(c
     assert (
         {one.dropped for one in plan.considered if one.loss} == set(judged) >= ({plan.dropped} if verified else set())
     )
-    assert len(measured) <= 12 + MOST_CHEAPER
+    assert len(measured) <= 12 + MAX_CHEAPER_TRIES
     if plan.target_percent is None:
         assert plan.reached and len(plan.dropped) == budget.drop
     elif plan.reached:

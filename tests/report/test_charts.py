@@ -13,7 +13,6 @@ import pytest
 from practise_deploy.outcome import Release
 from practise_deploy.report import render_html
 from practise_deploy.report.charts.axes import Axis, spanned
-from practise_deploy.report.charts.bargains import absent, bargains
 from practise_deploy.report.charts.chart import Chart
 from practise_deploy.report.charts.distributions import STEPS, distributions
 from practise_deploy.report.charts.drawing import NARROW, WIDE, Frame, draw
@@ -21,11 +20,12 @@ from practise_deploy.report.charts.frontier import frontier, frontier_table, nei
 from practise_deploy.report.charts.labels import Named, box_of, placed
 from practise_deploy.report.charts.predictions import predicted
 from practise_deploy.report.charts.rounds import POINTS, rounds, rounds_table
+from practise_deploy.report.charts.saving_vs_error import absent, saving_vs_error
 from practise_deploy.report.charts.shares import shares
 from samples import plans, releases
 
 CHARTS: dict[str, Callable[[Release], Chart | None]] = {
-    "bargains": bargains,
+    "saving-vs-error": saving_vs_error,
     "shares": shares,
     "predicted": predicted,
     "frontier": frontier,
@@ -72,8 +72,8 @@ def test_every_look_of_a_chart_is_in_its_key(release: Release, name: str) -> Non
     assert curves | marks <= told
 
 
-def test_bargains_leave_out_what_they_cannot_place(release: Release) -> None:
-    chart = drawn(release, "bargains")
+def test_saving_vs_error_leaves_out_what_it_cannot_place(release: Release) -> None:
+    chart = drawn(release, "saving-vs-error")
     assert absent(release) == ("layer4.2",)
     assert {mark.name for mark in chart.marks if mark.tone == "new"} == set(plans.DROPPED)
 
@@ -81,7 +81,7 @@ def test_bargains_leave_out_what_they_cannot_place(release: Release) -> None:
 def test_bargain_without_spread_is_drawn(release: Release) -> None:
     flat = replace(release.latency.savings[0], saving_ms=releases.around(0.0, 0.0))
     alone = replace(release, latency=replace(release.latency, savings=(flat,)))
-    assert 'id="bargains"' in render_html(alone)
+    assert 'id="saving-vs-error"' in render_html(alone)
 
 
 def test_shares_place_every_candidate_by_rank_and_share(release: Release) -> None:
@@ -115,7 +115,7 @@ def test_frontier_begins_at_the_original_and_marks_the_chosen_set(release: Relea
     chart = drawn(release, "frontier")
     first = chart.curves[0].points
     assert first[0] == (0.0, 73.4) and len(first) == 7
-    assert [mark.said for mark in chart.marks if "the chosen set" in mark.said and mark.shape == "dot"]
+    assert [mark.tooltip for mark in chart.marks if "the chosen set" in mark.tooltip and mark.shape == "dot"]
     assert [mark.name for mark in chart.marks if mark.shape == "diamond"] == ["the release"]
     assert (
         neighbours(release)[0] == "3 blocks dropped: saves 16.80% (16.50 to 17.10) and loses 1.4 points (0.3 to 2.5)."

@@ -14,9 +14,9 @@ from practise_backends.terms import CPU, Interval
 from practise_deploy.outcome import Answer, Release
 from practise_deploy.report import render_html, render_markdown, render_runs_html, tables
 from practise_deploy.report.demands import demands, outcome
-from practise_deploy.report.facts import plan_facts
+from practise_deploy.report.formatting import count, duration, interval, number, points_lost
 from practise_deploy.report.headline import quality
-from practise_deploy.report.words import count, duration, interval, number, points_lost
+from practise_deploy.report.rows import plan_rows
 from practise_deploy.terms import WithinDrop
 from samples import plans, releases
 
@@ -160,10 +160,10 @@ def test_summary_says_how_many_rounds_do_not_count_and_of_which_clock_its_millis
 
 def test_margin_that_a_measured_set_must_have_is_told(release: Release) -> None:
     asked = replace(plans.plan(), target_percent=20.0)
-    told = dict(plan_facts(asked))["Surely saved"]
+    told = dict(plan_rows(asked))["Surely saved"]
     assert told.startswith("21.3% of 20.0% asked for: the low end of what was measured less half its interval, 0.31%")
-    assert "the low end of the prediction" in dict(plan_facts(replace(asked, measured_percent=None)))["Surely saved"]
-    assert "Surely saved" not in dict(plan_facts(replace(asked, target_percent=None)))
+    assert "the low end of the prediction" in dict(plan_rows(replace(asked, measured_percent=None)))["Surely saved"]
+    assert "Surely saved" not in dict(plan_rows(replace(asked, target_percent=None)))
     assert "less half its interval" in read(render_html(release))
 
 
@@ -317,7 +317,7 @@ def test_loss_of_labelled_images_is_told_beside_the_accuracies(release: Release,
 def test_sets_tell_what_they_lost_before_finetuning(release: Release, page: str) -> None:
     assert "Accuracy lost before finetuning" in page
     assert "1.5 points (0.4 to 2.6)" in read(page) and "1.7 points (0.6 to 2.8)" in read(page)
-    facts = dict(plan_facts(release.plan))
+    facts = dict(plan_rows(release.plan))
     assert facts["Accuracy lost before finetuning"].startswith(
         "1.5 points (0.4 to 2.6); the original's answer on 91.4%"
     )
@@ -331,7 +331,7 @@ def test_sets_tell_what_they_lost_before_finetuning(release: Release, page: str)
     assert [row[lost] for row in tables.considered(unknown).rows] == [
         "– (no classifier's output)", "– (not verified)",
     ]  # fmt: skip
-    assert "Accuracy lost before finetuning" not in dict(plan_facts(unknown))
+    assert "Accuracy lost before finetuning" not in dict(plan_rows(unknown))
 
 
 def test_smaller_set_than_asked_is_told_with_why(release: Release) -> None:

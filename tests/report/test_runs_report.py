@@ -69,8 +69,8 @@ def test_estimated_loss_is_in_the_picture_and_in_its_row_as_an_estimate(runs: di
     assert chart is not None
     known, guessed = chart.marks
     assert (guessed.y, guessed.y_bar) == (known.y, known.y_bar)
-    assert "lost 0.6 points (−0.2 to 1.4), promise kept" in known.said
-    assert "0.6 points (−0.2 to 1.4), estimated" in guessed.said and "promise kept" in guessed.said
+    assert "lost 0.6 points (−0.2 to 1.4), promise kept" in known.tooltip
+    assert "0.6 points (−0.2 to 1.4), estimated" in guessed.tooltip and "promise kept" in guessed.tooltip
     lost = results_table(both).head.index("Points lost")
     first, unlabelled = results_table(both).rows
     assert first[lost] == "0.6 points (−0.2 to 1.4)"
@@ -98,7 +98,7 @@ def test_promise_is_told_with_its_exit_code_and_only_what_is_kept_is_counted(
     assert told.strong == ((0,) if answer is Answer.KEPT else ())
     chart = speedups({"first": first})
     assert chart is not None and chart.marks[0].shape == ("dot" if answer is Answer.KEPT else "cross")
-    assert chart.marks[0].said.endswith(f"promise {answer.value}")
+    assert chart.marks[0].tooltip.endswith(f"promise {answer.value}")
     assert any("not proven" in key.text for key in chart.keys) is (answer is not Answer.KEPT)
     assert ("No run kept its promise." in render_runs_markdown({"first": first})) is (answer is not Answer.KEPT)
 

@@ -1,4 +1,4 @@
-"""What a chart holds, in the units of its figures."""
+"""The contents of a chart, in the units of its figures."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Ends = tuple[float, float]
 class Mark:
     """One figure. x_bar, y_bar: its intervals.
 
-    tone: new, old, soft or bad, which is a colour; shape: dot, ring, diamond or cross, so that colour is never
-    alone. name: written beside it where there is room. said: the whole of it in words.
+    tone: the colour, one of new, old, soft and bad; shape: dot, ring, diamond or cross, so that the colour is redundant.
+    name: the label, drawn if there is room. tooltip: a description of the mark.
     """
 
     x: float
@@ -24,15 +24,12 @@ class Mark:
     tone: str
     shape: str
     name: str = ""
-    said: str
+    tooltip: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """Many figures of one kind.
-
-    kind: line, steps, dashes or guide join the points; dots, ticks and arrows mark each of them.
-    """
+    """A series of points. kind: line, steps, dashes and guide join them; dots, ticks and arrows mark each."""
 
     points: tuple[tuple[float, float], ...]
     tone: str
@@ -41,7 +38,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What a mark or a curve stands for. shape: a mark's shape or a curve's kind."""
+    """An entry of the chart's key. shape: a mark's shape or a curve's kind."""
 
     tone: str
     shape: str
@@ -50,11 +47,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A picture of figures. said: what it shows and where the numbers stand, for who cannot see it."""
+    """A chart. description: the text alternative, which names the table with the numbers."""
 
     name: str
     title: str
-    said: str
+    description: str
     x: Axis
     y: Axis
     marks: tuple[Mark, ...] = ()

@@ -13,7 +13,7 @@ Place = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """The size of a drawing in pixels of its own, and about how many ticks fit each axis."""
+    """The size of a drawing in pixels, and about how many ticks fit each axis."""
 
     name: str
     width: int
@@ -37,20 +37,20 @@ NARROW = Frame(name="narrow", width=360, height=330, x_ticks=4, y_ticks=6, left=
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """A line of the grid and its label."""
+    """A grid line, in pixels, and its label."""
 
-    at: float
+    position: float
     label: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A path with the classes of its looks. said: its tooltip. label: the name beside it."""
+    """A path with its CSS classes. label: the name next to it."""
 
     path: str
-    looks: str
+    classes: str
     bars: str = ""
-    said: str = ""
+    tooltip: str = ""
     label: Label | None = None
 
 
@@ -72,11 +72,11 @@ def draw(chart: Chart, frame: Frame) -> Drawing:
         frame=frame,
         x_ticks=_apart(chart, frame),
         y_ticks=tuple(
-            Tick(at=frame.place(chart, chart.x.low, value)[1], label=label)
+            Tick(position=frame.place(chart, chart.x.low, value)[1], label=label)
             for value, label in chart.y.ticks(frame.y_ticks)
         ),
         curves=tuple(
-            Shape(path=_path(curve, line), looks=f"{curve.tone} {curve.kind}")
+            Shape(path=_path(curve, line), classes=f"{curve.tone} {curve.kind}")
             for curve, line in zip(chart.curves, lines, strict=True)
         ),
         marks=_marks(chart, frame, lines),
@@ -94,15 +94,15 @@ def outline(shape: str, x: float, y: float, half: float = 5.0) -> str:
 
 
 def _apart(chart: Chart, frame: Frame) -> tuple[Tick, ...]:
-    """The ticks of x, without those whose labels would touch."""
-    found: list[Tick] = []
+    """The ticks of x, without those whose labels would overlap."""
+    ticks: list[Tick] = []
     end = 0.0
     for value, label in chart.x.ticks(frame.x_ticks):
-        at, half = frame.place(chart, value, chart.y.low)[0], labels.LETTER * len(label) / 2
-        if at - half >= end:
-            found.append(Tick(at=at, label=label if at + half <= frame.width else ""))
-            end = at + half + 6
-    return tuple(found)
+        position, half = frame.place(chart, value, chart.y.low)[0], labels.LETTER * len(label) / 2
+        if position - half >= end:
+            ticks.append(Tick(position=position, label=label if position + half <= frame.width else ""))
+            end = position + half + 6
+    return tuple(ticks)
 
 
 def _marks(chart: Chart, frame: Frame, lines: list[list[Place]]) -> tuple[Shape, ...]:
@@ -111,21 +111,21 @@ def _marks(chart: Chart, frame: Frame, lines: list[list[Place]]) -> tuple[Shape,
     taken: list[Box] = [labels.box_of(*place) for place in places]
     for curve, line in zip(chart.curves, lines, strict=True):
         joined = curve.kind in ("line", "steps", "dashes", "guide")
-        taken += labels.along(line) if joined else []
+        taken += labels.boxes_along(line) if joined else []
     for mark in chart.marks:
-        taken += [box for bar in _spans(chart, frame, mark) for box in labels.along(bar)]
+        taken += [box for bar in _spans(chart, frame, mark) for box in labels.boxes_along(bar)]
     within = (frame.left, frame.top - 4, frame.width - 4, frame.height - frame.bottom)
-    wanted = [_named(chart, frame, mark, place) for mark, place in zip(chart.marks, places, strict=True)]
-    found = labels.placed(wanted, taken, within)
+    requests = [_named(chart, frame, mark, place) for mark, place in zip(chart.marks, places, strict=True)]
+    placed = labels.placed(requests, taken, within)
     return tuple(
         Shape(
             path=outline(mark.shape, *place),
-            looks=f"{mark.tone} {mark.shape}",
+            classes=f"{mark.tone} {mark.shape}",
             bars=_bars(chart, frame, mark),
-            said=mark.said,
+            tooltip=mark.tooltip,
             label=label,
         )
-        for mark, place, label in zip(chart.marks, places, found, strict=True)
+        for mark, place, label in zip(chart.marks, places, placed, strict=True)
     )
 
 
@@ -137,15 +137,15 @@ def _named(chart: Chart, frame: Frame, mark: Mark, place: Place) -> Named:
 
 def _bars(chart: Chart, frame: Frame, mark: Mark) -> str:
     """The intervals of a mark as a path."""
-    found = []
+    paths = []
     for (x1, y1), (x2, y2) in _spans(chart, frame, mark):
         cap = ("{:g} {:g}m0 -3v6" if y1 == y2 else "{:g} {:g}m-3 0h6").format
-        found.append(f"M{x1:g} {y1:g}L{x2:g} {y2:g}M{cap(x1, y1)}M{cap(x2, y2)}")
-    return "".join(found)
+        paths.append(f"M{x1:g} {y1:g}L{x2:g} {y2:g}M{cap(x1, y1)}M{cap(x2, y2)}")
+    return "".join(paths)
 
 
 def _spans(chart: Chart, frame: Frame, mark: Mark) -> list[tuple[Place, Place]]:
-    """The ends of a mark's bars, where they reach out of the mark."""
+    """The ends of a mark's bars that are longer than the mark."""
     x_bar, y_bar = mark.x_bar or (mark.x, mark.x), mark.y_bar or (mark.y, mark.y)
     spans = [
         (frame.place(chart, x_bar[0], mark.y), frame.place(chart, x_bar[1], mark.y)),
@@ -155,9 +155,9 @@ def _spans(chart: Chart, frame: Frame, mark: Mark) -> list[tuple[Place, Place]]:
 
 
 def _path(curve: Curve, line: list[Place]) -> str:
-    each = {"dots": "M{:g} {:g}h.01", "ticks": "M{:g} {:g}v9", "arrows": "M{:g} {:g}l-3.5 6h7z"}.get(curve.kind)
-    if each:
-        return "".join(each.format(*place) for place in line)
+    symbol = {"dots": "M{:g} {:g}h.01", "ticks": "M{:g} {:g}v9", "arrows": "M{:g} {:g}l-3.5 6h7z"}.get(curve.kind)
+    if symbol:
+        return "".join(symbol.format(*place) for place in line)
     if curve.kind == "steps":
         steps = "".join(f"H{x:g}V{y:g}" for x, y in line[1:])
         return f"M{line[0][0]:g} {line[0][1]:g}{steps}" if line else ""

@@ -1,4 +1,4 @@
-"""The latency-accuracy frontier: what each set of blocks saves, and what the network still knows without them."""
+"""The latency-accuracy frontier: the saving of each set of blocks against the accuracy without them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from practise_backends.terms import Interval
 from practise_deploy.outcome import FrontierPoint, Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
+from practise_deploy.report.formatting import interval, listed, missing, plural, points_lost
 from practise_deploy.report.tables import Table
-from practise_deploy.report.words import interval, listed, missing, plural, points_lost
 
 PATH = "closed form"
 _LOOKS = {PATH: ("new", "ring"), "finetuned": ("new", "diamond"), "none": ("soft", "cross")}
@@ -19,7 +19,7 @@ _ORIGINAL = Interval(estimate=100.0, low=100.0, high=100.0, confidence=1.0)
 
 
 def frontier(release: Release) -> Chart | None:
-    """Reduction against accuracy, or against agreement where there are no labels; None without a point."""
+    """Reduction against accuracy, or against agreement without labels; None if there is no point."""
     points = [point for point in release.frontier.points if point.dropped and _finite(point, release)]
     if not points:
         return None
@@ -32,7 +32,7 @@ def frontier(release: Release) -> Chart | None:
     return Chart(
         name="frontier",
         title=f"Latency saved against {what}",
-        said=f"Measured reduction of latency against {what}, one mark a set of blocks; the table holds the numbers",
+        description=f"Measured reduction of latency against {what}, one mark a set of blocks; the table holds the numbers",
         x=Axis(title="reduction of latency (right is better)", low=low, high=high, unit="%"),
         y=Axis(title=f"{what} (high is better)", low=y_low, high=y_high, unit="%"),
         marks=tuple(sorted(marks, key=lambda mark: mark.tone != "old")),
@@ -43,45 +43,47 @@ def frontier(release: Release) -> Chart | None:
 
 
 def frontier_table(release: Release) -> Table:
-    """Every set that was looked at."""
-    found = release.frontier
-    points = [point for point in found.points if point.dropped]
+    """Every evaluated set."""
+    evaluated = release.frontier
+    points = [point for point in evaluated.points if point.dropped]
     labelled = any(point.accuracy for point in points)
-    judged = ("Top-1 accuracy",) if labelled else ()
-    head = ("Dropped", "Recovery", "Reduction", "Same top-1 class", *judged, "Accuracy lost", "Blocks")
+    accuracy_head = ("Top-1 accuracy",) if labelled else ()
+    head = ("Dropped", "Recovery", "Reduction", "Same top-1 class", *accuracy_head, "Accuracy lost", "Blocks")
     return Table(
         title="The chosen set and its neighbours",
         head=head,
         rows=tuple(_row(point, labelled) for point in points),
         left=(0, 1, len(head) - 1),
-        strong=tuple(at for at, point in enumerate(points) if point.chosen),
-        note=f"Judged on {plural(found.images, 'held-out image')}, recovered on {found.fit_images:,}; "
-        "coloured rows are the plan's set." + _how_judged(points),
+        strong=tuple(index for index, point in enumerate(points) if point.chosen),
+        note=f"Judged on {plural(evaluated.images, 'held-out image')}, recovered on {evaluated.fit_images:,}; "
+        "coloured rows are the plan's set." + _loss_note(points),
     )
 
 
-def _how_judged(points: Sequence[FrontierPoint]) -> str:
-    judged = [point.loss for point in points if point.loss]
-    if not judged:
+def _loss_note(points: Sequence[FrontierPoint]) -> str:
+    losses = [point.loss for point in points if point.loss]
+    if not losses:
         return ""
-    estimated = any(loss.estimated for loss in judged)
+    estimated = any(loss.estimated for loss in losses)
     return " Accuracy lost is estimated without labels." if estimated else " Accuracy lost is paired by image."
 
 
 def neighbours(release: Release) -> tuple[str, ...]:
-    """What the sets that save a little less and a little more would have given, as sentences."""
-    points = _along(release.frontier.points)
-    at = next((place for place, point in enumerate(points) if point.chosen), None)
-    near = [] if at is None else points[max(0, at - 1) : at + 2]
-    told = tuple(f"{_who(point)}: {_gain(point)}." for point in near)
+    """Sentences on the next smaller and next larger set."""
+    points = _closed_form(release.frontier.points)
+    position = next((place for place, point in enumerate(points) if point.chosen), None)
+    near = [] if position is None else points[max(0, position - 1) : position + 2]
+    sentences = tuple(f"{_who(point)}: {_gain(point)}." for point in near)
     final = [p for p in release.frontier.points if p.recovery == "finetuned" and p.chosen]
-    kind = release.compiled.precision
-    judged = () if kind == "fp32" else (f"Neighbours were judged in fp32, the release itself in {kind}.",)
-    return (*told, *(f"The chosen set, finetuned: {_gain(point)}." for point in final), *judged)
+    precision = release.compiled.precision
+    precision_note = (
+        () if precision == "fp32" else (f"Neighbours were judged in fp32, the release itself in {precision}.",)
+    )
+    return (*sentences, *(f"The chosen set, finetuned: {_gain(point)}." for point in final), *precision_note)
 
 
-def _along(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
-    """The sets that were recovered in closed form, what saves least first."""
+def _closed_form(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
+    """The sets recovered in closed form, by ascending saving."""
     closed = [point for point in points if point.recovery == PATH and point.dropped]
     return sorted(closed, key=lambda point: point.reduction_percent.estimate)
 
@@ -108,18 +110,18 @@ def _labelled(release: Release) -> bool:
 
 
 def _height(point: FrontierPoint, release: Release) -> Interval:
-    """Where a point lies; nowhere, where the output is no classifier's."""
-    known = point.accuracy.percent if point.accuracy and _labelled(release) else None
-    return known or point.agreement_percent or _NOWHERE
+    """The y interval of a point; NaN if the network is no classifier."""
+    accuracy = point.accuracy.percent if point.accuracy and _labelled(release) else None
+    return accuracy or point.agreement_percent or _NOWHERE
 
 
 def _finite(point: FrontierPoint, release: Release) -> bool:
     height, saved = _height(point, release), point.reduction_percent
-    return all(math.isfinite(end) for one in (height, saved) for end in (one.estimate, one.low, one.high))
+    return all(math.isfinite(end) for value in (height, saved) for end in (value.estimate, value.low, value.high))
 
 
 def _original(release: Release) -> Mark:
-    """The network with all its blocks, where nothing is saved."""
+    """The original network, which saves nothing."""
     height = next(iter(release.verification.accuracy.values())).percent if _labelled(release) else _ORIGINAL
     return Mark(
         x=0.0,
@@ -128,23 +130,23 @@ def _original(release: Release) -> Mark:
         tone="old",
         shape="dot",
         name="original",
-        said=f"the original: {interval(height, '%')}",
+        tooltip=f"the original: {interval(height, '%')}",
     )
 
 
 def _mark(point: FrontierPoint, release: Release) -> Mark:
     tone, shape = _LOOKS.get(point.recovery, ("soft", "ring"))
     height, saved = _height(point, release), point.reduction_percent
-    plain = point.chosen and point.recovery == PATH
+    is_chosen = point.chosen and point.recovery == PATH
     return Mark(
         x=saved.estimate,
         y=height.estimate,
         x_bar=(saved.low, saved.high),
         y_bar=(height.low, height.high),
         tone=tone,
-        shape="dot" if plain else shape,
+        shape="dot" if is_chosen else shape,
         name=_name(point),
-        said=f"without {listed(point.dropped)}, {_recovery(point)}: saves {interval(saved, '%')}, "
+        tooltip=f"without {listed(point.dropped)}, {_recovery(point)}: saves {interval(saved, '%')}, "
         f"{_measure(release)} {interval(height, '%')}{'; the chosen set' if point.chosen else ''}",
     )
 
@@ -160,24 +162,24 @@ def _recovery(point: FrontierPoint) -> str:
 
 
 def _path(release: Release, points: Sequence[FrontierPoint]) -> Curve:
-    along = _along(points)
+    closed_form = _closed_form(points)
     start = _original(release)
-    steps = [(point.reduction_percent.estimate, _height(point, release).estimate) for point in along]
+    steps = [(point.reduction_percent.estimate, _height(point, release).estimate) for point in closed_form]
     return Curve(points=((start.x, start.y), *steps) if steps else (), tone="new", kind="line")
 
 
 def _keys(points: Sequence[FrontierPoint]) -> tuple[Key, ...]:
-    """Of the kinds that are there."""
+    """The key of the kinds of points in the chart."""
     kinds = {point.recovery for point in points}
     chosen = any(point.chosen and point.recovery == PATH for point in points)
-    told = (
+    entries = (
         (True, Key(tone="old", shape="dot", text="the original")),
         (PATH in kinds, Key(tone="new", shape="ring", text="closed-form recovery, with the number of blocks dropped")),
         (chosen, Key(tone="new", shape="dot", text="the chosen set")),
         ("finetuned" in kinds, Key(tone="new", shape="diamond", text="finetuned")),
         ("none" in kinds, Key(tone="soft", shape="cross", text="without recovery")),
     )
-    return tuple(key for there, key in told if there)
+    return tuple(key for there, key in entries if there)
 
 
 def _row(point: FrontierPoint, labelled: bool) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Did the prediction hold? Predicted from the table of single blocks against measured on the whole network."""
+"""The reduction predicted from the table of single blocks against the one measured on the network."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from practise_backends.terms import Interval
 from practise_deploy.outcome import Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
+from practise_deploy.report.formatting import interval, listed, number
 from practise_deploy.report.measurements import reduction
-from practise_deploy.report.words import interval, listed, number
 
 
 def predicted(release: Release) -> Chart | None:
-    """Predicted against measured reduction; None where nothing was measured."""
+    """Predicted against measured reduction; None if nothing was measured."""
     marks = [mark for mark in (*_sets(release), *_attempts(release), *_final(release)) if _finite(mark)]
     if not marks:
         return None
@@ -29,7 +29,7 @@ def predicted(release: Release) -> Chart | None:
     return Chart(
         name="predicted",
         title="Predicted and measured saving",
-        said="Predicted against measured reduction of latency, one mark a set; the table holds the numbers",
+        description="Predicted against measured reduction of latency, one mark a set; the table holds the numbers",
         x=Axis(title="predicted reduction", low=low, high=high, unit="%"),
         y=Axis(title="measured reduction", low=low, high=high, unit="%"),
         marks=tuple(sorted(marks, key=lambda mark: mark.tone != "new")),
@@ -45,22 +45,22 @@ def predicted(release: Release) -> Chart | None:
 def _sets(release: Release) -> list[Mark]:
     return [
         Mark(
-            x=one.predicted_percent,
-            y=one.measured_percent.estimate,
-            y_bar=(one.measured_percent.low, one.measured_percent.high),
+            x=check.predicted_percent,
+            y=check.measured_percent.estimate,
+            y_bar=(check.measured_percent.low, check.measured_percent.high),
             tone="soft",
             shape="ring",
-            said=_said(one.dropped, f"{number(one.predicted_percent)}%", one.measured_percent),
+            tooltip=_tooltip(check.dropped, f"{number(check.predicted_percent)}%", check.measured_percent),
         )
-        for one in release.latency.sets
+        for check in release.latency.sets
     ]
 
 
 def _attempts(release: Release) -> list[Mark]:
     return [
-        _paired(one.dropped, one.predicted_percent, one.measured_percent)
-        for one in release.plan.attempts
-        if one.measured_percent is not None
+        _paired(attempt.dropped, attempt.predicted_percent, attempt.measured_percent)
+        for attempt in release.plan.attempts
+        if attempt.measured_percent is not None
     ]
 
 
@@ -80,11 +80,11 @@ def _paired(dropped: tuple[str, ...], predicted: Interval, measured: Interval, n
         tone="new" if name else "old",
         shape="dot" if name else "diamond",
         name=name,
-        said=_said(dropped, interval(predicted, "%"), measured),
+        tooltip=_tooltip(dropped, interval(predicted, "%"), measured),
     )
 
 
-def _said(dropped: tuple[str, ...], predicted: str, measured: Interval) -> str:
+def _tooltip(dropped: tuple[str, ...], predicted: str, measured: Interval) -> str:
     return f"without {listed(dropped)}: predicted {predicted}, measured {interval(measured, '%')}"
 
 

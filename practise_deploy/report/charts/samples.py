@@ -14,11 +14,11 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """rounds_ms: float64[rounds, columns]. engines: the name of each column. whole: the rounds that count."""
+    """rounds_ms: float64[rounds, columns]. engines: the name of each column. valid: the rounds that count, bool[rounds]."""
 
     rounds_ms: Floats
     engines: tuple[str, ...]
-    whole: npt.NDArray[np.bool_]
+    valid: npt.NDArray[np.bool_]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -26,29 +26,29 @@ class Samples:
         return tuple(dict.fromkeys(self.engines))
 
     def of(self, name: str) -> Floats:
-        """All runs of one network in rounds that count."""
-        found = self.rounds_ms[self.whole][:, self._columns(name)]
-        return found.ravel()
+        """All runs of one network in valid rounds. Shape: [runs]."""
+        runs = self.rounds_ms[self.valid][:, self._columns(name)]
+        return runs.ravel()
 
     def by_round(self, name: str) -> Floats:
-        """The median over a network's sessions in every round that counts."""
-        found = self.rounds_ms[self.whole][:, self._columns(name)]
-        return np.asarray(np.median(found, axis=1), dtype=np.float64)
+        """The median over a network's sessions in every valid round. Shape: [valid rounds]."""
+        runs = self.rounds_ms[self.valid][:, self._columns(name)]
+        return np.asarray(np.median(runs, axis=1), dtype=np.float64)
 
     def _columns(self, name: str) -> npt.NDArray[np.bool_]:
         return np.array([engine == name for engine in self.engines])
 
 
-def samples_of(found: Comparison) -> Samples | None:
-    """The samples of a comparison; None where they are not at hand or no round counts."""
-    rounds_ms = np.asarray(found.samples.get("rounds_ms", ()), dtype=np.float64)
-    engines = tuple(str(name) for name in found.samples.get("engines", ()))
+def samples_of(comparison: Comparison) -> Samples | None:
+    """The samples of a comparison; None if they are not available or no round is valid."""
+    rounds_ms = np.asarray(comparison.samples.get("rounds_ms", ()), dtype=np.float64)
+    engines = tuple(str(name) for name in comparison.samples.get("engines", ()))
     if rounds_ms.ndim != 2 or not engines or rounds_ms.shape[1] != len(engines):
         return None
-    whole = np.asarray(np.isfinite(rounds_ms).all(axis=1))
-    return Samples(rounds_ms=rounds_ms, engines=engines, whole=whole) if whole.any() else None
+    valid = np.asarray(np.isfinite(rounds_ms).all(axis=1))
+    return Samples(rounds_ms=rounds_ms, engines=engines, valid=valid) if valid.any() else None
 
 
-def looks(at: int) -> str:
-    """The tone of the network at this place: the first is the old one."""
-    return "old" if at == 0 else "new"
+def tone_of(index: int) -> str:
+    """The tone of the network at an index: the first is the old one."""
+    return "old" if index == 0 else "new"

@@ -1,4 +1,4 @@
-"""How sure is the choice? In what share of the resamples each block goes, against its rank by itself."""
+"""The selection frequency of each block over resamples, against its rank by score."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 from practise_deploy.outcome import Release
 from practise_deploy.report.charts.axes import Axis
 from practise_deploy.report.charts.chart import Chart, Key, Mark
-from practise_deploy.report.words import number
+from practise_deploy.report.formatting import number
 
 
 def shares(release: Release) -> Chart | None:
-    """Rank by score against share of the resamples; None where no set was searched for."""
+    """Rank by score against selection frequency; None if no sets were searched."""
     plan = release.plan
     ranked = [name for name in plan.scores if math.isfinite(plan.chosen_share.get(name, math.nan))]
     if not ranked:
@@ -22,7 +22,7 @@ def shares(release: Release) -> Chart | None:
     return Chart(
         name="shares",
         title="How sure each block's place is",
-        said="Rank of each block by its score against the share of the resampled choices in which it goes, "
+        description="Rank of each block by its score against the share of the resampled choices in which it goes, "
         "one mark a block; the table of candidates holds the numbers",
         x=Axis(title="rank by score (left is cheaper by itself)", low=0.0, high=len(ranked) + 1.0),
         y=Axis(title="goes in so many of the resampled choices", low=-4.0, high=104.0, unit="%"),
@@ -41,5 +41,5 @@ def _mark(name: str, rank: int, share: float, dropped: bool) -> Mark:
         tone="new" if dropped else "soft",
         shape="dot" if dropped else "ring",
         name=name,
-        said=f"{name}, {outcome}: ranked {rank} by its score, goes in {number(100 * share)}% of the resamples",
+        tooltip=f"{name}, {outcome}: ranked {rank} by its score, goes in {number(100 * share)}% of the resamples",
     )

@@ -1,4 +1,4 @@
-"""Several runs: how much faster each became against the accuracy that it lost."""
+"""The speed-up of several runs against their loss of accuracy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from practise_deploy.outcome import Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
-from practise_deploy.report.words import points_lost, times
+from practise_deploy.report.formatting import points_lost, times
 
 
 def speedups(releases: Mapping[str, Release]) -> Chart | None:
-    """Speed-up against the change of accuracy; None where no run has both."""
+    """Speed-up against the change of accuracy; None if no run has both."""
     marks = [mark for name, release in releases.items() if (mark := _mark(name, release)) is not None]
     if not marks:
         return None
@@ -28,7 +28,7 @@ def speedups(releases: Mapping[str, Release]) -> Chart | None:
     return Chart(
         name="speedups",
         title="Speed-up against accuracy",
-        said="Speed-up against the change of top-1 accuracy, one mark a run; the table of runs holds the numbers",
+        description="Speed-up against the change of top-1 accuracy, one mark a run; the table of runs holds the numbers",
         x=Axis(title="speed-up (right is better)", low=x_low, high=x_high, unit="×"),
         y=Axis(title="change of top-1 accuracy, points (high is better)", low=y_low, high=y_high),
         marks=tuple(marks),
@@ -39,22 +39,22 @@ def speedups(releases: Mapping[str, Release]) -> Chart | None:
 
 
 def _mark(name: str, release: Release) -> Mark | None:
-    loss, found = release.verification.loss, release.speedup
+    loss, speedup = release.verification.loss, release.speedup
     lost = loss.points if loss else None
     if (
         lost is None
-        or found is None
-        or not all(math.isfinite(end) for one in (lost, found) for end in (one.estimate, one.low, one.high))
+        or speedup is None
+        or not all(math.isfinite(end) for value in (lost, speedup) for end in (value.estimate, value.low, value.high))
     ):
         return None
     kept = release.verdict.kept
     return Mark(
-        x=found.estimate,
+        x=speedup.estimate,
         y=-lost.estimate,
-        x_bar=(found.low, found.high),
+        x_bar=(speedup.low, speedup.high),
         y_bar=(-lost.high, -lost.low),
         tone="new" if kept else "bad",
         shape="dot" if kept else "cross",
         name=name,
-        said=f"{name}: {times(found)}, lost {points_lost(loss)}, promise {release.verdict.answer.value}",
+        tooltip=f"{name}: {times(speedup)}, lost {points_lost(loss)}, promise {release.verdict.answer.value}",
     )

@@ -1,4 +1,4 @@
-"""The picture of the bargain: what each block saves against how hard its loss is to recover."""
+"""The saving of each block against its recoverability."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from practise_backends.terms import Saving
 from practise_deploy.outcome import Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Key, Mark
-from practise_deploy.report.words import interval, number
+from practise_deploy.report.formatting import interval, number
 from practise_deploy.terms import Recoverability
 
 Pair = tuple[Saving, Recoverability]
 
 
-def bargains(release: Release) -> Chart | None:
-    """Saving against relative recoverability; None where no block has both."""
+def saving_vs_error(release: Release) -> Chart | None:
+    """Saving against relative recoverability; None if no block has both."""
     pairs = _pairs(release)
     if not pairs:
         return None
     ends = [end for saving, _ in pairs for end in (saving.saving_ms.low, saving.saving_ms.high)]
-    errors = [found.relative for _, found in pairs]
+    errors = [recoverability.relative for _, recoverability in pairs]
     dropped = release.plan.dropped
-    marks = [_mark(saving, found, saving.block in dropped) for saving, found in pairs]
+    marks = [_mark(saving, recoverability, saving.block in dropped) for saving, recoverability in pairs]
     low, high = spanned([0.0, *ends])
     return Chart(
-        name="bargains",
+        name="saving-vs-error",
         title="Saved against lost, one mark a block",
-        said="Saving in milliseconds against the error that stays after recovery, one mark a block; "
+        description="Saving in milliseconds against the error that stays after recovery, one mark a block; "
         "the table of candidates holds the numbers",
         x=Axis(title="saving, ms (right is better)", low=min(0.0, low if min(ends) < 0 else 0.0), high=high),
         y=Axis(
@@ -44,32 +44,32 @@ def bargains(release: Release) -> Chart | None:
 
 
 def absent(release: Release) -> tuple[str, ...]:
-    """The blocks that have no place in the picture."""
+    """The blocks that are not in the chart."""
     shown = {saving.block for saving, _ in _pairs(release)}
     return tuple(saving.block for saving in release.latency.savings if saving.block not in shown)
 
 
 def _pairs(release: Release) -> list[Pair]:
-    judged = {found.block: found for found in release.recoverability}
-    both = [(saving, judged[saving.block]) for saving in release.latency.savings if saving.block in judged]
+    by_block = {recoverability.block: recoverability for recoverability in release.recoverability}
+    both = [(saving, by_block[saving.block]) for saving in release.latency.savings if saving.block in by_block]
     return [pair for pair in both if _drawable(*pair)]
 
 
-def _drawable(saving: Saving, found: Recoverability) -> bool:
-    """A logarithm needs a positive number."""
-    ends = (saving.saving_ms.low, saving.saving_ms.high, saving.saving_ms.estimate, found.relative)
-    return all(math.isfinite(end) for end in ends) and found.relative > 0
+def _drawable(saving: Saving, recoverability: Recoverability) -> bool:
+    """Whether the figures are finite and the error is positive, as a logarithmic axis needs."""
+    ends = (saving.saving_ms.low, saving.saving_ms.high, saving.saving_ms.estimate, recoverability.relative)
+    return all(math.isfinite(end) for end in ends) and recoverability.relative > 0
 
 
-def _mark(saving: Saving, found: Recoverability, dropped: bool) -> Mark:
+def _mark(saving: Saving, recoverability: Recoverability, dropped: bool) -> Mark:
     outcome = "dropped" if dropped else "kept"
-    share = number(100 * found.relative)
+    share = number(100 * recoverability.relative)
     return Mark(
         x=saving.saving_ms.estimate,
-        y=100 * found.relative,
+        y=100 * recoverability.relative,
         x_bar=(saving.saving_ms.low, saving.saving_ms.high),
         tone="new" if dropped else "soft",
         shape="dot" if dropped else "ring",
         name=saving.block,
-        said=f"{saving.block}, {outcome}: saves {interval(saving.saving_ms, ' ms')}, leaves {share}% error",
+        tooltip=f"{saving.block}, {outcome}: saves {interval(saving.saving_ms, ' ms')}, leaves {share}% error",
     )

@@ -1,4 +1,4 @@
-"""Numbers as people read them: the digits that the interval supports, a unit, a dash for what is absent."""
+"""Number formatting: the digits that the interval supports, a unit, a dash for an absent value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIZES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits."""
+    """A number with `digits` significant digits."""
     if value is None or not math.isfinite(value):
         return ABSENT
     if value == 0:
@@ -28,51 +28,51 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def quantity(value: float | None, unit: str, *, absent: str = "", digits: int = 3) -> str:
-    """A number with its unit, or a dash with the reason why it is absent."""
+    """A number with its unit, or a dash with the reason for its absence."""
     if value is None or not math.isfinite(value):
         return missing(absent)
     return f"{number(value, digits)}{unit}"
 
 
-def interval(found: Interval | None, unit: str = "", *, absent: str = "") -> str:
+def interval(value: Interval | None, unit: str = "", *, absent: str = "") -> str:
     """An estimate and its interval, `1.24 ms (1.21 to 1.27)`, or a dash with the reason."""
-    if found is None or not math.isfinite(found.estimate):
+    if value is None or not math.isfinite(value.estimate):
         return missing(absent)
-    decimals = _decimals(found)
-    if decimals > 5 or not math.isfinite(found.low + found.high):
-        return f"{number(found.estimate)}{unit} ({number(found.low)} to {number(found.high)})"
-    low, high = (_fixed(end, decimals) for end in (found.low, found.high))
-    return f"{_fixed(found.estimate, decimals)}{unit} ({low} to {high})"
+    decimals = _decimals(value)
+    if decimals > 5 or not math.isfinite(value.low + value.high):
+        return f"{number(value.estimate)}{unit} ({number(value.low)} to {number(value.high)})"
+    low, high = (_fixed(end, decimals) for end in (value.low, value.high))
+    return f"{_fixed(value.estimate, decimals)}{unit} ({low} to {high})"
 
 
-def points_lost(found: Loss | None, *, absent: str = "no classifier's output") -> str:
+def points_lost(loss: Loss | None, *, absent: str = "no classifier's output") -> str:
     """A loss of accuracy with its interval, and whether it is an estimate."""
-    if found is None:
+    if loss is None:
         return missing(absent)
-    return f"{interval(found.points, ' points')}{', estimated' if found.estimated else ''}"
+    return f"{interval(loss.points, ' points')}{', estimated' if loss.estimated else ''}"
 
 
 def missing(reason: str) -> str:
-    """A dash, and why."""
+    """A dash with the reason."""
     return f"{ABSENT} ({reason})" if reason else ABSENT
 
 
-def times(found: Interval | None) -> str:
+def times(ratio: Interval | None) -> str:
     """A ratio of latencies, `1.24× (1.21 to 1.27)`."""
-    return interval(found, "×", absent=NOT_RUN)
+    return interval(ratio, "×", absent=NOT_RUN)
 
 
 def count(value: float) -> str:
-    """A large count in short: 25.6 M."""
+    """A large count with an SI suffix: 25.6 M."""
     for size, letter in _SIZES:
         if abs(value) >= size:
             return f"{number(value / size)} {letter}"
     return number(value, 4)
 
 
-def size(many: float) -> str:
+def size(byte_count: float) -> str:
     """Bytes in megabytes."""
-    return f"{number(many / 1e6)} MB"
+    return f"{number(byte_count / 1e6)} MB"
 
 
 def duration(seconds: float) -> str:
@@ -90,24 +90,24 @@ def listed(names: Sequence[str], *, none: str = "none") -> str:
     return ", ".join(names) if names else none
 
 
-def plural(many: int, one: str, several: str = "") -> str:
+def plural(amount: int, singular: str, plural_form: str = "") -> str:
     """A count with its noun."""
-    return f"{many:,} {one if many == 1 else several or one + 's'}"
+    return f"{amount:,} {singular if amount == 1 else plural_form or singular + 's'}"
 
 
-def confidence(found: Interval) -> str:
+def confidence(value: Interval) -> str:
     """The confidence of an interval, `95%`."""
-    return f"{100 * found.confidence:g}%"
+    return f"{100 * value.confidence:g}%"
 
 
-def _decimals(found: Interval) -> int:
-    """Decimals that show the interval's width with two digits, and the estimate with four at most."""
-    width = found.high - found.low
-    largest = max(abs(found.low), abs(found.high), abs(found.estimate))
+def _decimals(value: Interval) -> int:
+    """Decimals that show two digits of the interval's width and at most four of the estimate."""
+    width = value.high - value.low
+    largest = max(abs(value.low), abs(value.high), abs(value.estimate))
     if not math.isfinite(width + largest) or largest == 0:
         return 2
-    wanted = 1 - _magnitude(width) if width > 0 else _MOST_DIGITS
-    return max(0, min(wanted, _MOST_DIGITS - 1 - _magnitude(largest)))
+    decimals = 1 - _magnitude(width) if width > 0 else _MOST_DIGITS
+    return max(0, min(decimals, _MOST_DIGITS - 1 - _magnitude(largest)))
 
 
 def _magnitude(value: float) -> int:
