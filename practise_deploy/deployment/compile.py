@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from practise_backends.runtimes.tensorrt.shipped import SUFFIX, manifest_of
+from practise_backends.runtimes.catalog import engine_suffixes
 from practise_backends.terms import Artifact, Backend, Conditions, Progress
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.outcome import Compiled
@@ -18,14 +18,16 @@ def compile_network(backend: Backend, model: Path, conditions: Conditions, progr
 
     Raises: CompileError, DeviceUnavailable; EnvironmentProblem where it cannot be written.
     """
-    suffix = getattr(backend, "suffix", "")
-    path = model.with_suffix(suffix) if suffix else model
-    options = {"progress": progress} if suffix else {}  # only backends that build an engine report progress
-    artifact = backend.compile(model, conditions, **options)
-    files = _written(backend, artifact, path)
-    for stale in {model.with_suffix(SUFFIX), manifest_of(model.with_suffix(SUFFIX))}.difference(files):
-        stale.unlink(missing_ok=True)  # of an earlier build, of another network or for another device
-    return _compiled(artifact, path, files)
+    suffix = backend.capabilities.engine_suffix
+    artifact = backend.compile(model, conditions, progress=progress)
+    try:
+        files = backend.save(artifact, model.with_suffix(suffix)) if suffix else ()
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {model}: {error.strerror}", remedy="choose another --out") from None
+    built = {file for end in engine_suffixes() for file in model.parent.glob(f"{model.stem}{end}*")}
+    for stale in built.difference(files):
+        stale.unlink()  # of an earlier build, of another network or for another device
+    return _compiled(artifact, files[0] if files else model, files)
 
 
 def precision_problems(compiled: Compiled, least_percent: float) -> list[str]:
@@ -45,21 +47,6 @@ def precision_problems(compiled: Compiled, least_percent: float) -> list[str]:
     return [f"{requirement}, found {100 * compiled.precision_share:.1f}%: {listed}{more}"]
 
 
-def _written(backend: Backend, artifact: Artifact, path: Path) -> tuple[Path, ...]:
-    """Write the artefact's files; none if the device runs the network's ONNX file.
-
-    Raises: EnvironmentProblem.
-    """
-    save = getattr(backend, "save", None)
-    if save is None:
-        return ()
-    try:
-        files: tuple[Path, ...] = save(artifact, path)
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="choose another --out") from None
-    return files
-
-
 def _compiled(artifact: Artifact, path: Path, files: tuple[Path, ...]) -> Compiled:
     return Compiled(
         path=path.name,
@@ -69,9 +56,9 @@ def _compiled(artifact: Artifact, path: Path, files: tuple[Path, ...]) -> Compil
         precision=artifact.precision,
         precision_share=artifact.precision_share,
         others=dict(artifact.others),
-        layers=len(getattr(artifact, "layers", ())) or None,
-        targets=tuple(getattr(artifact, "targets", ())),
-        provider=getattr(artifact, "provider", ""),
+        layers=len(artifact.layers) or None,
+        targets=artifact.targets,
+        provider=artifact.provider,
         beside={file.name: file_digest(file) for file in files if file != path},
         notes=artifact.notes,
     )

@@ -12,6 +12,7 @@ import torch
 
 from practise_backends.errors import about
 from practise_backends.results.table import RANKING_SHARE
+from practise_backends.runtimes.catalog import artifact_of
 from practise_backends.runtimes.tensorrt.options import asked_of
 from practise_backends.terms import Backend, Bench, Conditions, Engine, Interval, Patience
 from practise_deploy.compute import exact, pick_device, pick_precision
@@ -56,7 +57,7 @@ class Deployment:
 
     def opened(self, file: Path) -> Engine:
         """An ONNX file or an engine as the device runs it."""
-        return self.backend.open(self.backend.compile(file, self.conditions), self.conditions)
+        return self.backend.open(artifact_of(self.backend, file, self.conditions), self.conditions)
 
     @property
     def runs_here(self) -> bool:

@@ -52,7 +52,7 @@ def longer(setup: Bench, comparison: Comparison) -> Bench:
     The sessions stay the same if each needs a separate build, or if many rounds were discarded: longer rounds are disturbed more often.
     """
     rule = setup.patience
-    costly = getattr(setup.backend, "builds_differ", False) or 2 * len(comparison.discarded) > comparison.rounds
+    costly = setup.backend.capabilities.builds_differ or 2 * len(comparison.discarded) > comparison.rounds
     sessions = rule.sessions * (2 if _is_wide_by_sessions(comparison) and not costly else 1)
     narrow = rule.enough_percent / 2
     return replace(setup, patience=replace(rule, budget_s=2 * rule.budget_s, enough_percent=narrow, sessions=sessions))

@@ -21,8 +21,9 @@ import torch
 from practise_backends.fake import FakeBackend, FakeEngine, steady
 from practise_backends.runtimes.onnx_file import content_of
 from practise_backends.runtimes.ort import OrtBackend
+from practise_backends.runtimes.tensorrt import TensorRtBackend
 from practise_backends.runtimes.tensorrt.shipped import EngineArtifact, read_engine, write_engine
-from practise_backends.terms import Artifact, Conditions, Engine, Progress, Tensors
+from practise_backends.terms import Artifact, Conditions, Engine, Tensors
 from practise_deploy.deployment import target as deployment
 from practise_deploy.network import onnx_graph
 from practise_deploy.pipeline import stages
@@ -56,11 +57,11 @@ FAST = {"iterations": 10, "batch_size": 16, "measure_budget_s": 0.3}
 class ScriptedOrt(FakeBackend):
     """Outputs and precision from ONNX Runtime, times from a script."""
 
-    precisions = OrtBackend.precisions
+    capabilities = replace(OrtBackend.capabilities, cold_start=False)
 
-    def compile(self, model: bytes | Path, conditions: Conditions) -> Artifact:
+    def compile(self, model: bytes | Path, conditions: Conditions, **how: Any) -> Artifact:
         if conditions.precision == "fp32":
-            return super().compile(model, conditions)
+            return super().compile(model, conditions, **how)
         found = OrtBackend().compile(model, conditions)
         return replace(found, device_fingerprint=self.device().fingerprint)
 
@@ -85,20 +86,16 @@ class ScriptedTrt(ScriptedOrt):
     """Artefacts that are files, several builds of each, a GPU's clock: what TensorRT's backend has and ONNX Runtime's has not."""
 
     name = "trt"
-    clocks = ("gpu_compute", "end_to_end")
-    precisions = ("fp32", "fp16", "int8")
-    builds_differ = True
-    suffix = ".engine"
+    capabilities = TensorRtBackend.capabilities
 
-    def compile(
-        self, model: bytes | Path, conditions: Conditions, *, build: int = 0, progress: Progress | None = None
-    ) -> EngineArtifact:
-        if isinstance(model, Path) and model.suffix == ".engine":
-            return read_engine(model)
+    def compile(self, model: bytes | Path, conditions: Conditions, **how: Any) -> EngineArtifact:
         found = FakeBackend.compile(self, model, Conditions())
         told = {field.name: getattr(found, field.name) for field in fields(found)}
-        told |= {"precision": conditions.precision, "precision_share": 1.0}
-        return EngineArtifact(**told, targets=(), gpu="a scripted GPU", provider="scripted 1.0")
+        told |= {"precision": conditions.precision, "precision_share": 1.0, "provider": "scripted 1.0"}
+        return EngineArtifact(**told, gpu="a scripted GPU")
+
+    def load(self, file: Path, conditions: Conditions) -> EngineArtifact:
+        return read_engine(file)
 
     def save(self, artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
         return write_engine(artifact, path)

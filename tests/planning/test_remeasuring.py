@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from practise_backends.fake import FakeBackend, ScriptedClock, steady
-from practise_backends.terms import Bench, Comparison, Conditions, Interval, Patience
+from practise_backends.terms import Bench, Capabilities, Comparison, Conditions, Interval, Patience
 from practise_deploy.planning.remeasuring import FASTER, is_undecided, last_of, longer, speedups_asked
 from samples import plans, releases
 
@@ -55,7 +55,7 @@ def test_further_measurement_has_twice_the_time_and_more_sessions_where_these_ma
     assert second.enough_percent == stand.patience.enough_percent / 2
     assert longer(stand, wide(2.0)).patience.sessions == 6  # the rounds make it wide
     assert longer(stand, wide(4.0, discarded=51)).patience.sessions == 6  # longer rounds are hit the more
-    backend.builds_differ = True  # type: ignore[attr-defined]
+    backend.capabilities = Capabilities(builds_differ=True)
     assert longer(stand, wide(4.0)).patience.sessions == 6
 
 

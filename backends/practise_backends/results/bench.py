@@ -191,7 +191,9 @@ def _scenarios(
     failed: list[str] = []
     for name, path in files.items():
         open_engine = partial(
-            setup.backend.open, artifact_of(setup.backend, path, setup.conditions, shapes=setup.shapes), setup.conditions
+            setup.backend.open,
+            artifact_of(setup.backend, path, setup.conditions, shapes=setup.shapes),
+            setup.conditions,
         )
         try:
             scenarios += run_scenarios(open_engine, name, extras.scenarios, options, progress)

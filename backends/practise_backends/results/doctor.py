@@ -77,7 +77,11 @@ def examine(
     test, outcome = _try_out(testable[0], test_s, progress) if testable and test_s > 0 else (None, [])
     now = monitor.environment()
     machine = MachineState(
-        wants_gpu=_on_gpu(backend_name), root=root, properties=device.facts, environment=now, variables=variables
+        wants_gpu=_on_gpu(backend_name),
+        root=root,
+        properties=device.facts,
+        environment=now,
+        variables=variables,
     )
     return Checkup(
         asked=backend_name,
@@ -130,7 +134,9 @@ def _on_gpu(backend_name: str | None) -> bool:
         return False
 
 
-def _try_out(backend_name: str, seconds: float, progress: Progress | None) -> tuple[SelfTest | None, list[Finding]]:
+def _try_out(
+    backend_name: str, seconds: float, progress: Progress | None
+) -> tuple[SelfTest | None, list[Finding]]:
     """The self-test, and what it says; a failure is a finding too."""
     try:
         test = self_test(backend_name, seconds, progress)

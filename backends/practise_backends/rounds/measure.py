@@ -170,9 +170,7 @@ def _clock_notes(
             "latencies are without what a run waited for a processor",
         )
     multithreaded = any(
-        engine.computes_in_caller is False
-        for sessions in engines.values()
-        for engine in sessions
+        engine.computes_in_caller is False for sessions in engines.values() for engine in sessions
     )
     load, cores = max(environment.load or (0.0,)), os.cpu_count() or 1
     if not multithreaded or load <= _BUSY * cores:
@@ -190,9 +188,7 @@ def _inner_loops(medians: Row) -> list[int]:
 
 def _runs_a_sample(loops: Sequence[int], engines: Sequence[Engine]) -> tuple[int, ...]:
     """Of how many runs a sample is the mean: of the inner loop, each of which an engine may time as the mean of several."""
-    return tuple(
-        count * engine.runs_a_timing for count, engine in zip(loops, engines, strict=True)
-    )
+    return tuple(count * engine.runs_a_timing for count, engine in zip(loops, engines, strict=True))
 
 
 def _inner_loop_notes(names: Sequence[str], runs: Sequence[int]) -> tuple[str, ...]:

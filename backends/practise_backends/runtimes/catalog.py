@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -46,6 +47,15 @@ def artifact_of(
     if suffix and isinstance(model, Path) and model.suffix == suffix:
         return backend.load(model, conditions)
     return backend.compile(model, conditions, build=build, shapes=shapes, progress=progress)
+
+
+def engine_suffixes() -> frozenset[str]:
+    """Of the files that the installed backends build."""
+    suffixes = set()
+    for name in available_backends():
+        with suppress(BackendMissing):
+            suffixes.add(backend_class(name).capabilities.engine_suffix)
+    return frozenset(suffixes - {""})
 
 
 def check_asked(name: str, options: Mapping[str, Any], mode: RunMode) -> None:

@@ -16,7 +16,7 @@ from practise_backends.results import compare as module
 from practise_backends.results.compare import NEW, compare, verdict_of
 from practise_backends.results.footprint import Footprint
 from practise_backends.rounds.intervals import ORIGINAL
-from practise_backends.terms import Artifact, Bench, Comparison, Conditions, Interval, Patience
+from practise_backends.terms import Artifact, Bench, Capabilities, Comparison, Conditions, Interval, Patience
 
 NetworkMaker = Callable[..., onnx.ModelProto]
 PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=40, max_rounds=40, enough_percent=0.0, keep_throttled=True)
@@ -120,7 +120,7 @@ def test_cold_start_is_measured_on_onnxruntime_where_it_is_asked_for(
     )
     monkeypatch.setattr(module, "cold_start", lambda path, conditions, shapes: cold)
     device = Rig(make_network, tmp_path, [steady(10.0)] * 2, [steady(8.0)] * 2)
-    device.backend.name = "ort"
+    device.backend.name, device.backend.capabilities = "ort", Capabilities(cold_start=True)
     bench = Bench(backend=device.backend, conditions=Conditions(), patience=dataclasses.replace(PATIENCE, sessions=2))
     new = compare(*device.files, bench, footprint=footprint).engines[1]
     expected = (7.0, 2.0, 120.0) if footprint else (None, None, None)
@@ -135,7 +135,7 @@ def test_cold_start_that_fails_is_a_note_and_loses_nothing(
 
     monkeypatch.setattr(module, "cold_start", killed)
     device = Rig(make_network, tmp_path, [steady(10.0)] * 2, [steady(8.0)] * 2)
-    device.backend.name = "ort"
+    device.backend.name, device.backend.capabilities = "ort", Capabilities(cold_start=True)
     bench = Bench(backend=device.backend, conditions=Conditions(), patience=dataclasses.replace(PATIENCE, sessions=2))
     found = compare(*device.files, bench)
     assert found.speedup.estimate == pytest.approx(1.25) and found.engines[1].load_ms is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -14,7 +15,7 @@ from practise_backends.fake import FakeBackend, FakeEngine, steady
 from practise_backends.rounds import sessions
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
-from practise_backends.terms import Artifact, Bench, Conditions, Patience
+from practise_backends.terms import Artifact, Bench, Capabilities, Conditions, Patience
 
 NetworkMaker = Callable[..., onnx.ModelProto]
 PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=12, max_rounds=12, enough_percent=0.0, keep_throttled=True)
@@ -30,9 +31,9 @@ class Noting(FakeBackend):
         self.engines: list[FakeEngine] = []
         self._fails_at = fails_at
 
-    def compile(self, model: bytes | Path, conditions: Conditions) -> Artifact:
+    def compile(self, model: bytes | Path, conditions: Conditions, **how: Any) -> Artifact:
         self.compiled.append(model)
-        return super().compile(model, conditions)
+        return super().compile(model, conditions, **how)
 
     def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
         if len(self.engines) == self._fails_at:
@@ -83,14 +84,14 @@ def test_every_network_is_compiled_once_and_opened_as_often_as_asked(candidates:
 class Building(Noting):
     """As TensorRT: two builds of one network differ, and the builder warns."""
 
-    builds_differ = True
+    capabilities = Capabilities(builds_differ=True)
 
     def __init__(self) -> None:
         super().__init__()
         self.builds: list[tuple[bytes | Path, str]] = []
 
-    def compile(self, model: bytes | Path, conditions: Conditions, *, build: int = 0) -> Artifact:
-        return replace(super().compile(model, conditions), sha256=f"build {build}", notes=("slow tactic",))
+    def compile(self, model: bytes | Path, conditions: Conditions, *, build: int = 0, **how: Any) -> Artifact:
+        return replace(super().compile(model, conditions, **how), sha256=f"build {build}", notes=("slow tactic",))
 
     def open(self, artifact: Artifact, conditions: Conditions) -> FakeEngine:
         engine = super().open(artifact, conditions)

@@ -17,7 +17,6 @@ from practise_backends.errors import CompileError, DeviceUnavailable, MeasureErr
 from practise_backends.fake import FakeBackend
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.runtimes import ort
-from practise_backends.runtimes.catalog import precisions_of
 from practise_backends.runtimes.ort import OrtBackend, OrtEngine, import_onnxruntime
 from practise_backends.terms import Backend, Conditions
 
@@ -76,7 +75,7 @@ class TestEveryBackend:
             backend.compile(network_file, Conditions(precision="fp7"))
 
     def test_every_precision_that_it_names_is_taken(self, backend: Backend, network_file: Path) -> None:
-        for precision in precisions_of(backend):
+        for precision in backend.capabilities.precisions:
             found = backend.compile(network_file, Conditions(precision=precision))
             assert (found.precision, (found.precision_share or 0.0) == 1.0) == (precision, precision == "fp32")
 

@@ -98,8 +98,8 @@ def test_dynamic_batch_gets_a_profile_by_itself(write: Write) -> None:
 def test_profiles_reach_other_dynamic_dimensions(write: Write) -> None:
     path = write([convolution()], [weight()], shape=(1, 3, "H", "W"))
     refused(path, "dynamic dimensions besides the batch: 1x3x?x?", "--shape x=1x3x224x224", "profiles={'x': Profile")
-    named = TensorRtRtxBackend(AHEAD).for_shapes({"x": (1, 3, 16, 16)})
-    assert named.compile(path, COMPUTE).precision_share == 1.0
+    named = TensorRtRtxBackend(AHEAD).compile(path, COMPUTE, shapes={"x": (1, 3, 16, 16)})
+    assert named.precision_share == 1.0
     shapes = Profile(least=(1, 3, 8, 8), best=(1, 3, 16, 16), most=(1, 3, 32, 32))
     assert built(path, TensorRtOptions(for_=("sm86",), profiles={"x": shapes})).precision_share == 1.0
 

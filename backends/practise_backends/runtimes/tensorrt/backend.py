@@ -57,9 +57,9 @@ class TensorRtBackend:
         options=OPTION_NAMES,
     )
 
-    def __init__(self, **options: Any) -> None:
-        """options: fields of `TensorRtOptions`."""
-        self.options = TensorRtOptions(**options)
+    def __init__(self, options: TensorRtOptions | None = None, **fields: Any) -> None:
+        """fields: of `TensorRtOptions`, where there are no options."""
+        self.options = options or TensorRtOptions(**fields)
         self._run_by = ""
         self.package: TensorRtPackage = import_package(self.name)
         check_targets(self.package, self.options.for_)

@@ -31,7 +31,6 @@ _AGAIN = "build it again from its ONNX file"
 class EngineArtifact(Artifact):
     """A serialised engine. layers: `FusedLayer`s. gpu: the one that it was built on, where it was."""
 
-
     gpu: str = ""
 
 
