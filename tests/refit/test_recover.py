@@ -17,7 +17,7 @@ from practise_deploy.refit.criterion import Errors
 from practise_deploy.refit.normal_equations import NormalEquations, options
 from practise_deploy.refit.partial_student import Chain
 from practise_deploy.terms import Preprocessing
-from practise_deploy.training.distillation import Pair
+from practise_deploy.training.distillation import Distillation
 from samples.lessons import MOBILENET, RESNET, LinearStream, Mixed, Silent, held_out_error, images, opened, recover
 
 
@@ -46,10 +46,10 @@ def test_block_that_is_a_map_of_the_stream_costs_nothing(scaled, way, few, monke
     load_weights(recovered, student.weights)
     assert recovered.state_dict().keys() == plain.state_dict().keys()
     fresh = images(64, shape, torch.float64, seed=77)
-    assert Pair(recovered, teacher, feature, feature).error(fresh, 64) == pytest.approx(student.mse, rel=2)
+    assert Distillation(recovered, teacher, feature, feature).error(fresh, 64) == pytest.approx(student.mse, rel=2)
     assert student.mse < 1e-3 * student.mse_before
     if few == 8:
-        told = Pair(recovered, teacher, feature, feature).error(data.split(0)[1], 64)
+        told = Distillation(recovered, teacher, feature, feature).error(data.split(0)[1], 64)
         assert told == pytest.approx(student.mse, rel=1e-6)
 
 
@@ -299,7 +299,7 @@ def test_error_after_a_site_is_what_the_network_gives_from_end_to_end():
     student = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent(), quick=True)
     recovered = drop_blocks(teacher, [blocks["layer1.1"]])
     load_weights(recovered, student.weights)
-    assert Pair(recovered, teacher, feature, feature).error(data.split(0)[1], 64) == pytest.approx(
+    assert Distillation(recovered, teacher, feature, feature).error(data.split(0)[1], 64) == pytest.approx(
         student.mse, rel=1e-3
     )
 
