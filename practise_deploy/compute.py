@@ -12,16 +12,16 @@ import torch
 from practise_deploy.errors import EnvironmentProblem
 
 
-def pick_device(asked: str) -> torch.device:
+def pick_device(requested: str) -> torch.device:
     """The device for planning and finetuning.
 
-    Raises: EnvironmentProblem where CUDA was asked for and is not there.
+    Raises: EnvironmentProblem where CUDA is requested and not available.
     """
-    if asked == "cuda" and not torch.cuda.is_available():
+    if requested == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblem(
             "--compute cuda was asked for, and torch finds no CUDA device", remedy="use --compute cpu"
         )
-    return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if requested != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -40,10 +40,10 @@ def fast_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_fast_bf16(device) else torch.float32
 
 
-def pick_precision(asked: str | None, side: int, device: torch.device) -> torch.dtype:
-    """The precision of finetuning steps: as asked, else bf16 for large inputs where it is fast."""
-    if asked is not None:
-        return torch.bfloat16 if asked == "bf16" else torch.float32
+def pick_precision(requested: str | None, side: int, device: torch.device) -> torch.dtype:
+    """The precision of finetuning steps: as requested, else bf16 for large inputs where it is fast."""
+    if requested is not None:
+        return torch.bfloat16 if requested == "bf16" else torch.float32
     return fast_precision(device) if side > 64 else torch.float32
 
 
@@ -51,7 +51,7 @@ def pick_precision(asked: str | None, side: int, device: torch.device) -> torch.
 def exact(seed: int) -> Iterator[None]:
     """Repeatable arithmetic in full fp32: fixed seed, TF32 off, all usable cores."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = torch.get_num_threads(), matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
+    previous = torch.get_num_threads(), matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
     torch.manual_seed(seed)
     if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -60,13 +60,13 @@ def exact(seed: int) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        _, matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
+        torch.set_num_threads(previous[0])
+        _, matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = previous
 
 
 @contextlib.contextmanager
-def drawing(device: torch.device, seed: int) -> Iterator[None]:
-    """Random draws (dropout, say) from this seed, whatever was drawn before; those after it are as if nothing had been."""
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Draw random numbers (for dropout, say) from this seed, and restore the generators afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

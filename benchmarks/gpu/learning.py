@@ -289,12 +289,12 @@ def paper(ours: Side, few: int, chosen: Blocks) -> Found:
     def descend(watch: Stopwatch) -> None:
         start = drop_only(subject.lesson(subject.pool, 0), subject.named(chosen))
         pair = subject.pair(student_of(subject, start), start, device)
-        judge, mimicking._judge = mimicking._judge, _judge_nothing  # so few steps would be mostly that
+        judge, mimicking._validate = mimicking._validate, _judge_nothing  # so few steps would be mostly that
         try:
             schedule = replace(PAPER, steps=steps, batch_size=BATCH, dtype=ours.dtype)
             finetune(pair, start, subject.pool, schedule, watch)
         finally:
-            mimicking._judge = judge
+            mimicking._validate = judge
 
     found: Found = {"precision": ours.precision, "steps_measured": few}
     of_ours = {"scoring": ours.seconds(*PLANNING), "finetuning": ours.seconds("finetuning")}

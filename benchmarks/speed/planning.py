@@ -57,8 +57,8 @@ from practise_deploy.terms import Block, Budget
 from practise_deploy.training import adaptor_scores as by_sgd
 from practise_deploy.training import mimic as mimicking
 from practise_deploy.training.adaptors import insert_adaptors
-from practise_deploy.training.checkpoint import Course, Descent
-from practise_deploy.training.distillation import Pair, pair_of
+from practise_deploy.training.checkpoint import TrainingLog, TrainingState
+from practise_deploy.training.distillation import Distillation, pair_of
 from practise_deploy.training.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ class Counter:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Count every operation that the traced networks execute; in a graph of gradients it counts three times."""
-        plain = values.execute_run
+        plain = values.execute_group
 
         def counted(traced: fx.GraphModule, run: tuple[fx.Node, ...], env: values.Env) -> torch.Tensor:
             value, macs = plain(traced, run, env), sum(self.macs.get(node.name, 0) for node in run)
@@ -92,11 +92,11 @@ class Counter:
                 self.images += times * len(value) * macs / self.whole
             return value
 
-        values.execute_run = counted
+        values.execute_group = counted
         try:
             yield
         finally:
-            values.execute_run = plain
+            values.execute_group = plain
 
     gradients = True
 
@@ -181,7 +181,9 @@ def peak_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def _judge_nothing(pair: Pair, descent: Descent, images: FitImages, schedule: Schedule, course: Course) -> None:
+def _judge_nothing(
+    pair: Distillation, descent: TrainingState, images: FitImages, schedule: Schedule, course: TrainingLog
+) -> None:
     """In the place of the judging that a real descent does ten times: so few steps would be mostly that."""
     course.history.append((course.step, 1.0))
 
@@ -189,15 +191,15 @@ def _judge_nothing(pair: Pair, descent: Descent, images: FitImages, schedule: Sc
 def paper(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, float]:
     """One step of the paper's scoring of all blocks as published, block after block; what is judged besides is left out."""
     counter.gradients = False
-    judge, mimicking._judge = mimicking._judge, _judge_nothing
+    judge, mimicking._validate = mimicking._validate, _judge_nothing
     each = [a_step(lambda steps, block=block: _descend(lesson, block, steps), counter) for block in blocks]
-    mimicking._judge = judge
+    mimicking._validate = judge
     return {key: sum(one[key] for one in each) for key in ("seconds", "image_forwards")}
 
 
 def together(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, float]:
     """One step of `--recipe paper`, which gives the same scores; the judging, which a difference of steps leaves out, is kept short."""
-    counter.gradients, by_sgd._MOST_JUDGED = False, BATCH
+    counter.gradients, by_sgd._MAX_VALIDATION_IMAGES = False, BATCH
     return a_step(lambda n: by_sgd.measure_by_adaptors(lesson, blocks, steps_of(lesson, n), Silent()), counter)
 
 

@@ -21,11 +21,11 @@ from practise_deploy.run import read_arrays
 from practise_deploy.terms import Preprocessing
 
 _SUFFIXES = set(Image.registered_extensions())
-_MOST_ENDINGS = 5
-_LONGEST = 200
-_A_LIST = "write one image a line, in UTF-8; lines that begin with # are passed over"
-_AN_NPZ = "write one with numpy.savez(path, images=..., labels=...); labels may be left out"
-_LABELS = "write as many labels as images, each the number of the image's output, or leave them out"
+_MAX_SUFFIXES = 5
+_MAX_QUOTED = 200
+_LIST_REMEDY = "write one image a line, in UTF-8; lines that begin with # are passed over"
+_NPZ_REMEDY = "write one with numpy.savez(path, images=..., labels=...); labels may be left out"
+_LABELS_REMEDY = "write as many labels as images, each the number of the image's output, or leave them out"
 MODES = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
@@ -35,9 +35,9 @@ MODES = {
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Images as found: files or arrays, with class names or numbers where there are any.
+    """Images before decoding: files or an array, with class names or numbers where there are any.
 
-    source: what they are told by. by_folder: the classes are names of folders. notes: what was left out, and why.
+    source: the path that they are listed from. by_folder: the classes are names of folders. notes: what was left out, and why.
     """
 
     source: str = ""
@@ -60,53 +60,53 @@ def list_images(path: Path) -> Listing:
 
 
 def _list_folder(folder: Path) -> Listing:
-    flat, places = _images_in(folder), [place for place in _shown(folder) if place.is_dir()]
-    found = [(file, place.name) for place in places for file in _images_in(place)]
-    if flat and found:
+    images, subfolders = _images_in(folder), [path for path in _visible(folder) if path.is_dir()]
+    labelled = [(file, subfolder.name) for subfolder in subfolders for file in _images_in(subfolder)]
+    if images and labelled:
         raise InputError(
-            f"{folder} holds images ({flat[0].name}) beside folders of images ({found[0][1]})",
+            f"{folder} holds images ({images[0].name}) beside folders of images ({labelled[0][1]})",
             remedy="use a flat folder, or one folder per class and nothing beside them",
         )
-    notes = _left_out(folder, [folder] if flat else [folder, *places])
-    if flat:
-        return Listing(files=tuple(flat), notes=notes)
-    if not found:
+    notes = _omission_notes(folder, [folder] if images else [folder, *subfolders])
+    if images:
+        return Listing(files=tuple(images), notes=notes)
+    if not labelled:
         raise InputError(
             f"{folder} holds no images, nor do the folders in it{': ' + '; '.join(notes) if notes else ''}",
             remedy="known endings: .jpg, .png, .webp, .bmp, .tiff and what else Pillow reads",
         )
-    classes = tuple(name for _, name in found)
-    return Listing(files=tuple(file for file, _ in found), classes=classes, by_folder=True, notes=notes)
+    classes = tuple(name for _, name in labelled)
+    return Listing(files=tuple(file for file, _ in labelled), classes=classes, by_folder=True, notes=notes)
 
 
-def _shown(folder: Path) -> list[Path]:
-    """What a folder shows: names that begin with a dot are hidden."""
+def _visible(folder: Path) -> list[Path]:
+    """A folder's entries, without those whose names begin with a dot."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return [path for path in _shown(folder) if _is_image(path)]
+    return [path for path in _visible(folder) if _is_image(path)]
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
-def _left_out(folder: Path, places: Sequence[Path]) -> tuple[str, ...]:
-    """What of a folder's files is not taken, with the reason. places: those whose own images are."""
-    rest = [path for place in places for path in _shown(place) if not _is_image(path) and path not in places]
-    links = [path for path in rest if not path.exists()]
+def _omission_notes(folder: Path, folders: Sequence[Path]) -> tuple[str, ...]:
+    """Notes on a folder's files that are not read, with the reason. folders: those whose images are read."""
+    rest = [path for parent in folders for path in _visible(parent) if not _is_image(path) and path not in folders]
+    broken_links = [path for path in rest if not path.exists()]
     files = [path for path in rest if path.is_file()]
-    deep = [path for place in rest if place.is_dir() for path in place.rglob("*") if _is_image(path)]
-    endings = Counter(path.suffix.lower() or "no ending" for path in files)
-    told = ", ".join(f"{ending} ({number})" for ending, number in endings.most_common(_MOST_ENDINGS))
+    nested_images = [path for parent in rest if parent.is_dir() for path in parent.rglob("*") if _is_image(path)]
+    suffixes = Counter(path.suffix.lower() or "no ending" for path in files)
+    kinds = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(_MAX_SUFFIXES))
     reasons = (
-        (len(links), "{} lead nowhere", "links"),
-        (len(files), f"{{}} are of kinds that are not read: {told}", "files"),
-        (len(deep), "{} lie in deeper folders", "images"),
+        (len(broken_links), "{} lead nowhere", "links"),
+        (len(files), f"{{}} are of kinds that are not read: {kinds}", "files"),
+        (len(nested_images), "{} lie in deeper folders", "images"),
     )
     return tuple(
-        f"{folder}: {said.format(f'{number} {what}')}, and are left out" for number, said, what in reasons if number
+        f"{folder}: {message.format(f'{count} {noun}')}, and are left out" for count, message, noun in reasons if count
     )
 
 
@@ -121,7 +121,7 @@ def _list_file(path: Path) -> Listing:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"cannot read the list file {path}: {reason(error)}",
-            remedy=f"{_A_LIST}; images go into a folder, arrays into an .npz",
+            remedy=f"{_LIST_REMEDY}; images go into a folder, arrays into an .npz",
         ) from None
     rows = [
         line.split("\t") if "\t" in line else [line] if os.path.isfile(path.parent / line) else line.rsplit(" ", 1)
@@ -132,7 +132,9 @@ def _list_file(path: Path) -> Listing:
     for number, row in enumerate(rows, 1):
         file = path.parent / row[0]
         if not os.path.isfile(file):  # which takes any text for a name
-            raise InputError(f"{path}, line {number}: no such image: {row[0][:_LONGEST]}", remedy=_of_a_line(row[0]))
+            raise InputError(
+                f"{path}, line {number}: no such image: {row[0][:_MAX_QUOTED]}", remedy=_line_remedy(row[0])
+            )
         if len(row) != len(rows[0]) or len(row) > 2:
             raise InputError(f"{path}, line {number}: a label on every line or on none", remedy="IMAGE, a tab, LABEL")
         if file in seen:
@@ -142,15 +144,15 @@ def _list_file(path: Path) -> Listing:
             )
         seen.add(file)
     if not rows:
-        raise InputError(f"{path} lists no images", remedy=_A_LIST)
+        raise InputError(f"{path} lists no images", remedy=_LIST_REMEDY)
     return Listing(
         files=tuple(path.parent / row[0] for row in rows),
         classes=tuple(row[1].strip() for row in rows) if labelled else None,
     )
 
 
-def _of_a_line(text: str) -> str:
-    """What to do about a line that names no image."""
+def _line_remedy(text: str) -> str:
+    """The remedy for a line that names no image."""
     if "," in text:
         return "write a tab between image and label, not a comma, and no line of headings"
     if "\\" in text:
@@ -162,12 +164,12 @@ def read_npz(path: Path, images: str = "images") -> dict[str, np.ndarray]:
     try:
         arrays = read_arrays(path)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {reason(error)}", remedy=_AN_NPZ) from None
+        raise InputError(f"cannot read {path}: {reason(error)}", remedy=_NPZ_REMEDY) from None
     except ValueError as error:
         cause = "it holds pickled objects, or is no archive at all" if "pickle" in str(error) else str(error)
-        raise InputError(f"{path} is no usable .npz file: {cause}", remedy=_AN_NPZ) from None
+        raise InputError(f"{path} is no usable .npz file: {cause}", remedy=_NPZ_REMEDY) from None
     if images not in arrays:
-        raise InputError(f"{path} has no array '{images}'; it has: {', '.join(arrays) or 'none'}", remedy=_AN_NPZ)
+        raise InputError(f"{path} has no array '{images}'; it has: {', '.join(arrays) or 'none'}", remedy=_NPZ_REMEDY)
     return arrays
 
 
@@ -178,20 +180,20 @@ def _list_npz(path: Path) -> Listing:
         raise InputError(
             f"{path}: 'images' is {images.dtype}{list(images.shape)}; expected uint8[n, height, width, channels] "
             "or float32[n, channels, height, width]",
-            remedy=_AN_NPZ,
+            remedy=_NPZ_REMEDY,
         )
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "ui"):
         raise InputError(
             f"{path}: 'labels' is {labels.dtype}{list(labels.shape)}; expected one whole number for each image",
-            remedy=_LABELS,
+            remedy=_LABELS_REMEDY,
         )
     if labels is not None and len(labels) != len(images):
-        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels", remedy=_LABELS)
+        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels", remedy=_LABELS_REMEDY)
     return Listing(array=images, classes=None if labels is None else tuple(int(label) for label in labels))
 
 
 class Reader:
-    """Reads listed images into one tensor; bad ones are an error, or are skipped and remembered."""
+    """Reads listed images into one tensor; broken ones are an error, or are skipped and appended to `skipped`."""
 
     def __init__(self, preprocessing: Preprocessing, skip_bad: bool, skipped: list[str]) -> None:
         self.preprocessing = preprocessing
@@ -201,25 +203,26 @@ class Reader:
         self.crop = v2.CenterCrop(preprocessing.size)
 
     def __call__(
-        self, listing: Listing, labels: list[int] | None, which: Sequence[int] | range
+        self, listing: Listing, labels: list[int] | None, indices: Sequence[int] | range
     ) -> tuple[Tensor, Tensor | None]:
-        shape = (len(which), self.preprocessing.channels, *self.preprocessing.size)
+        """Shapes: (pixels [n, channels, height, width], labels [n] or None)."""
+        shape = (len(indices), self.preprocessing.channels, *self.preprocessing.size)
         is_float = listing.array is not None and listing.array.dtype.kind == "f"
         pixels = torch.empty(shape, dtype=torch.float32 if is_float else torch.uint8)
-        kept: list[int] = []
-        for index in which:
+        read: list[int] = []
+        for index in indices:
             image = (
-                self._file(listing.files[index])
+                self._read_file(listing.files[index])
                 if listing.array is None
-                else self._array(listing.array, index, listing.source)
+                else self._read_array(listing.array, index, listing.source)
             )
             if image is not None:
-                pixels[len(kept)] = image
-                kept.append(index)
-        truth = None if labels is None else torch.tensor([labels[index] for index in kept], dtype=torch.int64)
-        return pixels if len(kept) == len(which) else pixels[: len(kept)].clone(), truth
+                pixels[len(read)] = image
+                read.append(index)
+        targets = None if labels is None else torch.tensor([labels[index] for index in read], dtype=torch.int64)
+        return pixels if len(read) == len(indices) else pixels[: len(read)].clone(), targets
 
-    def _file(self, path: Path) -> Tensor | None:
+    def _read_file(self, path: Path) -> Tensor | None:
         if self.preprocessing.channels not in (1, 3):
             raise InputError(
                 f"{path}: the network takes {self.preprocessing.channels} channels, which image files do not have",
@@ -231,7 +234,7 @@ class Reader:
                 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
                 image = image.convert("L" if self.preprocessing.channels == 1 else "RGB")
-                return self._fit(v2.functional.pil_to_tensor(image))
+                return self._resize_and_crop(v2.functional.pil_to_tensor(image))
         except Exception as error:  # decoders raise whatever they like
             problem = f"{path}: {error}"
         if not self.skip_bad:
@@ -239,11 +242,11 @@ class Reader:
         self.skipped.append(problem)
         return None
 
-    def _array(self, images: np.ndarray, index: int, source: str) -> Tensor:
+    def _read_array(self, images: np.ndarray, index: int, source: str) -> Tensor:
         with about(source), about(f"image {index}"):
-            return self._of_array(images[index])
+            return self._decode_array(images[index])
 
-    def _of_array(self, array: np.ndarray) -> Tensor:
+    def _decode_array(self, array: np.ndarray) -> Tensor:
         channels, (height, width) = self.preprocessing.channels, self.preprocessing.size
         image = array[:, :, None] if array.ndim == 2 else array
         if array.ndim == 2 or not channels_first(image.shape, image.dtype):
@@ -267,28 +270,31 @@ class Reader:
                     remedy="leave such images out: images[numpy.isfinite(images).all(axis=(1, 2, 3))]",
                 )
             return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-        return self._fit(torch.from_numpy(np.ascontiguousarray(image.astype(np.uint8))))
+        return self._resize_and_crop(torch.from_numpy(np.ascontiguousarray(image.astype(np.uint8))))
 
-    def _fit(self, image: Tensor) -> Tensor:
-        """Scaled to cover the enlarged input (`Preprocessing`), centre crop; an image of the input's size already is taken as it is."""
+    def _resize_and_crop(self, image: Tensor) -> Tensor:
+        """Resize to cover the enlarged input (`Preprocessing`), then crop the centre; an image of the input's size is returned as it is.
+
+        Shapes: [channels, any height, any width] -> [channels, height, width].
+        """
         if tuple(image.shape[-2:]) == self.preprocessing.size:
             return image
-        sides = _covering(tuple(image.shape[-2:]), self.preprocessing)
+        sides = _covering_size(tuple(image.shape[-2:]), self.preprocessing)
         return self.crop(v2.functional.resize(image, sides, interpolation=self.mode, antialias=True))
 
 
-def _covering(sides: tuple[int, ...], preprocessing: Preprocessing) -> list[int]:
-    """(height, width) of an image with these sides once it is scaled: the longer side rounded down, as torchvision does."""
+def _covering_size(sides: tuple[int, ...], preprocessing: Preprocessing) -> list[int]:
+    """(height, width) of an image with these sides after resizing: the longer side is rounded down, as torchvision does."""
     box = preprocessing.enlarged
     if preprocessing.squash:
         return list(box)
-    over = max(range(2), key=lambda axis: box[axis] / sides[axis])  # the axis that is filled exactly
-    scaled = [int(box[over] * side / sides[over]) for side in sides]
+    filled = max(range(2), key=lambda axis: box[axis] / sides[axis])  # the axis that is filled exactly
+    scaled = [int(box[filled] * side / sides[filled]) for side in sides]
     return [max(length, least) for length, least in zip(scaled, box, strict=True)]
 
 
 def channels_first(shape: Sequence[int], dtype: np.dtype) -> bool:
-    """Whether an image of an array is [channels, height, width]: as its shape says, else float is and bytes are not."""
+    """Whether an array's image is [channels, height, width]: by its shape, else floats are and bytes are not."""
     first, last = shape[0] in (1, 3), shape[-1] in (1, 3)
     return first if first != last else dtype.kind == "f"
 
@@ -296,7 +302,7 @@ def channels_first(shape: Sequence[int], dtype: np.dtype) -> bool:
 def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
     """16-bit grey images scaled to bytes; PIL's own conversion would clip them at 255.
 
-    Raises: ValueError for levels of other depths, whose white nobody knows.
+    Raises: ValueError for other depths, whose white level is unknown.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
         return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""What the original says of a few of the images, before anything is measured: do weights, pixels and labels belong together?"""
+"""A check of the original's outputs on some images before anything is measured: do weights, pixels and labels belong together?"""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from practise_deploy.errors import InputError
-from practise_deploy.images.labels import BY_NUMBER, TEXT_ORDER
+from practise_deploy.images.labels import NUMERIC_ORDER_NOTE, TEXT_ORDER
 from practise_deploy.images.tiny_set import Images, TinySet
 from practise_deploy.network.activations import batches
 from practise_deploy.planning.loss import above_chance, paired_difference
 
-_SHOWN, _BATCH = 64, 16
-_LEAST = 8
+_MAX_IMAGES, _BATCH = 64, 16
+_MIN_IMAGES = 8
 """Fewer images may well be of one class."""
 
 Original = Callable[[Tensor], Tensor]
-Some = TypeVar("Some", bound=Images)
+ImagesT = TypeVar("ImagesT", bound=Images)
 
 
 def settled(tiny: TinySet, original: Original) -> TinySet:
-    """The images with labels in the order of the original's outputs, as far as its answers tell, and with remarks on what looks wrong.
+    """The images with labels in the order of the original's outputs, as its answers suggest, and with notes on what looks wrong.
 
     Raises: InputError where the original puts out NaN or infinity.
     """
@@ -40,28 +40,28 @@ def settled(tiny: TinySet, original: Original) -> TinySet:
 
 
 def _order(images: Images, original: Original, text_order: Mapping[int, int], notes: list[str]) -> Mapping[int, int]:
-    """Which other order their labels are to be put in; empty where they stay."""
-    few = images.some(_SHOWN, seed=0)
-    outputs = _outputs(few, original)
+    """The mapping by which the images' labels are to be reordered; empty where they stay."""
+    sample = images.some(_MAX_IMAGES, seed=0)
+    outputs = _outputs(sample, original)
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         return {}
     answers = outputs.argmax(1)
     if (
-        len(few) >= _LEAST
+        len(sample) >= _MIN_IMAGES
         and len(set(answers.tolist())) == 1
-        and (few.labels is None or len(set(few.labels.tolist())) > 1)
+        and (sample.labels is None or len(set(sample.labels.tolist())) > 1)
     ):
         notes.append(
-            f"the original gives one and the same answer, output {int(answers[0])}, for all of {len(few)} images: are its weights trained, "
+            f"the original gives one and the same answer, output {int(answers[0])}, for all of {len(sample)} images: are its weights trained, "
             "and do --mean and --std belong to it?"
         )
-    if few.labels is None:
+    if sample.labels is None:
         return {}
-    order = _by_answers(answers, few.labels, text_order, notes)
-    right = int((answers == _mapped(few.labels, order)).sum())
-    if not above_chance(right, len(few), outputs.shape[1]):
+    order = _order_by_answers(answers, sample.labels, text_order, notes)
+    correct = int((answers == _reorder(sample.labels, order)).sum())
+    if not above_chance(correct, len(sample), outputs.shape[1]):
         notes.append(
-            f"the original is right on {right} of {len(few)} images, which cannot be told from chance: do the labels, its weights, --mean "
+            f"the original is right on {correct} of {len(sample)} images, which cannot be told from chance: do the labels, its weights, --mean "
             "and --std belong together?"
         )
     return order
@@ -70,35 +70,37 @@ def _order(images: Images, original: Original, text_order: Mapping[int, int], no
 def _outputs(images: Images, original: Original) -> Tensor:
     """The original's outputs. Shapes: [images, ...]."""
     with torch.inference_mode():
-        found = torch.cat([original(images.batch(part)) for part in batches(len(images), _BATCH)])
-    if not torch.isfinite(found).all():
+        outputs = torch.cat([original(images.batch(part)) for part in batches(len(images), _BATCH)])
+    if not torch.isfinite(outputs).all():
         raise InputError(
             f"the original puts out NaN or infinity for the images ({len(images)} were tried), though not for random pixels",
             remedy="give the --mean and --std that it was trained with, and images of the range that they are for",
         )
-    return found
+    return outputs
 
 
-def _by_answers(answers: Tensor, labels: Tensor, text_order: Mapping[int, int], notes: list[str]) -> Mapping[int, int]:
-    """Folders named by numbers: the numbers' order, or that of text where the original is surely right more often so."""
+def _order_by_answers(
+    answers: Tensor, labels: Tensor, text_order: Mapping[int, int], notes: list[str]
+) -> Mapping[int, int]:
+    """For folders named by numbers: text order where the original is significantly more accurate with it, else empty."""
     if not text_order:
         return {}
-    by_number, by_text = answers == labels, answers == _mapped(labels, text_order)
+    by_number, by_text = answers == labels, answers == _reorder(labels, text_order)
     only_number, only_text = int((by_number & ~by_text).sum()), int((by_text & ~by_number).sum())
-    gained = paired_difference(only_text, only_number, len(labels))
-    if gained.low <= 0 <= gained.high:
+    difference = paired_difference(only_text, only_number, len(labels))
+    if difference.low <= 0 <= difference.high:
         return {}
-    notes[:] = [note for note in notes if not note.startswith(BY_NUMBER)]
+    notes[:] = [note for note in notes if not note.startswith(NUMERIC_ORDER_NOTE)]
     counts = f"the original is right on {int(by_text.sum())} of {len(labels)} images so, on {int(by_number.sum())} by the numbers"
-    if gained.low > 0:
+    if difference.low > 0:
         notes.append(f"folders that are named by numbers were taken {TEXT_ORDER}: {counts}")
-    return text_order if gained.low > 0 else {}
+    return text_order if difference.low > 0 else {}
 
 
-def _relabelled(images: Some, order: Mapping[int, int]) -> Some:
-    return images if images.labels is None or not order else replace(images, labels=_mapped(images.labels, order))
+def _relabelled(images: ImagesT, order: Mapping[int, int]) -> ImagesT:
+    return images if images.labels is None or not order else replace(images, labels=_reorder(images.labels, order))
 
 
-def _mapped(labels: Tensor, order: Mapping[int, int]) -> Tensor:
+def _reorder(labels: Tensor, order: Mapping[int, int]) -> Tensor:
     """Shapes: labels [n]."""
     return torch.tensor([order.get(label, label) for label in labels.tolist()], dtype=torch.int64)

@@ -19,15 +19,15 @@ from practise_deploy.images.reading import MODES, Reader, channels_first, list_i
 from practise_deploy.settings import EMBEDDED, Settings
 from practise_deploy.terms import DataFacts, NetworkFacts, Preprocessing
 
-LEAST = 8
-_MOST_NORMALISED = 16.0
+MIN_IMAGES = 8
+_MAX_NORMALISED = 16.0
 """Images normalised by their own mean and deviation lie within a few units."""
 FEW, FOLDS = 200, 5
-"""Fewer images are judged in turns, and in how many."""
+"""Fewer images are cross-validated, with this many folds."""
 
 
 def _sha256(pixels: Tensor) -> hashlib._Hash:
-    """Of their bytes, without a copy of them."""
+    """The hash of the pixels' bytes, without a copy."""
     return hashlib.sha256(pixels.contiguous().numpy().data)
 
 
@@ -46,32 +46,32 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def batch(self, which: slice | Tensor) -> Tensor:
+    def batch(self, indices: slice | Tensor) -> Tensor:
         """Network inputs: float32[k, channels, height, width], normalised."""
-        return normalise(self.pixels[which], self.preprocessing).contiguous(memory_format=torch.channels_last)
+        return normalise(self.pixels[indices], self.preprocessing).contiguous(memory_format=torch.channels_last)
 
-    def part(self, which: Tensor) -> Self:
-        """Those at these places."""
-        labels = None if self.labels is None else self.labels[which]
-        return replace(self, pixels=self.pixels[which], labels=labels)
+    def subset(self, indices: Tensor) -> Self:
+        """The images at these indices. Shapes: indices [k]."""
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, pixels=self.pixels[indices], labels=labels)
 
     def some(self, most: int, seed: int) -> Self:
-        """At most so many, drawn at random, in their order."""
+        """At most `most` images, drawn at random, in their original order."""
         if len(self) <= most:
             return self
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self.part(order[:most].sort().values)
+        return self.subset(order[:most].sort().values)
 
     def digest(self) -> str:
         """sha256 of pixels and labels."""
-        total = _sha256(self.pixels)
-        total.update(b"" if self.labels is None else self.labels.numpy().tobytes())
-        return total.hexdigest()
+        digest = _sha256(self.pixels)
+        digest.update(b"" if self.labels is None else self.labels.numpy().tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class FitImages(Images):
-    """Images to fit, score and finetune with; nothing learns from their labels, which only tell what a set lost."""
+    """Images to fit, score and finetune with; nothing is fitted to their labels, which only measure lost accuracy."""
 
     def digest(self) -> str:
         """sha256 of the pixels."""
@@ -82,44 +82,44 @@ class FitImages(Images):
         return "" if self.labels is None else hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
 
     def to(self, device: torch.device) -> FitImages:
-        """The same, where they are to be normalised and computed with."""
+        """The same on a device, where they are normalised too."""
         return FitImages(self.pixels.to(device), self.labels, self.preprocessing)
 
     @property
-    def enough(self) -> int:
-        """How many images tell an error well enough."""
+    def validation_size(self) -> int:
+        """How many images suffice to estimate an error."""
         return 64 if self.pixels.shape[-1] > 64 else 100
 
     def split(self, seed: int) -> tuple[FitImages, FitImages]:
-        """Four fifths to learn from, one fifth to judge with (at least 2 and at most 100 images, 64 large ones).
+        """Four fifths to fit, one fifth to validate (at least 2 and at most 100 images, 64 large ones).
 
-        Those that judge are in random order, so that the first of them are a fair sample: files come class by class.
+        The validation images are in random order, so that the first of them are a fair sample: files come class by class.
         """
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        judges = min(max(2, len(self) // 5), self.enough)
-        return self.part(order[judges:].sort().values), self.part(order[:judges])
+        validation_count = min(max(2, len(self) // 5), self.validation_size)
+        return self.subset(order[validation_count:].sort().values), self.subset(order[:validation_count])
 
     def folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
-        """(learn, judge) pairs: of fewer than FEW images all are judged, in turns; else one split is enough."""
+        """(fit, validation) pairs: k-fold cross-validation of fewer than FEW images, else one split."""
         if len(self) >= FEW:
             return [self.split(seed)]
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        turns = [order[turn::FOLDS] for turn in range(FOLDS)]
-        every = torch.arange(len(self))
-        return [(self.part(every[~torch.isin(every, turn)]), self.part(turn)) for turn in turns]
+        folds = [order[fold::FOLDS] for fold in range(FOLDS)]
+        indices = torch.arange(len(self))
+        return [(self.subset(indices[~torch.isin(indices, fold)]), self.subset(fold)) for fold in folds]
 
     def comparing_folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
-        """(learn, judge) pairs that learn from as many images at most as the turns of FEW do.
+        """(fit, validation) pairs whose fits take at most as many images as a fold of FEW does.
 
-        All others judge, up to 200 (64 large ones), for sets of blocks differ by less than a few judges can tell; where too
-        few others are left, fewer than FEW are judged in turns.
+        All others validate, up to 200 (64 large ones), as the differences between sets of blocks are small; where too few
+        are left, a subset is cross-validated.
         """
-        learned = FEW * (FOLDS - 1) // FOLDS
-        if len(self) < learned + self.enough:
+        fit_count = FEW * (FOLDS - 1) // FOLDS
+        if len(self) < fit_count + self.validation_size:
             return self.some(FEW - 1, seed).folds(seed)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        most = self.enough if self.pixels.shape[-1] > 64 else 2 * self.enough
-        return [(self.part(order[-learned:].sort().values), self.part(order[:-learned][:most]))]
+        validation_limit = self.validation_size if self.pixels.shape[-1] > 64 else 2 * self.validation_size
+        return [(self.subset(order[-fit_count:].sort().values), self.subset(order[:-fit_count][:validation_limit]))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +129,10 @@ class HeldOutImages(Images):
 
 @dataclass(frozen=True, slots=True)
 class TinySet:
-    """All images of a build, and what was found while reading them.
+    """All images of a build, and a summary of reading them.
 
-    text_orders: of --data, and of --eval where it is given: where folders are named by numbers, label -> label in the order of
-    text (`labels.in_text_order`).
+    text_orders: for --data, and for --eval where given, with folders named by numbers: label -> label in text order
+    (`labels.in_text_order`).
     """
 
     fit: FitImages
@@ -142,11 +142,12 @@ class TinySet:
 
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Bytes to normalised float32; float32 pixels are taken as normalised already."""
+    """Bytes to normalised float32; float32 pixels are taken as normalised already. Shapes: [n, channels, height, width]."""
     if pixels.dtype != torch.uint8:
         return pixels
     mean, std = (
-        torch.tensor(each, device=pixels.device).view(1, -1, 1, 1) for each in (preprocessing.mean, preprocessing.std)
+        torch.tensor(channels, device=pixels.device).view(1, -1, 1, 1)
+        for channels in (preprocessing.mean, preprocessing.std)
     )
     return (pixels.float() / 255 - mean) / std
 
@@ -157,8 +158,8 @@ def image_size_of(settings: Settings) -> tuple[int, int] | None:
         return None
     array = list_images(settings.data).array
     assert array is not None
-    of_one = array.shape[1:]
-    return of_one[1:3] if len(of_one) == 3 and channels_first(of_one, array.dtype) else of_one[:2]
+    image_shape = array.shape[1:]
+    return image_shape[1:3] if len(image_shape) == 3 and channels_first(image_shape, array.dtype) else image_shape[:2]
 
 
 def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
@@ -176,84 +177,86 @@ def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
     listing = list_images(settings.data)
     notes = list(listing.notes)
     labels = labels_of(listing, settings, network, notes)
-    fit, held = _drawn(len(listing), settings)
+    fit_indices, held_out_indices = _random_split(len(listing), settings)
     skipped: list[str] = []
     read = Reader(network.preprocessing, settings.skip_bad_images, skipped)
-    fit_images = FitImages(*read(listing, labels, fit), network.preprocessing)
-    test, truth, which = listing, labels, held
+    fit_images = FitImages(*read(listing, labels, fit_indices), network.preprocessing)
+    test, test_labels, test_indices = listing, labels, held_out_indices
     if settings.eval:
         test = list_images(settings.eval)
         notes += test.notes
-        truth, which = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
-    held_out = HeldOutImages(*read(test, truth, which), network.preprocessing)
-    if len(listing) - len(held) > len(fit):
-        notes.append(f"{len(fit)} of {len(listing) - len(held)} images are used to fit (--fit-images)")
-    notes += [note for images in (fit_images, held_out) if (note := _doubt(images))]
-    notes += _unlike(fit_images, held_out)
-    fit_images = _apart(fit_images, held_out, notes)
-    found = _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
+        test_labels, test_indices = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
+    held_out = HeldOutImages(*read(test, test_labels, test_indices), network.preprocessing)
+    if len(listing) - len(held_out_indices) > len(fit_indices):
+        notes.append(
+            f"{len(fit_indices)} of {len(listing) - len(held_out_indices)} images are used to fit (--fit-images)"
+        )
+    notes += [note for images in (fit_images, held_out) if (note := _raw_pixels_note(images))]
+    notes += _dtype_notes(fit_images, held_out)
+    fit_images = _without_duplicates(fit_images, held_out, notes)
+    tiny_set = _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
     sources = (listing, test) if settings.eval else (listing,)
-    return replace(found, text_orders=tuple(in_text_order(source, settings, network) for source in sources))
+    return replace(tiny_set, text_orders=tuple(in_text_order(source, settings, network) for source in sources))
 
 
-def _drawn(count: int, settings: Settings) -> tuple[list[int], list[int]]:
-    """Which of the images fit, and which are held out for verification, drawn at random.
+def _random_split(count: int, settings: Settings) -> tuple[list[int], list[int]]:
+    """Indices of the images to fit and of those held out for verification, drawn at random.
 
     Raises: InputError.
     """
-    mixed = np.random.default_rng(settings.seed).permutation(count)
-    held = [] if settings.eval else list(mixed[: max(4, round(count * settings.held_out_percent / 100))])
-    fit = list(mixed[len(held) :])[: settings.fit_images]
-    if len(fit) < LEAST:
+    shuffled = np.random.default_rng(settings.seed).permutation(count)
+    held_out = [] if settings.eval else list(shuffled[: max(4, round(count * settings.held_out_percent / 100))])
+    fit = list(shuffled[len(held_out) :])[: settings.fit_images]
+    if len(fit) < MIN_IMAGES:
         raise InputError(
-            f"{settings.data} gives {len(fit)} images to fit ({len(held)} more are held out for verification); "
-            f"at least {LEAST} are needed to tell a good recovery from a memorised one",
+            f"{settings.data} gives {len(fit)} images to fit ({len(held_out)} more are held out for verification); "
+            f"at least {MIN_IMAGES} are needed to tell a good recovery from a memorised one",
             remedy="add images; 50 to 500 are a good number",
         )
-    return sorted(fit), sorted(held)
+    return sorted(fit), sorted(held_out)
 
 
-def _unlike(fit: FitImages, held_out: HeldOutImages) -> list[str]:
-    """What is said of images to fit and held-out ones of different kinds."""
+def _dtype_notes(fit: FitImages, held_out: HeldOutImages) -> list[str]:
+    """A note where the images to fit and the held-out ones are of different types."""
     if fit.pixels.dtype == held_out.pixels.dtype:
         return []
     kinds = {True: "floats, taken as normalised", False: "bytes, which are normalised here"}
-    of_fit, of_test = (kinds[images.pixels.is_floating_point()] for images in (fit, held_out))
-    return [f"the images to fit are {of_fit}; those held out are {of_test}"]
+    fit_kind, held_out_kind = (kinds[images.pixels.is_floating_point()] for images in (fit, held_out))
+    return [f"the images to fit are {fit_kind}; those held out are {held_out_kind}"]
 
 
-def _doubt(images: Images) -> str:
-    """What floats that look raw are said to be."""
+def _raw_pixels_note(images: Images) -> str:
+    """A note where float images look raw; else empty."""
     if not images.pixels.is_floating_point() or not len(images):
         return ""
     low, high = float(images.pixels.min()), float(images.pixels.max())
-    if low < 0 or 1 < high <= _MOST_NORMALISED:
+    if low < 0 or 1 < high <= _MAX_NORMALISED:
         return ""
     span = "0 to 1" if high <= 1 else f"{low:g} to {high:g}"
     return f"the images are numbers from {span} and taken as normalised, as all floats are; give raw ones as uint8"
 
 
-def _apart(fit: FitImages, held_out: HeldOutImages, notes: list[str]) -> FitImages:
-    """The images to fit without those that are held out too, pixel by pixel."""
-    known = {_sha256(image).digest() for image in held_out.pixels}
-    fresh = [place for place, image in enumerate(fit.pixels) if _sha256(image).digest() not in known]
-    if len(fresh) == len(fit):
+def _without_duplicates(fit: FitImages, held_out: HeldOutImages, notes: list[str]) -> FitImages:
+    """The images to fit without exact copies of held-out ones; appends a note."""
+    held_out_digests = {_sha256(image).digest() for image in held_out.pixels}
+    kept = [index for index, image in enumerate(fit.pixels) if _sha256(image).digest() not in held_out_digests]
+    if len(kept) == len(fit):
         return fit
     notes.append(
-        f"{len(fit) - len(fresh)} images are the same, pixel by pixel, as some that are held out for verification, "
+        f"{len(fit) - len(kept)} images are the same, pixel by pixel, as some that are held out for verification, "
         "and are not used to fit"
     )
-    return fit.part(torch.tensor(fresh, dtype=torch.int64))
+    return fit.subset(torch.tensor(kept, dtype=torch.int64))
 
 
 def _tiny_set(
     fit: FitImages, held_out: HeldOutImages, source: str, skipped: tuple[str, ...], notes: tuple[str, ...]
 ) -> TinySet:
-    if len(fit) < LEAST or not len(held_out):
-        why = [*(f"{len(skipped)} images could not be read" for _ in skipped[:1]), *notes]
+    if len(fit) < MIN_IMAGES or not len(held_out):
+        reasons = [*(f"{len(skipped)} images could not be read" for _ in skipped[:1]), *notes]
         raise InputError(
-            f"{source}: {len(fit)} images to fit and {len(held_out)} held out are left; at least {LEAST} to fit are "
-            f"needed{': ' + '; '.join(why) if why else ''}",
+            f"{source}: {len(fit)} images to fit and {len(held_out)} held out are left; at least {MIN_IMAGES} to fit are "
+            f"needed{': ' + '; '.join(reasons) if reasons else ''}",
             remedy="give more images, or others: frames of a video are often the same, pixel by pixel",
         )
     facts = DataFacts(
@@ -268,11 +271,11 @@ def _tiny_set(
 
 
 def _embedded(settings: Settings, preprocessing: Preprocessing) -> TinySet:
-    useless = [f"--{name}" for name in ("eval", "classes") if getattr(settings, name) is not None]
-    if useless:
+    unused = [f"--{name}" for name in ("eval", "classes") if getattr(settings, name) is not None]
+    if unused:
         raise InputError(
-            f"{' and '.join(useless)} without --data: the embedded images bring their own labelled held-out ones",
-            remedy=f"give --data too, or leave {' and '.join(useless)} out",
+            f"{' and '.join(unused)} without --data: the embedded images bring their own labelled held-out ones",
+            remedy=f"give --data too, or leave {' and '.join(unused)} out",
         )
     arrays = read_npz(digits.IMAGES, images="fit_images")
     if arrays["fit_images"].shape[1:] != preprocessing.size:
@@ -291,16 +294,18 @@ def _embedded(settings: Settings, preprocessing: Preprocessing) -> TinySet:
     return _tiny_set(fit, held_out, "embedded digits", (), ())
 
 
-def augmenter(preprocessing: Preprocessing, least: float = 0.08) -> v2.Transform:
+def augmenter(preprocessing: Preprocessing, min_scale: float = 0.08) -> v2.Transform:
     """Label-free augmentation: random crops (as in the paper; small inputs are padded and shifted) and flips.
 
-    least: the share of the picture that a crop holds at least; small inputs keep theirs whole.
+    min_scale: the least share of the picture that a crop holds; small inputs are not scaled.
     """
     height, width = preprocessing.size
     if preprocessing.augment == "none":
         return v2.Identity()
     mode = MODES[preprocessing.interpolation]
-    crop: v2.Transform = v2.RandomResizedCrop((height, width), scale=(least, 1.0), interpolation=mode, antialias=True)
+    crop: v2.Transform = v2.RandomResizedCrop(
+        (height, width), scale=(min_scale, 1.0), interpolation=mode, antialias=True
+    )
     if height <= 64:
         crop = v2.RandomCrop((height, width), padding=max(1, height // 8))
     return v2.Compose([crop, v2.RandomHorizontalFlip()]) if preprocessing.augment == "crop-flip" else crop

@@ -1,4 +1,4 @@
-"""Values of a traced network: computing them, all or some of them, from any known ones."""
+"""Computing a traced network's activations, all or some of them, from any that are available."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from practise_deploy.errors import InputError
-from practise_deploy.network.execution import Env, execute, execute_run, runs_of
+from practise_deploy.network.execution import Env, execute, execute_group, fusion_groups
 from practise_deploy.network.operators import is_computed, module_of, shape_of
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
@@ -17,29 +17,29 @@ _POOLINGS = {F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.avg_pool2d, torch.m
 
 
 def compute(traced: fx.GraphModule, nodes: Sequence[fx.Node], env: Env, keep: frozenset[str]) -> Env:
-    """Compute `nodes` in order on top of the known values; returns `keep`, frees the rest after their last use."""
+    """Compute `nodes` in order from the values in `env`; returns `keep` and frees the rest after their last use."""
     env = dict(env)
-    runs = list(runs_of(traced, nodes, keep))
-    last_use = {used.name: run for run in runs for used in run[0].all_input_nodes}
-    for run in runs:
-        env[run[-1].name] = execute_run(traced, run, env)
-        for used in run[0].all_input_nodes:
-            if last_use[used.name] is run and used.name not in keep:
+    groups = list(fusion_groups(traced, nodes, keep))
+    last_use = {used.name: group for group in groups for used in group[0].all_input_nodes}
+    for group in groups:
+        env[group[-1].name] = execute_group(traced, group, env)
+        for used in group[0].all_input_nodes:
+            if last_use[used.name] is group and used.name not in keep:
                 env.pop(used.name, None)
     return {name: value for name, value in env.items() if name in keep}
 
 
-def order_of(wanted: Iterable[fx.Node], known: Iterable[str]) -> list[fx.Node]:
-    """The nodes to compute, in order, to get from the known values to the wanted ones."""
-    known = set(known)
+def order_of(targets: Iterable[fx.Node], available: Iterable[str]) -> list[fx.Node]:
+    """The nodes to compute, in order, to get from the available values to the targets."""
+    available = set(available)
     needed: set[fx.Node] = set()
-    stack = [node for node in wanted if node.name not in known]
+    stack = [node for node in targets if node.name not in available]
     while stack:
         node = stack.pop()
         if node in needed:
             continue
         needed.add(node)
-        stack.extend(n for n in node.all_input_nodes if n.name not in known)
+        stack.extend(n for n in node.all_input_nodes if n.name not in available)
     graph = next(iter(needed)).graph if needed else None
     return [node for node in graph.nodes if node in needed] if graph else []
 
@@ -68,7 +68,7 @@ def named(traced: fx.GraphModule, name: str) -> fx.Node:
 
 
 def downstream(node: fx.Node) -> set[str]:
-    """A node and all that depends on it."""
+    """The names of a node and of all that depend on it."""
     seen, stack = {node.name}, [node]
     while stack:
         for user in stack.pop().users:
@@ -78,12 +78,15 @@ def downstream(node: fx.Node) -> set[str]:
     return seen
 
 
-def forward(traced: fx.GraphModule, images: Tensor, wanted: Sequence[fx.Node]) -> tuple[Tensor, ...]:
-    """The wanted values for a batch of images, nothing computed that they do not need."""
+def forward(traced: fx.GraphModule, images: Tensor, targets: Sequence[fx.Node]) -> tuple[Tensor, ...]:
+    """The targets' values for a batch of images; nothing is computed that they do not need.
+
+    Shapes: images [n, channels, height, width].
+    """
     start = input_of(traced)
-    keep = frozenset(node.name for node in wanted)
-    found = compute(traced, order_of(wanted, {start.name}), {start.name: images}, keep | {start.name})
-    return tuple(found[node.name] for node in wanted)
+    keep = frozenset(node.name for node in targets)
+    values = compute(traced, order_of(targets, {start.name}), {start.name: images}, keep | {start.name})
+    return tuple(values[node.name] for node in targets)
 
 
 def find_feature(traced: fx.GraphModule) -> fx.Node:
@@ -120,9 +123,9 @@ def _is_map(node: fx.Node) -> bool:
 
 
 def _pools_everything(traced: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
-    """Whether a value is one number a channel of its source, and no weights are in between.
+    """Whether a value holds one number per channel of its source, computed without weights.
 
-    Where the source has one position alone, it takes an operation that is known to pool.
+    Where the source has a single position, only a pooling operation counts.
     """
     module, before, after = module_of(traced, node), shape_of(source), shape_of(node)
     if isinstance(module, _POOLS):
@@ -136,7 +139,7 @@ def _pools_everything(traced: fx.GraphModule, node: fx.Node, source: fx.Node) ->
 
 def _has_weights(module: nn.Module | None, node: fx.Node) -> bool:
     of_module = module is not None and next(module.parameters(), None) is not None
-    return of_module or any(each.op == "get_attr" for each in node.all_input_nodes[1:])
+    return of_module or any(source.op == "get_attr" for source in node.all_input_nodes[1:])
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
@@ -149,26 +152,26 @@ def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    found: dict[str, int] = {}
+    macs: dict[str, int] = {}
     env: Env = {input_of(traced).name: images}
     nodes = order_of([logits_of(traced)], env)
     last_use = {used: node for node in nodes for used in node.all_input_nodes}
-    learning = [parameter for parameter in traced.parameters() if parameter.requires_grad]
-    fast = torch.backends.mha.get_fastpath_enabled()
+    trainable = [parameter for parameter in traced.parameters() if parameter.requires_grad]
+    fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into the fused attention
     try:
-        for parameter in learning:
-            parameter.requires_grad_(False)  # the counter fails on modules whose input is a view of one that learns
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # some versions do not count the other ones either
+        for parameter in trainable:
+            parameter.requires_grad_(False)  # the counter fails on modules whose input is a view of a trainable one
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # some versions do not count the other kernels either
             for node in nodes:
                 with FlopCounterMode(display=False) as counter:
                     env[node.name] = execute(traced, node, env)
-                found[node.name] = counter.get_total_flops() // 2
+                macs[node.name] = counter.get_total_flops() // 2
                 for used in node.all_input_nodes:
                     if last_use[used] is node:
                         del env[used.name]
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for parameter in learning:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        for parameter in trainable:
             parameter.requires_grad_()
-    return found
+    return macs

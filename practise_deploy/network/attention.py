@@ -19,14 +19,13 @@ _MASKS = ("mask", "src_mask", "src_key_padding_mask", "key_padding_mask", "attn_
 
 def decides_on_values(module: nn.Module) -> bool:
     """Whether it is one of those modules, as torch has them."""
-    return type(module) in _PLAIN
+    return type(module) in _TRACEABLE_FORWARDS
 
 
-def plain_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Forward | None:
-    """A forward without decisions that gives what the module gives in this call; None where it is of another kind.
+def traceable_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Forward | None:
+    """An equivalent forward for this call that does not branch on values; None where there is none.
 
-    Those are calls with masks, attention of one value to another, images along another axis than the first, and
-    modules with hooks.
+    There is none for calls with masks, cross-attention, inputs that are not batch-first, and modules with hooks.
     """
     call = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
     call.apply_defaults()
@@ -34,26 +33,29 @@ def plain_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     masked = any(mask is not None and mask is not False for mask in masks)
     if masked or module._forward_hooks or module._forward_pre_hooks:
         return None
-    return _PLAIN[type(module)](module, call.arguments)
+    return _TRACEABLE_FORWARDS[type(module)](module, call.arguments)
 
 
-def _attention(module: nn.Module, given: Mapping[str, Any]) -> Forward | None:
+def _attention(module: nn.Module, arguments: Mapping[str, Any]) -> Forward | None:
     assert isinstance(module, nn.MultiheadAttention)
-    to_itself = given["query"] is given["key"] is given["value"]
-    of_one_kind = module.in_proj_weight is not None and module.bias_k is None and not module.add_zero_attn
-    if not (to_itself and of_one_kind and module.batch_first):
+    is_self_attention = arguments["query"] is arguments["key"] is arguments["value"]
+    is_standard = module.in_proj_weight is not None and module.bias_k is None and not module.add_zero_attn
+    if not (is_self_attention and is_standard and module.batch_first):
         return None
 
     def forward(query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor | None]:
-        """Shapes: [n, positions, channels] -> the same, and if wanted how much each position attends to each."""
+        """Shapes: [n, positions, channels] -> the same, and if requested the attention weights.
+
+        Those are [n, positions, positions], averaged over the heads, or [n, heads, positions, positions].
+        """
         joint = F.linear(query, module.in_proj_weight, module.in_proj_bias)
         by_head = torch.unflatten(joint, -1, (3, module.num_heads, module.head_dim)).transpose(-4, -2)
         q, k, v = (by_head.select(-3, which) for which in range(3))  # each [n, heads, positions, channels of a head]
-        found = module.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2))
-        if not given["need_weights"]:
-            return found, None
+        attended = module.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2))
+        if not arguments["need_weights"]:
+            return attended, None
         weights = (q @ k.transpose(-2, -1) * module.head_dim**-0.5).softmax(-1)
-        return found, weights.mean(-3) if given["average_attn_weights"] else weights
+        return attended, weights.mean(-3) if arguments["average_attn_weights"] else weights
 
     return forward
 
@@ -61,19 +63,19 @@ def _attention(module: nn.Module, given: Mapping[str, Any]) -> Forward | None:
 def _layer(module: nn.Module, _: Mapping[str, Any]) -> Forward:
     assert isinstance(module, nn.TransformerEncoderLayer)
 
-    def attended(x: Tensor) -> Tensor:
+    def self_attention(x: Tensor) -> Tensor:
         return module.dropout1(module.self_attn(x, x, x, need_weights=False)[0])
 
-    def through_perceptron(x: Tensor) -> Tensor:
+    def mlp(x: Tensor) -> Tensor:
         return module.dropout2(module.linear2(module.dropout(module.activation(module.linear1(x)))))
 
     def norm_first(src: Tensor, *_: Any, **__: Any) -> Tensor:
-        x = src + attended(module.norm1(src))
-        return x + through_perceptron(module.norm2(x))
+        x = src + self_attention(module.norm1(src))
+        return x + mlp(module.norm2(x))
 
     def norm_last(src: Tensor, *_: Any, **__: Any) -> Tensor:
-        x = module.norm1(src + attended(src))
-        return module.norm2(x + through_perceptron(x))
+        x = module.norm1(src + self_attention(src))
+        return module.norm2(x + mlp(x))
 
     return norm_first if module.norm_first else norm_last
 
@@ -89,7 +91,7 @@ def _encoder(module: nn.Module, _: Mapping[str, Any]) -> Forward:
     return forward
 
 
-_PLAIN: dict[type[nn.Module], Callable[[nn.Module, Mapping[str, Any]], Forward | None]] = {
+_TRACEABLE_FORWARDS: dict[type[nn.Module], Callable[[nn.Module, Mapping[str, Any]], Forward | None]] = {
     nn.MultiheadAttention: _attention,
     nn.TransformerEncoderLayer: _layer,
     nn.TransformerEncoder: _encoder,

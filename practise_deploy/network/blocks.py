@@ -20,11 +20,11 @@ from practise_deploy.errors import NoDroppableBlock
 from practise_deploy.network.activations import find_feature, macs_by_node
 from practise_deploy.network.near_misses import near_misses
 from practise_deploy.network.operators import is_addition, is_computed, module_of, scope_kinds, shape_of
-from practise_deploy.network.units import Unit, dominators, has_weights, holder_of, unit_at, weights_of, written
+from practise_deploy.network.units import Unit, dominators, format_shape, has_weights, holder_of, unit_at, weights_of
 from practise_deploy.terms import Block
 
-_SHOWN = 3
-_HOW = (
+_MAX_SHOWN = 3
+_REMEDY = (
     "let a unit end in x + f(x), a sum of maps or of tokens of one shape, and its forward decide on no values; "
     "or choose a network of such units, torchvision:resnet50 for example"
 )
@@ -40,41 +40,41 @@ def find_blocks(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> tuple[B
     dominator = dominators(traced)
     units = [unit for unit in _units(traced, dominator) if has_weights(traced, unit.nodes)]
     names = _names(units)
-    feature, classes = find_feature(traced), dict[str, int]()
-    described = partial(_described, traced, macs, classes)
-    blocks = [described(unit, names[unit.addition], _why_not(unit, units, feature)) for unit in units]
-    blocks += _without_skip(traced, blocks, macs, classes)
+    feature, structure_classes = find_feature(traced), dict[str, int]()
+    unit_block = partial(_unit_block, traced, macs, structure_classes)
+    blocks = [unit_block(unit, names[unit.addition], _undroppable_reason(unit, units, feature)) for unit in units]
+    blocks += _without_skip(traced, blocks, macs, structure_classes)
     for unit, reason in near_misses(traced, dominator, units):
-        blocks.append(described(unit, _new_name(unit, {block.name for block in blocks}), reason))
+        blocks.append(unit_block(unit, _near_miss_name(unit, {block.name for block in blocks}), reason))
     position = {node.name: index for index, node in enumerate(traced.graph.nodes)}
     return tuple(sorted(blocks, key=lambda block: position[block.exit]))
 
 
-def _described(
-    traced: fx.GraphModule, macs: dict[str, int], classes: dict[str, int], unit: Unit, name: str, reason: str
+def _unit_block(
+    traced: fx.GraphModule, macs: dict[str, int], structure_classes: dict[str, int], unit: Unit, name: str, reason: str
 ) -> Block:
-    block = _describe(traced, unit.nodes, name, _kind(unit, name), macs, classes)
+    block = _block(traced, unit.nodes, name, _kind(unit, name), macs, structure_classes)
     return replace(block, entry=unit.entry.name, exit=unit.exit.name, droppable=not reason, reason=reason)
 
 
 def droppable(blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """The blocks that can go.
+    """The droppable blocks.
 
     Raises: NoDroppableBlock where there is none.
     """
     blocks = tuple(blocks)
-    found = tuple(block for block in blocks if block.droppable)
-    if not found:
-        raise NoDroppableBlock(f"no block can be dropped: {_why_none(blocks)}", remedy=_HOW)
-    return found
+    candidates = tuple(block for block in blocks if block.droppable)
+    if not candidates:
+        raise NoDroppableBlock(f"no block can be dropped: {_no_block_reason(blocks)}", remedy=_REMEDY)
+    return candidates
 
 
-def _why_none(blocks: tuple[Block, ...]) -> str:
+def _no_block_reason(blocks: tuple[Block, ...]) -> str:
     """The first blocks with their reasons, and how many more there are."""
     if not blocks:
         return "nowhere does a value meet what layers make of it"
-    more = f"; and {len(blocks) - _SHOWN} more" if len(blocks) > _SHOWN else ""
-    return "; ".join(f"{block.name}: {block.reason}" for block in blocks[:_SHOWN]) + more
+    more = f"; and {len(blocks) - _MAX_SHOWN} more" if len(blocks) > _MAX_SHOWN else ""
+    return "; ".join(f"{block.name}: {block.reason}" for block in blocks[:_MAX_SHOWN]) + more
 
 
 def _units(traced: fx.GraphModule, dominator: Mapping[fx.Node, fx.Node]) -> list[Unit]:
@@ -86,10 +86,10 @@ def _units(traced: fx.GraphModule, dominator: Mapping[fx.Node, fx.Node]) -> list
     ]
 
 
-def _why_not(unit: Unit, units: list[Unit], feature: fx.Node) -> str:
+def _undroppable_reason(unit: Unit, units: list[Unit], feature: fx.Node) -> str:
     before, after = shape_of(unit.entry), shape_of(unit.exit)
     if before is None or after is None or before != after:
-        return f"it changes the shape: {written(before)} in, {written(after)} out"
+        return f"it changes the shape: {format_shape(before)} in, {format_shape(after)} out"
     inside = set(unit.nodes)
     for node in unit.nodes:
         if node is not unit.exit and _escapes(node, inside):
@@ -112,15 +112,15 @@ def _escapes(node: fx.Node, inside: set[fx.Node]) -> bool:
 
 def _names(units: list[Unit]) -> dict[fx.Node, str]:
     """The module that holds a unit gives its name; where it holds several, the addition is named too."""
-    holder = {unit.addition: holder_of(unit.nodes) for unit in units}
-    count = list(holder.values())
+    holders = {unit.addition: holder_of(unit.nodes) for unit in units}
+    names = list(holders.values())
     return {
-        node: name if name and count.count(name) == 1 else f"{name}.{node.name}".lstrip(".")
-        for node, name in holder.items()
+        node: name if name and names.count(name) == 1 else f"{name}.{node.name}".lstrip(".")
+        for node, name in holders.items()
     }
 
 
-def _new_name(unit: Unit, taken: set[str]) -> str:
+def _near_miss_name(unit: Unit, taken: set[str]) -> str:
     """The module that holds a near miss, with the value that it ends in where another block has that name."""
     name = holder_of(unit.nodes)
     return f"{name}.{unit.addition.name}".lstrip(".") if not name or name in taken else name
@@ -130,13 +130,13 @@ def _kind(unit: Unit, name: str) -> str:
     return scope_kinds(unit.addition).get(name, "residual unit")
 
 
-def _describe(
+def _block(
     traced: fx.GraphModule,
     nodes: tuple[fx.Node, ...],
     name: str,
     kind: str,
     macs: dict[str, int],
-    classes: dict[str, int],
+    structure_classes: dict[str, int],
 ) -> Block:
     signature = hashlib.sha256("\n".join(_signature(traced, node) for node in nodes).encode()).hexdigest()
     weights = {key: weight for node in nodes for key, weight in weights_of(traced, node).items()}
@@ -146,7 +146,7 @@ def _describe(
         shape=(shape_of(nodes[-1]) or (0,))[1:],
         parameters=sum(weight.numel() for weight in weights.values()),
         macs=sum(macs.get(node.name, 0) for node in nodes),
-        latency_class=classes.setdefault(signature, len(classes)),
+        latency_class=structure_classes.setdefault(signature, len(structure_classes)),
         droppable=False,
         reason="",
         entry=nodes[0].all_input_nodes[0].name if nodes[0].all_input_nodes else "",
@@ -156,34 +156,34 @@ def _describe(
 
 def _signature(traced: fx.GraphModule, node: fx.Node) -> str:
     module = module_of(traced, node)
-    rests = module is not None and (
+    inactive = module is not None and (
         "Drop" in type(module).__name__ or isinstance(module, StochasticDepth)
     )  # in eval mode
     if node.op == "get_attr":
         return f"weight {shape_of(node)}"
-    what = "nothing" if rests else repr(module) if module is not None else str(node.target)
-    return f"{what} {[shape_of(n) for n in node.all_input_nodes]} {shape_of(node)}"
+    operation = "nothing" if inactive else repr(module) if module is not None else str(node.target)
+    return f"{operation} {[shape_of(n) for n in node.all_input_nodes]} {shape_of(node)}"
 
 
 def _without_skip(
-    traced: fx.GraphModule, blocks: list[Block], macs: dict[str, int], classes: dict[str, int]
+    traced: fx.GraphModule, blocks: list[Block], macs: dict[str, int], structure_classes: dict[str, int]
 ) -> Iterable[Block]:
     """Modules of the same class as a droppable block's that hold no residual unit of their own."""
     taken = {block.name for block in blocks}
     kinds = {block.kind for block in blocks if block.droppable} - {"residual unit"}
-    inside: dict[str, list[fx.Node]] = {}
+    nodes_by_path: dict[str, list[fx.Node]] = {}
     kind_of: dict[str, str] = {}
     for node in traced.graph.nodes:
         for path, kind in scope_kinds(node).items():
             if kind in kinds and path not in taken:
-                inside.setdefault(path, []).append(node)
+                nodes_by_path.setdefault(path, []).append(node)
                 kind_of[path] = kind
-    for path, nodes in inside.items():
+    for path, nodes in nodes_by_path.items():
         if any(name.startswith(f"{path}.") for name in taken):
             continue
-        block = _describe(traced, tuple(nodes), path, kind_of[path], macs, classes)
+        block = _block(traced, tuple(nodes), path, kind_of[path], macs, structure_classes)
         before = shape_of(nodes[0].all_input_nodes[0]) if nodes[0].all_input_nodes else None
         yield replace(
             block,
-            reason=f"it has no skip connection: {written(before)} in, {written((0, *block.shape))} out",
+            reason=f"it has no skip connection: {format_shape(before)} in, {format_shape((0, *block.shape))} out",
         )

@@ -15,11 +15,11 @@ from torch import Tensor
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
 
-Place = tuple[str, ...]
+KeyPath = tuple[str, ...]
 """The keys that lead to a state dict within a file."""
-_DEEPEST = 4
-_PLAIN = "save a plain state dict: torch.save(network.state_dict(), path)"
-_STARTS = (
+_MAX_DEPTH = 4
+_SAVE_STATE_DICT = "save a plain state dict: torch.save(network.state_dict(), path)"
+_OTHER_FORMATS = (
     (
         b"version https://git-lfs",
         "a Git LFS pointer, not the file it stands for",
@@ -33,35 +33,35 @@ _STARTS = (
 )
 
 
-def read_state_dicts(path: Path) -> dict[Place, dict[Any, Any]]:
-    """Every state dict in a .safetensors or a file of torch.save, by its place; {} for what there is no reading into.
+def read_state_dicts(path: Path) -> dict[KeyPath, dict[Any, Any]]:
+    """Every state dict in a .safetensors or a file of torch.save, by its key path; {} for an object that cannot be read.
 
     Raises: InputError where the file is missing, broken, something else, or holds no state dict.
     """
     if problem := why_no_file(path, "weights file"):
         raise InputError(problem, remedy="give the path of a .pt, .pth or .safetensors with --weights")
     try:
-        _refuse_others(path)
+        _refuse_other_formats(path)
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise InputError(
             f"cannot read the weights file {path}: {first_line(error)}", remedy="fetch or copy it again"
         ) from None
     tree = _read(path)
-    found = dict(_state_dicts(tree, (), set()))
-    if not any(found.values()):
-        raise InputError(f"{path} holds no state dict, but {_contents(tree)}", remedy=_PLAIN)
-    return found
+    state_dicts = dict(_state_dicts(tree, (), set()))
+    if not any(state_dicts.values()):
+        raise InputError(f"{path} holds no state dict, but {_contents(tree)}", remedy=_SAVE_STATE_DICT)
+    return state_dicts
 
 
-def _refuse_others(path: Path) -> None:
-    """Files that are known to be something else are told by their first bytes."""
+def _refuse_other_formats(path: Path) -> None:
+    """Refuse other file formats, recognised by their first bytes."""
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
         raise InputError(f"cannot read the weights file {path}: it is empty", remedy="fetch or save it again")
-    for start, what, remedy in _STARTS:
-        if head.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(start):
-            raise InputError(f"{path} is {what}", remedy=remedy)
+    for signature, description, remedy in _OTHER_FORMATS:
+        if head.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(signature):
+            raise InputError(f"{path} is {description}", remedy=remedy)
     if head.startswith(b"PK\x03\x04"):
         _refuse_other_archives(path)
 
@@ -74,38 +74,39 @@ def _refuse_other_archives(path: Path) -> None:
         )
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    last = {name.rpartition("/")[2] for name in names}
-    if "constants.pkl" in last:
+    file_names = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in file_names:
         raise InputError(
             f"{path} is a TorchScript archive, not a state dict",
             remedy=f"save its state dict: torch.save(torch.jit.load('{path}').state_dict(), 'weights.pth')",
         )
-    if "archive_format" in last or "serialized_exported_program.json" in last:
+    if "archive_format" in file_names or "serialized_exported_program.json" in file_names:
         raise InputError(
             f"{path} is a file of torch.export, network and weights in one",
             remedy="give it as the network, as FILE.pt2, and leave --weights out",
         )
-    if "data.pkl" not in last:
-        raise InputError(f"{path} is an archive of {', '.join(names[:3])}, not of weights", remedy=_PLAIN)
+    if "data.pkl" not in file_names:
+        raise InputError(f"{path} is an archive of {', '.join(names[:3])}, not of weights", remedy=_SAVE_STATE_DICT)
 
 
 def _read(path: Path) -> Any:
-    names: list[str] = []
+    foreign_globals: list[str] = []
     try:
         if _is_safetensors(path):
             from safetensors.torch import load_file
 
             return load_file(path)
-        names = _foreign(path)
-        with torch.serialization.safe_globals([_stand_in(*name.rpartition(".")) for name in names]):
+        foreign_globals = _foreign_globals(path)
+        with torch.serialization.safe_globals([_placeholder_type(*name.rpartition(".")) for name in foreign_globals]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:  # torch's own words advise to read it unsafely
-        names += re.findall(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
-        why = f"it holds more than tensors: {', '.join(names[:8])}" if names else "it is no file of torch, or damaged"
-        raise InputError(f"cannot read the weights file {path}: {why}", remedy=_PLAIN) from None
+        foreign_globals += re.findall(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
+        listing = ", ".join(foreign_globals[:8])
+        why = f"it holds more than tensors: {listing}" if listing else "it is no file of torch, or damaged"
+        raise InputError(f"cannot read the weights file {path}: {why}", remedy=_SAVE_STATE_DICT) from None
     except Exception as error:
         raise InputError(
-            f"cannot read the weights file {path}: {first_line(error)}", remedy=f"fetch it again, or {_PLAIN}"
+            f"cannot read the weights file {path}: {first_line(error)}", remedy=f"fetch it again, or {_SAVE_STATE_DICT}"
         ) from None
 
 
@@ -118,10 +119,10 @@ def _is_safetensors(path: Path) -> bool:
     )
 
 
-class _Unread:
-    """Stands where a file has an object that is none of torch's; takes all that makes one, and keeps nothing."""
+class _Placeholder:
+    """Replaces an object whose class is not torch's: accepts any construction and keeps nothing."""
 
-    def __new__(cls, *_: Any, **__: Any) -> _Unread:
+    def __new__(cls, *_: Any, **__: Any) -> _Placeholder:
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
@@ -129,7 +130,7 @@ class _Unread:
     def __setstate__(self, state: Any) -> None: ...
 
 
-def _foreign(path: Path) -> list[str]:
+def _foreign_globals(path: Path) -> list[str]:
     """The names of all classes and functions that a file refers to besides torch's own."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
@@ -137,26 +138,26 @@ def _foreign(path: Path) -> list[str]:
         return []
 
 
-def _stand_in(module: str, _: str, name: str) -> type:
-    """What is read in a foreign one's place: nothing of a file is imported or run."""
-    return type(name, (_Unread,), {"__module__": module})
+def _placeholder_type(module: str, _: str, name: str) -> type:
+    """The placeholder class for a foreign name: nothing that a file names is imported or run."""
+    return type(name, (_Placeholder,), {"__module__": module})
 
 
-def _state_dicts(tree: Any, place: Place, seen: set[int]) -> Iterator[tuple[Place, dict[Any, Any]]]:
-    """All that have a tensor in them, each once; a list of tensors by their numbers."""
-    if id(tree) in seen or len(place) > _DEEPEST:
+def _state_dicts(tree: Any, key_path: KeyPath, seen: set[int]) -> Iterator[tuple[KeyPath, dict[Any, Any]]]:
+    """Every dict that directly holds a tensor, each once; a list of tensors becomes a dict by index."""
+    if id(tree) in seen or len(key_path) > _MAX_DEPTH:
         return
     seen.add(id(tree))
-    if isinstance(tree, _Unread):
-        yield place, {}
-    held = dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else tree
-    if not isinstance(held, dict):
+    if isinstance(tree, _Placeholder):
+        yield key_path, {}
+    children = dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else tree
+    if not isinstance(children, dict):
         return
-    if any(isinstance(value, Tensor) for value in held.values()):
-        yield place, held
-    for key, value in held.items():
+    if any(isinstance(value, Tensor) for value in children.values()):
+        yield key_path, children
+    for key, value in children.items():
         if isinstance(key, str):
-            yield from _state_dicts(value, (*place, key), seen)
+            yield from _state_dicts(value, (*key_path, key), seen)
 
 
 def _contents(tree: Any) -> str:
@@ -167,5 +168,6 @@ def _contents(tree: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    """Its type; a foreign one's with its module."""
-    return f"{type(value).__module__}.{type(value).__name__}" if isinstance(value, _Unread) else type(value).__name__
+    """A value's type; a foreign one's with its module."""
+    name = type(value).__name__
+    return f"{type(value).__module__}.{name}" if isinstance(value, _Placeholder) else name

@@ -1,4 +1,4 @@
-"""Executing a traced network's operations: one by one, or fused where nobody asks for the values between them.
+"""Executing a traced network's operations: one by one, or fused where the values between them are not needed.
 
 On a CPU a normalisation with fixed statistics and a rectifier cost nearly as much as a small convolution, as each reads
 and writes the whole value. So the normalisation goes into the convolution's weights, with its gradients, and the
@@ -16,11 +16,11 @@ from torch.nn.functional import hardtanh, relu
 from practise_deploy.network.operators import is_addition, is_as_its_class, is_relu, is_relu6, module_of
 
 Env = dict[str, Tensor]
-Run = tuple[fx.Node, ...]
+FusionGroup = tuple[fx.Node, ...]
 
 
 def execute(traced: nn.Module, node: fx.Node, env: Env) -> Tensor:
-    """One value from those it is computed of."""
+    """Compute one node's value from those of its inputs."""
     if node.op == "get_attr":
         value: object = traced
         for part in str(node.target).split("."):
@@ -38,53 +38,57 @@ def execute(traced: nn.Module, node: fx.Node, env: Env) -> Tensor:
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def runs_of(traced: fx.GraphModule, nodes: Sequence[fx.Node], keep: frozenset[str]) -> Iterator[Run]:
-    """The nodes in an order that gives the same values, each with those that can be fused onto it.
+def fusion_groups(traced: fx.GraphModule, nodes: Sequence[fx.Node], keep: frozenset[str]) -> Iterator[FusionGroup]:
+    """The nodes in an equivalent order, each grouped with those that can be fused onto it.
 
-    A run stands where its last node stood. keep: values that are asked for.
+    A group takes its last node's place. keep: values that are returned, and so never fused away.
     """
-    computed, begun = set(nodes), dict[fx.Node, Run]()
+    computed, open_groups = set(nodes), dict[fx.Node, FusionGroup]()
     for node in nodes:
-        run = (*begun.pop(node, ()), node)
+        group = (*open_groups.pop(node, ()), node)
         users = [user for user in node.users if user in computed]
-        if node.name not in keep and len(users) == 1 and _fuses(traced, run, users[0]):
-            begun[users[0]] = run
+        if node.name not in keep and len(users) == 1 and _fuses(traced, group, users[0]):
+            open_groups[users[0]] = group
         else:
-            yield run
+            yield group
 
 
-def execute_run(traced: fx.GraphModule, run: Run, env: Env) -> Tensor:
-    """The value of the last node of a run."""
-    if len(run) == 1:
-        return execute(traced, run[0], env)
-    convolution, norm = (module_of(traced, node) for node in run[:2])
+def execute_group(traced: fx.GraphModule, group: FusionGroup, env: Env) -> Tensor:
+    """The value of the last node of a group."""
+    if len(group) == 1:
+        return execute(traced, group[0], env)
+    convolution, norm = (module_of(traced, node) for node in group[:2])
     if isinstance(norm, nn.BatchNorm2d):
         assert isinstance(convolution, nn.Conv2d)
-        value = _normalised(convolution, norm, env[run[0].all_input_nodes[0].name])
+        value = _conv_norm(convolution, norm, env[group[0].all_input_nodes[0].name])
     else:
-        value = execute(traced, run[0], env)
-    if not is_relu(traced, run[-1]):
+        value = execute(traced, group[0], env)
+    if not is_relu(traced, group[-1]):
         return value
-    return hardtanh(value, 0.0, 6.0, inplace=True) if is_relu6(traced, run[-1]) else relu(value, inplace=True)
+    return hardtanh(value, 0.0, 6.0, inplace=True) if is_relu6(traced, group[-1]) else relu(value, inplace=True)
 
 
-def _fuses(traced: fx.GraphModule, run: Run, after: fx.Node) -> bool:
-    """Whether the node can be computed together with the run whose last value it alone reads."""
-    last, then = module_of(traced, run[-1]), module_of(traced, after)
-    if _is_plain(last, nn.Conv2d) and isinstance(then, nn.BatchNorm2d) and not then.training:
-        return _is_plain(then, nn.BatchNorm2d) and then.running_var is not None
-    fresh = _is_plain(last, nn.Conv2d, nn.BatchNorm2d) or is_addition(run[-1])  # no gradient needs their results
-    return fresh and is_relu(traced, after) and (then is None or _is_plain(then, nn.ReLU, nn.ReLU6))
+def _fuses(traced: fx.GraphModule, group: FusionGroup, reader: fx.Node) -> bool:
+    """Whether the only reader of a group's value can be fused onto it."""
+    last, module = module_of(traced, group[-1]), module_of(traced, reader)
+    if _is_exactly(last, nn.Conv2d) and isinstance(module, nn.BatchNorm2d) and not module.training:
+        return _is_exactly(module, nn.BatchNorm2d) and module.running_var is not None
+    is_fresh = _is_exactly(last, nn.Conv2d, nn.BatchNorm2d) or is_addition(group[-1])  # no gradient needs their results
+    return is_fresh and is_relu(traced, reader) and (module is None or _is_exactly(module, nn.ReLU, nn.ReLU6))
 
 
-def _is_plain(module: nn.Module | None, *kinds: type[nn.Module]) -> bool:
+def _is_exactly(module: nn.Module | None, *kinds: type[nn.Module]) -> bool:
     """Whether a module is just this layer: no subclass of it, and it computes as its class does."""
     return module is not None and type(module) in kinds and is_as_its_class(module)
 
 
-def _normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """The convolution followed by the normalisation, as one convolution."""
+def _conv_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """The convolution followed by the normalisation, as one convolution.
+
+    Shapes: x [n, in channels, height, width] -> [n, out channels, height, width].
+    """
     assert norm.running_var is not None and norm.running_mean is not None
+    # fold: with s = gamma / sqrt(var + eps), the weight is s W and the bias s (b - mean) + beta
     scale = torch.rsqrt(norm.running_var + norm.eps)
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean if convolution.bias is None else convolution.bias - norm.running_mean

@@ -1,4 +1,4 @@
-"""Operations that write in place become ones that give a new value."""
+"""Replacing operations that write in place by ones that return a new value."""
 
 from __future__ import annotations
 
@@ -20,64 +20,64 @@ _OPERATORS: dict[Any, Any] = {
 }
 
 
-def write_nothing_in_place(traced: fx.GraphModule) -> None:
-    """Give each written value a name of its own: whoever reads the old one later, reads the new one.
+def functionalise(traced: fx.GraphModule) -> None:
+    """Replace every operation in place; later readers of the overwritten value read the new one.
 
     Raises: InputError for an operation in place that has no counterpart.
     """
     position = {node: index for index, node in enumerate(traced.graph.nodes)}
     for node in traced.graph.nodes:
-        if _writes(traced, node):
-            _write_elsewhere(node)
+        if _is_in_place(traced, node):
+            _make_out_of_place(node)
             if node.args and isinstance(node.args[0], fx.Node):
-                _read_from_now_on(node.args[0], node, position)
+                _replace_later_uses(node.args[0], node, position)
     for module in traced.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
 
 
-def _read_from_now_on(old: fx.Node, new: fx.Node, position: dict[fx.Node, int]) -> None:
+def _replace_later_uses(old: fx.Node, new: fx.Node, position: dict[fx.Node, int]) -> None:
     old.replace_all_uses_with(new, lambda user: position[user] > position[new])
 
 
-def _writes(traced: fx.GraphModule, node: fx.Node) -> bool:
+def _is_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return getattr(module_of(traced, node), "inplace", False) is True
     if node.op == "call_method":
-        return _underscored(str(node.target))
+        return _is_underscored(str(node.target))
     if node.op == "call_function":
-        return node.target in _OPERATORS or _underscored(_name(node)) or _asks_for_it(node)
+        return node.target in _OPERATORS or _is_underscored(_name(node)) or _has_inplace_flag(node)
     return False
 
 
-def _write_elsewhere(node: fx.Node) -> None:
+def _make_out_of_place(node: fx.Node) -> None:
     """The same operation, giving a new value; its input is its first argument."""
     if node.op == "call_method":
         node.target = str(node.target)[:-1]
     if node.op != "call_function":
         return
-    if _asks_for_it(node):
-        bound = inspect.signature(_called(node)).bind(*node.args, **node.kwargs)
+    if _has_inplace_flag(node):
+        bound = inspect.signature(_function(node)).bind(*node.args, **node.kwargs)
         bound.arguments["inplace"] = False
         node.args, node.kwargs = bound.args, bound.kwargs
     if "input" in node.kwargs:
         node.args, node.kwargs = (node.kwargs["input"],), {k: v for k, v in node.kwargs.items() if k != "input"}
     if node.target in _OPERATORS:
         node.target = _OPERATORS[node.target]
-    elif _underscored(_name(node)):
+    elif _is_underscored(_name(node)):
         node.target = _counterpart(_name(node))
 
 
-def _asks_for_it(node: fx.Node) -> bool:
+def _has_inplace_flag(node: fx.Node) -> bool:
     """Whether a function is called with `inplace=True`, by name or by position."""
     try:
-        given = inspect.signature(_called(node)).bind(*node.args, **node.kwargs).arguments
+        arguments = inspect.signature(_function(node)).bind(*node.args, **node.kwargs).arguments
     except (TypeError, ValueError):  # built in
-        given = dict(node.kwargs)
-    return given.get("inplace") is True
+        arguments = dict(node.kwargs)
+    return arguments.get("inplace") is True
 
 
-def _called(node: fx.Node) -> Callable[..., Any]:
+def _function(node: fx.Node) -> Callable[..., Any]:
     assert callable(node.target)
     return node.target
 
@@ -86,15 +86,15 @@ def _name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", ""))
 
 
-def _underscored(name: str) -> bool:
+def _is_underscored(name: str) -> bool:
     return name.endswith("_") and not name.endswith("__")
 
 
 def _counterpart(name: str) -> Callable[..., Any]:
-    for home in (torch, nn.functional):
-        found = getattr(home, name[:-1], None)
-        if callable(found):
-            return found
+    for namespace in (torch, nn.functional):
+        counterpart = getattr(namespace, name[:-1], None)
+        if callable(counterpart):
+            return counterpart
     raise InputError(
         f"the network calls {name}, which writes in place and has no counterpart that does not",
         remedy="write its result into a new value",

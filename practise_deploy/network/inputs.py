@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from practise_deploy.errors import InputError
 
-_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _FRAMES = 16
-_OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
+_OTHER_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "videos, of shape (n, channels, frames, height, width)": lambda x: x[:, :, None].expand(-1, -1, _FRAMES, -1, -1),
     "signals, of shape (n, channels, length)": lambda x: x.flatten(2).expand(2, -1, -1),
     "numbers of tokens, of shape (n, positions)": lambda x: x.new_ones((2, 16), dtype=torch.long),
 }
 
 
-def wrapped(call: str) -> str:
-    """The remedy for a network that takes something else: what to write, with how the network is called there."""
+def wrapper_remedy(call: str) -> str:
+    """The remedy for a network that takes something else: a wrapper to write. call: the arguments of the inner call."""
     imports = "torch, types" if "types." in call else "torch"
     return f"""wrap it in a module that takes the images alone and fixes the rest (...), and give FILE.py:wrapped:
     import {imports}
@@ -37,38 +37,38 @@ def check_inputs(module: nn.Module) -> None:
     Raises: InputError.
     """
     parameters = list(inspect.signature(module.forward).parameters.values())
-    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in _ANY_NUMBER]
-    by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
+    by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if len(needed) > 1 or by_name:
         first = parameters[0]
         images = f"{first.name}=images" if first.kind is first.KEYWORD_ONLY else "images"
         rest = [f"{name}=..." for name in needed if name != first.name]
         raise InputError(
             f"the network's forward needs {', '.join(needed)}; it is run with one tensor of images alone",
-            remedy=wrapped(", ".join([images, *rest])),
+            remedy=wrapper_remedy(", ".join([images, *rest])),
         )
     if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
         raise InputError(
             f"the network's forward takes any number of inputs, *{parameters[0].name}; it is run with one tensor of images",
-            remedy=wrapped("images"),
+            remedy=wrapper_remedy("images"),
         )
 
 
 def check_kind(run: Callable[[Any], Any], sample: Tensor) -> None:
-    """Refuse a network that did not run on images by what it takes instead, where that can be found out.
+    """Refuse a network that does not run on images by what it takes instead, where a trial shows that.
 
     Raises: InputError.
     """
-    asked = _Asked(sample)
-    _runs(run, asked)
-    if asked._keys:
-        given = ", ".join(f"{key!r}: {value}" for key, value in asked._keys.items())
-        raise _of_batches("a mapping with the keys", asked._keys, f"{{{given}}}")
-    if asked._attributes:
-        given = ", ".join(f"{name}={value}" for name, value in asked._attributes.items())
-        raise _of_batches("an object with the attributes", asked._attributes, f"types.SimpleNamespace({given})")
-    for kind, made in _OTHERS.items():
-        if _runs(run, made(sample)):
+    probe = _BatchProbe(sample)
+    _runs(run, probe)
+    if probe._keys:
+        fields = ", ".join(f"{key!r}: {value}" for key, value in probe._keys.items())
+        raise _structure_error("a mapping with the keys", probe._keys, f"{{{fields}}}")
+    if probe._attributes:
+        fields = ", ".join(f"{name}={value}" for name, value in probe._attributes.items())
+        raise _structure_error("an object with the attributes", probe._attributes, f"types.SimpleNamespace({fields})")
+    for kind, make_input in _OTHER_INPUTS.items():
+        if _runs(run, make_input(sample)):
             raise InputError(
                 f"the network takes {kind}, not images, of shape (n, channels, height, width)",
                 remedy="give a network of images, torchvision:resnet50 for example: no others are cut here yet; as an ONNX file this one can be "
@@ -76,24 +76,24 @@ def check_kind(run: Callable[[Any], Any], sample: Tensor) -> None:
             )
 
 
-def _of_batches(kind: str, names: Iterable[str], call: str) -> InputError:
+def _structure_error(kind: str, names: Iterable[str], call: str) -> InputError:
     return InputError(
         f"the network's forward takes {kind} {', '.join(names)}; it is run with one tensor of images",
-        remedy=wrapped(call),
+        remedy=wrapper_remedy(call),
     )
 
 
-def _runs(run: Callable[[Any], Any], given: Any) -> bool:
+def _runs(run: Callable[[Any], Any], network_input: Any) -> bool:
     try:
         with torch.no_grad():
-            run(given)
+            run(network_input)
     except (Exception, SystemExit):
         return False
     return True
 
 
-class _Asked(dict[Any, Any]):
-    """Stands for a batch: gives the images for whatever it is asked, and keeps the names, with what to give for each."""
+class _BatchProbe(dict[Any, Any]):
+    """A batch that answers every key and attribute with the images, and records their names."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()

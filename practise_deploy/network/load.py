@@ -15,7 +15,7 @@ from practise_backends.errors import about
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.activations import find_feature, input_of, logits_of, macs_by_node
-from practise_deploy.network.materialise_weights import with_plain_weights
+from practise_deploy.network.materialise_weights import materialise_weights
 from practise_deploy.network.onnx_graph import quiet
 from practise_deploy.network.operators import module_of
 from practise_deploy.network.sources import Config, construct
@@ -26,7 +26,7 @@ from practise_deploy.network.wrappers import without_wrappers
 from practise_deploy.settings import INTERPOLATIONS, Settings
 from practise_deploy.terms import NetworkFacts, Preprocessing
 
-_SIMPLE = (type(None), bool, int, float, str, tuple)
+_HASHED_TYPES = (type(None), bool, int, float, str, tuple)
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -54,25 +54,25 @@ def load_network(
     """The network that the settings name, with its weights.
 
     structure_only: pretrained weights are not fetched; enough to inspect blocks or to measure latency.
-    image_size: (height, width) of the images at hand, used where neither network nor settings state a size.
+    image_size: (height, width) of the given images, used where neither network nor settings state a size.
     Raises: InputError, EnvironmentProblem.
     """
     if settings.network.endswith(".pt2"):
         return _load_exported(Path(settings.network), settings)
     module, config, weights = construct(settings, structure_only)
     with about(settings.network):
-        module, unwrapped = without_wrappers(module)
-    taken: tuple[str, ...] = ()
+        module, wrapper_notes = without_wrappers(module)
+    weight_notes: tuple[str, ...] = ()
     if settings.weights is not None:
-        taken = load_state_dict(module, settings.weights)
+        weight_notes = load_state_dict(module, settings.weights)
         weights = str(settings.weights)
     with about(settings.network):
         preprocessing = _preprocessing(config, settings, image_size)
-        module, changed = with_plain_weights(module)
-        traced, opaque = trace(module, (1, preprocessing.channels, *preprocessing.size))
+        module, materialise_notes = materialise_weights(module)
+        traced, leaves = trace(module, (1, preprocessing.channels, *preprocessing.size))
         check_batches(traced)
-    untraced = tuple(f"{name} could not be traced into and counts as one operation" for name in opaque)
-    notes = (*unwrapped, *taken, *changed, *untraced)
+    leaf_notes = tuple(f"{name} could not be traced into and counts as one operation" for name in leaves)
+    notes = (*wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
     file = Path(settings.network.rpartition(":")[0])
     structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
     facts = _facts(traced, settings.network, weights, preprocessing, notes)
@@ -84,17 +84,17 @@ def load_network(
 
 
 def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, int] | None) -> Preprocessing:
-    """From the settings, else from the network's own configuration, else assumed and said so."""
-    own, *size = config.get("input_size", (3, *(image_size or (224, 224))))
-    channels = len(settings.mean or settings.std or range(own))
+    """From the settings, else from the network's configuration, else assumed, with a note."""
+    network_channels, *size = config.get("input_size", (3, *(image_size or (224, 224))))
+    channels = len(settings.mean or settings.std or range(network_channels))
     assumed = [] if "input_size" in config or settings.input_size else [f"input size {size[0]}x{size[1]}"]
     if settings.input_size:
         size = [settings.input_size, settings.input_size]
-    configured = config if channels == own else {}
-    usual = _IMAGENET if channels == 3 else {"mean": (0.0,) * channels, "std": (1.0,) * channels}
-    known = {name: getattr(settings, name) or configured.get(name) for name in usual}
-    mean, std = (tuple(known[name] or usual[name]) for name in usual)
-    if missing := [f"{name} {usual[name]}" for name in usual if not known[name]]:
+    configured = config if channels == network_channels else {}
+    defaults = _IMAGENET if channels == 3 else {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+    normalisation = {name: getattr(settings, name) or configured.get(name) for name in defaults}
+    mean, std = (tuple(normalisation[name] or defaults[name]) for name in defaults)
+    if missing := [f"{name} {defaults[name]}" for name in defaults if not normalisation[name]]:
         assumed.append(" and ".join(missing))
     if len(mean) != channels or len(std) != channels:
         raise InputError(
@@ -124,17 +124,17 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
 
 
 def _resize(config: Config, settings: Settings, side: int) -> int:
-    """The input's shorter side before the crop: as asked, as configured, else by the usual share. side: as it is after it."""
+    """The shorter side before the crop: from the settings, the configuration, or the usual share. side: that after the crop."""
     share = config.get("crop_pct") or (0.875 if side > 64 else 1.0)
     configured = None if settings.input_size else config.get("resize")
-    found = int(settings.resize or configured or math.floor(side / share))
-    if found < side:
-        where = "--resize" if settings.resize else "the network's own configuration resizes to"
+    resize = int(settings.resize or configured or math.floor(side / share))
+    if resize < side:
+        source = "--resize" if settings.resize else "the network's own configuration resizes to"
         raise InputError(
-            f"{where} {found} is smaller than the input, whose shorter side is {side}",
+            f"{source} {resize} is smaller than the input, whose shorter side is {side}",
             remedy="give --resize, at least the input's shorter side",
         )
-    return found
+    return resize
 
 
 def _facts(
@@ -160,44 +160,43 @@ def _facts(
 
 def structure_of(traced: fx.GraphModule, source: bytes = b"") -> str:
     """sha256 of all that a network computes besides its weights. source: the user's file that it is from."""
-    total = hashlib.sha256(source)
+    digest = hashlib.sha256(source)
     for node in traced.graph.nodes:
         module = module_of(traced, node)
-        kind = (
-            "" if module is None else f"{type(module).__module__}.{type(module).__qualname__} {module!r} {_own(module)}"
+        cls = type(module)
+        kind = "" if module is None else f"{cls.__module__}.{cls.__qualname__} {module!r} {_definition(module)}"
+        digest.update(
+            f"{node.op} {node.name} {_target_name(node)} {node.args} {node.kwargs} {node.meta.get('shape')} {kind}\n".encode()
         )
-        total.update(
-            f"{node.op} {node.name} {_target(node)} {node.args} {node.kwargs} {node.meta.get('shape')} {kind}\n".encode()
-        )
-    return total.hexdigest()
+    return digest.hexdigest()
 
 
-def _own(module: nn.Module) -> str:
-    """What a user's own module computes by: its plain attributes and its class's source, which its name does not tell."""
+def _definition(module: nn.Module) -> str:
+    """A custom module's simple attributes and its class's source, on which its result depends."""
     if type(module).__module__.partition(".")[0] in ("torch", "torchvision", "timm"):
         return ""
-    values = sorted((name, value) for name, value in vars(module).items() if isinstance(value, _SIMPLE))
+    values = sorted((name, value) for name, value in vars(module).items() if isinstance(value, _HASHED_TYPES))
     try:
         return f"{values} {inspect.getsource(type(module))}"
     except (OSError, TypeError):
         return f"{values}"
 
 
-def _target(node: fx.Node) -> str:
+def _target_name(node: fx.Node) -> str:
     """What a node calls, by a name that is the same in every process."""
     if isinstance(node.target, str):
         return node.target
-    called = node.target
-    return f"{getattr(called, '__module__', '')}.{getattr(called, '__qualname__', None) or getattr(called, '__name__', type(called))}"
+    function = node.target
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', None) or getattr(function, '__name__', type(function))}"
 
 
 def fingerprint(traced: fx.GraphModule, structure: str = "") -> str:
     """sha256 of a network's structure and weights."""
-    total = hashlib.sha256((structure or structure_of(traced)).encode())
+    digest = hashlib.sha256((structure or structure_of(traced)).encode())
     for name, value in sorted(traced.state_dict().items()):
-        total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _load_exported(path: Path, settings: Settings) -> Network:
@@ -220,11 +219,11 @@ def _load_exported(path: Path, settings: Settings) -> Network:
         one_output(traced, "export the network with its logits alone, or give it as FILE.py:FUNCTION")
     traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
     traced.recompile()
-    taken = input_of(traced).meta["val"]
-    shape = tuple(int(side) for side in taken.shape)
-    if len(shape) != 4 or taken.dtype != torch.float32:
+    example_input = input_of(traced).meta["val"]
+    shape = tuple(int(side) for side in example_input.shape)
+    if len(shape) != 4 or example_input.dtype != torch.float32:
         raise InputError(
-            f"{path} takes {str(taken.dtype).removeprefix('torch.')}{list(shape)}, not images float32[n, channels, height, width]",
+            f"{path} takes {str(example_input.dtype).removeprefix('torch.')}{list(shape)}, not images float32[n, channels, height, width]",
             remedy="export the network in float32, with images for its input",
         )
     if settings.input_size not in (None, shape[2], shape[3]):
@@ -237,7 +236,7 @@ def _load_exported(path: Path, settings: Settings) -> Network:
             f"{path} takes {shape[1]} channels, not {preprocessing.channels}",
             remedy=f"give --mean and --std {shape[1]} numbers each",
         )
-    annotate_shapes(traced, (1, *shape[1:]) if _takes_one(traced, shape) else shape)
+    annotate_shapes(traced, (1, *shape[1:]) if _accepts_one_image(traced, shape) else shape)
     facts = _facts(
         traced,
         str(path),
@@ -248,7 +247,7 @@ def _load_exported(path: Path, settings: Settings) -> Network:
     return Network(traced, facts, False, structure_of(traced))
 
 
-def _takes_one(traced: fx.GraphModule, shape: tuple[int, ...]) -> bool:
+def _accepts_one_image(traced: fx.GraphModule, shape: tuple[int, ...]) -> bool:
     try:
         traced(torch.zeros(1, *shape[1:]))
         return True

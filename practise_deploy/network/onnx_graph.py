@@ -18,7 +18,7 @@ from practise_deploy.network.activations import logits_of
 from practise_deploy.terms import Block
 
 _TAP = "value:"
-_LIGHT = 1024  # bytes: what is smaller (shapes, axes) stays in the graph, where shape inference reads it
+_INLINE_BYTES = 1024  # what is smaller (shapes, axes) stays in the graph, where shape inference reads it
 
 
 def to_onnx(traced: fx.GraphModule, input_shape: Sequence[int], *, dynamic_batch: bool = False) -> onnx.ModelProto:
@@ -31,66 +31,65 @@ def to_onnx(traced: fx.GraphModule, input_shape: Sequence[int], *, dynamic_batch
 
 
 def with_cuts(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: Sequence[int]) -> onnx.ModelProto:
-    """The network as ONNX whose further outputs are the blocks' entries and exits (see `without`)."""
-    wanted = dict.fromkeys(name for block in blocks for name in (block.entry, block.exit))
+    """The network as ONNX with the blocks' entries and exits as further outputs (see `without`)."""
+    cut_values = dict.fromkeys(name for block in blocks for name in (block.entry, block.exit))
     tapped = copy.deepcopy(traced)
     nodes = {node.name: node for node in tapped.graph.nodes}
     output = nodes["output"]
-    output.args = ((logits_of(tapped), *(nodes[name] for name in wanted)),)
+    output.args = ((logits_of(tapped), *(nodes[name] for name in cut_values)),)
     tapped.recompile()
-    return _export(tapped, tuple(input_shape), ["logits", *(_TAP + name for name in wanted)], False)
+    return _export(tapped, tuple(input_shape), ["logits", *(_TAP + name for name in cut_values)], False)
 
 
 def only_logits(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network from `with_cuts` whose cuts are values inside, no outputs: as it is deployed, and `without` still finds them."""
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
-    kept = [value for value in model.graph.output if value.name == "logits"]
-    del found.graph.output[:]
-    found.graph.output.extend(kept)
-    return found
+    """The network from `with_cuts` with its logits as the only output, as it is deployed; `without` still finds the cuts."""
+    deployed = onnx.ModelProto()
+    deployed.CopyFrom(model)
+    logits = [value for value in model.graph.output if value.name == "logits"]
+    del deployed.graph.output[:]
+    deployed.graph.output.extend(logits)
+    return deployed
 
 
 def without(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto:
-    """The plain network without these blocks: their exits' consumers read their entries, dead nodes are gone.
+    """The network without these blocks: consumers of their exits read their entries; dead nodes are removed.
 
-    model: from `with_cuts`. Costs milliseconds where the weights lie in a file beside (`shed_weights`), since
-    those inside are copied.
+    model: from `with_cuts`. Takes milliseconds where the weights are in a separate file (`shed_weights`); others are copied.
     """
-    same = {
+    aliases = {
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"
     }  # one value, two names
-    cuts = {_resolve(_TAP + block.exit, same): _resolve(_TAP + block.entry, same) for block in dropped}
-    now = {old: _resolve(new, cuts) for old, new in cuts.items()}
-    now |= {alias: now[of] for alias in same if (of := _resolve(alias, same)) in now}
+    cuts = {_resolve(_TAP + block.exit, aliases): _resolve(_TAP + block.entry, aliases) for block in dropped}
+    replacement = {old: _resolve(new, cuts) for old, new in cuts.items()}
+    replacement |= {alias: replacement[of] for alias in aliases if (of := _resolve(alias, aliases)) in replacement}
     nodes = []
     for node in model.graph.node:
-        if any(name in now for name in node.input):
+        if any(name in replacement for name in node.input):
             node = copy.deepcopy(node)
-            node.input[:] = [now.get(name, name) for name in node.input]
+            node.input[:] = [replacement.get(name, name) for name in node.input]
         nodes.append(node)
-    if "logits" in now:  # the last block's exit is the output
+    if "logits" in replacement:  # the last block's exit is the output
         nodes = [node for node in nodes if "logits" not in node.output]
-        nodes.append(onnx.helper.make_node("Identity", [now["logits"]], ["logits"]))
-    return _assemble(model, _alive(nodes, "logits"))
+        nodes.append(onnx.helper.make_node("Identity", [replacement["logits"]], ["logits"]))
+    return _assemble(model, _live_nodes(nodes, "logits"))
 
 
 def shed_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """The same network with its weights in one file of `folder`, which it and every variant of it refer to."""
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
+    """The same network with its weights in one file of `folder`, shared by every variant of it."""
+    external = onnx.ModelProto()
+    external.CopyFrom(model)
     path = folder / "shared.onnx"
-    onnx.save_model(light, path, save_as_external_data=True, location="weights.bin", size_threshold=_LIGHT)
+    onnx.save_model(external, path, save_as_external_data=True, location="weights.bin", size_threshold=_INLINE_BYTES)
     return onnx.load(path, load_external_data=False)
 
 
-def _resolve(name: str, now: dict[str, str]) -> str:
-    while name in now:
-        name = now[name]
+def _resolve(name: str, replacement: dict[str, str]) -> str:
+    while name in replacement:
+        name = replacement[name]
     return name
 
 
-def _alive(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
+def _live_nodes(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
     needed, kept = {output}, []
     for node in reversed(nodes):
         if needed & set(node.output):
@@ -107,15 +106,15 @@ def _captured(node: onnx.NodeProto) -> set[str]:
 
 def _assemble(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
     used = {name for node in nodes for name in {*node.input, *_captured(node)}}
-    made = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
-    made.opset_import.extend(model.opset_import)
-    made.functions.extend(model.functions)
-    made.graph.name = model.graph.name
-    made.graph.node.extend(nodes)
-    made.graph.input.extend(model.graph.input)
-    made.graph.output.extend(value for value in model.graph.output if value.name == "logits")
-    made.graph.initializer.extend(weight for weight in model.graph.initializer if weight.name in used)
-    return made
+    pruned = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
+    pruned.opset_import.extend(model.opset_import)
+    pruned.functions.extend(model.functions)
+    pruned.graph.name = model.graph.name
+    pruned.graph.node.extend(nodes)
+    pruned.graph.input.extend(model.graph.input)
+    pruned.graph.output.extend(value for value in model.graph.output if value.name == "logits")
+    pruned.graph.initializer.extend(weight for weight in model.graph.initializer if weight.name in used)
+    return pruned
 
 
 def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], dynamic_batch: bool) -> onnx.ModelProto:
@@ -155,7 +154,7 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Exporters and readers of torch warn about their own internals; what matters comes back as an error."""
+    """Silence torch's exporters and readers, which warn about their internals; real problems are raised as errors."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

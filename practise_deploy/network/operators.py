@@ -1,4 +1,4 @@
-"""What a value of a traced network is: its shape, the module that gives it and those around, a sum, a rectifier's output."""
+"""Questions about one node of a traced network: its shape, its module, its scope, whether it is a sum or a ReLU."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def module_of(traced: nn.Module, node: fx.Node) -> nn.Module | None:
 
 
 def is_as_its_class(module: nn.Module) -> bool:
-    """Whether a module computes what its class says: nothing is hooked onto it, and its forward is not its own."""
+    """Whether a module computes what its class says: it has no hooks and no forward of its own."""
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
-def is_networks_own(module: nn.Module) -> bool:
-    """Whether a module is of the network's own making, no variant of one of torch's."""
+def is_custom_module(module: nn.Module) -> bool:
+    """Whether a module's class is the network's own, not derived from one of torch's layers."""
     return [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn")] == [nn.Module]
 
 
 def asks_size(node: fx.Node) -> bool:
-    """Whether a value is the size of another one, its type or its device: none of its numbers."""
+    """Whether a value is another one's size, type or device."""
     if node.op == "call_method":
         return node.target in ("size", "dim")
     return node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device")

@@ -90,30 +90,30 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
     from torchvision import models
 
     if name not in models.list_models():
-        raise InputError(f"torchvision has no network '{name}'", remedy=_near(name, models.list_models()))
+        raise InputError(f"torchvision has no network '{name}'", remedy=_suggestion(name, models.list_models()))
     if name.startswith("quantized_"):
-        plain = name.removeprefix("quantized_")
+        float_name = name.removeprefix("quantized_")
         raise InputError(
             f"torchvision:{name} is quantised already, and cannot be fitted",
-            remedy=f"give torchvision:{plain}, and --precision int8 to ship it so",
+            remedy=f"give torchvision:{float_name}, and --precision int8 to ship it so",
         )
     default = models.get_model_weights(name).DEFAULT
-    made = default.transforms()
+    transform = default.transforms()
     config = (
         {
-            "input_size": (3, *(made.crop_size * 2 if len(made.crop_size) == 1 else made.crop_size)),
-            "resize": made.resize_size[0],
-            "mean": tuple(made.mean),
-            "std": tuple(made.std),
-            "interpolation": made.interpolation.value,
+            "input_size": (3, *(transform.crop_size * 2 if len(transform.crop_size) == 1 else transform.crop_size)),
+            "resize": transform.resize_size[0],
+            "mean": tuple(transform.mean),
+            "std": tuple(transform.std),
+            "interpolation": transform.interpolation.value,
         }
-        if hasattr(made, "crop_size")
+        if hasattr(transform, "crop_size")
         else {}
     )
-    given: dict[str, Any] = {"weights": default if pretrained else None}
+    arguments: dict[str, Any] = {"weights": default if pretrained else None}
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
-        given["weights_backbone"] = None  # the whole network's weights hold those; without any, none are wanted
-    module = _fetch(lambda: models.get_model(name, **given), name)
+        arguments["weights_backbone"] = None  # the network's weights include those; without any, none are needed
+    module = _fetch(lambda: models.get_model(name, **arguments), name)
     return module, config, f"torchvision {default}" if pretrained else "random"
 
 
@@ -125,7 +125,7 @@ def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Config, str]:
             f"timm:{name} needs the package timm, which is not installed", remedy='pip install "practise-deploy[timm]"'
         ) from None
     if not timm.is_model(name):
-        raise InputError(f"timm has no network '{name}'", remedy=_near(name, timm.list_models()))
+        raise InputError(f"timm has no network '{name}'", remedy=_suggestion(name, timm.list_models()))
     module = _fetch(lambda: timm.create_model(name, pretrained=pretrained), name)
     return module, timm.data.resolve_model_data_config(module), "timm, downloaded" if pretrained else "random"
 
@@ -142,9 +142,9 @@ def _fetch(make: Any, name: str) -> nn.Module:
         ) from None
 
 
-def _near(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else "look the name up in the library's list of models"
+def _suggestion(name: str, names: list[str]) -> str:
+    matches = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(matches)}?" if matches else "look the name up in the library's list of models"
 
 
 def _from_file(path: Path, function: str) -> nn.Module:
@@ -175,13 +175,13 @@ def _from_file(path: Path, function: str) -> nn.Module:
 
 
 def _config_of(module: nn.Module, network: str) -> Config:
-    """How a user's network says its input is prepared, as timm's do; nothing where it does not."""
+    """A user network's preprocessing configuration in timm's form; empty where it has none."""
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
     if not isinstance(config, Mapping):
         return {}
     for name in ("input_size", "mean", "std"):
         value = config.get(name)
-        numbers = isinstance(value, (tuple, list)) and all(isinstance(each, (int, float)) for each in value)
+        numbers = isinstance(value, (tuple, list)) and all(isinstance(number, (int, float)) for number in value)
         if value is not None and (not numbers or (name == "input_size" and len(value) != 3)):
             raise InputError(
                 f"the configuration of {network} gives {name} {value!r}",
@@ -191,20 +191,20 @@ def _config_of(module: nn.Module, network: str) -> Config:
 
 
 def _run(path: Path, function: str) -> Any:
-    name = f"{path.stem}_file" if _is_librarys(path.stem) else path.stem
+    name = f"{path.stem}_file" if _is_library_name(path.stem) else path.stem
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded
-    spec.loader.exec_module(loaded)
-    make = getattr(loaded, function, None)
+    user_module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = user_module
+    spec.loader.exec_module(user_module)
+    make = getattr(user_module, function, None)
     if not callable(make):
-        offered = [name for name, value in vars(loaded).items() if inspect.isfunction(value)]
+        offered = [name for name, value in vars(user_module).items() if inspect.isfunction(value)]
         raise InputError(f"{path} has no function '{function}'", remedy=f"it has: {', '.join(offered) or 'none'}")
     return make()
 
 
-def _is_librarys(name: str) -> bool:
+def _is_library_name(name: str) -> bool:
     """Whether Python or an installed package has a module of this name, which must stay importable."""
     installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     return name in sys.stdlib_module_names or PathFinder.find_spec(name, installed) is not None
@@ -214,7 +214,7 @@ def _is_librarys(name: str) -> bool:
 def _as_program(path: Path) -> Iterator[None]:
     """sys.path and sys.argv as `python FILE.py` has them; a file named like a library does not hide that."""
     folder, arguments = str(path.resolve().parent), sys.argv
-    sys.path.insert(len(sys.path) if _is_librarys(path.stem) else 0, folder)
+    sys.path.insert(len(sys.path) if _is_library_name(path.stem) else 0, folder)
     sys.argv = [str(path)]
     try:
         yield
@@ -225,8 +225,8 @@ def _as_program(path: Path) -> Iterator[None]:
 
 
 def _line_in(path: Path, error: BaseException) -> str:
-    """Where in the user's file an error came about."""
+    """The line of the user's file that raised an error."""
     frames = [
-        each for each in traceback.extract_tb(error.__traceback__) if Path(each.filename).resolve() == path.resolve()
+        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()
     ]
     return f" in line {frames[-1].lineno}" if frames else ""

@@ -15,16 +15,16 @@ from practise_deploy.terms import Block
 def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block], *, share_weights: bool = False) -> fx.GraphModule:
     """A copy of the network in which every dropped block's exit is its entry.
 
-    share_weights: the copy uses the teacher's own modules, for looking only.
+    share_weights: the copy uses the teacher's own modules, and must not be changed.
     """
-    student = _same_modules(teacher) if share_weights else copy.deepcopy(teacher)
+    student = _share_modules(teacher) if share_weights else copy.deepcopy(teacher)
     by_name = {node.name: node for node in student.graph.nodes}
     order = list(by_name)
-    now: dict[str, fx.Node] = {}
+    replacement: dict[str, fx.Node] = {}
     for block in sorted(dropped, key=lambda b: order.index(b.exit)):
-        entry = now.get(block.entry, by_name[block.entry])
+        entry = replacement.get(block.entry, by_name[block.entry])
         by_name[block.exit].replace_all_uses_with(entry)
-        now[block.exit] = entry
+        replacement[block.exit] = entry
     student.graph.eliminate_dead_code()
     if not share_weights:
         student.delete_all_unused_submodules()
@@ -32,7 +32,7 @@ def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block], *, share_weig
     return student
 
 
-def _same_modules(network: fx.GraphModule) -> fx.GraphModule:
+def _share_modules(network: fx.GraphModule) -> fx.GraphModule:
     graph = fx.Graph()
     output = graph.graph_copy(network.graph, {})
     graph.output(output)
@@ -40,23 +40,23 @@ def _same_modules(network: fx.GraphModule) -> fx.GraphModule:
 
 
 def junctions(student: fx.GraphModule, dropped: Sequence[Block]) -> dict[str, str]:
-    """For every cut, the value that stays (the first dropped block's entry) and the exit it stands for (the last one's).
+    """For every splice, the value that stays (the first dropped block's entry) and the exit it replaces (the last one's).
 
-    A value that would stand for several exits, those of blocks side by side, is left out. dropped: in any order.
+    A value that would replace several exits, those of parallel blocks, is left out. dropped: in any order.
     """
-    exits: dict[str, list[str]] = {}
+    branches: dict[str, list[str]] = {}
     for block in dropped:
-        exits.setdefault(block.entry, []).append(block.exit)
+        branches.setdefault(block.entry, []).append(block.exit)
     inner = {block.exit for block in dropped}
-    stands_for: dict[str, str] = {}
-    for root in exits:
+    replaced: dict[str, str] = {}
+    for root in branches:
         end = root
-        while len(exits.get(end, ())) == 1:
-            (end,) = exits[end]
-        if root not in inner and end not in exits:
-            stands_for[root] = end
+        while len(branches.get(end, ())) == 1:
+            (end,) = branches[end]
+        if root not in inner and end not in branches:
+            replaced[root] = end
     alive = {node.name for node in student.graph.nodes}
-    return {entry: exit_ for entry, exit_ in stands_for.items() if entry in alive}
+    return {entry: exit_ for entry, exit_ in replaced.items() if entry in alive}
 
 
 def weights_of(network: torch.nn.Module) -> Arrays:
@@ -76,8 +76,8 @@ def load_weights(network: torch.nn.Module, weights: Arrays) -> None:
 
 
 def feature_in(student: fx.GraphModule, feature: str, dropped: Sequence[Block]) -> str:
-    """The student's name for the teacher's feature map: a dropped last block's entry stands for its exit."""
-    alive, stands_for = {node.name for node in student.graph.nodes}, {block.exit: block.entry for block in dropped}
+    """The student's name for the teacher's feature map: a dropped last block's entry replaces its exit."""
+    alive, entry_of = {node.name for node in student.graph.nodes}, {block.exit: block.entry for block in dropped}
     while feature not in alive:
-        feature = stands_for[feature]
+        feature = entry_of[feature]
     return feature

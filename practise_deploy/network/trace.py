@@ -17,12 +17,12 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.functionalise import write_nothing_in_place
+from practise_deploy.network.functionalise import functionalise
 from practise_deploy.network.inputs import check_inputs
 from practise_deploy.network.operators import module_of
-from practise_deploy.network.sums import write_sums_plainly
+from practise_deploy.network.sums import canonicalise_sums
 from practise_deploy.network.tracers import graphs_of
-from practise_deploy.network.trial import ALONE, check_same, noise, output_of
+from practise_deploy.network.trial import RETURN_LOGITS, check_same, noise, output_of
 
 
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -34,50 +34,50 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     check_inputs(module)
     sample = noise(module, input_shape)
     expected = output_of(module, sample)
-    refused: InputError | None = None
-    for graph, whole in graphs_of(module, input_shape):
+    first_error: InputError | None = None
+    for graph, leaves in graphs_of(module, input_shape):
         try:
-            return _in_order(module, graph, sample, expected), whole
+            return _normalised_graph(module, graph, sample, expected), leaves
         except InputError as error:
-            refused = refused or error
-    assert refused is not None
-    raise refused
+            first_error = first_error or error
+    assert first_error is not None
+    raise first_error
 
 
-def _in_order(module: nn.Module, graph: fx.Graph, sample: Tensor, expected: Tensor) -> fx.GraphModule:
-    """A graph of the module as the others of this package want it, checked on a sample."""
+def _normalised_graph(module: nn.Module, graph: fx.Graph, sample: Tensor, expected: Tensor) -> fx.GraphModule:
+    """A graph of the module in the form this package relies on, checked on a sample."""
     traced = fx.GraphModule(module, graph)
-    _forget_assertions(traced.graph)
-    write_nothing_in_place(traced)
-    write_sums_plainly(traced)
-    _plain_layers(traced, module)
-    _number_paddings(traced)
-    _pad_in_convolutions(traced)
-    one_output(traced, ALONE)
+    _erase_assertions(traced.graph)
+    functionalise(traced)
+    canonicalise_sums(traced)
+    _restore_standard_layers(traced, module)
+    _resolve_named_paddings(traced)
+    _fold_zero_padding(traced)
+    one_output(traced, RETURN_LOGITS)
     _tidy(traced.eval())
     annotate_shapes(traced, tuple(sample.shape))
     check_same(traced, sample, expected)
     return traced
 
 
-def _forget_assertions(graph: fx.Graph) -> None:
-    """Assertions read values, and so would count as their users."""
+def _erase_assertions(graph: fx.Graph) -> None:
+    """Assertions would count as users of the values that they read."""
     for node in list(graph.nodes):
         if node.op == "call_function" and "_assert" in getattr(node.target, "__name__", "") and not node.users:
             graph.erase_node(node)
 
 
 def one_output(traced: fx.GraphModule, remedy: str) -> None:
-    """A tuple of one output becomes that output; several are refused: which of them is to be kept, nobody said."""
+    """Replace a tuple of one output by that output; refuse several, as none is marked as the logits."""
     output = next(node for node in reversed(traced.graph.nodes) if node.op == "output")
     while isinstance(output.args[0], (tuple, list)):
-        found = [each for each in output.args[0] if each is not None]
-        if len(found) != 1:
+        outputs = [value for value in output.args[0] if value is not None]
+        if len(outputs) != 1:
             raise InputError(
-                f"the network returns {len(found)} outputs, and one is planned for",
+                f"the network returns {len(outputs)} outputs, and one is planned for",
                 remedy=remedy,
             )
-        output.args = (found[0],)
+        output.args = (outputs[0],)
 
 
 def _tidy(traced: fx.GraphModule) -> None:
@@ -105,51 +105,51 @@ def annotate_shapes(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> Non
             remedy="give its input size with --input-size",
         ) from None
     for node in traced.graph.nodes:
-        found = node.meta.get("tensor_meta")
-        node.meta["shape"] = tuple(found.shape) if hasattr(found, "shape") else None
+        tensor_meta = node.meta.get("tensor_meta")
+        node.meta["shape"] = tuple(tensor_meta.shape) if hasattr(tensor_meta, "shape") else None
     _annotate_for_two(traced, sample.new_zeros(2, *sample.shape[1:]))
 
 
 def _annotate_for_two(traced: fx.GraphModule, two: Tensor) -> None:
-    """Write into `node.meta["for_two"]` what two images give: the shape of every tensor, and every size.
+    """Write into `node.meta["for_two"]` every tensor's shape and every size for two images.
 
-    Nothing where the network is of another number of images.
+    Nothing where the network does not run on two.
     """
-    noted = _Noting(traced)
+    recorder = _SizeRecorder(traced)
     try:
         with torch.no_grad():
-            noted.run(two)
+            recorder.run(two)
     except Exception as error:
         if lacks_memory(error):
             raise
         return
-    for node, found in noted.found.items():
-        node.meta["for_two"] = found
+    for node, size in recorder.sizes.items():
+        node.meta["for_two"] = size
 
 
-class _Noting(fx.Interpreter):
-    """Runs a network, and notes the shapes of its tensors and its sizes."""
+class _SizeRecorder(fx.Interpreter):
+    """Runs a network and records its tensors' shapes and its sizes."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
-        self.found: dict[fx.Node, Any] = {}
+        self.sizes: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        found = super().run_node(n)
-        if isinstance(found, (Tensor, int, torch.Size)):
-            self.found[n] = tuple(found.shape) if isinstance(found, Tensor) else found
-        return found
+        value = super().run_node(n)
+        if isinstance(value, (Tensor, int, torch.Size)):
+            self.sizes[n] = tuple(value.shape) if isinstance(value, Tensor) else value
+        return value
 
 
-def _plain_layers(traced: fx.GraphModule, original: nn.Module) -> None:
-    """Subclasses of Conv2d and BatchNorm2d with children of their own become a plain layer and those children."""
+def _restore_standard_layers(traced: fx.GraphModule, original: nn.Module) -> None:
+    """Replace a Conv2d or BatchNorm2d subclass that has children by the standard layer with those children."""
     for node in list(traced.graph.nodes):
         if node.op == "call_function" and node.target in (torch.conv2d, nn.functional.conv2d):
-            _swap_in(traced, original, node)
+            _restore_convolution(traced, original, node)
         if node.op == "call_function" and node.target is nn.functional.batch_norm:
             owner, path, name = _owner(original, node.args[1] if len(node.args) > 1 else None)
             if isinstance(owner, nn.BatchNorm2d) and name == "running_mean":
-                _swap_norm_in(traced, path, owner, node)
+                _restore_norm(traced, path, owner, node)
 
 
 def _owner(original: nn.Module, value: Any) -> tuple[nn.Module | None, str, str]:
@@ -160,71 +160,72 @@ def _owner(original: nn.Module, value: Any) -> tuple[nn.Module | None, str, str]
     return original.get_submodule(path), path, name
 
 
-def _swap_norm_in(traced: fx.GraphModule, path: str, owner: nn.BatchNorm2d, node: fx.Node) -> None:
-    plain = nn.BatchNorm2d(owner.num_features, owner.eps, owner.momentum, owner.affine, device="meta")
-    plain.weight, plain.bias = owner.weight, owner.bias
+def _restore_norm(traced: fx.GraphModule, path: str, owner: nn.BatchNorm2d, node: fx.Node) -> None:
+    norm = nn.BatchNorm2d(owner.num_features, owner.eps, owner.momentum, owner.affine, device="meta")
+    norm.weight, norm.bias = owner.weight, owner.bias
     for name, value in (*owner.named_buffers(recurse=False), *owner.named_children()):
-        setattr(plain, name, value)
-    _call_instead(traced, path, plain, node, node.args[0])
+        setattr(norm, name, value)
+    _replace_call(traced, path, norm, node, node.args[0])
 
 
-_CONVOLUTION = {"input": None, "weight": None, "bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+_CONV2D_DEFAULTS = {"input": None, "weight": None, "bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 
 
-def _swap_in(traced: fx.GraphModule, original: nn.Module, node: fx.Node) -> None:
-    """A functional convolution with a Conv2d's own weight and bias becomes that Conv2d."""
-    given: dict[str, Any] = {**_CONVOLUTION, **dict(zip(_CONVOLUTION, node.args, strict=False)), **node.kwargs}
-    owner, path, name = _owner(original, given["weight"])
-    biased = _owner(original, given["bias"])[1:] == (path, "bias")
+def _restore_convolution(traced: fx.GraphModule, original: nn.Module, node: fx.Node) -> None:
+    """Replace a functional convolution by the Conv2d that its weight and bias belong to."""
+    positional = dict(zip(_CONV2D_DEFAULTS, node.args, strict=False))
+    arguments: dict[str, Any] = {**_CONV2D_DEFAULTS, **positional, **node.kwargs}
+    owner, path, name = _owner(original, arguments["weight"])
+    biased = _owner(original, arguments["bias"])[1:] == (path, "bias")
     if not isinstance(owner, nn.Conv2d) or name != "weight" or biased != (owner.bias is not None):
         return
     kernel_size: Any = owner.kernel_size
-    plain = nn.Conv2d(
+    convolution = nn.Conv2d(
         owner.in_channels,
         owner.out_channels,
         kernel_size,
-        stride=given["stride"],
-        padding=given["padding"],
-        dilation=given["dilation"],
-        groups=given["groups"],
+        stride=arguments["stride"],
+        padding=arguments["padding"],
+        dilation=arguments["dilation"],
+        groups=arguments["groups"],
         bias=biased,
         device="meta",
     )
-    plain.weight, plain.bias = owner.weight, owner.bias
+    convolution.weight, convolution.bias = owner.weight, owner.bias
     for child_name, child in owner.named_children():
-        plain.add_module(child_name, child)
-    _call_instead(traced, path, plain, node, given["input"])
+        convolution.add_module(child_name, child)
+    _replace_call(traced, path, convolution, node, arguments["input"])
 
 
-def _call_instead(traced: fx.GraphModule, path: str, plain: nn.Module, node: fx.Node, given: Any) -> None:
-    traced.set_submodule(path, plain)
+def _replace_call(traced: fx.GraphModule, path: str, layer: nn.Module, node: fx.Node, source: Any) -> None:
+    traced.set_submodule(path, layer)
     with traced.graph.inserting_before(node):
-        call = traced.graph.call_module(path, (given,))
+        call = traced.graph.call_module(path, (source,))
     call.meta = dict(node.meta)
     node.replace_all_uses_with(call)
     traced.graph.erase_node(node)
 
 
-def _number_paddings(traced: fx.GraphModule) -> None:
-    """Paddings by a word, "valid" or "same", as numbers, where they are the same on both sides."""
+def _resolve_named_paddings(traced: fx.GraphModule) -> None:
+    """Replace the paddings "valid" and "same" by numbers, where they are symmetric."""
     for node in traced.graph.nodes:
         module = module_of(traced, node)
         if type(module) is nn.Conv2d and isinstance(module.padding, str) and module.padding_mode == "zeros":
             sides = zip(module.dilation, module.kernel_size, strict=True)
             total = [0 if module.padding == "valid" else dilation * (size - 1) for dilation, size in sides]
-            if not any(each % 2 for each in total):
+            if not any(amount % 2 for amount in total):
                 padded = copy.copy(module)
                 padded.padding = (total[0] // 2, total[1] // 2)
                 traced.set_submodule(str(node.target), padded)
 
 
-def _pad_in_convolutions(traced: fx.GraphModule) -> None:
-    """Leave symmetric padding to the convolutions behind it: no copy of their input is made."""
+def _fold_zero_padding(traced: fx.GraphModule) -> None:
+    """Fold symmetric zero padding into the convolutions that read it, which saves a copy of their input."""
     for node in list(traced.graph.nodes):
-        zeros = module_of(traced, node)
-        if type(zeros) is not nn.ZeroPad2d or not all(_takes_padding(traced, user) for user in node.users):
+        padding = module_of(traced, node)
+        if type(padding) is not nn.ZeroPad2d or not all(_can_pad(traced, user) for user in node.users):
             continue
-        left, right, top, bottom = zeros.padding
+        left, right, top, bottom = padding.padding
         if (left, top) != (right, bottom) or min(left, top) < 0:
             continue
         for user in node.users:
@@ -235,8 +236,8 @@ def _pad_in_convolutions(traced: fx.GraphModule) -> None:
         node.replace_all_uses_with(node.all_input_nodes[0])
 
 
-def _takes_padding(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a value is a convolution that can pad with zeros itself, called nowhere else."""
+def _can_pad(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a value is a convolution, called only once, that can pad with zeros itself."""
     module = module_of(traced, node)
     if type(module) is not nn.Conv2d or isinstance(module.padding, str) or module.padding_mode != "zeros":
         return False

@@ -11,11 +11,11 @@ from torch import Tensor, fx, nn
 
 from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.inputs import check_kind, wrapped
+from practise_deploy.network.inputs import check_kind, wrapper_remedy
 
-ALONE = "wrap it in a module that returns the logits alone: FILE.py:FUNCTION"
-_OF_ANOTHER_KIND = (AttributeError, KeyError, IndexError, NotImplementedError, TypeError)
-"""Errors of a network that takes its input for another thing."""
+RETURN_LOGITS = "wrap it in a module that returns the logits alone: FILE.py:FUNCTION"
+_INPUT_TYPE_ERRORS = (AttributeError, KeyError, IndexError, NotImplementedError, TypeError)
+"""Errors of a network that expects an input of another type."""
 
 
 def noise(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
@@ -30,20 +30,22 @@ def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor:
 
     Raises: InputError where it does not run, puts out no numbers, or anything but one tensor.
     """
-    found = _run(run, sample)
-    while type(found) in (tuple, list):
-        outputs = [each for each in found if each is not None]
+    output = _run(run, sample)
+    while type(output) in (tuple, list):
+        outputs = [value for value in output if value is not None]
         if len(outputs) != 1:
-            raise InputError(f"the network returns {len(outputs)} outputs, and one is planned for", remedy=ALONE)
-        found = outputs[0]
-    if not isinstance(found, Tensor):
-        raise InputError(f"the network returns {_named(found)}, not a tensor", remedy=ALONE)
-    if not torch.isfinite(found).all():
+            raise InputError(
+                f"the network returns {len(outputs)} outputs, and one is planned for", remedy=RETURN_LOGITS
+            )
+        output = outputs[0]
+    if not isinstance(output, Tensor):
+        raise InputError(f"the network returns {_type_with_fields(output)}, not a tensor", remedy=RETURN_LOGITS)
+    if not torch.isfinite(output).all():
         raise InputError(
             f"the network puts out NaN or infinity for random pixels of shape {tuple(sample.shape)}",
             remedy="give whole, trained weights with --weights",
         )
-    return found
+    return output
 
 
 def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
@@ -60,25 +62,25 @@ def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
         if lacks_memory(error):
             raise
         check_kind(run, sample)
-        raise _did_not_run(error, sample) from None
+        raise _run_error(error, sample) from None
 
 
-def _did_not_run(error: Exception, sample: Tensor) -> InputError:
-    if isinstance(error, _OF_ANOTHER_KIND) or "unpack" in str(error):
+def _run_error(error: Exception, sample: Tensor) -> InputError:
+    if isinstance(error, _INPUT_TYPE_ERRORS) or "unpack" in str(error):
         message = f"the network does not run on one tensor of images, of shape {tuple(sample.shape)}"
-        return InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=wrapped("images"))
+        return InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=wrapper_remedy("images"))
     return InputError(
         f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",
         remedy="give its input size with --input-size, and --mean and --std as many numbers as it takes channels",
     )
 
 
-def _named(found: Any) -> str:
-    """A structure by its kind and the names in it."""
-    names = found if isinstance(found, Mapping) else getattr(found, "_fields", ())
-    if is_dataclass(found) and not names:
-        names = [each.name for each in fields(found)]
-    kind = type(found).__name__
+def _type_with_fields(output: Any) -> str:
+    """An output's type, with the names of its fields."""
+    names = output if isinstance(output, Mapping) else getattr(output, "_fields", ())
+    if is_dataclass(output) and not names:
+        names = [field.name for field in fields(output)]
+    kind = type(output).__name__
     return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}" + (f" of {', '.join(map(str, names))}" if names else "")
 
 
@@ -112,28 +114,28 @@ def _failure(run: Callable[[Tensor], Any], sample: Tensor) -> str:
 
 
 def check_same(traced: fx.GraphModule, sample: Tensor, expected: Tensor) -> None:
-    """Refuse a graph that computes something else than the network, as tracing allows where values are written in place.
+    """Refuse a graph that computes something else than the network, which happens where values are written in place.
 
     Raises: InputError, also for a module that writes into its input: others read that too.
     """
-    found = output_of(_Watching(traced).run, sample)
-    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
+    traced_output = output_of(_InputWriteCheck(traced).run, sample)
+    if traced_output.shape != expected.shape or not torch.allclose(traced_output, expected, rtol=1e-3, atol=1e-4):
         raise InputError(
             f"the traced network does not compute what the network computes on an input of shape {tuple(sample.shape)}",
             remedy="let its forward write into no value that has two names, draw no random numbers and not depend on values",
         )
 
 
-class _Watching(fx.Interpreter):
-    """Runs a graph and looks whether modules, which it cannot look into, leave their inputs as they were."""
+class _InputWriteCheck(fx.Interpreter):
+    """Runs a graph and refuses leaf modules that write into their inputs."""
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        given = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
-        versions = [each._version for each in given]
-        found = super().call_module(target, args, kwargs)
-        if [each._version for each in given] != versions:
+        tensors = [tensor for tensor in (*args, *kwargs.values()) if isinstance(tensor, Tensor)]
+        versions = [tensor._version for tensor in tensors]
+        output = super().call_module(target, args, kwargs)
+        if [tensor._version for tensor in tensors] != versions:
             raise InputError(
                 f"the module {target} writes into its input, which others read too",
                 remedy="let its forward give a new value",
             )
-        return found
+        return output

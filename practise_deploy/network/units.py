@@ -1,4 +1,4 @@
-"""What lies in a traced network between a value and the last one that all of it is computed from."""
+"""Units of a traced network: the values between an addition and its immediate dominator."""
 
 from __future__ import annotations
 
@@ -57,23 +57,23 @@ def unit_at(traced: fx.GraphModule, addition: fx.Node, dominator: Mapping[fx.Nod
     if len(users) == 1 and is_relu(traced, users[0]) and _is_fixed_point(traced, entry, users[0]):
         last = users[0]
         inside.add(last)
-    inside -= _made_for_others_too(traced, inside, dominator)
+    inside -= _shared_constants(traced, inside, dominator)
     return Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside))
 
 
-def _made_for_others_too(
+def _shared_constants(
     traced: fx.GraphModule, inside: set[fx.Node], dominator: Mapping[fx.Node, fx.Node]
 ) -> set[fx.Node]:
-    """What of a unit is made without the images, for others too, such as the angles of positions."""
-    found: set[fx.Node] = set()
+    """Values of a unit that do not depend on the input and that others read too, such as positional angles."""
+    shared: set[fx.Node] = set()
     for node in reversed(traced.graph.nodes):
-        if node in inside and node not in dominator and not (inside - found).issuperset(node.users):
-            found.add(node)
-    return found
+        if node in inside and node not in dominator and not (inside - shared).issuperset(node.users):
+            shared.add(node)
+    return shared
 
 
 def _is_fixed_point(traced: fx.GraphModule, node: fx.Node, activation: fx.Node) -> bool:
-    """Whether this activation of the value would change nothing: it comes out of such a one already."""
+    """Whether the activation leaves this value unchanged, as it is an activation's output already."""
     while isinstance(module_of(traced, node), _KEEPS_SIGN):
         node = node.all_input_nodes[0]
     return is_relu(traced, node) and (is_relu6(traced, node) or not is_relu6(traced, activation))
@@ -100,17 +100,17 @@ def weights_of(traced: fx.GraphModule, node: fx.Node) -> dict[str, nn.Parameter]
     module = module_of(traced, node)
     if module is not None:
         return {f"{node.target}.{name}": weight for name, weight in module.named_parameters()}
-    found: dict[str, nn.Parameter] = {}
+    weights: dict[str, nn.Parameter] = {}
     for source in node.all_input_nodes:
         if source.op == "get_attr":
             value = traced
             for part in str(source.target).split("."):
                 value = getattr(value, part)
             if isinstance(value, nn.Parameter):
-                found[str(source.target)] = value
-    return found
+                weights[str(source.target)] = value
+    return weights
 
 
-def written(shape: tuple[int, ...] | None) -> str:
-    """A shape without the number of images, in words."""
+def format_shape(shape: tuple[int, ...] | None) -> str:
+    """A shape without its batch axis, such as 64x56x56."""
     return "x".join(str(side) for side in (shape or ())[1:]) or "no tensor"

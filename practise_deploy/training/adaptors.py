@@ -1,8 +1,8 @@
-"""The paper's adaptors around a cut (section 3.2): put in as identities, absorbed exactly afterwards.
+"""The paper's adaptors around a splice (section 3.2): inserted as identities, absorbed exactly afterwards.
 
-An adaptor stands behind every convolution that writes to the dropped block's stream before it, and in front of
-every convolution that reads that stream after it. Next to a convolution it is linear after linear: W' = A W
-behind it, W' = W A in front of it, so the network that is judged and kept has no adaptor.
+An adaptor follows every convolution that writes to the dropped block's stream before it, and precedes every
+convolution that reads that stream after it. The product of two linear maps is one: W' = A W behind a convolution,
+W' = W A in front of it, so the network that is validated and kept has no adaptor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from practise_deploy.training.pointwise import Pointwise, multiply_before, multi
 
 @dataclass(frozen=True, slots=True)
 class Adaptor:
-    """A 1x1 convolution in the graph, the convolution that takes it in, and on which side of it it stands."""
+    """A 1x1 convolution in the graph, the convolution that absorbs it, and whether it is behind that one."""
 
     node: str
     convolution: str
@@ -30,7 +30,7 @@ class Adaptor:
 
 
 def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
-    """Put identity adaptors around a cut. cut: the value that stays where the block was."""
+    """Insert identity adaptors around a splice. cut: the value that stays in the block's place."""
     writers, readers = _around(student, named(student, cut))
     return tuple(
         [
@@ -41,7 +41,7 @@ def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
 
 
 def absorb_adaptors(student: fx.GraphModule, adaptors: Sequence[Adaptor]) -> None:
-    """Multiply the adaptors into their convolutions (in fp64) and take them out of the graph."""
+    """Multiply the adaptors into their convolutions (in fp64) and remove them from the graph."""
     for adaptor in adaptors:
         node = named(student, adaptor.node)
         convolution, module = student.get_submodule(adaptor.convolution), module_of(student, node)
@@ -54,9 +54,9 @@ def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[
     """Convolutions that write to the cut's stream before it, and those that read it after it."""
     writers: list[fx.Node] = []
     seen: set[fx.Node] = set()
-    back = [cut]
-    while back:
-        value = before_activation(student, back.pop())
+    stack = [cut]
+    while stack:
+        value = before_activation(student, stack.pop())
         if value in seen or shape_of(value) != shape_of(cut):
             continue
         seen.add(value)
@@ -65,31 +65,31 @@ def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[
             if writer is not None and isinstance(module_of(student, writer.operator), nn.Conv2d):
                 writers.append(writer.operator)
             elif term is not value:
-                back.append(term)
+                stack.append(term)
     return writers, _readers(student, cut)
 
 
 def _readers(student: fx.GraphModule, cut: fx.Node) -> list[fx.Node]:
     readers: list[fx.Node] = []
-    stream = [cut]
+    stack = [cut]
     seen: set[fx.Node] = set()
-    while stream:
-        value = stream.pop()
+    while stack:
+        value = stack.pop()
         if value in seen:
             continue
         seen.add(value)
         for user in readers_of(student, value):
             module = module_of(student, user)
-            if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_by_itself(module, user):
+            if isinstance(module, nn.Conv2d) and module.groups == 1 and _can_absorb(module, user):
                 readers.append(user)
             elif is_addition(user) or is_relu(student, user):
-                stream.append(user)
+                stack.append(user)
     order = {node: place for place, node in enumerate(student.graph.nodes)}
     return sorted(set(readers), key=order.__getitem__)
 
 
-def _is_by_itself(module: nn.Conv2d, call: fx.Node) -> bool:
-    """Whether an adaptor before this call of a convolution can go into its weights."""
+def _can_absorb(module: nn.Conv2d, call: fx.Node) -> bool:
+    """Whether this convolution can absorb an adaptor in front of it."""
     return type(module).forward is nn.Conv2d.forward and is_as_its_class(module) and called_once(call)
 
 

@@ -1,4 +1,4 @@
-"""Where a descent stands, kept in a file so that an interrupted one goes on as if nothing had happened."""
+"""Checkpoints of training, from which an interrupted run resumes with the same result."""
 
 from __future__ import annotations
 
@@ -17,22 +17,20 @@ from practise_deploy.run import read_arrays, write_arrays
 
 
 @dataclass(slots=True)
-class Course:
-    """Steps done, the judged errors by step, the weights of least error, where kept, how often the rate was lowered, and what
-    the user should know.
-    """
+class TrainingLog:
+    """Steps done, validation errors by step, the best weights where kept, notes for the user, and restarts at a lower rate."""
 
     step: int = 0
     best_step: int = 0
     history: list[tuple[int, float]] = field(default_factory=list)
-    best: Arrays = field(default_factory=dict)
+    best_weights: Arrays = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    retreats: int = 0
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Descent:
-    """What a step changes: the student, the parameters that learn, the optimiser's memory, the average of the weights."""
+class TrainingState:
+    """What a step changes: the student, its trainable parameters, the optimiser's state, the average of the weights."""
 
     student: fx.GraphModule
     parameters: Sequence[nn.Parameter]
@@ -40,30 +38,30 @@ class Descent:
     average: AveragedModel | None = None
 
     @property
-    def judged(self) -> fx.GraphModule:
-        """The network that is judged and kept: the average of the weights, once there is one."""
+    def evaluated(self) -> fx.GraphModule:
+        """The network that is validated and kept: the average of the weights, once there is one."""
         if self.average is None or not int(self.average.n_averaged):
             return self.student
         assert isinstance(self.average.module, fx.GraphModule)
         return self.average.module
 
-    def save(self, course: Course, path: Path) -> None:
-        """Everything that `resume` needs, written atomically."""
+    def save(self, log: TrainingLog, path: Path) -> None:
+        """Write everything that `resume` needs, atomically."""
         arrays: Arrays = {f"now/{name}": value for name, value in weights_of(self.student).items()}
-        arrays |= {f"best/{name}": value for name, value in course.best.items()}
+        arrays |= {f"best/{name}": value for name, value in log.best_weights.items()}
         if self.average is not None:
             arrays |= {f"average/{name}": value for name, value in weights_of(self.average).items()}
-        for number, parameter in enumerate(self.parameters):
+        for index, parameter in enumerate(self.parameters):
             for key, value in self.optimiser.state[parameter].items():
                 if isinstance(value, Tensor):
-                    arrays[f"memory/{number}/{key}"] = value.detach().cpu().numpy()
-        arrays["steps"] = torch.tensor([course.step, course.best_step, course.retreats]).numpy()
-        arrays["notes"] = np.array(course.notes, dtype=np.str_)
-        arrays["history"] = torch.tensor(course.history, dtype=torch.float64).numpy()
+                    arrays[f"memory/{index}/{key}"] = value.detach().cpu().numpy()
+        arrays["steps"] = torch.tensor([log.step, log.best_step, log.restarts]).numpy()
+        arrays["notes"] = np.array(log.notes, dtype=np.str_)
+        arrays["history"] = torch.tensor(log.history, dtype=torch.float64).numpy()
         write_arrays(path, arrays)
 
-    def resume(self, path: Path) -> Course:
-        """Back to where `save` was called; nothing is changed where the file cannot be read (`UNREADABLE`)."""
+    def resume(self, path: Path) -> TrainingLog:
+        """Restore the state at `save`; nothing changes where the file cannot be read (`UNREADABLE`)."""
         arrays = read_arrays(path)
         steps, history = arrays["steps"], [(int(step), float(error)) for step, error in arrays["history"]]
 
@@ -73,34 +71,34 @@ class Descent:
         load_weights(self.student, group("now/"))
         if self.average is not None:
             load_weights(self.average, group("average/"))
-        for number, parameter in enumerate(self.parameters):
-            for key, value in group(f"memory/{number}/").items():
+        for index, parameter in enumerate(self.parameters):
+            for key, value in group(f"memory/{index}/").items():
                 self.optimiser.state[parameter][key] = _like(torch.from_numpy(value.copy()), parameter)
         notes = tuple(str(note) for note in arrays["notes"])
-        return Course(int(steps[0]), int(steps[1]), history, group("best/"), notes, int(steps[2]))
+        return TrainingLog(int(steps[0]), int(steps[1]), history, group("best/"), notes, int(steps[2]))
 
 
 def moving_average(student: fx.GraphModule, decay: float) -> AveragedModel:
-    """The exponential moving average of a student's weights; its first steps count little.
+    """The exponential moving average of a student's weights, with a warm-up of its decay.
 
-    Its decay is (1 + t) / (10 + t) at step t, until that exceeds `decay`.
+    The decay is (1 + t) / (10 + t) at step t, until that exceeds `decay`.
     """
 
-    def follow(averages: Sequence[Tensor], now: Sequence[Tensor], steps: Tensor | int) -> None:
-        share = 1 - min(decay, (2 + int(steps)) / (11 + int(steps)))  # `steps` were averaged before this one
+    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+        rate = 1 - min(decay, (2 + int(steps)) / (11 + int(steps)))  # `steps` were averaged before this one
         with torch.no_grad():
-            for average, value in zip(averages, now, strict=True):
+            for average, value in zip(averages, weights, strict=True):
                 if average.is_floating_point():
-                    average.lerp_(value, share)
+                    average.lerp_(value, rate)
                 else:
                     average.copy_(value)
 
-    return AveragedModel(student, multi_avg_fn=follow, use_buffers=True)
+    return AveragedModel(student, multi_avg_fn=update, use_buffers=True)
 
 
 def _like(value: Tensor, parameter: nn.Parameter) -> Tensor:
-    """A remembered array as the optimiser holds it; its count of steps stays on the CPU."""
+    """A saved array in its parameter's device and memory format; a step counter, of another shape, stays on the CPU."""
     if value.shape != parameter.shape:
         return value
-    laid_out = torch.empty_like(parameter, memory_format=torch.preserve_format)
-    return laid_out.copy_(value).detach()
+    like = torch.empty_like(parameter, memory_format=torch.preserve_format)
+    return like.copy_(value).detach()

@@ -1,4 +1,4 @@
-"""A student beside its teacher, and how far it is from it."""
+"""The distillation of a teacher into a student: their matched values, the loss, and the error."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A student, its teacher, the values of theirs that should agree, and where they are computed.
+class Distillation:
+    """A student, its teacher, the values that should match, and the device.
 
-    exits: further values on the way to the features, as `exits_in` gives them.
+    hints: pairs of further values (the student's, the teacher's) before the features, as `exits_in` gives them.
     """
 
     student: fx.GraphModule
@@ -30,50 +30,54 @@ class Pair:
     student_feature: str
     teacher_feature: str
     device: torch.device = _CPU
-    exits: tuple[tuple[str, str], ...] = ()
-    known: dict[tuple[int, int], tuple[FitImages, list[Tensor]]] = field(default_factory=dict, repr=False)
+    hints: tuple[tuple[str, str], ...] = ()
+    feature_cache: dict[tuple[int, int], tuple[FitImages, list[Tensor]]] = field(default_factory=dict, repr=False)
 
-    def error(self, images: FitImages, size: int) -> float:
+    def error(self, images: FitImages, batch_size: int) -> float:
         """Mean squared error of the student's features, without augmentation, in eval mode and full precision."""
         self.student.eval()
-        student_value, total = named(self.student, self.student_feature), 0.0
+        node, total = named(self.student, self.student_feature), 0.0
+        parts = batches(len(images), batch_size)
         with torch.no_grad():
-            for part, wanted in zip(batches(len(images), size), self._wanted(images, size), strict=True):
-                (found,) = forward(self.student, images.batch(part).to(self.device), [student_value])
-                total += float((wanted - found).float().square().mean()) * len(found)
+            for part, target in zip(parts, self._teacher_features(images, batch_size), strict=True):
+                (output,) = forward(self.student, images.batch(part).to(self.device), [node])
+                total += float((target - output).float().square().mean()) * len(output)
         return total / len(images)
 
-    def _wanted(self, images: FitImages, size: int) -> list[Tensor]:
-        """The teacher's features of these images by batch, computed once."""
-        if (id(images), size) not in self.known:
-            value = named(self.teacher, self.teacher_feature)
-            parts = batches(len(images), size)
-            found = [forward(self.teacher, images.batch(part).to(self.device), [value])[0] for part in parts]
-            self.known[id(images), size] = (images, found)  # holding the images keeps its id theirs
-        return self.known[id(images), size][1]
+    def _teacher_features(self, images: FitImages, batch_size: int) -> list[Tensor]:
+        """The teacher's features of each batch of these images, computed once."""
+        if (id(images), batch_size) not in self.feature_cache:
+            node = named(self.teacher, self.teacher_feature)
+            parts = batches(len(images), batch_size)
+            features = [forward(self.teacher, images.batch(part).to(self.device), [node])[0] for part in parts]
+            self.feature_cache[id(images), batch_size] = (images, features)  # holding the images keeps its id theirs
+        return self.feature_cache[id(images), batch_size][1]
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's and the student's feature maps."""
+        """The teacher's and the student's feature maps. Shapes: x [n, channels, height, width], maps [n, features, ...]."""
         with torch.no_grad():
-            (wanted,) = forward(self.teacher, x, [named(self.teacher, self.teacher_feature)])
-        (found,) = forward(self.student, x, [named(self.student, self.student_feature)])
-        return wanted, found
+            (target,) = forward(self.teacher, x, [named(self.teacher, self.teacher_feature)])
+        (output,) = forward(self.student, x, [named(self.student, self.student_feature)])
+        return target, output
 
     def loss(self, x: Tensor, schedule: Schedule) -> Tensor:
-        """What a step descends on: the squared error of the features, and what the schedule adds to it."""
-        alike = [(self.student_feature, self.teacher_feature), *(self.exits if schedule.exits else ())]
+        """The training loss: the squared error of the features, plus the schedule's further terms.
+
+        Shapes: x [n, channels, height, width] -> [].
+        """
+        matches = [(self.student_feature, self.teacher_feature), *(self.hints if schedule.hints else ())]
         if schedule.logits:
-            alike.append((logits_of(self.student).name, logits_of(self.teacher).name))
+            matches.append((logits_of(self.student).name, logits_of(self.teacher).name))
         with torch.no_grad():
-            wanted = forward(self.teacher, x, [named(self.teacher, name) for _, name in alike])
-        found = forward(self.student, x, [named(self.student, name) for name, _ in alike])
-        loss = relative_error(found[0], wanted[0]) if schedule.scaled else mse_loss(found[0].float(), wanted[0].float())
+            targets = forward(self.teacher, x, [named(self.teacher, name) for _, name in matches])
+        outputs = forward(self.student, x, [named(self.student, name) for name, _ in matches])
+        loss = (relative_error if schedule.scaled else _squared_error)(outputs[0], targets[0])
         if schedule.logits:
-            loss = loss + schedule.logits * divergence(wanted[-1], found[-1])
-        if schedule.exits and self.exits:
-            way = slice(1, 1 + len(self.exits))
-            errors = [relative_error(*each) for each in zip(found[way], wanted[way], strict=True)]
-            loss = loss + schedule.exits * torch.stack(errors).mean()
+            loss = loss + schedule.logits * divergence(targets[-1], outputs[-1])
+        if schedule.hints and self.hints:
+            hinted = slice(1, 1 + len(self.hints))
+            errors = [relative_error(*match) for match in zip(outputs[hinted], targets[hinted], strict=True)]
+            loss = loss + schedule.hints * torch.stack(errors).mean()
         return loss
 
 
@@ -85,20 +89,24 @@ def pair_of(
     *,
     exits: tuple[tuple[str, str], ...] = (),
     device: torch.device = _CPU,
-) -> Pair:
-    """A student without these blocks beside its teacher. feature: the teacher's. exits: as `exits_in` gives them."""
-    return Pair(student, teacher, feature_in(student, feature, dropped), feature, device, exits)
+) -> Distillation:
+    """The distillation into a student without these blocks. feature: the teacher's. exits: the hints that `exits_in` gives."""
+    return Distillation(student, teacher, feature_in(student, feature, dropped), feature, device, exits)
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error over the variance of what is wanted."""
-    return mse_loss(found.float(), wanted.float()) / wanted.float().var().clamp_min(1e-12)
+def relative_error(output: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over the target's variance. Shapes: both alike -> []."""
+    return _squared_error(output, target) / target.float().var().clamp_min(1e-12)
+
+
+def _squared_error(output: Tensor, target: Tensor) -> Tensor:
+    return mse_loss(output.float(), target.float())
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """KL divergence of the student's classes from the teacher's, in nats a sample. Shapes: logits [n, classes]."""
-    wanted, found = (log_softmax(each.float().flatten(1), 1) for each in (teacher, student))
-    return kl_div(found, wanted, log_target=True, reduction="batchmean")
+    target, output = (log_softmax(logits.float().flatten(1), 1) for logits in (teacher, student))
+    return kl_div(output, target, log_target=True, reduction="batchmean")
 
 
 def exits_in(
@@ -106,24 +114,24 @@ def exits_in(
     blocks: Sequence[Block],
     dropped: Sequence[Block],
     feature: str,
-    otherwise: Collection[str] = (),
+    rebased: Collection[str] = (),
 ) -> tuple[tuple[str, str], ...]:
-    """The student's values between a cut and the features that end a block, and the teacher's that they should equal.
+    """Hints: the student's block outputs between a splice and the features, each with the teacher's value that it should equal.
 
-    At a cut, what stays stands for the end of what was dropped. feature: the teacher's; it is left out, and so are a unit
-    inside another one and the student's values that are `otherwise`, in another basis than the teacher's.
+    At a splice, the value that stays replaces the last dropped exit. feature: the teacher's; it is left out, as are units
+    inside other units and `rebased`, the student's values in another basis than the teacher's.
     """
     cuts = junctions(student, dropped)
-    stands_for = {exit_: exit_ for exit_ in _outermost(student, blocks, cuts)} | cuts
-    behind = set[str]().union(*(downstream(named(student, cut)) for cut in cuts)) & stands_for.keys()
-    way = order_of([named(student, feature_in(student, feature, dropped))], ())
-    pairs = [(node.name, stands_for[node.name]) for node in way if node.name in behind]
-    return tuple(pair for pair in pairs if pair[1] != feature and pair[0] not in otherwise)
+    teacher_exit = {exit_: exit_ for exit_ in _outermost(student, blocks, cuts)} | cuts
+    behind = set[str]().union(*(downstream(named(student, cut)) for cut in cuts)) & teacher_exit.keys()
+    path = order_of([named(student, feature_in(student, feature, dropped))], ())
+    hints = [(node.name, teacher_exit[node.name]) for node in path if node.name in behind]
+    return tuple(hint for hint in hints if hint[1] != feature and hint[0] not in rebased)
 
 
 def _outermost(student: fx.GraphModule, blocks: Sequence[Block], cuts: dict[str, str]) -> list[str]:
-    """The exits of the student's units, but of those within another unit."""
-    place = {node.name: number for number, node in enumerate(student.graph.nodes)}
-    place |= {exit_: place[cut] for cut, exit_ in cuts.items()}
-    spans = [(place[b.entry], place[b.exit], b.exit) for b in blocks if {b.entry, b.exit} <= place.keys()]
+    """The exits of the student's units, without those inside another unit."""
+    position = {node.name: index for index, node in enumerate(student.graph.nodes)}
+    position |= {exit_: position[cut] for cut, exit_ in cuts.items()}
+    spans = [(position[b.entry], position[b.exit], b.exit) for b in blocks if {b.entry, b.exit} <= position.keys()]
     return [exit_ for begin, end, exit_ in spans if not any(first <= begin and end < last for first, last, _ in spans)]

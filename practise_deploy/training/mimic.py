@@ -1,4 +1,4 @@
-"""Feature mimicking: descent on the squared difference to the teacher's pre-pooling features, and to what else the schedule names.
+"""Feature mimicking: training on the squared difference to the teacher's pre-pooling features, and the schedule's further terms.
 
 No labels (paper, section 3.1).
 """
@@ -15,152 +15,158 @@ import torch
 from torch import fx, nn
 
 from practise_backends.terms import Progress
-from practise_deploy.compute import autocast, drawing
+from practise_deploy.compute import autocast, seeded
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.surgery import load_weights, weights_of
 from practise_deploy.run import UNREADABLE
-from practise_deploy.training.batches import Draw
-from practise_deploy.training.checkpoint import Course, Descent, moving_average
-from practise_deploy.training.distillation import Pair
-from practise_deploy.training.schedule import RETREATS, SLOWER, Schedule
+from practise_deploy.training.batches import BatchSampler
+from practise_deploy.training.checkpoint import TrainingLog, TrainingState, moving_average
+from practise_deploy.training.distillation import Distillation
+from practise_deploy.training.schedule import MAX_RESTARTS, RATE_DIVISOR, Schedule
 
 _SAVE_EVERY_S = 20.0
 _FIRST_STEPS = 8
-"""Fewer steps than these do not tell whether a rate is too high: an adaptive optimiser begins with a jolt."""
+"""Fewer steps do not show whether a rate is too high: an adaptive optimiser's first steps are large."""
 
 
 def mimic(
-    pair: Pair,
+    distillation: Distillation,
     parameters: Sequence[nn.Parameter],
     images: tuple[FitImages, FitImages],
     schedule: Schedule,
     progress: Progress,
     partial: Path | None = None,
-) -> Course:
-    """Descend; leaves the student with its last weights, their moving average, or with `keep_best` those of least error.
+) -> TrainingLog:
+    """Train the student; leaves it with its last weights, their moving average, or with `keep_best` those of least error.
 
-    images: those to learn from, and those to judge with. partial: a file from which an interrupted descent goes on, and into which this one is saved.
+    images: to fit, and to validate. partial: the checkpoint file, from which an interrupted run resumes.
     """
-    learn, judge = images
-    start = weights_of(pair.student) if schedule.retreat else {}
-    descent = _descent(pair, parameters, schedule)
-    anchors = _anchors(pair, parameters) if schedule.pull else []
-    course = _set_out(pair, descent, images, schedule, partial)
-    draw = Draw(learn, schedule)
-    every = max(1, schedule.steps // 10)
-    saved = time.monotonic()
-    while course.step < schedule.steps:
-        _step(pair, descent.optimiser, draw(course.step).to(pair.device), schedule, course)
-        _pull(anchors, schedule.pull * schedule.rate(course.step, course.retreats))
-        course.step += 1
-        if descent.average is not None:
-            descent.average.update_parameters(pair.student)
-        if course.step % every == 0 or course.step == schedule.steps:
-            _judge(pair, descent, judge, schedule, course)
-        if course.step == every * math.ceil(_FIRST_STEPS / every) and _does_harm(course, schedule):
-            load_weights(pair.student, start)
-            descent, course = _descent(pair, parameters, schedule), _retreated(course, schedule)
-        progress.advance(
-            course.step, schedule.steps, f"error {course.history[-1][1]:.4g} at step {course.history[-1][0]}"
-        )
-        if partial is not None and time.monotonic() - saved > _SAVE_EVERY_S:
-            descent.save(course, partial)
-            saved = time.monotonic()
+    fit, validation = images
+    start_weights = weights_of(distillation.student) if schedule.restart_ratio else {}
+    state = _new_state(distillation, parameters, schedule)
+    anchors = _anchors(distillation, parameters) if schedule.l2_sp else []
+    log = _start(distillation, state, images, schedule, partial)
+    sampler = BatchSampler(fit, schedule)
+    interval = max(1, schedule.steps // 10)
+    saved_at = time.monotonic()
+    while log.step < schedule.steps:
+        _step(distillation, state.optimiser, sampler(log.step).to(distillation.device), schedule, log)
+        _decay_to_teacher(anchors, schedule.l2_sp * schedule.rate(log.step, log.restarts))
+        log.step += 1
+        if state.average is not None:
+            state.average.update_parameters(distillation.student)
+        if log.step % interval == 0 or log.step == schedule.steps:
+            _validate(distillation, state, validation, schedule, log)
+        if log.step == interval * math.ceil(_FIRST_STEPS / interval) and _diverges(log, schedule):
+            load_weights(distillation.student, start_weights)
+            state, log = _new_state(distillation, parameters, schedule), _restarted_log(log, schedule)
+        progress.advance(log.step, schedule.steps, f"error {log.history[-1][1]:.4g} at step {log.history[-1][0]}")
+        if partial is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
+            state.save(log, partial)
+            saved_at = time.monotonic()
     if schedule.keep_best:
-        load_weights(pair.student, course.best)
-    elif descent.average is not None:
-        pair.student.load_state_dict(descent.judged.state_dict())
-    pair.student.eval()
-    return course
+        load_weights(distillation.student, log.best_weights)
+    elif state.average is not None:
+        distillation.student.load_state_dict(state.evaluated.state_dict())
+    distillation.student.eval()
+    return log
 
 
-def _descent(pair: Pair, parameters: Sequence[nn.Parameter], schedule: Schedule) -> Descent:
-    """The descent before its first step."""
-    average = moving_average(pair.student, schedule.average) if schedule.average else None
-    return Descent(pair.student, parameters, schedule.optimise(list(parameters)), average)
+def _new_state(distillation: Distillation, parameters: Sequence[nn.Parameter], schedule: Schedule) -> TrainingState:
+    """The state before the first step."""
+    average = moving_average(distillation.student, schedule.ema_decay) if schedule.ema_decay else None
+    return TrainingState(distillation.student, parameters, schedule.optimise(list(parameters)), average)
 
 
-def _does_harm(course: Course, schedule: Schedule) -> bool:
-    """Whether the first steps lead so far away that a lower rate is worth a new beginning."""
-    (_, before), (_, after) = course.history[0], course.history[-1]
-    return bool(schedule.retreat) and course.retreats < RETREATS and not after <= schedule.retreat * before
+def _diverges(log: TrainingLog, schedule: Schedule) -> bool:
+    """Whether the first steps raise the error so much that training restarts at a lower rate."""
+    (_, before), (_, after) = log.history[0], log.history[-1]
+    return bool(schedule.restart_ratio) and log.restarts < MAX_RESTARTS and not after <= schedule.restart_ratio * before
 
 
-def _retreated(course: Course, schedule: Schedule) -> Course:
-    """Back at the start, with a lower rate."""
-    (_, before), (_, after) = course.history[0], course.history[-1]
-    told = (
-        f"at a rate of {schedule.learning_rate / SLOWER**course.retreats:g} the error rose from {before:.4g} to {after:.4g} in "
-        f"{course.step} steps: begun anew with a quarter of the rate"
+def _restarted_log(log: TrainingLog, schedule: Schedule) -> TrainingLog:
+    """The log of a restart, with a lower rate."""
+    (_, before), (_, after) = log.history[0], log.history[-1]
+    note = (
+        f"at a rate of {schedule.learning_rate / RATE_DIVISOR**log.restarts:g} the error rose from {before:.4g} to {after:.4g} in "
+        f"{log.step} steps: begun anew with a quarter of the rate"
     )
-    return Course(history=course.history[:1], notes=(*course.notes, told), retreats=course.retreats + 1)
+    return TrainingLog(history=log.history[:1], notes=(*log.notes, note), restarts=log.restarts + 1)
 
 
-def _set_out(
-    pair: Pair, descent: Descent, images: tuple[FitImages, FitImages], schedule: Schedule, partial: Path | None
-) -> Course:
-    """Where an interrupted descent had come to, or the start, judged."""
-    course = Course()
+def _start(
+    distillation: Distillation,
+    state: TrainingState,
+    images: tuple[FitImages, FitImages],
+    schedule: Schedule,
+    partial: Path | None,
+) -> TrainingLog:
+    """The log of an interrupted run, with its state restored, or a new one with the start validated."""
+    log = TrainingLog()
     if partial is not None and partial.is_file():
         try:
-            return descent.resume(partial)
+            return state.resume(partial)
         except UNREADABLE:
-            course.notes = ("what the interrupted finetuning had kept was damaged: it was begun anew",)
+            log.notes = ("what the interrupted finetuning had kept was damaged: it was begun anew",)
     if schedule.norms == "re-estimated":
-        re_estimate(pair.student, images[0], pair.device)
-    _judge(pair, descent, images[1], schedule, course)
-    return course
+        re_estimate(distillation.student, images[0], distillation.device)
+    _validate(distillation, state, images[1], schedule, log)
+    return log
 
 
-def _step(pair: Pair, optimiser: torch.optim.Optimizer, x: torch.Tensor, schedule: Schedule, course: Course) -> None:
-    pair.student.train(schedule.norms == "trained")
+def _step(
+    distillation: Distillation, optimiser: torch.optim.Optimizer, x: torch.Tensor, schedule: Schedule, log: TrainingLog
+) -> None:
+    distillation.student.train(schedule.norms == "trained")
     for group in optimiser.param_groups:
-        group["lr"] = schedule.rate(course.step, course.retreats)
-    with drawing(pair.device, schedule.seed_of(course.step)), autocast(pair.device, schedule.dtype):
-        loss = pair.loss(x, schedule)
+        group["lr"] = schedule.rate(log.step, log.restarts)
+    with seeded(distillation.device, schedule.seed_of(log.step)), autocast(distillation.device, schedule.dtype):
+        loss = distillation.loss(x, schedule)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
 
 
-def _anchors(pair: Pair, parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, torch.Tensor]]:
-    """The parameters that the teacher has too, in the same shape, each with the teacher's: a bias that a refit added has none."""
-    learning = {id(parameter) for parameter in parameters}
-    anchors = {name: parameter.detach() for name, parameter in pair.teacher.named_parameters(remove_duplicate=False)}
+def _anchors(distillation: Distillation, parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """(parameter, the teacher's) for all that the teacher has in the same shape; a bias that a refit added has none."""
+    trainable = {id(parameter) for parameter in parameters}
+    teacher = dict(distillation.teacher.named_parameters(remove_duplicate=False))
     return [
-        (parameter, anchors[name])
-        for name, parameter in pair.student.named_parameters()
-        if id(parameter) in learning and name in anchors and anchors[name].shape == parameter.shape
+        (parameter, teacher[name].detach())
+        for name, parameter in distillation.student.named_parameters()
+        if id(parameter) in trainable and name in teacher and teacher[name].shape == parameter.shape
     ]
 
 
-def _pull(anchors: Sequence[tuple[nn.Parameter, torch.Tensor]], share: float) -> None:
+def _decay_to_teacher(anchors: Sequence[tuple[nn.Parameter, torch.Tensor]], share: float) -> None:
     with torch.no_grad():
         for parameter, anchor in anchors:
             parameter.lerp_(anchor, share)
 
 
-def _judge(pair: Pair, descent: Descent, judge: FitImages, schedule: Schedule, course: Course) -> None:
-    network = descent.judged
-    error = replace(pair, student=network).error(judge, schedule.batch_size)
-    may_retreat = schedule.retreat and course.retreats < RETREATS
-    if not math.isfinite(error) and not (schedule.keep_best or schedule.keep_start or may_retreat):
+def _validate(
+    distillation: Distillation, state: TrainingState, images: FitImages, schedule: Schedule, log: TrainingLog
+) -> None:
+    network = state.evaluated
+    error = replace(distillation, student=network).error(images, schedule.batch_size)
+    may_restart = schedule.restart_ratio and log.restarts < MAX_RESTARTS
+    if not math.isfinite(error) and not (schedule.keep_best or schedule.keep_start or may_restart):
         raise InputError(
-            f"the descent diverged: after {course.step} steps the student's features are no numbers",
+            f"the descent diverged: after {log.step} steps the student's features are no numbers",
             remedy=f"try a rate below {schedule.learning_rate:g} with --learning-rate",
         )
-    if not course.history or error < min(e for _, e in course.history):
-        course.best_step = course.step
-        course.best = weights_of(network) if schedule.keep_best else {}
-    course.history.append((course.step, error))
+    if not log.history or error < min(e for _, e in log.history):
+        log.best_step = log.step
+        log.best_weights = weights_of(network) if schedule.keep_best else {}
+    log.history.append((log.step, error))
 
 
 def re_estimate(student: fx.GraphModule, images: FitImages, device: torch.device) -> None:
-    """BatchNorm statistics taken anew, every norm on what the ones before it give: means over batches of one size."""
+    """Re-estimate the BatchNorm statistics on these images, as means over batches of one size."""
     norms = [module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
-    count = math.ceil(len(images) / 64)
+    batch_count = math.ceil(len(images) / 64)
     student.eval()
     try:
         for norm in norms:
@@ -168,7 +174,7 @@ def re_estimate(student: fx.GraphModule, images: FitImages, device: torch.device
             norm.momentum = None  # cumulative
             norm.train()
         with torch.no_grad():
-            for part in torch.arange(len(images)).tensor_split(count):
+            for part in torch.arange(len(images)).tensor_split(batch_count):
                 student(images.batch(slice(int(part[0]), int(part[-1]) + 1)).to(device))
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -232,7 +232,7 @@ def test_square_input_is_scaled_as_torchvision_scales(sides: tuple[int, int]):
     pixels = torch.randint(0, 256, (3, *sides), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     prepared = replace(RGB, size=(16, 16), resize=18)
     usual = v2.Compose([v2.Resize(18, interpolation=v2.InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(16)])
-    found = reading.Reader(prepared, False, [])._fit(pixels)
+    found = reading.Reader(prepared, False, [])._resize_and_crop(pixels)
     assert torch.equal(found, pixels if sides == (16, 16) else usual(pixels))
 
 
@@ -241,12 +241,12 @@ def test_picture_of_the_inputs_own_shape_is_seen_whole(sides: tuple[int, int]):
     """Rows and columns from 0 to 255: what is cut off is missing from the ends."""
     rows, columns = (torch.linspace(0, 255, side) for side in sides)
     pixels = torch.stack([rows[:, None].expand(sides), columns.expand(sides), torch.zeros(sides)]).to(torch.uint8)
-    found = reading.Reader(replace(RGB, size=(96, 48), resize=48), False, [])._fit(pixels)
+    found = reading.Reader(replace(RGB, size=(96, 48), resize=48), False, [])._resize_and_crop(pixels)
     assert found.shape == (3, 96, 48)
     assert found[:2].amin((1, 2)).max() <= 6 and found[:2].amax((1, 2)).min() >= 249
 
 
 def test_squashed_picture_is_seen_whole_whatever_its_shape():
     columns = torch.linspace(0, 255, 80).to(torch.uint8).expand(3, 20, 80)
-    found = reading.Reader(replace(RGB, size=(16, 16), resize=16, squash=True), False, [])._fit(columns)
+    found = reading.Reader(replace(RGB, size=(16, 16), resize=16, squash=True), False, [])._resize_and_crop(columns)
     assert found.shape == (3, 16, 16) and found.min() <= 10 and found.max() >= 245

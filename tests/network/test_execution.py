@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.network.activations import compute, input_of, logits_of, order_of
-from practise_deploy.network.execution import execute, runs_of
+from practise_deploy.network.execution import execute, fusion_groups
 from practise_deploy.network.trace import trace
 
 SHAPE = (3, 3, 8, 8)
@@ -98,12 +98,12 @@ def test_a_network_has_the_same_values_whatever_is_asked_for(network, fewer):
     env = {input_of(traced).name: torch.randn(SHAPE, dtype=torch.float64)}
     nodes = order_of([logits_of(traced)], env)
     wanted = one_by_one(traced, nodes, env)
-    assert (len(list(runs_of(traced, nodes, frozenset()))) < len(nodes)) is fewer
+    assert (len(list(fusion_groups(traced, nodes, frozenset()))) < len(nodes)) is fewer
     for node in nodes:
         found = compute(traced, nodes, env, frozenset([node.name, nodes[-1].name]))
         same(found[node.name], wanted[node.name])
         same(found[nodes[-1].name], wanted[nodes[-1].name])
-    assert len(list(runs_of(traced, nodes, frozenset(wanted)))) == len(nodes)
+    assert len(list(fusion_groups(traced, nodes, frozenset(wanted)))) == len(nodes)
 
 
 def test_a_layer_with_a_hook_is_executed_alone():

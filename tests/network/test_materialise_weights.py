@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from networks import tiny_resnet
 from practise_deploy.errors import InputError
 from practise_deploy.network.load import load_network
-from practise_deploy.network.materialise_weights import with_plain_weights
+from practise_deploy.network.materialise_weights import materialise_weights
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.settings import Settings
 
@@ -35,7 +35,7 @@ def test_computed_weights_become_what_they_are_computed_to_be(compute):
             compute(each)
     with torch.no_grad():
         wanted = module.eval()(X)
-        plain, notes = with_plain_weights(module)
+        plain, notes = materialise_weights(module)
         assert torch.allclose(plain(X), wanted, atol=1e-5)
     assert all(type(each) is nn.Conv2d and "weight" in dict(each.named_parameters()) for each in convolutions(plain))
     assert notes == (
@@ -46,7 +46,7 @@ def test_computed_weights_become_what_they_are_computed_to_be(compute):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_computed_as_float32_and_that_is_said(dtype):
-    plain, notes = with_plain_weights(tiny_resnet().to(dtype))
+    plain, notes = materialise_weights(tiny_resnet().to(dtype))
     assert {value.dtype for value in plain.parameters()} == {torch.float32}
     assert notes == (f"weights of type {str(dtype).removeprefix('torch.')} are computed as float32",)
 
@@ -56,7 +56,7 @@ def test_weights_of_two_layers_become_each_ones_own_and_that_is_said():
     module.layer2[1].conv2.weight = module.layer2[2].conv2.weight
     with torch.no_grad():
         wanted = module.eval()(X)
-        plain, notes = with_plain_weights(module)
+        plain, notes = materialise_weights(module)
         assert torch.equal(plain(X), wanted)
     assert plain.layer2[1].conv2.weight is not plain.layer2[2].conv2.weight
     assert notes == ("1 weights that were another layer's too are a layer's own now",)
@@ -65,7 +65,7 @@ def test_weights_of_two_layers_become_each_ones_own_and_that_is_said():
 def test_plain_weights_are_left_as_they_are_and_nothing_is_said():
     module = tiny_resnet()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    plain, notes = with_plain_weights(module)
+    plain, notes = materialise_weights(module)
     assert plain is module and notes == ()
     assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
 

@@ -29,7 +29,7 @@ from practise_deploy.refit.normal_equations import NormalEquations
 from practise_deploy.refit.points import junction_site, sites_of
 from practise_deploy.refit.rows import Sampler, rows_for, values_for
 from practise_deploy.refit.write_back import put_in, start_of
-from practise_deploy.training.distillation import Pair
+from practise_deploy.training.distillation import Distillation
 from samples.lessons import MOBILENET, RESNET, Silent, in_double, measure_recoverability, opened
 from samples.lessons import images as images_of
 
@@ -113,9 +113,9 @@ def test_r_is_the_error_of_the_rebuilt_network_from_end_to_end(make, shape, name
     student = rebuilt(teacher, blocks[name], learn, found.method, seed)
     renamed = feature_in(student, feature, [blocks[name]])
     assert (renamed == feature) == (name != "layer3.2")
-    error = Pair(student, teacher, renamed, feature).error(judge, 7)
+    error = Distillation(student, teacher, renamed, feature).error(judge, 7)
     assert found.mse.estimate == pytest.approx(error, rel=1e-5)
-    plain = Pair(drop_blocks(teacher, [blocks[name]]), teacher, renamed, feature).error(judge, 64)
+    plain = Distillation(drop_blocks(teacher, [blocks[name]]), teacher, renamed, feature).error(judge, 64)
     assert found.mse_dropped == pytest.approx(plain, rel=1e-5)
     assert error < plain
 
@@ -160,7 +160,7 @@ def test_block_behind_max_pooling_is_measured_plain_where_nothing_can_be_solved_
     (found,) = measure_recoverability(teacher, feature, [blocks["units.0"]], data, 0, Silent())
     assert found.method == "plain (no linear writer before the cut, nor behind it)"
     student = drop_blocks(teacher, [blocks["units.0"]])
-    error = Pair(student, teacher, feature_in(student, feature, [blocks["units.0"]]), feature).error(
+    error = Distillation(student, teacher, feature_in(student, feature, [blocks["units.0"]]), feature).error(
         data.split(0)[1], 64
     )
     assert found.mse.estimate == found.mse_dropped == pytest.approx(error, rel=1e-5)

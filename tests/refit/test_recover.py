@@ -17,7 +17,7 @@ from practise_deploy.refit.criterion import Errors
 from practise_deploy.refit.normal_equations import NormalEquations, options
 from practise_deploy.refit.partial_student import Chain
 from practise_deploy.terms import Preprocessing
-from practise_deploy.training.distillation import Pair
+from practise_deploy.training.distillation import Distillation
 from samples.lessons import MOBILENET, RESNET, LinearStream, Silent, held_out_error, images, opened, recover
 
 
@@ -249,7 +249,7 @@ def test_error_after_a_site_is_what_the_network_gives_from_end_to_end():
     student = recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent(), quick=True)
     recovered = drop_blocks(teacher, [blocks["layer1.1"]])
     load_weights(recovered, student.weights)
-    assert Pair(recovered, teacher, feature, feature).error(data.split(0)[1], 64) == pytest.approx(
+    assert Distillation(recovered, teacher, feature, feature).error(data.split(0)[1], 64) == pytest.approx(
         student.mse, rel=1e-3
     )
 

@@ -69,7 +69,7 @@ def test_images_that_judge_are_not_among_those_that_fit():
 def test_images_that_judge_come_in_random_order_though_files_come_class_by_class():
     pixels = torch.arange(1200, dtype=torch.float32).view(-1, 1, 1, 1)
     data = FitImages(pixels, None, images(1, RESNET).preprocessing)
-    for judge in (data.split(7)[1], *(judge for _, judge in data.part(torch.arange(100)).folds(7))):
+    for judge in (data.split(7)[1], *(judge for _, judge in data.subset(torch.arange(100)).folds(7))):
         order = judge.pixels.flatten().tolist()
         assert order != sorted(order)
 

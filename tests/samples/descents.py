@@ -10,7 +10,7 @@ from practise_deploy.network.activations import find_feature
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks, weights_of
 from practise_deploy.network.trace import trace
-from practise_deploy.training.distillation import Pair, exits_in, pair_of
+from practise_deploy.training.distillation import Distillation, exits_in, pair_of
 from practise_deploy.training.mimic import mimic
 from practise_deploy.training.schedule import Schedule
 from samples.lessons import Silent, photos
@@ -26,7 +26,7 @@ def original():
     return traced, drop_blocks(traced, [blocks["layer2.1"]]), find_feature(traced).name, blocks["layer2.1"]
 
 
-def small_pair(device: str = "cpu") -> Pair:
+def small_pair(device: str = "cpu") -> Distillation:
     teacher, student, feature, block = original()
     traced, _ = trace(tiny_resnet(), SHAPE)
     networks = copy.deepcopy(student), copy.deepcopy(teacher).requires_grad_(False)

@@ -14,7 +14,7 @@ from practise_deploy.refit import recoverability
 from practise_deploy.refit.partial_student import Chain
 from practise_deploy.refit.solvers import Way
 from practise_deploy.terms import Preprocessing
-from practise_deploy.training.distillation import Pair
+from practise_deploy.training.distillation import Distillation
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
 
@@ -143,4 +143,4 @@ def held_out_error(teacher, feature, blocks, student, x: FitImages) -> tuple[flo
     plain, recovered = drop_blocks(teacher, blocks), drop_blocks(teacher, blocks)
     load_weights(recovered, student.weights)
     name = feature_in(plain, feature, blocks)
-    return tuple(Pair(each, teacher, name, feature).error(x, 64) for each in (plain, recovered))
+    return tuple(Distillation(each, teacher, name, feature).error(x, 64) for each in (plain, recovered))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from practise_deploy.training.batches import Draw, mixed, other_views
+from practise_deploy.training.batches import BatchSampler, augmented_views, mixed
 from practise_deploy.training.schedule import Schedule
 from samples.lessons import photos
 
@@ -30,7 +30,7 @@ def test_cosine_rates_warm_up_and_fall_to_nothing():
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (10, 10), (7, 16), (5, 13)])
 def test_every_pass_draws_every_image_once(count, size):
-    draw = Draw(photos(count), Schedule(steps=1, batch_size=size))
+    draw = BatchSampler(photos(count), Schedule(steps=1, batch_size=size))
     drawn = torch.cat([draw.which(step) for step in range(4 * count)])
     assert len(drawn) == 4 * count * size
     passes = drawn[: len(drawn) // count * count].view(-1, count)
@@ -39,7 +39,7 @@ def test_every_pass_draws_every_image_once(count, size):
 
 
 def test_batch_of_a_step_is_the_same_whenever_it_is_drawn_and_another_one_at_another_step():
-    draw = Draw(photos(10), Schedule(steps=1, batch_size=10))
+    draw = BatchSampler(photos(10), Schedule(steps=1, batch_size=10))
     first = draw(7)
     draw(8)
     assert torch.equal(draw(7), first)
@@ -49,23 +49,23 @@ def test_batch_of_a_step_is_the_same_whenever_it_is_drawn_and_another_one_at_ano
 
 def test_other_views_are_of_every_image_and_drawn_by_no_step():
     data, schedule = photos(10), Schedule(steps=1, batch_size=10)
-    found, draw = other_views(data, schedule), Draw(data, schedule)
-    assert torch.equal(found.pixels, other_views(data, schedule).pixels)
-    assert not torch.equal(found.pixels, other_views(data, replace(schedule, seed=1)).pixels)
+    found, draw = augmented_views(data, schedule), BatchSampler(data, schedule)
+    assert torch.equal(found.pixels, augmented_views(data, schedule).pixels)
+    assert not torch.equal(found.pixels, augmented_views(data, replace(schedule, seed=1)).pixels)
     for step in range(5):
         assert not torch.equal(draw(step)[draw.which(step).argsort()], found.batch(slice(0, 10)))
 
 
 def test_views_of_images_that_are_not_augmented_are_mixtures_if_the_steps_mix_and_else_the_images():
     data = photos(10, "none")
-    assert torch.equal(other_views(data, SHORT).pixels, data.pixels)
-    found = other_views(data, replace(SHORT, mix=1.0)).batch(slice(0, 10))
+    assert torch.equal(augmented_views(data, SHORT).pixels, data.pixels)
+    found = augmented_views(data, replace(SHORT, mix=1.0)).batch(slice(0, 10))
     assert found.shape == data.pixels.shape and not torch.equal(found, data.batch(slice(0, 10)))
 
 
 def test_mixed_batch_holds_no_image_of_its_own_unless_the_coin_says_so():
     data = photos(6, "none")
-    plain, every = (Draw(data, Schedule(steps=1, batch_size=6, mix=share)) for share in (0.0, 1.0))
+    plain, every = (BatchSampler(data, Schedule(steps=1, batch_size=6, mix=share)) for share in (0.0, 1.0))
     assert torch.equal(plain(2), data.batch(plain.which(2)))
     assert not torch.equal(every(2), plain(2))
     assert torch.equal(every(2), every(2))
@@ -86,5 +86,5 @@ def test_mixing_blends_or_pastes_and_invents_nothing():
 
 def test_batches_without_augmentation_are_the_images_themselves():
     data = photos(6, "none")
-    draw = Draw(data, Schedule(steps=1, batch_size=6))
+    draw = BatchSampler(data, Schedule(steps=1, batch_size=6))
     assert torch.equal(draw(2), data.batch(draw.which(2)))

@@ -32,9 +32,9 @@ class Interrupting:
     [
         SHORT,
         Schedule(steps=6, batch_size=8, norms="trained", keep_best=True),
-        Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-3, mix=0.5, scaled=True, average=0.9),
-        Schedule(steps=6, batch_size=8, exits=3.0, scaled=True, learning_rate=1e-3),
-        Schedule(steps=6, batch_size=8, norms="re-estimated", logits=0.1, pull=0.1, learning_rate=1e-4),
+        Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-3, mix=0.5, scaled=True, ema_decay=0.9),
+        Schedule(steps=6, batch_size=8, hints=3.0, scaled=True, learning_rate=1e-3),
+        Schedule(steps=6, batch_size=8, norms="re-estimated", logits=0.1, l2_sp=0.1, learning_rate=1e-4),
     ],
 )
 def test_interrupted_and_resumed_descent_ends_with_the_same_bits(schedule, at, tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_interrupted_and_resumed_descent_ends_with_the_same_bits(schedule, at, t
 def test_descent_on_a_gpu_agrees_with_the_cpus_and_goes_on_there(tmp_path, monkeypatch, gpu):
     """Sums of a GPU need not end with the same bits; draws of one seed do."""
     monkeypatch.setattr(mimicking, "_SAVE_EVERY_S", -1.0)
-    schedule = Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-4, average=0.9, scaled=True)
+    schedule = Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-4, ema_decay=0.9, scaled=True)
     _, here, _ = descend(schedule)
     _, whole, wanted = descend(schedule, device=gpu)
     with pytest.raises(Interrupted):

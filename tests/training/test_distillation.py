@@ -9,7 +9,7 @@ from practise_deploy.network.activations import find_feature, forward, named
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.network.trace import trace
-from practise_deploy.training.distillation import Pair, divergence, exits_in, pair_of
+from practise_deploy.training.distillation import Distillation, divergence, exits_in, pair_of
 from practise_deploy.training.schedule import Schedule
 
 SHAPE = (1, 3, 16, 16)
@@ -63,28 +63,28 @@ def test_loss_adds_the_mean_relative_error_of_the_exits(teacher, blocks):
     student, dropped = without(teacher, blocks, "layer1.1")
     feature, x = find_feature(teacher).name, torch.randn(4, *SHAPE[1:])
     own, exits = feature_in(student, feature, dropped), exits_in(student, blocks, dropped, feature)
-    pair = Pair(student, teacher, own, feature, exits=exits)
+    pair = Distillation(student, teacher, own, feature, hints=exits)
     errors = []
     for mine, theirs in ((own, feature), *exits):
         found, wanted = value(student, mine, x), value(teacher, theirs, x)
         errors.append((found - wanted).square().mean() / wanted.var())
     expected = errors[0] + 0.5 * sum(errors[1:]) / len(exits)
-    torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True, exits=0.5)), expected)
+    torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True, hints=0.5)), expected)
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True)), errors[0])
     classes = divergence(teacher(x), student(x))
-    everything = Schedule(steps=1, scaled=True, exits=0.5, logits=2.0)
+    everything = Schedule(steps=1, scaled=True, hints=0.5, logits=2.0)
     torch.testing.assert_close(pair.loss(x, everything), expected + 2 * classes)
 
 
 def test_plain_loss_is_the_papers_squared_error(teacher, blocks):
     student, dropped = without(teacher, blocks, "layer1.1")
     feature, x = find_feature(teacher).name, torch.randn(4, *SHAPE[1:])
-    pair = Pair(
+    pair = Distillation(
         student,
         teacher,
         feature_in(student, feature, dropped),
         feature,
-        exits=exits_in(student, blocks, dropped, feature),
+        hints=exits_in(student, blocks, dropped, feature),
     )
     wanted, found = pair.features(x)
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1)), (wanted - found).square().mean())
@@ -128,5 +128,5 @@ def test_pair_of_a_student_knows_its_feature_and_its_exits(teacher, blocks):
     feature = find_feature(teacher).name
     exits = exits_in(student, blocks, dropped, feature)
     pair = pair_of(student, teacher, feature, dropped, exits=exits)
-    assert pair.exits == exits != () and pair_of(student, teacher, feature, dropped).exits == ()
+    assert pair.hints == exits != () and pair_of(student, teacher, feature, dropped).hints == ()
     assert pair.student_feature == dropped[-1].entry

@@ -13,8 +13,8 @@ from practise_deploy.network.surgery import weights_of
 from practise_deploy.network.trace import trace
 from practise_deploy.terms import Student
 from practise_deploy.training import finetune as finetuning
-from practise_deploy.training.batches import other_views
-from practise_deploy.training.distillation import Pair
+from practise_deploy.training.batches import augmented_views
+from practise_deploy.training.distillation import Distillation
 from practise_deploy.training.mimic import mimic
 from practise_deploy.training.schedule import Schedule
 from samples.descents import SHORT, original, same, small_pair
@@ -30,7 +30,7 @@ def tuned(schedule: Schedule):
     teacher, student, feature, _ = original()
     start = start_of()
     network = copy.deepcopy(student)
-    pair = Pair(network, copy.deepcopy(teacher), feature, feature)
+    pair = Distillation(network, copy.deepcopy(teacher), feature, feature)
     result = finetuning.finetune(pair, start, photos(20), schedule, Silent())
     return start, network, result
 
@@ -100,8 +100,8 @@ def test_error_told_is_that_of_the_weights_kept(keep_best):
     schedule = Schedule(steps=5, batch_size=8, learning_rate=0.1, keep_best=keep_best)
     teacher, _, feature, _ = original()
     _, network, result = tuned(schedule)
-    judge = photos(20).split(0)[1] if keep_best else other_views(photos(20), schedule)
-    assert result.mse == pytest.approx(Pair(network, teacher, feature, feature).error(judge, 8), rel=1e-6)
+    judge = photos(20).split(0)[1] if keep_best else augmented_views(photos(20), schedule)
+    assert result.mse == pytest.approx(Distillation(network, teacher, feature, feature).error(judge, 8), rel=1e-6)
     assert ("kept" in result.method) == keep_best
     assert result.judged_on == (
         "4 images kept aside" if keep_best else "random views of 20 images that were learned from"

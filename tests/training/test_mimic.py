@@ -12,7 +12,7 @@ from practise_deploy.network.activations import forward, named
 from practise_deploy.network.surgery import weights_of
 from practise_deploy.training.distillation import divergence, relative_error
 from practise_deploy.training.mimic import mimic
-from practise_deploy.training.schedule import RETREATS, SLOWER, Schedule
+from practise_deploy.training.schedule import MAX_RESTARTS, RATE_DIVISOR, Schedule
 from samples.descents import SHORT, descend, original, same, small_pair
 from samples.lessons import Silent, photos
 
@@ -68,12 +68,12 @@ def norms_of(network) -> list:
 
 def test_mimicking_the_exits_brings_them_nearer():
     def apart(weight: float) -> float:
-        schedule = Schedule(steps=40, batch_size=16, optimiser="adamw", learning_rate=2e-3, scaled=True, exits=weight)
+        schedule = Schedule(steps=40, batch_size=16, optimiser="adamw", learning_rate=2e-3, scaled=True, hints=weight)
         pair, _, _ = descend(schedule)
         x = photos(20).batch(slice(0, 20))
         both = ((pair.student, 0), (pair.teacher, 1))
         with torch.no_grad():
-            found, wanted = (forward(net, x, [named(net, each[side]) for each in pair.exits]) for net, side in both)
+            found, wanted = (forward(net, x, [named(net, each[side]) for each in pair.hints]) for net, side in both)
         return float(sum(relative_error(*each) for each in zip(found, wanted, strict=True)))
 
     assert apart(3.0) < 0.9 * apart(0.0)
@@ -107,7 +107,7 @@ def test_re_estimated_norms_describe_the_images_and_stay():
 
 
 def test_average_of_the_weights_is_kept_and_judged():
-    pair, course, weights = descend(Schedule(steps=20, batch_size=8, average=0.5, learning_rate=0.1))
+    pair, course, weights = descend(Schedule(steps=20, batch_size=8, ema_decay=0.5, learning_rate=0.1))
     _, _, last = descend(Schedule(steps=20, batch_size=8, learning_rate=0.1))
     assert not same(weights, last)
     _, judge = photos(20).split(0)
@@ -119,7 +119,7 @@ def pulled(change) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
     pair = small_pair()
     change(pair.student)
     before = copy.deepcopy(pair.student)
-    schedule = Schedule(steps=4, optimiser="adamw", learning_rate=1e-9, pull=1e8, weight_decay=0.0)  # a tenth a step
+    schedule = Schedule(steps=4, optimiser="adamw", learning_rate=1e-9, l2_sp=1e8, weight_decay=0.0)  # a tenth a step
     mimic(pair, list(pair.student.parameters()), (photos(8), photos(8)), schedule, Silent())
     return before, pair.student, pair.teacher
 
@@ -185,13 +185,13 @@ def test_error_is_the_mean_over_images_whatever_the_batches():
 
 # The rate.
 
-RETREATING = Schedule(steps=24, batch_size=8, optimiser="adamw", learning_rate=0.02, scaled=True, retreat=1.25)
+RETREATING = Schedule(steps=24, batch_size=8, optimiser="adamw", learning_rate=0.02, scaled=True, restart_ratio=1.25)
 
 
 def test_rate_that_leads_away_is_quartered_and_the_descent_begun_anew():
     _, course, _ = descend(RETREATING)
-    _, steady, _ = descend(replace(RETREATING, retreat=0.0))
-    assert course.retreats > 0 and len(course.notes) == course.retreats
+    _, steady, _ = descend(replace(RETREATING, restart_ratio=0.0))
+    assert course.restarts > 0 and len(course.notes) == course.restarts
     assert "at a rate of 0.02 the error rose from" in course.notes[0]
     assert [step for step, _ in course.history] == sorted({step for step, _ in course.history}) and course.step == 24
     assert course.history[-1][1] < steady.history[-1][1]
@@ -199,17 +199,17 @@ def test_rate_that_leads_away_is_quartered_and_the_descent_begun_anew():
 
 def test_descent_after_a_retreat_is_the_one_of_the_lower_rate():
     _, course, weights = descend(RETREATING)
-    lower = RETREATING.learning_rate / SLOWER**course.retreats
+    lower = RETREATING.learning_rate / RATE_DIVISOR**course.restarts
     _, again, same_weights = descend(replace(RETREATING, learning_rate=lower))
-    assert (again.retreats, again.history) == (0, course.history)
+    assert (again.restarts, again.history) == (0, course.history)
     assert same(weights, same_weights)
 
 
 def test_rate_that_brings_nearer_is_kept():
     schedule = replace(RETREATING, learning_rate=1e-5)
-    assert descend(schedule)[1].history == descend(replace(schedule, retreat=0.0))[1].history
+    assert descend(schedule)[1].history == descend(replace(schedule, restart_ratio=0.0))[1].history
 
 
 def test_retreats_end():
     _, course, _ = descend(replace(RETREATING, learning_rate=1e6, keep_start=True))
-    assert course.retreats == RETREATS and course.step == 24
+    assert course.restarts == MAX_RESTARTS and course.step == 24

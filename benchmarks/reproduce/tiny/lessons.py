@@ -22,8 +22,8 @@ from practise_deploy.compute import autocast
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import forward, named
-from practise_deploy.training.batches import Draw
-from practise_deploy.training.schedule import SLOWER, Schedule
+from practise_deploy.training.batches import BatchSampler
+from practise_deploy.training.schedule import RATE_DIVISOR, Schedule
 
 TEMPERATURE = 4.0
 SOFT_SHARE = 0.9
@@ -88,18 +88,18 @@ def teach(pupil: Pupil, loss: str, images: FitImages, schedule: Schedule) -> tup
     one is for networks with BatchNorm: one that has it folded takes, of that rate and its quarters, the one whose first tenth leaves least.
     """
     start = {name: value.clone() for name, value in pupil.student.state_dict().items()}
-    rates = [schedule.learning_rate / SLOWER**quarters for quarters in range(MOST_RETREATS + 1)]
+    rates = [schedule.learning_rate / RATE_DIVISOR**quarters for quarters in range(MOST_RETREATS + 1)]
 
-    def descended(rate: float, steps: int, *, may_retreat: bool = False) -> float | None:
+    def descended(rate: float, steps: int, *, may_restart: bool = False) -> float | None:
         pupil.student.load_state_dict(start)
         slower = replace(schedule, learning_rate=rate)
-        return _descended(pupil, loss, images, slower, steps, may_retreat=may_retreat)
+        return _descended(pupil, loss, images, slower, steps, may_restart=may_restart)
 
     if not any(isinstance(module, nn.BatchNorm2d) for module in pupil.student.modules()):
         tried = {rate: descended(rate, _early(schedule)) for rate in rates}
         rates = [min(rates, key=lambda rate: _known(tried[rate]))]
     for rate in rates[:-1]:
-        if (last := descended(rate, schedule.steps, may_retreat=True)) is not None:
+        if (last := descended(rate, schedule.steps, may_restart=True)) is not None:
             return last, rate
     return _known(descended(rates[-1], schedule.steps)), rates[-1]
 
@@ -115,7 +115,7 @@ def _early(schedule: Schedule) -> int:
 
 
 def _descended(
-    pupil: Pupil, loss: str, images: FitImages, schedule: Schedule, steps: int, *, may_retreat: bool
+    pupil: Pupil, loss: str, images: FitImages, schedule: Schedule, steps: int, *, may_restart: bool
 ) -> float | None:
     """The mean loss of the last tenth of so many of the schedule's steps, of 4 at least; None where the first tenth led away."""
     pupil.student.to(pupil.device).requires_grad_(True)
@@ -126,7 +126,7 @@ def _descended(
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
     )
-    draw, losses, early = Draw(images, schedule), list[float](), _early(schedule)
+    draw, losses, early = BatchSampler(images, schedule), list[float](), _early(schedule)
     pupil.student.train(schedule.norms == "trained")
     for step in range(steps):
         for group in optimiser.param_groups:
@@ -138,7 +138,7 @@ def _descended(
         value.backward()
         optimiser.step()
         losses.append(float(value.detach()))
-        if may_retreat and step + 1 == early and not fmean(losses[-early // 2 :]) <= AWAY * losses[0]:
+        if may_restart and step + 1 == early and not fmean(losses[-early // 2 :]) <= AWAY * losses[0]:
             return None
     pupil.student.eval()
     return fmean(losses[-max(4, steps // 10) :]) if losses else 0.0
@@ -164,7 +164,7 @@ def rate_of(loss: str, images: int, results: Path) -> float:
     return float(trials[nearest]["best"][loss])
 
 
-def _labels(images: FitImages, draw: Draw, step: int) -> Tensor:
+def _labels(images: FitImages, draw: BatchSampler, step: int) -> Tensor:
     """The labels of a step's batch; zeros where the images have none."""
     which = draw.which(step)
     return torch.zeros(len(which), dtype=torch.int64) if images.labels is None else images.labels[which]

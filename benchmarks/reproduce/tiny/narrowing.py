@@ -21,7 +21,7 @@ from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.terms import Block
-from practise_deploy.training.distillation import Pair
+from practise_deploy.training.distillation import Distillation
 
 from .bench import reductions_of
 from .choice import by_error, first_that_meet, plain_errors
@@ -158,7 +158,7 @@ def _harms(subject: Subject, kept: Mapping[str, Sequence[int]]) -> dict[str, dic
 
 def _error(subject: Subject, student: fx.GraphModule, images: FitImages, known: _Known) -> float:
     """Mean squared error of the pre-pooling features. known: the teacher's, which are computed once."""
-    pair = Pair(student, subject.teacher.cpu(), subject.feature, subject.feature, known=known)
+    pair = Distillation(student, subject.teacher.cpu(), subject.feature, subject.feature, feature_cache=known)
     return pair.error(images, _BATCH)
 
 

@@ -21,7 +21,7 @@ from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.load import Network, load_network
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
-from practise_deploy.training.distillation import Pair, exits_in, pair_of
+from practise_deploy.training.distillation import Distillation, exits_in, pair_of
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT.parent / "shared" / "data"
@@ -117,7 +117,7 @@ class Subject:
         fit = self.tiny_set(images, seed) if isinstance(images, int) else images
         return Lesson(teacher=self.teacher.cpu(), feature=self.feature, images=fit, seed=seed)
 
-    def pair(self, student: fx.GraphModule, start: Student, device: torch.device) -> Pair:
+    def pair(self, student: fx.GraphModule, start: Student, device: torch.device) -> Distillation:
         """A student of this start beside its teacher, as the product finetunes it."""
         gone = self.named(start.dropped)
         exits = exits_in(student, self.blocks, gone, self.feature)
