@@ -9,9 +9,9 @@ from practise_backends.terms import Comparison, Interval, LatencyTable, Throughp
 from practise_deploy.terms import (
     SCHEMA,
     Block,
-    DataFacts,
+    DatasetSummary,
     Loss,
-    NetworkFacts,
+    NetworkSummary,
     Plan,
     Recoverability,
     Student,
@@ -238,8 +238,8 @@ class Release:
     """
 
     schema: int = SCHEMA
-    network: NetworkFacts
-    images: DataFacts
+    network: NetworkSummary
+    images: DatasetSummary
     recipe: str
     blocks: tuple[Block, ...]
     latency: LatencyTable

@@ -278,7 +278,7 @@ class Student:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkFacts:
+class NetworkSummary:
     """Which network, and how its input is made."""
 
     name: str
@@ -293,7 +293,7 @@ class NetworkFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataFacts:
+class DatasetSummary:
     """Which images, how many for what."""
 
     fit: int

@@ -45,9 +45,9 @@ from practise_backends.machine.device import describe_cpu
 from practise_backends.results.documents import numbers
 from practise_deploy.compute import exact, pick_precision
 from practise_deploy.errors import PractiseError, first_line
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages, load_images
-from practise_deploy.network.activations import batches, forward, logits_of, named
+from practise_deploy.network.activations import batches, forward, logits_of, node_by_name
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.load import load_network
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
@@ -127,11 +127,11 @@ def subject_of(name: str, asked: argparse.Namespace) -> tuple[Subject, Found]:
     torch.manual_seed(0)
     network = load_network(settings, structure_only=name == "resnet50" and weights is None)
     trained = name == "efficientnet-lite0" or weights is not None
-    prepared, place = network.facts.preprocessing, asked.data / "imagenette"
+    prepared, place = network.summary.preprocessing, asked.data / "imagenette"
     if real := name != "tiny" and place.is_dir():
         settings = settings.model_copy(update={"data": place / "train", "eval": place / "val"})
-        images = load_images(settings, network.facts)
-        fit, held_out = images.fit, images.held_out.some(HELD_OUT, 0)
+        images = load_images(settings, network.summary)
+        fit, held_out = images.fit, images.held_out.subsample(HELD_OUT, 0)
     else:
         fit = FitImages(synthetic(asked.images, prepared, 0), None, prepared)
         held_out = HeldOutImages(synthetic(min(HELD_OUT, 2 * asked.images), prepared, 1), None, prepared)
@@ -194,9 +194,9 @@ class Side:
     students: dict[str, Student] = field(default_factory=dict)
 
     @property
-    def lesson(self) -> Lesson:
+    def calibration(self) -> CalibrationProblem:
         """What is learned from, on the device."""
-        return replace(self.subject.lesson(self.subject.pool, 0), judging=self.dtype).placed(self.device)
+        return replace(self.subject.calibration(self.subject.pool, 0), comparison_dtype=self.dtype).to(self.device)
 
     @property
     def precision(self) -> str:
@@ -204,26 +204,30 @@ class Side:
 
     def learn(self, chosen: Blocks | None, steps: int, tell: Callable[[], None]) -> None:
         """All stages. chosen: the set to refit, where another side chose it. tell: is called after each."""
-        lesson, blocks = self.lesson, self.subject.candidates
+        calibration, blocks = self.calibration, self.subject.candidates
         with contextlib.suppress(RuntimeError, PractiseError, OutOfTime):  # the first stage will say the same
-            measure_recoverability(replace(lesson, images=lesson.images.some(16, 0)), blocks[:1], self.clock)
+            measure_recoverability(
+                replace(calibration, images=calibration.images.subsample(16, 0)), blocks[:1], self.clock
+            )
 
         def stage(name: str, kind: type[Record], work: Callable[[], Record], **key: Any) -> Record | None:
             given = self._stage(name, kind, key, work)
             tell()
             return given
 
-        one_site = stage("recoverability", Recoverabilities, lambda: measure_recoverability(lesson, blocks, self.clock))
+        one_site = stage(
+            "recoverability", Recoverabilities, lambda: measure_recoverability(calibration, blocks, self.clock)
+        )
         if one_site is not None:
             self.found = stage(
-                "whole_recovery", Recoverabilities, lambda: rescored(lesson, blocks, one_site, self.clock)
+                "whole_recovery", Recoverabilities, lambda: rescored(calibration, blocks, one_site, self.clock)
             )
         if (found := self.found) is not None:
-            self.plan = stage("choice", Plan, lambda: self._choose(lesson, found), asked=REDUCTION)
+            self.plan = stage("choice", Plan, lambda: self._choose(calibration, found), asked=REDUCTION)
         if not (names := chosen or (self.plan.dropped if self.plan else ())):
             return
         gone = self.subject.named(names)
-        start = stage("refit", Student, lambda: recover(lesson, gone, self.clock), gone=names)
+        start = stage("refit", Student, lambda: recover(calibration, gone, self.clock), gone=names)
         if start is not None:
             self.students["refit"] = start
             ended = stage("finetuning", Student, lambda: self._finetune(start, steps), gone=names, steps=steps)
@@ -238,9 +242,9 @@ class Side:
         took = [self.stages.get(name, {}).get("seconds") for name in names]
         return None if None in took else sum(took)
 
-    def _choose(self, lesson: Lesson, found: Recoverabilities) -> Plan:
+    def _choose(self, calibration: CalibrationProblem, found: Recoverabilities) -> Plan:
         def verify(names: Blocks) -> Verified:
-            return verified_without(lesson, self.subject.named(names), self.clock)
+            return verified_without(calibration, self.subject.named(names), self.clock)
 
         table = equal_savings(self.subject.candidates)
         return choose_set(table, found, Budget(reduce_percent=REDUCTION), None, verify)
@@ -252,7 +256,7 @@ class Side:
 
     def _stage(self, name: str, kind: type[Record], key: Found, work: Callable[[], Record]) -> Record | None:
         """What it gives, kept from an earlier time or made now; None where it cannot be made."""
-        weights, images = self.subject.network.facts.sha256, self.subject.pool.digest()
+        weights, images = self.subject.network.summary.sha256, self.subject.pool.digest()
         key = {**key, "weights": weights, "images": images, "code": code(), "torch": torch.__version__}
         key |= {"device": name_of(self.device), "threads": torch.get_num_threads()}
 
@@ -284,10 +288,10 @@ def paper(ours: Side, few: int, chosen: Blocks) -> Found:
 
     def score(watch: Stopwatch) -> None:
         schedule = Schedule(steps=steps, batch_size=BATCH, dtype=ours.dtype)
-        measure_by_adaptors(ours.lesson, subject.candidates, schedule, watch)
+        measure_by_adaptors(ours.calibration, subject.candidates, schedule, watch)
 
     def descend(watch: Stopwatch) -> None:
-        start = drop_only(subject.lesson(subject.pool, 0), subject.named(chosen))
+        start = drop_only(subject.calibration(subject.pool, 0), subject.named(chosen))
         pair = subject.pair(student_of(subject, start), start, device)
         judge, mimicking._validate = mimicking._validate, _judge_nothing  # so few steps would be mostly that
         try:
@@ -336,7 +340,7 @@ class Judge:
     @torch.no_grad()
     def _look(self, network: fx.GraphModule, feature: str) -> tuple[Tensor, Tensor]:
         network, images, found = network.to(self.device).eval(), self.subject.test, []
-        wanted = [logits_of(network), named(network, feature)]
+        wanted = [logits_of(network), node_by_name(network, feature)]
         for part in batches(len(images), BATCH):
             logits, features = forward(network, images.batch(part).to(self.device), wanted)
             found.append((logits.cpu().argmax(1), features.cpu()))

@@ -94,14 +94,14 @@ class Study:
         self.device = pick_device("cpu")
         fast = fast_precision(self.device)
         self.schedule = replace(TINY, steps=self.steps, seed=SEED, dtype=fast)
-        self.lesson = self.subject.lesson(self.images, SEED)
+        self.calibration = self.subject.calibration(self.images, SEED)
         unit = Unit(network=name, reduction=0, images=images, method=SCORES, seed=SEED, steps=score_steps)
         shelf = Shelf(ROOT / "benchmarks/results/tiny_sets", Path(tempfile.gettempdir()) / "practise-tiny-sets")
         place = Place(shelf=shelf, data=data, device=self.device, dtype=fast)
         scored = shelf.get(unit, lambda each: compute(each, place), wait=True)
         assert scored is not None
         with exact(SEED):
-            self.recoverabilities = measure_recoverability(self.lesson, self.subject.candidates, Silent())
+            self.recoverabilities = measure_recoverability(self.calibration, self.subject.candidates, Silent())
             plain = plain_errors(self.subject, self.images)
         self.single = {
             "paper's R, summed": {block: one["mse"] for block, one in scored["scores"].items()},
@@ -115,7 +115,7 @@ class Study:
         began, subject, dropped = time.monotonic(), self.subject, self.subject.named(names)
         with exact(SEED):
             plain = plain_set(subject, names, self.images)
-            start = recover(self.lesson, dropped, Silent())
+            start = recover(self.calibration, dropped, Silent())
             student = drop_blocks(subject.teacher, dropped)
             load_weights(student, start.weights)
             own = feature_in(student, subject.feature, dropped)

@@ -29,7 +29,7 @@ from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 from torch import fx
 
 from practise_deploy.compute import exact, pick_precision
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import HeldOutImages
 from practise_deploy.network.activations import batches
 from practise_deploy.network.surgery import drop_blocks, load_weights
@@ -87,18 +87,18 @@ def proposed(found: Recoverabilities, blocks: Sequence[Block], size: int) -> tup
 
 
 def student(
-    subject: Subject, lesson: Lesson, names: tuple[str, ...], original: Answers, steps: int | None
+    subject: Subject, calibration: CalibrationProblem, names: tuple[str, ...], original: Answers, steps: int | None
 ) -> dict[str, Any]:
     """One set of blocks through all stages."""
     blocks, side = subject.named(names), subject.network.input_shape[-1]
     assert subject.test.labels is not None
     labels = subject.test.labels.numpy()
     began = time.monotonic()
-    plain, refitted = judged_without(lesson, blocks, Silent())
+    plain, refitted = judged_without(calibration, blocks, Silent())
     found: dict[str, Any] = {"dropped": list(names)}
     for stage, errors in (("plain", plain), ("compared", refitted)):
         found[stage] = {"relative_error": errors.relative} | compared(errors.goal.numpy(), errors.own.numpy(), None)
-    start = recover(lesson, blocks, Silent())
+    start = recover(calibration, blocks, Silent())
     network = drop_blocks(subject.teacher, blocks)
     load_weights(network, start.weights)
     found["refit"] = {"relative_error": start.relative} | compared(original, logits_of(network, subject.test), labels)
@@ -106,7 +106,7 @@ def student(
     if steps == 0:
         return found | {"seconds": {"refit": round(refitted_s, 1)}}
     asked = schedule_for(Settings(iterations=steps), side, pick_precision(None, side, _CPU))
-    done = finetune(subject.pair(network, start, _CPU), start, lesson.images, asked, Silent())
+    done = finetune(subject.pair(network, start, _CPU), start, calibration.images, asked, Silent())
     facts = {"mse": [done.mse_before, done.mse], "steps": done.steps, "history": done.history, "method": done.method}
     found["finetuned"] = facts | compared(original, logits_of(network, subject.test), labels)
     return found | {"seconds": {"refit": round(refitted_s, 1), "finetuning": round(done.seconds, 1)}}
@@ -120,7 +120,7 @@ def study(name: str, options: argparse.Namespace) -> None:
     side = subject.network.input_shape[-1]
     for seed in options.seeds:
         for images in options.images:
-            lesson = replace(subject.lesson(images, seed), judging=pick_precision(None, side, _CPU))
+            calibration = replace(subject.calibration(images, seed), comparison_dtype=pick_precision(None, side, _CPU))
             recoverability = None
             for size in options.sizes:
                 file = RESULTS / name / f"{images}-{size}-seed{seed}.json"
@@ -128,9 +128,9 @@ def study(name: str, options: argparse.Namespace) -> None:
                     continue
                 with exact(seed):
                     torch.set_num_threads(options.threads)
-                    recoverability = recoverability or measure_recoverability(lesson, subject.candidates, Silent())
+                    recoverability = recoverability or measure_recoverability(calibration, subject.candidates, Silent())
                     names = proposed(recoverability, subject.candidates, size)
-                    found = student(subject, lesson, names, original, options.steps)
+                    found = student(subject, calibration, names, original, options.steps)
                 accuracy = 100 * float((original.argmax(1) == subject.test.labels.numpy()).mean())
                 record = {
                     "schema": 1, "network": name, "images": images, "seed": seed, "commit": commit(),

@@ -39,17 +39,17 @@ NETWORKS, SEED, SIZES = ("mobilenetv2", "resnet20"), 2021, (2, 3, 4, 5)
 def study(subject: Subject, images: int, sets: int) -> dict[str, Any]:
     """A network's sets, and how their errors rank."""
     precision = pick_precision(None, subject.network.input_shape[-1], torch.device("cpu"))
-    lesson, blocks = replace(subject.lesson(images, SEED), judging=precision), subject.candidates
+    calibration, blocks = replace(subject.calibration(images, SEED), comparison_dtype=precision), subject.candidates
     with exact(SEED):
-        one_site = measure_recoverability(lesson, blocks, Silent())
-        whole = rescored(lesson, blocks, one_site, Silent())
+        one_site = measure_recoverability(calibration, blocks, Silent())
+        whole = rescored(calibration, blocks, one_site, Silent())
         forms = {"one site": as_candidates(one_site, blocks), "whole recovery": as_candidates(whole, blocks)}
         rng, rows = np.random.default_rng(SEED), []
         for number in range(sets):
             size = min(SIZES[number % len(SIZES)], len(blocks) - 1)
             chosen = set(rng.choice([block.name for block in blocks], size, replace=False).tolist())
             names = tuple(block.name for block in blocks if block.name in chosen)
-            found = verified_without(lesson, subject.named(names), Silent())
+            found = verified_without(calibration, subject.named(names), Silent())
             rows.append(
                 {
                     "dropped": names,

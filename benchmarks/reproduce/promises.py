@@ -136,7 +136,7 @@ def test_images(network: str, data: Path) -> HeldOutImages:
     with tempfile.TemporaryDirectory() as folder:
         asked = settings_of(drawn_of(network), data, Path(folder)).model_copy(update={"eval": eval_})
         loaded = load_network(asked, image_size=image_size_of(asked))
-        return load_images(asked, loaded.facts).held_out
+        return load_images(asked, loaded.summary).held_out
 
 
 def drawn_of(network: str) -> Drawn:

@@ -30,7 +30,7 @@ from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
 from practise_deploy.compute import exact
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.refit.candidate import Candidate, candidate_for
 from practise_deploy.refit.points import sites_of
@@ -44,12 +44,12 @@ NETWORKS, SEED = ("resnet20", "resnet56", "efficientnet-lite0"), 2021
 PLAIN, BEHIND, AT_CUT, WHOLE = "plain drop", "first site behind the cut", "site at the cut", "all sites"
 
 
-class ComparedAsSets(Lesson):
+class ComparedAsSets(CalibrationProblem):
     """Blocks are judged by the images that sets are judged by."""
 
     @property
     def folds(self) -> list[tuple[FitImages, FitImages]]:
-        return self.comparing_folds
+        return self.comparison_folds
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +60,22 @@ class Judged:
     errors: dict[str, float]
 
 
-def behind_the_cut(lesson: Lesson, block: Block) -> Candidate | None:
+def behind_the_cut(calibration: CalibrationProblem, block: Block) -> Candidate | None:
     """The network without a block, as if nothing could be solved at the cut; None where nothing can be solved behind it."""
-    usual = candidate_for(lesson, block)
-    for site in sites_of(usual.student, lesson.teacher, [block], lesson.feature):
+    usual = candidate_for(calibration, block)
+    for site in sites_of(usual.student, calibration.teacher, [block], calibration.feature):
         found = Candidate(block, usual.student, site, usual.end)
         if not found.is_refitted_at_the_cut:
             return found
     return None
 
 
-def judged(lesson: Lesson, blocks: Sequence[Block]) -> list[Judged]:
+def judged(calibration: CalibrationProblem, blocks: Sequence[Block]) -> list[Judged]:
     """All blocks, on the same images."""
-    usual = [candidate_for(lesson, block) for block in blocks]
-    later = [found for block in blocks if (found := behind_the_cut(lesson, block)) is not None]
-    of = {each.block: each for each in recoverability_of(usual, lesson, Silent()).of}
-    relative = {each.block: each.relative for each in recoverability_of(later, lesson, Silent()).of}
+    usual = [candidate_for(calibration, block) for block in blocks]
+    later = [found for block in blocks if (found := behind_the_cut(calibration, block)) is not None]
+    of = {each.block: each for each in recoverability_of(usual, calibration, Silent()).of}
+    relative = {each.block: each.relative for each in recoverability_of(later, calibration, Silent()).of}
     rows = []
     for block, candidate in zip(blocks, usual, strict=True):
         known = of[block.name]
@@ -84,7 +84,7 @@ def judged(lesson: Lesson, blocks: Sequence[Block]) -> list[Judged]:
             errors[BEHIND] = relative[block.name]
         if candidate.is_refitted_at_the_cut:
             errors[AT_CUT] = known.relative
-        errors[WHOLE] = float(verified_without(lesson, [block], Silent()).errors.mean())
+        errors[WHOLE] = float(verified_without(calibration, [block], Silent()).errors.mean())
         rows.append(Judged(block.name, errors))
         print(block.name, {name: round(error, 4) for name, error in errors.items()}, flush=True)
     return rows
@@ -120,9 +120,9 @@ def _times(errors: Floats, truth: Floats) -> dict[str, float | None]:
 def study(subject: Subject, images: int) -> dict[str, Any]:
     """All blocks of a network, and what they tell."""
     with exact(SEED):
-        usual = subject.lesson(images, SEED)
-        lesson = ComparedAsSets(**{each.name: getattr(usual, each.name) for each in fields(usual)})
-        rows = judged(lesson, subject.candidates)
+        usual = subject.calibration(images, SEED)
+        calibration = ComparedAsSets(**{each.name: getattr(usual, each.name) for each in fields(usual)})
+        rows = judged(calibration, subject.candidates)
     return {
         "schema": 1, "network": subject.name, "images": images, "commit": commit(), "torch": torch.__version__,
         "refits": summary(rows), "blocks": [asdict(row) for row in rows],

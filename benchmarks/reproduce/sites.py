@@ -27,7 +27,7 @@ from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
 from practise_backends.rounds.intervals import bootstrap
 from practise_deploy.compute import exact, pick_device
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.refit.criterion import Errors
 from practise_deploy.refit.recover import recover
@@ -54,11 +54,11 @@ def compared_by(criterion: str) -> Iterator[None]:
         Errors.by_image = _by_features  # type: ignore[misc]
 
 
-def refit(subject: Subject, lesson: Lesson, names: tuple[str, ...], criterion: str) -> dict[str, Any]:
+def refit(subject: Subject, calibration: CalibrationProblem, names: tuple[str, ...], criterion: str) -> dict[str, Any]:
     """The refit of a set of blocks, its accuracy, and what it tells of itself."""
     began, dropped = time.monotonic(), subject.named(names)
     with exact(SEED), compared_by(criterion):
-        start = recover(lesson, dropped, Silent())
+        start = recover(calibration, dropped, Silent())
     student = drop_blocks(subject.teacher, dropped)
     load_weights(student, start.weights)
     own = feature_in(student, subject.feature, dropped)
@@ -105,12 +105,12 @@ def summary(sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def study(name: str, images: int, most: int, data: Path) -> None:
     """All sets of a network."""
     subject, path = load_subject(name, data), RESULTS / f"{name}_{images}.json"
-    lesson = subject.lesson(images, SEED)
+    calibration = subject.calibration(images, SEED)
     sets = json.loads(path.read_text())["sets"] if path.is_file() else []
     for names in random_sets(tuple(block.name for block in subject.candidates), SIZES[name])[:most]:
         if list(names) in [one["dropped"] for one in sets]:
             continue
-        by = {criterion: refit(subject, lesson, names, criterion) for criterion in CRITERIA}
+        by = {criterion: refit(subject, calibration, names, criterion) for criterion in CRITERIA}
         sets.append({"dropped": list(names), "by": by, "commit": commit()})
         print(name, images, len(sets), *names, {c: found["percent"] for c, found in by.items()}, flush=True)
         found = {

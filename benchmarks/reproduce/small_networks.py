@@ -37,7 +37,7 @@ from tiny.provenance import commit
 from tiny.subjects import ROOT, Subject, subject_of
 
 from practise_deploy.compute import exact, pick_device
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.refit.recover import recover
 from practise_deploy.run import Silent, write_atomically
@@ -138,25 +138,25 @@ def trained(name: str, folder: Path) -> Subject:
     return subject_of(name, settings)
 
 
-def judged(subject: Subject, start: Student, lesson: Lesson, steps: int) -> float:
+def judged(subject: Subject, start: Student, calibration: CalibrationProblem, steps: int) -> float:
     """The accuracy of a student, finetuned in so many steps, in percent."""
     gone, device = subject.named(start.dropped), pick_device("cpu")
     student = drop_blocks(subject.teacher, gone)
     load_weights(student, start.weights)
     if steps:
-        finetune(subject.pair(student, start, device), start, lesson.images, replace(TINY, steps=steps), Silent())
+        finetune(subject.pair(student, start, device), start, calibration.images, replace(TINY, steps=steps), Silent())
     own = feature_in(student, subject.feature, gone)
     return 100 * float(subject.judge(student.eval(), own, device).correct.mean())
 
 
 def without(subject: Subject, names: tuple[str, ...], images: int) -> dict[str, Any]:
     """A set of blocks dropped, in all four ways."""
-    began, lesson, gone = time.monotonic(), subject.lesson(images, SEED), subject.named(names)
+    began, calibration, gone = time.monotonic(), subject.calibration(images, SEED), subject.named(names)
     with exact(SEED):
-        plain, refit = drop_only(lesson, gone), recover(lesson, gone, Silent())
+        plain, refit = drop_only(calibration, gone), recover(calibration, gone, Silent())
         percent = {
-            PLAIN: judged(subject, plain, lesson, 0), REFIT: judged(subject, refit, lesson, 0),
-            FINETUNED: judged(subject, plain, lesson, TINY.steps), BOTH: judged(subject, refit, lesson, TINY.steps),
+            PLAIN: judged(subject, plain, calibration, 0), REFIT: judged(subject, refit, calibration, 0),
+            FINETUNED: judged(subject, plain, calibration, TINY.steps), BOTH: judged(subject, refit, calibration, TINY.steps),
         }  # fmt: skip
     ways = [choice.method for choice in refit.choices]
     return {"dropped": list(names), "images": images, "percent": percent, "ways": ways,

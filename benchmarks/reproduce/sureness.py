@@ -35,7 +35,7 @@ def draw(subject: Subject, images: int, seed: int) -> dict[str, Any]:
     """What is chosen from one tiny set, and how sure that is said to be."""
     began = time.monotonic()
     with exact(seed):
-        plan = chosen_by_default(subject.lesson(images, seed), subject, table_of(GRID, subject.name), REDUCTION)
+        plan = chosen_by_default(subject.calibration(images, seed), subject, table_of(GRID, subject.name), REDUCTION)
     return {
         "network": subject.name, "images": images, "seed": seed, "dropped": list(plan.dropped),
         "set_share": plan.set_share, "chosen_share": plan.chosen_share,

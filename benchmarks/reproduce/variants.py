@@ -12,7 +12,7 @@ from tiny.subjects import Subject, load_subject
 from torch import fx
 
 from practise_deploy.compute import pick_precision
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.refit.recover import recover
 from practise_deploy.run import Silent
@@ -74,10 +74,10 @@ class Task:
         return load_subject(self.network, self.data)
 
     @property
-    def lesson(self) -> Lesson:
+    def calibration(self) -> CalibrationProblem:
         """The teacher and the tiny set of the seed."""
         judging = pick_precision(None, self.subject.network.input_shape[-1], torch.device("cpu"))
-        return replace(self.subject.lesson(self.images, self.seed), judging=judging)
+        return replace(self.subject.calibration(self.images, self.seed), comparison_dtype=judging)
 
 
 def finetuned(task: Task, variant: Variant, schedule: Schedule) -> fx.GraphModule:
@@ -85,14 +85,14 @@ def finetuned(task: Task, variant: Variant, schedule: Schedule) -> fx.GraphModul
     if variant.progressive:
         return _block_by_block(task, schedule)
     blocks = task.subject.named(task.dropped)
-    start = refit_of(task) if variant.start == "refit" else drop_only(task.lesson, blocks)
+    start = refit_of(task) if variant.start == "refit" else drop_only(task.calibration, blocks)
     return _descended(task, start, schedule)
 
 
 @lru_cache(maxsize=4)
 def refit_of(task: Task) -> Student:
     """The closed-form refit of all blocks at once, which most variants start from."""
-    return recover(task.lesson, task.subject.named(task.dropped), Silent())
+    return recover(task.calibration, task.subject.named(task.dropped), Silent())
 
 
 def _block_by_block(task: Task, schedule: Schedule) -> fx.GraphModule:
@@ -103,22 +103,24 @@ def _block_by_block(task: Task, schedule: Schedule) -> fx.GraphModule:
     student, gone = task.subject.teacher, list[Block]()
     for number, name in enumerate(task.dropped):
         (block,) = task.subject.named((name,))
-        start = without_next(task.lesson, student, gone, block)
+        start = without_next(task.calibration, student, gone, block)
         gone.append(block)
         steps = schedule.steps // len(task.dropped)
         student = _descended(task, start, replace(schedule, steps=steps, seed=schedule.seed + 1000 * number))
     return student
 
 
-def without_next(lesson: Lesson, student: fx.GraphModule, gone: Sequence[Block], block: Block) -> Student:
+def without_next(
+    calibration: CalibrationProblem, student: fx.GraphModule, gone: Sequence[Block], block: Block
+) -> Student:
     """The student so far without one more block, refitted in closed form to what it was with it.
 
-    lesson: of the original teacher. gone: the blocks, as they are in the teacher, that the student is without.
+    calibration: of the original teacher. gone: the blocks, as they are in the teacher, that the student is without.
     """
     here = replace(
         block, entry=feature_in(student, block.entry, gone)
     )  # an earlier drop may have put another in its place
-    so_far = replace(lesson, teacher=student, feature=feature_in(student, lesson.feature, gone))
+    so_far = replace(calibration, teacher=student, feature=feature_in(student, calibration.feature, gone))
     found = recover(so_far, [here], Silent())
     return replace(found, dropped=tuple(each.name for each in (*gone, block)))
 
@@ -130,5 +132,5 @@ def _descended(task: Task, start: Student, schedule: Schedule) -> fx.GraphModule
     load_weights(student, start.weights)
     if schedule.steps:
         pair = subject.pair(student, start, task.device)
-        finetune(pair, start, task.lesson.images, schedule, Silent())
+        finetune(pair, start, task.calibration.images, schedule, Silent())
     return student.eval().requires_grad_(False)

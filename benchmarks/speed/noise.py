@@ -79,7 +79,7 @@ def mean_ms(path: Path) -> float:
 
 def export(network: str, folder: Path) -> tuple[object, list, Path]:
     """The network with its cuts, its droppable blocks, and the plain network's file."""
-    from practise_deploy.network.onnx_graph import without
+    from practise_deploy.network.onnx_graph import without_blocks
     from practise_deploy.pipeline.context import BuildContext
     from practise_deploy.run import Run
     from practise_deploy.settings import read_settings
@@ -88,7 +88,7 @@ def export(network: str, folder: Path) -> tuple[object, list, Path]:
     context = BuildContext(settings=settings, run=Run(folder / "run"), structure_only=network.startswith("torchvision"))
     blocks, model = list(context.candidates), context.cuttable.proto
     path = folder / "plain.onnx"
-    path.write_bytes(without(model, []).SerializeToString())
+    path.write_bytes(without_blocks(model, []).SerializeToString())
     return model, blocks, path
 
 

@@ -41,10 +41,10 @@ from tiny.subjects import folder_of
 from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.compute import exact, pick_device, pick_precision
 from practise_deploy.deployment.latency_table import read_table
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, image_size_of, load_images
 from practise_deploy.network import activations as values
-from practise_deploy.network.activations import macs_by_node, named
+from practise_deploy.network.activations import macs_by_node, node_by_name
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.load import load_network
 from practise_deploy.network.surgery import drop_blocks
@@ -58,7 +58,7 @@ from practise_deploy.training import adaptor_scores as by_sgd
 from practise_deploy.training import mimic as mimicking
 from practise_deploy.training.adaptors import insert_adaptors
 from practise_deploy.training.checkpoint import TrainingLog, TrainingState
-from practise_deploy.training.distillation import Distillation, pair_of
+from practise_deploy.training.distillation import Distillation, distillation_of
 from practise_deploy.training.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,16 +113,18 @@ def settings_of(name: str, data: Path) -> Settings:
     return Settings(network=known, data=data / "imagenette/train", eval=data / "imagenette/val")
 
 
-def lesson_of(name: str, images: int, data: Path) -> tuple[Lesson, tuple[Block, ...], dict[str, int]]:
-    """The lesson of so many images, the blocks that can go, and the network's multiply-accumulates by value."""
+def lesson_of(name: str, images: int, data: Path) -> tuple[CalibrationProblem, tuple[Block, ...], dict[str, int]]:
+    """The calibration of so many images, the blocks that can go, and the network's multiply-accumulates by value."""
     settings = settings_of(name, data)
     torch.manual_seed(0)
     network = load_network(settings, structure_only=name == "resnet34", image_size=image_size_of(settings))
-    fit = load_images(settings, network.facts).fit.some(images, 0)
+    fit = load_images(settings, network.summary).fit.subsample(images, 0)
     dtype = pick_precision(None, network.input_shape[-1], pick_device("cpu"))
-    lesson = Lesson(teacher=network.traced, feature=network.facts.feature, images=fit, judging=dtype)
+    calibration = CalibrationProblem(
+        teacher=network.traced, feature=network.summary.feature, images=fit, comparison_dtype=dtype
+    )
     macs = macs_by_node(network.traced, torch.zeros(network.input_shape))
-    return lesson, droppable(find_blocks(network.traced, network.input_shape)), macs
+    return calibration, droppable(find_blocks(network.traced, network.input_shape)), macs
 
 
 def equal_savings(blocks: Sequence[Block]) -> LatencyTable:
@@ -151,22 +153,22 @@ def timed(work: Callable[[], Any], counter: Counter) -> tuple[Any, dict[str, flo
     return given, {"seconds": time.monotonic() - began, "image_forwards": counter.images}
 
 
-def ours(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, Any]:
+def ours(calibration: CalibrationProblem, blocks: Sequence[Block], counter: Counter) -> dict[str, Any]:
     """Planning and recovery, part by part."""
-    found, scoring = timed(lambda: measure_recoverability(lesson, blocks, Silent()), counter)
+    found, scoring = timed(lambda: measure_recoverability(calibration, blocks, Silent()), counter)
     by_name = {block.name: block for block in blocks}
     verifying_s: list[float] = []
 
     def verify(names: tuple[str, ...]) -> Verified:
         began = time.monotonic()
-        found = verified_without(lesson, [by_name[name] for name in names], Silent())
+        found = verified_without(calibration, [by_name[name] for name in names], Silent())
         verifying_s.append(time.monotonic() - began)
         return found
 
     table = equal_savings(blocks)
     plan, choosing = timed(lambda: choose_set(table, found, Budget(reduce_percent=REDUCTION), None, verify), counter)
     peak_of_planning = peak_memory_gb()
-    _, recovering = timed(lambda: recover(lesson, [by_name[name] for name in plan.dropped], Silent()), counter)
+    _, recovering = timed(lambda: recover(calibration, [by_name[name] for name in plan.dropped], Silent()), counter)
     parts = {"recoverability": scoring, "choice": choosing, "refit": recovering}
     planning = {key: scoring[key] + choosing[key] for key in scoring}
     return {
@@ -188,24 +190,26 @@ def _judge_nothing(
     course.history.append((course.step, 1.0))
 
 
-def paper(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, float]:
+def paper(calibration: CalibrationProblem, blocks: Sequence[Block], counter: Counter) -> dict[str, float]:
     """One step of the paper's scoring of all blocks as published, block after block; what is judged besides is left out."""
     counter.gradients = False
     judge, mimicking._validate = mimicking._validate, _judge_nothing
-    each = [a_step(lambda steps, block=block: _descend(lesson, block, steps), counter) for block in blocks]
+    each = [a_step(lambda steps, block=block: _descend(calibration, block, steps), counter) for block in blocks]
     mimicking._validate = judge
     return {key: sum(one[key] for one in each) for key in ("seconds", "image_forwards")}
 
 
-def together(lesson: Lesson, blocks: Sequence[Block], counter: Counter) -> dict[str, float]:
+def together(calibration: CalibrationProblem, blocks: Sequence[Block], counter: Counter) -> dict[str, float]:
     """One step of `--recipe paper`, which gives the same scores; the judging, which a difference of steps leaves out, is kept short."""
     counter.gradients, by_sgd._MAX_VALIDATION_IMAGES = False, BATCH
-    return a_step(lambda n: by_sgd.measure_by_adaptors(lesson, blocks, steps_of(lesson, n), Silent()), counter)
+    return a_step(
+        lambda n: by_sgd.measure_by_adaptors(calibration, blocks, steps_of(calibration, n), Silent()), counter
+    )
 
 
-def steps_of(lesson: Lesson, steps: int) -> Schedule:
+def steps_of(calibration: CalibrationProblem, steps: int) -> Schedule:
     """So many steps of the paper's scoring, in the precision in which ours judges."""
-    return Schedule(steps=steps, batch_size=BATCH, dtype=lesson.judging)
+    return Schedule(steps=steps, batch_size=BATCH, dtype=calibration.comparison_dtype)
 
 
 def a_step(work: Callable[[int], Any], counter: Counter) -> dict[str, float]:
@@ -214,15 +218,15 @@ def a_step(work: Callable[[int], Any], counter: Counter) -> dict[str, float]:
     return {key: (many[key] - few[key]) / STEPS for key in few}
 
 
-def _descend(lesson: Lesson, block: Block, steps: int) -> None:
+def _descend(calibration: CalibrationProblem, block: Block, steps: int) -> None:
     """Adaptors of one block as the published code trains them: the whole student beside the whole teacher."""
-    student = drop_blocks(lesson.teacher, [block]).requires_grad_(False)
+    student = drop_blocks(calibration.teacher, [block]).requires_grad_(False)
     trained = [
-        student.get_parameter(f"{named(student, adaptor.node).target}.weight")
+        student.get_parameter(f"{node_by_name(student, adaptor.node).target}.weight")
         for adaptor in insert_adaptors(student, block.entry)
     ]
-    pair = pair_of(student, lesson.teacher, lesson.feature, [block])
-    mimicking.mimic(pair, trained, (lesson.images, lesson.images), steps_of(lesson, steps), Silent())
+    pair = distillation_of(student, calibration.teacher, calibration.feature, [block])
+    mimicking.mimic(pair, trained, (calibration.images, calibration.images), steps_of(calibration, steps), Silent())
 
 
 PARTS = {"ours": ours, "paper": paper, "together": together}
@@ -230,15 +234,15 @@ PARTS = {"ours": ours, "paper": paper, "together": together}
 
 def part(name: str, images: int, count: int | None, which: str, data: Path) -> dict[str, Any]:
     """One measurement, in this process."""
-    lesson, candidates, macs = lesson_of(name, images, data)
+    calibration, candidates, macs = lesson_of(name, images, data)
     blocks = candidates if count is None else candidates[:: max(1, len(candidates) // count)][:count]
     with exact(0):
-        found = PARTS[which](lesson, blocks, Counter(macs))
-    precision = str(lesson.judging).removeprefix("torch.")
+        found = PARTS[which](calibration, blocks, Counter(macs))
+    precision = str(calibration.comparison_dtype).removeprefix("torch.")
     if which != "ours":
         return found | {"precision_of_scoring": precision}
     facts = {
-        "network": name, "images": len(lesson.images), "blocks": len(blocks), "threads": torch.get_num_threads(),
+        "network": name, "images": len(calibration.images), "blocks": len(blocks), "threads": torch.get_num_threads(),
         "precision_of_judging": precision, "commit": commit(),
     }  # fmt: skip
     return facts | found

@@ -35,7 +35,7 @@ from practise_deploy.report.rows import (
 from practise_deploy.report.table_diff import diff_rows, diff_table
 from practise_deploy.report.tables import Table
 from practise_deploy.run import Silent
-from practise_deploy.terms import Block, NetworkFacts, Plan, Recoverability, Student
+from practise_deploy.terms import Block, NetworkSummary, Plan, Recoverability, Student
 
 if TYPE_CHECKING:
     import rich.console
@@ -80,7 +80,7 @@ class Console:
             yield Lines(title, self.note, self._now_s)
         self.note(f"{title}: {duration(self._now_s() - began)}")
 
-    def show_blocks(self, blocks: Sequence[Block], network: NetworkFacts) -> None:
+    def show_blocks(self, blocks: Sequence[Block], network: NetworkSummary) -> None:
         """The network and its blocks."""
         droppable = sum(block.droppable for block in blocks)
         self._rows(

@@ -52,7 +52,7 @@ def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Argument
     build = Build(context, extra.get(kits.PLACE.name))
     with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print, but stdout is for the result
         stage.needs(build)
-        for note in build.context.network.facts.notes:
+        for note in build.context.network.summary.notes:
             console.note(f"note: {note}")
     if not stage.in_run:
         return _emit(stage, build, console, common)
@@ -80,7 +80,7 @@ def _emit(stage: Stage, build: Build, console: Console, common: dict[str, Any]) 
     with contextlib.redirect_stdout(sys.stderr):
         result = stage.result(build)
     for note in (
-        *(build.context.images.facts.notes if "images" in vars(build.context) else ()),
+        *(build.context.images.summary.notes if "images" in vars(build.context) else ()),
         *(build.finetuned.notes if "finetuned" in vars(build) else ()),
     ):
         console.note(f"note: {note}")

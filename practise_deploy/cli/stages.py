@@ -97,7 +97,7 @@ def _inspection(build: Build) -> dict[str, Any]:
 
     kept = ("name", "kind", "shape", "parameters", "macs", "latency_class", "droppable", "reason")
     rows = [{key: row[key] for key in kept} for row in plain(list(build.context.blocks))]
-    return {"schema": 1, "network": plain(build.context.network.facts), "blocks": rows}
+    return {"schema": 1, "network": plain(build.context.network.summary), "blocks": rows}
 
 
 def _show_students(console: Console, build: Build) -> None:
@@ -150,7 +150,7 @@ STEPS = (
 PLANNING = ("plan", "within-drop", "plan-within-drop")
 STAGES = (
     Stage("inspect", "Show the network's blocks, and why the others cannot be dropped.", _inspection,
-          lambda c, b: c.show_blocks(b.context.blocks, b.context.network.facts), code=_any_droppable,
+          lambda c, b: c.show_blocks(b.context.blocks, b.context.network.summary), code=_any_droppable,
           preflight=lambda *_: None, needs=lambda b: b.context.network, structure_only=True, in_run=False),
     Stage("latency", "Measure what every block costs on the device.", lambda b: b.latency,
           lambda c, b: c.show_latency(b.latency), ("latency",),
@@ -166,7 +166,7 @@ STAGES = (
           needs=_planned),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.shipped,
           lambda c, b: c.show_exported(b.shipped), ("export-original", "export"),
-          preflight=require_device_or_table, needs=lambda b: _planned(b) if b.context.network.learns else None),
+          preflight=require_device_or_table, needs=lambda b: _planned(b) if b.context.network.trainable else None),
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
           lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,

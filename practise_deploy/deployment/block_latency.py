@@ -12,7 +12,7 @@ from practise_backends.files import temporary_folder
 from practise_backends.results.table import measure_sets, measure_table, measure_without
 from practise_backends.results.table_design import Cut
 from practise_backends.terms import Bench, Interval, LatencyTable, Progress
-from practise_deploy.network.onnx_graph import shed_weights, without
+from practise_deploy.network.onnx_graph import externalise_weights, without_blocks
 from practise_deploy.terms import Block
 
 
@@ -20,8 +20,8 @@ class Variants:
     """The network without some of its blocks, as files that share one file of weights."""
 
     def __init__(self, model: onnx.ModelProto, blocks: Sequence[Block], folder: Path) -> None:
-        """model: from `with_cuts`; its weights are moved to a file in `folder`."""
-        self._model = shed_weights(model, folder)
+        """model: from `with_splices`; its weights are moved to a file in `folder`."""
+        self._model = externalise_weights(model, folder)
         self._blocks = {block.name: block for block in blocks}
         self._folder = folder
         self._files: dict[tuple[str, ...], Path] = {}
@@ -30,7 +30,7 @@ class Variants:
         """The file of the network without these blocks; milliseconds, since no weight is copied."""
         if dropped not in self._files:
             path = self._folder / f"variant{len(self._files)}.onnx"
-            made = without(self._model, [self._blocks[name] for name in dropped])
+            made = without_blocks(self._model, [self._blocks[name] for name in dropped])
             path.write_bytes(made.SerializeToString(deterministic=True))
             self._files[dropped] = path
         return self._files[dropped]
@@ -48,7 +48,7 @@ def measure_block_latency(
 ) -> LatencyTable:
     """Every block's saving; blocks of one latency class share theirs.
 
-    model: from `with_cuts`.
+    model: from `with_splices`.
     """
     cuts = [Cut(block=block.name, latency_class=block.latency_class) for block in blocks]
     with variants_of(model, blocks) as variants:

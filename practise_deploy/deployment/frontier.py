@@ -43,7 +43,7 @@ def neighbours_of(plan: Plan, needed: int | None = None) -> list[tuple[str, ...]
 
 def judged_part(images: HeldOutImages, seed: int) -> HeldOutImages:
     """A random sample of at most 400 held-out images."""
-    return images.some(MOST_JUDGED, seed)
+    return images.subsample(MOST_JUDGED, seed)
 
 
 def judge_neighbours(

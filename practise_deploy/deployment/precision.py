@@ -113,7 +113,7 @@ def _pixels(images: FitImages, model: onnx.ModelProto) -> Iterator[Pixels]:
 
     Shapes: each [batch, channels, height, width].
     """
-    batch, drawn = _shape(model)[0], images.some(_CALIBRATED, seed=0)
+    batch, drawn = _shape(model)[0], images.subsample(_CALIBRATED, seed=0)
     for part in batches(len(drawn), batch):
         pixels = drawn.batch(part).numpy()
         padding = np.repeat(pixels[-1:], batch - len(pixels), axis=0)

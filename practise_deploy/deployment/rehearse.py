@@ -38,7 +38,7 @@ def rehearse(runners: Mapping[str, Form], images: FitImages, precision: str, pro
 
     Raises: VerificationFailed where a runner's outputs differ from those of the previous one.
     """
-    outputs = outputs_of(runners, images.some(IMAGES, seed=0), progress)
+    outputs = outputs_of(runners, images.subsample(IMAGES, seed=0), progress)
     links = tuple(compare(a, b, outputs[a], outputs[b]) for a, b in pairwise(outputs))
     for link, allowed in zip(links, tolerances(precision), strict=False):  # there may be no engine here
         classless = replace(link, agreement_percent=None)  # too few images to judge it

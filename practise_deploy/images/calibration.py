@@ -8,30 +8,30 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.images.tiny_set import FEW, FitImages
+from practise_deploy.images.tiny_set import CROSS_VALIDATE_BELOW, FitImages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class CalibrationProblem:
     """A traced teacher, the name of its pre-pooling feature map, the images to fit, and the random seed.
 
-    judging: the precision in which candidates are compared; sums and solutions are never below fp32.
-    quick: fit on one split only, and return the student that was validated, without a fit to all images.
+    comparison_dtype: the precision in which candidates are compared; sums and solutions are never below fp32.
+    single_split: fit on one split only, and return the student that was validated, without a fit to all images.
     """
 
     teacher: fx.GraphModule
     feature: str
     images: FitImages
     seed: int = 0
-    judging: torch.dtype = torch.float32
-    quick: bool = False
+    comparison_dtype: torch.dtype = torch.float32
+    single_split: bool = False
 
     @property
     def device(self) -> torch.device:
         """Where everything is computed: where the images are."""
         return self.images.pixels.device
 
-    def placed(self, device: torch.device) -> Lesson:
+    def to(self, device: torch.device) -> CalibrationProblem:
         """The same on a device, with a copy of the teacher."""
         if device == self.device:
             return self
@@ -40,24 +40,24 @@ class Lesson:
     @property
     def folds(self) -> list[tuple[FitImages, FitImages]]:
         """(fit, validation) pairs to recover by."""
-        return [self.images.split(self.seed)] if self.quick else self.images.folds(self.seed)
+        return [self.images.split(self.seed)] if self.single_split else self.images.folds(self.seed)
 
     @property
-    def comparing_folds(self) -> list[tuple[FitImages, FitImages]]:
+    def comparison_folds(self) -> list[tuple[FitImages, FitImages]]:
         """(fit, validation) pairs to compare sets of blocks by; fits are small, since many sets are compared."""
-        return self.images.comparing_folds(self.seed)
+        return self.images.comparison_folds(self.seed)
 
     @property
-    def compared_labels(self) -> Tensor | None:
-        """Labels of the validation images of `comparing_folds`, in order: for verification alone. Shape: [images]."""
-        folds = [validation.labels for _, validation in self.comparing_folds]
+    def comparison_labels(self) -> Tensor | None:
+        """Labels of the validation images of `comparison_folds`, in order: for verification alone. Shape: [images]."""
+        folds = [validation.labels for _, validation in self.comparison_folds]
         labels = [fold for fold in folds if fold is not None]
         return torch.cat(labels) if len(labels) == len(folds) else None
 
     @property
-    def quick_look(self) -> Lesson:
-        """The same for a quick estimate, with FEW images at most."""
-        return replace(self, images=self.images.some(FEW, self.seed), quick=True)
+    def subsampled(self) -> CalibrationProblem:
+        """The same for a quick estimate, with CROSS_VALIDATE_BELOW images at most."""
+        return replace(self, images=self.images.subsample(CROSS_VALIDATE_BELOW, self.seed), single_split=True)
 
     @property
     def batch_size(self) -> int:

@@ -23,25 +23,25 @@ Original = Callable[[Tensor], Tensor]
 ImagesT = TypeVar("ImagesT", bound=Images)
 
 
-def settled(tiny: TinySet, original: Original) -> TinySet:
+def with_checked_labels(tiny: TinySet, original: Original) -> TinySet:
     """The images with labels in the order of the original's outputs, as its answers suggest, and with notes on what looks wrong.
 
     Raises: InputError where the original puts out NaN or infinity.
     """
-    notes = list(tiny.facts.notes)
+    notes = list(tiny.summary.notes)
     sources = (tiny.fit, tiny.held_out)[: len(tiny.text_orders)]
     orders = [_order(images, original, order, notes) for images, order in zip(sources, tiny.text_orders, strict=True)]
     return replace(
         tiny,
         fit=_relabelled(tiny.fit, orders[0]),
         held_out=_relabelled(tiny.held_out, orders[-1]),
-        facts=replace(tiny.facts, notes=tuple(dict.fromkeys(notes))),
+        summary=replace(tiny.summary, notes=tuple(dict.fromkeys(notes))),
     )
 
 
 def _order(images: Images, original: Original, text_order: Mapping[int, int], notes: list[str]) -> Mapping[int, int]:
     """The mapping by which the images' labels are to be reordered; empty where they stay."""
-    sample = images.some(_MAX_IMAGES, seed=0)
+    sample = images.subsample(_MAX_IMAGES, seed=0)
     outputs = _outputs(sample, original)
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         return {}

@@ -17,12 +17,12 @@ from practise_deploy.errors import InputError
 from practise_deploy.images.labels import in_text_order, labels_of
 from practise_deploy.images.reading import MODES, Reader, channels_first, list_images, read_npz
 from practise_deploy.settings import EMBEDDED, Settings
-from practise_deploy.terms import DataFacts, NetworkFacts, Preprocessing
+from practise_deploy.terms import DatasetSummary, NetworkSummary, Preprocessing
 
 MIN_IMAGES = 8
 _MAX_NORMALISED = 16.0
 """Images normalised by their own mean and deviation lie within a few units."""
-FEW, FOLDS = 200, 5
+CROSS_VALIDATE_BELOW, FOLDS = 200, 5
 """Fewer images are cross-validated, with this many folds."""
 
 
@@ -55,7 +55,7 @@ class Images:
         labels = None if self.labels is None else self.labels[indices]
         return replace(self, pixels=self.pixels[indices], labels=labels)
 
-    def some(self, most: int, seed: int) -> Self:
+    def subsample(self, most: int, seed: int) -> Self:
         """At most `most` images, drawn at random, in their original order."""
         if len(self) <= most:
             return self
@@ -100,23 +100,23 @@ class FitImages(Images):
         return self.subset(order[validation_count:].sort().values), self.subset(order[:validation_count])
 
     def folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
-        """(fit, validation) pairs: k-fold cross-validation of fewer than FEW images, else one split."""
-        if len(self) >= FEW:
+        """(fit, validation) pairs: k-fold cross-validation of fewer than CROSS_VALIDATE_BELOW images, else one split."""
+        if len(self) >= CROSS_VALIDATE_BELOW:
             return [self.split(seed)]
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         folds = [order[fold::FOLDS] for fold in range(FOLDS)]
         indices = torch.arange(len(self))
         return [(self.subset(indices[~torch.isin(indices, fold)]), self.subset(fold)) for fold in folds]
 
-    def comparing_folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
-        """(fit, validation) pairs whose fits take at most as many images as a fold of FEW does.
+    def comparison_folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
+        """(fit, validation) pairs whose fits take at most as many images as a fold of CROSS_VALIDATE_BELOW does.
 
         All others validate, up to 200 (64 large ones), as the differences between sets of blocks are small; where too few
         are left, a subset is cross-validated.
         """
-        fit_count = FEW * (FOLDS - 1) // FOLDS
+        fit_count = CROSS_VALIDATE_BELOW * (FOLDS - 1) // FOLDS
         if len(self) < fit_count + self.validation_size:
-            return self.some(FEW - 1, seed).folds(seed)
+            return self.subsample(CROSS_VALIDATE_BELOW - 1, seed).folds(seed)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         validation_limit = self.validation_size if self.pixels.shape[-1] > 64 else 2 * self.validation_size
         return [(self.subset(order[-fit_count:].sort().values), self.subset(order[:-fit_count][:validation_limit]))]
@@ -137,7 +137,7 @@ class TinySet:
 
     fit: FitImages
     held_out: HeldOutImages
-    facts: DataFacts
+    summary: DatasetSummary
     text_orders: tuple[Mapping[int, int], ...] = ({},)
 
 
@@ -162,7 +162,7 @@ def image_size_of(settings: Settings) -> tuple[int, int] | None:
     return image_shape[1:3] if len(image_shape) == 3 and channels_first(image_shape, array.dtype) else image_shape[:2]
 
 
-def load_images(settings: Settings, network: NetworkFacts) -> TinySet:
+def load_images(settings: Settings, network: NetworkSummary) -> TinySet:
     """The tiny set and the held-out images that the settings name.
 
     Raises: InputError for missing, broken or too few images.
@@ -259,7 +259,7 @@ def _tiny_set(
             f"needed{': ' + '; '.join(reasons) if reasons else ''}",
             remedy="give more images, or others: frames of a video are often the same, pixel by pixel",
         )
-    facts = DataFacts(
+    summary = DatasetSummary(
         fit=len(fit),
         held_out=len(held_out),
         labelled=held_out.labels is not None,
@@ -267,7 +267,7 @@ def _tiny_set(
         skipped=skipped,
         notes=notes,
     )
-    return TinySet(fit, held_out, facts)
+    return TinySet(fit, held_out, summary)
 
 
 def _embedded(settings: Settings, preprocessing: Preprocessing) -> TinySet:

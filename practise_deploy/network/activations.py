@@ -29,7 +29,7 @@ def compute(traced: fx.GraphModule, nodes: Sequence[fx.Node], env: Env, keep: fr
     return {name: value for name, value in env.items() if name in keep}
 
 
-def order_of(targets: Iterable[fx.Node], available: Iterable[str]) -> list[fx.Node]:
+def nodes_to_compute(targets: Iterable[fx.Node], available: Iterable[str]) -> list[fx.Node]:
     """The nodes to compute, in order, to get from the available values to the targets."""
     available = set(available)
     needed: set[fx.Node] = set()
@@ -62,7 +62,7 @@ def logits_of(traced: fx.GraphModule) -> fx.Node:
     return output
 
 
-def named(traced: fx.GraphModule, name: str) -> fx.Node:
+def node_by_name(traced: fx.GraphModule, name: str) -> fx.Node:
     """The node of this name."""
     return next(node for node in traced.graph.nodes if node.name == name)
 
@@ -85,7 +85,7 @@ def forward(traced: fx.GraphModule, images: Tensor, targets: Sequence[fx.Node]) 
     """
     start = input_of(traced)
     keep = frozenset(node.name for node in targets)
-    values = compute(traced, order_of(targets, {start.name}), {start.name: images}, keep | {start.name})
+    values = compute(traced, nodes_to_compute(targets, {start.name}), {start.name: images}, keep | {start.name})
     return tuple(values[node.name] for node in targets)
 
 
@@ -154,7 +154,7 @@ def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
 
     macs: dict[str, int] = {}
     env: Env = {input_of(traced).name: images}
-    nodes = order_of([logits_of(traced)], env)
+    nodes = nodes_to_compute([logits_of(traced)], env)
     last_use = {used: node for node in nodes for used in node.all_input_nodes}
     trainable = [parameter for parameter in traced.parameters() if parameter.requires_grad]
     fastpath = torch.backends.mha.get_fastpath_enabled()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import hardtanh, relu
 
-from practise_deploy.network.operators import is_addition, is_as_its_class, is_relu, is_relu6, module_of
+from practise_deploy.network.operators import is_addition, is_relu, is_relu6, is_unmodified, module_of
 
 Env = dict[str, Tensor]
 FusionGroup = tuple[fx.Node, ...]
@@ -79,7 +79,7 @@ def _fuses(traced: fx.GraphModule, group: FusionGroup, reader: fx.Node) -> bool:
 
 def _is_exactly(module: nn.Module | None, *kinds: type[nn.Module]) -> bool:
     """Whether a module is just this layer: no subclass of it, and it computes as its class does."""
-    return module is not None and type(module) in kinds and is_as_its_class(module)
+    return module is not None and type(module) in kinds and is_unmodified(module)
 
 
 def _conv_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from practise_deploy.network.trial import check_batches
 from practise_deploy.network.weights import load_state_dict
 from practise_deploy.network.wrappers import without_wrappers
 from practise_deploy.settings import INTERPOLATIONS, Settings
-from practise_deploy.terms import NetworkFacts, Preprocessing
+from practise_deploy.terms import NetworkSummary, Preprocessing
 
 _HASHED_TYPES = (type(None), bool, int, float, str, tuple)
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -32,20 +32,20 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A traced network in eval mode with what is known of it. `learns` is False for torch.export files.
+    """A traced network in eval mode with what is known of it. `trainable` is False for torch.export files.
 
     structure: sha256 of what it computes besides its weights.
     """
 
     traced: fx.GraphModule
-    facts: NetworkFacts
-    learns: bool
+    summary: NetworkSummary
+    trainable: bool
     structure: str
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """(1, channels, height, width)."""
-        return (1, self.facts.preprocessing.channels, *self.facts.preprocessing.size)
+        return (1, self.summary.preprocessing.channels, *self.summary.preprocessing.size)
 
 
 def load_network(
@@ -75,12 +75,12 @@ def load_network(
     notes = (*wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
     file = Path(settings.network.rpartition(":")[0])
     structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
-    facts = _facts(traced, settings.network, weights, preprocessing, notes)
-    facts = replace(facts, sha256=fingerprint(traced, structure))
+    summary = _summary(traced, settings.network, weights, preprocessing, notes)
+    summary = replace(summary, sha256=fingerprint(traced, structure))
     for weight in traced.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
-    return Network(traced, facts, True, structure)
+    return Network(traced, summary, True, structure)
 
 
 def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, int] | None) -> Preprocessing:
@@ -137,15 +137,15 @@ def _resize(config: Config, settings: Settings, side: int) -> int:
     return resize
 
 
-def _facts(
+def _summary(
     traced: fx.GraphModule, name: str, weights: str, preprocessing: Preprocessing, notes: tuple[str, ...]
-) -> NetworkFacts:
+) -> NetworkSummary:
     logits = logits_of(traced).meta["shape"]
     sample = torch.zeros(1, preprocessing.channels, *preprocessing.size)
     notes += tuple(
         f"assumed: {what} (the network states none; see --input-size, --mean, --std)" for what in preprocessing.assumed
     )
-    return NetworkFacts(
+    return NetworkSummary(
         name=name,
         weights=weights,
         sha256=fingerprint(traced),
@@ -237,14 +237,14 @@ def _load_exported(path: Path, settings: Settings) -> Network:
             remedy=f"give --mean and --std {shape[1]} numbers each",
         )
     annotate_shapes(traced, (1, *shape[1:]) if _accepts_one_image(traced, shape) else shape)
-    facts = _facts(
+    summary = _summary(
         traced,
         str(path),
         "in the file",
         preprocessing,
         ("a torch.export file: measured and exported, not finetuned",),
     )
-    return Network(traced, facts, False, structure_of(traced))
+    return Network(traced, summary, False, structure_of(traced))
 
 
 def _accepts_one_image(traced: fx.GraphModule, shape: tuple[int, ...]) -> bool:

@@ -30,8 +30,8 @@ def to_onnx(traced: fx.GraphModule, input_shape: Sequence[int], *, dynamic_batch
     return _export(traced, tuple(input_shape), ["logits"], dynamic_batch)
 
 
-def with_cuts(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: Sequence[int]) -> onnx.ModelProto:
-    """The network as ONNX with the blocks' entries and exits as further outputs (see `without`)."""
+def with_splices(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: Sequence[int]) -> onnx.ModelProto:
+    """The network as ONNX with the blocks' entries and exits as further outputs (see `without_blocks`)."""
     cut_values = dict.fromkeys(name for block in blocks for name in (block.entry, block.exit))
     tapped = copy.deepcopy(traced)
     nodes = {node.name: node for node in tapped.graph.nodes}
@@ -42,7 +42,7 @@ def with_cuts(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: Sequ
 
 
 def only_logits(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network from `with_cuts` with its logits as the only output, as it is deployed; `without` still finds the cuts."""
+    """The network from `with_splices` with its logits as the only output, as it is deployed; `without_blocks` still finds the cuts."""
     deployed = onnx.ModelProto()
     deployed.CopyFrom(model)
     logits = [value for value in model.graph.output if value.name == "logits"]
@@ -51,10 +51,10 @@ def only_logits(model: onnx.ModelProto) -> onnx.ModelProto:
     return deployed
 
 
-def without(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto:
+def without_blocks(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto:
     """The network without these blocks: consumers of their exits read their entries; dead nodes are removed.
 
-    model: from `with_cuts`. Takes milliseconds where the weights are in a separate file (`shed_weights`); others are copied.
+    model: from `with_splices`. Takes milliseconds where the weights are in a separate file (`externalise_weights`); others are copied.
     """
     aliases = {
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"
@@ -74,7 +74,7 @@ def without(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto
     return _assemble(model, _live_nodes(nodes, "logits"))
 
 
-def shed_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+def externalise_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """The same network with its weights in one file of `folder`, shared by every variant of it."""
     external = onnx.ModelProto()
     external.CopyFrom(model)

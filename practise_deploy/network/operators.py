@@ -32,7 +32,7 @@ def module_of(traced: nn.Module, node: fx.Node) -> nn.Module | None:
     return module
 
 
-def is_as_its_class(module: nn.Module) -> bool:
+def is_unmodified(module: nn.Module) -> bool:
     """Whether a module computes what its class says: it has no hooks and no forward of its own."""
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 

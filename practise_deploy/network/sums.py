@@ -7,7 +7,7 @@ import operator
 import torch
 from torch import fx, nn
 
-from practise_deploy.network.activations import order_of
+from practise_deploy.network.activations import nodes_to_compute
 from practise_deploy.network.operators import module_of
 
 _ADDITIONS, _SUBTRACTIONS = {torch.add, "add"}, {operator.sub, torch.sub, torch.subtract, "sub", "subtract"}
@@ -43,5 +43,5 @@ def _factor(traced: fx.GraphModule, node: fx.Node) -> float | None:
     if node.target in _ADDITIONS:
         return None if alpha == 1 else float(alpha)
     foldable = isinstance(module_of(traced, second), (nn.Conv2d, nn.BatchNorm2d))
-    ends_unit = node.target in _SUBTRACTIONS and foldable and first in order_of([second], set())
+    ends_unit = node.target in _SUBTRACTIONS and foldable and first in nodes_to_compute([second], set())
     return -float(alpha) if ends_unit else None

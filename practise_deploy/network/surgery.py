@@ -39,7 +39,7 @@ def _share_modules(network: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(network, graph)
 
 
-def junctions(student: fx.GraphModule, dropped: Sequence[Block]) -> dict[str, str]:
+def splices(student: fx.GraphModule, dropped: Sequence[Block]) -> dict[str, str]:
     """For every splice, the value that stays (the first dropped block's entry) and the exit it replaces (the last one's).
 
     A value that would replace several exits, those of parallel blocks, is left out. dropped: in any order.

@@ -58,8 +58,8 @@ class Build:
         self.check()
         require(self.rehearsal)
         release = Release(
-            network=self.context.network.facts,
-            images=self.context.images.facts,
+            network=self.context.network.summary,
+            images=self.context.images.summary,
             recipe=self.context.settings.recipe,
             blocks=self.context.blocks,
             latency=self.latency,
@@ -90,7 +90,7 @@ class Build:
         """
         context = self.context
         settings = context.settings
-        if not context.network.learns:
+        if not context.network.trainable:
             raise InputError(
                 f"{settings.network} is a torch.export file: it can be inspected, measured and exported, not replanned",
                 remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
@@ -122,7 +122,7 @@ class Build:
         Raises: VerificationFailed, InputError, EnvironmentProblem.
         """
         context = self.context
-        check_space(context.run.folder, context.network.facts.parameters)
+        check_space(context.run.folder, context.network.summary.parameters)
         images = context.images.fit
         return self._step(
             "rehearse", stages.rehearse_original, context.network, self.original, context.deployment, images
@@ -150,7 +150,7 @@ class Build:
         """R of every block whose saving can be told from none."""
         saving = {saving.block for saving in self.latency.savings if saving.distinguishable}
         blocks = tuple(block for block in self.context.candidates if block.name in saving)
-        return self._step("recoverability", stages.score_blocks, self.context.lesson, blocks, self.context.scoring)
+        return self._step("recoverability", stages.score_blocks, self.context.calibration, blocks, self.context.scoring)
 
     # Take the set whose loss is cheapest to recover within the budget.
 
@@ -205,7 +205,7 @@ class Build:
     def finetuned(self) -> Student:
         """The student after feature mimicking."""
         context = self.context
-        inputs = (context.lesson, context.blocks, self.recovered, context.finetuning)
+        inputs = (context.calibration, context.blocks, self.recovered, context.finetuning)
         return self._step("finetune", stages.finetune_student, *inputs)
 
     # Deploy it, and prove it.
@@ -214,7 +214,7 @@ class Build:
     def shipped(self) -> Shipped:
         """model.onnx, and original.onnx beside it; a torch.export file has the latter alone."""
         original = self.original
-        if not self.context.network.learns:
+        if not self.context.network.trainable:
             return original
         return self._step("export", stages.export, self._pruned, self.context.released_form, MODEL)
 

@@ -20,12 +20,12 @@ from practise_deploy.deployment.block_latency import measure_reduction, measure_
 from practise_deploy.deployment.precision import in_precision
 from practise_deploy.deployment.target import backend_of, check_asked, conditions_of, reads_symmetric_int8
 from practise_deploy.errors import EnvironmentProblem
-from practise_deploy.images.calibration import Lesson
-from practise_deploy.images.sanity import settled
+from practise_deploy.images.calibration import CalibrationProblem
+from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.load import Network, load_network
-from practise_deploy.network.onnx_graph import only_logits, with_cuts
+from practise_deploy.network.onnx_graph import only_logits, with_splices
 from practise_deploy.planning.gate import Demands
 from practise_deploy.refit.recover import recover
 from practise_deploy.run import Run, Screen, digest
@@ -92,8 +92,8 @@ class CuttableModel:
     @cached_property
     def proto(self) -> onnx.ModelProto:
         """The ONNX model; its ranges in int8 are of noise, as its speed does not depend on them."""
-        with self.screen("Exporting the network"), about(self.network.facts.name):
-            cuttable = with_cuts(self.network.traced, self.blocks, self.form.input_shape)
+        with self.screen("Exporting the network"), about(self.network.summary.name):
+            cuttable = with_splices(self.network.traced, self.blocks, self.form.input_shape)
             return self.form.lowered(only_logits(cuttable))
 
 
@@ -123,7 +123,7 @@ class BlockBench:
 class Recovery:
     """How a pruned network is recovered before it is finetuned: in closed form; in the paper's recipe not at all."""
 
-    lesson: Lesson
+    calibration: CalibrationProblem
     blocks: tuple[Block, ...]
     paper: bool
 
@@ -133,8 +133,8 @@ class Recovery:
 
     def without(self, dropped: Sequence[Block], screen: Screen, title: str) -> Student:
         """The network without these blocks, recovered."""
-        with screen(title) as progress, exact(self.lesson.seed):
-            return drop_only(self.lesson, dropped) if self.paper else recover(self.lesson, dropped, progress)
+        with screen(title) as progress, exact(self.calibration.seed):
+            return drop_only(self.calibration, dropped) if self.paper else recover(self.calibration, dropped, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,7 @@ class BuildContext:
     @property
     def is_classifier(self) -> bool:
         """Whether the network scores two classes or more, so that there is an accuracy to lose."""
-        return (self.network.facts.output_classes or 0) > 1
+        return (self.network.summary.output_classes or 0) > 1
 
     # The images
 
@@ -191,20 +191,20 @@ class BuildContext:
     def images(self) -> TinySet:
         """The tiny set and the held-out images."""
         with self.screen("Reading the images"):
-            images = load_images(self.settings, self.network.facts)
-            return settled(images, self.network.traced) if self.network.learns else images
+            images = load_images(self.settings, self.network.summary)
+            return with_checked_labels(images, self.network.traced) if self.network.trainable else images
 
     @cached_property
-    def lesson(self) -> Lesson:
+    def calibration(self) -> CalibrationProblem:
         """What planning and recovery learn from, where they compute."""
-        problem = Lesson(
+        problem = CalibrationProblem(
             teacher=self.network.traced,
-            feature=self.network.facts.feature,
+            feature=self.network.summary.feature,
             images=self.images.fit,
             seed=self.settings.seed,
-            judging=self.training_precision,
+            comparison_dtype=self.training_precision,
         )
-        return problem.placed(pick_device(self.settings.compute))
+        return problem.to(pick_device(self.settings.compute))
 
     # The device
 
@@ -294,7 +294,7 @@ class BuildContext:
     @property
     def recovery(self) -> Recovery:
         """How pruned networks are recovered."""
-        return Recovery(self.lesson, self.blocks, self.is_paper)
+        return Recovery(self.calibration, self.blocks, self.is_paper)
 
     @property
     def scoring(self) -> Schedule | None:

@@ -85,8 +85,8 @@ def _of_graph(network: fx.GraphModule) -> str:
 
 @fingerprint.register
 def _of_network(network: Network) -> str:
-    _NETWORKS[network.traced] = network.facts.sha256
-    return digest(network.facts.sha256, fingerprint(network.facts.preprocessing))
+    _NETWORKS[network.traced] = network.summary.sha256
+    return digest(network.summary.sha256, fingerprint(network.summary.preprocessing))
 
 
 @fingerprint.register

@@ -41,7 +41,7 @@ def _blank(context: BuildContext) -> Kit:
         structure_sha256=context.structure_sha256,
         input_shape=context.form.input_shape,
         precision=settings.precision,
-        weights=context.network.facts.weights,
+        weights=context.network.summary.weights,
         asked=replace(measuring_of(settings), timing_cache=None),  # a folder of this machine
         cuts=cuts,
         design=design_of(cuts, settings.seed),
@@ -55,7 +55,7 @@ def _blank(context: BuildContext) -> Kit:
 def _plan_command(context: BuildContext) -> str:
     """How a plan is made of what is asked here; the images are left open where none were named. Empty where none can be."""
     settings = context.settings
-    if not context.network.learns:
+    if not context.network.trainable:
         return ""
     command = settings.model_copy(update={"latency_table": None}).command("plan")
     has_images = settings.data is not None or settings.network == EMBEDDED

@@ -27,7 +27,7 @@ from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.frontier import Neighbour, judge_neighbours, judged_part
 from practise_deploy.deployment.rehearse import rehearse
 from practise_deploy.deployment.verify import Form, Forms, engine_form, torch_form, verify
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
 from practise_deploy.network.load import Network
 from practise_deploy.network.surgery import drop_blocks, load_weights
@@ -42,7 +42,7 @@ from practise_deploy.refit.whole_recovery import is_doubtful, rescored
 from practise_deploy.run import Workspace
 from practise_deploy.terms import Block, Budget, Plan, Prospect, Recoverabilities, Student, WithinDrop
 from practise_deploy.training.adaptor_scores import measure_by_adaptors
-from practise_deploy.training.distillation import exits_in, pair_of
+from practise_deploy.training.distillation import distillation_of, find_hints
 from practise_deploy.training.finetune import finetune
 from practise_deploy.training.schedule import Schedule
 
@@ -93,22 +93,24 @@ def measure_latency(bench: BlockBench, structure_sha256: str, work: Workspace) -
     """What does each block cost on this device?"""
     model = bench.model
     with work.screen("Measuring what every block costs") as progress:
-        table = measure_block_latency(model.proto, model.network.facts.name, model.blocks, bench.setup, progress)
+        table = measure_block_latency(model.proto, model.network.summary.name, model.blocks, bench.setup, progress)
     return replace(table, structure_sha256=structure_sha256)
 
 
-def score_blocks(lesson: Lesson, blocks: Blocks, scoring: Schedule | None, work: Workspace) -> Recoverabilities:
+def score_blocks(
+    calibration: CalibrationProblem, blocks: Blocks, scoring: Schedule | None, work: Workspace
+) -> Recoverabilities:
     """What would losing each block cost? scoring: how the paper's adaptors are trained; None scores in closed form."""
     title = "Measuring how well the network recovers from losing each block"
-    with work.screen(title) as progress, exact(lesson.seed):
+    with work.screen(title) as progress, exact(calibration.seed):
         if scoring is not None:
-            return measure_by_adaptors(lesson, blocks, scoring, progress)
-        scores = measure_recoverability(lesson, blocks, progress)
+            return measure_by_adaptors(calibration, blocks, scoring, progress)
+        scores = measure_recoverability(calibration, blocks, progress)
     if not any(is_doubtful(score) for score in scores.of):
         return scores
     title = "Refitting everything behind blocks that one site misjudges"
-    with work.screen(title) as progress, exact(lesson.seed):
-        return rescored(lesson, blocks, scores, progress)
+    with work.screen(title) as progress, exact(calibration.seed):
+        return rescored(calibration, blocks, scores, progress)
 
 
 def choose(
@@ -153,11 +155,11 @@ def reduce_plan(
 
 def _verifying(recovery: Recovery, work: Workspace) -> Verify:
     """Recovers a set in closed form, and judges it on images that the fit did not see."""
-    lesson = recovery.lesson
+    calibration = recovery.calibration
 
     def verified(names: tuple[str, ...]) -> Verified:
-        with work.screen(f"Refitting without {', '.join(names)}") as progress, exact(lesson.seed):
-            return verified_without(lesson, recovery.named(names), progress)
+        with work.screen(f"Refitting without {', '.join(names)}") as progress, exact(calibration.seed):
+            return verified_without(calibration, recovery.named(names), progress)
 
     return verified
 
@@ -178,21 +180,25 @@ def recover_student(recovery: Recovery, dropped: Blocks, work: Workspace) -> Stu
     return recovery.without(dropped, work.screen, title)
 
 
-def finetune_student(lesson: Lesson, blocks: Blocks, start: Student, schedule: Schedule, work: Workspace) -> Student:
+def finetune_student(
+    calibration: CalibrationProblem, blocks: Blocks, start: Student, schedule: Schedule, work: Workspace
+) -> Student:
     """The student after feature mimicking. blocks: all of the network's."""
     dropped = [block for block in blocks if block.name in start.dropped]
-    student = drop_blocks(lesson.teacher, dropped)
+    student = drop_blocks(calibration.teacher, dropped)
     load_weights(student, start.weights)
-    exits = exits_in(student, blocks, dropped, lesson.feature)
-    pair = pair_of(student.eval(), lesson.teacher, lesson.feature, dropped, exits=exits, device=lesson.device)
-    images = lesson.images.to(torch.device("cpu"))
-    with work.screen("Finetuning by feature mimicking") as progress, exact(lesson.seed):
+    hints = find_hints(student, blocks, dropped, calibration.feature)
+    pair = distillation_of(
+        student.eval(), calibration.teacher, calibration.feature, dropped, hints=hints, device=calibration.device
+    )
+    images = calibration.images.to(torch.device("cpu"))
+    with work.screen("Finetuning by feature mimicking") as progress, exact(calibration.seed):
         return finetune(pair, start, images, schedule, progress, work.partial)
 
 
 def export(pruned: Pruned, form: ExportForm, name: str, work: Workspace) -> Shipped:
     """The network as ONNX. name: of the file."""
-    with work.screen(f"Exporting {name}"), about(pruned.network.facts.name):
+    with work.screen(f"Exporting {name}"), about(pruned.network.summary.name):
         return export_onnx(
             pruned.graph,
             form.input_shape,
@@ -276,9 +282,9 @@ def judge_sets(
     work: Workspace,
 ) -> Frontier:
     """What would fewer and more dropped blocks have given? dropped_blocks: the plan's."""
-    recovery = replace(recovery, lesson=recovery.lesson.quick_look)  # five networks are recovered here
-    lesson, network = recovery.lesson, bench.model.network
-    images = judged_part(held_out_images, lesson.seed)
+    recovery = replace(recovery, calibration=recovery.calibration.subsampled)  # five networks are recovered here
+    calibration, network = recovery.calibration, bench.model.network
+    images = judged_part(held_out_images, calibration.seed)
     neighbours = []
     for names, reduction in zip(sets, bench.reductions(sets, work.screen), strict=True):
         blocks = recovery.named(names)
@@ -286,9 +292,9 @@ def judge_sets(
         form = torch_form(Pruned(network=network, dropped=blocks, student=student).graph)
         how = "none" if recovery.paper else "closed form"
         neighbours.append(Neighbour(dropped=names, recovery=how, reduction_percent=reduction, form=form))
-    with work.screen("Judging neighbouring sets of blocks") as progress, exact(lesson.seed):
+    with work.screen("Judging neighbouring sets of blocks") as progress, exact(calibration.seed):
         points = judge_neighbours(torch_form(network.traced), neighbours, dropped_blocks, images, progress)
-    return Frontier(points=points, fit_images=len(lesson.images), images=len(images))
+    return Frontier(points=points, fit_images=len(calibration.images), images=len(images))
 
 
 def _onnx_form(file: Path, conditions: Conditions) -> Form:

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from torch import Tensor, fx, nn
 
-from practise_deploy.network.operators import is_as_its_class, module_of
+from practise_deploy.network.operators import is_unmodified, module_of
 
 Affine = nn.Conv2d | nn.Linear
 Places = tuple[Tensor, ...]
@@ -19,7 +19,7 @@ def is_affine(traced: fx.GraphModule, node: fx.Node) -> bool:
     module = module_of(traced, node)
     if not isinstance(module, nn.Linear):
         return is_plain(traced, node)
-    return type(module).forward is nn.Linear.forward and is_as_its_class(module) and _is_alone(traced, module)
+    return type(module).forward is nn.Linear.forward and is_unmodified(module) and _is_alone(traced, module)
 
 
 def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -27,7 +27,7 @@ def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
     module = module_of(traced, node)
     if not isinstance(module, nn.Conv2d) or type(module).forward is not nn.Conv2d.forward or module.groups != 1:
         return False
-    if not is_as_its_class(module):
+    if not is_unmodified(module):
         return False
     padded = isinstance(module.padding, str) or (module.padding_mode != "zeros" and any(module.padding))
     return not padded and _is_alone(traced, module)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx
 
 from practise_deploy.compute import autocast
-from practise_deploy.images.calibration import Lesson
-from practise_deploy.network.activations import compute, downstream, logits_of, named, order_of
+from practise_deploy.images.calibration import CalibrationProblem
+from practise_deploy.network.activations import compute, downstream, logits_of, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, Errors, joined
@@ -57,9 +57,9 @@ class Candidate:
         self._read = frozenset(
             [self._place, *solved, *read_by_replay(self.student, self._place), *self._unchanged_ends]
         )
-        behind_cut = downstream(named(self.student, self.block.entry)) - {self.block.entry}
+        behind_cut = downstream(node_by_name(self.student, self.block.entry)) - {self.block.entry}
         shared = {node.name for node in self.student.graph.nodes} - behind_cut
-        self._between = order_of([named(self.student, name) for name in self._read], shared)
+        self._between = nodes_to_compute([node_by_name(self.student, name) for name in self._read], shared)
         read_between = {source.name for node in self._between for source in node.all_input_nodes}
         self.needs = (self._read | read_between) - behind_cut
 
@@ -71,7 +71,7 @@ class Candidate:
     @property
     def _unchanged_ends(self) -> set[str]:
         """Where the network ends, as far as the value that is changed is not before it."""
-        return {self.end[0], logits_of(self.student).name} - downstream(named(self.student, self._place))
+        return {self.end[0], logits_of(self.student).name} - downstream(node_by_name(self.student, self._place))
 
     @property
     def is_refitted_at_the_cut(self) -> bool:
@@ -130,8 +130,8 @@ class Candidate:
         return self.best if self.best == PLAIN or self.is_refitted_at_the_cut else f"{self.best}, behind the cut"
 
 
-def candidate_for(lesson: Lesson, block: Block) -> Candidate:
+def candidate_for(calibration: CalibrationProblem, block: Block) -> Candidate:
     """The network without a block, as it is before anything is solved."""
-    student = drop_blocks(lesson.teacher, [block], share_weights=True)
-    end = feature_in(student, lesson.feature, [block]), lesson.judging
-    return Candidate(block, student, first_site(student, lesson.teacher, block, lesson.feature), end)
+    student = drop_blocks(calibration.teacher, [block], share_weights=True)
+    end = feature_in(student, calibration.feature, [block]), calibration.comparison_dtype
+    return Candidate(block, student, first_site(student, calibration.teacher, block, calibration.feature), end)

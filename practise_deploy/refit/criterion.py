@@ -16,7 +16,7 @@ from practise_backends.rounds.intervals import bootstrap
 from practise_backends.terms import Interval
 from practise_deploy.compute import autocast
 from practise_deploy.errors import InputError
-from practise_deploy.network.activations import compute, logits_of, named, order_of
+from practise_deploy.network.activations import compute, logits_of, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
 
 _SCALES = (0.5, 0.63, 0.8, 0.9, 1.0, 1.12, 1.25, 1.6, 2.0, 2.5, 4.0)
@@ -84,11 +84,11 @@ class Errors:
 
 def end_of(network: fx.GraphModule, known: Env, feature: str, dtype: torch.dtype = torch.float32) -> Ends:
     """Compute a network's ends from any known values, nothing else."""
-    end, logits = named(network, feature), logits_of(network)
+    end, logits = node_by_name(network, feature), logits_of(network)
     keep = frozenset({end.name, logits.name})
     device = next(value.device for value in known.values() if isinstance(value, Tensor))  # a batch size is none
     with autocast(device, dtype):
-        found = compute(network, order_of([end, logits], known), known, keep)
+        found = compute(network, nodes_to_compute([end, logits], known), known, keep)
     outputs = found[logits.name]
     return Ends(found[end.name].float(), outputs.float() if outputs.ndim == 2 else None)
 

@@ -16,7 +16,7 @@ from torchvision.models.maxvit import SwapAxes, WindowDepartition, WindowPartiti
 from torchvision.ops.misc import Permute
 
 from practise_deploy.network.execution import execute
-from practise_deploy.network.operators import asks_size, is_as_its_class, module_of, shape_of
+from practise_deploy.network.operators import asks_size, is_unmodified, module_of, shape_of
 from practise_deploy.refit.affine import Places, vectors_at
 
 _OPERATIONS = (
@@ -86,7 +86,7 @@ def is_rearrangement(traced: fx.GraphModule, node: fx.Node) -> bool:
         return False
     module = module_of(traced, node)
     if module is not None:
-        return type(module) in _MODULES and is_as_its_class(module)
+        return type(module) in _MODULES and is_unmodified(module)
     if node.target is operator.getitem:
         index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
         return all(isinstance(each, slice) or each is Ellipsis for each in index)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from torch import Tensor, fx
 
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, compute, input_of, named, order_of
+from practise_deploy.network.activations import batches, compute, input_of, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, Errors, end_of, errors_of
@@ -36,7 +36,7 @@ class Chain:
 
     def __init__(
         self,
-        lesson: Lesson,
+        calibration: CalibrationProblem,
         dropped: Sequence[Block],
         learn: FitImages,
         judge: FitImages | None,
@@ -44,14 +44,14 @@ class Chain:
         *,
         to_compare: bool = False,
     ) -> None:
-        self.lesson, self.dropped, self.weighted = lesson, dropped, not to_compare
-        self.student = drop_blocks(lesson.teacher, dropped)
-        self.sites = sites_of(self.student, lesson.teacher, dropped, lesson.feature)
+        self.calibration, self.dropped, self.weighted = calibration, dropped, not to_compare
+        self.student = drop_blocks(calibration.teacher, dropped)
+        self.sites = sites_of(self.student, calibration.teacher, dropped, calibration.feature)
         cuts = {block.entry for block in dropped}
-        self.end = (feature_in(self.student, lesson.feature, dropped), lesson.judging)
+        self.end = (feature_in(self.student, calibration.feature, dropped), calibration.comparison_dtype)
         self.rows = rows_in_memory(self.sites, len(learn), ENOUGH_TO_COMPARE if to_compare else ROWS, beside)
-        self.sampler = Sampler(len(learn), lesson.seed, self.rows)
-        self.precision = next(lesson.teacher.parameters()).dtype
+        self.sampler = Sampler(len(learn), calibration.seed, self.rows)
+        self.precision = next(calibration.teacher.parameters()).dtype
         self.solved, self.solutions = 0, dict[str, Solution]()
         self.problem: Problem | None = None
         self.targets: dict[str, list[Tensor]] = {site.value.name: [] for site in self.sites}
@@ -62,30 +62,33 @@ class Chain:
         first = before(self.student, self.sites, self.in_memory)
         self.reached = len(first)
         common = live(self.student, until_cut(self.student, first, cuts), self.sites)
-        for x in _parts(learn, _BATCH if self.weighted else lesson.batch_size):
+        for x in _parts(learn, _BATCH if self.weighted else calibration.batch_size):
             known = self._known(common, x)
             self._look(known)
             self.learn += moved(self.student, first, [known], self.sites)
         for x in _parts(judge, _BATCH):
             known = self._known(common, x)
-            self.wanted.append(end_of(lesson.teacher, known, lesson.feature, lesson.judging))
+            self.wanted.append(end_of(calibration.teacher, known, calibration.feature, calibration.comparison_dtype))
             self.judge += moved(self.student, first, [known], self.sites)
 
     def _known(self, common: Sequence[fx.Node], x: Tensor) -> Env:
         """The images, and the values before the first cut: up to there the student is its teacher."""
         start = {input_of(self.student).name: x}
         keep = frozenset([*start, *(node.name for node in common)])
-        return compute(self.student, order_of(common, start), start, keep)
+        return compute(self.student, nodes_to_compute(common, start), start, keep)
 
     def _look(self, known: Env) -> None:
         """The teacher's values at the sampled positions, and how much its features depend on them."""
-        teacher, feature = self.lesson.teacher, self.lesson.feature
-        goals = {site.value.name: named(teacher, site.target) for site in self.sites}
+        teacher, feature = self.calibration.teacher, self.calibration.feature
+        goals = {site.value.name: node_by_name(teacher, site.target) for site in self.sites}
         nodes = {goals[site.value.name]: site.axis for site in self.sites}
         if self.weighted and nodes:
             values, slopes = sensitivities(teacher, feature, nodes, known, self.sampler.seed)
         else:
-            values, slopes = compute(teacher, order_of(nodes, known), known, frozenset(n.name for n in nodes)), {}
+            values, slopes = (
+                compute(teacher, nodes_to_compute(nodes, known), known, frozenset(n.name for n in nodes)),
+                {},
+            )
         for site in self.sites:
             name, goal = site.value.name, goals[site.value.name].name
             self.targets[name].append(self.sampler.vectors(site, values[goal]))
@@ -95,8 +98,8 @@ class Chain:
     def branched(self) -> Chain:
         """The same before any refit; what was computed so far is shared."""
         other = copy.copy(self)
-        other.student = drop_blocks(self.lesson.teacher, self.dropped)
-        other.sites = sites_of(other.student, self.lesson.teacher, self.dropped, self.lesson.feature)
+        other.student = drop_blocks(self.calibration.teacher, self.dropped)
+        other.sites = sites_of(other.student, self.calibration.teacher, self.dropped, self.calibration.feature)
         return other
 
     def judged(self) -> list[Errors]:
@@ -114,7 +117,7 @@ class Chain:
         self._approach()
         site, name, needed = self.site, self.site.value.name, values_for(self.site)
         self.problem, self.solutions = Problem(self.student, site), {}
-        order, keep = order_of(needed, self.learn[0]), frozenset(node.name for node in needed)
+        order, keep = nodes_to_compute(needed, self.learn[0]), frozenset(node.name for node in needed)
         weighted = any(way.weighted for way in ways)
         weights = self.weights[name] if weighted else [None] * len(self.learn)
         for env, wanted, weight in zip(self.learn, self.targets[name], weights, strict=True):
@@ -147,7 +150,7 @@ class Chain:
         extra = [site.value, *(writer.source for writer in site.writers)]
         for env, wanted in zip(self.judge, self.wanted, strict=True):
             keep = frozenset([*env, *(node.name for node in extra)])
-            here = compute(self.student, order_of(extra, env), env, keep)
+            here = compute(self.student, nodes_to_compute(extra, env), env, keep)
 
             def look(way: str, here: Env = here, wanted: Ends = wanted) -> Errors:
                 value = self.solutions[way].value(here, self.end[1])

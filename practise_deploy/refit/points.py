@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from torch import fx, nn
 
-from practise_deploy.network.activations import named, order_of
+from practise_deploy.network.activations import node_by_name, nodes_to_compute
 from practise_deploy.network.operators import is_addition, is_relu, module_of, shape_of
-from practise_deploy.network.surgery import feature_in, junctions
+from practise_deploy.network.surgery import feature_in, splices
 from practise_deploy.refit.layout import is_rearrangement
 from practise_deploy.refit.writers import Site, as_it_was, before_activation, readers_of, writer_of, writers_into
 from practise_deploy.terms import Block
@@ -20,7 +20,7 @@ def junction_site(student: fx.GraphModule, teacher: fx.GraphModule, entry: str, 
 
     None where nothing linear writes it (a stem behind max pooling), or activations differ on both sides.
     """
-    kept, goal = as_it_was(student, named(student, entry)), as_it_was(teacher, named(teacher, exit_))
+    kept, goal = as_it_was(student, node_by_name(student, entry)), as_it_was(teacher, node_by_name(teacher, exit_))
     if is_relu(student, kept) != is_relu(teacher, goal):
         return None
     value = before_activation(student, kept)
@@ -30,7 +30,7 @@ def junction_site(student: fx.GraphModule, teacher: fx.GraphModule, entry: str, 
 
 def sites_of(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block], feature: str) -> list[Site]:
     """All places to refit that the features depend on, in order: the cuts, and what follows the first of them."""
-    cuts = junctions(student, dropped)
+    cuts = splices(student, dropped)
     found = [
         site for entry, exit_ in cuts.items() if (site := junction_site(student, teacher, entry, exit_)) is not None
     ]
@@ -52,7 +52,7 @@ def first_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Block,
 
 def _before(student: fx.GraphModule, feature: str) -> list[fx.Node]:
     """What the features depend on, in order, and they themselves."""
-    return order_of([named(student, feature)], ())
+    return nodes_to_compute([node_by_name(student, feature)], ())
 
 
 def _each_writer_once(sites: Sequence[Site]) -> list[Site]:
@@ -68,7 +68,7 @@ def _each_writer_once(sites: Sequence[Site]) -> list[Site]:
 
 def cuts_without_site(student: fx.GraphModule, teacher: fx.GraphModule, dropped: Sequence[Block]) -> list[str]:
     """The blocks whose cut cannot be refitted right there, the first of each chain."""
-    cuts, alive = junctions(student, dropped), {node.name for node in student.graph.nodes}
+    cuts, alive = splices(student, dropped), {node.name for node in student.graph.nodes}
     fitted = {entry for entry, exit_ in cuts.items() if junction_site(student, teacher, entry, exit_) is not None}
     return [block.name for block in dropped if block.entry in alive - fitted]
 
@@ -81,7 +81,7 @@ def later_sites(student: fx.GraphModule, teacher: fx.GraphModule, after: Iterabl
     """
     known, behind = {node.name for node in teacher.graph.nodes}, _behind(student, after)
     values = [node for node in behind if node.name in known]
-    last = before_activation(student, named(student, feature))
+    last = before_activation(student, node_by_name(student, feature))
     found = [
         Site(node, writers, node.name)
         for node in values

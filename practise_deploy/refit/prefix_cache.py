@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx
 
-from practise_deploy.network.activations import compute, logits_of, order_of
+from practise_deploy.network.activations import compute, logits_of, nodes_to_compute
 from practise_deploy.network.execution import Env
 from practise_deploy.network.operators import shape_of
 from practise_deploy.refit.writers import Site
@@ -46,7 +46,7 @@ def moved(traced: fx.GraphModule, done: Sequence[fx.Node], envs: Sequence[Env], 
     if not envs:
         return []
     kept = live(traced, done, later)
-    order, keep = order_of(kept, envs[0]), frozenset(node.name for node in kept)
+    order, keep = nodes_to_compute(kept, envs[0]), frozenset(node.name for node in kept)
     return [compute(traced, order, env, keep) for env in envs]
 
 
@@ -66,7 +66,7 @@ def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site])
     """
     before = set(done)
     output = logits_of(traced)
-    needed = set(order_of([output], set()))
+    needed = set(nodes_to_compute([output], set()))
     to_come = {node for site in later for writer in site.writers for node in writer.span}
     return [
         n

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from practise_backends.terms import Progress
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.surgery import weights_of
 from practise_deploy.planning.loss import loss_of
@@ -35,18 +35,18 @@ UNIFORM = "refit, ridge 0.3"
 COURSES = (EACH, UNIFORM)
 
 
-def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Student:
+def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress: Progress) -> Student:
     """Drop the blocks and refit in sequence everything behind the cuts.
 
     Site by site in the way of least held-out error, or with one ridge at every site (what follows a cut can make
     good what looks worse at the cut itself): whichever ends with less error. The errors are of images that the judged
     students did not see: a part kept aside, or where there are few, all in turns (k-fold). The student that is
-    given takes their choices and is fitted on all images (of a quick lesson: it is the judged one).
+    given takes their choices and is fitted on all images (of a quick calibration: it is the judged one).
     """
     began = time.monotonic()
-    folds = lesson.folds
+    folds = calibration.folds
     with torch.no_grad():
-        start = _Judged(lesson, dropped, folds)
+        start = _Judged(calibration, dropped, folds)
         first = start.judged()
         count, ended = len(start.sites), []
         ways = COURSES if count else COURSES[:1]  # all alike where there is nothing to solve
@@ -56,13 +56,15 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
                 progress.advance(number + done / max(1, count), len(ways) + 1, way)
 
             course = start if way == ways[-1] else start.branched()
-            ended.append((*course.settled(way, first, tell), course.chains[0] if lesson.quick else None, way))
+            ended.append(
+                (*course.settled(way, first, tell), course.chains[0] if calibration.single_split else None, way)
+            )
             del course
         choices, last, judged, way = min(ended, key=lambda each: comparable(each[1]))
         told = {name: errors for _, errors, _, name in ended}
         del start, ended  # and with them all that they keep of their images
         progress.advance(len(ways), len(ways) + 1, "" if judged else "fitting all images")
-        chain = judged or _fitted(lesson, dropped, choices)
+        chain = judged or _fitted(calibration, dropped, choices)
     return Student(
         dropped=tuple(block.name for block in dropped),
         method=_described(choices, way),
@@ -74,7 +76,7 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
         notes=(
             _notes(first, told),
             *_thinned(chain.rows),
-            *_unfitted(cuts_without_site(chain.student, lesson.teacher, dropped)),
+            *_unfitted(cuts_without_site(chain.student, calibration.teacher, dropped)),
         ),
         choices=tuple(choices),
         relative=last.relative,
@@ -83,33 +85,35 @@ def recover(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Stu
     )
 
 
-def verified_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Verified:
+def verified_without(calibration: CalibrationProblem, dropped: Sequence[Block], progress: Progress) -> Verified:
     """What the network without these blocks is wrong by, and what it lost, on images that its fit did not see.
 
     Refitted with one ridge at every site, or as it is where that is less: enough to compare sets of blocks by; `recover`,
-    with more rows and more ways, rarely finds more error. All sets of a lesson are judged on the same images.
+    with more rows and more ways, rarely finds more error. All sets of a calibration are judged on the same images.
     """
-    errors = min(judged_without(lesson, dropped, progress), key=comparable)
+    errors = min(judged_without(calibration, dropped, progress), key=comparable)
     by_image, classes = np.asarray(errors.by_image.double().cpu()), errors.goal.shape[1]
     if classes < 2:
         return Verified(by_image, None)
-    labels = lesson.compared_labels
+    labels = calibration.comparison_labels
     truth = None if labels is None else labels.numpy()
     return Verified(by_image, loss_of(errors.goal.cpu().numpy(), errors.own.cpu().numpy(), truth))
 
 
-def judged_without(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> tuple[Errors, Errors]:
+def judged_without(
+    calibration: CalibrationProblem, dropped: Sequence[Block], progress: Progress
+) -> tuple[Errors, Errors]:
     """The same, as it is and with everything behind the cuts refitted."""
     with torch.no_grad():
-        judged = _Judged(lesson, dropped, lesson.comparing_folds, to_compare=True)
+        judged = _Judged(calibration, dropped, calibration.comparison_folds, to_compare=True)
         first, count = judged.judged(), max(1, len(judged.sites))
         _, errors = judged.settled(UNIFORM, first, lambda done: progress.advance(done / count, 1, UNIFORM))
     return first, errors
 
 
-def _fitted(lesson: Lesson, dropped: Sequence[Block], choices: Sequence[SiteChoice]) -> Chain:
+def _fitted(calibration: CalibrationProblem, dropped: Sequence[Block], choices: Sequence[SiteChoice]) -> Chain:
     """The student that takes these choices and is fitted on all images."""
-    chain = Chain(lesson, dropped, lesson.images, None)
+    chain = Chain(calibration, dropped, calibration.images, None)
     for choice in choices:
         way = WAYS.get(choice.method)
         if way is not None:
@@ -124,14 +128,16 @@ class _Judged:
 
     def __init__(
         self,
-        lesson: Lesson,
+        calibration: CalibrationProblem,
         dropped: Sequence[Block],
         folds: Sequence[tuple[FitImages, FitImages]],
         *,
         to_compare: bool = False,
     ) -> None:
         count = len(folds)
-        self.chains = [Chain(lesson, dropped, learn, judge, count, to_compare=to_compare) for learn, judge in folds]
+        self.chains = [
+            Chain(calibration, dropped, learn, judge, count, to_compare=to_compare) for learn, judge in folds
+        ]
 
     @property
     def sites(self) -> Sequence[Site]:

@@ -17,9 +17,9 @@ from torch import Tensor, fx
 
 from practise_backends.terms import Progress
 from practise_deploy.compute import autocast
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, compute, input_of, logits_of, named, order_of
+from practise_deploy.network.activations import batches, compute, input_of, logits_of, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
 from practise_deploy.refit.candidate import Candidate, candidate_for
 from practise_deploy.refit.criterion import Ends, end_of, errors_of, interactions_of, joined, mean_interval, not_finite
@@ -28,25 +28,29 @@ from practise_deploy.refit.rows import ENOUGH_TO_COMPARE, Sampler
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
 
-def measure_recoverability(lesson: Lesson, blocks: Sequence[Block], progress: Progress) -> Recoverabilities:
+def measure_recoverability(
+    calibration: CalibrationProblem, blocks: Sequence[Block], progress: Progress
+) -> Recoverabilities:
     """R of every block: the least held-out error over all ways to solve its site; and how the losses act together.
 
     Few images are judged in turns, by solutions that did not see them (k-fold).
     """
-    return recoverability_of([candidate_for(lesson, block) for block in blocks], lesson, progress)
+    return recoverability_of([candidate_for(calibration, block) for block in blocks], calibration, progress)
 
 
-def recoverability_of(candidates: Sequence[Candidate], lesson: Lesson, progress: Progress) -> Recoverabilities:
+def recoverability_of(
+    candidates: Sequence[Candidate], calibration: CalibrationProblem, progress: Progress
+) -> Recoverabilities:
     """R of candidates that nothing was solved for yet."""
     if not candidates:
         return Recoverabilities(of=())
-    folds = lesson.folds
-    work, products = _Work(progress, lesson, folds, len(candidates)), []
+    folds = calibration.folds
+    work, products = _Work(progress, calibration, folds, len(candidates)), []
     needed = frozenset[str]().union(*(candidate.needs for candidate in candidates))
     with torch.no_grad():
         for learn, judge in folds:
-            _fit(lesson, candidates, learn, work)
-            for env, wanted in _teacher_on(lesson, judge, needed):
+            _fit(calibration, candidates, learn, work)
+            for env, wanted in _teacher_on(calibration, judge, needed):
                 products.append(_judge(candidates, env, wanted, work))
     best = [(candidate.block.name, candidate.best) for candidate in candidates]
     variance = joined(candidates[0].errors[PLAIN]).variance.double().mean().clamp_min(1e-12)
@@ -74,9 +78,13 @@ class _Work:
     """Counts batches of images, so that the progress is known."""
 
     def __init__(
-        self, progress: Progress, lesson: Lesson, folds: Sequence[tuple[FitImages, FitImages]], blocks: int
+        self,
+        progress: Progress,
+        calibration: CalibrationProblem,
+        folds: Sequence[tuple[FitImages, FitImages]],
+        blocks: int,
     ) -> None:
-        size = lesson.batch_size
+        size = calibration.batch_size
         fits = sum(math.ceil(len(learn) / size) for learn, _ in folds)
         judged = sum(math.ceil(len(judge) / size) for _, judge in folds)
         self.progress, self.total, self.count = progress, fits + judged * blocks, 0
@@ -87,12 +95,12 @@ class _Work:
         self.progress.advance(self.count, self.total, note)
 
 
-def _fit(lesson: Lesson, candidates: Sequence[Candidate], learn: FitImages, work: _Work) -> None:
+def _fit(calibration: CalibrationProblem, candidates: Sequence[Candidate], learn: FitImages, work: _Work) -> None:
     """Solve every candidate's site in every way."""
-    sampler = Sampler(len(learn), lesson.seed, ENOUGH_TO_COMPARE)
+    sampler = Sampler(len(learn), calibration.seed, ENOUGH_TO_COMPARE)
     sums = [NormalEquations() for _ in candidates]
-    for part in batches(len(learn), lesson.batch_size):
-        _sum_equations(lesson.teacher, list(zip(candidates, sums, strict=True)), learn.batch(part), sampler)
+    for part in batches(len(learn), calibration.batch_size):
+        _sum_equations(calibration.teacher, list(zip(candidates, sums, strict=True)), learn.batch(part), sampler)
         work.done("summing normal equations")
     for candidate, equations in zip(candidates, sums, strict=True):
         candidate.solve(equations)
@@ -104,20 +112,24 @@ def _sum_equations(
     solved = [(candidate, equations) for candidate, equations in candidates if candidate.site is not None]
     targets = frozenset(candidate.site.target for candidate, _ in solved if candidate.site is not None)
     wanted, start = targets.union(*(candidate.needs for candidate, _ in solved)), input_of(teacher).name
-    env = compute(teacher, order_of([named(teacher, name) for name in wanted], {start}), {start: images}, wanted)
+    env = compute(
+        teacher, nodes_to_compute([node_by_name(teacher, name) for name in wanted], {start}), {start: images}, wanted
+    )
     for candidate, equations in solved:
         candidate.add_rows(equations, env, sampler)
 
 
-def _teacher_on(lesson: Lesson, images: FitImages, needed: frozenset[str]) -> Iterator[tuple[Env, Ends]]:
+def _teacher_on(
+    calibration: CalibrationProblem, images: FitImages, needed: frozenset[str]
+) -> Iterator[tuple[Env, Ends]]:
     """The teacher's needed values, and where it ends, by batch."""
-    teacher = lesson.teacher
-    start, ends = input_of(teacher).name, {lesson.feature, logits_of(teacher).name}
-    nodes = order_of([named(teacher, name) for name in needed | ends], {start})
-    for part in batches(len(images), lesson.batch_size):
-        with autocast(lesson.device, lesson.judging):
+    teacher = calibration.teacher
+    start, ends = input_of(teacher).name, {calibration.feature, logits_of(teacher).name}
+    nodes = nodes_to_compute([node_by_name(teacher, name) for name in needed | ends], {start})
+    for part in batches(len(images), calibration.batch_size):
+        with autocast(calibration.device, calibration.comparison_dtype):
             env = compute(teacher, nodes, {start: images.batch(part)}, needed | ends | {start})
-        yield env, end_of(teacher, env, lesson.feature)
+        yield env, end_of(teacher, env, calibration.feature)
 
 
 def _judge(candidates: Sequence[Candidate], env: Env, wanted: Ends, work: _Work) -> _Products:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from practise_deploy.compute import autocast
-from practise_deploy.network.activations import downstream, named
+from practise_deploy.network.activations import downstream, node_by_name
 from practise_deploy.network.execution import Env
 from practise_deploy.refit.affine import applied, operator_at
 from practise_deploy.refit.criterion import Ends, end_of
@@ -28,7 +28,7 @@ def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype:
 
 def read_by_replay(network: fx.GraphModule, name: str) -> set[str]:
     """The values beside the changed one that a replay from it reads."""
-    affected = downstream(named(network, name))
+    affected = downstream(node_by_name(network, name))
     behind = (node for node in network.graph.nodes if node.name in affected and node.name != name)
     return {source.name for node in behind for source in node.all_input_nodes} - affected
 
@@ -39,7 +39,7 @@ def replay(network: fx.GraphModule, env: Env, name: str, value: Tensor, end: tup
     end: the feature map's name, and the precision to compute in.
     """
     alive = {node.name for node in network.graph.nodes}
-    affected = downstream(named(network, name))
+    affected = downstream(node_by_name(network, name))
     known: Env = {each: found for each, found in env.items() if each in alive and each not in affected}
     known[name] = value
     return end_of(network, known, *end)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.network.activations import compute, named, order_of
+from practise_deploy.network.activations import compute, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
 
 
@@ -19,11 +19,11 @@ def sensitivities(
     values: with the axis of the channels of each. known: values to compute them from. J: Jacobian of the features with
     respect to the value (Hutchinson's probe). Shapes: weights as the value, of one channel.
     """
-    end = named(teacher, feature)
+    end = node_by_name(teacher, feature)
     keep = frozenset([end.name, *(node.name for node in values)])
     with torch.enable_grad():
         starts = {name: _differentiable(value) for name, value in known.items()}
-        env = compute(teacher, order_of([end, *values], starts), starts, keep)
+        env = compute(teacher, nodes_to_compute([end, *values], starts), starts, keep)
         generator = torch.Generator().manual_seed(seed)
         probe = torch.randn(env[end.name].shape, generator=generator, dtype=env[end.name].dtype)
         ends, begins = env[end.name], [env[node.name] for node in values]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from practise_backends.terms import Interval, Progress
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.planning.interactions import Floats
 from practise_deploy.refit.recover import verified_without
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
@@ -27,13 +27,15 @@ def is_doubtful(one: Recoverability) -> bool:
     return one.relative > MISLEADING
 
 
-def rescored(lesson: Lesson, blocks: Sequence[Block], found: Recoverabilities, progress: Progress) -> Recoverabilities:
+def rescored(
+    calibration: CalibrationProblem, blocks: Sequence[Block], found: Recoverabilities, progress: Progress
+) -> Recoverabilities:
     """The same, with the whole recovery of every block that one site leaves much error of."""
     doubtful = {one.block for one in found.of if is_doubtful(one)}
     errors: dict[str, Floats] = {}
     for number, block in enumerate(block for block in blocks if block.name in doubtful):
         part = _Part(progress, number, len(doubtful))
-        errors[block.name] = verified_without(lesson, [block], part).errors
+        errors[block.name] = verified_without(calibration, [block], part).errors
     return with_errors(found, errors)
 
 

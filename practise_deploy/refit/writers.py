@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from practise_deploy.network.activations import input_of, order_of
+from practise_deploy.network.activations import input_of, nodes_to_compute
 from practise_deploy.network.operators import is_addition, is_relu, module_of, shape_of
 from practise_deploy.refit.affine import called_once, channel_axis, is_affine, operator_at
 from practise_deploy.refit.layout import Layout, Rearrangement, followed, is_rearrangement, rearranged, uses_of
@@ -140,7 +140,7 @@ def _is_of_images(traced: fx.GraphModule, operator: fx.Node, way: Rearrangement)
     if not layout.sides or not way.after.sides or (layout.windowed and convolved):
         return False
     windows = layout.sides[0] if layout.windowed else 1
-    return shape[0] == windows * (shape_of(images) or (0,))[0] and images in order_of([operator], ())
+    return shape[0] == windows * (shape_of(images) or (0,))[0] and images in nodes_to_compute([operator], ())
 
 
 def norm_of(traced: fx.GraphModule, writer: Writer) -> nn.BatchNorm2d | None:

@@ -21,12 +21,12 @@ from practise_deploy.report.formatting import (
     times,
 )
 from practise_deploy.report.tables import ELSEWHERE
-from practise_deploy.terms import DataFacts, NetworkFacts, Plan, Preprocessing, Student
+from practise_deploy.terms import DatasetSummary, NetworkSummary, Plan, Preprocessing, Student
 
 Rows = tuple[tuple[str, str], ...]
 
 
-def network_rows(network: NetworkFacts) -> Rows:
+def network_rows(network: NetworkSummary) -> Rows:
     """The network and its preprocessing."""
     classes = str(network.output_classes) if network.output_classes else missing("the output is no classifier's")
     return (
@@ -58,7 +58,7 @@ def preprocessing_rows(preprocessing: Preprocessing) -> Rows:
     )
 
 
-def images_rows(images: DataFacts) -> Rows:
+def images_rows(images: DatasetSummary) -> Rows:
     """The images: source, and how many are for what."""
     return (
         ("Source", images.source),

@@ -20,9 +20,9 @@ from torch.nn.functional import mse_loss
 
 from practise_backends.terms import Progress
 from practise_deploy.compute import autocast
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, compute, downstream, forward, named, order_of
+from practise_deploy.network.activations import batches, compute, downstream, forward, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, errors_of, mean_interval, not_finite
@@ -36,7 +36,7 @@ Errors = npt.NDArray[np.float64]
 
 
 def measure_by_adaptors(
-    problem: Lesson, blocks: Sequence[Block], schedule: Schedule, progress: Progress
+    problem: CalibrationProblem, blocks: Sequence[Block], schedule: Schedule, progress: Progress
 ) -> Recoverabilities:
     """R of every block by the paper's SGD on adaptors alone, BatchNorm in eval mode.
 
@@ -45,7 +45,7 @@ def measure_by_adaptors(
     teacher = copy.deepcopy(problem.teacher).requires_grad_(False).eval()
     trials = [_Trial.of(teacher, problem.feature, block, schedule) for block in blocks]
     _train(teacher, problem.feature, [trial for trial in trials if trial.adaptors], problem.images, schedule, progress)
-    validation = _Validation.of(problem, problem.images.some(_MAX_VALIDATION_IMAGES, problem.seed))
+    validation = _Validation.of(problem, problem.images.subsample(_MAX_VALIDATION_IMAGES, problem.seed))
     return Recoverabilities(of=tuple(_score(trial, problem, validation, schedule) for trial in trials))
 
 
@@ -70,9 +70,11 @@ class _Trial:
         student = drop_blocks(teacher, [block], share_weights=True)
         student_feature = feature_in(student, feature, [block])
         adaptors = insert_adaptors(student, block.entry)
-        changed = downstream(named(student, block.entry)) - {block.entry}
-        changed = changed.union(*(downstream(named(student, adaptor.node)) for adaptor in adaptors))
-        nodes = [node for node in order_of([named(student, student_feature)], ()) if node.name in changed]
+        changed = downstream(node_by_name(student, block.entry)) - {block.entry}
+        changed = changed.union(*(downstream(node_by_name(student, adaptor.node)) for adaptor in adaptors))
+        nodes = [
+            node for node in nodes_to_compute([node_by_name(student, student_feature)], ()) if node.name in changed
+        ]
         inputs = {value.name: None for node in nodes for value in node.all_input_nodes if value.name not in changed}
         trained = [_weight_of(student, adaptor) for adaptor in adaptors]
         optimiser = schedule.optimise(trained) if trained else None
@@ -103,7 +105,7 @@ class _Trial:
 
 
 def _weight_of(student: fx.GraphModule, adaptor: Adaptor) -> torch.nn.Parameter:
-    return student.get_parameter(f"{named(student, adaptor.node).target}.weight")
+    return student.get_parameter(f"{node_by_name(student, adaptor.node).target}.weight")
 
 
 def _train(
@@ -117,7 +119,7 @@ def _train(
     """All trials take every step together, on the same images."""
     sampler, device = BatchSampler(images, schedule), images.pixels.device
     names = list(dict.fromkeys([feature, *(name for trial in trials for name in trial.inputs)]))
-    nodes = [named(teacher, name) for name in names]
+    nodes = [node_by_name(teacher, name) for name in names]
     for step in range(schedule.steps if trials else 0):
         with torch.no_grad(), autocast(device, schedule.dtype):
             values = dict(zip(names, forward(teacher, sampler(step).to(device), nodes), strict=True))
@@ -138,9 +140,9 @@ class _Validation:
     variance: float
 
     @classmethod
-    def of(cls, problem: Lesson, images: FitImages) -> _Validation:
+    def of(cls, problem: CalibrationProblem, images: FitImages) -> _Validation:
         """The teacher computes its features once."""
-        feature, parts = named(problem.teacher, problem.feature), batches(len(images), problem.batch_size)
+        feature, parts = node_by_name(problem.teacher, problem.feature), batches(len(images), problem.batch_size)
         with torch.no_grad():
             features = [forward(problem.teacher, images.batch(part), [feature])[0] for part in parts]
         variance = torch.cat([errors_of(Ends(part, None), Ends(part, None)).variance for part in features]).mean()
@@ -148,7 +150,7 @@ class _Validation:
 
     def errors(self, student: fx.GraphModule, feature: str) -> Errors:
         """Every image's error."""
-        node, errors = named(student, feature), []
+        node, errors = node_by_name(student, feature), []
         parts = batches(len(self.images), self.batch_size)
         with torch.no_grad():
             for part, teacher_features in zip(parts, self.teacher_features, strict=True):
@@ -157,7 +159,7 @@ class _Validation:
         return torch.cat(errors).double().cpu().numpy()
 
 
-def _score(trial: _Trial, problem: Lesson, validation: _Validation, schedule: Schedule) -> Recoverability:
+def _score(trial: _Trial, problem: CalibrationProblem, validation: _Validation, schedule: Schedule) -> Recoverability:
     dropped = validation.errors(drop_blocks(problem.teacher, [trial.block], share_weights=True), trial.feature)
     if not np.isfinite(dropped).all():
         raise not_finite(trial.block.name)

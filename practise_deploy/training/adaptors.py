@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from practise_deploy.network.activations import named
-from practise_deploy.network.operators import is_addition, is_as_its_class, is_relu, module_of, shape_of
+from practise_deploy.network.activations import node_by_name
+from practise_deploy.network.operators import is_addition, is_relu, is_unmodified, module_of, shape_of
 from practise_deploy.refit.affine import called_once
 from practise_deploy.refit.writers import before_activation, readers_of, writer_of
 from practise_deploy.training.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
@@ -31,7 +31,7 @@ class Adaptor:
 
 def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
     """Insert identity adaptors around a splice. cut: the value that stays in the block's place."""
-    writers, readers = _around(student, named(student, cut))
+    writers, readers = _around(student, node_by_name(student, cut))
     return tuple(
         [
             *(_insert(student, node, True) for node in writers),
@@ -43,7 +43,7 @@ def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
 def absorb_adaptors(student: fx.GraphModule, adaptors: Sequence[Adaptor]) -> None:
     """Multiply the adaptors into their convolutions (in fp64) and remove them from the graph."""
     for adaptor in adaptors:
-        node = named(student, adaptor.node)
+        node = node_by_name(student, adaptor.node)
         convolution, module = student.get_submodule(adaptor.convolution), module_of(student, node)
         assert isinstance(convolution, nn.Conv2d) and isinstance(module, Pointwise)
         (multiply_behind if adaptor.behind else multiply_before)(convolution, module.matrix)
@@ -90,7 +90,7 @@ def _readers(student: fx.GraphModule, cut: fx.Node) -> list[fx.Node]:
 
 def _can_absorb(module: nn.Conv2d, call: fx.Node) -> bool:
     """Whether this convolution can absorb an adaptor in front of it."""
-    return type(module).forward is nn.Conv2d.forward and is_as_its_class(module) and called_once(call)
+    return type(module).forward is nn.Conv2d.forward and is_unmodified(module) and called_once(call)
 
 
 def _insert(student: fx.GraphModule, convolution: fx.Node, behind: bool) -> Adaptor:

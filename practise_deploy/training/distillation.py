@@ -10,8 +10,8 @@ from torch import Tensor, fx
 from torch.nn.functional import kl_div, log_softmax, mse_loss
 
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, downstream, forward, logits_of, named, order_of
-from practise_deploy.network.surgery import feature_in, junctions
+from practise_deploy.network.activations import batches, downstream, forward, logits_of, node_by_name, nodes_to_compute
+from practise_deploy.network.surgery import feature_in, splices
 from practise_deploy.terms import Block
 from practise_deploy.training.schedule import Schedule
 
@@ -22,7 +22,7 @@ _CPU = torch.device("cpu")
 class Distillation:
     """A student, its teacher, the values that should match, and the device.
 
-    hints: pairs of further values (the student's, the teacher's) before the features, as `exits_in` gives them.
+    hints: pairs of further values (the student's, the teacher's) before the features, as `find_hints` gives them.
     """
 
     student: fx.GraphModule
@@ -36,7 +36,7 @@ class Distillation:
     def error(self, images: FitImages, batch_size: int) -> float:
         """Mean squared error of the student's features, without augmentation, in eval mode and full precision."""
         self.student.eval()
-        node, total = named(self.student, self.student_feature), 0.0
+        node, total = node_by_name(self.student, self.student_feature), 0.0
         parts = batches(len(images), batch_size)
         with torch.no_grad():
             for part, target in zip(parts, self._teacher_features(images, batch_size), strict=True):
@@ -47,7 +47,7 @@ class Distillation:
     def _teacher_features(self, images: FitImages, batch_size: int) -> list[Tensor]:
         """The teacher's features of each batch of these images, computed once."""
         if (id(images), batch_size) not in self.feature_cache:
-            node = named(self.teacher, self.teacher_feature)
+            node = node_by_name(self.teacher, self.teacher_feature)
             parts = batches(len(images), batch_size)
             features = [forward(self.teacher, images.batch(part).to(self.device), [node])[0] for part in parts]
             self.feature_cache[id(images), batch_size] = (images, features)  # holding the images keeps its id theirs
@@ -56,8 +56,8 @@ class Distillation:
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's and the student's feature maps. Shapes: x [n, channels, height, width], maps [n, features, ...]."""
         with torch.no_grad():
-            (target,) = forward(self.teacher, x, [named(self.teacher, self.teacher_feature)])
-        (output,) = forward(self.student, x, [named(self.student, self.student_feature)])
+            (target,) = forward(self.teacher, x, [node_by_name(self.teacher, self.teacher_feature)])
+        (output,) = forward(self.student, x, [node_by_name(self.student, self.student_feature)])
         return target, output
 
     def loss(self, x: Tensor, schedule: Schedule) -> Tensor:
@@ -69,8 +69,8 @@ class Distillation:
         if schedule.logits:
             matches.append((logits_of(self.student).name, logits_of(self.teacher).name))
         with torch.no_grad():
-            targets = forward(self.teacher, x, [named(self.teacher, name) for _, name in matches])
-        outputs = forward(self.student, x, [named(self.student, name) for name, _ in matches])
+            targets = forward(self.teacher, x, [node_by_name(self.teacher, name) for _, name in matches])
+        outputs = forward(self.student, x, [node_by_name(self.student, name) for name, _ in matches])
         loss = (relative_error if schedule.scaled else _squared_error)(outputs[0], targets[0])
         if schedule.logits:
             loss = loss + schedule.logits * divergence(targets[-1], outputs[-1])
@@ -81,17 +81,17 @@ class Distillation:
         return loss
 
 
-def pair_of(
+def distillation_of(
     student: fx.GraphModule,
     teacher: fx.GraphModule,
     feature: str,
     dropped: Sequence[Block],
     *,
-    exits: tuple[tuple[str, str], ...] = (),
+    hints: tuple[tuple[str, str], ...] = (),
     device: torch.device = _CPU,
 ) -> Distillation:
-    """The distillation into a student without these blocks. feature: the teacher's. exits: the hints that `exits_in` gives."""
-    return Distillation(student, teacher, feature_in(student, feature, dropped), feature, device, exits)
+    """The distillation into a student without these blocks. feature: the teacher's. hints: those that `find_hints` gives."""
+    return Distillation(student, teacher, feature_in(student, feature, dropped), feature, device, hints)
 
 
 def relative_error(output: Tensor, target: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     return kl_div(output, target, log_target=True, reduction="batchmean")
 
 
-def exits_in(
+def find_hints(
     student: fx.GraphModule,
     blocks: Sequence[Block],
     dropped: Sequence[Block],
@@ -121,10 +121,10 @@ def exits_in(
     At a splice, the value that stays replaces the last dropped exit. feature: the teacher's; it is left out, as are units
     inside other units and `rebased`, the student's values in another basis than the teacher's.
     """
-    cuts = junctions(student, dropped)
+    cuts = splices(student, dropped)
     teacher_exit = {exit_: exit_ for exit_ in _outermost(student, blocks, cuts)} | cuts
-    behind = set[str]().union(*(downstream(named(student, cut)) for cut in cuts)) & teacher_exit.keys()
-    path = order_of([named(student, feature_in(student, feature, dropped))], ())
+    behind = set[str]().union(*(downstream(node_by_name(student, cut)) for cut in cuts)) & teacher_exit.keys()
+    path = nodes_to_compute([node_by_name(student, feature_in(student, feature, dropped))], ())
     hints = [(node.name, teacher_exit[node.name]) for node in path if node.name in behind]
     return tuple(hint for hint in hints if hint[1] != feature and hint[0] not in rebased)
 

@@ -11,15 +11,15 @@ import torch
 from torch import fx
 
 from practise_backends.terms import Progress
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import named, order_of
+from practise_deploy.network.activations import node_by_name, nodes_to_compute
 from practise_deploy.network.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
 from practise_deploy.training.batches import augmented_views
 from practise_deploy.training.checkpoint import TrainingLog
-from practise_deploy.training.distillation import Distillation, pair_of
+from practise_deploy.training.distillation import Distillation, distillation_of
 from practise_deploy.training.mimic import mimic
 from practise_deploy.training.schedule import RATE_DIVISOR, Schedule
 
@@ -59,11 +59,13 @@ def schedule_for(settings: Settings, side: int, dtype: torch.dtype) -> Schedule:
     )
 
 
-def drop_only(problem: Lesson, dropped: Sequence[Block]) -> Student:
+def drop_only(problem: CalibrationProblem, dropped: Sequence[Block]) -> Student:
     """Drop the blocks and change nothing else, as the paper does before finetuning."""
     _, validation = problem.images.split(problem.seed)
     student = drop_blocks(problem.teacher, dropped)
-    error = pair_of(student, problem.teacher, problem.feature, dropped, device=problem.device).error(validation, 64)
+    error = distillation_of(student, problem.teacher, problem.feature, dropped, device=problem.device).error(
+        validation, 64
+    )
     return Student(
         dropped=tuple(block.name for block in dropped), method="plain drop (the paper's start)", mse_before=error, mse=error,
         steps=0, seconds=0.0, judged_on=_validation_note(validation), notes=(), weights=weights_of(student),
@@ -91,7 +93,7 @@ def finetune(
     fit, validation = images.split(schedule.seed)
     validated_on = _validation_note(validation)
     if not schedule.keep_best:
-        fit, validation = images, augmented_views(images.some(images.validation_size, schedule.seed), schedule)
+        fit, validation = images, augmented_views(images.subsample(images.validation_size, schedule.seed), schedule)
         is_augmented = images.preprocessing.augment != "none" or schedule.mix
         validated_on = f"{'random views of ' if is_augmented else ''}{len(validation)} images that were learned from"
     log = mimic(distillation, parameters, (fit, validation), schedule, progress, partial)
@@ -124,7 +126,7 @@ def _validation_note(validation: FitImages) -> str:
 
 def _feature_parameters(student: fx.GraphModule, feature: str) -> list[torch.nn.Parameter]:
     """The parameters that the feature map depends on, of modules or read directly: all but the classifier's."""
-    nodes = order_of([named(student, feature)], set())
+    nodes = nodes_to_compute([node_by_name(student, feature)], set())
     module_parameters = [
         p for n in nodes if n.op == "call_module" for p in student.get_submodule(str(n.target)).parameters()
     ]

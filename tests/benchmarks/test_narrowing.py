@@ -10,7 +10,7 @@ import torch
 
 import networks
 from practise_backends.terms import Interval
-from practise_deploy.network.activations import forward, named
+from practise_deploy.network.activations import forward, node_by_name
 from samples.lessons import RESNET, images, opened
 
 pytest.importorskip("torch_pruning", reason="filter pruning needs the extra 'bench'")
@@ -128,5 +128,7 @@ def test_ladders_keep_what_a_device_rewards_and_tell_the_error_of_each_width_alo
 
 def _error(student, teacher, feature, data) -> float:
     with torch.no_grad():
-        found, wanted = (forward(net, data.batch(slice(0, 6)), [named(net, feature)])[0] for net in (student, teacher))
+        found, wanted = (
+            forward(net, data.batch(slice(0, 6)), [node_by_name(net, feature)])[0] for net in (student, teacher)
+        )
     return float((found - wanted).square().mean())

@@ -6,17 +6,17 @@ pytest.importorskip("scipy", reason="the study of single blocks needs the extra 
 
 from benchmarks.reproduce.single_blocks import AT_CUT, BEHIND, PLAIN, WHOLE, Judged, behind_the_cut, summary
 from networks import tiny_resnet
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from samples.lessons import RESNET, images, opened
 
 
 def test_first_site_behind_the_cut_is_another_one_and_the_last_block_has_none():
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    lesson = Lesson(teacher=teacher, feature=feature, images=images(4, RESNET))
-    found = behind_the_cut(lesson, blocks["layer1.1"])
+    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=images(4, RESNET))
+    found = behind_the_cut(calibration, blocks["layer1.1"])
     assert found is not None and found.site is not None
     assert found.site.target == "add_2" and not found.is_refitted_at_the_cut
-    assert behind_the_cut(lesson, blocks["layer3.2"]) is None
+    assert behind_the_cut(calibration, blocks["layer3.2"]) is None
 
 
 def test_summary_is_over_blocks_that_have_every_error():

@@ -11,8 +11,8 @@ import torch
 from benchmarks.reproduce.ablation import rows_of
 from benchmarks.reproduce.variants import without_next
 from networks import tiny_resnet
-from practise_deploy.images.calibration import Lesson
-from practise_deploy.network.activations import forward, named
+from practise_deploy.images.calibration import CalibrationProblem
+from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from samples.lessons import RESNET, images, opened
 
@@ -21,29 +21,31 @@ from samples.lessons import RESNET, images, opened
 def test_next_block_goes_from_the_student_so_far_and_the_rest_is_refitted_to_it(names):
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     first, second = (blocks[name] for name in names)
-    lesson = Lesson(teacher=teacher, feature=feature, images=images(24, RESNET))
+    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=images(24, RESNET))
     student = drop_blocks(teacher, [first])
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.mul_(1.02)  # what finetuning might have done
     before = copy.deepcopy(student.state_dict())
-    found = without_next(lesson, student, [first], second)
+    found = without_next(calibration, student, [first], second)
 
     assert found.dropped == names
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     plain, refitted = (drop_blocks(teacher, [first, second]) for _ in range(2))
     plain.load_state_dict({name: before[name] for name in plain.state_dict()})
     load_weights(refitted, found.weights)
-    wanted = features(student, feature, [first], lesson)
-    errors = [(features(each, feature, [first, second], lesson) - wanted).square().mean() for each in (plain, refitted)]
+    wanted = features(student, feature, [first], calibration)
+    errors = [
+        (features(each, feature, [first, second], calibration) - wanted).square().mean() for each in (plain, refitted)
+    ]
     assert errors[1] < 0.8 * errors[0]
 
 
-def features(network, feature: str, gone, lesson: Lesson) -> torch.Tensor:
+def features(network, feature: str, gone, calibration: CalibrationProblem) -> torch.Tensor:
     """A network's features of the images. gone: the teacher's blocks that it is without."""
     with torch.no_grad():
-        value = named(network, feature_in(network, feature, gone))
-        (found,) = forward(network, lesson.images.batch(slice(0, len(lesson.images))), [value])
+        value = node_by_name(network, feature_in(network, feature, gone))
+        (found,) = forward(network, calibration.images.batch(slice(0, len(calibration.images))), [value])
     return found
 
 

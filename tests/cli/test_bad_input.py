@@ -97,7 +97,7 @@ def test_broken_image_is_skipped_and_counted(cli: Cli, job: Job, photos: Path, m
 
     monkeypatch.setattr("practise_deploy.pipeline.context.BuildContext.candidates", property(stop))
     refused(cli("build", *on(job, photos), "--skip-bad-images"), 2, "far enough")
-    images = seen[0].images.facts
+    images = seen[0].images.summary
     assert len(images.skipped) == 1 and "07.png" in images.skipped[0]
     assert images.fit + images.held_out == 19
 

@@ -24,7 +24,7 @@ from practise_deploy.deployment.block_latency import (
     variants_of,
 )
 from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.onnx_graph import with_cuts, without
+from practise_deploy.network.onnx_graph import with_splices, without_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.terms import Block
 
@@ -42,7 +42,7 @@ class Silent:
 def cuttable() -> tuple[onnx.ModelProto, dict[str, Block]]:
     traced, _ = trace(tiny_resnet(), SHAPE)
     blocks = droppable(find_blocks(traced, SHAPE))
-    return with_cuts(traced, blocks, SHAPE), {block.name: block for block in blocks}
+    return with_splices(traced, blocks, SHAPE), {block.name: block for block in blocks}
 
 
 # The files.
@@ -58,7 +58,7 @@ def variants(cuttable: Any, tmp_path_factory: pytest.TempPathFactory) -> Variant
 def test_variant_is_the_network_without_the_blocks(cuttable: Any, variants: Variants, dropped: tuple[str, ...]):
     model, blocks = cuttable
     x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    plain = without(model, [blocks[name] for name in dropped])
+    plain = without_blocks(model, [blocks[name] for name in dropped])
     assert np.array_equal(run(variants.without(dropped), x), run(plain.SerializeToString(), x))
 
 

@@ -30,7 +30,7 @@ from practise_deploy.deployment.target import measuring_of
 from practise_deploy.deployment.wheel import device_wheel
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.onnx_graph import with_cuts
+from practise_deploy.network.onnx_graph import with_splices
 from practise_deploy.network.trace import trace
 from practise_deploy.settings import read_settings
 
@@ -43,7 +43,7 @@ def made() -> tuple[Kit, Make]:
     """A kit of a tiny network before its networks are written, and what writes them."""
     traced, _ = trace(tiny_resnet(), SHAPE)
     blocks = droppable(find_blocks(traced, SHAPE))
-    model = with_cuts(traced, blocks, SHAPE)
+    model = with_splices(traced, blocks, SHAPE)
     return blank([Cut(block=one.name, latency_class=one.latency_class) for one in blocks]), (
         lambda folder: Variants(model, blocks, folder).without
     )

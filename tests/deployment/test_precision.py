@@ -17,7 +17,7 @@ from practise_backends.terms import Conditions
 from practise_deploy.deployment.precision import in_precision, to_fp16, to_int8
 from practise_deploy.errors import InputError
 from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.onnx_graph import only_logits, to_onnx, with_cuts, without
+from practise_deploy.network.onnx_graph import only_logits, to_onnx, with_splices, without_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.terms import Block
 from samples.lessons import MOBILENET, RESNET, images
@@ -99,7 +99,7 @@ def cuts(name: str) -> tuple[onnx.ModelProto, tuple[Block, ...]]:
     make, shape = NETWORKS[name]
     traced, _ = trace(make(), (1, *shape[1:]))
     blocks = droppable(find_blocks(traced, (1, *shape[1:])))
-    return with_cuts(traced, blocks, (1, *shape[1:])), blocks
+    return with_splices(traced, blocks, (1, *shape[1:])), blocks
 
 
 @pytest.mark.parametrize("symmetric", [True, False], ids=["TensorRT's form", "ONNX Runtime's form"])
@@ -110,8 +110,8 @@ def test_block_left_out_of_a_converted_network_leaves_what_converting_the_smalle
     cut, blocks = cuts(name)
     whole = in_precision(only_logits(cut), precision, None, symmetric=symmetric)
     for dropped in ([], blocks[:1], blocks[1:3], blocks[-1:]):
-        left = without(whole, dropped)
-        wanted = in_precision(without(cut, dropped), precision, None, symmetric=symmetric)
+        left = without_blocks(whole, dropped)
+        wanted = in_precision(without_blocks(cut, dropped), precision, None, symmetric=symmetric)
         onnx.checker.check_model(left)
         assert kinds_of(left) == kinds_of(wanted)
 

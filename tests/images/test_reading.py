@@ -187,7 +187,7 @@ def test_broken_images_are_skipped_and_counted_where_asked(tmp_path: Path):
     truncated(tmp_path, "05b.jpg"), truncated(tmp_path, "11b.png")
     tiny = load_images(settings(tmp_path, skip_bad_images=True), facts())
     assert sorted(numbers(tiny.fit) + numbers(tiny.held_out)) == list(range(18))
-    assert len(tiny.facts.skipped) == 2 and any("05b.jpg" in problem for problem in tiny.facts.skipped)
+    assert len(tiny.summary.skipped) == 2 and any("05b.jpg" in problem for problem in tiny.summary.skipped)
 
 
 def test_skipped_image_takes_its_label_along(tmp_path: Path):

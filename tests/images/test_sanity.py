@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from practise_deploy.errors import InputError
-from practise_deploy.images.sanity import settled
+from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import TinySet, load_images
 from samples.pictures import facts, numbered, settings
 
@@ -45,57 +45,59 @@ def folders_of(images) -> list[int]:
 
 
 def test_original_trained_in_the_order_of_text_gets_labels_in_it(tmp_path: Path):
-    found = settled(tiny(tmp_path), knowing(TEXT.index))
+    found = with_checked_labels(tiny(tmp_path), knowing(TEXT.index))
     for images in (found.fit, found.held_out):
         assert images.labels.tolist() == [TEXT.index(folder) for folder in folders_of(images)]
-    (note,) = found.facts.notes
+    (note,) = found.summary.notes
     assert "were taken in the order of text" in note and "right on 36 of 36 images so, on 5 by the numbers" in note
 
 
 def test_original_trained_by_numbers_keeps_them_without_a_word(tmp_path: Path):
-    found = settled(tiny(tmp_path), knowing(lambda folder: folder))
+    found = with_checked_labels(tiny(tmp_path), knowing(lambda folder: folder))
     assert found.fit.labels.tolist() == folders_of(found.fit)
-    assert not found.facts.notes
+    assert not found.summary.notes
 
 
 def test_evaluation_images_have_an_order_of_their_own(tmp_path: Path):
     listing = settings(numbered(tmp_path / "flat", 12), eval=by_number(tmp_path / "eval"))
-    found = settled(load_images(listing, facts(outputs=CLASSES)), knowing(TEXT.index))
+    found = with_checked_labels(load_images(listing, facts(outputs=CLASSES)), knowing(TEXT.index))
     assert found.fit.labels is None
     assert found.held_out.labels.tolist() == [TEXT.index(folder) for folder in folders_of(found.held_out)]
 
 
 def test_original_that_does_not_tell_leaves_numbers_and_is_told_to_be_at_chance(tmp_path: Path):
-    found = settled(tiny(tmp_path), knowing(lambda folder: (5 * folder + 7) % CLASSES))
+    found = with_checked_labels(tiny(tmp_path), knowing(lambda folder: (5 * folder + 7) % CLASSES))
     assert found.fit.labels.tolist() == folders_of(found.fit)
-    taken, chance = found.facts.notes
+    taken, chance = found.summary.notes
     assert "taken for the outputs of those numbers" in taken and "--classes" in taken
     assert "cannot be told from chance" in chance and "--mean" in chance
 
 
 def test_one_answer_for_all_images_is_remarked_on_without_labels_too(tmp_path: Path):
     flat = load_images(settings(numbered(tmp_path)), facts(outputs=CLASSES))
-    found = settled(flat, lambda images: torch.eye(CLASSES)[[3] * len(images)])
+    found = with_checked_labels(flat, lambda images: torch.eye(CLASSES)[[3] * len(images)])
     assert found.fit.labels is None
-    assert "one and the same answer, output 3" in found.facts.notes[-1]
+    assert "one and the same answer, output 3" in found.summary.notes[-1]
 
 
 def test_images_of_one_class_may_have_one_answer(tmp_path: Path):
     (tmp_path / "names").write_text("\n".join(map(str, range(CLASSES))))
     numbered(tmp_path / "photos" / "3", blue=30)
     one_class = settings(tmp_path / "photos", classes=tmp_path / "names")
-    found = settled(load_images(one_class, facts(outputs=CLASSES)), knowing(lambda folder: folder))
-    assert not found.facts.notes
+    found = with_checked_labels(load_images(one_class, facts(outputs=CLASSES)), knowing(lambda folder: folder))
+    assert not found.summary.notes
 
 
 @pytest.mark.parametrize("shape", [(1,), (CLASSES, 4, 4)], ids=["one number", "a map"])
 def test_no_classifier_has_no_answers_to_remark_on(tmp_path: Path, shape: tuple[int, ...]):
     flat = load_images(settings(numbered(tmp_path)), facts(outputs=None))
-    assert settled(flat, lambda images: torch.zeros(len(images), *shape)).facts.notes == flat.facts.notes
+    assert (
+        with_checked_labels(flat, lambda images: torch.zeros(len(images), *shape)).summary.notes == flat.summary.notes
+    )
 
 
 def test_outputs_that_are_no_numbers_for_the_images_are_refused(tmp_path: Path):
     flat = load_images(settings(numbered(tmp_path)), facts(outputs=CLASSES))
     with pytest.raises(InputError, match="NaN or infinity for the images") as refused:
-        settled(flat, lambda images: torch.full((len(images), CLASSES), torch.nan))
+        with_checked_labels(flat, lambda images: torch.full((len(images), CLASSES), torch.nan))
     assert "--mean" in refused.value.remedy

@@ -20,7 +20,7 @@ torch.set_num_threads(1)  # images this small are slower on two
 def test_flat_folder_has_no_labels_and_no_image_is_lost(tmp_path: Path):
     tiny = load_images(settings(numbered(tmp_path)), facts())
     assert sorted(numbers(tiny.fit) + numbers(tiny.held_out)) == list(range(16))
-    assert (tiny.facts.fit, tiny.facts.held_out, tiny.facts.labelled) == (12, 4, False)
+    assert (tiny.summary.fit, tiny.summary.held_out, tiny.summary.labelled) == (12, 4, False)
     assert tiny.fit.labels is None and tiny.held_out.labels is None
 
 
@@ -57,19 +57,19 @@ def test_digit_folders_are_class_numbers_even_where_some_are_missing(tmp_path: P
     for label in (0, 3, 7):
         numbered(tmp_path / str(label), 6, blue=label)
     tiny = load_images(settings(tmp_path), facts())
-    assert set(tiny.fit.labels.tolist()) | set(tiny.held_out.labels.tolist()) == {0, 3, 7} and tiny.facts.labelled
+    assert set(tiny.fit.labels.tolist()) | set(tiny.held_out.labels.tolist()) == {0, 3, 7} and tiny.summary.labelled
 
 
 def test_hidden_folders_are_no_classes(tmp_path: Path):
     numbered(tmp_path / "0"), numbered(tmp_path / "1", blue=9), numbered(tmp_path / ".ipynb_checkpoints", blue=99)
     tiny = load_images(settings(tmp_path), facts())
-    assert tiny.facts.fit + tiny.facts.held_out == 32
+    assert tiny.summary.fit + tiny.summary.held_out == 32
 
 
 def test_embedded_images_have_their_own_size():
     network = load_network(Settings(network="digits", input_size=64))
     with pytest.raises(InputError, match="28x28, the input is 64x64"):
-        load_images(Settings(network="digits", input_size=64), network.facts)
+        load_images(Settings(network="digits", input_size=64), network.summary)
 
 
 def test_wordnet_folders_are_numbered_as_in_imagenet(tmp_path: Path):
@@ -120,7 +120,7 @@ def test_as_many_folders_as_outputs_are_numbered_by_name(tmp_path: Path):
 def test_classes_that_do_not_match_are_left_unused_for_fitting_and_an_error_for_evaluation(tmp_path: Path):
     numbered(tmp_path / "d" / "cat", 8), numbered(tmp_path / "d" / "ant", 8)
     tiny = load_images(settings(tmp_path / "d"), facts())
-    assert tiny.fit.labels is None and "--classes" in tiny.facts.notes[0] and "10 outputs" in tiny.facts.notes[0]
+    assert tiny.fit.labels is None and "--classes" in tiny.summary.notes[0] and "10 outputs" in tiny.summary.notes[0]
     with pytest.raises(InputError, match="cannot be matched") as error:
         load_images(settings(tmp_path / "d", eval=tmp_path / "d"), facts())
     assert "--classes" in error.value.remedy
@@ -129,7 +129,7 @@ def test_classes_that_do_not_match_are_left_unused_for_fitting_and_an_error_for_
 def test_labels_for_an_output_that_is_no_classifiers_are_told_so(tmp_path: Path):
     numbered(tmp_path / "d" / "cat", 8), numbered(tmp_path / "d" / "ant", 8)
     tiny = load_images(settings(tmp_path / "d"), facts(outputs=None))
-    assert tiny.fit.labels is None and "no classifier's (images, classes): they are not used" in tiny.facts.notes[0]
+    assert tiny.fit.labels is None and "no classifier's (images, classes): they are not used" in tiny.summary.notes[0]
     with pytest.raises(InputError, match="no classifier's") as error:
         load_images(settings(tmp_path / "d", eval=tmp_path / "d"), facts(outputs=None))
     assert "--classes" not in error.value.remedy and "--eval" in error.value.remedy
@@ -189,7 +189,7 @@ def test_missing_data_is_an_error_except_for_the_embedded_network():
         load_images(Settings(network="torchvision:resnet18"), facts())
     assert "--data" in error.value.remedy
     tiny = load_images(Settings(fit_images=50), facts(replace(GREY, size=(28, 28))))
-    assert (len(tiny.fit), len(tiny.held_out), tiny.facts.labelled) == (50, 500, True)
+    assert (len(tiny.fit), len(tiny.held_out), tiny.summary.labelled) == (50, 500, True)
 
 
 def test_batch_is_normalised_by_channel(tmp_path: Path):
@@ -221,7 +221,7 @@ def test_images_that_are_held_out_too_are_not_used_to_fit_and_that_is_said(tmp_p
     numbered(tmp_path / "eval" / "0", 3)
     tiny = load_images(settings(fit, eval=tmp_path / "eval"), facts())
     assert (len(tiny.fit), len(tiny.held_out)) == (9, 3) and set(numbers(tiny.fit)) == set(range(3, 12))
-    assert any(note.startswith("3 images are the same, pixel by pixel") for note in tiny.facts.notes)
+    assert any(note.startswith("3 images are the same, pixel by pixel") for note in tiny.summary.notes)
 
 
 def test_evaluation_on_the_images_to_fit_is_an_error(tmp_path: Path):
@@ -235,7 +235,7 @@ def test_labels_outside_the_outputs_are_never_renumbered(tmp_path: Path, first: 
     images = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(40) % 10 + first)
     tiny = load_images(settings(tmp_path / "a.npz"), facts(outputs=10))
-    assert tiny.held_out.labels is None and "cannot be matched" in tiny.facts.notes[0]
+    assert tiny.held_out.labels is None and "cannot be matched" in tiny.summary.notes[0]
 
 
 def test_images_beside_folders_of_images_are_an_error(tmp_path: Path):
@@ -246,10 +246,12 @@ def test_images_beside_folders_of_images_are_an_error(tmp_path: Path):
 
 def test_some_images_are_a_random_part_in_its_order(tmp_path: Path):
     whole = load_images(settings(numbered(tmp_path, 24)), facts()).fit
-    some = whole.some(8, 0)
+    some = whole.subsample(8, 0)
     assert len(some) == 8 and numbers(some) == sorted(set(numbers(some))) and numbers(some) != numbers(whole)[:8]
-    assert torch.equal(some.pixels, whole.some(8, 0).pixels) and not torch.equal(some.pixels, whole.some(8, 1).pixels)
-    assert whole.some(100, 0) is whole
+    assert torch.equal(some.pixels, whole.subsample(8, 0).pixels) and not torch.equal(
+        some.pixels, whole.subsample(8, 1).pixels
+    )
+    assert whole.subsample(100, 0) is whole
 
 
 @pytest.mark.parametrize(("most", "span"), [(1.0, "0 to 1"), (255.0, "0 to 255")])
@@ -263,7 +265,7 @@ def test_floats_that_look_raw_are_doubted_wherever_they_are(tmp_path: Path, most
         images = (raw if name == of else normalised).astype(np.float32)
         np.savez(tmp_path / f"{name}.npz", images=images, labels=labels)
     tiny = load_images(settings(tmp_path / "data.npz", eval=tmp_path / "eval.npz"), facts())
-    assert [note for note in tiny.facts.notes if "taken as normalised" in note] == [
+    assert [note for note in tiny.summary.notes if "taken as normalised" in note] == [
         f"the images are numbers from {span} and taken as normalised, as all floats are; give raw ones as uint8"
     ]
 
@@ -273,14 +275,14 @@ def test_bytes_beside_floats_are_told(tmp_path: Path):
     np.savez(tmp_path / "fit.npz", images=rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8), labels=labels)
     np.savez(tmp_path / "eval.npz", images=rng.normal(size=(16, 3, 16, 16)).astype(np.float32), labels=labels)
     tiny = load_images(settings(tmp_path / "fit.npz", eval=tmp_path / "eval.npz"), facts())
-    assert any("to fit are bytes" in note and "held out are floats" in note for note in tiny.facts.notes)
+    assert any("to fit are bytes" in note and "held out are floats" in note for note in tiny.summary.notes)
 
 
 def test_files_that_are_no_images_are_counted_with_their_endings(tmp_path: Path):
     numbered(tmp_path, 12)
     for name in ("a.CR3", "b.cr3", "notes", ".hidden"):
         (tmp_path / name).write_bytes(b"x")
-    (note,) = load_images(settings(tmp_path), facts()).facts.notes
+    (note,) = load_images(settings(tmp_path), facts()).summary.notes
     assert note == f"{tmp_path}: 3 files are of kinds that are not read: .cr3 (2), no ending (1), and are left out"
 
 
@@ -288,7 +290,7 @@ def test_links_that_lead_nowhere_and_deeper_folders_are_counted(tmp_path: Path):
     numbered(tmp_path, 12)
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "moved.jpg")
     numbered(tmp_path / "more" / "deep", 2)
-    notes = load_images(settings(tmp_path), facts()).facts.notes
+    notes = load_images(settings(tmp_path), facts()).summary.notes
     assert any("1 links lead nowhere" in note for note in notes)
     assert any("2 images lie in deeper folders" in note for note in notes)
 
@@ -297,7 +299,7 @@ def test_folders_of_classes_are_all_taken_and_what_is_deeper_is_counted(tmp_path
     for blue, name in ((1, "cat"), (2, "dog")):
         numbered(tmp_path / name, 6, blue=blue)
     numbered(tmp_path / "dog" / "puppies", 3, blue=3)
-    notes = load_images(settings(tmp_path), facts(outputs=2)).facts.notes
+    notes = load_images(settings(tmp_path), facts(outputs=2)).summary.notes
     assert [note for note in notes if "left out" in note] == [
         f"{tmp_path}: 3 images lie in deeper folders, and are left out"
     ]
@@ -307,7 +309,7 @@ def test_folders_of_classes_are_all_taken_and_what_is_deeper_is_counted(tmp_path
 def test_numbers_for_folders_are_said_to_be_taken_so_where_text_sorts_otherwise(tmp_path: Path, count: int, said: bool):
     for name in range(count):
         numbered(tmp_path / str(name), 2, blue=name)
-    notes = load_images(settings(tmp_path), facts(outputs=count)).facts.notes
+    notes = load_images(settings(tmp_path), facts(outputs=count)).summary.notes
     assert any("(1, 10, 11, ..., 2)" in note and "--classes" in note for note in notes) == said
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from networks import tiny_resnet
 from practise_deploy.errors import InputError
-from practise_deploy.network.activations import find_feature, forward, logits_of, macs_by_node, order_of
+from practise_deploy.network.activations import find_feature, forward, logits_of, macs_by_node, nodes_to_compute
 from practise_deploy.network.trace import trace
 
 SHAPE = (1, 3, 16, 16)
@@ -24,7 +24,7 @@ def noise(*shape: int) -> Tensor:
 def test_values_are_computed_from_the_nearest_known_ones_only():
     traced, _ = trace(tiny_resnet(), SHAPE)
     feature, logits = find_feature(traced), logits_of(traced)
-    assert [n.name for n in order_of([logits], {feature.name})] == ["avgpool", "flatten", "fc"]
+    assert [n.name for n in nodes_to_compute([logits], {feature.name})] == ["avgpool", "flatten", "fc"]
     x = noise(3, 3, 16, 16)
     with torch.no_grad():
         values = forward(traced, x, [feature, logits])

@@ -85,7 +85,7 @@ def found():
                 pytest.importorskip("efficientnet_lite_pytorch", reason="efficientnet-lite0 is not installed")
             size = 32 if ".py:" in name else None
             network = load_network(Settings(network=name, input_size=size), structure_only=True)
-            kept[name] = network.facts, {b.name: b for b in find_blocks(network.traced, network.input_shape)}
+            kept[name] = network.summary, {b.name: b for b in find_blocks(network.traced, network.input_shape)}
         return kept[name]
 
     return load

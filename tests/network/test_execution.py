@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.activations import compute, input_of, logits_of, order_of
+from practise_deploy.network.activations import compute, input_of, logits_of, nodes_to_compute
 from practise_deploy.network.execution import execute, fusion_groups
 from practise_deploy.network.trace import trace
 
@@ -81,8 +81,8 @@ def test_a_fused_layer_has_the_values_gradients_and_statistics_of_its_parts(
     x = torch.randn(SHAPE, dtype=torch.float64)
     end, goal = logits_of(fused), logits_of(plain)
     env = {input_of(fused).name: x}
-    found = compute(fused, order_of([end], env), env, frozenset([end.name]))[end.name]
-    wanted = one_by_one(plain, order_of([goal], env), env)[goal.name]
+    found = compute(fused, nodes_to_compute([end], env), env, frozenset([end.name]))[end.name]
+    wanted = one_by_one(plain, nodes_to_compute([goal], env), env)[goal.name]
     same(found, wanted)
     for mine, theirs in zip(gradients(fused, found), gradients(plain, wanted), strict=True):
         same(mine, theirs)
@@ -96,7 +96,7 @@ def test_a_fused_layer_has_the_values_gradients_and_statistics_of_its_parts(
 def test_a_network_has_the_same_values_whatever_is_asked_for(network, fewer):
     traced = random_network(network(), 0)
     env = {input_of(traced).name: torch.randn(SHAPE, dtype=torch.float64)}
-    nodes = order_of([logits_of(traced)], env)
+    nodes = nodes_to_compute([logits_of(traced)], env)
     wanted = one_by_one(traced, nodes, env)
     assert (len(list(fusion_groups(traced, nodes, frozenset()))) < len(nodes)) is fewer
     for node in nodes:
@@ -111,7 +111,7 @@ def test_a_layer_with_a_hook_is_executed_alone():
     seen = []
     next(m for m in traced.modules() if isinstance(m, nn.Conv2d)).register_forward_hook(lambda *_: seen.append(1))
     env = {input_of(traced).name: torch.randn(SHAPE, dtype=torch.float64)}
-    nodes = order_of([logits_of(traced)], env)
+    nodes = nodes_to_compute([logits_of(traced)], env)
     found = compute(traced, nodes, env, frozenset([nodes[-1].name]))
     same(found[nodes[-1].name], traced(env[input_of(traced).name]))
     assert len(seen) == 2

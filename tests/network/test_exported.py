@@ -11,7 +11,7 @@ from networks import tiny_resnet
 from practise_deploy.errors import InputError
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.load import load_network
-from practise_deploy.network.onnx_graph import to_onnx, with_cuts, without
+from practise_deploy.network.onnx_graph import to_onnx, with_splices, without_blocks
 from practise_deploy.settings import Settings
 
 torch.set_num_threads(1)  # networks this small run slower on two
@@ -43,10 +43,10 @@ def test_export_file_has_the_blocks_of_the_network_it_was_made_from(exported_fil
     ]
     found = find_blocks(network.traced, network.input_shape)
     assert [(b.name, b.shape, b.parameters, b.macs, b.droppable) for b in found] == expected
-    assert not network.learns and network.input_shape == (1, 3, 16, 16)
-    assert (network.facts.parameters, network.facts.macs, network.facts.output_classes) == (
-        source.facts.parameters,
-        source.facts.macs,
+    assert not network.trainable and network.input_shape == (1, 3, 16, 16)
+    assert (network.summary.parameters, network.summary.macs, network.summary.output_classes) == (
+        source.summary.parameters,
+        source.summary.macs,
         10,
     )
 
@@ -56,7 +56,7 @@ def test_block_of_an_export_file_is_dropped_in_onnx(exported_file: Path):
 
     network = load_network(Settings(network=str(exported_file)))
     block = next(b for b in find_blocks(network.traced, network.input_shape) if b.name == "layer2.1")
-    model = without(with_cuts(network.traced, [block], network.input_shape), [block])
+    model = without_blocks(with_splices(network.traced, [block], network.input_shape), [block])
     by_hand = tiny_resnet()
     by_hand.layer2[1] = nn.Identity()
     x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -121,7 +121,7 @@ def test_export_file_of_several_outputs_is_refused_and_none_is_dropped(tmp_path:
 def test_export_file_of_one_output_in_a_structure_is_understood(tmp_path: Path):
     program = torch.export.export(Several(lambda y, _: {"logits": y}).eval(), (torch.zeros(1, 3, 16, 16),))
     torch.export.save(program, tmp_path / "s.pt2")
-    assert load_network(Settings(network=str(tmp_path / "s.pt2"))).facts.output_classes == 10
+    assert load_network(Settings(network=str(tmp_path / "s.pt2"))).summary.output_classes == 10
 
 
 def test_number_of_means_that_does_not_fit_an_export_file_is_an_error_that_says_how_many(exported_file: Path):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from practise_deploy.errors import InputError
 from practise_deploy.network import functionalise as writes
-from practise_deploy.network.activations import compute, order_of
+from practise_deploy.network.activations import compute, nodes_to_compute
 from practise_deploy.network.trace import trace
 
 SHAPE = (1, 3, 8, 8)
@@ -55,7 +55,10 @@ def test_every_value_is_the_same_whatever_else_is_asked_for(way):
 
         def asked(*nodes) -> dict:
             return compute(
-                traced, order_of(list(nodes), {start.name}), {start.name: x}, frozenset(node.name for node in nodes)
+                traced,
+                nodes_to_compute(list(nodes), {start.name}),
+                {start.name: x},
+                frozenset(node.name for node in nodes),
             )
 
         assert torch.equal(asked(total)[total.name], asked(*values)[total.name])

@@ -88,7 +88,7 @@ def test_structure_alone_fetches_no_backbone(monkeypatch):
 
 def test_embedded_network_is_the_default_and_knows_its_input():
     network = load_network(Settings())
-    made = network.facts.preprocessing
+    made = network.summary.preprocessing
     assert (network.input_shape, made.mean, made.std, made.augment, made.assumed) == (
         (1, 1, 28, 28),
         (0.1307,),
@@ -96,12 +96,12 @@ def test_embedded_network_is_the_default_and_knows_its_input():
         "crop",
         (),
     )
-    assert network.facts.weights == "embedded" and network.learns
+    assert network.summary.weights == "embedded" and network.trainable
     assert not any(module.training for module in network.traced.modules())
 
 
 def test_input_is_prepared_by_the_networks_own_configuration():
-    made = load_network(Settings(network="torchvision:mobilenet_v2"), structure_only=True).facts.preprocessing
+    made = load_network(Settings(network="torchvision:mobilenet_v2"), structure_only=True).summary.preprocessing
     assert (made.size, made.resize, made.mean, made.interpolation, made.assumed) == (
         (224, 224),
         232,
@@ -113,20 +113,20 @@ def test_input_is_prepared_by_the_networks_own_configuration():
 
 def test_efficientnet_lite0_is_prepared_in_its_own_way():
     pytest.importorskip("efficientnet_lite_pytorch", reason="efficientnet-lite0 is not installed")
-    made = load_network(Settings(network="efficientnet-lite0"), structure_only=True).facts.preprocessing
+    made = load_network(Settings(network="efficientnet-lite0"), structure_only=True).summary.preprocessing
     assert (made.mean, made.std, made.interpolation) == ((127 / 255,) * 3, (128 / 255,) * 3, "bicubic")
 
 
 def test_options_win_over_the_networks_own_configuration():
     made = load(
         "digits", input_size=32, mean="0.5", std="0.25", interpolation="bicubic", resize=40, augment="none"
-    ).facts.preprocessing
+    ).summary.preprocessing
     assert (made.size, made.resize, made.mean, made.std) == ((32, 32), 40, (0.5,), (0.25,))
     assert (made.interpolation, made.augment, made.assumed) == ("bicubic", "none", ())
 
 
 def test_what_nobody_stated_is_assumed_and_said():
-    facts = load_network(Settings(network=TINY), image_size=(16, 16)).facts
+    facts = load_network(Settings(network=TINY), image_size=(16, 16)).summary
     assert facts.preprocessing.size == (16, 16) and len(facts.preprocessing.assumed) == 2
     assert any("assumed: input size 16x16" in note and "--input-size" in note for note in facts.notes)
     assert any("--mean" in note for note in facts.notes)
@@ -193,13 +193,13 @@ def test_untraceable_module_is_named_in_the_notes(tmp_path: Path):
         "def make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), Decides(nn.ReLU()), nn.Flatten(), nn.Linear(784, 2))\n"
     )
     assert (
-        load(f"{tmp_path / 'net.py'}:make").facts.notes[0] == "1 could not be traced into and counts as one operation"
+        load(f"{tmp_path / 'net.py'}:make").summary.notes[0] == "1 could not be traced into and counts as one operation"
     )
 
 
 def test_fingerprint_changes_with_a_weight_and_with_the_structure_and_with_nothing_else():
     first, again = load(), load()
-    assert first.facts.sha256 == again.facts.sha256 == fingerprint(first.traced, first.structure)
+    assert first.summary.sha256 == again.summary.sha256 == fingerprint(first.traced, first.structure)
     with torch.no_grad():
         next(again.traced.parameters())[0, 0, 0, 0] += 1e-3
     block = find_blocks(first.traced, first.input_shape)[1]
@@ -235,7 +235,7 @@ def test_changed_activation_without_weights_is_another_network(tmp_path: Path, n
         torch.manual_seed(0)
         (tmp_path / "net.py").write_text(text.format(activation))
         network = load(f"{tmp_path / 'net.py'}:make")
-        found.append((network.structure, structure_of(network.traced), network.facts.sha256))
+        found.append((network.structure, structure_of(network.traced), network.summary.sha256))
     assert all(before != after for before, after in zip(*found, strict=True))
 
 
@@ -246,7 +246,7 @@ def test_trained_resnet20_keeps_its_accuracy_when_loaded_from_its_file(shared_da
     with np.load(shared_data / "cifar10" / "test.npz") as file:
         images, labels = file["images"][:300], file["labels"][:300]
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    made = network.facts.preprocessing
+    made = network.summary.preprocessing
     x = (x - torch.tensor(made.mean).view(1, 3, 1, 1)) / torch.tensor(made.std).view(1, 3, 1, 1)
     with torch.no_grad():
         right = (network.traced(x).argmax(1).numpy() == labels).mean()

@@ -79,7 +79,7 @@ def test_network_with_computed_weights_is_loaded_with_a_note_and_can_be_pruned(t
         "        if isinstance(each, nn.Conv2d):\n            weight_norm(each)\n    return module\n"
     )
     network = load_network(Settings(network=f"{tmp_path / 'n.py'}:make", input_size=16))
-    assert "plain now" in network.facts.notes[0] and "float16" in network.facts.notes[1]
+    assert "plain now" in network.summary.notes[0] and "float16" in network.summary.notes[1]
     drop_blocks(network.traced, [])
 
 

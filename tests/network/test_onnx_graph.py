@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.load import load_network
-from practise_deploy.network.onnx_graph import shed_weights, to_onnx, with_cuts, without
+from practise_deploy.network.onnx_graph import externalise_weights, to_onnx, with_splices, without_blocks
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.settings import Settings
@@ -25,7 +25,7 @@ class Exported:
     def __init__(self, traced, shape: tuple[int, ...]) -> None:
         self.traced, self.shape = traced, shape
         self.blocks = {block.name: block for block in find_blocks(traced, shape) if block.droppable}
-        self.model = with_cuts(traced, self.blocks.values(), shape)
+        self.model = with_splices(traced, self.blocks.values(), shape)
 
     def gap(self, names: tuple[str, ...]) -> float:
         """Largest difference between dropping in ONNX and dropping in torch."""
@@ -33,7 +33,7 @@ class Exported:
         x = torch.randn(self.shape, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             expected = drop_blocks(self.traced, dropped)(x).numpy()
-        return float(np.abs(run(without(self.model, dropped), x.numpy()) - expected).max())
+        return float(np.abs(run(without_blocks(self.model, dropped), x.numpy()) - expected).max())
 
 
 def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_dropping_in_onnx_equals_dropping_in_torch(name, gone, exported):
 
 def test_dropped_blocks_leave_no_node_and_no_weight_behind(exported):
     it = exported("resnet")
-    whole, cut = without(it.model, []), without(it.model, [it.blocks["layer1.1"], it.blocks["layer3.2"]])
+    whole, cut = without_blocks(it.model, []), without_blocks(it.model, [it.blocks["layer1.1"], it.blocks["layer3.2"]])
     assert operators(whole).count("Conv") - operators(cut).count("Conv") == 4
     assert operators(whole).count("Add") - operators(cut).count("Add") == 2
     assert len(whole.graph.initializer) - len(cut.graph.initializer) == 8
@@ -104,7 +104,7 @@ def test_dropped_blocks_leave_no_node_and_no_weight_behind(exported):
 def test_cutting_leaves_the_model_with_cuts_untouched(exported):
     it = exported("mobilenet")
     before = it.model.SerializeToString()
-    without(it.model, list(it.blocks.values()))
+    without_blocks(it.model, list(it.blocks.values()))
     assert it.model.SerializeToString() == before
 
 
@@ -113,16 +113,16 @@ def test_network_that_shed_its_weights_computes_the_same(gone, exported, tmp_pat
     it = exported("resnet")
     dropped = [it.blocks[name] for name in gone]
     path = tmp_path / "variant.onnx"
-    path.write_bytes(without(shed_weights(it.model, tmp_path), dropped).SerializeToString())
+    path.write_bytes(without_blocks(externalise_weights(it.model, tmp_path), dropped).SerializeToString())
     x = np.random.default_rng(1).normal(size=it.shape).astype(np.float32)
     whole = onnx.load(path)  # takes the weights in again
-    assert np.array_equal(run(whole, x), run(without(it.model, dropped), x))
+    assert np.array_equal(run(whole, x), run(without_blocks(it.model, dropped), x))
 
 
 def test_shed_weights_lie_in_one_file_and_what_is_small_stays(exported, tmp_path):
     it = exported("mobilenet")
     before = it.model.SerializeToString()
-    light = shed_weights(it.model, tmp_path)
+    light = externalise_weights(it.model, tmp_path)
     assert it.model.SerializeToString() == before
     assert {path.name for path in tmp_path.iterdir()} == {"shared.onnx", "weights.bin"}
     heavy = {w.name for w in it.model.graph.initializer if len(w.raw_data) >= 1024}
@@ -133,7 +133,7 @@ def test_shed_weights_lie_in_one_file_and_what_is_small_stays(exported, tmp_path
 
 def test_variants_of_a_network_that_shed_its_weights_name_the_same_file(exported, tmp_path):
     it = exported("resnet")
-    cut = without(shed_weights(it.model, tmp_path), [it.blocks["layer2.1"]])
+    cut = without_blocks(externalise_weights(it.model, tmp_path), [it.blocks["layer2.1"]])
     places = {e.value for w in cut.graph.initializer for e in w.external_data if e.key == "location"}
     assert places == {"weights.bin"}
 
@@ -141,7 +141,7 @@ def test_variants_of_a_network_that_shed_its_weights_name_the_same_file(exported
 @pytest.mark.parametrize("name", ["digits", "resnet", "mobilenet"])
 def test_no_batch_normalisation_is_left(name, exported):
     it = exported(name)
-    assert "BatchNormalization" not in operators(without(it.model, []))
+    assert "BatchNormalization" not in operators(without_blocks(it.model, []))
     assert "BatchNormalization" not in operators(to_onnx(it.traced, it.shape))
 
 

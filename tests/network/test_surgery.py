@@ -8,7 +8,7 @@ from benchmarks.cifar_resnets import make_resnet20
 from networks import TinyMobileNet, TinyResNet, tiny_mobilenet, tiny_resnet
 from practise_deploy.embedded.digits import make_digits_network
 from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.surgery import drop_blocks, junctions, load_weights, weights_of
+from practise_deploy.network.surgery import drop_blocks, load_weights, splices, weights_of
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.points import cuts_without_site
 
@@ -142,7 +142,7 @@ def test_shared_weights_compute_the_same_and_keep_the_teacher_whole():
 def test_junction_of_a_chain_joins_its_first_entry_and_its_last_exit():
     traced, blocks = blocks_of(tiny_resnet(), RESNET)
     dropped = [blocks[name] for name in ("layer1.0", "layer1.1", "layer2.2")]
-    found = junctions(drop_blocks(traced, dropped), dropped)
+    found = splices(drop_blocks(traced, dropped), dropped)
     assert found == {
         blocks["layer1.0"].entry: blocks["layer1.1"].exit,
         blocks["layer2.2"].entry: blocks["layer2.2"].exit,
@@ -154,7 +154,7 @@ def test_junctions_are_the_same_in_any_order_of_the_blocks():
     dropped = [blocks[name] for name in ("layer2.1", "layer2.2")]
     student = drop_blocks(traced, dropped)
     wanted = {blocks["layer2.1"].entry: blocks["layer2.2"].exit}
-    assert junctions(student, dropped) == junctions(student, dropped[::-1]) == wanted
+    assert splices(student, dropped) == splices(student, dropped[::-1]) == wanted
 
 
 def test_value_that_would_stand_for_two_exits_is_no_junction():
@@ -176,7 +176,7 @@ def test_value_that_would_stand_for_two_exits_is_no_junction():
     dropped = [block for block in blocks.values() if block.droppable]
     assert len(dropped) == 2
     student = drop_blocks(traced, dropped)
-    assert junctions(student, dropped) == {}
+    assert splices(student, dropped) == {}
     assert cuts_without_site(student, traced, dropped) == [block.name for block in dropped]
 
 

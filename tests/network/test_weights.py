@@ -41,7 +41,7 @@ def test_weights_are_read_from_each_kind_of_file(tmp_path: Path, other_weights, 
     path = tmp_path / f"w{suffix}"
     save_file(other_weights, path) if suffix == ".safetensors" else torch.save(other_weights, path)
     network = load(weights=path)
-    assert holds(network, other_weights) and network.facts.weights == str(path)
+    assert holds(network, other_weights) and network.summary.weights == str(path)
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def one_thread() -> Iterator[None]:
 def one_split() -> Iterator[None]:
     """Builds keep some images aside instead of judging all in turns, which takes six students for one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("practise_deploy.images.tiny_set.FEW", 8)
+        patch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
         yield
 
 

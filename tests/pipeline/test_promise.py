@@ -21,7 +21,7 @@ from practise_backends.results.compare import compare
 from practise_backends.terms import Artifact, Bench, Comparison, Conditions, Device, Interval, Progress
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach, VerificationFailed
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.outcome import Answer
 from practise_deploy.pipeline import stages
 from practise_deploy.planning.sets import Verified
@@ -272,7 +272,7 @@ def test_labels_that_the_original_does_not_know_prove_nothing(tmp_path: Path, gi
         build = make_build(tmp_path / "run", **{**given, "data": data, "iterations": 0, "frontier": False})
         release = build.release
     assert release.verdict.answer is Answer.NOT_PROVEN and "cannot be told from chance" in release.verdict.sentence
-    assert any("cannot be told from chance" in note for note in build.context.images.facts.notes)
+    assert any("cannot be told from chance" in note for note in build.context.images.summary.notes)
 
 
 def _as_the_original_answers(run: Path, folder: Path, given: dict[str, Any]) -> Path:
@@ -348,8 +348,8 @@ def test_disk_without_room_is_exit_3_before_anything_is_written(
 def losing(points: dict[int, float]) -> Callable[..., Verified]:
     """Recovery in closed form that leaves so many points of loss by the number of blocks, known to +-1."""
 
-    def verified(lesson: Lesson, dropped: Sequence[Block], progress: Progress) -> Verified:
-        known = verified_without(lesson, dropped, progress)
+    def verified(calibration: CalibrationProblem, dropped: Sequence[Block], progress: Progress) -> Verified:
+        known = verified_without(calibration, dropped, progress)
         estimate = points[len(dropped)]
         ends = Interval(estimate=estimate, low=estimate - 1, high=estimate + 1, confidence=0.95)
         assert known.loss is not None

@@ -251,7 +251,9 @@ def test_default_network_end_to_end_on_this_processor(
         "10",
     ]
     monkeypatch.setattr("sys.argv", ["practise-deploy", "build", *options, "--out", str(tmp_path / "run")])
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 200)  # so few images are judged in turns, as users' are
+    monkeypatch.setattr(
+        "practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200
+    )  # so few images are judged in turns, as users' are
     with pytest.raises(SystemExit) as left:
         main()
     said = capsys.readouterr()

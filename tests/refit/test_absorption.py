@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torchvision.ops.misc import Permute
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.activations import forward, named
+from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.operators import module_of
 from practise_deploy.network.surgery import drop_blocks
@@ -138,7 +138,7 @@ def test_network_that_absorbed_adaptors_computes_what_the_one_with_them_did(make
     x = draw(*NETWORKS[make])
     with torch.no_grad():
         for adaptor in adaptors:
-            weight = module_of(student, named(student, adaptor.node)).weight
+            weight = module_of(student, node_by_name(student, adaptor.node)).weight
             weight.copy_(draw(*weight.shape) / len(weight) ** 0.5)
         wanted = student(x)
         absorb_adaptors(student, adaptors)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_transformer
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import (
     batches,
@@ -17,8 +17,8 @@ from practise_deploy.network.activations import (
     forward,
     input_of,
     logits_of,
-    named,
-    order_of,
+    node_by_name,
+    nodes_to_compute,
 )
 from practise_deploy.network.blocks import droppable
 from practise_deploy.network.surgery import drop_blocks, feature_in
@@ -39,7 +39,7 @@ images = partial(images_of, dtype=torch.float64)
 
 @pytest.fixture(autouse=True)
 def _one_split(monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 8)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
 
 
 def rebuilt(teacher, block, learn: FitImages, method: str, seed: int):
@@ -52,8 +52,8 @@ def rebuilt(teacher, block, learn: FitImages, method: str, seed: int):
         nodes = values_for(site)
         keep = frozenset(node.name for node in nodes)
         with torch.no_grad():
-            env = compute(student, order_of(nodes, {input_of(student).name}), {input_of(student).name: x}, keep)
-            (goal,) = forward(teacher, x, [named(teacher, site.target)])
+            env = compute(student, nodes_to_compute(nodes, {input_of(student).name}), {input_of(student).name: x}, keep)
+            (goal,) = forward(teacher, x, [node_by_name(teacher, site.target)])
             target = sampler.vectors(site, goal)
             equations.add(*rows_for(student, site, env, target, sampler))
     with torch.no_grad():
@@ -128,13 +128,13 @@ def test_winner_is_the_best_of_all_ways_to_solve(make, shape):
     (found,) = measure_recoverability(teacher, feature, [blocks[name]], data, 1, Silent())
     learn, judge = data.split(1)
     x = judge.batch(slice(0, len(judge)))
-    ends = [named(teacher, feature), logits_of(teacher)]
+    ends = [node_by_name(teacher, feature), logits_of(teacher)]
     errors = {}
     with torch.no_grad():
         wanted = Ends(*(value.float() for value in forward(teacher, x, ends)))
         for method in WAYS:
             student = rebuilt(teacher, blocks[name], learn, method, 1)
-            mine = forward(student, x, [named(student, feature), logits_of(student)])
+            mine = forward(student, x, [node_by_name(student, feature), logits_of(student)])
             errors[method] = errors_of(wanted, Ends(*(value.float() for value in mine)))
     best = min(errors, key=lambda method: errors[method].relative)
     assert found.method == best
@@ -238,9 +238,11 @@ def test_judging_in_bf16_judges_so_behind_the_cut_too_and_sums_in_full_precision
         Candidate, "_known", lambda *given: (found := known(*given), inner.append(found["features_2_conv_3"].dtype))[0]
     )
     for judging in (torch.float32, torch.bfloat16):
-        lesson = Lesson(teacher=teacher, feature=feature, images=images_of(15, MOBILENET), judging=judging)
+        calibration = CalibrationProblem(
+            teacher=teacher, feature=feature, images=images_of(15, MOBILENET), comparison_dtype=judging
+        )
         errors.append(
-            recoverability.measure_recoverability(lesson, [blocks["features.1"]], Silent()).of[0].mse.estimate
+            recoverability.measure_recoverability(calibration, [blocks["features.1"]], Silent()).of[0].mse.estimate
         )
     assert all(torch.equal(change, changes[1][way]) for way, change in changes[0].items())
     assert errors[0] != errors[1] == pytest.approx(errors[0], rel=0.05)

@@ -14,11 +14,11 @@ from samples.lessons import RESNET, Silent, held_out_error, images, opened, reco
 @pytest.fixture(autouse=True)
 def _one_split(monkeypatch):
     """One split is enough, unless a test is about folds."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 8)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
 
 
 def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 200)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200)
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     dropped = [blocks["layer2.1"]]
     student = recover(teacher, feature, dropped, images(30, RESNET), 0, Silent())
@@ -50,8 +50,8 @@ def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
 
 @pytest.mark.parametrize(("few", "judges"), [(8, 4), (200, 20)])
 def test_student_that_is_given_is_fitted_on_the_judges_too(few, judges, monkeypatch):
-    """Spoiling them leaves the error of a quick lesson's weights alone, and changes those that are given else."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", few)
+    """Spoiling them leaves the error of a quick calibration's weights alone, and changes those that are given else."""
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", few)
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     data = images(20, RESNET)
     given, judged = (

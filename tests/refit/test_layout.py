@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.models.maxvit import SwapAxes, WindowDepartition, WindowPartition
 
 from networks import tiny_swin
-from practise_deploy.network.activations import forward, named
+from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.affine import applied, operator_at
@@ -241,4 +241,6 @@ def test_sum_that_is_read_as_it_was_too_is_not_solved_behind_its_rearrangement()
             return self.head(x.reshape(x.shape[0], 64, 6).mean(1) + x.relu().mean((1, 2)))
 
     traced, _ = trace(Shared().eval(), IMAGES)
-    assert writers_into(traced, named(traced, "add")) and not writers_into(traced, named(traced, "reshape"))
+    assert writers_into(traced, node_by_name(traced, "add")) and not writers_into(
+        traced, node_by_name(traced, "reshape")
+    )

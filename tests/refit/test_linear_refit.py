@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_convnext, tiny_swin, tiny_transformer
-from practise_deploy.images.calibration import Lesson
-from practise_deploy.network.activations import forward, named
+from practise_deploy.images.calibration import CalibrationProblem
+from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.criterion import joined
@@ -119,7 +119,7 @@ def test_factors_that_a_refit_changed_are_looked_at_anew_behind_it():
     gone = [blocks["steps.1"]]
     learn, judge = images(20, TRANSFORMER, torch.float64), images(10, TRANSFORMER, torch.float64, seed=9)
     with torch.no_grad():
-        chain = Chain(Lesson(teacher=teacher, feature=feature, images=learn), gone, learn, judge).branched()
+        chain = Chain(CalibrationProblem(teacher=teacher, feature=feature, images=learn), gone, learn, judge).branched()
         before = chain.student.get_parameter("steps.0.gamma").clone()
         for _ in chain.sites:
             way = Way(lambda sums, start: sums.solve(0.01, start))
@@ -127,7 +127,7 @@ def test_factors_that_a_refit_changed_are_looked_at_anew_behind_it():
             chain.solve({"refit": way})
             chain.take("refit")
         told = joined(chain.judged()).features
-        values = [forward(each, judge.pixels, [named(each, feature)])[0] for each in (teacher, chain.student)]
+        values = [forward(each, judge.pixels, [node_by_name(each, feature)])[0] for each in (teacher, chain.student)]
     assert len(chain.sites) == 3 and not torch.equal(before, chain.student.get_parameter("steps.0.gamma"))
     torch.testing.assert_close(told.double(), (values[0] - values[1]).square().flatten(1).mean(1), rtol=1e-5, atol=1e-8)
 
@@ -145,7 +145,7 @@ def test_what_a_solution_is_expected_to_give_is_what_the_student_gives_with_it(m
     teacher, feature, blocks = opened(make().double(), shape)
     learn, judge = images(12, shape, torch.float64), images(5, shape, torch.float64, seed=9)
     with torch.no_grad():
-        chain = Chain(Lesson(teacher=teacher, feature=feature, images=learn), [blocks[name]], learn, judge)
+        chain = Chain(CalibrationProblem(teacher=teacher, feature=feature, images=learn), [blocks[name]], learn, judge)
         for number, _ in enumerate(chain.sites):
             way = list(WAYS)[number % len(WAYS)]
             chain.fit([WAYS[way]])

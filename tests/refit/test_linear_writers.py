@@ -7,7 +7,7 @@ from torch.nn.utils import parametrizations
 from torchvision.ops.misc import Permute
 
 from networks import tiny_convnext, tiny_transformer
-from practise_deploy.network.activations import named
+from practise_deploy.network.activations import node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.points import cuts_without_site, junction_site, sites_of
@@ -191,7 +191,7 @@ def test_module_that_is_named_like_a_permutation_is_none():
             return self.mul(self.permute(self.fc(x)))
 
     traced, last = last_value(Named(), TOKENS)
-    assert writer_of(traced, last) is None and writer_of(traced, named(traced, "permute")) is None
+    assert writer_of(traced, last) is None and writer_of(traced, node_by_name(traced, "permute")) is None
 
 
 class Wide(nn.Module):

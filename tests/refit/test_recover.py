@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.embedded import digits
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.reading import read_npz
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.surgery import drop_blocks, load_weights
@@ -24,7 +24,7 @@ from samples.lessons import MOBILENET, RESNET, LinearStream, Silent, held_out_er
 @pytest.fixture(autouse=True)
 def _one_split(monkeypatch):
     """One split is enough, unless a test is about folds."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 8)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
 
 
 def digits_teacher() -> nn.Module:
@@ -167,11 +167,13 @@ def test_one_ridge_for_all_sites_competes_with_each_in_its_best_way():
 
 
 def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 200)  # both judge the same images in turns
+    monkeypatch.setattr(
+        "practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200
+    )  # both judge the same images in turns
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     dropped, data = [blocks["layer1.1"], blocks["layer2.1"]], images(20, RESNET)
-    lesson = Lesson(teacher=teacher, feature=feature, images=data)
-    found = float(sequence.verified_without(lesson, dropped, Silent()).errors.mean())
+    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=data)
+    found = float(sequence.verified_without(calibration, dropped, Silent()).errors.mean())
     student = recover(teacher, feature, dropped, data, 0, Silent())
     told = [
         float(part.split(" ")[-1])
@@ -184,7 +186,7 @@ def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(monkeypatch):
 @pytest.mark.parametrize("few", [8, 200])
 def test_loss_of_a_set_is_told_on_the_images_that_judge_it_paired_with_their_own_labels(few: int, monkeypatch):
     """Labelled with the teacher's answers, whatever the student answers otherwise is lost."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", few)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", few)
     network, data = tiny_resnet(), images(40, RESNET)
     with torch.no_grad():
         network.fc.bias -= network(data.batch(slice(0, 40))).mean(0)  # else it gives all images one class
@@ -193,10 +195,10 @@ def test_loss_of_a_set_is_told_on_the_images_that_judge_it_paired_with_their_own
     assert len(labels.unique()) > 3
     dropped = [blocks["layer1.1"], blocks["layer2.1"]]
     lessons = [
-        Lesson(teacher=teacher, feature=feature, images=FitImages(data.pixels, known, data.preprocessing))
+        CalibrationProblem(teacher=teacher, feature=feature, images=FitImages(data.pixels, known, data.preprocessing))
         for known in (labels, None)
     ]
-    known, guessed = (sequence.verified_without(lesson, dropped, Silent()) for lesson in lessons)
+    known, guessed = (sequence.verified_without(calibration, dropped, Silent()) for calibration in lessons)
     assert known.loss is not None and guessed.loss is not None
     assert (known.errors == guessed.errors).all()  # labels tell what was lost, and change nothing else
     assert known.loss.agreement_percent == guessed.loss.agreement_percent
@@ -237,9 +239,9 @@ def test_loss_is_unknown_where_there_are_no_classes(own: Tensor, monkeypatch):
     assert found.loss is None and found.errors == pytest.approx(0.1)
 
 
-def a_lesson() -> Lesson:
+def a_lesson() -> CalibrationProblem:
     teacher, feature, _ = opened(tiny_resnet(), RESNET)
-    return Lesson(teacher=teacher, feature=feature, images=images(12, RESNET))
+    return CalibrationProblem(teacher=teacher, feature=feature, images=images(12, RESNET))
 
 
 def test_error_after_a_site_is_what_the_network_gives_from_end_to_end():
@@ -299,14 +301,14 @@ class Unit(nn.Module):
 
 
 def test_network_without_any_site_is_dropped_plainly_and_says_so(monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 200)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200)
     torch.manual_seed(0)
     teacher, feature, blocks = opened(BehindMaxPooling().eval(), RESNET)
     student = recover(teacher, feature, [blocks["block"]], images(20, RESNET), 0, Silent())
     assert student.choices == () and student.method.startswith("plain drop")
     assert student.mse == student.mse_before > 0
-    lesson = Lesson(teacher=teacher, feature=feature, images=images(20, RESNET))
-    found = sequence.verified_without(lesson, [blocks["block"]], Silent())
+    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=images(20, RESNET))
+    found = sequence.verified_without(calibration, [blocks["block"]], Silent())
     assert found.errors.shape == (20,) and found.errors.mean() == pytest.approx(student.relative)
     assert found.loss is not None and found.loss.images == 20
 

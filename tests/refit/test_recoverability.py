@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import forward, named
+from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.blocks import droppable
 from practise_deploy.refit import recoverability
 from practise_deploy.refit.candidate import WAYS
@@ -26,7 +26,7 @@ images = partial(images_of, dtype=torch.float64)
 @pytest.fixture(autouse=True)
 def _one_split(monkeypatch):
     """One split is enough, unless a test is about folds."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 8)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
 
 
 def test_measuring_all_blocks_together_is_measuring_each_alone():
@@ -112,7 +112,7 @@ def test_batches_do_not_change_the_result(monkeypatch):
     data = images(20, MOBILENET)
     block = [blocks["features.4"]]
     (whole,) = measure_recoverability(teacher, feature, block, data, 0, Silent())
-    monkeypatch.setattr(Lesson, "batch_size", property(lambda self: 3))
+    monkeypatch.setattr(CalibrationProblem, "batch_size", property(lambda self: 3))
     (parts,) = measure_recoverability(teacher, feature, block, data, 0, Silent())
     assert parts.mse.estimate == pytest.approx(whole.mse.estimate, rel=1e-5)
     assert parts.relative == pytest.approx(whole.relative, rel=1e-5)
@@ -124,7 +124,7 @@ def test_relative_error_is_of_the_features_variance():
     data = images(20, RESNET)
     (found,) = measure_recoverability(teacher, feature, [blocks["layer1.1"]], data, 0, Silent())
     _, judge = data.split(0)
-    (values,) = forward(teacher, judge.batch(slice(0, 4)), [named(teacher, feature)])
+    (values,) = forward(teacher, judge.batch(slice(0, 4)), [node_by_name(teacher, feature)])
     variance = values.flatten(1).var(1).mean().item()
     assert found.relative == pytest.approx(found.mse.estimate / variance, rel=1e-6)
 
@@ -157,7 +157,7 @@ def test_interval_of_the_mean_holds_the_mean_and_is_not_negative(count):
 
 
 def test_few_images_are_judged_in_five_turns_by_solutions_that_did_not_see_them(monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 200)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200)
     data = images(23, RESNET)
     folds = data.folds(0)
     judged = torch.cat([judge.pixels for _, judge in folds])
@@ -177,8 +177,8 @@ def test_few_images_are_judged_in_five_turns_by_solutions_that_did_not_see_them(
 def test_sets_are_compared_by_as_many_judges_as_there_are_up_to_what_is_enough(
     count, side, turns, learned, judged, monkeypatch
 ):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", 200)
-    folds = images(count, (1, 1, side, side)).comparing_folds(0)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200)
+    folds = images(count, (1, 1, side, side)).comparison_folds(0)
     assert (len(folds), len(folds[0][0]), sum(len(judge) for _, judge in folds)) == (turns, learned, judged)
     for learn, judge in folds:
         seen = {image.numpy().tobytes() for image in learn.pixels}
@@ -187,13 +187,13 @@ def test_sets_are_compared_by_as_many_judges_as_there_are_up_to_what_is_enough(
 
 def interactions(data: FitImages, names: tuple[str, ...]):
     teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
-    lesson = Lesson(teacher=teacher, feature=feature, images=data)
-    return recoverability.measure_recoverability(lesson, [blocks[name] for name in names], Silent())
+    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=data)
+    return recoverability.measure_recoverability(calibration, [blocks[name] for name in names], Silent())
 
 
 @pytest.mark.parametrize("few", [8, 200])
 def test_diagonal_of_the_interactions_is_the_blocks_own_error(few, monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.FEW", few)
+    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", few)
     found = interactions(images(20, RESNET), ("layer1.1", "layer2.1"))
     features = found.interactions["features"]
     assert features.shape == (found.of[0].judged_images, 2, 2)

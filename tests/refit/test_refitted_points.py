@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.activations import forward, named
+from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.refit.points import sites_of
 from samples.lessons import MOBILENET, RESNET, LinearStream, images, opened, refitted
@@ -73,7 +73,7 @@ def test_blocks_dropped_in_a_row_share_one_site_that_stands_for_the_last():
     student = drop_blocks(teacher, gone)
     (site,) = sites_of(student, teacher, gone, feature)
     assert values_of([site]) == [["layer3.0.conv2", "layer3.0.downsample.0"]]
-    assert site.target == named(teacher, blocks["layer3.2"].exit).all_input_nodes[0].name
+    assert site.target == node_by_name(teacher, blocks["layer3.2"].exit).all_input_nodes[0].name
 
 
 def test_sites_of_a_mobilenet_are_block_outputs_of_the_linear_stream():
@@ -113,7 +113,8 @@ def gradient(student, teacher, site, x: Tensor) -> float:
     student.requires_grad_(False)
     convolution.weight.requires_grad_(True)
     (found,), (wanted,) = (
-        forward(network, x, [node]) for network, node in ((student, site.value), (teacher, named(teacher, site.target)))
+        forward(network, x, [node])
+        for network, node in ((student, site.value), (teacher, node_by_name(teacher, site.target)))
     )
     loss = (found - wanted).square().mean()
     loss.backward()

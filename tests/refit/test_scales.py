@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from practise_deploy.network.activations import named
+from practise_deploy.network.activations import node_by_name
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.writers import factors_of, writer_of
 from samples.scales import MAP, TOKENS, Gain, Scaled, last_value, writer_at_the_end
@@ -33,7 +33,7 @@ def test_module_of_one_parameter_is_a_scale_where_it_multiplies_by_it(module, is
 @pytest.mark.parametrize("also", ["add", "mul"])
 def test_factors_that_are_used_elsewhere_are_no_scale(also):
     traced, _ = trace(Scaled(6, also=also).eval(), TOKENS)
-    assert writer_of(traced, named(traced, "mul")) is None
+    assert writer_of(traced, node_by_name(traced, "mul")) is None
 
 
 @pytest.mark.parametrize("hooked", [0, 1])

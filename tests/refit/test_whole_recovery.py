@@ -7,7 +7,7 @@ import pytest
 
 from networks import tiny_mobilenet
 from planning.test_interactions import judged, table
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.network.blocks import droppable
 from practise_deploy.planning.interactions import candidates_of
 from practise_deploy.refit import whole_recovery
@@ -56,7 +56,7 @@ def test_predicted_error_of_a_set_follows():
 def test_only_blocks_that_one_site_leaves_much_error_of_are_refitted_as_a_whole(monkeypatch: pytest.MonkeyPatch):
     teacher, feature, found = opened(tiny_mobilenet(), MOBILENET)
     here, blocks = (
-        Lesson(teacher=teacher, feature=feature, images=images(12, MOBILENET)),
+        CalibrationProblem(teacher=teacher, feature=feature, images=images(12, MOBILENET)),
         droppable(tuple(found.values())),
     )
     before = measure_recoverability(here, blocks, Silent())

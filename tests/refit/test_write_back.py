@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_resnet
-from practise_deploy.network.activations import compute, forward, input_of, named, order_of
+from practise_deploy.network.activations import compute, forward, input_of, node_by_name, nodes_to_compute
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.affine import patches_of, vectors_at
 from practise_deploy.refit.rows import Sampler, rows_for, values_for
@@ -46,7 +46,7 @@ def convolved(bias: bool, normed: bool):
     torch.manual_seed(0)
     network = Convolved(bias, seasoned_norm() if normed else None).double().eval()
     traced, _ = trace(network, (2, 3, 8, 8))
-    value = named(traced, "norm" if normed else "conv")
+    value = node_by_name(traced, "norm" if normed else "conv")
     (writer,) = writers_into(traced, value)
     return traced, value, writer
 
@@ -92,7 +92,7 @@ def test_running_statistics_are_those_of_the_new_outputs(bias):
     patches = patches_of(traced.get_submodule("conv"), x, at)
     patches = torch.cat([patches, torch.ones(len(patches), 1, dtype=torch.float64)], 1)
     write_back(traced, writer, noise(28, 4, seed=9), summed(patches, noise(len(patches), 4)), slice(0, 27))
-    (outputs,) = forward(traced, x, [named(traced, "conv")])
+    (outputs,) = forward(traced, x, [node_by_name(traced, "conv")])
     norm = traced.get_submodule("norm")
     torch.testing.assert_close(norm.running_mean, outputs.mean((0, 2, 3)), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(norm.running_var, outputs.var((0, 2, 3), correction=0), rtol=1e-10, atol=1e-10)
@@ -122,7 +122,7 @@ def test_site_with_two_writers_is_solved_for_both_together():
     start = input_of(traced).name
     keep = frozenset(node.name for node in values_for(site))
     with torch.no_grad():
-        env = compute(traced, order_of(values_for(site), {start}), {start: x}, keep)
+        env = compute(traced, nodes_to_compute(values_for(site), {start}), {start: x}, keep)
         patches, targets = rows_for(traced, site, env, vectors_at(wanted_value, 1, at), sampler)
         torch.testing.assert_close(targets, vectors_at(wanted_value, 1, at).flatten(0, 1))  # no skip: all is theirs
         starts = [folded(traced, writer) for writer in site.writers]
@@ -141,7 +141,7 @@ def test_target_of_the_rows_is_what_the_skip_leaves():
     sampler, x = Sampler(4, 0), noise(4, 3, 16, 16).float()
     start = input_of(traced).name
     keep = frozenset(node.name for node in values_for(site))
-    env = compute(traced, order_of(values_for(site), {start}), {start: x}, keep)
+    env = compute(traced, nodes_to_compute(values_for(site), {start}), {start: x}, keep)
     wanted = noise(4, 8, 16, 16, seed=3).float()
     at = sampler.places(site)
     _, targets = rows_for(traced, site, env, vectors_at(wanted, 1, at), sampler)

@@ -9,7 +9,7 @@ from torch.fx.experimental.optimization import fuse
 from torchvision.models import resnet18
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.activations import find_feature, named
+from practise_deploy.network.activations import find_feature, node_by_name
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
@@ -64,7 +64,7 @@ class Identity(nn.Module):
 @pytest.mark.parametrize("between", [Identity(), nn.Identity(), nn.Dropout2d(), nn.ZeroPad2d((0, 2, 0, 2))], ids=str)
 def test_readers_are_seen_through_what_does_nothing(between):
     traced, _ = trace(nn.Sequential(nn.Conv2d(3, 4, 1), between, nn.Conv2d(4, 4, 1)).eval(), (1, 3, 4, 4))
-    assert [reader.name for reader in readers_of(traced, named(traced, "_0"))] == ["_2"]
+    assert [reader.name for reader in readers_of(traced, node_by_name(traced, "_0"))] == ["_2"]
 
 
 class OwnConvolution(nn.Conv2d):
@@ -140,7 +140,7 @@ def test_output_that_others_read_before_the_norm_is_no_writer():
             return self.norm(y) + self.relu(y)
 
     traced, _ = trace(Shared().eval(), (1, 4, 6, 6))
-    assert writer_of(traced, named(traced, "norm")) is None
+    assert writer_of(traced, node_by_name(traced, "norm")) is None
 
 
 def site_at(network: nn.Module, shape: tuple[int, ...], block: str):

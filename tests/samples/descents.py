@@ -10,7 +10,7 @@ from practise_deploy.network.activations import find_feature
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks, weights_of
 from practise_deploy.network.trace import trace
-from practise_deploy.training.distillation import Distillation, exits_in, pair_of
+from practise_deploy.training.distillation import Distillation, distillation_of, find_hints
 from practise_deploy.training.mimic import mimic
 from practise_deploy.training.schedule import Schedule
 from samples.lessons import Silent, photos
@@ -30,9 +30,9 @@ def small_pair(device: str = "cpu") -> Distillation:
     teacher, student, feature, block = original()
     traced, _ = trace(tiny_resnet(), SHAPE)
     networks = copy.deepcopy(student), copy.deepcopy(teacher).requires_grad_(False)
-    exits = exits_in(networks[0], find_blocks(traced, SHAPE), [block], feature)
+    hints = find_hints(networks[0], find_blocks(traced, SHAPE), [block], feature)
     there = torch.device(device)
-    return pair_of(*(each.to(there) for each in networks), feature, [block], exits=exits, device=there)
+    return distillation_of(*(each.to(there) for each in networks), feature, [block], hints=hints, device=there)
 
 
 def descend(schedule: Schedule, *, partial=None, progress=None, count: int = 20, device: str = "cpu"):

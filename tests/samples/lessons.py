@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import find_feature
 from practise_deploy.network.blocks import find_blocks
@@ -61,21 +61,21 @@ def in_double(network: nn.Module, shape: tuple[int, ...]):
 
 
 def measure_recoverability(teacher, feature, blocks, data, seed, progress):
-    lesson = Lesson(teacher=teacher, feature=feature, images=data, seed=seed)
-    return recoverability.measure_recoverability(lesson, blocks, progress).of
+    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=data, seed=seed)
+    return recoverability.measure_recoverability(calibration, blocks, progress).of
 
 
 def recover(teacher, feature, dropped, data, seed, progress, *, quick=False):
     """quick: the student that is given is the one that was judged."""
-    lesson = Lesson(teacher=teacher, feature=feature, images=data, seed=seed, quick=quick)
-    return sequence.recover(lesson, dropped, progress)
+    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=data, seed=seed, single_split=quick)
+    return sequence.recover(calibration, dropped, progress)
 
 
 def refitted(teacher, feature, dropped, data, count: int | None = None):
     """A student whose first sites are solved without a ridge, one after another, and all its sites."""
     refit = Way(lambda sums, start: sums.solve(0.0, start))
     with torch.no_grad():
-        chain = Chain(Lesson(teacher=teacher, feature=feature, images=data), dropped, data, None)
+        chain = Chain(CalibrationProblem(teacher=teacher, feature=feature, images=data), dropped, data, None)
         for _ in range(len(chain.sites) if count is None else count):
             chain.fit([refit])
             chain.solve({"refit": refit})

@@ -9,7 +9,7 @@ from PIL import Image
 
 from practise_deploy.images.tiny_set import load_images
 from practise_deploy.settings import Settings
-from practise_deploy.terms import NetworkFacts, Preprocessing
+from practise_deploy.terms import NetworkSummary, Preprocessing
 
 RGB = Preprocessing(
     channels=3,
@@ -23,8 +23,8 @@ RGB = Preprocessing(
 GREY = replace(RGB, channels=1, mean=(0.5,), std=(0.25,))
 
 
-def facts(preprocessing: Preprocessing = RGB, outputs: int | None = 10) -> NetworkFacts:
-    return NetworkFacts(
+def facts(preprocessing: Preprocessing = RGB, outputs: int | None = 10) -> NetworkSummary:
+    return NetworkSummary(
         name="n",
         weights="",
         sha256="",
@@ -65,7 +65,7 @@ def one(
     listing.write_text("\n".join([name, *(f"b{n:02d}.png" for n in range(16))]))
     for seed in range(40):
         tiny = load_images(settings(listing, seed=seed), facts(preprocessing))
-        if len(tiny.fit) + len(tiny.held_out) == 17 and tiny.facts.fit:
+        if len(tiny.fit) + len(tiny.held_out) == 17 and tiny.summary.fit:
             both = torch.cat([tiny.fit.pixels, tiny.held_out.pixels])
             plain = {n * 10 for n in range(16)}
             for pixels in both:

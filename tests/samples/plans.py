@@ -12,7 +12,7 @@ from practise_deploy.terms import (
     Considered,
     Kept,
     Loss,
-    NetworkFacts,
+    NetworkSummary,
     Plan,
     Preprocessing,
     Recoverability,
@@ -79,9 +79,9 @@ def preprocessing() -> Preprocessing:
     )
 
 
-def network() -> NetworkFacts:
+def network() -> NetworkSummary:
     """A ResNet-34 in all but the weights."""
-    return NetworkFacts(
+    return NetworkSummary(
         name="torchvision:resnet34",
         weights="IMAGENET1K_V1",
         sha256="b6" * 32,

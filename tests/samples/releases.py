@@ -19,7 +19,7 @@ from practise_deploy.outcome import (
     Verdict,
     Verification,
 )
-from practise_deploy.terms import Budget, DataFacts, Student
+from practise_deploy.terms import Budget, DatasetSummary, Student
 from samples.measured import (
     CONDITIONS,
     DEVICE,
@@ -241,7 +241,7 @@ def release() -> Release:
     return Release(
         network=network(),
         blocks=blocks(),
-        images=DataFacts(
+        images=DatasetSummary(
             fit=500, held_out=500, labelled=True, source="photos", skipped=("photos/broken.jpg",), notes=()
         ),
         recipe="refit",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet18, resnet50
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.activations import named
+from practise_deploy.network.activations import node_by_name
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
@@ -76,7 +76,7 @@ def randomise(student, adaptors) -> None:
     """Any matrix, far from the identity."""
     generator = torch.Generator().manual_seed(11)
     for adaptor in adaptors:
-        weight = student.get_submodule(str(named(student, adaptor.node).target)).weight
+        weight = student.get_submodule(str(node_by_name(student, adaptor.node).target)).weight
         with torch.no_grad():
             weight.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float64) / len(weight) ** 0.5)
 
@@ -142,7 +142,7 @@ def test_identities_change_nothing_before_or_after():
 def test_adaptors_are_1x1_without_bias():
     student, adaptors = adapted(tiny_resnet, RESNET, "layer2.1")
     for adaptor in adaptors:
-        module = student.get_submodule(str(named(student, adaptor.node).target))
+        module = student.get_submodule(str(node_by_name(student, adaptor.node).target))
         assert (module.kernel_size, module.bias) == ((1, 1), None)
 
 

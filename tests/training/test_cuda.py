@@ -1,4 +1,4 @@
-"""Planning on a GPU gives what it gives on the CPU; everything stays where the lesson is."""
+"""Planning on a GPU gives what it gives on the CPU; everything stays where the calibration is."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import torch
 from torch.utils import backend_registration
 
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_swin
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import find_feature
 from practise_deploy.network.blocks import droppable, find_blocks
@@ -32,22 +32,22 @@ def lesson_of(make, side):
     )  # fmt: skip
     pixels = torch.randn((12, 3, side, side), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     data = FitImages(pixels, None, prepared)
-    lesson = Lesson(teacher=traced.double(), feature=find_feature(traced).name, images=data)
-    return lesson, droppable(find_blocks(lesson.teacher, (1, 3, side, side)))
+    calibration = CalibrationProblem(teacher=traced.double(), feature=find_feature(traced).name, images=data)
+    return calibration, droppable(find_blocks(calibration.teacher, (1, 3, side, side)))
 
 
 def test_a_lesson_stays_itself_on_its_own_device():
-    lesson, _ = lesson_of(tiny_resnet, 16)
-    assert lesson.placed(torch.device("cpu")) is lesson
+    calibration, _ = lesson_of(tiny_resnet, 16)
+    assert calibration.to(torch.device("cpu")) is calibration
 
 
 def test_a_lesson_goes_to_a_device_and_the_teacher_stays():
-    lesson, _ = lesson_of(tiny_resnet, 16)
-    there = lesson.placed(torch.device("meta"))
+    calibration, _ = lesson_of(tiny_resnet, 16)
+    there = calibration.to(torch.device("meta"))
     assert there.device.type == "meta"
     assert {value.device.type for value in there.teacher.state_dict().values()} == {"meta"}
-    assert {value.device.type for value in lesson.teacher.state_dict().values()} == {"cpu"}
-    assert len(there.images) == len(lesson.images)
+    assert {value.device.type for value in calibration.teacher.state_dict().values()} == {"cpu"}
+    assert len(there.images) == len(calibration.images)
 
 
 @pytest.mark.gpu
@@ -55,15 +55,15 @@ def test_a_lesson_goes_to_a_device_and_the_teacher_stays():
     ("make", "side"), [(tiny_resnet, 16), (tiny_mobilenet, 32), (tiny_convnext, 32), (tiny_swin, 32)]
 )
 def test_planning_agrees_with_the_cpu(make, side, gpu):
-    lesson, blocks = lesson_of(make, side)
-    there = lesson.placed(torch.device(gpu))
-    here, far = (measure_recoverability(each, blocks[:3], Silent()) for each in (lesson, there))
+    calibration, blocks = lesson_of(make, side)
+    there = calibration.to(torch.device(gpu))
+    here, far = (measure_recoverability(each, blocks[:3], Silent()) for each in (calibration, there))
     for a, b in zip(here.of, far.of, strict=True):
         assert (a.block, a.method) == (b.block, b.method)
         assert b.mse.estimate == pytest.approx(a.mse.estimate, rel=1e-6)
     for name, products in here.interactions.items():
         np.testing.assert_allclose(far.interactions[name], products, rtol=1e-5, atol=1e-9)
-    on_cpu, on_gpu = (verified_without(each, blocks[:1], Silent()) for each in (lesson, there))
+    on_cpu, on_gpu = (verified_without(each, blocks[:1], Silent()) for each in (calibration, there))
     assert on_gpu.errors == pytest.approx(on_cpu.errors, rel=1e-6)
     assert on_gpu.loss.points.estimate == pytest.approx(on_cpu.loss.points.estimate, abs=1e-4)
     assert on_gpu.loss.agreement_percent == on_cpu.loss.agreement_percent
@@ -72,18 +72,19 @@ def test_planning_agrees_with_the_cpu(make, side, gpu):
 @pytest.mark.gpu
 @pytest.mark.parametrize(("make", "side"), [(tiny_resnet, 16), (tiny_swin, 32)])
 def test_refit_agrees_with_the_cpu(make, side, gpu):
-    lesson, blocks = lesson_of(make, side)
-    students = [recover(each, blocks[-1:], Silent()) for each in (lesson, lesson.placed(torch.device(gpu)))]
+    calibration, blocks = lesson_of(make, side)
+    students = [recover(each, blocks[-1:], Silent()) for each in (calibration, calibration.to(torch.device(gpu)))]
     assert students[1].relative == pytest.approx(students[0].relative, rel=1e-6)
     assert all(isinstance(value, np.ndarray) for value in students[1].weights.values())
 
 
 @pytest.mark.gpu
 def test_the_papers_adaptors_are_trained_on_the_gpu(gpu):
-    lesson, blocks = lesson_of(tiny_resnet, 16)
+    calibration, blocks = lesson_of(tiny_resnet, 16)
     schedule = Schedule(steps=3, batch_size=8)
     found = [
-        measure_by_adaptors(each, blocks[:1], schedule, Silent()) for each in (lesson, lesson.placed(torch.device(gpu)))
+        measure_by_adaptors(each, blocks[:1], schedule, Silent())
+        for each in (calibration, calibration.to(torch.device(gpu)))
     ]
     assert found[1].of[0].mse.estimate == pytest.approx(found[0].of[0].mse.estimate, rel=1e-4)
 

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_resnet
-from practise_deploy.network.activations import find_feature, forward, named
+from practise_deploy.network.activations import find_feature, forward, node_by_name
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.network.trace import trace
-from practise_deploy.training.distillation import Distillation, divergence, exits_in, pair_of
+from practise_deploy.training.distillation import Distillation, distillation_of, divergence, find_hints
 from practise_deploy.training.schedule import Schedule
 
 SHAPE = (1, 3, 16, 16)
@@ -32,7 +32,7 @@ def without(teacher, blocks, *names):
 
 
 def value(network, name, x):
-    return forward(network, x, [named(network, name)])[0]
+    return forward(network, x, [node_by_name(network, name)])[0]
 
 
 @pytest.mark.parametrize(
@@ -48,27 +48,27 @@ def value(network, name, x):
 def test_exits_are_those_of_the_kept_blocks_from_the_first_cut_to_the_features(teacher, blocks, names, expected):
     student, dropped = without(teacher, blocks, *names)
     name_of = {block.exit: block.name for block in blocks}
-    found = exits_in(student, blocks, dropped, find_feature(teacher).name)
+    found = find_hints(student, blocks, dropped, find_feature(teacher).name)
     told = [" ".join(dict.fromkeys((name_of[own], name_of[theirs]))) for own, theirs in found]
     assert told == expected
 
 
 def test_stem_stands_for_a_dropped_first_block(teacher, blocks):
     student, dropped = without(teacher, blocks, "layer1.0")
-    first, *_ = exits_in(student, blocks, dropped, find_feature(teacher).name)
+    first, *_ = find_hints(student, blocks, dropped, find_feature(teacher).name)
     assert first == (dropped[0].entry, dropped[0].exit)
 
 
 def test_loss_adds_the_mean_relative_error_of_the_exits(teacher, blocks):
     student, dropped = without(teacher, blocks, "layer1.1")
     feature, x = find_feature(teacher).name, torch.randn(4, *SHAPE[1:])
-    own, exits = feature_in(student, feature, dropped), exits_in(student, blocks, dropped, feature)
-    pair = Distillation(student, teacher, own, feature, hints=exits)
+    own, hints = feature_in(student, feature, dropped), find_hints(student, blocks, dropped, feature)
+    pair = Distillation(student, teacher, own, feature, hints=hints)
     errors = []
-    for mine, theirs in ((own, feature), *exits):
+    for mine, theirs in ((own, feature), *hints):
         found, wanted = value(student, mine, x), value(teacher, theirs, x)
         errors.append((found - wanted).square().mean() / wanted.var())
-    expected = errors[0] + 0.5 * sum(errors[1:]) / len(exits)
+    expected = errors[0] + 0.5 * sum(errors[1:]) / len(hints)
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True, hints=0.5)), expected)
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True)), errors[0])
     classes = divergence(teacher(x), student(x))
@@ -84,7 +84,7 @@ def test_plain_loss_is_the_papers_squared_error(teacher, blocks):
         teacher,
         feature_in(student, feature, dropped),
         feature,
-        hints=exits_in(student, blocks, dropped, feature),
+        hints=find_hints(student, blocks, dropped, feature),
     )
     wanted, found = pair.features(x)
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1)), (wanted - found).square().mean())
@@ -120,13 +120,13 @@ def test_unit_within_a_kept_unit_is_no_exit():
     gone = [block for block in found if block.name == "units.0"]
     student, feature = drop_blocks(traced, gone), find_feature(traced).name
     whole = [block.exit for block in found if block.name in ("units.0", "units.1", "units.2")]
-    assert len(found) > 3 and [theirs for _, theirs in exits_in(student, found, gone, feature)] == whole
+    assert len(found) > 3 and [theirs for _, theirs in find_hints(student, found, gone, feature)] == whole
 
 
 def test_pair_of_a_student_knows_its_feature_and_its_exits(teacher, blocks):
     student, dropped = without(teacher, blocks, "layer2.1", "layer3.2")
     feature = find_feature(teacher).name
-    exits = exits_in(student, blocks, dropped, feature)
-    pair = pair_of(student, teacher, feature, dropped, exits=exits)
-    assert pair.hints == exits != () and pair_of(student, teacher, feature, dropped).hints == ()
+    hints = find_hints(student, blocks, dropped, feature)
+    pair = distillation_of(student, teacher, feature, dropped, hints=hints)
+    assert pair.hints == hints != () and distillation_of(student, teacher, feature, dropped).hints == ()
     assert pair.student_feature == dropped[-1].entry

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.network.activations import find_feature
 from practise_deploy.network.surgery import weights_of
 from practise_deploy.network.trace import trace
@@ -23,7 +23,7 @@ from samples.lessons import Silent, photos
 
 def start_of() -> Student:
     teacher, _, feature, block = original()
-    return finetuning.drop_only(Lesson(teacher=teacher, feature=feature, images=photos(20)), [block])
+    return finetuning.drop_only(CalibrationProblem(teacher=teacher, feature=feature, images=photos(20)), [block])
 
 
 def tuned(schedule: Schedule):
@@ -48,7 +48,7 @@ def test_parameters_that_are_read_by_themselves_learn_too():
             return self.fc(self.pool(self.conv(x) * self.scale).flatten(1) * self.behind)
 
     traced, _ = trace(Scaled().eval(), (1, 3, 8, 8))
-    reached = finetuning._reaching(traced, find_feature(traced).name)
+    reached = finetuning._feature_parameters(traced, find_feature(traced).name)
     by_name = {name for name, each in traced.named_parameters() if any(each is other for other in reached)}
     assert by_name == {"scale", "conv.weight", "conv.bias"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from practise_deploy.network.activations import forward, named
+from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import weights_of
 from practise_deploy.training.distillation import divergence, relative_error
 from practise_deploy.training.mimic import mimic
@@ -73,7 +73,9 @@ def test_mimicking_the_exits_brings_them_nearer():
         x = photos(20).batch(slice(0, 20))
         both = ((pair.student, 0), (pair.teacher, 1))
         with torch.no_grad():
-            found, wanted = (forward(net, x, [named(net, each[side]) for each in pair.hints]) for net, side in both)
+            found, wanted = (
+                forward(net, x, [node_by_name(net, each[side]) for each in pair.hints]) for net, side in both
+            )
         return float(sum(relative_error(*each) for each in zip(found, wanted, strict=True)))
 
     assert apart(3.0) < 0.9 * apart(0.0)

@@ -22,7 +22,7 @@ from practise_backends.terms import Bench, Conditions, Interval, LatencyTable, P
 from practise_deploy.deployment.block_latency import measure_block_latency, measure_reductions
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.latency_table import read_table
-from practise_deploy.network.onnx_graph import with_cuts
+from practise_deploy.network.onnx_graph import with_splices
 from practise_deploy.run import Silent, digest, to_json, write_atomically
 
 from .grid import MET_AT
@@ -52,7 +52,7 @@ def stand(patience: Patience | None = None) -> Bench:
 def measure_table(subject: Subject, results: Path) -> LatencyTable:
     """Measure a network's latency table, as `practise-deploy latency` does, and keep it."""
     blocks = subject.candidates
-    model = with_cuts(subject.teacher, blocks, subject.network.input_shape)
+    model = with_splices(subject.teacher, blocks, subject.network.input_shape)
     ranking = stand(Patience(enough_share=0.05))
     table = measure_block_latency(model, _portable(subject), blocks, ranking, Silent())
     shapes = [(block.name, block.kind, block.shape, block.parameters) for block in subject.blocks]
@@ -110,7 +110,7 @@ def sets_of(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 def measure_sets(subject: Subject, sets: Sequence[tuple[str, ...]], results: Path) -> None:
     """Measure by how much each of these sets shortens the latency, all in the same rounds, and keep that."""
-    model = with_cuts(subject.teacher, subject.candidates, subject.network.input_shape)
+    model = with_splices(subject.teacher, subject.candidates, subject.network.input_shape)
     found = measure_reductions(model, [subject.named(names) for names in sets], stand(), Silent())
     record = {
         "schema": 1,

@@ -14,7 +14,7 @@ from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.run import Silent
 from practise_deploy.training.adaptor_scores import measure_by_adaptors
-from practise_deploy.training.distillation import pair_of
+from practise_deploy.training.distillation import distillation_of
 from practise_deploy.training.schedule import Schedule
 
 from .grid import MET_AT
@@ -65,12 +65,12 @@ def plain_errors(subject: Subject, images: FitImages) -> dict[str, float]:
     teacher, found = subject.teacher.cpu(), {}
     for block in subject.candidates:
         student = drop_blocks(teacher, [block], share_weights=True)
-        found[block.name] = pair_of(student, teacher, subject.feature, [block]).error(images, 64)
+        found[block.name] = distillation_of(student, teacher, subject.feature, [block]).error(images, 64)
     return found
 
 
 def adaptor_errors(subject: Subject, images: FitImages, schedule: Schedule) -> dict[str, dict[str, float]]:
     """Every block's R by the paper's SGD on adaptors, as published; the product computes it on the CPU."""
     torch.manual_seed(schedule.seed)
-    found = measure_by_adaptors(subject.lesson(images, schedule.seed), subject.candidates, schedule, Silent())
+    found = measure_by_adaptors(subject.calibration(images, schedule.seed), subject.candidates, schedule, Silent())
     return {each.block: {"mse": each.mse.estimate, "mse_dropped": each.mse_dropped} for each in found.of}

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from practise_deploy.compute import autocast
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import forward, named
+from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.training.batches import BatchSampler
 from practise_deploy.training.schedule import RATE_DIVISOR, Schedule
 
@@ -49,8 +49,8 @@ Loss = Callable[[Pupil, Tensor, Tensor], Tensor]
 def mimic_loss(pupil: Pupil, x: Tensor, labels: Tensor) -> Tensor:
     """Squared difference to the teacher's pre-pooling features; the labels are not looked at."""
     with torch.no_grad():
-        (wanted,) = forward(pupil.teacher, x, [named(pupil.teacher, pupil.teacher_feature)])
-    (found,) = forward(pupil.student, x, [named(pupil.student, pupil.feature)])
+        (wanted,) = forward(pupil.teacher, x, [node_by_name(pupil.teacher, pupil.teacher_feature)])
+    (found,) = forward(pupil.student, x, [node_by_name(pupil.student, pupil.feature)])
     return F.mse_loss(found.float(), wanted.float())
 
 

@@ -9,7 +9,7 @@ from torch import fx
 
 from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.compute import exact
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.surgery import drop_blocks, load_weights
 from practise_deploy.planning.sets import Verified, choose_set
@@ -34,12 +34,12 @@ def recovered_by_default(
     """
     device, dtype = where
     judging = dtype if subject.network.input_shape[-1] > 64 else torch.float32
-    lesson = replace(subject.lesson(images, unit.seed), judging=judging)
+    calibration = replace(subject.calibration(images, unit.seed), comparison_dtype=judging)
     with exact(unit.seed):
-        plan = chosen_by_default(lesson, subject, table, unit.reduction)
+        plan = chosen_by_default(calibration, subject, table, unit.reduction)
         dropped = subject.named(plan.dropped)
-        start = recover(lesson, dropped, Silent())
-        student = drop_blocks(lesson.teacher, dropped)
+        start = recover(calibration, dropped, Silent())
+        student = drop_blocks(calibration.teacher, dropped)
         load_weights(student, start.weights)
         asked = Settings(recipe="refit", iterations=unit.steps, seed=unit.seed)
         schedule = schedule_for(asked, subject.network.input_shape[-1], dtype)
@@ -47,13 +47,13 @@ def recovered_by_default(
     return student.eval(), plan.dropped, done.method
 
 
-def chosen_by_default(lesson: Lesson, subject: Subject, table: LatencyTable, reduction: float) -> Plan:
+def chosen_by_default(calibration: CalibrationProblem, subject: Subject, table: LatencyTable, reduction: float) -> Plan:
     """The set of blocks that `practise-deploy build` would choose; nothing is measured."""
 
     def verify(names: tuple[str, ...]) -> Verified:
-        return verified_without(lesson, subject.named(names), Silent())
+        return verified_without(calibration, subject.named(names), Silent())
 
-    found = measure_recoverability(lesson, subject.candidates, Silent())
+    found = measure_recoverability(calibration, subject.candidates, Silent())
     return choose_set(sure(table), found, Budget(reduce_percent=float(reduction)), None, verify)
 
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, fx
 
 from practise_deploy.errors import InputError
-from practise_deploy.images.calibration import Lesson
+from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages, image_size_of, load_images
-from practise_deploy.network.activations import batches, forward, logits_of, named
+from practise_deploy.network.activations import batches, forward, logits_of, node_by_name
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.load import Network, load_network
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
-from practise_deploy.training.distillation import Distillation, exits_in, pair_of
+from practise_deploy.training.distillation import Distillation, distillation_of, find_hints
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT.parent / "shared" / "data"
@@ -93,7 +93,7 @@ class Subject:
     @property
     def feature(self) -> str:
         """The teacher's pre-pooling feature map."""
-        return self.network.facts.feature
+        return self.network.summary.feature
 
     @property
     def candidates(self) -> tuple[Block, ...]:
@@ -110,18 +110,18 @@ class Subject:
             raise InputError(
                 f"{self.name} has {len(self.pool)} images to draw from, not {images}", remedy="ask for fewer images"
             )
-        return self.pool.some(images, seed)
+        return self.pool.subsample(images, seed)
 
-    def lesson(self, images: FitImages | int, seed: int) -> Lesson:
+    def calibration(self, images: FitImages | int, seed: int) -> CalibrationProblem:
         """What is learned from a tiny set, or from that of so many images, judged in fp32."""
         fit = self.tiny_set(images, seed) if isinstance(images, int) else images
-        return Lesson(teacher=self.teacher.cpu(), feature=self.feature, images=fit, seed=seed)
+        return CalibrationProblem(teacher=self.teacher.cpu(), feature=self.feature, images=fit, seed=seed)
 
     def pair(self, student: fx.GraphModule, start: Student, device: torch.device) -> Distillation:
         """A student of this start beside its teacher, as the product finetunes it."""
         gone = self.named(start.dropped)
-        exits = exits_in(student, self.blocks, gone, self.feature)
-        return pair_of(student, self.teacher, self.feature, gone, exits=exits, device=device)
+        hints = find_hints(student, self.blocks, gone, self.feature)
+        return distillation_of(student, self.teacher, self.feature, gone, hints=hints, device=device)
 
     def judge(self, student: fx.GraphModule, feature: str, device: torch.device) -> Judgement:
         """The student on the test images, in fp32 and eval mode."""
@@ -152,7 +152,7 @@ def _answers(
     """Whether each image is told right, and the feature maps, batch by batch."""
     assert images.labels is not None
     network.to(device).eval()
-    wanted = [logits_of(network), named(network, feature)]
+    wanted = [logits_of(network), node_by_name(network, feature)]
     for part in batches(len(images), _BATCH):
         with torch.no_grad():
             logits, features = forward(network, images.batch(part).to(device), wanted)
@@ -168,7 +168,7 @@ def load_subject(name: str, data: Path) -> Subject:
 def subject_of(name: str, settings: Settings) -> Subject:
     """A network with its images, as the product is told of them."""
     network = load_network(settings, image_size=image_size_of(settings))
-    images = load_images(settings, network.facts)
+    images = load_images(settings, network.summary)
     blocks = find_blocks(network.traced, network.input_shape)
     return Subject(name, settings, network, blocks, images.fit, images.held_out)
 
