@@ -28,7 +28,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class OutputDiff:
     """Two forms of the network compared on the same held-out images.
 
     max_abs, rms: of the outputs' difference; relative_rms: over the rms of the first outputs. cosine: the lowest over images.
@@ -50,14 +50,14 @@ class Rehearsal:
     """The original on a few images of the fit, before anything is measured: teacher -> ONNX -> engine, where it runs here."""
 
     schema: int = SCHEMA
-    links: tuple[Link, ...]
+    links: tuple[OutputDiff, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
     """The original in the precision of the deployment against itself in float: what the precision alone costs."""
 
-    link: Link
+    link: OutputDiff
     accuracy: Accuracy | None
     loss: Loss | None
 
@@ -72,7 +72,7 @@ class Verification:
     """
 
     schema: int = SCHEMA
-    links: tuple[Link, ...]
+    links: tuple[OutputDiff, ...]
     accuracy: dict[str, Accuracy]
     loss: Loss | None
     images: int
@@ -82,7 +82,7 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shipped:
+class ExportedModel:
     """A file that was exported, with its hash."""
 
     schema: int = SCHEMA
@@ -100,12 +100,12 @@ class Shipped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
+class DeployedModel:
     """What the device runs, and in which precision it computes, as read from the file itself.
 
     precision_share: share of the arithmetic layers found in `precision`, None where the format does not tell;
     others: those in another, and in which. layers: of a fused engine. targets: the kinds of GPU that it was built ahead
-    for, none for the device at hand. provider: package and version that built an engine. beside: files that belong to
+    for, none for the device at hand. provider: package and version that built an engine. files_sha256: files that belong to
     it -> their sha256.
     """
 
@@ -120,13 +120,13 @@ class Compiled:
     layers: int | None
     targets: tuple[str, ...]
     provider: str
-    beside: dict[str, str]
+    files_sha256: dict[str, str]
     notes: tuple[str, ...]
 
     @property
     def files(self) -> dict[str, str]:
         """sha256 of all that it consists of, by name in the run folder."""
-        return {self.path: self.sha256, **self.beside}
+        return {self.path: self.sha256, **self.files_sha256}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,17 +175,17 @@ class Answer(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Constraint:
+class Criterion:
     """One demand of the gate, and what was found.
 
-    name: min_speedup or max_drop. asked: in the unit of the name (a ratio; points). found: None where it is unknown.
+    name: min_speedup or max_drop. required: in the unit of the name (a ratio; points). measured: None where it is unknown.
     by_default: nobody asked for it; where it is not proven, that is said and nothing fails. estimated: what was found is an
     estimate, made without labels.
     """
 
     name: str
-    asked: float
-    found: Interval | None
+    required: float
+    measured: Interval | None
     answer: Answer
     reason: str
     by_default: bool = False
@@ -198,13 +198,13 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class GateResult:
     """All demands, and the nearest set of blocks that passes them where the release does not.
 
     nearest: None where the release passes, or where no set that was looked at does; advice says which, and what to run.
     """
 
-    constraints: tuple[Constraint, ...]
+    constraints: tuple[Criterion, ...]
     nearest: FrontierPoint | None
     advice: str
 
@@ -247,13 +247,13 @@ class Release:
     plan: Plan
     recovered: Student
     finetuned: Student
-    shipped: Shipped
-    compiled: Compiled
+    exported: ExportedModel
+    compiled: DeployedModel
     verification: Verification
     bench: Comparison | None
     throughput: tuple[Throughput, ...]
     frontier: Frontier
-    gate: Gate | None
+    gate: GateResult | None
     speedup: Interval | None
     verdict: Verdict
     seconds: dict[str, float]

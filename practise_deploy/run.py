@@ -19,9 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from practise_backends.errors import lacks_memory
 from practise_backends.files import remove_parts, write_file
+from practise_backends.interfaces import Progress
 from practise_backends.parsing import read_json
 from practise_backends.results.documents import array_fields, npz_of, plain, to_json
-from practise_backends.terms import Arrays, Progress
+from practise_backends.terms import Arrays
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.terms import SCHEMA
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from practise_backends.terms import Arrays, Interval
 
-SCHEMA = 3
+SCHEMA = 4
 """Of the records of this half; latency tables and comparisons have that of the device half."""
 
 
@@ -110,7 +110,7 @@ class Budget:
     drop: int | None = None
 
 
-def surely_saved(predicted: Interval, measured: Interval | None) -> float:
+def saving_lower_bound(predicted: Interval, measured: Interval | None) -> float:
     """In percent: what another measurement will hardly fall short of at its own bad end: the low end less half an interval.
 
     Of a prediction, whose ends are wide already, the low end.
@@ -131,9 +131,9 @@ class Attempt:
     met: bool
 
     @property
-    def surely_percent(self) -> float:
-        """What must reach the target (see `surely_saved`)."""
-        return surely_saved(self.predicted_percent, self.measured_percent)
+    def lower_bound_percent(self) -> float:
+        """What must reach the target (see `saving_lower_bound`)."""
+        return saving_lower_bound(self.predicted_percent, self.measured_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,14 +174,14 @@ class Considered:
 class WithinDrop:
     """What can be had within the demand on accuracy, where the target cannot.
 
-    demand_points: the loss that is allowed. asked: the set that meets the target. sets: those that save less and were
+    demand_points: the loss that is allowed. target_set: the set that meets the target. sets: those that save less and were
     looked at, with the losses that recovery in closed form leaves; the most saving first. best: of these the most saving that
     finetuning is expected to bring within the demand; None where there is none.
     """
 
     schema: int = SCHEMA
     demand_points: float
-    asked: Considered
+    target_set: Considered
     sets: tuple[Considered, ...]
     best: Considered | None
 
@@ -199,7 +199,7 @@ class Plan:
     """Which blocks go. Scores are recoverability per surely saved millisecond; recipe paper drops the lowest first.
 
     device: the name of the device that the latency table was measured on. measured_percent: None where that
-    device is not at hand, so that the prediction stands alone. chosen_share, set_share: in what share of the
+    device is not at hand, so that the prediction stands alone. selection_frequency, set_frequency: in what share of the
     resamples of images and savings every candidate goes, and exactly this set; empty and None for recipe paper,
     which ranks blocks and considers no sets. within_drop: why a smaller set than asked goes; None where it does not. notes:
     what else decided, as sentences.
@@ -218,16 +218,16 @@ class Plan:
     measured_percent: Interval | None
     attempts: tuple[Attempt, ...]
     reached: bool
-    chosen_share: dict[str, float] = field(default_factory=dict)
-    set_share: float | None = None
+    selection_frequency: dict[str, float] = field(default_factory=dict)
+    set_frequency: float | None = None
     considered: tuple[Considered, ...] = ()
     within_drop: WithinDrop | None = None
     notes: tuple[str, ...] = ()
 
     @property
-    def surely_percent(self) -> float:
-        """What must reach the target (see `surely_saved`)."""
-        return surely_saved(self.predicted_percent, self.measured_percent)
+    def lower_bound_percent(self) -> float:
+        """What must reach the target (see `saving_lower_bound`)."""
+        return saving_lower_bound(self.predicted_percent, self.measured_percent)
 
     @property
     def chosen(self) -> Considered | None:
@@ -236,15 +236,15 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteChoice:
+class RefitChoice:
     """How one stream value was refitted: the way of least error, and what every way gave.
 
-    site: the value of the traced graph. errors: by way, the features' error over their variance, on images that the
+    point: the value of the traced graph. errors: by way, the features' error over their variance, on images that the
     solution did not see. images: by way, on how many; one that was surely worse than the best left the race early, its
     error is then the best's plus their difference on these.
     """
 
-    site: str
+    point: str
     method: str
     errors: dict[str, float]
     images: dict[str, int]
@@ -271,7 +271,7 @@ class Student:
     notes: tuple[str, ...]
     judged_on: str = ""
     history: tuple[tuple[int, float], ...] = ()
-    choices: tuple[SiteChoice, ...] = ()
+    choices: tuple[RefitChoice, ...] = ()
     relative: float | None = None
     divergence: float | None = None
     weights: Arrays = field(default_factory=dict)

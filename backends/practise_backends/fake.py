@@ -11,19 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import CompileError, EngineClosed, MeasureError
+from practise_backends.interfaces import Capabilities, Progress
 from practise_backends.rounds.measure import Instruments
 from practise_backends.runtimes.onnx_file import content_of, read_network
 from practise_backends.runtimes.precision import share_of_fp32
-from practise_backends.terms import (
-    Artifact,
-    Capabilities,
-    Conditions,
-    Device,
-    Environment,
-    Progress,
-    Tensors,
-    TensorSpec,
-)
+from practise_backends.terms import Artifact, Conditions, Device, Environment, Tensors, TensorSpec
 
 Script = Callable[[int, float], float]
 """(how many runs this engine has timed, seconds on the clock) -> milliseconds of this run."""

@@ -32,14 +32,14 @@ from tiny.subjects import DATA, ROOT, folder_of
 from practise_backends.errors import Disturbed
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions
-from practise_deploy.deployment.verify import engine_form
+from practise_deploy.deployment.verify import engine_runner
 from practise_deploy.errors import TargetOutOfReach
 from practise_deploy.images.tiny_set import HeldOutImages, image_size_of, load_images
 from practise_deploy.network.load import load_network
 from practise_deploy.outcome import Frontier
 from practise_deploy.pipeline.build import Build
 from practise_deploy.pipeline.context import BuildContext
-from practise_deploy.planning.gate import Demands, judge_gate
+from practise_deploy.planning.gate import Criteria, evaluate_gate
 from practise_deploy.planning.loss import loss_of
 from practise_deploy.run import Run, write_atomically
 from practise_deploy.settings import Settings, read_settings
@@ -147,15 +147,15 @@ def drawn_of(network: str) -> Drawn:
 def answers(file: Path, images: HeldOutImages) -> Answers:
     """What an ONNX file answers. Shape: [images, classes]."""
     backend = OrtBackend()
-    form = engine_form(backend.open(backend.compile(file, _CONDITIONS), _CONDITIONS), 1)
+    form = engine_runner(backend.open(backend.compile(file, _CONDITIONS), _CONDITIONS), 1)
     return np.concatenate([form(images.batch(slice(at, at + 100))) for at in range(0, len(images), 100)])
 
 
 def held_against(build: Build, one: Drawn, data: Path) -> dict[str, Any]:
     """A build that came to its end, beside the truth."""
     asked, verification = build.context.settings, build.verification
-    demands = Demands(min_speedup=None, max_drop=asked.most_points_lost, by_default=asked.max_drop is None)
-    gate = judge_gate(demands, build.plan, None, verification, Frontier(points=(), fit_images=0, images=0))
+    demands = Criteria(min_speedup=None, max_drop=asked.most_points_lost, by_default=asked.max_drop is None)
+    gate = evaluate_gate(demands, build.plan, None, verification, Frontier(points=(), fit_images=0, images=0))
     images = test_images(one.network, data)
     assert images.labels is not None and verification.loss is not None
     if one.network not in _ORIGINALS:
@@ -232,7 +232,7 @@ def _brief(within: Any) -> dict[str, Any]:
 
     return {
         "demand_points": within.demand_points,
-        "asked": brief(within.asked),
+        "asked": brief(within.target_set),
         "sets": [brief(each) for each in within.sets],
         "best": None if within.best is None else brief(within.best),
     }

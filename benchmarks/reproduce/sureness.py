@@ -38,7 +38,7 @@ def draw(subject: Subject, images: int, seed: int) -> dict[str, Any]:
         plan = chosen_by_default(subject.calibration(images, seed), subject, table_of(GRID, subject.name), REDUCTION)
     return {
         "network": subject.name, "images": images, "seed": seed, "dropped": list(plan.dropped),
-        "set_share": plan.set_share, "chosen_share": plan.chosen_share,
+        "set_frequency": plan.set_frequency, "selection_frequency": plan.selection_frequency,
         "verified": {",".join(one.dropped): one.verified_error for one in plan.considered},
         "seconds": round(time.monotonic() - began, 1), "commit": commit(),
     }  # fmt: skip
@@ -51,13 +51,14 @@ def summary(draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
         mine = [one for one in draws if (one["network"], one["images"]) == (network, images)]
         chosen = Counter(tuple(one["dropped"]) for one in mine)
         again = [chosen[tuple(one["dropped"])] - 1 for one in mine]
-        blocks = mine[0]["chosen_share"]
+        blocks = mine[0]["selection_frequency"]
         off = [
-            abs(statistics.fmean(one["chosen_share"][name] for one in mine) - _share_of(name, mine)) for name in blocks
+            abs(statistics.fmean(one["selection_frequency"][name] for one in mine) - _share_of(name, mine))
+            for name in blocks
         ]
         rows.append({
             "network": network, "images": images, "asked_percent": REDUCTION, "draws": len(mine), "sets": len(chosen),
-            "claimed_share_of_the_set": statistics.fmean(one["set_share"] for one in mine),
+            "claimed_share_of_the_set": statistics.fmean(one["set_frequency"] for one in mine),
             "chosen_again_share": sum(again) / (len(mine) * (len(mine) - 1)) if len(mine) > 1 else None,
             "largest_difference_of_a_block": max(off),
         })  # fmt: skip
@@ -85,7 +86,7 @@ def main() -> None:
                 if (network, images, seed) in known:
                     continue
                 draws.append(draw(load_subject(network, folder_of(options.data)), images, seed))
-                print(network, images, seed, *draws[-1]["dropped"], f"{draws[-1]['set_share']:.0%}", flush=True)
+                print(network, images, seed, *draws[-1]["dropped"], f"{draws[-1]['set_frequency']:.0%}", flush=True)
                 found = {"schema": 1, "rows": summary(draws), "draws": draws}
                 write_atomically(options.results, json.dumps(found, indent=1) + "\n")
 

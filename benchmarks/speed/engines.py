@@ -25,10 +25,11 @@ import torch
 from torch import fx
 
 from practise_backends.errors import BackendError
+from practise_backends.interfaces import Backend, Bench
 from practise_backends.results.compare import compare
 from practise_backends.runtimes.catalog import load_backend
 from practise_backends.runtimes.tensorrt.cuda import PACKAGES
-from practise_backends.terms import Backend, Bench, Conditions, Patience
+from practise_backends.terms import Conditions, Patience
 from practise_deploy.deployment.precision import in_precision
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.onnx_graph import to_onnx

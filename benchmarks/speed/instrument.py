@@ -16,10 +16,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from practise_backends.interfaces import Bench
 from practise_backends.rounds.intervals import samples_ms
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Bench, Conditions, Patience
+from practise_backends.terms import Conditions, Patience
 from practise_deploy.deployment.block_latency import variants_of
 from practise_deploy.network.onnx_graph import to_onnx
 from practise_deploy.pipeline.context import BuildContext

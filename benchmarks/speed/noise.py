@@ -27,11 +27,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from practise_backends.interfaces import Bench
 from practise_backends.results.compare import compare
 from practise_backends.results.table_diff import disjoint, rank_agreement
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Bench, Conditions, LatencyTable, Patience
+from practise_backends.terms import Conditions, LatencyTable, Patience
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 CONDITIONS = Conditions()

@@ -19,13 +19,14 @@ from typing import Any
 
 import onnx
 
+from practise_backends.interfaces import Bench
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Bench, Conditions, Patience
+from practise_backends.terms import Conditions, Patience
 from practise_deploy.deployment.precision import in_precision
-from practise_deploy.deployment.verify import Forms, engine_form, torch_form, verify
+from practise_deploy.deployment.verify import Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.tiny_set import HeldOutImages
 from practise_deploy.network.onnx_graph import to_onnx
 from practise_deploy.pipeline.context import BuildContext
@@ -78,8 +79,8 @@ def quality(context: BuildContext, files: dict[str, Path], images: HeldOutImages
     for name, file in files.items():
         backend, plain = OrtBackend(), Conditions(threads=2)
         engine = backend.open(backend.compile(file, plain), plain)
-        teacher = torch_form(context.network.traced)
-        forms = Forms(teacher=teacher, student=teacher, onnx=engine_form(engine, 1), engine=None, precision="int8")
+        teacher = torch_runner(context.network.traced)
+        forms = Runners(teacher=teacher, student=teacher, onnx=engine_runner(engine, 1), engine=None, precision="int8")
         told = verify(forms, images, Silent())
         last = told.links[-1]
         found[name] = {

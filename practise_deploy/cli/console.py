@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from practise_backends.cli.result import unwritable
+from practise_backends.interfaces import Progress
 from practise_backends.results.render import rounds
 from practise_backends.results.table_diff import TableDiff
 from practise_backends.terminal import clean, one_line
-from practise_backends.terms import Comparison, LatencyTable, Progress, Scenario, Throughput
+from practise_backends.terms import Comparison, LatencyTable, Scenario, Throughput
 from practise_deploy.cli.progress import Bar, Lines, rich_bars, rich_console
 from practise_deploy.deployment.kit import WrittenKit
-from practise_deploy.outcome import Release, Shipped, Verification
+from practise_deploy.outcome import ExportedModel, Release, Verification
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.demands import demands
 from practise_deploy.report.formatting import confidence, count, duration, listed, plural, size
@@ -137,7 +138,7 @@ class Console:
         self._rows(title, student_rows(student))
         self._notes(student.notes)
 
-    def show_exported(self, model: Shipped) -> None:
+    def show_exported(self, model: ExportedModel) -> None:
         """The exported file."""
         self._rows("Exported", exported_rows(model))
 
@@ -177,7 +178,7 @@ class Console:
                 ("Rounds", rounds(release.measured_on)),
                 (kept.title, f"{kept.text} ({kept.detail})" if kept.detail else kept.text),
                 ("Blocks dropped", f"{len(release.plan.dropped)}: {listed(release.plan.dropped)}"),
-                ("Network", release.shipped.path),
+                ("Network", release.exported.path),
                 *compiled_rows(release.compiled),
                 ("Files", str(folder)),
                 ("Verdict", release.verdict.sentence),

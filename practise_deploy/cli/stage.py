@@ -12,7 +12,7 @@ from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.settings import Settings
 
 if TYPE_CHECKING:
-    from practise_backends.terms import Backend
+    from practise_backends.interfaces import Backend
     from practise_deploy.cli.console import Console
     from practise_deploy.pipeline.build import Build
 

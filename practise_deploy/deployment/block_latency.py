@@ -9,9 +9,10 @@ from pathlib import Path
 import onnx
 
 from practise_backends.files import temporary_folder
+from practise_backends.interfaces import Bench, Progress
 from practise_backends.results.table import measure_sets, measure_table, measure_without
 from practise_backends.results.table_design import Cut
-from practise_backends.terms import Bench, Interval, LatencyTable, Progress
+from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.network.onnx_graph import externalise_weights, without_blocks
 from practise_deploy.terms import Block
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from practise_backends.interfaces import Backend, Progress
 from practise_backends.runtimes.catalog import engine_suffixes
-from practise_backends.terms import Artifact, Backend, Conditions, Progress
+from practise_backends.terms import Artifact, Conditions
 from practise_deploy.errors import EnvironmentProblem
-from practise_deploy.outcome import Compiled
+from practise_deploy.outcome import DeployedModel
 from practise_deploy.run import file_digest
 
 _LISTED_LAYERS = 10  # most layers in another precision that a message lists
 
 
-def compile_network(backend: Backend, model: Path, conditions: Conditions, progress: Progress) -> Compiled:
+def compile_network(backend: Backend, model: Path, conditions: Conditions, progress: Progress) -> DeployedModel:
     """Compile a network; if the backend's artefacts are separate files, write one next to it.
 
     Raises: CompileError, DeviceUnavailable; EnvironmentProblem where it cannot be written.
@@ -30,7 +31,7 @@ def compile_network(backend: Backend, model: Path, conditions: Conditions, progr
     return _compiled(artifact, files[0] if files else model, files)
 
 
-def precision_problems(compiled: Compiled, least_percent: float) -> list[str]:
+def precision_problems(compiled: DeployedModel, least_percent: float) -> list[str]:
     """Why the requested precision is not reached; empty if it is."""
     if least_percent <= 0:
         return []
@@ -47,8 +48,8 @@ def precision_problems(compiled: Compiled, least_percent: float) -> list[str]:
     return [f"{requirement}, found {100 * compiled.precision_share:.1f}%: {listed}{more}"]
 
 
-def _compiled(artifact: Artifact, path: Path, files: tuple[Path, ...]) -> Compiled:
-    return Compiled(
+def _compiled(artifact: Artifact, path: Path, files: tuple[Path, ...]) -> DeployedModel:
+    return DeployedModel(
         path=path.name,
         sha256=file_digest(path),
         bytes=path.stat().st_size,
@@ -59,6 +60,6 @@ def _compiled(artifact: Artifact, path: Path, files: tuple[Path, ...]) -> Compil
         layers=len(artifact.layers) or None,
         targets=artifact.targets,
         provider=artifact.provider,
-        beside={file.name: file_digest(file) for file in files if file != path},
+        files_sha256={file.name: file_digest(file) for file in files if file != path},
         notes=artifact.notes,
     )

@@ -11,7 +11,7 @@ from torch import fx
 
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.onnx_graph import to_onnx
-from practise_deploy.outcome import Shipped
+from practise_deploy.outcome import ExportedModel
 from practise_deploy.run import write_atomically
 
 
@@ -22,7 +22,7 @@ def export_onnx(
     *,
     dynamic_batch: bool,
     finish: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model,
-) -> Shipped:
+) -> ExportedModel:
     """Write the network as ONNX, checked, atomically.
 
     finish: a last transformation, such as another precision.
@@ -38,7 +38,7 @@ def export_onnx(
         ) from None
     content = model.SerializeToString()
     write_atomically(path, content)
-    return Shipped(
+    return ExportedModel(
         path=path.name,
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from practise_backends.terms import Comparison, Interval, Progress
-from practise_deploy.deployment.verify import Form, Outputs, accuracy, is_classifier, outputs_of
+from practise_backends.interfaces import Progress
+from practise_backends.terms import Comparison, Interval
+from practise_deploy.deployment.verify import Outputs, Runner, accuracy, is_classifier, outputs_of
 from practise_deploy.images.tiny_set import HeldOutImages
 from practise_deploy.outcome import Accuracy, FrontierPoint, Verification
 from practise_deploy.planning.loss import loss_of, percent
@@ -28,7 +29,7 @@ class Neighbour:
     dropped: tuple[str, ...]
     recovery: str
     reduction_percent: Interval
-    form: Form
+    form: Runner
 
 
 def neighbours_of(plan: Plan, needed: int | None = None) -> list[tuple[str, ...]]:
@@ -41,16 +42,16 @@ def neighbours_of(plan: Plan, needed: int | None = None) -> list[tuple[str, ...]
     return [ranked[:count] for count in sorted(counts) if 1 <= count <= len(ranked)]
 
 
-def judged_part(images: HeldOutImages, seed: int) -> HeldOutImages:
+def evaluation_sample(images: HeldOutImages, seed: int) -> HeldOutImages:
     """A random sample of at most 400 held-out images."""
     return images.subsample(MOST_JUDGED, seed)
 
 
 def judge_neighbours(
-    teacher: Form, neighbours: Sequence[Neighbour], chosen: tuple[str, ...], images: HeldOutImages, progress: Progress
+    teacher: Runner, neighbours: Sequence[Neighbour], chosen: tuple[str, ...], images: HeldOutImages, progress: Progress
 ) -> tuple[FrontierPoint, ...]:
     """Accuracy and agreement of every neighbour, on the same images."""
-    runners: Mapping[str, Form] = {
+    runners: Mapping[str, Runner] = {
         "": teacher,
         **{str(index): neighbour.form for index, neighbour in enumerate(neighbours)},
     }

@@ -132,9 +132,9 @@ def table_schema() -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a table must match to plan with it. input_shape: with the batch. here: fingerprint of the local device, empty if
-    it is not available. ahead: the GPUs that the engine is cross-built for, whose speed only the table knows.
+class TableRequirements:
+    """What a table must match to plan with it. input_shape: with the batch. device_fingerprint: of the local device, empty if
+    it is not available. target_archs: the GPUs that the engine is cross-built for, whose speed only the table knows.
     """
 
     blocks: tuple[str, ...]
@@ -142,15 +142,15 @@ class Wanted:
     backend: str
     conditions: Conditions
     structure_sha256: str
-    here: str
-    ahead: tuple[str, ...] = ()
+    device_fingerprint: str
+    target_archs: tuple[str, ...] = ()
 
-    def is_at_hand(self, table: LatencyTable) -> bool:
+    def is_local(self, table: LatencyTable) -> bool:
         """Whether the table is of the local device and backend, so that a plan can be measured."""
-        return table.device.fingerprint == self.here and table.backend == self.backend
+        return table.device.fingerprint == self.device_fingerprint and table.backend == self.backend
 
 
-def check_table(table: LatencyTable, requirements: Wanted, path: Path) -> None:
+def check_table(table: LatencyTable, requirements: TableRequirements, path: Path) -> None:
     """Refuse a table of another network, another input or, for the same backend, other conditions.
 
     Raises: InputError.
@@ -182,22 +182,22 @@ def check_table(table: LatencyTable, requirements: Wanted, path: Path) -> None:
     _check_conditions(table, requirements, path)
 
 
-def _check_device(table: LatencyTable, requirements: Wanted, path: Path) -> None:
+def _check_device(table: LatencyTable, requirements: TableRequirements, path: Path) -> None:
     """The table of a cross-built engine must be of the same backend and one of its target GPUs."""
-    if requirements.ahead and table.backend != requirements.backend:
+    if requirements.target_archs and table.backend != requirements.backend:
         raise InputError(
             f"{path} was measured with backend '{table.backend}', this build is for {requirements.backend}",
             remedy=f"measure it on the device with --backend {requirements.backend}",
         )
     capability = table.device.facts.get("compute_capability")
-    if requirements.ahead and capability and capability not in requirements.ahead:
+    if requirements.target_archs and capability and capability not in requirements.target_archs:
         raise InputError(
-            f"{path} was measured on {table.device.name} ({capability}), this build is for {', '.join(requirements.ahead)}",
+            f"{path} was measured on {table.device.name} ({capability}), this build is for {', '.join(requirements.target_archs)}",
             remedy="give the table of such a GPU",
         )
 
 
-def _check_conditions(table: LatencyTable, requirements: Wanted, path: Path) -> None:
+def _check_conditions(table: LatencyTable, requirements: TableRequirements, path: Path) -> None:
     """The precision must match; threads, clock and CUDA graph must match within one backend."""
     same = table.backend == requirements.backend
     for name in ("precision", *(("threads", "clock", "cuda_graph") if same else ())):

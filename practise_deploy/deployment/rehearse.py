@@ -8,8 +8,8 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from practise_backends.terms import Progress
-from practise_deploy.deployment.verify import Form, compare, outputs_of, problems_of, tolerances
+from practise_backends.interfaces import Progress
+from practise_deploy.deployment.verify import Runner, compare, outputs_of, problems_of, tolerances
 from practise_deploy.errors import EnvironmentProblem, VerificationFailed
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.outcome import Rehearsal
@@ -33,7 +33,7 @@ def check_space(folder: Path, parameters: int) -> None:
         )
 
 
-def rehearse(runners: Mapping[str, Form], images: FitImages, precision: str, progress: Progress) -> Rehearsal:
+def rehearse(runners: Mapping[str, Runner], images: FitImages, precision: str, progress: Progress) -> Rehearsal:
     """Compare the original's runners, the teacher first, each with the previous one, on a few images.
 
     Raises: VerificationFailed where a runner's outputs differ from those of the previous one.

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from practise_backends.errors import BackendError
+from practise_backends.interfaces import Backend
 from practise_backends.options import Measuring, flags_of
 from practise_backends.runtimes import catalog
 from practise_backends.runtimes.catalog import RunMode, backend_class, load_backend
 from practise_backends.runtimes.tensorrt.options import asked_of
-from practise_backends.terms import Backend, Conditions
+from practise_backends.terms import Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings
 

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from practise_backends.terms import Progress
+from practise_backends.interfaces import Progress
 from practise_deploy.images.tiny_set import HeldOutImages, Images
 from practise_deploy.network.activations import batches
-from practise_deploy.outcome import Accuracy, Converted, Link, Verification
+from practise_deploy.outcome import Accuracy, Converted, OutputDiff, Verification
 from practise_deploy.planning.loss import loss_of, percent
 
 Outputs = npt.NDArray[np.float32]
-Form = Callable[[Tensor], Outputs]
+Runner = Callable[[Tensor], Outputs]
 
 _BATCH = 32
 _ORIGINAL = "original"
@@ -42,21 +42,21 @@ REROUNDED = Tolerance(relative_rms=0.15, cosine=0.97, agreement_percent=95.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Forms:
+class Runners:
     """The runners of a network on its way to the device, in order; each maps images to logits.
 
     engine: None where it cannot run on this machine. precision: of the ONNX file and the engine. original: the teacher in that
     precision, if it is not fp32; it is not part of the chain.
     """
 
-    teacher: Form
-    student: Form
-    onnx: Form
-    engine: Form | None
+    teacher: Runner
+    student: Runner
+    onnx: Runner
+    engine: Runner | None
     precision: str = "fp32"
-    original: Form | None = None
+    original: Runner | None = None
 
-    def named(self) -> dict[str, Form]:
+    def named(self) -> dict[str, Runner]:
         """Name -> runner, in order."""
         runners = {"teacher": self.teacher, "student": self.student, "ONNX": self.onnx}
         return runners if self.engine is None else {**runners, "engine": self.engine}
@@ -67,7 +67,7 @@ def tolerances(precision: str) -> tuple[Tolerance, Tolerance]:
     return (QUANTISED, REROUNDED) if precision == "int8" else (EXACT, EXACT)
 
 
-def torch_form(network: fx.GraphModule) -> Form:
+def torch_runner(network: fx.GraphModule) -> Runner:
     """Run a network in torch, in fp32. Shapes: images [n, channels, height, width] -> logits [n, classes]."""
 
     def compute(images: Tensor) -> Outputs:
@@ -77,7 +77,7 @@ def torch_form(network: fx.GraphModule) -> Form:
     return compute
 
 
-def engine_form(engine: Any, batch: int) -> Form:
+def engine_runner(engine: Any, batch: int) -> Runner:
     """Run a network in an engine, in the engine's input type. Shapes: images [n, channels, height, width] -> logits [n, classes].
 
     batch: the engine's fixed batch size; the last batch is padded with copies.
@@ -97,7 +97,7 @@ def engine_form(engine: Any, batch: int) -> Form:
     return compute
 
 
-def verify(runners: Forms, images: HeldOutImages, progress: Progress) -> Verification:
+def verify(runners: Runners, images: HeldOutImages, progress: Progress) -> Verification:
     """Compare each runner with the previous one; those after the student must agree within the tolerances."""
     original = {} if runners.original is None else {_ORIGINAL: runners.original}
     outputs = outputs_of({**runners.named(), **original}, images, progress)
@@ -120,7 +120,7 @@ def verify(runners: Forms, images: HeldOutImages, progress: Progress) -> Verific
     )
 
 
-def outputs_of(runners: Mapping[str, Form], images: Images, progress: Progress) -> dict[str, Outputs]:
+def outputs_of(runners: Mapping[str, Runner], images: Images, progress: Progress) -> dict[str, Outputs]:
     """The outputs of every runner. Shapes: [images, ...]."""
     collected: dict[str, list[Outputs]] = {name: [] for name in runners}
     for part in batches(len(images), _BATCH):
@@ -147,7 +147,7 @@ def _converted(
     )
 
 
-def compare(before: str, after: str, first: Outputs, second: Outputs) -> Link:
+def compare(before: str, after: str, first: Outputs, second: Outputs) -> OutputDiff:
     """Compare the outputs of two runners on the same images. Shapes: first, second [images, ...]."""
     flat = [outputs.reshape(len(outputs), -1).astype(np.float64) for outputs in (first, second)]
     difference = flat[0] - flat[1]
@@ -158,7 +158,7 @@ def compare(before: str, after: str, first: Outputs, second: Outputs) -> Link:
     rms = float(np.sqrt(np.square(difference).mean()))
     agree = int((flat[0].argmax(1) == flat[1].argmax(1)).sum())
     answers = is_classifier(first)
-    return Link(
+    return OutputDiff(
         before=before,
         after=after,
         max_abs=float(np.abs(difference).max()),
@@ -176,7 +176,7 @@ def accuracy(logits: Outputs, truth: npt.NDArray[np.int64]) -> Accuracy:
     return Accuracy(percent=percent(correct, len(truth)), correct=correct, images=len(truth))
 
 
-def problems_of(link: Link, allowed: Tolerance) -> Sequence[str]:
+def problems_of(link: OutputDiff, allowed: Tolerance) -> Sequence[str]:
     """Sentences on every tolerance that the comparison exceeds."""
     problems = []
     if not np.isfinite(link.max_abs):

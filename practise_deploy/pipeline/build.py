@@ -19,10 +19,19 @@ from practise_deploy.compute import pick_device
 from practise_deploy.deployment.compile import precision_problems
 from practise_deploy.deployment.frontier import neighbours_of, released_point
 from practise_deploy.deployment.kit import WrittenKit
-from practise_deploy.deployment.latency_table import Wanted, check_table, read_table
+from practise_deploy.deployment.latency_table import TableRequirements, check_table, read_table
 from practise_deploy.deployment.rehearse import check_space
 from practise_deploy.errors import EnvironmentProblem, InputError
-from practise_deploy.outcome import Compiled, Frontier, Gate, Rehearsal, Release, Shipped, Verdict, Verification
+from practise_deploy.outcome import (
+    DeployedModel,
+    ExportedModel,
+    Frontier,
+    GateResult,
+    Rehearsal,
+    Release,
+    Verdict,
+    Verification,
+)
 from practise_deploy.pipeline import stages
 from practise_deploy.pipeline.context import BlockBench, BuildContext
 from practise_deploy.pipeline.fingerprint import code, fingerprint
@@ -30,8 +39,8 @@ from practise_deploy.pipeline.kit import kit_of, kit_place
 from practise_deploy.pipeline.results import write_results
 from practise_deploy.pipeline.stages import MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
 from practise_deploy.planning.choose import count_reaching, out_of_reach, too_disturbed
-from practise_deploy.planning.gate import judge_gate
-from practise_deploy.planning.remeasuring import MOST_AGAIN, is_undecided, last_of, longer, speedups_asked
+from practise_deploy.planning.gate import evaluate_gate
+from practise_deploy.planning.remeasuring import MOST_AGAIN, is_undecided, last_of, longer, required_speedups
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.planning.verdict import judge
 from practise_deploy.planning.within_drop import costs_too_much
@@ -67,7 +76,7 @@ class Build:
             plan=self.plan,
             recovered=self.recovered,
             finetuned=self.finetuned,
-            shipped=self.shipped,
+            exported=self.exported,
             compiled=self.compiled,
             verification=self.verification,
             bench=self.bench,
@@ -109,7 +118,7 @@ class Build:
     # Does the original compute on the device what it should?
 
     @cached_property
-    def original(self) -> Shipped:
+    def original(self) -> ExportedModel:
         """original.onnx."""
         context = self.context
         original = Pruned(network=context.network)
@@ -211,7 +220,7 @@ class Build:
     # Deploy it, and prove it.
 
     @cached_property
-    def shipped(self) -> Shipped:
+    def exported(self) -> ExportedModel:
         """model.onnx, and original.onnx beside it; a torch.export file has the latter alone."""
         original = self.original
         if not self.context.network.trainable:
@@ -219,10 +228,10 @@ class Build:
         return self._step("export", stages.export, self._pruned, self.context.released_form, MODEL)
 
     @cached_property
-    def compiled(self) -> Compiled:
+    def compiled(self) -> DeployedModel:
         """What the device runs, and the proof of its precision."""
         require(self.context.backend)
-        return self._step("compile", stages.compile_model, self.shipped, self.context.deployment)
+        return self._step("compile", stages.compile_model, self.exported, self.context.deployment)
 
     @cached_property
     def verification(self) -> Verification:
@@ -240,7 +249,7 @@ class Build:
         context = self.context
         if context.settings.for_:
             return None
-        asked, setup = speedups_asked(self.plan, context.settings.min_speedup), context.setup
+        asked, setup = required_speedups(self.plan, context.settings.min_speedup), context.setup
         title, name, done = "Measuring the new model against the original", "bench", list[Comparison]()
         try:
             while not done or (is_undecided(done[-1], asked) and len(done) <= MOST_AGAIN):
@@ -278,9 +287,9 @@ class Build:
         return replace(frontier, points=(*frontier.points, released_point(self.plan, self.bench, self.verification)))
 
     @property
-    def gate(self) -> Gate | None:
+    def gate(self) -> GateResult | None:
         """The demands on the release; None where there are none."""
-        return judge_gate(self.context.demands, self.plan, self.bench, self.verification, self.frontier)
+        return evaluate_gate(self.context.demands, self.plan, self.bench, self.verification, self.frontier)
 
     @property
     def verdict(self) -> Verdict:
@@ -337,23 +346,23 @@ class Build:
         return too_disturbed(self.asked_plan, self.latency)
 
     @property
-    def _required_table(self) -> Wanted:
+    def _required_table(self) -> TableRequirements:
         context = self.context
         backend = context.local_backend
-        return Wanted(
+        return TableRequirements(
             blocks=tuple(block.name for block in context.candidates),
             input_shape=context.form.input_shape,
             backend=context.settings.backend if backend is None else backend.name,
             conditions=context.deployment.conditions,
             structure_sha256=context.structure_sha256,
-            here=context.deployment.device,
-            ahead=context.settings.for_,
+            device_fingerprint=context.deployment.device,
+            target_archs=context.settings.for_,
         )
 
     @property
     def _block_bench(self) -> BlockBench | None:
         """None where the latency table is of a device that is not at hand."""
-        return self.context.block_bench if self._required_table.is_at_hand(self.latency) else None
+        return self.context.block_bench if self._required_table.is_local(self.latency) else None
 
     def _dropped(self, plan: Plan) -> tuple[Block, ...]:
         return tuple(block for block in self.context.blocks if block.name in plan.dropped)
@@ -364,7 +373,7 @@ class Build:
 
     @property
     def _files(self) -> Files:
-        return Files(original=self.original, model=self.shipped)
+        return Files(original=self.original, model=self.exported)
 
     @property
     def _neighbours(self) -> list[tuple[str, ...]]:

@@ -11,10 +11,11 @@ import onnx
 import torch
 
 from practise_backends.errors import about
+from practise_backends.interfaces import Backend, Bench, Engine
 from practise_backends.results.table import RANKING_SHARE
 from practise_backends.runtimes.catalog import artifact_of
 from practise_backends.runtimes.tensorrt.options import asked_of
-from practise_backends.terms import Backend, Bench, Conditions, Engine, Interval, Patience
+from practise_backends.terms import Conditions, Interval, Patience
 from practise_deploy.compute import exact, pick_device, pick_precision
 from practise_deploy.deployment.block_latency import measure_reduction, measure_reductions
 from practise_deploy.deployment.precision import in_precision
@@ -26,7 +27,7 @@ from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, l
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.load import Network, load_network
 from practise_deploy.network.onnx_graph import only_logits, with_splices
-from practise_deploy.planning.gate import Demands
+from practise_deploy.planning.gate import Criteria
 from practise_deploy.refit.recover import recover
 from practise_deploy.run import Run, Screen, digest
 from practise_deploy.settings import Settings
@@ -328,9 +329,9 @@ class BuildContext:
         return self.settings.budget
 
     @property
-    def demands(self) -> Demands:
+    def demands(self) -> Criteria:
         """What the release is held to."""
-        return Demands(
+        return Criteria(
             min_speedup=self.settings.min_speedup,
             max_drop=self.settings.most_points_lost,
             by_default=self.settings.max_drop is None,

@@ -22,7 +22,7 @@ from torch import fx
 
 import practise_backends
 import practise_deploy
-from practise_backends.terms import Bench
+from practise_backends.interfaces import Bench
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
 from practise_deploy.network.load import Network
 from practise_deploy.network.load import fingerprint as sha256_of

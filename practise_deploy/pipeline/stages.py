@@ -14,24 +14,25 @@ from torch import fx
 
 from practise_backends.errors import about
 from practise_backends.files import temporary_folder
+from practise_backends.interfaces import Bench
 from practise_backends.results.compare import NEW, compare
 from practise_backends.results.throughput import measure_throughput
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Bench, Comparison, Conditions, Interval, LatencyTable, Patience
+from practise_backends.terms import Comparison, Conditions, Interval, LatencyTable, Patience
 from practise_deploy.compute import exact
 from practise_deploy.deployment.batching import with_any_batch
 from practise_deploy.deployment.block_latency import measure_block_latency
 from practise_deploy.deployment.compile import compile_network
 from practise_deploy.deployment.export import export_onnx
-from practise_deploy.deployment.frontier import Neighbour, judge_neighbours, judged_part
+from practise_deploy.deployment.frontier import Neighbour, evaluation_sample, judge_neighbours
 from practise_deploy.deployment.rehearse import rehearse
-from practise_deploy.deployment.verify import Form, Forms, engine_form, torch_form, verify
+from practise_deploy.deployment.verify import Runner, Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
 from practise_deploy.network.load import Network
 from practise_deploy.network.surgery import drop_blocks, load_weights
-from practise_deploy.outcome import Compiled, Frontier, Rehearsal, Shipped, Throughputs, Verification
+from practise_deploy.outcome import DeployedModel, ExportedModel, Frontier, Rehearsal, Throughputs, Verification
 from practise_deploy.pipeline.context import BlockBench, Deployment, ExportForm, Recovery
 from practise_deploy.planning.choose import Measure, choose_blocks
 from practise_deploy.planning.sets import Verified, Verify, choose_set
@@ -75,9 +76,9 @@ class Pruned:
 class Files:
     """What is deployed: the original, the new model, and what the device runs of it."""
 
-    original: Shipped
-    model: Shipped
-    compiled: Compiled | None = None
+    original: ExportedModel
+    model: ExportedModel
+    compiled: DeployedModel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +197,7 @@ def finetune_student(
         return finetune(pair, start, images, schedule, progress, work.partial)
 
 
-def export(pruned: Pruned, form: ExportForm, name: str, work: Workspace) -> Shipped:
+def export(pruned: Pruned, form: ExportForm, name: str, work: Workspace) -> ExportedModel:
     """The network as ONNX. name: of the file."""
     with work.screen(f"Exporting {name}"), about(pruned.network.summary.name):
         return export_onnx(
@@ -209,7 +210,7 @@ def export(pruned: Pruned, form: ExportForm, name: str, work: Workspace) -> Ship
 
 
 def rehearse_original(
-    network: Network, original: Shipped, deployment: Deployment, images: FitImages, work: Workspace
+    network: Network, original: ExportedModel, deployment: Deployment, images: FitImages, work: Workspace
 ) -> Rehearsal:
     """Does the original compute on the device what it should, before anything is measured?
 
@@ -218,15 +219,15 @@ def rehearse_original(
     conditions, file = deployment.conditions, work.folder / original.path
     with ExitStack() as held:
         progress = held.enter_context(work.screen("Running the original on a few images, as it is deployed"))
-        forms = {"teacher": torch_form(network.traced), "ONNX": _onnx_form(file, conditions)}
+        forms = {"teacher": torch_runner(network.traced), "ONNX": _onnx_form(file, conditions)}
         if deployment.runs_here:
             engine = held.enter_context(closing(deployment.opened(file)))
-            forms["engine"] = engine_form(engine, conditions.batch)
+            forms["engine"] = engine_runner(engine, conditions.batch)
         held.enter_context(exact(conditions.seed))
         return rehearse(forms, images, conditions.precision, progress)
 
 
-def compile_model(model: Shipped, deployment: Deployment, work: Workspace) -> Compiled:
+def compile_model(model: ExportedModel, deployment: Deployment, work: Workspace) -> DeployedModel:
     """What the device runs, and the proof of its precision."""
     with work.screen("Compiling for the device") as progress:
         return compile_network(deployment.backend, work.folder / model.path, deployment.conditions, progress)
@@ -242,11 +243,11 @@ def verify_release(
         engine = None
         if not deployment.ahead:
             opened = held.enter_context(closing(deployment.opened(folder / files.compiled.path)))
-            engine = engine_form(opened, conditions.batch)
+            engine = engine_runner(opened, conditions.batch)
         lowered = conditions.precision != "fp32"
-        forms = Forms(
-            teacher=torch_form(pruned.network.traced),
-            student=torch_form(pruned.graph),
+        forms = Runners(
+            teacher=torch_runner(pruned.network.traced),
+            student=torch_runner(pruned.graph),
             onnx=_onnx_form(folder / files.model.path, conditions),
             engine=engine,
             precision=conditions.precision,
@@ -284,20 +285,20 @@ def judge_sets(
     """What would fewer and more dropped blocks have given? dropped_blocks: the plan's."""
     recovery = replace(recovery, calibration=recovery.calibration.subsampled)  # five networks are recovered here
     calibration, network = recovery.calibration, bench.model.network
-    images = judged_part(held_out_images, calibration.seed)
+    images = evaluation_sample(held_out_images, calibration.seed)
     neighbours = []
     for names, reduction in zip(sets, bench.reductions(sets, work.screen), strict=True):
         blocks = recovery.named(names)
         student = recovery.without(blocks, work.screen, f"Recovering without {', '.join(names)}")
-        form = torch_form(Pruned(network=network, dropped=blocks, student=student).graph)
+        form = torch_runner(Pruned(network=network, dropped=blocks, student=student).graph)
         how = "none" if recovery.paper else "closed form"
         neighbours.append(Neighbour(dropped=names, recovery=how, reduction_percent=reduction, form=form))
     with work.screen("Judging neighbouring sets of blocks") as progress, exact(calibration.seed):
-        points = judge_neighbours(torch_form(network.traced), neighbours, dropped_blocks, images, progress)
+        points = judge_neighbours(torch_runner(network.traced), neighbours, dropped_blocks, images, progress)
     return Frontier(points=points, fit_images=len(calibration.images), images=len(images))
 
 
-def _onnx_form(file: Path, conditions: Conditions) -> Form:
+def _onnx_form(file: Path, conditions: Conditions) -> Runner:
     """An ONNX file as ONNX Runtime computes it operator by operator, nothing optimised."""
     backend, at = OrtBackend(), Conditions(batch=conditions.batch, threads=conditions.threads)
-    return engine_form(backend.open(backend.compile(file, at), at, optimise=False), conditions.batch)
+    return engine_runner(backend.open(backend.compile(file, at), at, optimise=False), conditions.batch)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from practise_backends.results.table import WORTH_KNOWING_PERCENT
 from practise_backends.terms import Interval, LatencyTable, Saving
 from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
-from practise_deploy.terms import Attempt, Budget, Kept, Plan, Recoverability, surely_saved
+from practise_deploy.terms import Attempt, Budget, Kept, Plan, Recoverability, saving_lower_bound
 
 MAX_SHORTFALL = 0.05
 """How far below its predicted saving, as a share, a set that will be measured is assumed to be at most."""
@@ -148,7 +148,7 @@ def try_blocks(names: tuple[str, ...], latency: LatencyTable, target: float | No
     """The predicted and, if the device is available, the measured reduction of a set, against the target."""
     predicted = predicted_percent(names, latency)
     measured = measure(names) if measure else None
-    met = target is None or surely_saved(predicted, measured) >= target
+    met = target is None or saving_lower_bound(predicted, measured) >= target
     return Attempt(dropped=names, predicted_percent=predicted, measured_percent=measured, met=met)
 
 
@@ -234,7 +234,7 @@ def _all_save(plan: Plan) -> str:
     spare = ", half an interval to spare" if plan.measured_percent else ""
     return (
         f"dropping all {len(plan.dropped)} rankable blocks {save} {reduction.estimate:.1f}% [{reduction.low:.1f}, {reduction.high:.1f}], "
-        f"surely {plan.surely_percent:.1f}%{spare}"
+        f"surely {plan.lower_bound_percent:.1f}%{spare}"
     )
 
 
@@ -255,7 +255,7 @@ def too_disturbed(plan: Plan, latency: LatencyTable) -> EnvironmentProblem | Non
         f"{plan.device} is too disturbed to plan on: {shortfall}{more}; "
         f"{len(latency.discarded):,} of {latency.rounds:,} rounds of the latency table were discarded",
         remedy=f"see practise-deploy doctor, and {_NOISE_REMEDY}"
-        + (f"; or ask for at most --reduce {int(plan.surely_percent)}%" if plan.surely_percent >= 1 else ""),
+        + (f"; or ask for at most --reduce {int(plan.lower_bound_percent)}%" if plan.lower_bound_percent >= 1 else ""),
     )
 
 
@@ -272,7 +272,7 @@ def out_of_reach(plan: Plan) -> TargetOutOfReach:
             remedy=_NOISE_REMEDY,
         )
     reduction, baseline = plan.measured_percent or plan.predicted_percent, plan.baseline_ms
-    lower_bound = plan.surely_percent
+    lower_bound = plan.lower_bound_percent
     return TargetOutOfReach(
         f"the target of {_target_text(plan)} is out of reach: {_all_save(plan)}; {baseline * (1 - reduction.estimate / 100):.3f} ms of {baseline:.3f} ms remain",
         remedy=f"ask for at most --reduce {int(lower_bound)}%, or --target-ms {baseline * (1 - lower_bound / 100):.3g}"

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from practise_backends.terms import Comparison, Interval
-from practise_deploy.outcome import Answer, Constraint, Frontier, FrontierPoint, Gate, Verification
+from practise_deploy.outcome import Answer, Criterion, Frontier, FrontierPoint, GateResult, Verification
 from practise_deploy.planning.loss import images_to_settle
 from practise_deploy.planning.remeasuring import UNDECIDED, speed_answer, speedup_for
 from practise_deploy.terms import Loss, Plan
@@ -25,7 +25,7 @@ _RECOVERY_TEXT = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Demands:
+class Criteria:
     """The requirements: a speed-up as a ratio, a loss of accuracy in points; None if not required. precision: of the release.
 
     by_default: the loss is the default, not requested.
@@ -42,9 +42,9 @@ class Demands:
         return self.min_speedup is not None or self.max_drop is not None
 
 
-def judge_gate(
-    demands: Demands, plan: Plan, bench: Comparison | None, verification: Verification, frontier: Frontier
-) -> Gate | None:
+def evaluate_gate(
+    demands: Criteria, plan: Plan, bench: Comparison | None, verification: Verification, frontier: Frontier
+) -> GateResult | None:
     """Which requirements hold, and the nearest set of blocks that meets them all if some do not."""
     if not demands.any:
         return None
@@ -52,7 +52,7 @@ def judge_gate(
     passed = not any(constraint.fails for constraint in constraints)
     decidable = demands.min_speedup is None or plan.measured_percent is not None
     nearest = _nearest(demands, plan, frontier) if decidable and not passed else None
-    return Gate(
+    return GateResult(
         constraints=constraints,
         nearest=nearest,
         advice="" if passed else _advice(demands, nearest, plan, frontier) if decidable else _elsewhere(plan),
@@ -66,7 +66,7 @@ def speedup_of(reduction_percent: Interval) -> Interval:
     return Interval(estimate=estimate, low=low, high=high, confidence=reduction_percent.confidence)
 
 
-def _speed(demands: Demands, plan: Plan, bench: Comparison | None) -> tuple[Constraint, ...]:
+def _speed(demands: Criteria, plan: Plan, bench: Comparison | None) -> tuple[Criterion, ...]:
     min_speedup = demands.min_speedup
     if min_speedup is None:
         return ()
@@ -76,24 +76,26 @@ def _speed(demands: Demands, plan: Plan, bench: Comparison | None) -> tuple[Cons
             f"measure there: practise-measure compare original.onnx model.onnx --precision {demands.precision}, "
             "with the --backend of this build"
         )
-        return (Constraint(name="min_speedup", asked=min_speedup, found=None, answer=Answer.NOT_PROVEN, reason=reason),)
+        return (
+            Criterion(name="min_speedup", required=min_speedup, measured=None, answer=Answer.NOT_PROVEN, reason=reason),
+        )
     speedup = bench.speedup
     answer = speed_answer(speedup, min_speedup)
     reason = f"measured {speedup.estimate:.3f}, surely {speedup.low:.3f}, asked for at least {min_speedup:g}"
     reason += f"; {UNDECIDED}" if answer is Answer.NOT_PROVEN else ""
-    return (Constraint(name="min_speedup", asked=min_speedup, found=speedup, answer=answer, reason=reason),)
+    return (Criterion(name="min_speedup", required=min_speedup, measured=speedup, answer=answer, reason=reason),)
 
 
-def _quality(demands: Demands, loss: Loss | None) -> tuple[Constraint, ...]:
+def _quality(demands: Criteria, loss: Loss | None) -> tuple[Criterion, ...]:
     max_drop = demands.max_drop
     if max_drop is None:
         return ()
     answer = answer_of(loss, max_drop)
     return (
-        Constraint(
+        Criterion(
             name="max_drop",
-            asked=max_drop,
-            found=loss.points if loss else None,
+            required=max_drop,
+            measured=loss.points if loss else None,
             answer=answer,
             reason=_loss_reason(loss, answer, max_drop),
             by_default=demands.by_default,
@@ -134,13 +136,13 @@ def _loss_reason(loss: Loss | None, answer: Answer, max_drop: float) -> str:
     return f"{lost}, on {loss.images:,} held-out images{enough}"
 
 
-def _passes(point: FrontierPoint, demands: Demands) -> bool:
+def _passes(point: FrontierPoint, demands: Criteria) -> bool:
     fast = demands.min_speedup is None or speedup_of(point.reduction_percent).low >= demands.min_speedup
     answer = Answer.KEPT if demands.max_drop is None else answer_of(point.loss, demands.max_drop)
     return fast and (answer is Answer.KEPT or (answer is Answer.NOT_PROVEN and demands.by_default))
 
 
-def _nearest(demands: Demands, plan: Plan, frontier: Frontier) -> FrontierPoint | None:
+def _nearest(demands: Criteria, plan: Plan, frontier: Frontier) -> FrontierPoint | None:
     """The passing set whose size is nearest to the plan's; of two as near, the smaller."""
     passing = [point for point in frontier.points if point.dropped and _passes(point, demands)]
     count = len(plan.dropped)
@@ -151,7 +153,7 @@ def _elsewhere(plan: Plan) -> str:
     return f"which set passes cannot be told here: every speed-up was measured on another device than {plan.device}"
 
 
-def _advice(demands: Demands, nearest: FrontierPoint | None, plan: Plan, frontier: Frontier) -> str:
+def _advice(demands: Criteria, nearest: FrontierPoint | None, plan: Plan, frontier: Frontier) -> str:
     evaluated = sorted({len(point.dropped) for point in frontier.points if point.dropped})
     if nearest is None and not evaluated:
         return "no neighbouring set was looked at: ask for less, give more images, or more labelled ones"
@@ -174,7 +176,7 @@ def _advice(demands: Demands, nearest: FrontierPoint | None, plan: Plan, frontie
     )
 
 
-def _command(demands: Demands, nearest: FrontierPoint, plan: Plan) -> str:
+def _command(demands: Criteria, nearest: FrontierPoint, plan: Plan) -> str:
     """The option that leads to the set: a number of blocks, or the reduction that it meets with half an interval to spare.
 
     A search for a reduction ends with a set as good, not necessarily this one.
@@ -182,6 +184,6 @@ def _command(demands: Demands, nearest: FrontierPoint, plan: Plan) -> str:
     saved = nearest.reduction_percent
     needed = 100 * (1 - 1 / demands.min_speedup) if demands.min_speedup else 0.0
     reduction = max(math.floor(10 * (saved.low - (saved.high - saved.low) / 2)), math.ceil(10 * needed)) / 10
-    if plan.set_share is None or plan.budget.drop is not None or reduction <= 0:
+    if plan.set_frequency is None or plan.budget.drop is not None or reduction <= 0:
         return f"build it with --drop {len(nearest.dropped)}"
     return f"build one like it with --reduce {reduction:g}"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
-from practise_backends.terms import Bench, Comparison, Interval
+from practise_backends.interfaces import Bench
+from practise_backends.terms import Comparison, Interval
 from practise_deploy.outcome import Answer
 from practise_deploy.terms import Plan
 
@@ -33,7 +34,7 @@ def speedup_for(reduction_percent: float) -> float:
     return 1 / max(1e-9, 1 - reduction_percent / 100)
 
 
-def speedups_asked(plan: Plan, min_speedup: float | None) -> tuple[float, ...]:
+def required_speedups(plan: Plan, min_speedup: float | None) -> tuple[float, ...]:
     """The speed-ups that the release must reach; empty if the plan's device is not available."""
     if plan.measured_percent is None:
         return ()

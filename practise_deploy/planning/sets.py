@@ -77,8 +77,8 @@ def choose_set(
     return replace(
         plan,
         kept=kept_blocks(latency, recoverability.of, plan, {}),
-        chosen_share={name: shares[name] for name in scores},
-        set_share=share,
+        selection_frequency={name: shares[name] for name in scores},
+        set_frequency=share,
         considered=search.considered,
         notes=noise_notes(latency, plan.dropped),
     )
@@ -259,7 +259,7 @@ class _Search:
         measured = attempt.measured_percent or attempt.predicted_percent
         if measured.estimate <= 0:
             return math.inf
-        to_spare = measured.estimate - attempt.surely_percent
+        to_spare = measured.estimate - attempt.lower_bound_percent
         return self._assumed(attempt.dropped) * ((self.target or 0.0) + to_spare) / measured.estimate
 
     def _verified_errors(self) -> dict[Blocks, float]:
@@ -274,7 +274,7 @@ class _Search:
             return (
                 "meets the target, as a set of less error does too"
                 if tried[blocks].met
-                else f"measured, it misses the target: {tried[blocks].surely_percent:.1f}% is sure"
+                else f"measured, it misses the target: {tried[blocks].lower_bound_percent:.1f}% is sure"
             )
         source, errors = (
             ("predicted", self._predicted) if self.verify is None else ("verified", self._verified_errors())

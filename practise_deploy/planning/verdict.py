@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from practise_backends.terms import Comparison
-from practise_deploy.outcome import Answer, Constraint, Gate, Verdict, Verification
+from practise_deploy.outcome import Answer, Criterion, GateResult, Verdict, Verification
 from practise_deploy.planning.gate import FROM_CHANCE, lost_points
 from practise_deploy.planning.remeasuring import FASTER, UNDECIDED, speed_answer, speedup_for
 from practise_deploy.settings import flag_of
@@ -13,7 +13,11 @@ from practise_deploy.terms import Plan
 
 
 def judge(
-    plan: Plan, verification: Verification, bench: Comparison | None, gate: Gate | None, precision: Sequence[str] = ()
+    plan: Plan,
+    verification: Verification,
+    bench: Comparison | None,
+    gate: GateResult | None,
+    precision: Sequence[str] = (),
 ) -> Verdict:
     """The verdict: the network is faster, by the target if there is one, lost no more accuracy than allowed, computes what
     the student computes, in the requested precision, and passes the gate.
@@ -50,7 +54,7 @@ def judge(
 
 
 def _sentence(
-    answer: Answer, plan: Plan, bench: Comparison | None, verification: Verification, missed: Sequence[Constraint]
+    answer: Answer, plan: Plan, bench: Comparison | None, verification: Verification, missed: Sequence[Criterion]
 ) -> str:
     """The headline. A loss that is too large comes before the speed-up."""
     answers = {constraint.name: constraint.answer for constraint in missed}
@@ -84,8 +88,8 @@ def _before_finetuning(plan: Plan) -> str:
     )
 
 
-def _default(constraint: Constraint) -> str:
-    return f" {constraint.asked:g} (the default)" if constraint.by_default else ""
+def _default(constraint: Criterion) -> str:
+    return f" {constraint.required:g} (the default)" if constraint.by_default else ""
 
 
 def _measured(plan: Plan, bench: Comparison) -> tuple[Answer, list[str]]:

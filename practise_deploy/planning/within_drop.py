@@ -56,7 +56,7 @@ def find_within(
         else:
             left = left[middle + 1 :]
     evaluated.sort(key=lambda candidate: -candidate.predicted_percent.estimate)
-    return WithinDrop(demand_points=demand_points, asked=chosen, sets=tuple(evaluated), best=best)
+    return WithinDrop(demand_points=demand_points, target_set=chosen, sets=tuple(evaluated), best=best)
 
 
 def smaller_sets(candidates: Candidates, latency: LatencyTable, plan: Plan) -> list[Blocks]:
@@ -91,7 +91,7 @@ def reduced_plan(
     assert best is not None
     attempt = try_blocks(best.dropped, latency, None, measure)
     taken = replace(best, measured_percent=attempt.measured_percent, reason="")
-    refused = replace(within.asked, reason="costs more accuracy than --max-drop allows")
+    refused = replace(within.target_set, reason="costs more accuracy than --max-drop allows")
     others = [candidate for candidate in plan.considered if candidate.dropped not in (best.dropped, refused.dropped)]
     smaller = [candidate for candidate in within.sets if candidate.dropped != best.dropped]
     reduced = replace(
@@ -103,11 +103,11 @@ def reduced_plan(
         measured_percent=attempt.measured_percent,
         attempts=(*plan.attempts, attempt),
         reached=True,
-        chosen_share={},
-        set_share=None,
+        selection_frequency={},
+        set_frequency=None,
         considered=(taken, refused, *smaller, *others),
         within_drop=within,
-        notes=(*plan.notes, f"{_cost(within.asked)}; --best-within-drop takes the most that costs less"),
+        notes=(*plan.notes, f"{_cost(within.target_set)}; --best-within-drop takes the most that costs less"),
     )
     kept_reasons = (
         replace(kept, reason="more blocks would cost more accuracy than --max-drop allows")
@@ -126,7 +126,7 @@ def costs_too_much(plan: Plan, within: WithinDrop, *, by_default: bool) -> Targe
         if plan.reached
         else f"{out_of_reach(plan).message}; within {demand}"
     )
-    message = f"{limit}: {_cost(within.asked)}, and finetuning is not known to win back so much"
+    message = f"{limit}: {_cost(within.target_set)}, and finetuning is not known to win back so much"
     verified = [candidate for candidate in within.sets if candidate.loss is not None]
     smallest = min(verified, key=lambda candidate: candidate.predicted_percent.estimate, default=None)
     if within.best is None:

@@ -14,7 +14,7 @@ from itertools import chain as chain_together
 import numpy as np
 import torch
 
-from practise_backends.terms import Progress
+from practise_backends.interfaces import Progress
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.surgery import weights_of
@@ -28,7 +28,7 @@ from practise_deploy.refit.points import cuts_without_site
 from practise_deploy.refit.rows import ROWS
 from practise_deploy.refit.solvers import WAYS, Way
 from practise_deploy.refit.writers import Site
-from practise_deploy.terms import Block, SiteChoice, Student
+from practise_deploy.terms import Block, RefitChoice, Student
 
 EACH = "each in its best way"
 UNIFORM = "refit, ridge 0.3"
@@ -111,7 +111,7 @@ def judged_without(
     return first, errors
 
 
-def _fitted(calibration: CalibrationProblem, dropped: Sequence[Block], choices: Sequence[SiteChoice]) -> Chain:
+def _fitted(calibration: CalibrationProblem, dropped: Sequence[Block], choices: Sequence[RefitChoice]) -> Chain:
     """The student that takes these choices and is fitted on all images."""
     chain = Chain(calibration, dropped, calibration.images, None)
     for choice in choices:
@@ -154,7 +154,7 @@ class _Judged:
         """The errors of the students as they are."""
         return joined([error for chain in self.chains for error in chain.judged()])
 
-    def settled(self, way: str, errors: Errors, tell: Callable[[int], None]) -> tuple[list[SiteChoice], Errors]:
+    def settled(self, way: str, errors: Errors, tell: Callable[[int], None]) -> tuple[list[RefitChoice], Errors]:
         """Solve all sites in order. way: `EACH`, or the one for all of them. errors: of the students as they are."""
         choices = []
         for number, site in enumerate(self.sites):
@@ -198,16 +198,16 @@ def _refining(best: str) -> dict[str, Way]:
     return {name: way for name, way in WAYS.items() if way.refines == best}
 
 
-def _choice(site: str, method: str, tried: dict[str, Errors]) -> SiteChoice:
-    return SiteChoice(
-        site=site,
+def _choice(site: str, method: str, tried: dict[str, Errors]) -> RefitChoice:
+    return RefitChoice(
+        point=site,
         method=method,
         errors={name: beside(tried[method], errors) for name, errors in tried.items()},
         images={name: len(errors.features) for name, errors in tried.items()},
     )
 
 
-def _described(choices: Sequence[SiteChoice], way: str) -> str:
+def _described(choices: Sequence[RefitChoice], way: str) -> str:
     solved = [choice.method for choice in choices if choice.method != PLAIN]
     if not choices:
         return "plain drop (nothing behind the cuts can be refitted: no linear writer)"

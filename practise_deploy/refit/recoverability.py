@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from practise_backends.terms import Progress
+from practise_backends.interfaces import Progress
 from practise_deploy.compute import autocast
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages

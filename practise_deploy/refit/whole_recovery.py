@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from practise_backends.terms import Interval, Progress
+from practise_backends.interfaces import Progress
+from practise_backends.terms import Interval
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.planning.interactions import Floats
 from practise_deploy.refit.recover import verified_without

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from practise_deploy.outcome import Link, Release
+from practise_deploy.outcome import OutputDiff, Release
 from practise_deploy.report.formatting import interval, number
 from practise_deploy.report.rows import precision
 
@@ -30,7 +30,7 @@ def steps(release: Release) -> tuple[Step, ...]:
     )
 
 
-def chain_of(links: tuple[Link, ...]) -> tuple[Link, ...]:
+def chain_of(links: tuple[OutputDiff, ...]) -> tuple[OutputDiff, ...]:
     """The consecutive links: each begins where the previous one ended."""
     chain = list(links[:1])
     for link in links[1:]:
@@ -39,7 +39,7 @@ def chain_of(links: tuple[Link, ...]) -> tuple[Link, ...]:
     return tuple(chain)
 
 
-def direct(links: tuple[Link, ...]) -> tuple[str, ...]:
+def direct(links: tuple[OutputDiff, ...]) -> tuple[str, ...]:
     """The comparisons that skip steps, as sentences."""
     chain = chain_of(links)
     return tuple(
@@ -47,7 +47,7 @@ def direct(links: tuple[Link, ...]) -> tuple[str, ...]:
     )
 
 
-def _compared(link: Link) -> tuple[str, ...]:
+def _compared(link: OutputDiff) -> tuple[str, ...]:
     agreement = link.agreement_percent
     same = () if agreement is None else (f"{interval(agreement, '%')} same top-1 class",)
     return (*same, f"max abs difference {number(link.max_abs)}")

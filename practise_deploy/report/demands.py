@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from practise_backends.terms import Interval
-from practise_deploy.outcome import Answer, Constraint, FrontierPoint, Gate
+from practise_deploy.outcome import Answer, Criterion, FrontierPoint, GateResult
 from practise_deploy.report.formatting import interval, listed, missing, points_lost, times
 from practise_deploy.report.tables import Table
 
@@ -22,7 +22,7 @@ _FORMATS: dict[str, tuple[str, FormatRequirement, FormatFigure]] = {  # constrai
 }
 
 
-def demands(gate: Gate) -> Table:
+def demands(gate: GateResult) -> Table:
     """Each requirement, its figure, and the answer."""
     return Table(
         title="Demands",
@@ -35,7 +35,7 @@ def demands(gate: Gate) -> Table:
     )
 
 
-def outcome(gate: Gate) -> str:
+def outcome(gate: GateResult) -> str:
     """A sentence: all requirements kept, or which are broken or not proven."""
     answers = {
         answer: [
@@ -47,20 +47,20 @@ def outcome(gate: Gate) -> str:
     return " ".join(sentences) or "All demands are kept."
 
 
-def alternatives(gate: Gate) -> tuple[str, ...]:
+def alternatives(gate: GateResult) -> tuple[str, ...]:
     """The nearest set that passes, and the advice."""
     nearest = (f"The nearest set that passes: {_point(gate.nearest)}.",) if gate.nearest else ()
     return (*nearest, gate.advice) if gate.advice else nearest
 
 
-def _row(constraint: Constraint) -> tuple[str, ...]:
+def _row(constraint: Criterion) -> tuple[str, ...]:
     title, format_requirement, format_figure = _format_of(constraint.name)
-    figure = format_figure(constraint.found) if constraint.found else missing("unknown")
+    figure = format_figure(constraint.measured) if constraint.measured else missing("unknown")
     figure += ", estimated" if constraint.estimated else ""
     by_default = ", the default" if constraint.by_default else ""
     return (
         title,
-        f"{format_requirement(constraint.asked)}{by_default}",
+        f"{format_requirement(constraint.required)}{by_default}",
         figure,
         constraint.answer.value,
         constraint.reason,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from practise_backends.results.render import milliseconds, rounds
 from practise_backends.terms import Comparison, Conditions, Device, LatencyTable
-from practise_deploy.outcome import Compiled, Converted, Shipped, Verification
+from practise_deploy.outcome import Converted, DeployedModel, ExportedModel, Verification
 from practise_deploy.report.formatting import (
     ABSENT,
     confidence,
@@ -152,7 +152,7 @@ def _margin(plan: Plan) -> Rows:
     """The lower bound of the saving that must reach the target."""
     if plan.target_percent is None or not plan.dropped:
         return ()
-    lower_bound = f"{number(plan.surely_percent)}% of {number(plan.target_percent)}%"
+    lower_bound = f"{number(plan.lower_bound_percent)}% of {number(plan.target_percent)}%"
     if plan.measured_percent is None:
         return (("Surely saved", f"{lower_bound} asked for: the low end of the prediction"),)
     half = number((plan.measured_percent.high - plan.measured_percent.low) / 2, 2)
@@ -165,7 +165,7 @@ def _within(plan: Plan) -> Rows:
     within = plan.within_drop
     if within is None:
         return ()
-    cost = points_lost(within.asked.loss)
+    cost = points_lost(within.target_set.loss)
     return (
         ("Taken instead", f"the most that --max-drop {within.demand_points:g} allows; the target would cost {cost}"),
     )
@@ -182,12 +182,12 @@ def _loss_before_finetuning(plan: Plan) -> Rows:
 
 def _stability(plan: Plan) -> Rows:
     """The selection frequency of the set and of its least stable block; empty if no sets were searched."""
-    if plan.set_share is None:
+    if plan.set_frequency is None:
         return ()
-    among = {name: plan.chosen_share[name] for name in plan.dropped if name in plan.chosen_share}
+    among = {name: plan.selection_frequency[name] for name in plan.dropped if name in plan.selection_frequency}
     weakest = min(among, key=among.__getitem__, default=None)
     detail = f"; its least sure block, {weakest}, in {number(100 * among[weakest])}%" if weakest else ""
-    return (("Sure of the set", f"chosen again in {number(100 * plan.set_share)}% of the resamples{detail}"),)
+    return (("Sure of the set", f"chosen again in {number(100 * plan.set_frequency)}% of the resamples{detail}"),)
 
 
 def student_rows(student: Student) -> Rows:
@@ -232,7 +232,7 @@ def converted_rows(converted: Converted | None) -> Rows:
     return (("The original in this precision", text),)
 
 
-def exported_rows(model: Shipped) -> Rows:
+def exported_rows(model: ExportedModel) -> Rows:
     """The exported file."""
     return (
         ("File", model.path),
@@ -244,7 +244,7 @@ def exported_rows(model: Shipped) -> Rows:
     )
 
 
-def compiled_rows(compiled: Compiled) -> Rows:
+def compiled_rows(compiled: DeployedModel) -> Rows:
     """The file that the device runs, and its precision."""
     engine = (("Engine", compiled.path), ("Engine's sha256", compiled.sha256), ("Engine's size", size(compiled.bytes)))
     return (
@@ -256,7 +256,7 @@ def compiled_rows(compiled: Compiled) -> Rows:
     )
 
 
-def precision(compiled: Compiled) -> str:
+def precision(compiled: DeployedModel) -> str:
     """The precision, and the share of arithmetic layers that compute in it."""
     if compiled.precision_share is None:
         return f"{compiled.precision}; the file does not tell in how many layers"

@@ -232,7 +232,7 @@ def _exported(release: Release) -> Section:
     return Section(
         name="shipped",
         title="What runs on the device",
-        rows=(*exported_rows(release.shipped), *compiled_rows(compiled)),
+        rows=(*exported_rows(release.exported), *compiled_rows(compiled)),
         collapsed=(others,) if others else (),
         notes=compiled.notes,
     )

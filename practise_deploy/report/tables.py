@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from practise_backends.terms import LatencyTable, Saving
-from practise_deploy.outcome import Accuracy, Compiled, Link, Verification
+from practise_deploy.outcome import Accuracy, DeployedModel, OutputDiff, Verification
 from practise_deploy.report.formatting import ABSENT, count, interval, listed, missing, number, points_lost, quantity
-from practise_deploy.terms import Block, Plan, Recoverability, SiteChoice, Student
+from practise_deploy.terms import Block, Plan, Recoverability, RefitChoice, Student
 
 ELSEWHERE = "the device of the table is not at hand"
 _SETS = (
@@ -64,14 +64,14 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
     mixed = len({entry.method for entry in recoverability}) > 1
     errors = ("Recoverability, mse", "Relative, %", "Without recovery, mse")
     savings_head = ("Saving, ms", "Reduction, %") if latency else ()
-    sure = ("In resamples, %",) if plan.chosen_share else ()
+    sure = ("In resamples, %",) if plan.selection_frequency else ()
     head = ("Block", "Outcome", *savings_head, *errors, "Score", *sure, *(("Method",) if mixed else ()))
     rows = []
     for name in names:
         costs = _saved(saved.get(name)) if latency else ()
         score = quantity(plan.scores.get(name), "", absent="not scored")
         *left, method = _judged(by_block.get(name))
-        share = (_percent(plan.chosen_share.get(name)),) if sure else ()
+        share = (_percent(plan.selection_frequency.get(name)),) if sure else ()
         rows.append((name, _outcome(name, plan), *costs, *left, score, *share, *((method,) if mixed else ())))
     return Table(
         title="Candidates, the best bargain first",
@@ -175,7 +175,7 @@ def refit_points(student: Student) -> Table | None:
     """How the closed form refitted every point behind the cuts; None if there is none."""
     rows = tuple(
         (
-            choice.site,
+            choice.point,
             choice.method,
             quantity(choice.errors.get("plain"), "", absent="not asked"),
             quantity(choice.errors.get(choice.method), "", absent="not asked"),
@@ -205,7 +205,7 @@ def accuracies(verification: Verification) -> Table:
     return Table(title="Accuracy", head=head, rows=rows, note="Brackets hold the Wilson interval.")
 
 
-def other_layers(compiled: Compiled) -> Table | None:
+def other_layers(compiled: DeployedModel) -> Table | None:
     """The arithmetic layers that compute in another precision; None if there are none."""
     if not compiled.others:
         return None
@@ -219,7 +219,7 @@ def accuracy_change(verification: Verification) -> tuple[Accuracy, Accuracy] | N
     return (measured[0], measured[-1]) if len(measured) > 1 else None
 
 
-def teacher_link(verification: Verification) -> Link | None:
+def teacher_link(verification: Verification) -> OutputDiff | None:
     """The comparison of the teacher with the last runner, or else the first comparison."""
     if not verification.links:
         return None
@@ -228,7 +228,7 @@ def teacher_link(verification: Verification) -> Link | None:
     return (end_to_end or [first])[0]
 
 
-def _competition(choice: SiteChoice) -> str:
+def _competition(choice: RefitChoice) -> str:
     images = max(choice.images.values())
     return f"{len(choice.errors)}, {sum(used == images for used in choice.images.values())} to the end"
 
@@ -280,7 +280,7 @@ def _outcome(name: str, plan: Plan) -> str:
     return f"kept: {reasons[0]}" if reasons else "kept"
 
 
-def _link_row(link: Link) -> tuple[str, ...]:
+def _link_row(link: OutputDiff) -> tuple[str, ...]:
     agreement = interval(link.agreement_percent, "%", absent="no classifier's output")
     differences = (number(link.max_abs), number(link.rms), _cosine(link.cosine))
     return (link.before, link.after, *differences, agreement, f"{link.images:,}")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn.functional import mse_loss
 
-from practise_backends.terms import Progress
+from practise_backends.interfaces import Progress
 from practise_deploy.compute import autocast
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages

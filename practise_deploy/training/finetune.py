@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import fx
 
-from practise_backends.terms import Progress
+from practise_backends.interfaces import Progress
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import node_by_name, nodes_to_compute

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from practise_backends.terms import Progress
+from practise_backends.interfaces import Progress
 from practise_deploy.compute import autocast, seeded
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import FitImages

@@ -86,7 +86,7 @@ def hostile(text: str) -> Release:
             discarded=(text,),
             samples={**whole.bench.samples, "engines": np.array([text] * 4 + ["new"] * 4)},
         ),
-        shipped=replace(whole.shipped, path=text),
+        exported=replace(whole.exported, path=text),
         command=f"practise-deploy build {text}",
     )
 

@@ -88,7 +88,7 @@ def test_every_stage_alone_goes_on_in_the_run_folder(cli: Cli, job: Job):
     for stage, key in (("finetune", "mse"), ("export", "sha256"), ("verify", "faithful"), ("bench", "speedup")):
         said = cli(stage, "--out", "run", "--json")
         measured = stage == "bench"  # a record of the device half, which has a schema of its own
-        assert said.code == 0 and key in said.document and said.document["schema"] == (2 if measured else 3), said.err
+        assert said.code == 0 and key in said.document and said.document["schema"] == (2 if measured else 4), said.err
     built = cli("build", "--out", "run", "--json", "--explain")
     assert built.code == 0 and set(built.document["speedup"]) == {"estimate", "low", "high", "confidence"}
     computed = [line.split(":")[0] for line in built.err.splitlines() if "computing, because" in line]

@@ -13,9 +13,10 @@ import pytest
 
 from networks import tiny_resnet
 from practise_backends.fake import FakeBackend, steady
+from practise_backends.interfaces import Bench
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Artifact, Bench, Conditions, Patience, Tensors
+from practise_backends.terms import Artifact, Conditions, Patience, Tensors
 from practise_deploy.deployment.block_latency import (
     Variants,
     measure_block_latency,

@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 
 from practise_backends.terms import Interval
-from practise_deploy.deployment.frontier import Neighbour, judge_neighbours, judged_part, neighbours_of, released_point
-from practise_deploy.deployment.verify import Form, Outputs
+from practise_deploy.deployment.frontier import (
+    Neighbour,
+    evaluation_sample,
+    judge_neighbours,
+    neighbours_of,
+    released_point,
+)
+from practise_deploy.deployment.verify import Outputs, Runner
 from practise_deploy.images.tiny_set import HeldOutImages
 from practise_deploy.planning.loss import estimated_points
 from practise_deploy.terms import Plan
@@ -37,7 +43,7 @@ def held_out(count: int, labels: list[int] | None = None) -> HeldOutImages:
     return HeldOutImages(pixels, None if labels is None else torch.tensor(labels), plans.preprocessing())
 
 
-def answering(wrong_from: int | None = None) -> Form:
+def answering(wrong_from: int | None = None) -> Runner:
     """The class of the image; the next class from that image on."""
 
     def compute(images: Tensor) -> Outputs:
@@ -86,12 +92,12 @@ def test_what_a_demand_on_the_speed_calls_for_is_a_neighbour_too():
 
 def test_few_images_are_judged_all():
     images = held_out(400, [0] * 400)
-    assert judged_part(images, seed=0) is images
+    assert evaluation_sample(images, seed=0) is images
 
 
 def test_of_many_images_four_hundred_are_drawn_with_their_labels():
     images = held_out(1000, [n % 7 for n in range(1000)])
-    part = judged_part(images, seed=3)
+    part = evaluation_sample(images, seed=3)
     numbers = part.pixels[:, 0, 0, 0].int().tolist()
     assert len(part) == len(set(numbers)) == 400
     assert numbers == sorted(numbers)
@@ -102,9 +108,9 @@ def test_of_many_images_four_hundred_are_drawn_with_their_labels():
 
 def test_seed_decides_which_images_are_drawn():
     images = held_out(1000)
-    first, again, other = (judged_part(images, seed).pixels[:, 0, 0, 0].tolist() for seed in (1, 1, 2))
+    first, again, other = (evaluation_sample(images, seed).pixels[:, 0, 0, 0].tolist() for seed in (1, 1, 2))
     assert first == again != other
-    assert judged_part(images, 1).labels is None
+    assert evaluation_sample(images, 1).labels is None
 
 
 # What they still know.

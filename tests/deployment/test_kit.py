@@ -17,11 +17,12 @@ import pytest
 
 from networks import tiny_resnet
 from practise_backends.fake import FakeBackend, steady
+from practise_backends.interfaces import Bench
 from practise_backends.options import Measuring, flags_of
 from practise_backends.results.bundle import Dropped, Kit, measure_kit, read_kit
 from practise_backends.results.table_design import Cut, design_of
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Artifact, Bench, Conditions, Patience
+from practise_backends.terms import Artifact, Conditions, Patience
 from practise_deploy.deployment import wheel
 from practise_deploy.deployment.block_latency import Variants
 from practise_deploy.deployment.kit import WrittenKit, check_place, write_kit

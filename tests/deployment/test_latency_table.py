@@ -14,7 +14,7 @@ from backends.scripted_driver import ScriptedLibrary
 from practise_backends.machine.driver import first_gpu
 from practise_backends.runtimes.tensorrt.backend import device_of
 from practise_backends.terms import LatencyTable
-from practise_deploy.deployment.latency_table import Wanted, check_table, read_table, write_table
+from practise_deploy.deployment.latency_table import TableRequirements, check_table, read_table, write_table
 from practise_deploy.errors import InputError
 from practise_deploy.run import read_arrays
 from samples import plans, releases
@@ -148,13 +148,13 @@ def test_table_that_no_measurement_gave_is_refused(tmp_path: Path, place: tuple[
 
 INPUT = (1, 3, 224, 224)
 PATH = Path("r34.json")
-WANTED = Wanted(
+WANTED = TableRequirements(
     blocks=tuple(block.name for block in plans.blocks() if block.droppable),
     input_shape=INPUT,
     backend=plans.latency().backend,
     conditions=releases.CONDITIONS,
     structure_sha256="5a" * 32,
-    here=releases.DEVICE.fingerprint,
+    device_fingerprint=releases.DEVICE.fingerprint,
 )
 
 
@@ -209,7 +209,7 @@ def test_table_of_another_precision_is_of_another_network_whatever_the_backend()
 
 
 def test_table_for_what_is_built_ahead_is_of_the_same_backend_and_such_a_gpu():
-    ahead = replace(WANTED, ahead=("sm86", "sm89"))
+    ahead = replace(WANTED, target_archs=("sm86", "sm89"))
     with pytest.raises(InputError, match="with backend 'another'"):
         check_table(replace(table(), backend="another"), ahead, PATH)
     for minor, fits in ((9, True), (7, False)):
@@ -223,9 +223,9 @@ def test_table_for_what_is_built_ahead_is_of_the_same_backend_and_such_a_gpu():
 
 
 def test_a_plan_can_be_measured_only_on_the_tables_device_and_backend():
-    assert WANTED.is_at_hand(table())
-    assert not WANTED.is_at_hand(replace(table(), backend="another"))
-    assert not WANTED.is_at_hand(replace(table(), device=replace(releases.DEVICE, fingerprint="00" * 32)))
+    assert WANTED.is_local(table())
+    assert not WANTED.is_local(replace(table(), backend="another"))
+    assert not WANTED.is_local(replace(table(), device=replace(releases.DEVICE, fingerprint="00" * 32)))
 
 
 def test_a_table_is_not_written_over_its_own_samples(tmp_path: Path):

@@ -11,12 +11,12 @@ from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions, TensorSpec
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.verify import (
-    Forms,
+    Runners,
     accuracy,
     compare,
-    engine_form,
+    engine_runner,
     is_classifier,
-    torch_form,
+    torch_runner,
     verify,
 )
 from practise_deploy.images.tiny_set import HeldOutImages
@@ -118,7 +118,7 @@ class FixedBatch:
 def test_last_batch_is_padded_and_the_padding_does_not_come_back(count):
     engine = FixedBatch()
     x = held_out(count).pixels.contiguous(memory_format=torch.channels_last)
-    found = engine_form(engine, 4)(x)
+    found = engine_runner(engine, 4)(x)
     assert found.shape == (count, 1)
     np.testing.assert_allclose(found[:, 0], x.sum((1, 2, 3)).numpy(), rtol=1e-4, atol=1e-4)
     assert len(engine.fed) == -(-count // 4)
@@ -158,12 +158,12 @@ def corrupted(path, change) -> bytes:
     return model.SerializeToString()
 
 
-def forms(chain, onnx_model=None, engine_model=None) -> Forms:
+def forms(chain, onnx_model=None, engine_model=None) -> Runners:
     traced, path = chain
-    form = torch_form(traced)
-    return Forms(
-        teacher=form, student=form, onnx=engine_form(engine_of(onnx_model or path), 2),
-        engine=engine_form(engine_of(engine_model or path), 2),
+    form = torch_runner(traced)
+    return Runners(
+        teacher=form, student=form, onnx=engine_runner(engine_of(onnx_model or path), 2),
+        engine=engine_runner(engine_of(engine_model or path), 2),
     )  # fmt: skip
 
 
@@ -210,7 +210,9 @@ def test_numbers_that_are_none_are_named(chain):
 def test_student_may_differ_from_its_teacher(chain):
     """That is what pruning does; only what follows the student must be faithful."""
     sound = forms(chain)
-    found = verify(Forms(lambda x: -sound.teacher(x), sound.student, sound.onnx, sound.engine), held_out(20), Silent())
+    found = verify(
+        Runners(lambda x: -sound.teacher(x), sound.student, sound.onnx, sound.engine), held_out(20), Silent()
+    )
     assert found.faithful
     assert found.links[0].cosine == pytest.approx(-1.0, abs=1e-5)
     assert found.links[-1].agreement_percent.estimate < 50
@@ -219,7 +221,7 @@ def test_student_may_differ_from_its_teacher(chain):
 def test_labels_give_the_accuracy_of_every_form(chain):
     traced, _ = chain
     images = held_out(20)
-    truth = torch_form(traced)(images.batch(slice(0, 20))).argmax(1)
+    truth = torch_runner(traced)(images.batch(slice(0, 20))).argmax(1)
     truth[:5] = (truth[:5] + 1) % 5
     found = verify(forms(chain), held_out(20, truth.tolist()), Silent())
     assert list(found.accuracy) == ["teacher", "student", "ONNX", "engine"]
@@ -236,7 +238,7 @@ def test_loss_is_of_the_last_form_against_the_teacher(chain):
     def turned(x):
         return np.roll(sound.teacher(x), 1, axis=1)
 
-    found = verify(Forms(sound.teacher, turned, turned, turned), held_out(20, truth.tolist()), Silent())
+    found = verify(Runners(sound.teacher, turned, turned, turned), held_out(20, truth.tolist()), Silent())
     assert found.loss is not None and found.loss.points == paired_difference(20, 0, 20)
     assert found.loss.agreement_percent.estimate == 0.0
 
@@ -256,7 +258,7 @@ def test_what_is_no_classifier_has_neither_accuracy_nor_loss(chain, labels: list
     def summed(x):
         return sound.teacher(x).sum(1, keepdims=True)
 
-    found = verify(Forms(summed, summed, summed, summed, original=summed), held_out(20, labels), Silent())
+    found = verify(Runners(summed, summed, summed, summed, original=summed), held_out(20, labels), Silent())
     assert found.faithful and found.accuracy == {} and found.loss is None
     assert found.original is not None and found.original.accuracy is None and found.original.loss is None
 
@@ -270,7 +272,7 @@ def test_what_another_precision_costs_the_original_is_a_loss_of_its_own(chain, l
     def coarse(x):
         return np.roll(sound.teacher(x), 1, axis=1)
 
-    found = verify(Forms(sound.teacher, sound.student, sound.onnx, sound.engine, original=coarse), images, Silent())
+    found = verify(Runners(sound.teacher, sound.student, sound.onnx, sound.engine, original=coarse), images, Silent())
     assert found.loss is not None and found.loss.points.estimate == 0.0
     assert found.original is not None and found.original.loss is not None
     assert found.original.loss.estimated is not labelled and found.original.loss.points.estimate > 1

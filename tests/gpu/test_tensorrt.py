@@ -18,6 +18,7 @@ from backends.conftest import chain
 from backends.streams import in_another_thread, there_and_back
 from practise_backends.cli import main as practise_measure
 from practise_backends.errors import BackendError, DeviceUnavailable
+from practise_backends.interfaces import Bench
 from practise_backends.machine.driver import first_gpu
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.feeds import random_feeds
@@ -26,7 +27,7 @@ from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.runtimes.tensorrt import TensorRtBackend, TensorRtOptions, TensorRtRtxBackend
 from practise_backends.runtimes.tensorrt.cuda import PACKAGES, open_cuda
-from practise_backends.terms import Bench, Conditions, Patience
+from practise_backends.terms import Conditions, Patience
 
 pytestmark = pytest.mark.gpu
 

@@ -95,9 +95,9 @@ def test_lost_manifest_of_an_engine_is_written_again_and_another_backend_leaves_
 ):
     run = tmp_path / "run"
     with exported_once():
-        assert ahead().compiled.beside
+        assert ahead().compiled.files_sha256
         (run / "model.engine.json").unlink()
-        assert ahead().compiled.beside
+        assert ahead().compiled.files_sha256
         assert read_engine(run / "model.engine").targets == ("sm86", "sm89")
     with device():
         assert make_build(run, **given).compiled.path == "model.onnx"
@@ -133,7 +133,7 @@ def test_build_for_a_gpu_ships_the_engine_that_it_proved(tmp_path: Path, given: 
     with device(ScriptedTrt()):
         release = build.release
     engine = read_engine(tmp_path / "run" / "model.engine")
-    assert engine.sha256 == release.shipped.sha256 and release.compiled.beside
+    assert engine.sha256 == release.exported.sha256 and release.compiled.files_sha256
     assert (release.compiled.path, release.compiled.provider) == ("model.engine", "scripted 1.0")
     assert [link.after for link in release.verification.links] == ["student", "ONNX", "engine", "engine"]
     assert release.verification.faithful and release.verdict.exit_code == 0

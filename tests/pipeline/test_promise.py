@@ -17,8 +17,9 @@ import torch
 from pipeline.scripted import ScriptedOrt, device, make_build, ms_by_convolutions, write_inputs
 from practise_backends.errors import Disturbed
 from practise_backends.fake import FakeEngine, steady
+from practise_backends.interfaces import Bench, Progress
 from practise_backends.results.compare import compare
-from practise_backends.terms import Artifact, Bench, Comparison, Conditions, Device, Interval, Progress
+from practise_backends.terms import Artifact, Comparison, Conditions, Device, Interval
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach, VerificationFailed
 from practise_deploy.images.calibration import CalibrationProblem
@@ -223,7 +224,7 @@ def test_demand_on_the_accuracy_without_labels_is_judged_by_an_estimate(
     assert release.gate is not None and release.verification.loss is not None
     (demand,) = release.gate.constraints
     assert (demand.answer, demand.estimated, demand.by_default) == (answer, True, False)
-    assert demand.found == release.verification.loss.points
+    assert demand.measured == release.verification.loss.points
     assert (release.verdict.answer, release.verdict.exit_code) == (answer, code)
     assert "estimated without labels" in release.verdict.sentence
 

@@ -86,9 +86,14 @@ def test_gate_holds_the_demand_that_nobody_named_and_what_is_known_of_it(finishe
     release = read(finished, "release.json")
     (demand,) = release["gate"]["constraints"]
     loss = release["verification"]["loss"]
-    assert (demand["name"], demand["asked"], demand["by_default"], demand["estimated"]) == ("max_drop", 2.0, True, True)
+    assert (demand["name"], demand["required"], demand["by_default"], demand["estimated"]) == (
+        "max_drop",
+        2.0,
+        True,
+        True,
+    )
     assert (demand["answer"], release["verdict"]["answer"]) == ("not proven", "not proven")
-    assert demand["found"] == loss["points"] and loss["points"]["high"] > 2.0
+    assert demand["measured"] == loss["points"] and loss["points"]["high"] > 2.0
     assert (release["gate"]["nearest"], release["gate"]["advice"], release["verdict"]["exit_code"]) == (None, "", 0)
     why, before = release["verdict"]["reasons"]
     assert why == f"--max-drop 2 (the default): {demand['reason']}"
@@ -124,7 +129,7 @@ def test_plan_tells_what_was_verified_and_how_sure_it_is(finished: Path):
     assert chosen["loss"]["estimated"] and 0 < chosen["loss"]["images"] < release["images"]["fit"], judged
     assert plan["within_drop"] is None
     assert others and all(one["verified_error"] >= chosen["verified_error"] and one["reason"] for one in others)
-    assert set(plan["chosen_share"]) == set(plan["scores"]) and 0 < plan["set_share"] <= 1
+    assert set(plan["selection_frequency"]) == set(plan["scores"]) and 0 < plan["set_frequency"] <= 1
     assert "Sets that were considered" in (finished / "report.html").read_text()
 
 
@@ -208,7 +213,7 @@ def test_dynamic_batch_runs_at_other_batch_sizes_and_computes_the_same(tmp_path:
     )
     with device():
         release = build.release
-    assert release.verdict.exit_code == 0 and release.shipped.dynamic_batch
+    assert release.verdict.exit_code == 0 and release.exported.dynamic_batch
     inverted = {"features.1": 2}.get(release.plan.dropped[0], 3)
     model, original = tmp_path / "run" / "model.onnx", tmp_path / "run" / "original.onnx"
     assert count_of("Conv", original) - count_of("Conv", model) == inverted
@@ -228,7 +233,7 @@ def test_paper_recipe_ends_with_a_faithful_network(tmp_path: Path, given: dict[s
         release = build.release
     assert release.verdict.exit_code == 0 and release.recipe == "paper"
     assert release.plan.dropped == tuple(release.plan.scores)[:1]
-    assert (release.plan.considered, release.plan.set_share) == ((), None)
+    assert (release.plan.considered, release.plan.set_frequency) == ((), None)
     assert {point.recovery for point in release.frontier.points} == {"none", "finetuned"}
     assert "plain drop" in release.recovered.method and release.finetuned.steps == 5
     assert count_of("Conv", tmp_path / "run" / "model.onnx") == 19

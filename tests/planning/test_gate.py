@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from practise_backends.terms import Interval
-from practise_deploy.outcome import Answer, Constraint, Frontier, FrontierPoint, Gate
-from practise_deploy.planning.gate import Demands, answer_of, judge_gate, speedup_of
+from practise_deploy.outcome import Answer, Criterion, Frontier, FrontierPoint, GateResult
+from practise_deploy.planning.gate import Criteria, answer_of, evaluate_gate, speedup_of
 from practise_deploy.terms import Budget, Loss, Plan
 from samples import plans, releases
 
@@ -18,7 +18,7 @@ def interval(low: float, estimate: float, high: float) -> Interval:
 
 
 RANKED = tuple(plans.plan().scores)
-PLAN = replace(plans.plan(), dropped=RANKED[:4], set_share=None)
+PLAN = replace(plans.plan(), dropped=RANKED[:4], set_frequency=None)
 SPEEDUP = interval(1.2, 1.25, 1.3)
 NONE = Frontier(points=(), fit_images=0, images=0)
 KEPT, BROKEN, NOT_PROVEN = Answer.KEPT, Answer.BROKEN, Answer.NOT_PROVEN
@@ -60,9 +60,9 @@ def gate(
     by_default: bool = False,
     plan: Plan = PLAN,
     among: Frontier = NONE,
-) -> Gate:
-    found = judge_gate(
-        Demands(min_speedup=min_speedup, max_drop=max_drop, by_default=by_default),
+) -> GateResult:
+    found = evaluate_gate(
+        Criteria(min_speedup=min_speedup, max_drop=max_drop, by_default=by_default),
         plan,
         replace(releases.comparison(), speedup=speedup),
         replace(releases.verification(), loss=lost),
@@ -72,12 +72,12 @@ def gate(
     return found
 
 
-def only(found: Gate) -> Constraint:
+def only(found: GateResult) -> Criterion:
     (constraint,) = found.constraints
     return constraint
 
 
-def answers(found: Gate) -> list[Answer]:
+def answers(found: GateResult) -> list[Answer]:
     return [constraint.answer for constraint in found.constraints]
 
 
@@ -85,8 +85,8 @@ def answers(found: Gate) -> list[Answer]:
 
 
 def test_without_demands_there_is_no_gate():
-    nothing = Demands(min_speedup=None, max_drop=None)
-    assert judge_gate(nothing, PLAN, releases.comparison(), releases.verification(), NONE) is None
+    nothing = Criteria(min_speedup=None, max_drop=None)
+    assert evaluate_gate(nothing, PLAN, releases.comparison(), releases.verification(), NONE) is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_without_demands_there_is_no_gate():
 def test_speedup_is_kept_by_its_low_end_broken_by_its_high_end_and_else_not_proven(asked: float, answer: Answer):
     found = gate(min_speedup=asked)
     constraint = only(found)
-    assert (constraint.answer, constraint.name, constraint.asked) == (answer, "min_speedup", asked)
+    assert (constraint.answer, constraint.name, constraint.required) == (answer, "min_speedup", asked)
     assert found.fails is constraint.fails is (answer is not KEPT)
     assert constraint.reason.startswith(f"measured 1.250, surely 1.200, asked for at least {asked:g}")
     assert ("its interval does not tell" in constraint.reason) is (answer is NOT_PROVEN)
@@ -108,9 +108,9 @@ def test_speedup_is_kept_by_its_low_end_broken_by_its_high_end_and_else_not_prov
 def test_loss_is_kept_by_its_high_end_broken_by_its_estimate_and_else_not_proven(asked: float, answer: Answer):
     found = gate(max_drop=asked)
     constraint = only(found)
-    assert (constraint.answer, constraint.name, constraint.asked) == (answer, "max_drop", asked)
+    assert (constraint.answer, constraint.name, constraint.required) == (answer, "max_drop", asked)
     assert answer_of(LOST, asked) is answer
-    assert (constraint.found, constraint.estimated, constraint.by_default) == (LOST.points, False, False)
+    assert (constraint.measured, constraint.estimated, constraint.by_default) == (LOST.points, False, False)
 
     assert constraint.reason.startswith(f"1.0 points lost [0.5, 1.5], at most {asked:g} allowed")
     assert (", on 400 held-out images" in constraint.reason) is (answer is NOT_PROVEN)
@@ -146,7 +146,7 @@ def test_images_are_not_called_for_where_the_estimate_is_at_the_demand():
 def test_estimate_without_labels_is_judged_as_a_measurement_is_and_named_as_an_estimate(asked: float):
     guessed = only(gate(max_drop=asked, lost=replace(LOST, estimated=True)))
     known = only(gate(max_drop=asked))
-    assert (guessed.answer, guessed.found, guessed.fails) == (known.answer, known.found, known.fails)
+    assert (guessed.answer, guessed.measured, guessed.fails) == (known.answer, known.measured, known.fails)
     assert (guessed.estimated, known.estimated) == (True, False)
     assert guessed.reason == known.reason.replace("[0.5, 1.5]", "[0.5, 1.5] (estimated without labels)")
 
@@ -206,7 +206,7 @@ def test_default_of_the_loss_excuses_no_missing_speedup():
 def test_loss_of_what_is_no_classifier_fails_any_demand_and_says_why():
     found = gate(max_drop=50.0, lost=None)
     constraint = only(found)
-    assert found.fails and constraint.answer is NOT_PROVEN and constraint.found is None
+    assert found.fails and constraint.answer is NOT_PROVEN and constraint.measured is None
     assert not constraint.estimated
     assert constraint.reason == "the output is no classifier's, so no loss of accuracy can be told"
 
@@ -221,7 +221,7 @@ def test_speedup_on_a_device_that_is_not_at_hand_fails_however_fast_it_is_here()
     away = replace(PLAN, measured_percent=None, device="a board far away")
     found = gate(min_speedup=1.01, plan=away, speedup=interval(5, 6, 7), among=LADDER)
     constraint = only(found)
-    assert found.fails and constraint.answer is NOT_PROVEN and constraint.found is None
+    assert found.fails and constraint.answer is NOT_PROVEN and constraint.measured is None
     assert "not measured on a board far away" in constraint.reason
     assert "practise-measure compare" in constraint.reason
 
@@ -260,7 +260,7 @@ def test_nearest_set_is_the_nearest_that_is_fast_enough():
 
 def test_set_that_a_search_for_a_reduction_found_is_asked_for_by_its_reduction():
     """Five blocks save 39% at the bad end; with half an interval to spare that is 38%."""
-    searched = replace(PLAN, set_share=0.7)
+    searched = replace(PLAN, set_frequency=0.7)
     found = gate(min_speedup=1.6, plan=searched, among=LADDER)
     assert found.advice.endswith("before finetuning; build one like it with --reduce 38")
     exact = gate(min_speedup=1.63, plan=searched, among=LADDER)
@@ -268,7 +268,7 @@ def test_set_that_a_search_for_a_reduction_found_is_asked_for_by_its_reduction()
 
 
 def test_set_that_a_search_for_a_number_found_is_asked_for_by_its_number():
-    counted = replace(PLAN, set_share=0.7, budget=Budget(drop=4))
+    counted = replace(PLAN, set_frequency=0.7, budget=Budget(drop=4))
     found = gate(min_speedup=1.6, plan=counted, among=LADDER)
     assert found.advice.endswith("build it with --drop 5")
 

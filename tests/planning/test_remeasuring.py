@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from practise_backends.fake import FakeBackend, ScriptedClock, steady
-from practise_backends.terms import Bench, Capabilities, Comparison, Conditions, Interval, Patience
-from practise_deploy.planning.remeasuring import FASTER, is_undecided, last_of, longer, speedups_asked
+from practise_backends.interfaces import Bench, Capabilities
+from practise_backends.terms import Comparison, Conditions, Interval, Patience
+from practise_deploy.planning.remeasuring import FASTER, is_undecided, last_of, longer, required_speedups
 from samples import plans, releases
 
 
@@ -20,10 +21,10 @@ def found(low: float, estimate: float, high: float) -> Comparison:
 
 def test_release_is_held_against_being_faster_the_target_and_the_demand():
     plan = replace(plans.plan(), target_percent=20.0)
-    assert speedups_asked(plan, None) == (FASTER, pytest.approx(1.25))
-    assert speedups_asked(plan, 1.2) == (FASTER, pytest.approx(1.25), 1.2)
-    assert speedups_asked(replace(plan, target_percent=None), None) == (FASTER,)
-    assert speedups_asked(replace(plan, measured_percent=None), 1.2) == ()
+    assert required_speedups(plan, None) == (FASTER, pytest.approx(1.25))
+    assert required_speedups(plan, 1.2) == (FASTER, pytest.approx(1.25), 1.2)
+    assert required_speedups(replace(plan, target_percent=None), None) == (FASTER,)
+    assert required_speedups(replace(plan, measured_percent=None), 1.2) == ()
 
 
 @pytest.mark.parametrize(

@@ -176,10 +176,10 @@ def test_plan_measures_no_set_twice_and_reaches_its_target_or_holds_all_blocks(c
 def test_shares_of_the_resamples_are_shares_and_neighbours_are_sets_of_candidates(case):
     latency, losses, budget, _ = case
     plan = choose_set(latency, losses, budget, None, None)
-    assert set(plan.chosen_share) == set(plan.scores) == {*plan.dropped, *(kept.block for kept in plan.kept)}
-    assert all(0.0 <= share <= 1.0 for share in plan.chosen_share.values())
-    assert plan.set_share is not None
-    assert plan.set_share <= min(plan.chosen_share[name] for name in plan.dropped) + 1e-9
+    assert set(plan.selection_frequency) == set(plan.scores) == {*plan.dropped, *(kept.block for kept in plan.kept)}
+    assert all(0.0 <= share <= 1.0 for share in plan.selection_frequency.values())
+    assert plan.set_frequency is not None
+    assert plan.set_frequency <= min(plan.selection_frequency[name] for name in plan.dropped) + 1e-9
     if plan.reached:
         found = neighbouring_sets(latency, losses, plan, 10.0)
         assert plan.dropped in found and len(found) == len(set(found))

@@ -293,7 +293,7 @@ def test_measurements_that_hardly_grow_do_not_go_on_for_ever():
 def test_nothing_is_dropped_where_no_saving_can_be_told_from_none():
     latency = table([0.0, 0.0])
     plan = choose_set(latency, judged([1.0, 1.0]), Budget(reduce_percent=10.0), never, None)
-    assert (plan.dropped, plan.reached, plan.considered, plan.set_share) == ((), False, (), None)
+    assert (plan.dropped, plan.reached, plan.considered, plan.set_frequency) == ((), False, (), None)
 
 
 @pytest.mark.parametrize(
@@ -310,12 +310,12 @@ def test_impossible_budgets_are_refused(budget: Budget, said: str):
 def test_plan_tells_how_sure_every_block_is_and_why_others_stay():
     forms = np.stack([np.diag([1.0, 2.0, 8.0, 9.0]), np.diag([2.0, 1.0, 8.0, 9.0])] * 20)
     plan = choose_set(FOUR, judged([1.0, 1.1, 8.0, 9.0], features=forms), Budget(drop=1), None, None)
-    assert list(plan.chosen_share) == list(plan.scores) == ["a", "b", "c", "d"]
-    assert plan.set_share == plan.chosen_share["a"]
-    assert 0.2 < plan.chosen_share["b"] < 0.8
+    assert list(plan.selection_frequency) == list(plan.scores) == ["a", "b", "c", "d"]
+    assert plan.set_frequency == plan.selection_frequency["a"]
+    assert 0.2 < plan.selection_frequency["b"] < 0.8
     said = {kept.block: kept.reason for kept in plan.kept}
     assert said["b"] == said["d"] == "--drop 1 was asked for"
-    assert plan.chosen_share["d"] == 0
+    assert plan.selection_frequency["d"] == 0
 
 
 # Neighbours.

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from practise_backends.terms import Comparison, Interval
-from practise_deploy.outcome import Accuracy, Answer, Constraint, Gate, Link, Verification
+from practise_deploy.outcome import Accuracy, Answer, Criterion, GateResult, OutputDiff, Verification
 from practise_deploy.planning.verdict import judge
 from practise_deploy.terms import Budget, Loss, Plan, WithinDrop
 from samples import plans, releases
@@ -32,31 +32,31 @@ def bench(estimate: float, low: float, high: float) -> Comparison:
     return dataclasses.replace(releases.comparison(), speedup=interval(estimate, low, high))
 
 
-def constraint(name: str, answer: Answer, *, by_default: bool = False) -> Constraint:
-    return Constraint(
-        name=name, asked=1.2, found=None, answer=answer, reason=f"because of {name}", by_default=by_default
+def constraint(name: str, answer: Answer, *, by_default: bool = False) -> Criterion:
+    return Criterion(
+        name=name, required=1.2, measured=None, answer=answer, reason=f"because of {name}", by_default=by_default
     )
 
 
-def gate(*answers: Answer) -> Gate:
+def gate(*answers: Answer) -> GateResult:
     names = ("min_speedup", "max_drop")
     return gate_of(*(constraint(name, answer) for name, answer in zip(names, answers, strict=False)))
 
 
-def accuracy_gate(answer: Answer, *, by_default: bool = False) -> Gate:
+def accuracy_gate(answer: Answer, *, by_default: bool = False) -> GateResult:
     return gate_of(constraint("max_drop", answer, by_default=by_default))
 
 
-def gate_of(*constraints: Constraint) -> Gate:
+def gate_of(*constraints: Criterion) -> GateResult:
     advice = "try something else" if any(one.fails for one in constraints) else ""
-    return Gate(constraints=constraints, nearest=None, advice=advice)
+    return GateResult(constraints=constraints, nearest=None, advice=advice)
 
 
 def right(percent: float) -> Accuracy:
     return Accuracy(percent=interval(percent, percent - 2, percent + 2), correct=int(percent), images=100)
 
 
-LINK = Link(
+LINK = OutputDiff(
     before="teacher",
     after="engine",
     max_abs=0.1,
@@ -289,7 +289,7 @@ def test_missed_speed_breaks_what_is_not_proven_and_the_doubt_is_still_told():
 )
 def test_headline_of_a_smaller_set_than_asked_says_what_the_target_would_have_cost(budget: Budget, said: str):
     first, second = plans.plan().considered[:2]
-    within = WithinDrop(demand_points=2.0, asked=first, sets=(), best=second)
+    within = WithinDrop(demand_points=2.0, target_set=first, sets=(), best=second)
     reduced = dataclasses.replace(plan(None), budget=budget, within_drop=within)
     for answer in (KEPT, NOT_PROVEN, BROKEN):
         sentence = judge(reduced, LABELLED, FASTER, accuracy_gate(answer)).sentence

@@ -140,7 +140,7 @@ def test_most_saving_set_that_is_expected_within_is_found_by_halves_and_the_sets
     plan = plan_of(verify)
     found = find_within(EIGHT, ALONE, plan, verify, DEMAND, finetuned=True)
     assert plan.dropped == ("a", "b", "c", "d")
-    assert found is not None and found.demand_points == DEMAND and found.asked == plan.chosen
+    assert found is not None and found.demand_points == DEMAND and found.target_set == plan.chosen
     assert [one.dropped for one in found.sets] == verify.asked[::-1] == [("a", "b", "c"), ("a", "b")]
     assert found.best == found.sets[-1]
     assert [one.loss.points.estimate if one.loss else None for one in found.sets] == [2.1, 1.9]
@@ -292,7 +292,7 @@ def test_reduced_plan_tells_what_was_refused_what_was_taken_and_all_that_was_loo
     assert (taken.dropped, taken.reason) == (("a", "b"), "")
     assert taken.measured_percent == reduced.measured_percent
     assert (refused.dropped, refused.reason) == (plan.dropped, "costs more accuracy than --max-drop allows")
-    assert (refused.loss, refused.measured_percent) == (found.asked.loss, found.asked.measured_percent)
+    assert (refused.loss, refused.measured_percent) == (found.target_set.loss, found.target_set.measured_percent)
     assert (smaller.dropped, smaller.reason) == (("a", "b", "c"), "saves less than asked")
     assert others == [one for one in plan.considered if one.dropped not in (plan.dropped, taken.dropped)]
     assert len({one.dropped for one in reduced.considered}) == len(reduced.considered)
@@ -303,8 +303,8 @@ def test_reduced_plan_tells_what_was_refused_what_was_taken_and_all_that_was_loo
 def test_reduced_plan_keeps_no_share_of_a_choice_that_was_another():
     plan, found = steeply()
     reduced = reduced_plan(plan, found, EIGHT, ALONE, None)
-    assert plan.set_share is not None and plan.chosen_share
-    assert (reduced.set_share, reduced.chosen_share) == (None, {})
+    assert plan.set_frequency is not None and plan.selection_frequency
+    assert (reduced.set_frequency, reduced.selection_frequency) == (None, {})
 
 
 def test_reduced_plan_notes_what_the_asked_set_would_have_cost():

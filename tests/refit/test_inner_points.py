@@ -9,7 +9,7 @@ from practise_deploy.refit.points import sites_of
 from samples.lessons import RESNET, LinearBlock, Silent, held_out_error, images, opened, recover, refitted
 
 
-class Gate(nn.Module):
+class GateResult(nn.Module):
     """Squeeze and excitation: a factor for each channel, of the whole image."""
 
     def __init__(self, width: int) -> None:
@@ -55,7 +55,7 @@ def sites_without(network: nn.Module, name: str) -> list[str]:
     return [site.target for site in sites_of(student, teacher, [blocks[name]], feature)]
 
 
-@pytest.mark.parametrize("last", [nn.SiLU, lambda: Gate(6), lambda: nn.GroupNorm(2, 6)])
+@pytest.mark.parametrize("last", [nn.SiLU, lambda: GateResult(6), lambda: nn.GroupNorm(2, 6)])
 def test_layers_of_units_without_a_writer_are_sites_and_gates_of_one_position_are_not(last):
     torch.manual_seed(0)
     network = made(Unit(6, last()), Unit(6, last()), Unit(6, last()))
@@ -97,4 +97,4 @@ def test_refit_within_units_leaves_less_error_than_the_plain_drop():
     student = recover(teacher, feature, gone, images(30, RESNET), 0, Silent())
     plain, recovered = held_out_error(teacher, feature, gone, student, images(20, RESNET, seed=8))
     assert recovered < 0.7 * plain
-    assert any(choice.site == "units_2_bn1" for choice in student.choices)
+    assert any(choice.point == "units_2_bn1" for choice in student.choices)

@@ -94,7 +94,7 @@ def test_shares_place_every_candidate_by_rank_and_share(release: Release) -> Non
 
 
 def test_shares_are_not_drawn_where_blocks_were_ranked(release: Release) -> None:
-    ranked = replace(release, plan=replace(release.plan, chosen_share={}, set_share=None, considered=()))
+    ranked = replace(release, plan=replace(release.plan, selection_frequency={}, set_frequency=None, considered=()))
     assert shares(ranked) is None
     page = render_html(ranked)
     assert "Blocks were taken by their scores" in page and "Sets that were considered" not in page

@@ -188,8 +188,8 @@ def test_numbers_that_cannot_be_are_no_reason_to_fail(release: Release, value: f
         recoverability=tuple(replace(one, relative=value) for one in release.recoverability),
         plan=replace(
             release.plan,
-            set_share=value,
-            chosen_share=dict.fromkeys(release.plan.chosen_share, value),
+            set_frequency=value,
+            selection_frequency=dict.fromkeys(release.plan.selection_frequency, value),
             considered=tuple(
                 replace(one, predicted_error=value, verified_error=value, predicted_percent=odd, loss=lost)
                 for one in release.plan.considered
@@ -266,7 +266,7 @@ def test_demand_by_default_and_a_loss_that_is_an_estimate_are_named_so() -> None
             constraints=(
                 lost,
                 replace(lost, by_default=True, estimated=True),
-                replace(lost, found=None, answer=Answer.NOT_PROVEN),
+                replace(lost, measured=None, answer=Answer.NOT_PROVEN),
             ),
         )
     ).rows
@@ -336,7 +336,7 @@ def test_sets_tell_what_they_lost_before_finetuning(release: Release, page: str)
 
 def test_smaller_set_than_asked_is_told_with_why(release: Release) -> None:
     asked = replace(release.plan.considered[1], loss=releases.loss(releases.around(9.7, 1.2)))
-    within = WithinDrop(demand_points=2.0, asked=asked, sets=(), best=release.plan.considered[0])
+    within = WithinDrop(demand_points=2.0, target_set=asked, sets=(), best=release.plan.considered[0])
     reduced = replace(release, plan=replace(release.plan, target_percent=None, within_drop=within, notes=("so much",)))
     for text in (render_html(reduced), render_markdown(reduced)):
         assert "Taken instead" in text and "so much" in text

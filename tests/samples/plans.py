@@ -191,12 +191,12 @@ def plan() -> Plan:
             ),
         ),
         reached=True,
-        chosen_share={
+        selection_frequency={
             name: {"layer2.3": 0.76, "layer1.0": 0.21}.get(name, float(name in DROPPED))
             for name, _, share, _ in _BLOCKS
             if share
         },
-        set_share=0.71,
+        set_frequency=0.71,
         considered=(considered(DROPPED, 4.21, 0.0212, ""), considered(NAMES[:4], 4.02, 0.0247, "too dear")),
     )
 

@@ -8,14 +8,14 @@ from practise_backends.terms import Interval
 from practise_deploy.outcome import (
     Accuracy,
     Answer,
-    Compiled,
-    Constraint,
+    Criterion,
+    DeployedModel,
+    ExportedModel,
     Frontier,
     FrontierPoint,
-    Gate,
-    Link,
+    GateResult,
+    OutputDiff,
     Release,
-    Shipped,
     Verdict,
     Verification,
 )
@@ -64,9 +64,9 @@ def student(method: str, mse: float) -> Student:
     )
 
 
-def shipped() -> Shipped:
+def shipped() -> ExportedModel:
     """The exported file."""
-    return Shipped(
+    return ExportedModel(
         path="runs/resnet34/network.onnx",
         sha256="c1" * 32,
         bytes=85_912_345,
@@ -76,9 +76,9 @@ def shipped() -> Shipped:
     )
 
 
-def compiled() -> Compiled:
+def compiled() -> DeployedModel:
     """On ONNX Runtime the device runs the exported file."""
-    return Compiled(
+    return DeployedModel(
         path="network.onnx",
         sha256="c1" * 32,
         bytes=85_912_345,
@@ -89,7 +89,7 @@ def compiled() -> Compiled:
         layers=None,
         targets=(),
         provider="",
-        beside={},
+        files_sha256={},
         notes=(),
     )
 
@@ -153,7 +153,7 @@ def verification() -> Verification:
     )
     return Verification(
         links=tuple(
-            Link(
+            OutputDiff(
                 before=before,
                 after=after,
                 max_abs=largest,
@@ -208,28 +208,28 @@ def frontier() -> Frontier:
     )
 
 
-def gate(most_points: float = 1.5) -> Gate:
+def gate(most_points: float = 1.5) -> GateResult:
     """The speed-up passes; the accuracy does where so many points may be lost, else two blocks would.
 
     From 0.6 points on that is only not proven, below it is broken.
     """
     passed = most_points >= 1.4
     answer = Answer.KEPT if passed else Answer.NOT_PROVEN if most_points >= 0.6 else Answer.BROKEN
-    lost = Constraint(
+    lost = Criterion(
         name="max_drop",
-        asked=most_points,
-        found=around(0.6, 0.8),
+        required=most_points,
+        measured=around(0.6, 0.8),
         answer=answer,
         reason=f"1.4 points at the bad end against {most_points:g}",
     )
-    faster = Constraint(
+    faster = Criterion(
         name="min_speedup",
-        asked=1.2,
-        found=around(1.281, 0.006),
+        required=1.2,
+        measured=around(1.281, 0.006),
         answer=Answer.KEPT,
         reason="1.275 at the bad end is no less than 1.2",
     )
-    return Gate(
+    return GateResult(
         constraints=(faster, lost),
         nearest=None if passed else frontier_point(2, "closed form", 11.7, 73.2),
         advice="" if passed else "More held-out images narrow the interval: 2,000 would decide it.",
@@ -250,7 +250,7 @@ def release() -> Release:
         plan=plan(),
         recovered=student("closed-form refit", 0.0212),
         finetuned=student("feature mimicking", 0.0124),
-        shipped=shipped(),
+        exported=shipped(),
         compiled=compiled(),
         verification=verification(),
         bench=comparison(),
@@ -282,8 +282,8 @@ def bare_release() -> Release:
             scores={},
             attempts=(),
             measured_percent=None,
-            chosen_share={},
-            set_share=None,
+            selection_frequency={},
+            set_frequency=None,
             considered=(),
         ),
         verification=replace(whole.verification, accuracy={}, loss=None),

@@ -14,6 +14,7 @@ import numpy as np
 
 from practise_backends.errors import BackendError, CompileError
 from practise_backends.files import why_no_file, write_file
+from practise_backends.interfaces import Bench, Progress
 from practise_backends.options import BenchOptions, CompareOptions, Measuring, Options
 from practise_backends.results.bench import Benchmark, Extras, bench
 from practise_backends.results.bundle import TABLE, Kit, measure_kit, read_kit
@@ -29,7 +30,7 @@ from practise_backends.results.requirement import Requirement, require
 from practise_backends.results.table import RANKING_SHARE
 from practise_backends.runtimes import catalog
 from practise_backends.runtimes.tensorrt.options import asked_of
-from practise_backends.terms import Arrays, Bench, Comparison, Conditions, LatencyTable, Patience, Progress
+from practise_backends.terms import Arrays, Comparison, Conditions, LatencyTable, Patience
 
 _SPARE = 0.2
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from practise_backends.errors import BackendError, BackendMissing, MeasureError
 from practise_backends.files import temporary_folder
+from practise_backends.interfaces import Engine, Progress
 from practise_backends.loadgen.log import Summary, read_errors, read_summary
 from practise_backends.loadgen.settings import (
     SCENARIOS,
@@ -29,7 +30,7 @@ from practise_backends.loadgen.settings import (
 from practise_backends.loadgen.subject import Subject, run_test
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.runtimes.onnx_file import fixed_batch
-from practise_backends.terms import Engine, Progress, Scenario
+from practise_backends.terms import Scenario
 
 __all__ = ["SCENARIOS", "ScenarioOptions", "import_loadgen", "run_scenarios"]
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from practise_backends.terms import Engine, Tensors
+from practise_backends.interfaces import Engine
+from practise_backends.terms import Tensors
 
 _SAMPLES = 64
 _LOG_POLL_MS = 100

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from practise_backends.errors import MeasureError
+from practise_backends.interfaces import Bench, Progress
 from practise_backends.results.breakdown import launch_notes, parts_of
 from practise_backends.results.compare import NEW, cold_starts, compare, figures_of
 from practise_backends.results.throughput import measure_throughput
@@ -22,14 +23,12 @@ from practise_backends.terms import (
     SCHEMA,
     WALL,
     Arrays,
-    Bench,
     Comparison,
     Conditions,
     Device,
     EngineFigures,
     Environment,
     Interval,
-    Progress,
     Scenario,
     Throughput,
 )

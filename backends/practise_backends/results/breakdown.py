@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+from practise_backends.interfaces import Engine
 from practise_backends.rounds.feeds import select_feeds
 from practise_backends.rounds.intervals import percentile_ms
-from practise_backends.terms import Engine, Interval, Tensors
+from practise_backends.terms import Interval, Tensors
 
 RUNS = 200
 LAUNCH_BOUND = 0.8

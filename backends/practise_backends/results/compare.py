@@ -9,20 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.errors import MeasureError
+from practise_backends.interfaces import Bench, Progress
 from practise_backends.results.breakdown import launch_notes, parts_of
 from practise_backends.results.footprint import Footprint, cold_start, file_mb
 from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL, percentile_of, raw_samples, samples_ms
 from practise_backends.rounds.sessions import Candidate, measure, opened
-from practise_backends.terms import (
-    Artifact,
-    Bench,
-    Comparison,
-    EngineFigures,
-    Interval,
-    Progress,
-    Timings,
-)
+from practise_backends.terms import Artifact, Comparison, EngineFigures, Interval, Timings
 
 NEW = "new"
 

@@ -12,20 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from practise_backends.errors import BackendError
+from practise_backends.interfaces import Bench, Progress
 from practise_backends.machine.device import describe_cpu
 from practise_backends.machine.environment import SystemMonitor
 from practise_backends.results.checks import Finding, Level, MachineState, run_checks
 from practise_backends.runtimes.catalog import available_backends, backend_class, load_backend
-from practise_backends.terms import (
-    SCHEMA,
-    Bench,
-    Conditions,
-    Device,
-    Environment,
-    Interval,
-    Patience,
-    Progress,
-)
+from practise_backends.terms import SCHEMA, Conditions, Device, Environment, Interval, Patience
 
 ENVIRONMENT_MISSING = 3
 SELF_TEST_NETWORK = Path(__file__).with_name("yardstick.onnx")

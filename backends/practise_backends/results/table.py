@@ -15,21 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from practise_backends.interfaces import Bench, Progress
 from practise_backends.results.table_design import FIRSTS, ORIGINALS, Cut, Design, Variant, design_of
 from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL, Samples, interval_of, raw_samples
 from practise_backends.rounds.sessions import Candidate, measure, opened
-from practise_backends.terms import (
-    Arrays,
-    Bench,
-    Interval,
-    LatencyTable,
-    Progress,
-    Saving,
-    SetCheck,
-    Timings,
-    TwinCheck,
-)
+from practise_backends.terms import Arrays, Interval, LatencyTable, Saving, SetCheck, Timings, TwinCheck
 
 _NOTHING = 1e-12  # squares of shares: where the sets save less than a millionth, nothing can add up
 

@@ -8,18 +8,12 @@ from itertools import product
 from pathlib import Path
 
 from practise_backends.errors import CompileError, MeasureError
+from practise_backends.interfaces import Bench, Progress
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.catalog import artifact_of
 from practise_backends.runtimes.onnx_file import fixed_batch
-from practise_backends.terms import (
-    Bench,
-    Conditions,
-    Interval,
-    Progress,
-    Throughput,
-    Timings,
-)
+from practise_backends.terms import Conditions, Interval, Throughput, Timings
 
 _FIXED = "the network was exported with a fixed batch of {}; export it with a dynamic batch"
 

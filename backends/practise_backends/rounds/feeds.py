@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import MeasureError
+from practise_backends.interfaces import Bench
 from practise_backends.machine.memory import available_memory
-from practise_backends.terms import Bench, Tensors, TensorSpec
+from practise_backends.terms import Tensors, TensorSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 Array = npt.NDArray[np.generic]

@@ -22,24 +22,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from practise_backends.errors import MeasureError
+from practise_backends.interfaces import Clock, Engine, Monitor, Progress
 from practise_backends.machine.environment import SystemMonitor
 from practise_backends.rounds.feeds import select_feeds
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.log import RoundLog, Row
 from practise_backends.rounds.stopping import Stopper
 from practise_backends.rounds.warm_up import Runner, Sample, warm_up
-from practise_backends.terms import (
-    CPU,
-    Clock,
-    Conditions,
-    Engine,
-    Environment,
-    Monitor,
-    Patience,
-    Progress,
-    Tensors,
-    Timings,
-)
+from practise_backends.terms import CPU, Conditions, Environment, Patience, Tensors, Timings
 
 __all__ = ["ORIGINAL", "Instruments", "SystemClock", "measure_rounds"]
 

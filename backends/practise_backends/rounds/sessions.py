@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.errors import about
+from practise_backends.interfaces import Bench, Engine, Progress
 from practise_backends.machine.environment import SystemMonitor
 from practise_backends.machine.memory import available_memory
 from practise_backends.rounds.feeds import Array, select_feeds, shared_feeds
@@ -25,7 +26,7 @@ from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.measure import Instruments, measure_rounds
 from practise_backends.runtimes.catalog import artifact_of
 from practise_backends.runtimes.external_data import size_of
-from practise_backends.terms import Artifact, Bench, Engine, Progress, Timings
+from practise_backends.terms import Artifact, Timings
 
 _MEMORY_SHARE = 0.5
 _MOST_OF_IT = 0.9

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from practise_backends.interfaces import Clock
 from practise_backends.rounds.intervals import (
     FEWEST_ROUNDS,
     ORIGINAL,
@@ -16,7 +17,7 @@ from practise_backends.rounds.intervals import (
     trimmed_mean,
 )
 from practise_backends.rounds.log import RoundLog, Row
-from practise_backends.terms import Clock, Patience
+from practise_backends.terms import Patience
 
 _CHECK_SHARE = 0.002
 _LATE = 2.0

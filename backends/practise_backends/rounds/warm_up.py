@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from practise_backends.interfaces import Clock
 from practise_backends.rounds.log import Row
-from practise_backends.terms import Clock, Patience
+from practise_backends.terms import Patience
 
 
 class Sample(NamedTuple):

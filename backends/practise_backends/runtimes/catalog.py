@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from practise_backends.errors import BackendError, BackendMissing
-from practise_backends.terms import Artifact, Backend, Conditions, Progress
+from practise_backends.interfaces import Backend, Progress
+from practise_backends.terms import Artifact, Conditions
 
 GROUP = "practise_backends"
 

@@ -24,19 +24,12 @@ from practise_backends.errors import (
     lacks_memory,
 )
 from practise_backends.files import temporary_folder
+from practise_backends.interfaces import Capabilities, Progress
 from practise_backends.machine.device import describe_cpu
 from practise_backends.runtimes.external_data import read_with_weights
 from practise_backends.runtimes.onnx_file import Network, content_of, label_of, read_network
 from practise_backends.runtimes.precision import Share, share_of_fp32, share_of_int8
-from practise_backends.terms import (
-    Artifact,
-    Capabilities,
-    Conditions,
-    Device,
-    Progress,
-    Tensors,
-    TensorSpec,
-)
+from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
 
 PROVIDERS = ("CPUExecutionProvider",)
 PRECISIONS = ("fp32", "int8")

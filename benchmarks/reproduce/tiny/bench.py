@@ -14,11 +14,12 @@ from typing import Any
 
 from torch import fx
 
+from practise_backends.interfaces import Bench
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Bench, Conditions, Interval, LatencyTable, Patience
+from practise_backends.terms import Conditions, Interval, LatencyTable, Patience
 from practise_deploy.deployment.block_latency import measure_block_latency, measure_reductions
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.latency_table import read_table

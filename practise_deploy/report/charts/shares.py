@@ -13,11 +13,12 @@ from practise_deploy.report.formatting import number
 def shares(release: Release) -> Chart | None:
     """Rank by score against selection frequency; None if no sets were searched."""
     plan = release.plan
-    ranked = [name for name in plan.scores if math.isfinite(plan.chosen_share.get(name, math.nan))]
+    ranked = [name for name in plan.scores if math.isfinite(plan.selection_frequency.get(name, math.nan))]
     if not ranked:
         return None
     marks = [
-        _mark(name, rank, plan.chosen_share[name], name in plan.dropped) for rank, name in enumerate(ranked, start=1)
+        _mark(name, rank, plan.selection_frequency[name], name in plan.dropped)
+        for rank, name in enumerate(ranked, start=1)
     ]
     return Chart(
         name="shares",

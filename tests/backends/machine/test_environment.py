@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from practise_backends.interfaces import Monitor
 from practise_backends.machine.environment import SystemMonitor
-from practise_backends.terms import Environment, Monitor
+from practise_backends.terms import Environment
 
 GROUP = "sys/fs/cgroup/shop/till/cpu.stat"
 HEAT = "sys/devices/system/cpu/cpu{}/thermal_throttle/core_throttle_count"

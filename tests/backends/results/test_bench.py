@@ -11,12 +11,13 @@ import pytest
 
 from practise_backends.errors import BackendMissing, CompileError
 from practise_backends.fake import FakeBackend, steady
+from practise_backends.interfaces import Backend, Bench
 from practise_backends.loadgen import run as loadgen
 from practise_backends.results.bench import ALONE, Extras, bench
 from practise_backends.results.footprint import cold_start, file_mb
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Backend, Bench, Conditions, Patience
+from practise_backends.terms import Conditions, Patience
 
 CONDITIONS = Conditions()
 QUICK = Patience(budget_s=0.3, warmup_s=0.02, min_rounds=10)

@@ -12,11 +12,12 @@ import pytest
 
 from practise_backends.errors import MeasureError
 from practise_backends.fake import FakeBackend, FakeEngine, Script, ScriptedClock, noisy, spiking, steady
+from practise_backends.interfaces import Bench, Capabilities
 from practise_backends.results import compare as module
 from practise_backends.results.compare import NEW, compare, verdict_of
 from practise_backends.results.footprint import Footprint
 from practise_backends.rounds.intervals import ORIGINAL
-from practise_backends.terms import Artifact, Bench, Capabilities, Comparison, Conditions, Interval, Patience
+from practise_backends.terms import Artifact, Comparison, Conditions, Interval, Patience
 
 NetworkMaker = Callable[..., onnx.ModelProto]
 PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=40, max_rounds=40, enough_percent=0.0, keep_throttled=True)

@@ -12,11 +12,12 @@ import onnx
 import pytest
 
 from practise_backends.errors import BackendMissing, DeviceUnavailable, MeasureError
+from practise_backends.interfaces import Backend, Progress
 from practise_backends.results import doctor
 from practise_backends.results.checks import Finding
 from practise_backends.results.doctor import Checkup, SelfTest, examine, exit_code, render
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Backend, Device, Interval, Progress
+from practise_backends.terms import Device, Interval
 
 CPU0 = "sys/devices/system/cpu/cpu0"
 QUIET = {

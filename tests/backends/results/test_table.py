@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from practise_backends.fake import FakeBackend, FakeEngine, Script, ScriptedClock, drifting, noisy, steady
+from practise_backends.interfaces import Bench
 from practise_backends.results.table import measure_sets, measure_table, measure_without, samples_digest
 from practise_backends.results.table_design import Cut, design_of
 from practise_backends.rounds.intervals import ORIGINAL
-from practise_backends.terms import Artifact, Bench, Conditions, LatencyTable, Patience, Saving
+from practise_backends.terms import Artifact, Conditions, LatencyTable, Patience, Saving
 
 CUTS = [
     Cut(block=name, latency_class=at)

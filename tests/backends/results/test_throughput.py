@@ -11,10 +11,11 @@ import pytest
 
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.fake import FakeBackend, FakeEngine, steady
+from practise_backends.interfaces import Backend, Bench
 from practise_backends.results.throughput import measure_throughput
 from practise_backends.runtimes.onnx_file import content_of, fixed_batch
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Artifact, Backend, Bench, Conditions, Patience, TensorSpec
+from practise_backends.terms import Artifact, Conditions, Patience, TensorSpec
 
 PATIENCE = Patience(
     budget_s=1e6, warmup_s=0.0, min_rounds=12, max_rounds=12, enough_percent=0.0, sessions=2, keep_throttled=True

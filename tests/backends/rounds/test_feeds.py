@@ -11,10 +11,11 @@ from onnx import TensorProto, numpy_helper
 
 from backends.conftest import chain
 from practise_backends.errors import MeasureError
+from practise_backends.interfaces import Bench
 from practise_backends.rounds.feeds import select_feeds, shared_feeds
 from practise_backends.rounds.sessions import Candidate, opened
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Bench, Conditions, Patience, TensorSpec
+from practise_backends.terms import Conditions, Patience, TensorSpec
 
 BENCH = Bench(backend=OrtBackend(), conditions=Conditions(), patience=Patience(budget_s=1.0))
 

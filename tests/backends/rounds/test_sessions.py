@@ -12,10 +12,11 @@ import pytest
 
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.fake import FakeBackend, FakeEngine, steady
+from practise_backends.interfaces import Bench, Capabilities
 from practise_backends.rounds import sessions
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
-from practise_backends.terms import Artifact, Bench, Capabilities, Conditions, Patience
+from practise_backends.terms import Artifact, Conditions, Patience
 
 NetworkMaker = Callable[..., onnx.ModelProto]
 PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=12, max_rounds=12, enough_percent=0.0, keep_throttled=True)

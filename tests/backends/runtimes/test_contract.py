@@ -15,10 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from practise_backends.errors import CompileError, DeviceUnavailable, MeasureError, OutOfMemory
 from practise_backends.fake import FakeBackend
+from practise_backends.interfaces import Backend
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.runtimes import ort
 from practise_backends.runtimes.ort import OrtBackend, OrtEngine, import_onnxruntime
-from practise_backends.terms import Backend, Conditions
+from practise_backends.terms import Conditions
 
 CONDITIONS = Conditions(batch=2)
 MAKERS: dict[str, Callable[[], Backend]] = {"ort": OrtBackend, "fake": FakeBackend}

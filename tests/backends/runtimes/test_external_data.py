@@ -12,11 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from practise_backends.errors import CompileError
+from practise_backends.interfaces import Bench
 from practise_backends.rounds.sessions import Candidate, opened
 from practise_backends.runtimes.external_data import external_weights, read_with_weights, size_of
 from practise_backends.runtimes.onnx_file import read_network
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Bench, Conditions, Patience
+from practise_backends.terms import Conditions, Patience
 
 
 def away(name: str, location: str) -> onnx.TensorProto:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from practise_backends.errors import CompileError, DeviceUnavailable
+from practise_backends.interfaces import Capabilities, Progress
 from practise_backends.machine.device import describe_cpu, first_line
 from practise_backends.machine.driver import Gpu, first_gpu
 from practise_backends.runtimes.external_data import read_with_weights
@@ -35,7 +36,7 @@ from practise_backends.runtimes.tensorrt.shipped import (
     write_engine,
 )
 from practise_backends.runtimes.tensorrt.timing_cache import TimingCaches
-from practise_backends.terms import Artifact, Capabilities, Conditions, Device, Progress
+from practise_backends.terms import Artifact, Conditions, Device
 
 CLOCKS = ("gpu_compute", "end_to_end")
 PRECISIONS = ("fp32", "fp16", "int8")

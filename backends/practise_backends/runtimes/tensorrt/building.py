@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from practise_backends.errors import CompileError
+from practise_backends.interfaces import Progress
 from practise_backends.runtimes.tensorrt.fused import HEADING, FusedLayer, layers_of_message
 from practise_backends.runtimes.tensorrt.log_capture import capture_log, logger_of
 from practise_backends.runtimes.tensorrt.monitor import Phases, monitor_of, noted_interrupts
 from practise_backends.runtimes.tensorrt.options import Profile, TensorRtOptions
 from practise_backends.runtimes.tensorrt.package import TensorRtPackage
 from practise_backends.runtimes.tensorrt.remedies import refused_by_builder, refused_by_parser
-from practise_backends.terms import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

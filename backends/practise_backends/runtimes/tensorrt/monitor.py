@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from practise_backends.interfaces import Progress
 from practise_backends.runtimes.tensorrt.package import TensorRtPackage
-from practise_backends.terms import Progress
 
 
 class Phases:
