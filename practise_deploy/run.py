@@ -21,7 +21,7 @@ from practise_backends.errors import lacks_memory
 from practise_backends.files import remove_parts, write_file
 from practise_backends.interfaces import Progress
 from practise_backends.parsing import read_json
-from practise_backends.results.documents import array_fields, npz_of, plain, to_json
+from practise_backends.results.documents import array_fields, as_document, npz_of, to_json
 from practise_backends.terms import Arrays
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.terms import SCHEMA
@@ -31,9 +31,9 @@ __all__ = [
     "Key",
     "Run",
     "arrays_digest",
+    "as_document",
     "digest",
     "file_digest",
-    "plain",
     "read_arrays",
     "to_json",
     "write_arrays",
@@ -258,7 +258,7 @@ class Run:
         (self._steps / f"{name}.key.json").unlink(missing_ok=True)  # the key vouches for the rest: last in, first out
         for array_field in array_fields(record):
             write_arrays(self._steps / f"{name}.npz", getattr(record, array_field))
-        write_atomically(self._steps / f"{name}.json", json.dumps({"schema": SCHEMA, **plain(record)}, indent=1))
+        write_atomically(self._steps / f"{name}.json", json.dumps({"schema": SCHEMA, **as_document(record)}, indent=1))
         written = [self._steps / f"{name}.json"] + [self._steps / f"{name}.npz" for _ in array_fields(record)]
         hashes = {file.name: file_digest(file) for file in written}
         note = {"schema": SCHEMA, "key": key, "seconds": self.seconds[name], "files": hashes}

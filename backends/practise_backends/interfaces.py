@@ -10,7 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from practise_backends.terms import Artifact, Conditions, Device, Environment, Patience, Tensors, TensorSpec
+from practise_backends.terms import (
+    Artifact,
+    Conditions,
+    Device,
+    Environment,
+    StoppingRule,
+    Tensors,
+    TensorSpec,
+)
 
 
 class Engine(Protocol):
@@ -121,7 +129,7 @@ class Monitor(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class MeasurementSetup:
     """A device under the conditions of the deployment: where networks are measured.
 
     shapes: of inputs whose dimensions are dynamic besides the batch, by the input's name.
@@ -129,7 +137,7 @@ class Bench:
 
     backend: Backend
     conditions: Conditions
-    patience: Patience
+    stopping_rule: StoppingRule
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 

@@ -86,11 +86,11 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class StoppingRule:
     """How long a measurement may take, and how narrow an interval is narrow enough.
 
-    `enough_percent` is the half-width of the ratio's interval, in percent of the original's latency.
-    `enough_share`: a ratio that is known to this share of its distance from `decision_boundary` is narrow enough too
+    `half_width_percent` is the half-width of the ratio's interval, in percent of the original's latency.
+    `relative_half_width`: a ratio that is known to this share of its distance from `decision_boundary` is narrow enough too
     (0.1: a saving of 8% is known to +-0.8%); 0 turns that rule off.
     `sessions`: how often each network is opened; two sessions of one file differ in their speed.
     `keep_throttled`: do not discard the rounds in which a quota or heat stopped the device.
@@ -100,8 +100,8 @@ class Patience:
     warmup_s: float = 2.0
     min_rounds: int = 30
     max_rounds: int = 2000
-    enough_percent: float = 0.25
-    enough_share: float = 0.0
+    half_width_percent: float = 0.25
+    relative_half_width: float = 0.0
     decision_boundary: float = 1.0
     confidence: float = 0.95
     sessions: int = 6

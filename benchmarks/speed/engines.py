@@ -25,11 +25,11 @@ import torch
 from torch import fx
 
 from practise_backends.errors import BackendError
-from practise_backends.interfaces import Backend, Bench
+from practise_backends.interfaces import Backend, MeasurementSetup
 from practise_backends.results.compare import compare
 from practise_backends.runtimes.catalog import load_backend
 from practise_backends.runtimes.tensorrt.cuda import PACKAGES
-from practise_backends.terms import Conditions, Patience
+from practise_backends.terms import Conditions, StoppingRule
 from practise_deploy.deployment.precision import in_precision
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.onnx_graph import to_onnx
@@ -112,10 +112,12 @@ def runs(files: dict[tuple[str, str, str], Path], backend: Backend) -> list[dict
     for precision, before, after, what in pairs:
         for graph in (False, True):
             conditions = Conditions(precision=precision, clock="gpu_compute", cuda_graph=graph)
-            patience = Patience(budget_s=SECONDS, sessions=SESSIONS)
+            stopping_rule = StoppingRule(budget_s=SECONDS, sessions=SESSIONS)
             row: dict[str, Any] = {"what": what, "precision": precision, "cuda_graph": graph}
             try:
-                found = compare(before, after, Bench(backend=backend, conditions=conditions, patience=patience))
+                found = compare(
+                    before, after, MeasurementSetup(backend=backend, conditions=conditions, stopping_rule=stopping_rule)
+                )
                 row |= {
                     "speedup": asdict(found.speedup),
                     "aa_ratio": asdict(found.aa_ratio),

@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.rounds.intervals import samples_ms
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Conditions, Patience
+from practise_backends.terms import Conditions, StoppingRule
 from practise_deploy.deployment.block_latency import variants_of
 from practise_deploy.network.onnx_graph import to_onnx
 from practise_deploy.pipeline.context import BuildContext
@@ -41,10 +41,10 @@ def overhead(path: Path, batch: int, sessions: int) -> dict[str, float]:
     """The loop's own time beside two networks of so many sessions, the median of some measurements."""
     percent, median_ms, rounds = [], 0.0, 0
     for seed in range(REPEATS):
-        bench = Bench(
+        bench = MeasurementSetup(
             backend=OrtBackend(),
             conditions=Conditions(batch=batch, seed=seed),
-            patience=Patience(budget_s=8.0, warmup_s=0.5, enough_percent=0.0),
+            stopping_rule=StoppingRule(budget_s=8.0, warmup_s=0.5, half_width_percent=0.0),
         )
         candidates = {name: Candidate(model=path, sessions=sessions) for name in ("original", "new")}
         with opened(candidates, bench) as found:

@@ -27,12 +27,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.results.compare import compare
 from practise_backends.results.table_diff import disjoint, rank_agreement
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Conditions, LatencyTable, Patience
+from practise_backends.terms import Conditions, LatencyTable, StoppingRule
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 CONDITIONS = Conditions()
@@ -97,10 +97,10 @@ def repeat_aa(path: Path, repeats: int, budget_s: float) -> list[dict[str, objec
     """One file against itself, by paired rounds and one after the other."""
     found = []
     for seed in range(repeats):
-        bench = Bench(
+        bench = MeasurementSetup(
             backend=OrtBackend(),
             conditions=Conditions(seed=seed),
-            patience=Patience(budget_s=budget_s, warmup_s=1.0),
+            stopping_rule=StoppingRule(budget_s=budget_s, warmup_s=1.0),
         )
         result = compare(path, path, bench, footprint=False)
         ratio = result.speedup
@@ -129,7 +129,9 @@ def tabulate(network: str, seed: int, budget_s: float, answer: multiprocessing.Q
 
     with TemporaryDirectory() as folder:
         model, blocks, _ = export(network, Path(folder))
-        bench = Bench(backend=OrtBackend(), conditions=Conditions(seed=seed), patience=Patience(budget_s=budget_s))
+        bench = MeasurementSetup(
+            backend=OrtBackend(), conditions=Conditions(seed=seed), stopping_rule=StoppingRule(budget_s=budget_s)
+        )
         table = measure_block_latency(model, network, blocks, bench, Silent())
         with variants_of(model, blocks) as variants:
             plain = mean_ms(variants.without(()))

@@ -19,12 +19,12 @@ from typing import Any
 
 import onnx
 
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Conditions, Patience
+from practise_backends.terms import Conditions, StoppingRule
 from practise_deploy.deployment.precision import in_precision
 from practise_deploy.deployment.verify import Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.tiny_set import HeldOutImages
@@ -56,10 +56,10 @@ def context_of(name: str, data: Path, folder: Path) -> BuildContext:
 
 def speeds(files: dict[str, Path]) -> dict[str, Any]:
     """All networks in the same rounds."""
-    at = Bench(
+    at = MeasurementSetup(
         backend=OrtBackend(),
         conditions=Conditions(threads=THREADS),
-        patience=Patience(budget_s=SECONDS, sessions=SESSIONS, keep_throttled=True),
+        stopping_rule=StoppingRule(budget_s=SECONDS, sessions=SESSIONS, keep_throttled=True),
     )
     with opened({name: Candidate(model=file, sessions=SESSIONS) for name, file in files.items()}, at) as found:
         timings = measure(found, at)

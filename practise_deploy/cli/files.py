@@ -194,7 +194,7 @@ def _requested(settings: Arguments) -> Arguments:
 
 def _as_built(run: Path, requested: Arguments) -> Arguments:
     """The conditions of a finished run that were not requested otherwise; backend options only for the same backend."""
-    from practise_backends.runtimes.tensorrt.options import asked_of
+    from practise_backends.runtimes.tensorrt.options import tensorrt_options
     from practise_deploy.pipeline.results import read_release
 
     built, kept = read_release(run).bench, run / "settings.json"
@@ -207,7 +207,7 @@ def _as_built(run: Path, requested: Arguments) -> Arguments:
     defaults["backend"] = built.backend
     if requested.get("backend", built.backend) == built.backend:
         defaults |= {"clock": conditions.clock, "cuda_graph": conditions.cuda_graph}
-        defaults |= asked_of(read_settings({}, file=kept)) if kept.is_file() else {}
+        defaults |= tensorrt_options(read_settings({}, file=kept)) if kept.is_file() else {}
     return {name: value for name, value in defaults.items() if name not in requested}
 
 

@@ -40,9 +40,9 @@ def require_device_or_table(settings: Settings, tell: Tell) -> Backend | None:
 
 def require_backend(settings: Settings, tell: Tell) -> Backend | None:
     """Check that the backend exists; its package and its device need not be available."""
-    from practise_deploy.deployment.target import check_asked
+    from practise_deploy.deployment.target import check_supported
 
-    check_asked(settings)
+    check_supported(settings)
     return None
 
 

@@ -93,11 +93,11 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _inspection(build: Build) -> dict[str, Any]:
-    from practise_deploy.run import plain
+    from practise_deploy.run import as_document
 
     kept = ("name", "kind", "shape", "parameters", "macs", "latency_class", "droppable", "reason")
-    rows = [{key: row[key] for key in kept} for row in plain(list(build.context.blocks))]
-    return {"schema": 1, "network": plain(build.context.network.summary), "blocks": rows}
+    rows = [{key: row[key] for key in kept} for row in as_document(list(build.context.blocks))]
+    return {"schema": 1, "network": as_document(build.context.network.summary), "blocks": rows}
 
 
 def _show_students(console: Console, build: Build) -> None:

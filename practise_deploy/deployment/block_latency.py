@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from practise_backends.files import temporary_folder
-from practise_backends.interfaces import Bench, Progress
+from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.results.table import measure_sets, measure_table, measure_without
 from practise_backends.results.table_design import Cut
 from practise_backends.terms import Interval, LatencyTable
@@ -45,7 +45,7 @@ def variants_of(model: onnx.ModelProto, blocks: Sequence[Block]) -> Iterator[Var
 
 
 def measure_block_latency(
-    model: onnx.ModelProto, network: str, blocks: Sequence[Block], bench: Bench, progress: Progress
+    model: onnx.ModelProto, network: str, blocks: Sequence[Block], bench: MeasurementSetup, progress: Progress
 ) -> LatencyTable:
     """Every block's saving; blocks of one latency class share theirs.
 
@@ -56,14 +56,16 @@ def measure_block_latency(
         return measure_table(network, cuts, variants.without, bench, progress)
 
 
-def measure_reduction(model: onnx.ModelProto, dropped: Sequence[Block], bench: Bench, progress: Progress) -> Interval:
+def measure_reduction(
+    model: onnx.ModelProto, dropped: Sequence[Block], bench: MeasurementSetup, progress: Progress
+) -> Interval:
     """The measured reduction of latency, in percent, when these blocks are dropped together."""
     with variants_of(model, dropped) as variants:
         return measure_without(tuple(block.name for block in dropped), variants.without, bench, progress)
 
 
 def measure_reductions(
-    model: onnx.ModelProto, sets: Sequence[Sequence[Block]], bench: Bench, progress: Progress
+    model: onnx.ModelProto, sets: Sequence[Sequence[Block]], bench: MeasurementSetup, progress: Progress
 ) -> list[Interval]:
     """The same for several sets, all in the same rounds."""
     blocks = {block.name: block for chosen in sets for block in chosen}

@@ -36,7 +36,7 @@ def check_place(path: Path) -> None:
     Raises: as `write_table`.
     """
     with _written_to(path):
-        check_places(path, documents.samples_beside(path))
+        check_places(path, documents.samples_path(path))
 
 
 @contextmanager

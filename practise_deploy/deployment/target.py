@@ -10,7 +10,7 @@ from practise_backends.interfaces import Backend
 from practise_backends.options import Measuring, flags_of
 from practise_backends.runtimes import catalog
 from practise_backends.runtimes.catalog import RunMode, backend_class, load_backend
-from practise_backends.runtimes.tensorrt.options import asked_of
+from practise_backends.runtimes.tensorrt.options import tensorrt_options
 from practise_backends.terms import Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings
@@ -28,9 +28,9 @@ def backend_of(settings: Settings) -> Backend:
     a cross-built target has no latency table.
     """
     with our_errors():
-        backend = load_backend(settings.backend, asked_of(settings))
+        backend = load_backend(settings.backend, tensorrt_options(settings))
         backend.device()
-        catalog.check_wanted(backend, _requested(settings))
+        catalog.check_run_mode(backend, _requested(settings))
     if settings.for_ and settings.latency_table is None:
         raise InputError(
             f"--for {','.join(settings.for_)} builds for GPUs that are not at hand, so what a block costs there must be known",
@@ -39,13 +39,13 @@ def backend_of(settings: Settings) -> Backend:
     return backend
 
 
-def check_asked(settings: Settings) -> None:
+def check_supported(settings: Settings) -> None:
     """Check that the backend exists and has the requested options; neither its package nor its device need be available.
 
     Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
     """
     with our_errors():
-        catalog.check_asked(settings.backend, asked_of(settings), _requested(settings))
+        catalog.check_supported(settings.backend, tensorrt_options(settings), _requested(settings))
 
 
 def _requested(settings: Settings) -> RunMode:

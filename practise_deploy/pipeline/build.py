@@ -40,7 +40,7 @@ from practise_deploy.pipeline.results import write_results
 from practise_deploy.pipeline.stages import MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
 from practise_deploy.planning.choose import count_reaching, out_of_reach, too_disturbed
 from practise_deploy.planning.gate import evaluate_gate
-from practise_deploy.planning.remeasuring import MOST_AGAIN, is_undecided, last_of, longer, required_speedups
+from practise_deploy.planning.remeasuring import MAX_REMEASUREMENTS, is_undecided, last_of, longer, required_speedups
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.planning.verdict import judge
 from practise_deploy.planning.within_drop import costs_too_much
@@ -252,7 +252,7 @@ class Build:
         asked, setup = required_speedups(self.plan, context.settings.min_speedup), context.setup
         title, name, done = "Measuring the new model against the original", "bench", list[Comparison]()
         try:
-            while not done or (is_undecided(done[-1], asked) and len(done) <= MOST_AGAIN):
+            while not done or (is_undecided(done[-1], asked) and len(done) <= MAX_REMEASUREMENTS):
                 if done:
                     setup, name = longer(setup, done[-1]), f"bench-again-{len(done)}"
                 again = f"{title}, for longer" if done else title
@@ -270,7 +270,7 @@ class Build:
         if context.settings.for_:
             return ()
         rule = replace(stages.THROUGHPUT_RULE, keep_throttled=context.settings.keep_throttled)
-        setup = replace(context.setup, patience=rule)
+        setup = replace(context.setup, stopping_rule=rule)
         inputs = (self._files, context.deployment, setup, *context.settings.throughput_points)
         return self._step("throughput", stages.measure_both, *inputs).of
 

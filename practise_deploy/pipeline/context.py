@@ -11,15 +11,15 @@ import onnx
 import torch
 
 from practise_backends.errors import about
-from practise_backends.interfaces import Backend, Bench, Engine
+from practise_backends.interfaces import Backend, Engine, MeasurementSetup
 from practise_backends.results.table import RANKING_SHARE
 from practise_backends.runtimes.catalog import artifact_of
-from practise_backends.runtimes.tensorrt.options import asked_of
-from practise_backends.terms import Conditions, Interval, Patience
+from practise_backends.runtimes.tensorrt.options import tensorrt_options
+from practise_backends.terms import Conditions, Interval, StoppingRule
 from practise_deploy.compute import exact, pick_device, pick_precision
 from practise_deploy.deployment.block_latency import measure_reduction, measure_reductions
 from practise_deploy.deployment.precision import in_precision
-from practise_deploy.deployment.target import backend_of, check_asked, conditions_of, reads_symmetric_int8
+from practise_deploy.deployment.target import backend_of, check_supported, conditions_of, reads_symmetric_int8
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.sanity import with_checked_labels
@@ -104,7 +104,7 @@ class BlockBench:
 
     model: CuttableModel
     deployment: Deployment
-    setup: Bench
+    setup: MeasurementSetup
 
     def reduction(self, names: tuple[str, ...], screen: Screen) -> Interval:
         """By how many percent the latency falls without these blocks."""
@@ -220,7 +220,7 @@ class BuildContext:
     @cached_property
     def local_backend(self) -> Backend | None:
         """The same; None where it is not at hand and a latency table stands for it, which is enough to plan."""
-        check_asked(self.settings)
+        check_supported(self.settings)
         try:
             return self.backend
         except EnvironmentProblem:
@@ -234,7 +234,7 @@ class BuildContext:
         backend = self.local_backend
         return Deployment(
             name=self.settings.backend,
-            options={name: str(value) for name, value in asked_of(self.settings).items()},
+            options={name: str(value) for name, value in tensorrt_options(self.settings).items()},
             conditions=conditions_of(self.settings, backend),
             local_backend=backend,
             device="" if backend is None else backend.device().fingerprint,
@@ -242,23 +242,23 @@ class BuildContext:
         )
 
     @property
-    def setup(self) -> Bench:
+    def setup(self) -> MeasurementSetup:
         """How networks are measured."""
-        rule = Patience(
+        rule = StoppingRule(
             budget_s=self.settings.measure_budget_s,
             sessions=self.settings.sessions,
             keep_throttled=self.settings.keep_throttled,
         )
-        return Bench(backend=self.backend, conditions=self.deployment.conditions, patience=rule)
+        return MeasurementSetup(backend=self.backend, conditions=self.deployment.conditions, stopping_rule=rule)
 
     @property
-    def ranking_setup(self) -> Bench:
+    def ranking_setup(self) -> MeasurementSetup:
         """The same, where savings known well enough to rank blocks are known well enough.
 
         The design of a latency table says how often each network is opened.
         """
-        rule = replace(self.setup.patience, enough_share=RANKING_SHARE, sessions=Patience().sessions)
-        return replace(self.setup, patience=rule)
+        rule = replace(self.setup.stopping_rule, relative_half_width=RANKING_SHARE, sessions=StoppingRule().sessions)
+        return replace(self.setup, stopping_rule=rule)
 
     @property
     def form(self) -> ExportForm:

@@ -22,7 +22,7 @@ from torch import fx
 
 import practise_backends
 import practise_deploy
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
 from practise_deploy.network.load import Network
 from practise_deploy.network.load import fingerprint as sha256_of
@@ -103,9 +103,9 @@ def _of_deployment(deployment: Deployment) -> Any:
 
 
 @fingerprint.register
-def _of_setup(setup: Bench) -> Any:
+def _of_setup(setup: MeasurementSetup) -> Any:
     """Without the backend, whose device and options a `Deployment` names."""
-    return {name: fingerprint(getattr(setup, name)) for name in ("conditions", "patience", "shapes")}
+    return {name: fingerprint(getattr(setup, name)) for name in ("conditions", "stopping_rule", "shapes")}
 
 
 @fingerprint.register(FitImages)

@@ -14,12 +14,12 @@ from torch import fx
 
 from practise_backends.errors import about
 from practise_backends.files import temporary_folder
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.results.compare import NEW, compare
 from practise_backends.results.throughput import measure_throughput
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Comparison, Conditions, Interval, LatencyTable, Patience
+from practise_backends.terms import Comparison, Conditions, Interval, LatencyTable, StoppingRule
 from practise_deploy.compute import exact
 from practise_deploy.deployment.batching import with_any_batch
 from practise_deploy.deployment.block_latency import measure_block_latency
@@ -49,7 +49,7 @@ from practise_deploy.training.schedule import Schedule
 
 MODEL = "model.onnx"
 ORIGINAL_MODEL = "original.onnx"
-THROUGHPUT_RULE = Patience(budget_s=6.0, warmup_s=0.5, min_rounds=10, enough_percent=1.0, sessions=1)
+THROUGHPUT_RULE = StoppingRule(budget_s=6.0, warmup_s=0.5, min_rounds=10, half_width_percent=1.0, sessions=1)
 
 Blocks = tuple[Block, ...]
 
@@ -258,14 +258,21 @@ def verify_release(
         return verify(forms, held_out_images, progress)
 
 
-def compare_models(files: Files, deployment: Deployment, setup: Bench, title: str, work: Workspace) -> Comparison:
+def compare_models(
+    files: Files, deployment: Deployment, setup: MeasurementSetup, title: str, work: Workspace
+) -> Comparison:
     """How much faster is the new model? Both in the same rounds."""
     with work.screen(title) as progress:
         return compare(work.folder / files.original.path, work.folder / files.model.path, setup, progress)
 
 
 def measure_both(
-    files: Files, deployment: Deployment, setup: Bench, batches: list[int], threads: list[int], work: Workspace
+    files: Files,
+    deployment: Deployment,
+    setup: MeasurementSetup,
+    batches: list[int],
+    threads: list[int],
+    work: Workspace,
 ) -> Throughputs:
     """How many images a second do both models compute, over batches and numbers of threads?"""
     names = {ORIGINAL: files.original.path, NEW: files.model.path}

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.terms import Comparison, Interval
 from practise_deploy.outcome import Answer
 from practise_deploy.terms import Plan
 
-MOST_AGAIN = 2
+MAX_REMEASUREMENTS = 2
 """How often an undecided measurement is repeated, each time for twice as long: 7 budgets in all."""
 FASTER = math.nextafter(1.0, 2.0)
 """The smallest speed-up above 1."""
@@ -47,16 +47,18 @@ def is_undecided(comparison: Comparison, thresholds: Sequence[float]) -> bool:
     return any(speed_answer(comparison.speedup, threshold) is Answer.NOT_PROVEN for threshold in thresholds)
 
 
-def longer(setup: Bench, comparison: Comparison) -> Bench:
+def longer(setup: MeasurementSetup, comparison: Comparison) -> MeasurementSetup:
     """The setup of a repeated measurement: twice the time, and twice the sessions if they dominate the variance.
 
     The sessions stay the same if each needs a separate build, or if many rounds were discarded: longer rounds are disturbed more often.
     """
-    rule = setup.patience
+    rule = setup.stopping_rule
     costly = setup.backend.capabilities.builds_differ or 2 * len(comparison.discarded) > comparison.rounds
     sessions = rule.sessions * (2 if _is_wide_by_sessions(comparison) and not costly else 1)
-    narrow = rule.enough_percent / 2
-    return replace(setup, patience=replace(rule, budget_s=2 * rule.budget_s, enough_percent=narrow, sessions=sessions))
+    narrow = rule.half_width_percent / 2
+    return replace(
+        setup, stopping_rule=replace(rule, budget_s=2 * rule.budget_s, half_width_percent=narrow, sessions=sessions)
+    )
 
 
 def _is_wide_by_sessions(comparison: Comparison) -> bool:

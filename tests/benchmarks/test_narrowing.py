@@ -106,7 +106,7 @@ def test_ladders_keep_what_a_device_rewards_and_tell_the_error_of_each_width_alo
         network=SimpleNamespace(input_shape=RESNET), tiny_set=lambda count, seed: images(count, RESNET),
     )  # fmt: skip
 
-    def in_blocks_of_sixteen(subject, networks, patience):
+    def in_blocks_of_sixteen(subject, networks, stopping_rule):
         return {name: interval(sum(_saved(network)) or -0.3) for name, network in networks.items()}
 
     def _saved(network):

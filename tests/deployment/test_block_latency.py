@@ -13,10 +13,10 @@ import pytest
 
 from networks import tiny_resnet
 from practise_backends.fake import FakeBackend, steady
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Artifact, Conditions, Patience, Tensors
+from practise_backends.terms import Artifact, Conditions, StoppingRule, Tensors
 from practise_deploy.deployment.block_latency import (
     Variants,
     measure_block_latency,
@@ -31,7 +31,9 @@ from practise_deploy.terms import Block
 
 SHAPE = (1, 3, 16, 16)
 BASELINE_MS = 10.0
-PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=20, max_rounds=20, enough_percent=0.0, keep_throttled=True)
+PATIENCE = StoppingRule(
+    budget_s=1e6, warmup_s=0.0, min_rounds=20, max_rounds=20, half_width_percent=0.0, keep_throttled=True
+)
 
 
 class Silent:
@@ -88,14 +90,14 @@ def test_variants_are_gone_afterwards(cuttable: Any):
 
 
 @pytest.fixture
-def bench(variants: Variants) -> Callable[..., Bench]:
+def bench(variants: Variants) -> Callable[..., MeasurementSetup]:
     """A bench where the network without a set of blocks takes so many milliseconds; every set must be scripted."""
 
-    def make(ms: dict[tuple[str, ...], float]) -> Bench:
+    def make(ms: dict[tuple[str, ...], float]) -> MeasurementSetup:
         known = {hashlib.sha256(variants.without(names).read_bytes()).hexdigest(): names for names in ((), *ms)}
         times = {(): BASELINE_MS, **ms}
         backend = FakeBackend(script=lambda artifact: steady(times[known[artifact.sha256]]))
-        return Bench(backend=backend, conditions=Conditions(), patience=PATIENCE)
+        return MeasurementSetup(backend=backend, conditions=Conditions(), stopping_rule=PATIENCE)
 
     return make
 
@@ -108,7 +110,7 @@ def test_every_block_has_the_saving_of_its_class(cuttable: Any):
         content = onnx.load(artifact.content, load_external_data=False)
         return steady(0.5 * sum(node.op_type == "Conv" for node in content.graph.node))
 
-    asked = Bench(backend=FakeBackend(script=script), conditions=Conditions(), patience=PATIENCE)
+    asked = MeasurementSetup(backend=FakeBackend(script=script), conditions=Conditions(), stopping_rule=PATIENCE)
     chosen = [blocks[name] for name in ("layer1.0", "layer2.1", "layer2.2")]
     table = measure_block_latency(model, "tiny", chosen, asked, Silent())
     assert (table.network, table.input_shape, table.baseline_ms.estimate) == ("tiny", SHAPE, pytest.approx(10.5))
@@ -121,14 +123,14 @@ def test_every_block_has_the_saving_of_its_class(cuttable: Any):
     assert list(table.samples["engines"]).count(ORIGINAL) == 4
 
 
-def test_reduction_of_a_set_is_measured_with_all_of_it_gone(cuttable: Any, bench: Callable[..., Bench]):
+def test_reduction_of_a_set_is_measured_with_all_of_it_gone(cuttable: Any, bench: Callable[..., MeasurementSetup]):
     model, blocks = cuttable
     names = ("layer1.0", "layer2.1", "layer2.2")
     found = measure_reduction(model, [blocks[name] for name in names], bench({names: 7.0}), Silent())
     assert found.estimate == pytest.approx(30.0)
 
 
-def test_reductions_of_several_sets_are_told_in_their_order(cuttable: Any, bench: Callable[..., Bench]):
+def test_reductions_of_several_sets_are_told_in_their_order(cuttable: Any, bench: Callable[..., MeasurementSetup]):
     model, blocks = cuttable
     sets = [("layer1.0", "layer3.1"), ("layer2.1",)]
     chosen = [[blocks[name] for name in names] for names in sets]

@@ -17,12 +17,12 @@ import pytest
 
 from networks import tiny_resnet
 from practise_backends.fake import FakeBackend, steady
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.options import Measuring, flags_of
 from practise_backends.results.bundle import Dropped, Kit, measure_kit, read_kit
 from practise_backends.results.table_design import Cut, design_of
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Artifact, Conditions, Patience
+from practise_backends.terms import Artifact, Conditions, StoppingRule
 from practise_deploy.deployment import wheel
 from practise_deploy.deployment.block_latency import Variants
 from practise_deploy.deployment.kit import WrittenKit, check_place, write_kit
@@ -105,8 +105,8 @@ def test_kit_is_measured_from_its_folder_alone(written: tuple[WrittenKit, Path])
         content = onnx.load(artifact.content, load_external_data=False)
         return steady(0.5 * sum(node.op_type == "Conv" for node in content.graph.node))
 
-    patience = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=20, max_rounds=20, keep_throttled=True)
-    bench = Bench(backend=FakeBackend(script=script), conditions=Conditions(), patience=patience)
+    stopping_rule = StoppingRule(budget_s=1e6, warmup_s=0.0, min_rounds=20, max_rounds=20, keep_throttled=True)
+    bench = MeasurementSetup(backend=FakeBackend(script=script), conditions=Conditions(), stopping_rule=stopping_rule)
     kit = read_kit(written[1])
     table = measure_kit(kit, written[1], bench)
     assert [saving.block for saving in table.savings] == [cut.block for cut in kit.cuts]

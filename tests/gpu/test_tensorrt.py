@@ -18,7 +18,7 @@ from backends.conftest import chain
 from backends.streams import in_another_thread, there_and_back
 from practise_backends.cli import main as practise_measure
 from practise_backends.errors import BackendError, DeviceUnavailable
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.machine.driver import first_gpu
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.feeds import random_feeds
@@ -27,7 +27,7 @@ from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.runtimes.tensorrt import TensorRtBackend, TensorRtOptions, TensorRtRtxBackend
 from practise_backends.runtimes.tensorrt.cuda import PACKAGES, open_cuda
-from practise_backends.terms import Conditions, Patience
+from practise_backends.terms import Conditions, StoppingRule
 
 pytestmark = pytest.mark.gpu
 
@@ -119,10 +119,10 @@ def test_equal_networks_are_not_told_apart_and_unequal_ones_are(backend: TensorR
     for name, count in ((ORIGINAL, 12), ("same", 12), ("half", 6)):
         files[name] = tmp_path / f"{name}.onnx"
         onnx.save(chain(count, shape=(1, 4, 256, 256)), files[name])
-    stand = Bench(
+    stand = MeasurementSetup(
         backend=backend,
         conditions=Conditions(clock="gpu_compute"),
-        patience=Patience(budget_s=20.0, warmup_s=1.0, sessions=2),
+        stopping_rule=StoppingRule(budget_s=20.0, warmup_s=1.0, sessions=2),
     )
     candidates = {name: Candidate(model=file, sessions=2) for name, file in files.items()}
     with opened(candidates, stand) as networks:

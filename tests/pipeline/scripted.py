@@ -23,7 +23,7 @@ from practise_backends.interfaces import Engine
 from practise_backends.runtimes.onnx_file import content_of
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.runtimes.tensorrt import TensorRtBackend
-from practise_backends.runtimes.tensorrt.shipped import EngineArtifact, read_engine, write_engine
+from practise_backends.runtimes.tensorrt.engine_file import EngineArtifact, read_engine, write_engine
 from practise_backends.terms import Artifact, Conditions, Tensors
 from practise_deploy.deployment import target as deployment
 from practise_deploy.network import onnx_graph

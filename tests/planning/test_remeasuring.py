@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from practise_backends.fake import FakeBackend, ScriptedClock, steady
-from practise_backends.interfaces import Bench, Capabilities
-from practise_backends.terms import Comparison, Conditions, Interval, Patience
+from practise_backends.interfaces import Capabilities, MeasurementSetup
+from practise_backends.terms import Comparison, Conditions, Interval, StoppingRule
 from practise_deploy.planning.remeasuring import FASTER, is_undecided, last_of, longer, required_speedups
 from samples import plans, releases
 
@@ -50,14 +50,16 @@ def wide(session_percent: float, discarded: int = 0) -> Comparison:
 
 def test_further_measurement_has_twice_the_time_and_more_sessions_where_these_make_it_wide():
     backend = FakeBackend(ScriptedClock(), lambda artifact: steady(1.0))
-    stand = Bench(backend=backend, conditions=Conditions(), patience=Patience(budget_s=60.0, sessions=6))
-    second = longer(stand, wide(4.0)).patience
+    stand = MeasurementSetup(
+        backend=backend, conditions=Conditions(), stopping_rule=StoppingRule(budget_s=60.0, sessions=6)
+    )
+    second = longer(stand, wide(4.0)).stopping_rule
     assert (second.budget_s, second.sessions) == (120, 12)
-    assert second.enough_percent == stand.patience.enough_percent / 2
-    assert longer(stand, wide(2.0)).patience.sessions == 6  # the rounds make it wide
-    assert longer(stand, wide(4.0, discarded=51)).patience.sessions == 6  # longer rounds are hit the more
+    assert second.half_width_percent == stand.stopping_rule.half_width_percent / 2
+    assert longer(stand, wide(2.0)).stopping_rule.sessions == 6  # the rounds make it wide
+    assert longer(stand, wide(4.0, discarded=51)).stopping_rule.sessions == 6  # longer rounds are hit the more
     backend.capabilities = Capabilities(builds_differ=True)
-    assert longer(stand, wide(4.0)).patience.sessions == 6
+    assert longer(stand, wide(4.0)).stopping_rule.sessions == 6
 
 
 def test_last_measurement_counts_and_says_what_the_others_did_not_tell():

@@ -14,12 +14,12 @@ import numpy as np
 
 from practise_backends.errors import BackendError, CompileError
 from practise_backends.files import why_no_file, write_file
-from practise_backends.interfaces import Bench, Progress
+from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.options import BenchOptions, CompareOptions, Measuring, Options
 from practise_backends.results.bench import Benchmark, Extras, bench
 from practise_backends.results.bundle import TABLE, Kit, measure_kit, read_kit
 from practise_backends.results.compare import compare
-from practise_backends.results.documents import samples_beside, write_table
+from practise_backends.results.documents import samples_path, write_table
 from practise_backends.results.render import (
     benchmark_markdown,
     comparison_markdown,
@@ -29,8 +29,8 @@ from practise_backends.results.render import (
 from practise_backends.results.requirement import Requirement, require
 from practise_backends.results.table import RANKING_SHARE
 from practise_backends.runtimes import catalog
-from practise_backends.runtimes.tensorrt.options import asked_of
-from practise_backends.terms import Arrays, Comparison, Conditions, LatencyTable, Patience
+from practise_backends.runtimes.tensorrt.options import tensorrt_options
+from practise_backends.terms import Arrays, Comparison, Conditions, LatencyTable, StoppingRule
 
 _SPARE = 0.2
 
@@ -95,16 +95,16 @@ def table_of_kit(
     """
     place = output or folder / TABLE
     kit = read_kit(folder)
-    for link in (file for file in (place, samples_beside(place)) if output is None and file.is_symlink()):
+    for link in (file for file in (place, samples_path(place)) if output is None and file.is_symlink()):
         raise BackendError(f"{link} is a link", remedy="say where the table goes: --output FILE.json")
     setup = _kit_setup(kit, replace(kit.asked, **overrides))
-    check_places(place, samples_beside(place))
+    check_places(place, samples_path(place))
     table = measure_kit(kit, folder, setup, progress)
     write_table(table, place)
     return table, kit, place
 
 
-def _kit_setup(kit: Kit, options: Measuring) -> Bench:
+def _kit_setup(kit: Kit, options: Measuring) -> MeasurementSetup:
     """The measurement setup of a kit, whose networks have a fixed batch and precision."""
     if options.batch != kit.input_shape[0]:
         raise BackendError(
@@ -112,27 +112,27 @@ def _kit_setup(kit: Kit, options: Measuring) -> Bench:
             remedy=f"leave --batch out, or make another kit: practise-deploy kit ... --batch {options.batch}",
         )
     setup = setup_of(options, kit.precision)
-    return replace(setup, patience=replace(setup.patience, enough_share=RANKING_SHARE))
+    return replace(setup, stopping_rule=replace(setup.stopping_rule, relative_half_width=RANKING_SHARE))
 
 
-def file_setup(options: Options) -> Bench:
+def file_setup(options: Options) -> MeasurementSetup:
     """The measurement setup of a command over files.
 
     Raises: BackendMissing; BackendError where the backend lacks an option.
     """
     setup, shapes = setup_of(options, options.precision), dict(options.shape)
-    rule = replace(setup.patience, sessions=options.sessions)
-    return replace(setup, patience=rule, shapes=shapes)
+    rule = replace(setup.stopping_rule, sessions=options.sessions)
+    return replace(setup, stopping_rule=rule, shapes=shapes)
 
 
-def setup_of(options: Measuring, precision: str) -> Bench:
+def setup_of(options: Measuring, precision: str) -> MeasurementSetup:
     """The backend, conditions and stopping rule of these options; warm-up takes a tenth of the budget, at most 2 s.
 
     Raises: BackendMissing; BackendError where the backend lacks an option.
     """
-    backend = catalog.load_backend(options.backend, asked_of(options))
+    backend = catalog.load_backend(options.backend, tensorrt_options(options))
     mode = catalog.RunMode(precision=precision, clock=options.clock, cuda_graph=options.cuda_graph)
-    catalog.check_wanted(backend, mode)
+    catalog.check_run_mode(backend, mode)
     conditions = Conditions(
         batch=options.batch,
         threads=options.threads,
@@ -141,21 +141,21 @@ def setup_of(options: Measuring, precision: str) -> Bench:
         cuda_graph=options.cuda_graph,
         seed=options.seed,
     )
-    rule = Patience(
+    rule = StoppingRule(
         budget_s=options.measure_budget_s,
         warmup_s=min(2.0, options.measure_budget_s / 10),
         keep_throttled=options.keep_throttled,
     )
-    return Bench(backend=backend, conditions=conditions, patience=rule)
+    return MeasurementSetup(backend=backend, conditions=conditions, stopping_rule=rule)
 
 
-def _decisive(options: CompareOptions) -> Bench:
+def _decisive(options: CompareOptions) -> MeasurementSetup:
     """Where a limit is asked for, it is enough to know on which side of it the speed-up is, with a fifth to spare."""
     setup = file_setup(options)
     if options.min_speedup is None:
         return setup
-    rule = replace(setup.patience, enough_share=_SPARE, decision_boundary=1 / options.min_speedup)
-    return replace(setup, patience=rule)
+    rule = replace(setup.stopping_rule, relative_half_width=_SPARE, decision_boundary=1 / options.min_speedup)
+    return replace(setup, stopping_rule=rule)
 
 
 def _check_files(*files: Path) -> None:

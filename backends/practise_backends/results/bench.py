@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from practise_backends.errors import MeasureError
-from practise_backends.interfaces import Bench, Progress
+from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.results.breakdown import launch_notes, parts_of
 from practise_backends.results.compare import NEW, cold_starts, compare, figures_of
 from practise_backends.results.throughput import measure_throughput
@@ -93,7 +93,7 @@ class Benchmark:
 
 
 def bench(
-    file: Path, setup: Bench, extras: Extras | None = None, progress: Progress | None = None
+    file: Path, setup: MeasurementSetup, extras: Extras | None = None, progress: Progress | None = None
 ) -> Benchmark:
     """Measure one network, on request against another in the same rounds.
 
@@ -121,14 +121,14 @@ def _check(extras: Extras) -> None:
         import_loadgen()
 
 
-def _alone(file: Path, setup: Bench, extras: Extras, progress: Progress | None) -> Benchmark:
+def _alone(file: Path, setup: MeasurementSetup, extras: Extras, progress: Progress | None) -> Benchmark:
     """One network against itself."""
     with opened(
-        {ORIGINAL: Candidate(model=file, sessions=setup.patience.sessions)}, setup, progress
+        {ORIGINAL: Candidate(model=file, sessions=setup.stopping_rule.sessions)}, setup, progress
     ) as networks:
         timings = measure(networks, setup, progress)
-        parts = parts_of(networks.engines[ORIGINAL], networks.feeds, setup.patience.confidence)
-    estimates = estimate_latencies(timings, setup.patience.confidence)
+        parts = parts_of(networks.engines[ORIGINAL], networks.feeds, setup.stopping_rule.confidence)
+    estimates = estimate_latencies(timings, setup.stopping_rule.confidence)
     starts, failed = cold_starts({ORIGINAL: file}, setup) if extras.footprint else ({}, ())
     figures = figures_of(
         ORIGINAL,
@@ -163,19 +163,21 @@ def _alone(file: Path, setup: Bench, extras: Extras, progress: Progress | None) 
 
 
 def _throughput(
-    files: Mapping[str, Path], setup: Bench, extras: Extras, progress: Progress | None
+    files: Mapping[str, Path], setup: MeasurementSetup, extras: Extras, progress: Progress | None
 ) -> tuple[Throughput, ...]:
     """Images a second at every batch and number of threads that was asked."""
     if not extras.batches and not extras.thread_counts:
         return ()
-    rule = replace(setup.patience, budget_s=_POINT_SHARE * setup.patience.budget_s, sessions=_POINT_SESSIONS)
+    rule = replace(
+        setup.stopping_rule, budget_s=_POINT_SHARE * setup.stopping_rule.budget_s, sessions=_POINT_SESSIONS
+    )
     batches = extras.batches or (setup.conditions.batch,)
     threads = extras.thread_counts or (setup.conditions.threads,)
-    return measure_throughput(files, replace(setup, patience=rule), batches, threads, progress)
+    return measure_throughput(files, replace(setup, stopping_rule=rule), batches, threads, progress)
 
 
 def _scenarios(
-    files: Mapping[str, Path], setup: Bench, extras: Extras, progress: Progress | None
+    files: Mapping[str, Path], setup: MeasurementSetup, extras: Extras, progress: Progress | None
 ) -> tuple[tuple[Scenario, ...], list[str]]:
     """LoadGen's scenarios, network after network, and why a network's are missing: nothing else is lost for it."""
     if not extras.scenarios:

@@ -15,7 +15,7 @@ from typing import Any
 
 from practise_backends.errors import BackendError
 from practise_backends.files import regular_file
-from practise_backends.interfaces import Bench, Progress
+from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.options import Measuring, flags_of
 from practise_backends.parsing import read_json
 from practise_backends.results.table import measure_table
@@ -72,7 +72,9 @@ def networks_of(cuts: Sequence[Cut], design: Design) -> tuple[Dropped, ...]:
     return tuple(dict.fromkeys(((), *single, *(variant.dropped for variant in design.variants()))))
 
 
-def measure_kit(kit: Kit, folder: Path, setup: Bench, progress: Progress | None = None) -> LatencyTable:
+def measure_kit(
+    kit: Kit, folder: Path, setup: MeasurementSetup, progress: Progress | None = None
+) -> LatencyTable:
     """The table that `practise-deploy latency` would have measured here.
 
     Raises: CompileError, MeasureError.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.errors import MeasureError
-from practise_backends.interfaces import Bench, Progress
+from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.results.breakdown import launch_notes, parts_of
 from practise_backends.results.footprint import Footprint, cold_start, file_mb
 from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
@@ -21,24 +21,29 @@ NEW = "new"
 
 
 def compare(
-    before: Path, after: Path, setup: Bench, progress: Progress | None = None, *, footprint: bool = True
+    before: Path,
+    after: Path,
+    setup: MeasurementSetup,
+    progress: Progress | None = None,
+    *,
+    footprint: bool = True,
 ) -> Comparison:
     """How many times as fast `after` is as `before`.
 
-    Each is opened `patience.sessions` times; the interval covers rounds and sessions (see `estimates`).
+    Each is opened `stopping_rule.sessions` times; the interval covers rounds and sessions (see `estimates`).
     footprint: also start each in fresh processes, for cold start and memory (where its backend has such).
     Raises: CompileError, MeasureError.
     """
-    sessions = setup.patience.sessions
+    sessions = setup.stopping_rule.sessions
     files = {ORIGINAL: before, NEW: after}
     candidates = {name: Candidate(model=path, sessions=sessions) for name, path in files.items()}
     with opened(candidates, setup, progress) as networks:
         timings = measure(networks, setup, progress)
         parts = {
-            name: parts_of(engines, networks.feeds, setup.patience.confidence)
+            name: parts_of(engines, networks.feeds, setup.stopping_rule.confidence)
             for name, engines in networks.engines.items()
         }
-    confidence = setup.patience.confidence
+    confidence = setup.stopping_rule.confidence
     estimates = estimate_latencies(timings, confidence)
     speedup = estimates.speedup(NEW)
     starts, failed = cold_starts(files, setup) if footprint else ({}, ())
@@ -85,7 +90,9 @@ def verdict_of(speedup: Interval) -> str:
     return "slower" if speedup.high < 1 else "cannot tell"
 
 
-def cold_starts(files: Mapping[str, Path], setup: Bench) -> tuple[dict[str, Footprint], tuple[str, ...]]:
+def cold_starts(
+    files: Mapping[str, Path], setup: MeasurementSetup
+) -> tuple[dict[str, Footprint], tuple[str, ...]]:
     """What each network costs in fresh processes (ONNX Runtime alone), and a note where that failed.
 
     It comes after the rounds: what was measured is not lost for it.

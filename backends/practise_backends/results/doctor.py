@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from practise_backends.errors import BackendError
-from practise_backends.interfaces import Bench, Progress
+from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.machine.device import describe_cpu
 from practise_backends.machine.environment import SystemMonitor
 from practise_backends.results.checks import Finding, Level, MachineState, run_checks
 from practise_backends.runtimes.catalog import available_backends, backend_class, load_backend
-from practise_backends.terms import SCHEMA, Conditions, Device, Environment, Interval, Patience
+from practise_backends.terms import SCHEMA, Conditions, Device, Environment, Interval, StoppingRule
 
 ENVIRONMENT_MISSING = 3
 SELF_TEST_NETWORK = Path(__file__).with_name("yardstick.onnx")
@@ -108,8 +108,8 @@ def self_test(backend_name: str, seconds: float, progress: Progress | None = Non
     from practise_backends.results.compare import compare
 
     began_s = time.monotonic()
-    rule = Patience(budget_s=seconds, warmup_s=min(0.5, seconds / 10), enough_percent=0.1)
-    setup = Bench(backend=load_backend(backend_name), conditions=Conditions(), patience=rule)
+    rule = StoppingRule(budget_s=seconds, warmup_s=min(0.5, seconds / 10), half_width_percent=0.1)
+    setup = MeasurementSetup(backend=load_backend(backend_name), conditions=Conditions(), stopping_rule=rule)
     comparison = compare(SELF_TEST_NETWORK, SELF_TEST_NETWORK, setup, progress, footprint=False)
     visible = 100 * max(abs(comparison.speedup.low - 1), abs(comparison.speedup.high - 1))
     took_s = time.monotonic() - began_s

@@ -21,21 +21,23 @@ def to_json(record: object, **records: object) -> str:
 
     records: further records, which become keys of the document.
     """
-    further = {name: plain(other) for name, other in records.items()}
-    return json.dumps(numbers(plain(record) | further), indent=1, allow_nan=False)
+    further = {name: as_document(other) for name, other in records.items()}
+    return json.dumps(numbers(as_document(record) | further), indent=1, allow_nan=False)
 
 
-def plain(value: Any) -> Any:
+def as_document(value: Any) -> Any:
     """A record as dictionaries, lists and numbers."""
     if dataclasses.is_dataclass(value):
         skip = array_fields(value)
         return {
-            f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in skip
+            f.name: as_document(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if f.name not in skip
         }
     if isinstance(value, dict):
-        return {str(key): plain(element) for key, element in value.items()}
+        return {str(key): as_document(element) for key, element in value.items()}
     if isinstance(value, (tuple, list)):
-        return [plain(element) for element in value]
+        return [as_document(element) for element in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -61,7 +63,7 @@ def npz_of(arrays: Arrays) -> bytes:
         return buffer.read()
 
 
-def samples_beside(table: Path) -> Path:
+def samples_path(table: Path) -> Path:
     """Where the raw samples of a table's file lie.
 
     Raises: BackendError where that is the table's own place.
@@ -80,7 +82,7 @@ def write_table(table: LatencyTable, path: Path) -> tuple[Path, Path]:
 
     Raises: BackendError where the path is that of the samples; OSError.
     """
-    samples = samples_beside(path)
+    samples = samples_path(path)
     write_file(samples, npz_of(table.samples))
     write_file(path, to_json(table))
     return path, samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from practise_backends.results.bundle import Kit
-from practise_backends.results.documents import samples_beside
+from practise_backends.results.documents import samples_path
 from practise_backends.results.render import (
     Grid,
     conditions,
@@ -55,7 +55,7 @@ def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
         if requested != measured
     )
     changed_options += " --cuda-graph" if table.conditions.cuda_graph and not kit.asked.cuda_graph else ""
-    written = one_line(f"written: {place}, and its raw samples: {samples_beside(place)}") + "\n"
+    written = one_line(f"written: {place}, and its raw samples: {samples_path(place)}") + "\n"
     if not kit.plan:
         return written
     named = one_line(place.name)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from practise_backends.interfaces import Bench, Progress
+from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.results.table_design import FIRSTS, ORIGINALS, Cut, Design, Variant, design_of
 from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL, Samples, interval_of, raw_samples
@@ -24,7 +24,7 @@ from practise_backends.terms import Arrays, Interval, LatencyTable, Saving, SetC
 
 _NOTHING = 1e-12  # squares of shares: where the sets save less than a millionth, nothing can add up
 
-MOST_AGAIN, SESSIONS_AGAIN, WORTH_KNOWING_PERCENT = 2, 4, 0.5
+MAX_REMEASUREMENTS, REMEASUREMENT_SESSIONS, WORTH_KNOWING_PERCENT = 2, 4, 0.5
 """How often blocks that the noise hides are measured again at most, how often each network is opened then, and the saving, in
 percent of the latency, below which nobody looks again."""
 
@@ -35,14 +35,14 @@ Without = Callable[[tuple[str, ...]], Path]
 
 
 RANKING_SHARE = 0.05
-"""Blocks can be ranked where each saving is known to this share of itself (`Patience.enough_share`)."""
+"""Blocks can be ranked where each saving is known to this share of itself (`StoppingRule.relative_half_width`)."""
 
 
 def measure_table(
     network: str,
     cuts: Sequence[Cut],
     without: Without,
-    setup: Bench,
+    setup: MeasurementSetup,
     progress: Progress | None = None,
     design: Design | None = None,
 ) -> LatencyTable:
@@ -52,12 +52,14 @@ def measure_table(
     """
     design = design or design_of(cuts, setup.conditions.seed)
     measured = _measured(design.variants(), without, setup, progress)
-    estimates = estimate_latencies(measured.timings, setup.patience.confidence)
+    estimates = estimate_latencies(measured.timings, setup.stopping_rule.confidence)
     twins = tuple(_twin_check(key, design, estimates) for key in design.twins)
     split = _split(cuts, twins)
     split_timings = _measured(_alone(split), without, setup, progress).timings if split else None
     split_estimates = (
-        estimates if split_timings is None else estimate_latencies(split_timings, setup.patience.confidence)
+        estimates
+        if split_timings is None
+        else estimate_latencies(split_timings, setup.stopping_rule.confidence)
     )
     samples = _samples(measured.timings) | (
         {} if split_timings is None else _samples(split_timings, "split_")
@@ -109,10 +111,10 @@ def measure_table(
 
 
 def measure_without(
-    dropped: tuple[str, ...], without: Without, setup: Bench, progress: Progress | None = None
+    dropped: tuple[str, ...], without: Without, setup: MeasurementSetup, progress: Progress | None = None
 ) -> Interval:
     """By how many percent the latency falls when these blocks are left out together."""
-    sessions = setup.patience.sessions
+    sessions = setup.stopping_rule.sessions
     variants = (Variant(dropped=(), sessions=sessions), Variant(dropped=dropped, sessions=sessions))
     return measure_sets([dropped], without, setup, progress, variants=variants)[0]
 
@@ -120,7 +122,7 @@ def measure_without(
 def measure_sets(
     sets: Sequence[tuple[str, ...]],
     without: Without,
-    setup: Bench,
+    setup: MeasurementSetup,
     progress: Progress | None = None,
     *,
     variants: Sequence[Variant] | None = None,
@@ -130,7 +132,7 @@ def measure_sets(
         Variant(dropped=names, sessions=FIRSTS if names else ORIGINALS) for names in ((), *sets)
     ]
     measured = _measured(chosen, without, setup, progress)
-    estimates = estimate_latencies(measured.timings, setup.patience.confidence)
+    estimates = estimate_latencies(measured.timings, setup.stopping_rule.confidence)
     return [_reduction_percent(estimates, Variant(dropped=names, sessions=1).name) for names in sets]
 
 
@@ -152,7 +154,7 @@ class _Measured:
 
 
 def _measured(
-    variants: Sequence[Variant], without: Without, setup: Bench, progress: Progress | None
+    variants: Sequence[Variant], without: Without, setup: MeasurementSetup, progress: Progress | None
 ) -> _Measured:
     """Paired rounds of the variants."""
     candidates = {
@@ -226,12 +228,12 @@ class _Remeasured:
 
 
 def _remeasure(
-    savings: tuple[Saving, ...], without: Without, setup: Bench, progress: Progress | None
+    savings: tuple[Saving, ...], without: Without, setup: MeasurementSetup, progress: Progress | None
 ) -> _Remeasured:
     """Measure again, separately, the blocks whose saving is not distinguishable from zero but may be worthwhile."""
     samples: Arrays = {}
     notes: list[str] = []
-    for number in range(1, MOST_AGAIN + 1):
+    for number in range(1, MAX_REMEASUREMENTS + 1):
         hidden = [saving for saving in savings if _is_hidden(saving)]
         if not hidden:
             break
@@ -240,15 +242,17 @@ def _remeasure(
             for saving in reversed(hidden)
             if saving.measured or not saving.pooled_with
         }
-        variants = [Variant(dropped=(), sessions=SESSIONS_AGAIN)]
-        variants += [Variant(dropped=(block,), sessions=SESSIONS_AGAIN) for block in of_class.values()]
-        rule = setup.patience
+        variants = [Variant(dropped=(), sessions=REMEASUREMENT_SESSIONS)]
+        variants += [
+            Variant(dropped=(block,), sessions=REMEASUREMENT_SESSIONS) for block in of_class.values()
+        ]
+        rule = setup.stopping_rule
         longer = replace(
             rule,
             budget_s=rule.budget_s * number,
-            enough_percent=rule.enough_percent / 2**number,
+            half_width_percent=rule.half_width_percent / 2**number,
         )
-        timings = _measured(variants, without, replace(setup, patience=longer), progress).timings
+        timings = _measured(variants, without, replace(setup, stopping_rule=longer), progress).timings
         estimates = estimate_latencies(timings, rule.confidence)
         scale = _Scale.of(estimates)
         fresh = {key: _reduction_percent(estimates, block) for key, block in of_class.items()}

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from practise_backends.errors import CompileError, MeasureError
-from practise_backends.interfaces import Bench, Progress
+from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.catalog import artifact_of
@@ -22,7 +22,7 @@ Files = Mapping[str, Path | bytes]
 
 def measure_throughput(
     files: Files,
-    setup: Bench,
+    setup: MeasurementSetup,
     batches: Sequence[int],
     threads: Sequence[int],
     progress: Progress | None = None,
@@ -89,13 +89,13 @@ def _check(batches: Sequence[int], threads: Sequence[int]) -> None:
             )
 
 
-def _measure_point(files: Files, setup: Bench, progress: Progress | None) -> dict[str, Throughput]:
+def _measure_point(files: Files, setup: MeasurementSetup, progress: Progress | None) -> dict[str, Throughput]:
     """Open the networks, measure them in paired rounds, and close them again; the throughput of each."""
-    sessions = max(1, setup.patience.sessions)
+    sessions = max(1, setup.stopping_rule.sessions)
     candidates = {name: Candidate(model=file, sessions=sessions) for name, file in files.items()}
     with opened(candidates, setup, progress) as networks:
         timings = measure(networks, setup, progress)
-    estimates = estimate_latencies(timings, setup.patience.confidence)
+    estimates = estimate_latencies(timings, setup.stopping_rule.confidence)
     return {name: _measured(timings, name, estimates.typical_ms(name)) for name in files}
 
 

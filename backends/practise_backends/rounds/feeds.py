@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_backends.errors import MeasureError
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.machine.memory import available_memory
 from practise_backends.terms import Tensors, TensorSpec
 
@@ -42,7 +42,7 @@ def random_feeds(
     return {spec.name: _random(spec, settled[spec.name], rng) for spec in inputs}
 
 
-def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], setup: Bench) -> dict[str, Array]:
+def shared_feeds(engines: Mapping[str, Sequence[TensorSpec]], setup: MeasurementSetup) -> dict[str, Array]:
     """One set of random tensors for several networks; each takes those that it names (`select_feeds`).
 
     engines: the inputs of every network, by its name. Floats of several widths are kept in the widest.

@@ -29,7 +29,7 @@ from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.log import RoundLog, Row
 from practise_backends.rounds.stopping import Stopper
 from practise_backends.rounds.warm_up import Runner, Sample, warm_up
-from practise_backends.terms import CPU, Conditions, Environment, Patience, Tensors, Timings
+from practise_backends.terms import CPU, Conditions, Environment, StoppingRule, Tensors, Timings
 
 __all__ = ["ORIGINAL", "Instruments", "SystemClock", "measure_rounds"]
 
@@ -71,7 +71,7 @@ def measure_rounds(
     engines: Mapping[str, Sequence[Engine]],
     feeds: Tensors,
     conditions: Conditions,
-    rule: Patience,
+    rule: StoppingRule,
     *,
     progress: Progress | None = None,
     instruments: Instruments | None = None,
@@ -123,7 +123,7 @@ def measure_rounds(
     )
 
 
-def _check(engines: Mapping[str, Sequence[Engine]], rule: Patience) -> None:
+def _check(engines: Mapping[str, Sequence[Engine]], rule: StoppingRule) -> None:
     """Refuse what cannot be measured."""
     if not any(engines.values()):
         raise MeasureError(f"there is no engine to measure in {dict(engines)}", remedy="open at least one")

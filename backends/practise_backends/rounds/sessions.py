@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.errors import about
-from practise_backends.interfaces import Bench, Engine, Progress
+from practise_backends.interfaces import Engine, MeasurementSetup, Progress
 from practise_backends.machine.environment import SystemMonitor
 from practise_backends.machine.memory import available_memory
 from practise_backends.rounds.feeds import Array, select_feeds, shared_feeds
@@ -68,7 +68,7 @@ class _Loading:
 
 @contextmanager
 def opened(
-    candidates: Mapping[str, Candidate], setup: Bench, progress: Progress | None = None
+    candidates: Mapping[str, Candidate], setup: MeasurementSetup, progress: Progress | None = None
 ) -> Iterator[Opened]:
     """All candidates, compiled and opened as the module says; closed at the end.
 
@@ -112,10 +112,10 @@ def _about(*candidates: Candidate) -> AbstractContextManager[None]:
     return about(", ".join(files)) if files else nullcontext()
 
 
-def measure(networks: Opened, setup: Bench, progress: Progress | None = None) -> Timings:
+def measure(networks: Opened, setup: MeasurementSetup, progress: Progress | None = None) -> Timings:
     """Paired rounds of what was opened."""
     monitor = SystemMonitor(gpu=setup.backend.capabilities.on_gpu)
-    conditions, rule = setup.conditions, setup.patience
+    conditions, rule = setup.conditions, setup.stopping_rule
     return measure_rounds(
         networks.engines,
         networks.feeds,
@@ -127,7 +127,10 @@ def measure(networks: Opened, setup: Bench, progress: Progress | None = None) ->
 
 
 def _compiled(
-    candidates: Mapping[str, Candidate], sessions: Mapping[str, int], setup: Bench, progress: Progress | None
+    candidates: Mapping[str, Candidate],
+    sessions: Mapping[str, int],
+    setup: MeasurementSetup,
+    progress: Progress | None,
 ) -> dict[str, list[Artifact]]:
     """Every network's builds: one for all its sessions, or one for each."""
     differ = setup.backend.capabilities.builds_differ

@@ -17,7 +17,7 @@ from practise_backends.rounds.intervals import (
     trimmed_mean,
 )
 from practise_backends.rounds.log import RoundLog, Row
-from practise_backends.terms import Patience
+from practise_backends.terms import StoppingRule
 
 _CHECK_SHARE = 0.002
 _LATE = 2.0
@@ -28,7 +28,7 @@ _NOTHING = 1e-300
 class Stopper:
     """Ends a measurement: after max_rounds; and, once min_rounds are valid, when the budget is spent or
     every paired ratio (and A/A) is known as well as the decision needs: its interval over the rounds is
-    within `enough_percent`, or, A/A aside, within `enough_share` of its distance from `decision_boundary`. How far
+    within `half_width_percent`, or, A/A aside, within `relative_half_width` of its distance from `decision_boundary`. How far
     sessions of one network differ comes on top, and more rounds do not change it. Where rounds are discarded
     throughout, it ends at twice the budget.
 
@@ -37,7 +37,7 @@ class Stopper:
     """
 
     names: tuple[str, ...]
-    rule: Patience
+    rule: StoppingRule
     clock: Clock
     started: float
     next_check: int = 0
@@ -81,11 +81,11 @@ class Stopper:
 
     def _narrow_reason(self) -> str:
         """The rule that was met, in one sentence."""
-        share = self.rule.enough_share
+        share = self.rule.relative_half_width
         relative = (
             f", or {100 * share:g}% of its distance from {self.rule.decision_boundary:g}" if share else ""
         )
-        return f"the interval of every ratio is within +-{self.rule.enough_percent:g}%{relative}, over the rounds"
+        return f"the interval of every ratio is within +-{self.rule.half_width_percent:g}%{relative}, over the rounds"
 
     def _is_narrow(self, log: RoundLog) -> bool:
         """Whether every ratio is known well enough; False where it is not yet time to check."""
@@ -102,12 +102,12 @@ class Stopper:
 
     def _width(self, rows: Row) -> float:
         """The widest interval of a ratio over the rounds, where 1 is narrow enough. rows: [valid rounds, columns]."""
-        ratios = _log_ratios(self.names, np.log(rows), aa=self.rule.enough_share == 0)
+        ratios = _log_ratios(self.names, np.log(rows), aa=self.rule.relative_half_width == 0)
         if ratios is None:
             return math.inf
         half_percent = 100 * np.expm1(trimmed_half_width(ratios, self.rule.confidence))
         far_percent = 100 * np.abs(np.exp(trimmed_mean(ratios.T)) - self.rule.decision_boundary)
-        enough = np.maximum(self.rule.enough_percent, self.rule.enough_share * far_percent)
+        enough = np.maximum(self.rule.half_width_percent, self.rule.relative_half_width * far_percent)
         return float(np.max(half_percent / np.maximum(enough, _NOTHING)))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from practise_backends.interfaces import Clock
 from practise_backends.rounds.log import Row
-from practise_backends.terms import Patience
+from practise_backends.terms import StoppingRule
 
 
 class Sample(NamedTuple):
@@ -70,7 +70,7 @@ class WarmUp:
         )
 
 
-def warm_up(runners: Sequence[Runner], rule: Patience, clock: Clock) -> WarmUp:
+def warm_up(runners: Sequence[Runner], rule: StoppingRule, clock: Clock) -> WarmUp:
     """Run all engines, in passes there and back, until two successive windows agree; then find out whether they need priming."""
     medians, stable = _settle(runners, rule, clock)
     if np.median(medians) >= _SHORT_MS:
@@ -82,7 +82,7 @@ def warm_up(runners: Sequence[Runner], rule: Patience, clock: Clock) -> WarmUp:
     return replace(outcome, medians=seconds) if outcome.primed else outcome
 
 
-def _settle(runners: Sequence[Runner], rule: Patience, clock: Clock) -> tuple[Row, bool]:
+def _settle(runners: Sequence[Runner], rule: StoppingRule, clock: Clock) -> tuple[Row, bool]:
     """The medians of the last window, and whether it agreed with the one before."""
     ends_s = clock.now_s() + min(5 * rule.warmup_s, rule.budget_s / 3)
     before = _window(runners, rule.warmup_s / 2, ends_s, clock)

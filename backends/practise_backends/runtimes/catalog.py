@@ -59,14 +59,14 @@ def engine_suffixes() -> frozenset[str]:
     return frozenset(suffixes - {""})
 
 
-def check_asked(name: str, options: Mapping[str, Any], mode: RunMode) -> None:
+def check_supported(name: str, options: Mapping[str, Any], mode: RunMode) -> None:
     """Refuse what a backend could not do, as far as its class tells without package and device.
 
     Raises: BackendMissing where the name is unknown; BackendError where it lacks an option.
     """
     kind = backend_class(name)
     _check_options(name, kind, options)
-    check_wanted(kind, mode)
+    check_run_mode(kind, mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class RunMode:
     cuda_graph: bool = False
 
 
-def check_wanted(backend: Backend, mode: RunMode) -> None:
+def check_run_mode(backend: Backend, mode: RunMode) -> None:
     """Refuse at once what the backend could not run or time.
 
     Raises: BackendError.

@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import fx
 
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Conditions, Interval, LatencyTable, Patience
+from practise_backends.terms import Conditions, Interval, LatencyTable, StoppingRule
 from practise_deploy.deployment.block_latency import measure_block_latency, measure_reductions
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.latency_table import read_table
@@ -45,16 +45,18 @@ def table_of(results: Path, network: str) -> LatencyTable:
     return read_table(table_path(results, network))
 
 
-def stand(patience: Patience | None = None) -> Bench:
+def stand(stopping_rule: StoppingRule | None = None) -> MeasurementSetup:
     """ONNX Runtime, batch 1, one thread."""
-    return Bench(backend=OrtBackend(), conditions=Conditions(), patience=patience or Patience())
+    return MeasurementSetup(
+        backend=OrtBackend(), conditions=Conditions(), stopping_rule=stopping_rule or StoppingRule()
+    )
 
 
 def measure_table(subject: Subject, results: Path) -> LatencyTable:
     """Measure a network's latency table, as `practise-deploy latency` does, and keep it."""
     blocks = subject.candidates
     model = with_splices(subject.teacher, blocks, subject.network.input_shape)
-    ranking = stand(Patience(enough_share=0.05))
+    ranking = stand(StoppingRule(relative_half_width=0.05))
     table = measure_block_latency(model, _portable(subject), blocks, ranking, Silent())
     shapes = [(block.name, block.kind, block.shape, block.parameters) for block in subject.blocks]
     table = replace(table, structure_sha256=digest(shapes))
@@ -66,17 +68,19 @@ def _portable(subject: Subject) -> str:
     return subject.settings.network.rpartition("/")[2]
 
 
-def reductions_of(subject: Subject, networks: dict[str, fx.GraphModule], patience: Patience) -> dict[str, Interval]:
+def reductions_of(
+    subject: Subject, networks: dict[str, fx.GraphModule], stopping_rule: StoppingRule
+) -> dict[str, Interval]:
     """By how many percent each network is faster than the original, all in the same paired rounds."""
-    bench = stand(patience)
+    bench = stand(stopping_rule)
     with TemporaryDirectory(prefix="practise-") as folder:
         files = {}
         for name, network in {ORIGINAL: subject.teacher.cpu(), **networks}.items():
             files[name] = Path(folder) / f"{len(files)}.onnx"
             export_onnx(network, subject.network.input_shape, files[name], dynamic_batch=False)
-        candidates = {name: Candidate(model=path, sessions=patience.sessions) for name, path in files.items()}
+        candidates = {name: Candidate(model=path, sessions=stopping_rule.sessions) for name, path in files.items()}
         with opened(candidates, bench) as found:
-            levels = estimate_latencies(measure(found, bench, Silent()), patience.confidence)
+            levels = estimate_latencies(measure(found, bench, Silent()), stopping_rule.confidence)
     return {name: _less(levels.ratio(name)) for name in networks}
 
 

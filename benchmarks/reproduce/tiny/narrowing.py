@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Interval, LatencyTable, Patience
+from practise_backends.terms import Interval, LatencyTable, StoppingRule
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.planning.choose import predicted_percent
@@ -37,11 +37,11 @@ HARM_IMAGES = {True: 200, False: 50}
 TOLERANCE_POINTS = 0.5
 _AT_ONCE, _BATCH = 10, 50
 _OF_RUNGS = {
-    True: Patience(budget_s=180.0, enough_percent=0.15),
-    False: Patience(budget_s=240.0, enough_percent=0.15, sessions=2),
+    True: StoppingRule(budget_s=180.0, half_width_percent=0.15),
+    False: StoppingRule(budget_s=240.0, half_width_percent=0.15, sessions=2),
 }
 """By whether the images are small: a larger network has more widths, and is opened less often."""
-_OF_STRUCTURES = Patience(budget_s=120.0)
+_OF_STRUCTURES = StoppingRule(budget_s=120.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.Monkey
     assert isinstance(found.backend, OnGpu)
     assert found.backend.options == TensorRtOptions(cuda="torch", tf32=False)
     assert (found.conditions.clock, found.conditions.cuda_graph) == ("end_to_end", True)
-    assert found.patience.sessions == 3
+    assert found.stopping_rule.sessions == 3
 
 
 def test_words_of_the_flags_are_those_of_the_packages() -> None:

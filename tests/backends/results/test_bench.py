@@ -11,16 +11,16 @@ import pytest
 
 from practise_backends.errors import BackendMissing, CompileError
 from practise_backends.fake import FakeBackend, steady
-from practise_backends.interfaces import Backend, Bench
+from practise_backends.interfaces import Backend, MeasurementSetup
 from practise_backends.loadgen import run as loadgen
 from practise_backends.results.bench import ALONE, Extras, bench
 from practise_backends.results.footprint import cold_start, file_mb
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Conditions, Patience
+from practise_backends.terms import Conditions, StoppingRule
 
 CONDITIONS = Conditions()
-QUICK = Patience(budget_s=0.3, warmup_s=0.02, min_rounds=10)
+QUICK = StoppingRule(budget_s=0.3, warmup_s=0.02, min_rounds=10)
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def ort_file(network_file: Path) -> Path:
     return path
 
 
-def at(backend: Backend, **shapes: tuple[int, ...]) -> Bench:
-    return Bench(backend=backend, conditions=CONDITIONS, patience=QUICK, shapes=shapes)
+def at(backend: Backend, **shapes: tuple[int, ...]) -> MeasurementSetup:
+    return MeasurementSetup(backend=backend, conditions=CONDITIONS, stopping_rule=QUICK, shapes=shapes)
 
 
 def scripted(ms: float = 2.0) -> FakeBackend:

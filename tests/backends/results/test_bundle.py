@@ -14,7 +14,7 @@ import pytest
 from backends.kits import CUTS, SAVED_MS, make_kit, scripted_device
 from practise_backends.cli import main
 from practise_backends.errors import BackendError
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.options import Measuring
 from practise_backends.results.bundle import MANIFEST, Kit, measure_kit, networks_of, read_kit
 from practise_backends.results.documents import to_json, write_table
@@ -22,9 +22,11 @@ from practise_backends.results.render_table import next_step, table_text
 from practise_backends.results.table import measure_table
 from practise_backends.results.table_design import design_of
 from practise_backends.runtimes import catalog
-from practise_backends.terms import Conditions, Patience
+from practise_backends.terms import Conditions, StoppingRule
 
-PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=20, max_rounds=20, enough_percent=0.0, keep_throttled=True)
+PATIENCE = StoppingRule(
+    budget_s=1e6, warmup_s=0.0, min_rounds=20, max_rounds=20, half_width_percent=0.0, keep_throttled=True
+)
 
 
 @pytest.fixture
@@ -34,8 +36,10 @@ def folder(tmp_path: Path, network_file: Path) -> Path:
     return tmp_path / "kit"
 
 
-def bench(saved_ms: dict[str, float] | None = None, **conditions: Any) -> Bench:
-    return Bench(backend=scripted_device(saved_ms), conditions=Conditions(**conditions), patience=PATIENCE)
+def bench(saved_ms: dict[str, float] | None = None, **conditions: Any) -> MeasurementSetup:
+    return MeasurementSetup(
+        backend=scripted_device(saved_ms), conditions=Conditions(**conditions), stopping_rule=PATIENCE
+    )
 
 
 # What is in it.

@@ -12,15 +12,17 @@ import pytest
 
 from practise_backends.errors import MeasureError
 from practise_backends.fake import FakeBackend, FakeEngine, Script, ScriptedClock, noisy, spiking, steady
-from practise_backends.interfaces import Bench, Capabilities
+from practise_backends.interfaces import Capabilities, MeasurementSetup
 from practise_backends.results import compare as module
 from practise_backends.results.compare import NEW, compare, verdict_of
 from practise_backends.results.footprint import Footprint
 from practise_backends.rounds.intervals import ORIGINAL
-from practise_backends.terms import Artifact, Comparison, Conditions, Interval, Patience
+from practise_backends.terms import Artifact, Comparison, Conditions, Interval, StoppingRule
 
 NetworkMaker = Callable[..., onnx.ModelProto]
-PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=40, max_rounds=40, enough_percent=0.0, keep_throttled=True)
+PATIENCE = StoppingRule(
+    budget_s=1e6, warmup_s=0.0, min_rounds=40, max_rounds=40, half_width_percent=0.0, keep_throttled=True
+)
 
 
 class Rig:
@@ -41,10 +43,10 @@ class Rig:
 
         self.backend.open = remembering  # type: ignore[method-assign]
 
-    def compare(self, batch: int = 1, **patience: object) -> Comparison:
+    def compare(self, batch: int = 1, **stopping_rule: object) -> Comparison:
         sessions = len(next(iter(self._left.values())))
-        settled = dataclasses.replace(PATIENCE, sessions=sessions, **patience)  # type: ignore[arg-type]
-        bench = Bench(backend=self.backend, conditions=Conditions(batch=batch), patience=settled)
+        settled = dataclasses.replace(PATIENCE, sessions=sessions, **stopping_rule)  # type: ignore[arg-type]
+        bench = MeasurementSetup(backend=self.backend, conditions=Conditions(batch=batch), stopping_rule=settled)
         return compare(*self.files, bench)
 
 
@@ -122,7 +124,9 @@ def test_cold_start_is_measured_on_onnxruntime_where_it_is_asked_for(
     monkeypatch.setattr(module, "cold_start", lambda path, conditions, shapes: cold)
     device = Rig(make_network, tmp_path, [steady(10.0)] * 2, [steady(8.0)] * 2)
     device.backend.name, device.backend.capabilities = "ort", Capabilities(cold_start=True)
-    bench = Bench(backend=device.backend, conditions=Conditions(), patience=dataclasses.replace(PATIENCE, sessions=2))
+    bench = MeasurementSetup(
+        backend=device.backend, conditions=Conditions(), stopping_rule=dataclasses.replace(PATIENCE, sessions=2)
+    )
     new = compare(*device.files, bench, footprint=footprint).engines[1]
     expected = (7.0, 2.0, 120.0) if footprint else (None, None, None)
     assert (new.load_ms, new.first_run_ms, new.peak_memory_mb) == expected
@@ -137,7 +141,9 @@ def test_cold_start_that_fails_is_a_note_and_loses_nothing(
     monkeypatch.setattr(module, "cold_start", killed)
     device = Rig(make_network, tmp_path, [steady(10.0)] * 2, [steady(8.0)] * 2)
     device.backend.name, device.backend.capabilities = "ort", Capabilities(cold_start=True)
-    bench = Bench(backend=device.backend, conditions=Conditions(), patience=dataclasses.replace(PATIENCE, sessions=2))
+    bench = MeasurementSetup(
+        backend=device.backend, conditions=Conditions(), stopping_rule=dataclasses.replace(PATIENCE, sessions=2)
+    )
     found = compare(*device.files, bench)
     assert found.speedup.estimate == pytest.approx(1.25) and found.engines[1].load_ms is None
     assert f"{NEW}: the cold start failed: it ended with status -9" in found.notes

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from practise_backends.fake import FakeBackend, FakeEngine, Script, ScriptedClock, drifting, noisy, steady
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.results.table import measure_sets, measure_table, measure_without, samples_digest
 from practise_backends.results.table_design import Cut, design_of
 from practise_backends.rounds.intervals import ORIGINAL
-from practise_backends.terms import Artifact, Conditions, LatencyTable, Patience, Saving
+from practise_backends.terms import Artifact, Conditions, LatencyTable, Saving, StoppingRule
 
 CUTS = [
     Cut(block=name, latency_class=at)
@@ -23,7 +23,9 @@ CUTS = [
 ]
 SAVED_MS = {"a0": 1.0, "a1": 1.0, "a2": 1.0, "b0": 0.5, "b1": 0.5, "c0": 2.0}
 WHOLE_MS = 10.0
-PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=30, max_rounds=30, enough_percent=0.0, keep_throttled=True)
+PATIENCE = StoppingRule(
+    budget_s=1e6, warmup_s=0.0, min_rounds=30, max_rounds=30, half_width_percent=0.0, keep_throttled=True
+)
 TimesOf = Callable[[tuple[str, ...], int], Script]
 """(dropped blocks, which session of that network) -> its times."""
 
@@ -31,12 +33,12 @@ TimesOf = Callable[[tuple[str, ...], int], Script]
 class Rig:
     """A network of named blocks on a device with scripted times; it remembers what was opened."""
 
-    def __init__(self, file: Path, times: TimesOf, patience: Patience = PATIENCE) -> None:
+    def __init__(self, file: Path, times: TimesOf, stopping_rule: StoppingRule = PATIENCE) -> None:
         self.opened: list[tuple[str, ...]] = []
         self.engines: list[FakeEngine] = []
         self._content, self._folder, self._times = file.read_bytes(), file.parent, times
         backend = FakeBackend(ScriptedClock(), self._script)
-        self.bench = Bench(backend=backend, conditions=Conditions(), patience=patience)
+        self.bench = MeasurementSetup(backend=backend, conditions=Conditions(), stopping_rule=stopping_rule)
 
     def without(self, dropped: tuple[str, ...]) -> Path:
         path = self._folder / f"{'+'.join(dropped) or ORIGINAL}.onnx"
@@ -67,9 +69,9 @@ def by_block(table: LatencyTable) -> dict[str, Saving]:
     return {saving.block: saving for saving in table.savings}
 
 
-def only(file: Path, *names: str, times: TimesOf = additive, patience: Patience = PATIENCE) -> LatencyTable:
+def only(file: Path, *names: str, times: TimesOf = additive, stopping_rule: StoppingRule = PATIENCE) -> LatencyTable:
     """A table of some of the blocks."""
-    return Rig(file, times, patience).table([cut for cut in CUTS if cut.block in names])
+    return Rig(file, times, stopping_rule).table([cut for cut in CUTS if cut.block in names])
 
 
 # The design.
@@ -205,7 +207,7 @@ def test_drift_of_the_device_cancels(network_file: Path) -> None:
 
 
 def test_intervals_have_the_confidence_that_was_asked_for(network_file: Path) -> None:
-    table = only(network_file, "b0", "c0", patience=dataclasses.replace(PATIENCE, confidence=0.9))
+    table = only(network_file, "b0", "c0", stopping_rule=dataclasses.replace(PATIENCE, confidence=0.9))
     assert table.additivity is not None
     figures = [table.baseline_ms, table.aa_ratio, table.additivity, table.savings[0].saving_ms]
     assert {one.confidence for one in figures} == {0.9}

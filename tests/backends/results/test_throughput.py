@@ -11,14 +11,14 @@ import pytest
 
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.fake import FakeBackend, FakeEngine, steady
-from practise_backends.interfaces import Backend, Bench
+from practise_backends.interfaces import Backend, MeasurementSetup
 from practise_backends.results.throughput import measure_throughput
 from practise_backends.runtimes.onnx_file import content_of, fixed_batch
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Artifact, Conditions, Patience, TensorSpec
+from practise_backends.terms import Artifact, Conditions, StoppingRule, TensorSpec
 
-PATIENCE = Patience(
-    budget_s=1e6, warmup_s=0.0, min_rounds=12, max_rounds=12, enough_percent=0.0, sessions=2, keep_throttled=True
+PATIENCE = StoppingRule(
+    budget_s=1e6, warmup_s=0.0, min_rounds=12, max_rounds=12, half_width_percent=0.0, sessions=2, keep_throttled=True
 )
 NetworkMaker = Callable[..., onnx.ModelProto]
 
@@ -47,10 +47,10 @@ def files(make_network: NetworkMaker) -> dict[str, bytes]:
     }
 
 
-def stand(backend: Backend) -> Bench:
+def stand(backend: Backend) -> MeasurementSetup:
     """Where the points are measured; engines that are not scripted may lose most of their rounds to a busy machine."""
-    patience = replace(PATIENCE, max_rounds=200) if isinstance(backend, OrtBackend) else PATIENCE
-    return Bench(backend=backend, conditions=Conditions(), patience=patience)
+    stopping_rule = replace(PATIENCE, max_rounds=200) if isinstance(backend, OrtBackend) else PATIENCE
+    return MeasurementSetup(backend=backend, conditions=Conditions(), stopping_rule=stopping_rule)
 
 
 class Screen:

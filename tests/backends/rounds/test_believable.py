@@ -15,12 +15,12 @@ from practise_backends.fake import FakeEngine, Script, ScriptedClock, drifting, 
 from practise_backends.results.compare import verdict_of
 from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
 from practise_backends.rounds.measure import ORIGINAL, measure_rounds
-from practise_backends.terms import Conditions, Patience
+from practise_backends.terms import Conditions, StoppingRule
 
 Drift = Callable[[float], float]
 
 SESSIONS, ROUNDS, RUN_MS = 4, 30, 10.0
-PATIENCE = Patience(budget_s=1e6, warmup_s=0.1, min_rounds=ROUNDS, max_rounds=ROUNDS, enough_percent=0.0)
+PATIENCE = StoppingRule(budget_s=1e6, warmup_s=0.1, min_rounds=ROUNDS, max_rounds=ROUNDS, half_width_percent=0.0)
 TRIALS = 1000
 
 
@@ -37,7 +37,7 @@ def random_walk(seed: int) -> Drift:
     return lambda now_s: float(path[min(int(now_s / 0.05), 399)])
 
 
-EARLY = replace(PATIENCE, min_rounds=15, max_rounds=60, enough_percent=0.4)  # stops by the width of the intervals
+EARLY = replace(PATIENCE, min_rounds=15, max_rounds=60, half_width_percent=0.4)  # stops by the width of the intervals
 
 
 def compared(
@@ -46,7 +46,7 @@ def compared(
     *,
     new_ms: float = RUN_MS,
     session_percent: float = 0.3,
-    patience: Patience = PATIENCE,
+    stopping_rule: StoppingRule = PATIENCE,
 ) -> LatencyEstimates:
     """Two networks of several sessions each, which differ a little, in paired rounds under drift."""
     clock, rng = ScriptedClock(), np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def compared(
         ]
         for name, ms in ((ORIGINAL, RUN_MS), ("new", new_ms))
     }
-    timings = measure_rounds(engines, {}, Conditions(seed=seed), patience, instruments=scripted(clock))
+    timings = measure_rounds(engines, {}, Conditions(seed=seed), stopping_rule, instruments=scripted(clock))
     return estimate_latencies(timings, max_replicates=400)
 
 
@@ -107,7 +107,7 @@ def test_two_percent_are_found_and_the_interval_covers_the_truth() -> None:
 
 
 def test_stopping_by_the_width_finds_no_false_differences() -> None:
-    found = [compared(random_walk(seed), seed, patience=EARLY).speedup("new") for seed in range(400)]
+    found = [compared(random_walk(seed), seed, stopping_rule=EARLY).speedup("new") for seed in range(400)]
     assert sum(verdict_of(one) != "cannot tell" for one in found) <= 0.06 * 400
 
 

@@ -11,13 +11,13 @@ from onnx import TensorProto, numpy_helper
 
 from backends.conftest import chain
 from practise_backends.errors import MeasureError
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.rounds.feeds import select_feeds, shared_feeds
 from practise_backends.rounds.sessions import Candidate, opened
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Conditions, Patience, TensorSpec
+from practise_backends.terms import Conditions, StoppingRule, TensorSpec
 
-BENCH = Bench(backend=OrtBackend(), conditions=Conditions(), patience=Patience(budget_s=1.0))
+BENCH = MeasurementSetup(backend=OrtBackend(), conditions=Conditions(), stopping_rule=StoppingRule(budget_s=1.0))
 
 
 def image(dtype: str, side: int = 8) -> TensorSpec:

@@ -24,23 +24,25 @@ from practise_backends.fake import (
 from practise_backends.rounds.estimates import estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.measure import measure_rounds
-from practise_backends.terms import CPU, WALL, Conditions, Environment, Patience, TensorSpec, Timings
+from practise_backends.terms import CPU, WALL, Conditions, Environment, StoppingRule, TensorSpec, Timings
 
-PATIENCE = Patience(budget_s=1e6, warmup_s=0.1, min_rounds=40, max_rounds=40, enough_percent=0.0)
+PATIENCE = StoppingRule(budget_s=1e6, warmup_s=0.1, min_rounds=40, max_rounds=40, half_width_percent=0.0)
 
 
 def engines_of(clock: ScriptedClock, **scripts: Script) -> dict[str, list[FakeEngine]]:
     return {name: [FakeEngine(script, clock)] for name, script in scripts.items()}
 
 
-def paired(original: Script, again: Script, other: Script, patience: Patience = PATIENCE, seed: int = 0) -> Timings:
+def paired(
+    original: Script, again: Script, other: Script, stopping_rule: StoppingRule = PATIENCE, seed: int = 0
+) -> Timings:
     """The original opened twice, and another network."""
     clock = ScriptedClock()
     engines = {
         ORIGINAL: [FakeEngine(original, clock), FakeEngine(again, clock)],
         "other": [FakeEngine(other, clock)],
     }
-    return measure_rounds(engines, {}, Conditions(seed=seed), patience, instruments=scripted(clock))
+    return measure_rounds(engines, {}, Conditions(seed=seed), stopping_rule, instruments=scripted(clock))
 
 
 def test_every_round_runs_every_engine_once_in_a_fresh_order() -> None:
@@ -82,13 +84,13 @@ def test_throttled_rounds_are_dropped_with_what_the_watch_says_and_counted() -> 
     clock = ScriptedClock()
     engines = {ORIGINAL: [FakeEngine(steady(10.0), clock), FakeEngine(steady(10.0), clock)]}
     heat = scripted(clock, lambda now_s: "the processor throttled for heat" if 2.0 < now_s < 4.0 else "")
-    patience = dataclasses.replace(PATIENCE, min_rounds=200, max_rounds=300)
-    timings = measure_rounds(engines, {}, Conditions(), patience, instruments=heat)
+    stopping_rule = dataclasses.replace(PATIENCE, min_rounds=200, max_rounds=300)
+    timings = measure_rounds(engines, {}, Conditions(), stopping_rule, instruments=heat)
     lost = np.isnan(timings.rounds_ms).any(axis=1).sum()
     assert 90 <= lost <= 120  # two seconds of rounds of 20 ms, to the next question after them
     assert lost == len(timings.discarded)
     assert all(reason.endswith("the processor throttled for heat") for reason in timings.discarded)
-    kept = dataclasses.replace(patience, keep_throttled=True)
+    kept = dataclasses.replace(stopping_rule, keep_throttled=True)
     clock = ScriptedClock()
     engines = {ORIGINAL: [FakeEngine(steady(10.0), clock), FakeEngine(steady(10.0), clock)]}
     heat = scripted(clock, lambda now_s: "the processor throttled for heat" if 2.0 < now_s < 4.0 else "")
@@ -99,8 +101,8 @@ def test_rounds_that_are_all_discarded_end_at_twice_the_budget() -> None:
     clock = ScriptedClock()
     engines = {ORIGINAL: [FakeEngine(steady(10.0), clock), FakeEngine(steady(10.0), clock)]}
     always = scripted(clock, lambda now_s: "the control group's quota stopped this process")
-    patience = dataclasses.replace(PATIENCE, budget_s=3.0, min_rounds=10, max_rounds=5000)
-    timings = measure_rounds(engines, {}, Conditions(), patience, instruments=always)
+    stopping_rule = dataclasses.replace(PATIENCE, budget_s=3.0, min_rounds=10, max_rounds=5000)
+    timings = measure_rounds(engines, {}, Conditions(), stopping_rule, instruments=always)
     assert timings.stopped_because.startswith("2 times the budget of 3 s was spent")
     assert clock.now_s() < 7.0
     with pytest.raises(Disturbed, match="0 valid rounds") as found:
@@ -118,9 +120,9 @@ def test_a_round_that_is_slow_as_a_whole_is_dropped() -> None:
 
 def test_a_ratio_known_to_a_share_of_its_distance_is_narrow_enough() -> None:
     scripts = [noisy(steady(ms), 2.0, at) for at, ms in enumerate((10.0, 10.0, 5.0))]
-    strict = dataclasses.replace(PATIENCE, max_rounds=5000, enough_percent=0.3)
+    strict = dataclasses.replace(PATIENCE, max_rounds=5000, half_width_percent=0.3)
     timings = paired(*scripts, strict)
-    engines = dataclasses.replace(strict, enough_share=0.1)
+    engines = dataclasses.replace(strict, relative_half_width=0.1)
     scripts = [noisy(steady(ms), 2.0, at) for at, ms in enumerate((10.0, 10.0, 5.0))]
     fewer = paired(*scripts, engines)
     assert fewer.stopped_because.endswith("or 10% of its distance from 1, over the rounds")
@@ -166,14 +168,14 @@ def test_long_runs_are_not_led() -> None:
 
 def test_a_lasting_change_of_speed_is_not_discarded_for_ever() -> None:
     change: Script = lambda call, now_s: 1.0 if now_s < 2.0 else 7.0  # noqa: E731
-    patience = dataclasses.replace(PATIENCE, min_rounds=1000, max_rounds=1000)
-    timings = paired(change, change, change, patience)
+    stopping_rule = dataclasses.replace(PATIENCE, min_rounds=1000, max_rounds=1000)
+    timings = paired(change, change, change, stopping_rule)
     assert 0 < len(timings.discarded) < 60
 
 
 def test_it_stops_when_every_interval_is_narrow() -> None:
-    patience = dataclasses.replace(PATIENCE, max_rounds=5000, enough_percent=0.5)
-    timings = paired(*(noisy(steady(10.0), 2.0, at) for at in range(3)), patience)
+    stopping_rule = dataclasses.replace(PATIENCE, max_rounds=5000, half_width_percent=0.5)
+    timings = paired(*(noisy(steady(10.0), 2.0, at) for at in range(3)), stopping_rule)
     assert timings.stopped_because == "the interval of every ratio is within +-0.5%, over the rounds"
     assert 40 < len(timings.rounds_ms) < 300
     assert timings.engines == (ORIGINAL, ORIGINAL, "other")
@@ -182,8 +184,8 @@ def test_it_stops_when_every_interval_is_narrow() -> None:
 
 
 def test_it_stops_when_the_budget_is_spent() -> None:
-    patience = dataclasses.replace(PATIENCE, budget_s=6.0, min_rounds=10, max_rounds=5000)
-    timings = paired(*(noisy(steady(10.0), 2.0, at) for at in range(3)), patience)
+    stopping_rule = dataclasses.replace(PATIENCE, budget_s=6.0, min_rounds=10, max_rounds=5000)
+    timings = paired(*(noisy(steady(10.0), 2.0, at) for at in range(3)), stopping_rule)
     assert timings.stopped_because == "the budget of 6 s was spent"
     assert 6.0 <= timings.warmup_s + np.nansum(timings.rounds_ms) / 1e3 < 6.1
 
@@ -195,16 +197,16 @@ def test_it_stops_at_the_limit_of_rounds() -> None:
 
 
 def test_the_least_rounds_are_run_even_over_budget_and_it_says_so() -> None:
-    patience = dataclasses.replace(PATIENCE, budget_s=0.05, min_rounds=20, max_rounds=500)
-    timings = paired(*(noisy(steady(10.0), 2.0, at) for at in range(3)), patience)
+    stopping_rule = dataclasses.replace(PATIENCE, budget_s=0.05, min_rounds=20, max_rounds=500)
+    timings = paired(*(noisy(steady(10.0), 2.0, at) for at in range(3)), stopping_rule)
     assert len(timings.rounds_ms) == 20
     assert "the least number of rounds (20) was run all the same" in timings.stopped_because
 
 
 def test_warm_up_lasts_until_the_times_are_stable() -> None:
     warming: Script = lambda call, now_s: 10.0 * (1 + math.exp(-now_s))  # noqa: E731
-    patience = dataclasses.replace(PATIENCE, warmup_s=2.0)
-    cold, warm = (paired(script, script, script, patience) for script in (warming, steady(10.0)))
+    stopping_rule = dataclasses.replace(PATIENCE, warmup_s=2.0)
+    cold, warm = (paired(script, script, script, stopping_rule) for script in (warming, steady(10.0)))
     assert cold.warmup_s > warm.warmup_s
     assert "unstable" not in cold.stopped_because
     assert np.nanmax(cold.rounds_ms) < 11.0
@@ -245,16 +247,21 @@ def test_progress_hears_of_the_budget() -> None:
             heard.append((done, total, note))
 
     clock = ScriptedClock()
-    patience = dataclasses.replace(PATIENCE, budget_s=10.0, min_rounds=10, max_rounds=5000)
+    stopping_rule = dataclasses.replace(PATIENCE, budget_s=10.0, min_rounds=10, max_rounds=5000)
     measure_rounds(
-        engines_of(clock, a=steady(10.0)), {}, Conditions(), patience, instruments=scripted(clock), progress=Screen()
+        engines_of(clock, a=steady(10.0)),
+        {},
+        Conditions(),
+        stopping_rule,
+        instruments=scripted(clock),
+        progress=Screen(),
     )
     assert heard
     assert all(done <= total == pytest.approx(10.0, rel=0.01) for done, total, _ in heard)
     assert heard[-1][2].endswith("rounds")
 
 
-def heard_of(patience: Patience, *scripts: Script, trouble: str = "") -> list[tuple[float, float, str]]:
+def heard_of(stopping_rule: StoppingRule, *scripts: Script, trouble: str = "") -> list[tuple[float, float, str]]:
     """What the screen is told of a measurement of the original, twice, and another network."""
     heard: list[tuple[float, float, str]] = []
 
@@ -269,7 +276,7 @@ def heard_of(patience: Patience, *scripts: Script, trouble: str = "") -> list[tu
         {ORIGINAL: [first, second], "other": [other]},
         {},
         Conditions(),
-        patience,
+        stopping_rule,
         progress=Screen(),
         instruments=instruments,
     )
@@ -278,8 +285,10 @@ def heard_of(patience: Patience, *scripts: Script, trouble: str = "") -> list[tu
 
 
 def test_progress_expects_the_end_where_the_intervals_get_narrow_enough() -> None:
-    patience = dataclasses.replace(PATIENCE, budget_s=1000.0, min_rounds=10, max_rounds=50000, enough_percent=0.2)
-    heard = heard_of(patience, *(noisy(steady(10.0), 2.0, seed) for seed in range(3)))
+    stopping_rule = dataclasses.replace(
+        PATIENCE, budget_s=1000.0, min_rounds=10, max_rounds=50000, half_width_percent=0.2
+    )
+    heard = heard_of(stopping_rule, *(noisy(steady(10.0), 2.0, seed) for seed in range(3)))
     end = heard[-1][0]
     late = [total for done, total, _ in heard if done > end / 2]
     assert end < 100 and all(0.6 * end < total < 1.6 * end for total in late)
@@ -287,15 +296,15 @@ def test_progress_expects_the_end_where_the_intervals_get_narrow_enough() -> Non
 
 def test_progress_expects_a_slow_machine_to_take_longer_than_the_budget() -> None:
     """Rounds of 3 s, of which 40 must be valid, in a budget of 60 s."""
-    patience = dataclasses.replace(PATIENCE, budget_s=60.0, min_rounds=40, max_rounds=5000)
-    heard = heard_of(patience, *(noisy(steady(1000.0), 2.0, seed) for seed in range(3)))
+    stopping_rule = dataclasses.replace(PATIENCE, budget_s=60.0, min_rounds=40, max_rounds=5000)
+    heard = heard_of(stopping_rule, *(noisy(steady(1000.0), 2.0, seed) for seed in range(3)))
     assert heard[-1][0] == pytest.approx(120, rel=0.1)
     assert all(100 < total < 150 for done, total, _ in heard if done > 30)
 
 
 def test_progress_of_a_device_in_trouble_counts_the_discarded_rounds_and_expects_twice_the_budget() -> None:
-    patience = dataclasses.replace(PATIENCE, budget_s=6.0, min_rounds=10, max_rounds=5000)
-    heard = heard_of(patience, *(steady(10.0) for _ in range(3)), trouble="the quota stopped this process")
+    stopping_rule = dataclasses.replace(PATIENCE, budget_s=6.0, min_rounds=10, max_rounds=5000)
+    heard = heard_of(stopping_rule, *(steady(10.0) for _ in range(3)), trouble="the quota stopped this process")
     assert heard[-1][2].endswith("of them discarded") and heard[-1][1] == pytest.approx(12.0, rel=0.05)
 
 
@@ -319,12 +328,12 @@ def beside_others(wait_ms: float, *, in_caller: bool = True, load: float = 0.0) 
         return FakeEngine(core.shared(noisy(steady(ms), 0.3, seed)), clock, computes_in_caller=in_caller)
 
     engines = {ORIGINAL: [opened(20.0, 1), opened(20.0, 2)], "other": [opened(19.0, 3), opened(19.0, 4)]}
-    patience = dataclasses.replace(PATIENCE, min_rounds=400, max_rounds=400)
+    stopping_rule = dataclasses.replace(PATIENCE, min_rounds=400, max_rounds=400)
     instruments = scripted(clock, core=core)
     if load:
         environment = dataclasses.replace(ScriptedMonitor(clock).environment(), load=(load, load))
         instruments = dataclasses.replace(instruments, monitor=Constant(environment))
-    return measure_rounds(engines, {}, Conditions(), patience, instruments=instruments)
+    return measure_rounds(engines, {}, Conditions(), stopping_rule, instruments=instruments)
 
 
 @dataclasses.dataclass

@@ -12,14 +12,16 @@ import pytest
 
 from practise_backends.errors import CompileError, MeasureError
 from practise_backends.fake import FakeBackend, FakeEngine, steady
-from practise_backends.interfaces import Bench, Capabilities
+from practise_backends.interfaces import Capabilities, MeasurementSetup
 from practise_backends.rounds import sessions
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.sessions import Candidate, measure, opened
-from practise_backends.terms import Artifact, Conditions, Patience
+from practise_backends.terms import Artifact, Conditions, StoppingRule
 
 NetworkMaker = Callable[..., onnx.ModelProto]
-PATIENCE = Patience(budget_s=1e6, warmup_s=0.0, min_rounds=12, max_rounds=12, enough_percent=0.0, keep_throttled=True)
+PATIENCE = StoppingRule(
+    budget_s=1e6, warmup_s=0.0, min_rounds=12, max_rounds=12, half_width_percent=0.0, keep_throttled=True
+)
 
 
 class Noting(FakeBackend):
@@ -48,8 +50,10 @@ class Noting(FakeBackend):
         return all(engine._closed for engine in self.engines)
 
 
-def bench(backend: FakeBackend, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Bench:
-    return Bench(backend=backend, conditions=Conditions(seed=seed), patience=PATIENCE, shapes=dict(shapes or {}))
+def bench(backend: FakeBackend, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None) -> MeasurementSetup:
+    return MeasurementSetup(
+        backend=backend, conditions=Conditions(seed=seed), stopping_rule=PATIENCE, shapes=dict(shapes or {})
+    )
 
 
 @pytest.fixture

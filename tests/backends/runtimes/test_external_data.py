@@ -12,12 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from practise_backends.errors import CompileError
-from practise_backends.interfaces import Bench
+from practise_backends.interfaces import MeasurementSetup
 from practise_backends.rounds.sessions import Candidate, opened
 from practise_backends.runtimes.external_data import external_weights, read_with_weights, size_of
 from practise_backends.runtimes.onnx_file import read_network
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Conditions, Patience
+from practise_backends.terms import Conditions, StoppingRule
 
 
 def away(name: str, location: str) -> onnx.TensorProto:
@@ -67,7 +67,7 @@ def place(tmp_path: Path) -> Path:
 def test_weights_elsewhere_are_refused_before_they_are_opened(place: Path, location: str, said: str) -> None:
     path = place / "n.onnx"
     onnx.save(network(location), path)
-    bench = Bench(backend=OrtBackend(), conditions=Conditions(), patience=Patience(budget_s=0.1))
+    bench = MeasurementSetup(backend=OrtBackend(), conditions=Conditions(), stopping_rule=StoppingRule(budget_s=0.1))
     for refuse in (
         lambda: OrtBackend().compile(path, Conditions()),
         lambda: size_of(path),

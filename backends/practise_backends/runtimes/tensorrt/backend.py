@@ -19,6 +19,14 @@ from practise_backends.runtimes.onnx_file import ARITHMETIC, Network, label_of
 from practise_backends.runtimes.tensorrt.building import BuildRequest, Built, build_engine, check_targets
 from practise_backends.runtimes.tensorrt.cuda import Cuda, open_cuda
 from practise_backends.runtimes.tensorrt.engine import TensorRtEngine
+from practise_backends.runtimes.tensorrt.engine_file import (
+    FORMAT,
+    SUFFIX,
+    EngineArtifact,
+    check_fits,
+    read_engine,
+    write_engine,
+)
 from practise_backends.runtimes.tensorrt.fused import share_in
 from practise_backends.runtimes.tensorrt.options import (
     OPTION_NAMES,
@@ -27,14 +35,6 @@ from practise_backends.runtimes.tensorrt.options import (
     profiles_for,
 )
 from practise_backends.runtimes.tensorrt.package import TensorRtPackage, import_package
-from practise_backends.runtimes.tensorrt.shipped import (
-    FORMAT,
-    SUFFIX,
-    EngineArtifact,
-    check_fits,
-    read_engine,
-    write_engine,
-)
 from practise_backends.runtimes.tensorrt.timing_cache import TimingCaches
 from practise_backends.terms import Artifact, Conditions, Device
 
@@ -116,7 +116,7 @@ class TensorRtBackend:
         )
 
     def save(self, artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
-        """An engine as a file, its manifest beside it (see `shipped`); gives both.
+        """An engine as a file, its manifest beside it (see `engine_file`); gives both.
 
         Raises: OSError.
         """

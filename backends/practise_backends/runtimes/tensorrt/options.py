@@ -16,7 +16,7 @@ OPTION_NAMES = ("for_", "optimisation_level", "workspace_mib", "max_batch", "tim
 """Those that a command line offers."""
 
 
-def asked_of(settings: object) -> dict[str, Any]:
+def tensorrt_options(settings: object) -> dict[str, Any]:
     """Those of `OPTION_NAMES` that a record of settings asks for, where it is not the default anyway."""
     default = {name: getattr(TensorRtOptions(), name) for name in OPTION_NAMES}
     requested = {name: getattr(settings, name, default[name]) for name in OPTION_NAMES}

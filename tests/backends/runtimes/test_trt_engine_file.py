@@ -11,14 +11,14 @@ import pytest
 from backends.scripted_driver import ScriptedLibrary
 from practise_backends.errors import CompileError, DeviceUnavailable
 from practise_backends.machine.driver import first_gpu
-from practise_backends.runtimes.tensorrt.fused import FusedLayer
-from practise_backends.runtimes.tensorrt.shipped import (
+from practise_backends.runtimes.tensorrt.engine_file import (
     EngineArtifact,
     check_fits,
     manifest_of,
     read_engine,
     write_engine,
 )
+from practise_backends.runtimes.tensorrt.fused import FusedLayer
 from practise_backends.terms import TensorSpec
 
 LAYER = FusedLayer(name="conv_1 + relu", kind="conv", inputs=("Half",), outputs=("Half",), nodes=("conv_1", "relu"))
