@@ -1,1 +1,1 @@
-"""The tiny set: reading, labels, and what planning and recovery learn from."""
+"""The tiny set: reading, labels, and the calibration problem of planning and recovery."""

@@ -111,7 +111,7 @@ def _escapes(node: fx.Node, inside: set[fx.Node]) -> bool:
 
 
 def _names(units: list[Unit]) -> dict[fx.Node, str]:
-    """The module that holds a unit gives its name; where it holds several, the addition is named too."""
+    """Units named by the module that holds them, and by their addition where it holds several."""
     holders = {unit.addition: holder_of(unit.nodes) for unit in units}
     names = list(holders.values())
     return {
@@ -121,7 +121,7 @@ def _names(units: list[Unit]) -> dict[fx.Node, str]:
 
 
 def _near_miss_name(unit: Unit, taken: set[str]) -> str:
-    """The module that holds a near miss, with the value that it ends in where another block has that name."""
+    """The module that holds a near miss, and the value that ends it where the name is taken."""
     name = holder_of(unit.nodes)
     return f"{name}.{unit.addition.name}".lstrip(".") if not name or name in taken else name
 

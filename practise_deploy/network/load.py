@@ -32,7 +32,7 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A traced network in eval mode with what is known of it. `trainable` is False for torch.export files.
+    """A traced network in eval mode, with a summary of it. `trainable` is False for torch.export files.
 
     structure: sha256 of what it computes besides its weights.
     """

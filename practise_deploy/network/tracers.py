@@ -179,7 +179,7 @@ def _dtype_of(module: nn.Module) -> torch.dtype:
 
 
 def _holds_one_parameter(module: nn.Module) -> bool:
-    """Whether a module of the network's own has a parameter and nothing else."""
+    """Whether a module of the network's own has one parameter and nothing else."""
     return is_custom_module(module) and len(module._parameters) == 1 and not module._buffers
 
 
