@@ -11,7 +11,7 @@ from annotated_types import Ge
 from practise_deploy.cli import files, kits, tables
 from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add
 from practise_deploy.cli.running import run_stage
-from practise_deploy.cli.stage import Stage, require_device_or_table, require_backend
+from practise_deploy.cli.stage import Stage, require_backend, require_device_or_table
 from practise_deploy.errors import InputError
 from practise_deploy.settings import Settings, flag_of
 
