@@ -132,10 +132,10 @@ def _speed(plan: Plan, bench: Comparison | None) -> str:
     ratio = bench.speedup
     precision = bench.conditions.precision
     original = "the original" if precision == "fp32" else f"the original in {precision}"
-    comparison = f"{ratio.estimate:.2f} times as fast as {original} ({100 * ratio.confidence:g}% interval {ratio.low:.2f} to {ratio.high:.2f})"
+    sentence = f"{ratio.estimate:.2f} times as fast as {original} ({100 * ratio.confidence:g}% interval {ratio.low:.2f} to {ratio.high:.2f})"
     if plan.measured_percent is not None:
-        return comparison
-    return f"{_prediction(plan)}, not measured there; on {bench.device.name} {comparison}"
+        return sentence
+    return f"{_prediction(plan)}, not measured there; on {bench.device.name} {sentence}"
 
 
 def _prediction(plan: Plan) -> str:
