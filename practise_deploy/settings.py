@@ -297,7 +297,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:  # a shell's <(...) is welcome, /dev/zero never ends
             if len(text := file.read(_LONGEST + 1)) > _LONGEST:
                 raise ValueError(f"it is longer than {_LONGEST:,} characters")
-        found = parsed(text) if path.suffix == ".json" else tomllib.loads(text)
+        document = parsed(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise InputError(
             f"cannot read the settings file {path}: {error.strerror}",
@@ -308,12 +308,12 @@ def _read_file(path: Path) -> dict[str, Any]:
             f"the settings file {path} is not valid: {error}",
             remedy="write settings as TOML, or as JSON where it ends in .json; --help lists them",
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise InputError(
-            f"the settings file {path} must hold a table of settings, not {type(found).__name__}",
+            f"the settings file {path} must hold a table of settings, not {type(document).__name__}",
             remedy='write {"threads": 2}, for example; --help lists the settings',
         )
-    return {_field_of(key): value for key, value in found.items() if key != "schema"}
+    return {_field_of(key): value for key, value in document.items() if key != "schema"}
 
 
 def _field_of(key: str) -> str:

@@ -40,7 +40,7 @@ from practise_deploy import cli
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.pipeline import context as ground
-from practise_deploy.refit.points import first_site, junction_site
+from practise_deploy.refit.points import first_point, point_at_cut
 from practise_deploy.run import write_atomically
 from practise_deploy.terms import Block
 
@@ -135,12 +135,12 @@ def _in_general(reason: str) -> str:
 def _refits(traced: fx.GraphModule, blocks: tuple[Block, ...], feature: str) -> Row:
     """Of what can go: where least squares can begin right at the cut, and where behind it."""
     gone = [block for block in blocks if block.droppable]
-    cuts = [junction_site(traced, traced, block.entry, block.exit) for block in gone]
+    cuts = [point_at_cut(traced, traced, block.entry, block.exit) for block in gone]
     without = [block for block, cut in zip(gone, cuts, strict=True) if cut is None]
     behind = [
         block
         for block in without
-        if first_site(drop_blocks(traced, [block], share_weights=True), traced, block, feature) is not None
+        if first_point(drop_blocks(traced, [block], share_weights=True), traced, block, feature) is not None
     ]
     return {"refitted_at_the_cut": len(gone) - len(without), "refitted_behind_it": len(behind)}
 

@@ -97,7 +97,9 @@ def student(
     plain, refitted = judged_without(calibration, blocks, Silent())
     found: dict[str, Any] = {"dropped": list(names)}
     for stage, errors in (("plain", plain), ("compared", refitted)):
-        found[stage] = {"relative_error": errors.relative} | compared(errors.goal.numpy(), errors.own.numpy(), None)
+        found[stage] = {"relative_error": errors.relative} | compared(
+            errors.teacher_logits.numpy(), errors.student_logits.numpy(), None
+        )
     start = recover(calibration, blocks, Silent())
     network = drop_blocks(subject.teacher, blocks)
     load_weights(network, start.weights)

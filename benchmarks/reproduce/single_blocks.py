@@ -33,7 +33,7 @@ from practise_deploy.compute import exact
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.refit.candidate import Candidate, candidate_for
-from practise_deploy.refit.points import sites_of
+from practise_deploy.refit.points import points_of
 from practise_deploy.refit.recover import verified_without
 from practise_deploy.refit.recoverability import recoverability_of
 from practise_deploy.run import Silent, write_atomically
@@ -63,7 +63,7 @@ class Judged:
 def behind_the_cut(calibration: CalibrationProblem, block: Block) -> Candidate | None:
     """The network without a block, as if nothing could be solved at the cut; None where nothing can be solved behind it."""
     usual = candidate_for(calibration, block)
-    for site in sites_of(usual.student, calibration.teacher, [block], calibration.feature):
+    for site in points_of(usual.student, calibration.teacher, [block], calibration.feature):
         found = Candidate(block, usual.student, site, usual.end)
         if not found.is_refitted_at_the_cut:
             return found

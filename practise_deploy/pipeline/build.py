@@ -164,7 +164,7 @@ class Build:
     # Take the set whose loss is cheapest to recover within the budget.
 
     @cached_property
-    def asked_plan(self) -> Plan:
+    def unreduced_plan(self) -> Plan:
         """The set of least error that meets the target."""
         require(self.rehearsal)
         context = self.context
@@ -184,7 +184,7 @@ class Build:
     @cached_property
     def within_drop(self) -> WithinDrop | None:
         """What can be had within --max-drop, where the set that meets the target cannot be recovered so far."""
-        context, plan, points = self.context, self.asked_plan, self.context.settings.most_points_lost
+        context, plan, points = self.context, self.unreduced_plan, self.context.settings.most_points_lost
         hopeless = self.disturbed is not None and not context.settings.best_within_drop
         if points is None or context.is_paper or not plan.dropped or hopeless:
             return None
@@ -195,7 +195,7 @@ class Build:
     @cached_property
     def plan(self) -> Plan:
         """Which blocks go; the chosen network was measured. With --best-within-drop a smaller set than asked may."""
-        plan, within = self.asked_plan, self.within_drop
+        plan, within = self.unreduced_plan, self.within_drop
         if within is None or within.best is None or not self.context.settings.best_within_drop:
             return plan
         inputs = (self.latency, self.recoverability, plan, within, self._block_bench)
@@ -249,10 +249,10 @@ class Build:
         context = self.context
         if context.settings.for_:
             return None
-        asked, setup = required_speedups(self.plan, context.settings.min_speedup), context.setup
+        thresholds, setup = required_speedups(self.plan, context.settings.min_speedup), context.setup
         title, name, done = "Measuring the new model against the original", "bench", list[Comparison]()
         try:
-            while not done or (is_undecided(done[-1], asked) and len(done) <= MAX_REMEASUREMENTS):
+            while not done or (is_undecided(done[-1], thresholds) and len(done) <= MAX_REMEASUREMENTS):
                 if done:
                     setup, name = longer(setup, done[-1]), f"bench-again-{len(done)}"
                 again = f"{title}, for longer" if done else title
@@ -343,7 +343,7 @@ class Build:
     @cached_property
     def disturbed(self) -> EnvironmentProblem | None:
         """Why the noise of the device, and not the network, is what misses the target; None where it is not."""
-        return too_disturbed(self.asked_plan, self.latency)
+        return too_disturbed(self.unreduced_plan, self.latency)
 
     @property
     def _required_table(self) -> TableRequirements:
@@ -378,8 +378,8 @@ class Build:
     @property
     def _neighbours(self) -> list[tuple[str, ...]]:
         """Sets around the plan's, and what --min-speedup calls for by the table."""
-        plan, asked = self.reached_plan, self.context.settings.min_speedup
-        needed = None if asked is None else 100 * (1 - 1 / asked)
+        plan, min_speedup = self.reached_plan, self.context.settings.min_speedup
+        needed = None if min_speedup is None else 100 * (1 - 1 / min_speedup)
         if self.context.is_paper:
             return neighbours_of(plan, None if needed is None else count_reaching(plan, self.latency, needed))
         return neighbouring_sets(self.latency, self.recoverability, plan, needed)

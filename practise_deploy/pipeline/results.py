@@ -44,14 +44,14 @@ def unchanged(file: Path) -> Path:
 
     Raises: InputError where it is not the file that the build wrote.
     """
-    beside = file.parent / "manifest.json"
-    if not beside.is_file() or not file.is_file():
+    manifest_file = file.parent / "manifest.json"
+    if not manifest_file.is_file() or not file.is_file():
         return file
     try:
-        hashes = read_json(beside)["files_sha256"]
+        hashes = read_json(manifest_file)["files_sha256"]
         written = hashes.get(file.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{beside} is damaged", remedy=_AGAIN) from None
+        raise InputError(f"{manifest_file} is damaged", remedy=_AGAIN) from None
     if written is not None and written != file_digest(file):
         raise InputError(
             f"{file} is not the file that the build wrote: its sha256 is not that of manifest.json",
@@ -78,29 +78,29 @@ def read_release(folder: Path) -> Release:
 def _read(file: Path) -> Release:
     """A release without its samples."""
     try:
-        found = read_json(file)
+        document = read_json(file)
     except FileNotFoundError:
         raise InputError(f"{file.parent} holds no release.json", remedy="give the folder of a finished build") from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {file}: {reason(error)}", remedy=_AGAIN) from None
-    schema = found.get("schema") if isinstance(found, dict) else None
+    schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{file} has schema {schema}, this version reads schema {SCHEMA}", remedy=_AGAIN)
-    return _checked(found, file)
+    return _checked(document, file)
 
 
-def _checked(found: dict[str, Any], file: Path) -> Release:
+def _checked(document: dict[str, Any], file: Path) -> Release:
     """The record that the JSON describes; a null where a number must be was no number when it was written."""
     adapter = TypeAdapter(Release)
     try:
-        return adapter.validate_python(found)
+        return adapter.validate_python(document)
     except ValidationError as error:
         problems = error.errors()
         lost = [one["loc"] for one in problems if one["type"] == "float_type" and one["input"] is None]
     for place in lost:
-        _put(found, place, float("nan"))
+        _put(document, place, float("nan"))
     try:
-        return adapter.validate_python(found)
+        return adapter.validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "missing":
@@ -109,10 +109,10 @@ def _checked(found: dict[str, Any], file: Path) -> Release:
         raise InputError(f"{file} is damaged: {where}: {first['msg']}", remedy=_AGAIN) from None
 
 
-def _put(found: Any, place: tuple[int | str, ...], value: float) -> None:
+def _put(document: Any, place: tuple[int | str, ...], value: float) -> None:
     for part in place[:-1]:
-        found = found[part]
-    found[place[-1]] = value
+        document = document[part]
+    document[place[-1]] = value
 
 
 def _samples(file: Path) -> Arrays:

@@ -18,11 +18,11 @@ def is_affine(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a value is a convolution of all channels or a linear layer that its weights alone describe, called nowhere else."""
     module = module_of(traced, node)
     if not isinstance(module, nn.Linear):
-        return is_plain(traced, node)
+        return is_dense_unshared(traced, node)
     return type(module).forward is nn.Linear.forward and is_unmodified(module) and _is_alone(traced, module)
 
 
-def is_plain(traced: fx.GraphModule, node: fx.Node) -> bool:
+def is_dense_unshared(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a value is a convolution of all channels that its weights alone describe, called nowhere else."""
     module = module_of(traced, node)
     if not isinstance(module, nn.Conv2d) or type(module).forward is not nn.Conv2d.forward or module.groups != 1:
@@ -44,8 +44,8 @@ def has_one_use(traced: fx.GraphModule, parameter: nn.Parameter) -> bool:
     owners = [
         f"{path}.{name}".lstrip(".")
         for path, module in traced.named_modules(remove_duplicate=False)
-        for name, found in module._parameters.items()
-        if found is parameter
+        for name, weight in module._parameters.items()
+        if weight is parameter
     ]
     if len(owners) != 1:
         return False

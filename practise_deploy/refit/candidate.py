@@ -17,17 +17,17 @@ from practise_deploy.network.activations import compute, downstream, logits_of, 
 from practise_deploy.network.execution import Env
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, Errors, joined
-from practise_deploy.refit.elimination import still_racing, winner_of
-from practise_deploy.refit.normal_equations import PLAIN, NormalEquations, options
-from practise_deploy.refit.points import first_site
+from practise_deploy.refit.elimination import survivors, winner_of
+from practise_deploy.refit.normal_equations import NO_REFIT, NormalEquations, options
+from practise_deploy.refit.points import first_point
 from practise_deploy.refit.replay import changed, read_by_replay, replay
 from practise_deploy.refit.rows import Sampler, rows_for, values_for
 from practise_deploy.refit.write_back import start_of
-from practise_deploy.refit.writers import Site
+from practise_deploy.refit.writers import ReconstructionPoint
 from practise_deploy.terms import Block
 
-WAYS = {
-    name: way for name, way in options((0.03, 0.3)).items() if not name.startswith("bias")
+SOLVERS = {
+    name: solver for name, solver in options((0.03, 0.3)).items() if not name.startswith("bias")
 }  # fewer than in the refit itself: blocks are compared here, not shipped
 
 
@@ -42,7 +42,7 @@ class Candidate:
 
     block: Block
     student: fx.GraphModule
-    site: Site | None
+    point: ReconstructionPoint | None
     end: tuple[str, torch.dtype]
     needs: frozenset[str] = field(init=False)
     changes: dict[str, Tensor] = field(default_factory=dict)
@@ -52,8 +52,8 @@ class Candidate:
     _between: Sequence[fx.Node] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.racing = [PLAIN] if self.site is None else list(WAYS)
-        solved = [] if self.site is None else [node.name for node in values_for(self.site)]
+        self.racing = [NO_REFIT] if self.point is None else list(SOLVERS)
+        solved = [] if self.point is None else [node.name for node in values_for(self.point)]
         self._read = frozenset(
             [self._place, *solved, *read_by_replay(self.student, self._place), *self._unchanged_ends]
         )
@@ -66,7 +66,7 @@ class Candidate:
     @property
     def _place(self) -> str:
         """The value that is changed, and that all ways are replayed from."""
-        return self.block.entry if self.site is None else self.site.value.name
+        return self.block.entry if self.point is None else self.point.value.name
 
     @property
     def _unchanged_ends(self) -> set[str]:
@@ -76,35 +76,38 @@ class Candidate:
     @property
     def is_refitted_at_the_cut(self) -> bool:
         """Whether the values at its site are the teacher's."""
-        return self.site is not None and not self._between
+        return self.point is not None and not self._between
 
     def add_rows(self, equations: NormalEquations, env: Env, sampler: Sampler) -> None:
         """Add a batch to its problem. env: the teacher's values, of `needs` and of the site's target."""
-        if self.site is not None:
-            target = sampler.vectors(self.site, env[self.site.target])
-            known = self._known(env, torch.float32)
-            equations.add(*rows_for(self.student, self.site, known, target, sampler))
+        if self.point is not None:
+            target = sampler.vectors(self.point, env[self.point.target])
+            values = self._prefix_values(env, torch.float32)
+            equations.add(*rows_for(self.student, self.point, values, target, sampler))
 
     def solve(self, equations: NormalEquations) -> None:
         """In every way."""
-        if self.site is None:
+        if self.point is None:
             return
-        start, precision = start_of(self.student, self.site), next(self.student.parameters()).dtype
-        for way, solve in WAYS.items():
-            if way != PLAIN:
-                self.changes[way] = (solve(equations, start) - start).to(precision)
+        start, precision = start_of(self.student, self.point), next(self.student.parameters()).dtype
+        for solver, solve in SOLVERS.items():
+            if solver != NO_REFIT:
+                self.changes[solver] = (solve(equations, start) - start).to(precision)
 
     def ends(self, env: Env) -> dict[str, Ends]:
         """Where the network ends in every way that is still in the race. env: the teacher's values, of `needs`."""
-        known = self._known(env, self.end[1])
-        return {way: replay(self.student, known, self._place, self._value(way, known), self.end) for way in self.racing}
+        values = self._prefix_values(env, self.end[1])
+        return {
+            solver: replay(self.student, values, self._place, self._value(solver, values), self.end)
+            for solver in self.racing
+        }
 
-    def _value(self, way: str, known: Env) -> Tensor:
-        if way == PLAIN or self.site is None:
-            return known[self._place]
-        return changed(self.student, self.site, self.changes[way], known, self.end[1])
+    def _value(self, solver: str, values: Env) -> Tensor:
+        if solver == NO_REFIT or self.point is None:
+            return values[self._place]
+        return changed(self.student, self.point, self.changes[solver], values, self.end[1])
 
-    def _known(self, env: Env, dtype: torch.dtype) -> Env:
+    def _prefix_values(self, env: Env, dtype: torch.dtype) -> Env:
         """What its problem and a replay from its site read, in the network without the block. dtype: to compute in."""
         shared = {name: value for name, value in env.items() if name in self.needs}
         if not self._between:
@@ -114,24 +117,24 @@ class Candidate:
 
     def leave_race(self) -> None:
         """Let those leave that are surely worse than the best; the plain drop stays, since it is told of."""
-        staying = still_racing({way: joined(self.errors[way]).by_image for way in self.racing})
-        self.racing = [way for way in self.racing if way in staying or way == PLAIN]
+        staying = survivors({solver: joined(self.errors[solver]).by_image for solver in self.racing})
+        self.racing = [solver for solver in self.racing if solver in staying or solver == NO_REFIT]
 
     @property
     def best(self) -> str:
         """The way of least error."""
-        return winner_of({way: joined(parts) for way, parts in self.errors.items()})
+        return winner_of({solver: joined(parts) for solver, parts in self.errors.items()})
 
     @property
     def described(self) -> str:
         """The way of least error, and where it was solved."""
-        if self.site is None:
+        if self.point is None:
             return "plain (no linear writer before the cut, nor behind it)"
-        return self.best if self.best == PLAIN or self.is_refitted_at_the_cut else f"{self.best}, behind the cut"
+        return self.best if self.best == NO_REFIT or self.is_refitted_at_the_cut else f"{self.best}, behind the cut"
 
 
 def candidate_for(calibration: CalibrationProblem, block: Block) -> Candidate:
     """The network without a block, as it is before anything is solved."""
     student = drop_blocks(calibration.teacher, [block], share_weights=True)
     end = feature_in(student, calibration.feature, [block]), calibration.comparison_dtype
-    return Candidate(block, student, first_site(student, calibration.teacher, block, calibration.feature), end)
+    return Candidate(block, student, first_point(student, calibration.teacher, block, calibration.feature), end)

@@ -39,13 +39,13 @@ class Ends:
 class Errors:
     """By image. features: mean squared difference; variance: of the teacher's features.
 
-    goal, own: both networks' logits [n, classes], without columns where there are no classes.
+    teacher_logits, student_logits: both networks' logits [n, classes], without columns where there are no classes.
     """
 
     features: Tensor
     variance: Tensor
-    goal: Tensor
-    own: Tensor
+    teacher_logits: Tensor
+    student_logits: Tensor
 
     def first(self, images: int) -> Errors:
         """Those of the first so many images."""
@@ -57,14 +57,16 @@ class Errors:
 
         A refit shrinks, so its logits are too small; that misleads KL, and hardly an answer.
         """
-        if not self.goal.shape[1]:
+        if not self.teacher_logits.shape[1]:
             return torch.zeros_like(self.features)
-        goal = F.log_softmax(self.goal, 1)
+        teacher_logits = F.log_softmax(self.teacher_logits, 1)
         tried = [
-            F.kl_div(F.log_softmax(scale * self.own, 1), goal, log_target=True, reduction="none").sum(1)
+            F.kl_div(
+                F.log_softmax(scale * self.student_logits, 1), teacher_logits, log_target=True, reduction="none"
+            ).sum(1)
             for scale in _SCALES
         ]
-        return min(tried, key=lambda found: float(found.mean().nan_to_num(math.inf)))
+        return min(tried, key=lambda divergences: float(divergences.mean().nan_to_num(math.inf)))
 
     @property
     def by_image(self) -> Tensor:
@@ -82,25 +84,25 @@ class Errors:
         return float(self.by_image.mean())
 
 
-def end_of(network: fx.GraphModule, known: Env, feature: str, dtype: torch.dtype = torch.float32) -> Ends:
+def end_of(network: fx.GraphModule, env: Env, feature: str, dtype: torch.dtype = torch.float32) -> Ends:
     """Compute a network's ends from any known values, nothing else."""
     end, logits = node_by_name(network, feature), logits_of(network)
     keep = frozenset({end.name, logits.name})
-    device = next(value.device for value in known.values() if isinstance(value, Tensor))  # a batch size is none
+    device = next(value.device for value in env.values() if isinstance(value, Tensor))  # a batch size is none
     with autocast(device, dtype):
-        found = compute(network, nodes_to_compute([end, logits], known), known, keep)
-    outputs = found[logits.name]
-    return Ends(found[end.name].float(), outputs.float() if outputs.ndim == 2 else None)
+        values = compute(network, nodes_to_compute([end, logits], env), env, keep)
+    outputs = values[logits.name]
+    return Ends(values[end.name].float(), outputs.float() if outputs.ndim == 2 else None)
 
 
-def errors_of(wanted: Ends, found: Ends) -> Errors:
+def errors_of(teacher: Ends, student: Ends) -> Errors:
     """The student's errors, image by image."""
-    features = (wanted.features - found.features).square().mean(tuple(range(1, wanted.features.ndim)))
+    features = (teacher.features - student.features).square().mean(tuple(range(1, teacher.features.ndim)))
     none = features.new_zeros(len(features), 0)
-    both = wanted.logits is not None and found.logits is not None
-    goal, own = (wanted.logits, found.logits) if both else (none, none)
-    assert goal is not None and own is not None
-    return Errors(features, wanted.variance, goal, own)
+    both = teacher.logits is not None and student.logits is not None
+    teacher_logits, student_logits = (teacher.logits, student.logits) if both else (none, none)
+    assert teacher_logits is not None and student_logits is not None
+    return Errors(features, teacher.variance, teacher_logits, student_logits)
 
 
 def joined(parts: list[Errors]) -> Errors:
@@ -108,11 +110,11 @@ def joined(parts: list[Errors]) -> Errors:
     return Errors(*(torch.cat([getattr(part, name) for part in parts]) for name in Errors.__slots__))
 
 
-def interactions_of(wanted: Ends, found: list[Ends]) -> Tensor:
+def interactions_of(teacher: Ends, students: list[Ends]) -> Tensor:
     """Inner products of what several students change of the features, a feature. Shapes: [n, students, students]."""
     products = []
-    for image, goal in enumerate(wanted.features):
-        moved = torch.stack([(each.features[image] - goal).flatten() for each in found]).double()
+    for image, features in enumerate(teacher.features):
+        moved = torch.stack([(student.features[image] - features).flatten() for student in students]).double()
         products.append(moved @ moved.T / moved.shape[1])
     return torch.stack(products)
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from practise_deploy.refit.criterion import Errors, joined
 
-SURELY, LEAST_IMAGES = 3.0, 16
+STANDARD_ERRORS, LEAST_IMAGES = 3.0, 16
 """Standard errors by which a mean difference has to exceed zero, and the images that it takes to know them."""
 
 
-def raced(
-    entrants: Iterable[str], looks: Iterable[Callable[[str], Errors]], known: Mapping[str, Errors]
+def eliminate(
+    entrants: Iterable[str], looks: Iterable[Callable[[str], Errors]], complete: Mapping[str, Errors]
 ) -> dict[str, Errors]:
     """The errors of each entrant on the images that it saw before it was surely worse.
 
@@ -28,25 +28,29 @@ def raced(
     for look in looks:
         for name in racing:
             seen[name].append(look(name))
-        here = {name: joined(seen[name]).by_image for name in racing}
-        count = max((len(found) for found in here.values()), default=0)
-        there = {name: errors.first(count).by_image for name, errors in known.items()}
-        racing = [name for name in still_racing(there | here) if name in here]
+        current = {name: joined(seen[name]).by_image for name in racing}
+        count = max((len(seen_errors) for seen_errors in current.values()), default=0)
+        others = {name: errors.first(count).by_image for name, errors in complete.items()}
+        racing = [name for name in survivors(others | current) if name in current]
         if not racing:
             break
     return {name: joined(parts) for name, parts in seen.items()}
 
 
-def still_racing(errors: Mapping[str, Tensor]) -> list[str]:
+def survivors(errors: Mapping[str, Tensor]) -> list[str]:
     """Those that are not surely worse than the one of least mean error. Shapes: errors [images], the same for all."""
-    finite = {name: found for name, found in errors.items() if bool(found.isfinite().all())}
-    best = min(finite.values(), key=lambda found: float(found.mean()), default=None)
-    return [] if best is None else [name for name, found in finite.items() if not _surely_above_zero(found - best)]
+    finite = {name: image_errors for name, image_errors in errors.items() if bool(image_errors.isfinite().all())}
+    best = min(finite.values(), key=lambda image_errors: float(image_errors.mean()), default=None)
+    return (
+        []
+        if best is None
+        else [name for name, image_errors in finite.items() if not _significantly_above_zero(image_errors - best)]
+    )
 
 
-def _surely_above_zero(differences: Tensor) -> bool:
+def _significantly_above_zero(differences: Tensor) -> bool:
     count = len(differences)
-    return count >= LEAST_IMAGES and float(differences.mean()) > SURELY * float(differences.std()) / count**0.5
+    return count >= LEAST_IMAGES and float(differences.mean()) > STANDARD_ERRORS * float(differences.std()) / count**0.5
 
 
 def winner_of(tried: Mapping[str, Errors]) -> str:
@@ -61,7 +65,7 @@ def comparable(errors: Errors) -> float:
     return errors.relative if errors.by_image.isfinite().all() else float("inf")
 
 
-def beside(winner: Errors, errors: Errors) -> float:
+def paired_error(winner: Errors, errors: Errors) -> float:
     """The relative error of a way on all images, had it stayed as far from the winner as on those that it saw.
 
     At least the winner's: a way that left before a late winner led was not judged beside it.

@@ -127,10 +127,10 @@ def followed(traced: fx.GraphModule, span: Sequence[fx.Node], axis: int) -> tupl
             numbers = execute(traced, node, sizes | {rearranged(node).name: numbers})
         except RuntimeError:  # a size that is not of two images
             return None
-        found = _axis_of(numbers % channels, channels)
-        if found is None:
+        axis_now = _axis_of(numbers % channels, channels)
+        if axis_now is None:
             return None
-        axes.append(found)
+        axes.append(axis_now)
     end = tuple(numbers.shape)
     index = _index(numbers.select(axes[-1], 0) // channels, positions // 2)
     if index is None or end[1:] != (shape_of(span[-1]) or ())[1:]:
@@ -156,9 +156,9 @@ def _axis_of(channel: Tensor, channels: int) -> int | None:
     return None
 
 
-def _index(positions: Tensor, own: int) -> Tensor | None:
+def _index(positions: Tensor, count: int) -> Tensor | None:
     """The index of `Rearrangement` from the positions of two images, each of which had so many; None where images are mixed."""
     if len(positions) % 2:
         return None
     first, second = positions.reshape(2, -1)
-    return first if bool((first < own).all()) and torch.equal(second, first + own) else None
+    return first if bool((first < count).all()) and torch.equal(second, first + count) else None

@@ -20,7 +20,7 @@ from torch import Tensor
 from practise_deploy.errors import InputError
 
 RIDGES = (0.003, 0.03, 0.3, 3.0)
-PLAIN = "plain"
+NO_REFIT = "plain"
 
 
 @dataclass(slots=True)
@@ -56,27 +56,27 @@ class NormalEquations:
     def with_bias(self, start: Tensor) -> Tensor:
         """`start` with the bias that takes the mean error away."""
         gram, moment = self._sums
-        found = start.double().clone()
-        found[-1] += (moment[-1] - gram[-1] @ found) / self.rows
-        return found
+        weights = start.double().clone()
+        weights[-1] += (moment[-1] - gram[-1] @ weights) / self.rows
+        return weights
 
     def with_scale(self, start: Tensor) -> Tensor:
         """`start` with the scale and bias of each output that fit best; outputs that hardly vary keep their scale."""
         gram, moment = self._sums
-        own = start.double()
-        mean, goal = gram[-1] @ own / self.rows, moment[-1] / self.rows
-        both = (own * moment).sum(0) / self.rows - mean * goal
-        spread = self.spread_of(own)
+        weights = start.double()
+        mean, goal = gram[-1] @ weights / self.rows, moment[-1] / self.rows
+        both = (weights * moment).sum(0) / self.rows - mean * goal
+        spread = self.spread_of(weights)
         hold = 0.01 * spread.mean() + 1e-12
-        return self.with_bias(own * ((both + hold) / (spread + hold)))
+        return self.with_bias(weights * ((both + hold) / (spread + hold)))
 
     def with_variance(self, solution: Tensor) -> Tensor:
         """A solution scaled so that each output varies as much as its target does; the ridge shrinks it."""
         _, moment = self._sums
         assert self.square is not None
-        wanted = (self.square / self.rows - (moment[-1] / self.rows) ** 2).clamp_min(0)
+        target_variance = (self.square / self.rows - (moment[-1] / self.rows) ** 2).clamp_min(0)
         spread = self.spread_of(solution)
-        scale = torch.where(spread > 1e-12, (wanted / spread.clamp_min(1e-12)).sqrt(), torch.ones_like(spread))
+        scale = torch.where(spread > 1e-12, (target_variance / spread.clamp_min(1e-12)).sqrt(), torch.ones_like(spread))
         return self.with_bias(solution * scale.clamp(0.5, 2.0))
 
     def spread_of(self, weights: Tensor) -> Tensor:
@@ -108,11 +108,11 @@ Option = Callable[[NormalEquations, Tensor], Tensor]
 
 def options(ridges: Sequence[float] = RIDGES) -> dict[str, Option]:
     """Every way to solve a site by its name, from doing nothing to the whole refit."""
-    found: dict[str, Option] = {
-        PLAIN: lambda _, start: start.double(),
+    solvers: dict[str, Option] = {
+        NO_REFIT: lambda _, start: start.double(),
         "bias": lambda sums, start: sums.with_bias(start),
         "bias and scale": lambda sums, start: sums.with_scale(start),
     }
     for ridge in ridges:
-        found[f"refit, ridge {ridge:g}"] = lambda sums, start, ridge=ridge: sums.solve(ridge, start)  # type: ignore[misc]
-    return found
+        solvers[f"refit, ridge {ridge:g}"] = lambda sums, start, ridge=ridge: sums.solve(ridge, start)  # type: ignore[misc]
+    return solvers

@@ -13,22 +13,24 @@ from torch import fx
 from practise_deploy.network.activations import compute, logits_of, nodes_to_compute
 from practise_deploy.network.execution import Env
 from practise_deploy.network.operators import shape_of
-from practise_deploy.refit.writers import Site
+from practise_deploy.refit.writers import ReconstructionPoint
 
 ROOM = 1 << 28
 
 
-def before(traced: fx.GraphModule, sites: Sequence[Site], images: int, reached: int = 1) -> list[fx.Node]:
+def before(
+    traced: fx.GraphModule, points: Sequence[ReconstructionPoint], images: int, reached: int = 1
+) -> list[fx.Node]:
     """The nodes to run before the first of these sites, at least so many as are reached.
 
     As many as leave ROOM bytes in memory for so many images, or twice the site's own value where that is more.
     """
     nodes = list(traced.graph.nodes)
-    last = min((nodes.index(w.operator) for site in sites for w in site.writers), default=0)
-    own = _numbers([site.value for site in sites[:1]])
-    room = max(2 * own, ROOM // (4 * max(1, images)))
+    last = min((nodes.index(w.operator) for point in points for w in point.writers), default=0)
+    value_numbers = _numbers([point.value for point in points[:1]])
+    room = max(2 * value_numbers, ROOM // (4 * max(1, images)))
     for stop in range(last, reached, -1):
-        if _numbers(live(traced, nodes[:stop], sites)) <= room:
+        if _numbers(live(traced, nodes[:stop], points)) <= room:
             return nodes[:stop]
     return nodes[:reached]
 
@@ -38,7 +40,9 @@ def _numbers(values: Sequence[fx.Node]) -> int:
     return sum(math.prod((shape_of(node) or (0,))[1:]) for node in values)
 
 
-def moved(traced: fx.GraphModule, done: Sequence[fx.Node], envs: Sequence[Env], later: Sequence[Site]) -> list[Env]:
+def moved(
+    traced: fx.GraphModule, done: Sequence[fx.Node], envs: Sequence[Env], later: Sequence[ReconstructionPoint]
+) -> list[Env]:
     """The known values moved to just behind the nodes that are done: what the rest of the network still needs.
 
     envs: of several batches, all of the same values.
@@ -59,7 +63,7 @@ def until_cut(student: fx.GraphModule, done: Sequence[fx.Node], cuts: Iterable[s
     return list(done[: min((places[entry] for entry in cuts if entry in places), default=len(done))])
 
 
-def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site]) -> list[fx.Node]:
+def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[ReconstructionPoint]) -> list[fx.Node]:
     """What the rest of the network needs of the nodes that are done, and its output, once that is among them.
 
     What writers of later sites give is not among it, as it will change: their inputs are.
@@ -67,7 +71,7 @@ def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[Site])
     before = set(done)
     output = logits_of(traced)
     needed = set(nodes_to_compute([output], set()))
-    to_come = {node for site in later for writer in site.writers for node in writer.span}
+    to_come = {node for point in later for writer in point.writers for node in writer.span}
     return [
         n
         for n in done

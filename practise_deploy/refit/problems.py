@@ -12,7 +12,7 @@ from practise_deploy.refit.normal_equations import NormalEquations
 from practise_deploy.refit.replay import changed
 from practise_deploy.refit.rows import Sampler, rows_for
 from practise_deploy.refit.write_back import put_in, start_of
-from practise_deploy.refit.writers import Site
+from practise_deploy.refit.writers import ReconstructionPoint
 
 
 @dataclass(slots=True)
@@ -23,16 +23,16 @@ class Problem:
     """
 
     student: fx.GraphModule
-    site: Site
+    point: ReconstructionPoint
     sums: NormalEquations = field(default_factory=NormalEquations)
     weighted: NormalEquations = field(default_factory=NormalEquations)
 
-    def add(self, env: Env, wanted: Tensor, sampler: Sampler, weights: Tensor | None) -> None:
+    def add(self, env: Env, teacher_vectors: Tensor, sampler: Sampler, weights: Tensor | None) -> None:
         """Sum the rows of a batch, and where there are weights sum them weighted too.
 
         Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions; weights [rows].
         """
-        patches, targets = rows_for(self.student, self.site, env, wanted, sampler)
+        patches, targets = rows_for(self.student, self.point, env, teacher_vectors, sampler)
         self.sums.add(patches, targets)
         if weights is not None:
             self.weighted.add(patches, targets, weights)
@@ -40,7 +40,7 @@ class Problem:
     @property
     def start(self) -> Tensor:
         """W as the student has it. Shapes: [d + 1, outputs], the bias last, in fp64."""
-        return start_of(self.student, self.site)
+        return start_of(self.student, self.point)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Solution:
 
     def value(self, env: Env, dtype: torch.dtype) -> Tensor:
         """The site's value with it, from values as they are without it. dtype: to compute in."""
-        return changed(self.problem.student, self.problem.site, self.change, env, dtype)
+        return changed(self.problem.student, self.problem.point, self.change, env, dtype)
 
     def put_in(self) -> None:
         """Give it to the student."""
-        put_in(self.problem.student, self.problem.site, self.weights, self.problem.sums)
+        put_in(self.problem.student, self.problem.point, self.weights, self.problem.sums)

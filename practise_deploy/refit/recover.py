@@ -21,18 +21,18 @@ from practise_deploy.network.surgery import weights_of
 from practise_deploy.planning.loss import loss_of
 from practise_deploy.planning.sets import Verified
 from practise_deploy.refit.criterion import Errors, joined
-from practise_deploy.refit.elimination import beside, comparable, raced, winner_of
-from practise_deploy.refit.normal_equations import PLAIN
-from practise_deploy.refit.partial_student import Chain
-from practise_deploy.refit.points import cuts_without_site
+from practise_deploy.refit.elimination import comparable, eliminate, paired_error, winner_of
+from practise_deploy.refit.normal_equations import NO_REFIT
+from practise_deploy.refit.partial_student import PartialStudent
+from practise_deploy.refit.points import cuts_without_point
 from practise_deploy.refit.rows import ROWS
-from practise_deploy.refit.solvers import WAYS, Way
-from practise_deploy.refit.writers import Site
+from practise_deploy.refit.solvers import SOLVERS, Solver
+from practise_deploy.refit.writers import ReconstructionPoint
 from practise_deploy.terms import Block, RefitChoice, Student
 
-EACH = "each in its best way"
-UNIFORM = "refit, ridge 0.3"
-COURSES = (EACH, UNIFORM)
+BEST_EACH = "each in its best way"
+ONE_RIDGE = "refit, ridge 0.3"
+STRATEGIES = (BEST_EACH, ONE_RIDGE)
 
 
 def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress: Progress) -> Student:
@@ -48,35 +48,39 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
     with torch.no_grad():
         start = _Judged(calibration, dropped, folds)
         first = start.judged()
-        count, ended = len(start.sites), []
-        ways = COURSES if count else COURSES[:1]  # all alike where there is nothing to solve
-        for number, way in enumerate(ways):
+        count, ended = len(start.points), []
+        strategies = STRATEGIES if count else STRATEGIES[:1]  # all alike where there is nothing to solve
+        for number, strategy in enumerate(strategies):
 
-            def tell(done: int, number: int = number, way: str = way) -> None:
-                progress.advance(number + done / max(1, count), len(ways) + 1, way)
+            def tell(done: int, number: int = number, strategy: str = strategy) -> None:
+                progress.advance(number + done / max(1, count), len(strategies) + 1, strategy)
 
-            course = start if way == ways[-1] else start.branched()
+            students = start if strategy == strategies[-1] else start.branched()
             ended.append(
-                (*course.settled(way, first, tell), course.chains[0] if calibration.single_split else None, way)
+                (
+                    *students.settled(strategy, first, tell),
+                    students.chains[0] if calibration.single_split else None,
+                    strategy,
+                )
             )
-            del course
-        choices, last, judged, way = min(ended, key=lambda each: comparable(each[1]))
-        told = {name: errors for _, errors, _, name in ended}
+            del students
+        choices, last, judged, strategy = min(ended, key=lambda each: comparable(each[1]))
+        by_strategy = {name: errors for _, errors, _, name in ended}
         del start, ended  # and with them all that they keep of their images
-        progress.advance(len(ways), len(ways) + 1, "" if judged else "fitting all images")
+        progress.advance(len(strategies), len(strategies) + 1, "" if judged else "fitting all images")
         chain = judged or _fitted(calibration, dropped, choices)
     return Student(
         dropped=tuple(block.name for block in dropped),
-        method=_described(choices, way),
+        method=_described(choices, strategy),
         mse_before=float(first.features.mean()),
         mse=float(last.features.mean()),
         steps=0,
         seconds=time.monotonic() - began,
         judged_on=_judged_on(folds),
         notes=(
-            _notes(first, told),
+            _notes(first, by_strategy),
             *_thinned(chain.rows),
-            *_unfitted(cuts_without_site(chain.student, calibration.teacher, dropped)),
+            *_unfitted(cuts_without_point(chain.student, calibration.teacher, dropped)),
         ),
         choices=tuple(choices),
         relative=last.relative,
@@ -92,12 +96,12 @@ def verified_without(calibration: CalibrationProblem, dropped: Sequence[Block], 
     with more rows and more ways, rarely finds more error. All sets of a calibration are judged on the same images.
     """
     errors = min(judged_without(calibration, dropped, progress), key=comparable)
-    by_image, classes = np.asarray(errors.by_image.double().cpu()), errors.goal.shape[1]
+    by_image, classes = np.asarray(errors.by_image.double().cpu()), errors.teacher_logits.shape[1]
     if classes < 2:
         return Verified(by_image, None)
     labels = calibration.comparison_labels
     truth = None if labels is None else labels.numpy()
-    return Verified(by_image, loss_of(errors.goal.cpu().numpy(), errors.own.cpu().numpy(), truth))
+    return Verified(by_image, loss_of(errors.teacher_logits.cpu().numpy(), errors.student_logits.cpu().numpy(), truth))
 
 
 def judged_without(
@@ -106,19 +110,21 @@ def judged_without(
     """The same, as it is and with everything behind the cuts refitted."""
     with torch.no_grad():
         judged = _Judged(calibration, dropped, calibration.comparison_folds, to_compare=True)
-        first, count = judged.judged(), max(1, len(judged.sites))
-        _, errors = judged.settled(UNIFORM, first, lambda done: progress.advance(done / count, 1, UNIFORM))
+        first, count = judged.judged(), max(1, len(judged.points))
+        _, errors = judged.settled(ONE_RIDGE, first, lambda done: progress.advance(done / count, 1, ONE_RIDGE))
     return first, errors
 
 
-def _fitted(calibration: CalibrationProblem, dropped: Sequence[Block], choices: Sequence[RefitChoice]) -> Chain:
+def _fitted(
+    calibration: CalibrationProblem, dropped: Sequence[Block], choices: Sequence[RefitChoice]
+) -> PartialStudent:
     """The student that takes these choices and is fitted on all images."""
-    chain = Chain(calibration, dropped, calibration.images, None)
+    chain = PartialStudent(calibration, dropped, calibration.images, None)
     for choice in choices:
-        way = WAYS.get(choice.method)
-        if way is not None:
-            chain.fit([way])
-            chain.solve({choice.method: way})
+        solver = SOLVERS.get(choice.method)
+        if solver is not None:
+            chain.fit([solver])
+            chain.solve({choice.method: solver})
         chain.take(choice.method)
     return chain
 
@@ -136,13 +142,13 @@ class _Judged:
     ) -> None:
         count = len(folds)
         self.chains = [
-            Chain(calibration, dropped, learn, judge, count, to_compare=to_compare) for learn, judge in folds
+            PartialStudent(calibration, dropped, learn, judge, count, to_compare=to_compare) for learn, judge in folds
         ]
 
     @property
-    def sites(self) -> Sequence[Site]:
+    def points(self) -> Sequence[ReconstructionPoint]:
         """What is solved, in order; the same for all."""
-        return self.chains[0].sites
+        return self.chains[0].points
 
     def branched(self) -> _Judged:
         """The same students before any refit."""
@@ -154,66 +160,68 @@ class _Judged:
         """The errors of the students as they are."""
         return joined([error for chain in self.chains for error in chain.judged()])
 
-    def settled(self, way: str, errors: Errors, tell: Callable[[int], None]) -> tuple[list[RefitChoice], Errors]:
+    def settled(self, strategy: str, errors: Errors, tell: Callable[[int], None]) -> tuple[list[RefitChoice], Errors]:
         """Solve all sites in order. way: `EACH`, or the one for all of them. errors: of the students as they are."""
         choices = []
-        for number, site in enumerate(self.sites):
+        for number, point in enumerate(self.points):
             tell(number)
-            tried = self._compared(errors) if way == EACH else {}
-            method = winner_of(tried) if tried else self._solved(way)
+            tried = self._compared(errors) if strategy == BEST_EACH else {}
+            method = winner_of(tried) if tried else self._solved(strategy)
             for chain in self.chains:
                 chain.take(method)
             errors = tried.get(method, errors)
-            choices.append(_choice(site.value.name, method, tried))
+            choices.append(_choice(point.value.name, method, tried))
         return choices, self.judged()
 
-    def _solved(self, way: str) -> str:
+    def _solved(self, name: str) -> str:
         """Solve the next site in one way."""
-        only = {way: WAYS[way]}
+        only = {name: SOLVERS[name]}
         for chain in self.chains:
             chain.fit(only.values())
             chain.solve(only)
-        return way
+        return name
 
     def _compared(self, errors: Errors) -> dict[str, Errors]:
         """Solve the next site in every way; the errors of each. errors: of the students as they are."""
         for chain in self.chains:
-            chain.fit(WAYS.values())
-        tried = {PLAIN: errors}
+            chain.fit(SOLVERS.values())
+        tried = {NO_REFIT: errors}
         tried |= self._tried(_refining(""), tried)
         best = winner_of(tried)
         for chain in self.chains:
             chain.forget_all_but(best)
         return tried | self._tried(_refining(best), {best: tried[best]})
 
-    def _tried(self, ways: dict[str, Way], known: dict[str, Errors]) -> dict[str, Errors]:
+    def _tried(self, solvers: dict[str, Solver], errors: dict[str, Errors]) -> dict[str, Errors]:
         """The errors of these ways beside those known."""
         for chain in self.chains:
-            chain.solve(ways)
-        return raced(ways, chain_together.from_iterable(chain.looks() for chain in self.chains) if ways else (), known)
+            chain.solve(solvers)
+        return eliminate(
+            solvers, chain_together.from_iterable(chain.looks() for chain in self.chains) if solvers else (), errors
+        )
 
 
-def _refining(best: str) -> dict[str, Way]:
+def _refining(best: str) -> dict[str, Solver]:
     """The ways that are tried where this one is the best so far; at first, where there is none."""
-    return {name: way for name, way in WAYS.items() if way.refines == best}
+    return {name: solver for name, solver in SOLVERS.items() if solver.refines == best}
 
 
-def _choice(site: str, method: str, tried: dict[str, Errors]) -> RefitChoice:
+def _choice(point: str, method: str, tried: dict[str, Errors]) -> RefitChoice:
     return RefitChoice(
-        point=site,
+        point=point,
         method=method,
-        errors={name: beside(tried[method], errors) for name, errors in tried.items()},
+        errors={name: paired_error(tried[method], errors) for name, errors in tried.items()},
         images={name: len(errors.features) for name, errors in tried.items()},
     )
 
 
-def _described(choices: Sequence[RefitChoice], way: str) -> str:
-    solved = [choice.method for choice in choices if choice.method != PLAIN]
+def _described(choices: Sequence[RefitChoice], strategy: str) -> str:
+    solved = [choice.method for choice in choices if choice.method != NO_REFIT]
     if not choices:
         return "plain drop (nothing behind the cuts can be refitted: no linear writer)"
     if not solved:
         return "plain drop (every refit was worse on images kept aside)"
-    return f"sequential refit of {len(solved)} of {len(choices)} sites, {way if way == EACH else way.removeprefix('refit, ')}"
+    return f"sequential refit of {len(solved)} of {len(choices)} sites, {strategy if strategy == BEST_EACH else strategy.removeprefix('refit, ')}"
 
 
 def _judged_on(folds: Sequence[tuple[FitImages, FitImages]]) -> str:
@@ -234,5 +242,5 @@ def _thinned(rows: int) -> tuple[str, ...]:
 
 
 def _notes(first: Errors, tried: dict[str, Errors]) -> str:
-    told = ", ".join(f"{name} {errors.relative:.4g}" for name, errors in {"plain drop": first, **tried}.items())
-    return f"the features' error over their variance: {told}"
+    listed = ", ".join(f"{name} {errors.relative:.4g}" for name, errors in {"plain drop": first, **tried}.items())
+    return f"the features' error over their variance: {listed}"

@@ -23,7 +23,7 @@ from practise_deploy.network.activations import batches, compute, input_of, logi
 from practise_deploy.network.execution import Env
 from practise_deploy.refit.candidate import Candidate, candidate_for
 from practise_deploy.refit.criterion import Ends, end_of, errors_of, interactions_of, joined, mean_interval, not_finite
-from practise_deploy.refit.normal_equations import PLAIN, NormalEquations
+from practise_deploy.refit.normal_equations import NO_REFIT, NormalEquations
 from practise_deploy.refit.rows import ENOUGH_TO_COMPARE, Sampler
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
@@ -50,10 +50,10 @@ def recoverability_of(
     with torch.no_grad():
         for learn, judge in folds:
             _fit(calibration, candidates, learn, work)
-            for env, wanted in _teacher_on(calibration, judge, needed):
-                products.append(_judge(candidates, env, wanted, work))
+            for env, teacher_ends in _teacher_on(calibration, judge, needed):
+                products.append(_judge(candidates, env, teacher_ends, work))
     best = [(candidate.block.name, candidate.best) for candidate in candidates]
-    variance = joined(candidates[0].errors[PLAIN]).variance.double().mean().clamp_min(1e-12)
+    variance = joined(candidates[0].errors[NO_REFIT]).variance.double().mean().clamp_min(1e-12)
     learned, judged = len(folds[0][0]), sum(len(judge) for _, judge in folds)
     return Recoverabilities(
         of=tuple(_conclude(candidate, learned, judged) for candidate in candidates),
@@ -109,11 +109,11 @@ def _fit(calibration: CalibrationProblem, candidates: Sequence[Candidate], learn
 def _sum_equations(
     teacher: fx.GraphModule, candidates: Sequence[tuple[Candidate, NormalEquations]], images: Tensor, sampler: Sampler
 ) -> None:
-    solved = [(candidate, equations) for candidate, equations in candidates if candidate.site is not None]
-    targets = frozenset(candidate.site.target for candidate, _ in solved if candidate.site is not None)
-    wanted, start = targets.union(*(candidate.needs for candidate, _ in solved)), input_of(teacher).name
+    solved = [(candidate, equations) for candidate, equations in candidates if candidate.point is not None]
+    targets = frozenset(candidate.point.target for candidate, _ in solved if candidate.point is not None)
+    names, start = targets.union(*(candidate.needs for candidate, _ in solved)), input_of(teacher).name
     env = compute(
-        teacher, nodes_to_compute([node_by_name(teacher, name) for name in wanted], {start}), {start: images}, wanted
+        teacher, nodes_to_compute([node_by_name(teacher, name) for name in names], {start}), {start: images}, names
     )
     for candidate, equations in solved:
         candidate.add_rows(equations, env, sampler)
@@ -132,22 +132,22 @@ def _teacher_on(
         yield env, end_of(teacher, env, calibration.feature)
 
 
-def _judge(candidates: Sequence[Candidate], env: Env, wanted: Ends, work: _Work) -> _Products:
+def _judge(candidates: Sequence[Candidate], env: Env, teacher_ends: Ends, work: _Work) -> _Products:
     """The interactions of all candidates in all ways that are still in the race; their errors are taken down."""
     ends, names = [], []
     for candidate in candidates:
-        for way, end in candidate.ends(env).items():
+        for solver, end in candidate.ends(env).items():
             ends.append(end)
-            names.append((candidate.block.name, way))
-            candidate.errors.setdefault(way, []).append(errors_of(wanted, end))
+            names.append((candidate.block.name, solver))
+            candidate.errors.setdefault(solver, []).append(errors_of(teacher_ends, end))
         candidate.leave_race()
         work.done(f"replaying without {candidate.block.name}")
-    return _Products(names, interactions_of(wanted, ends))
+    return _Products(names, interactions_of(teacher_ends, ends))
 
 
 def _conclude(candidate: Candidate, learned: int, judged: int) -> Recoverability:
-    plain = joined(candidate.errors[PLAIN])
-    if not bool(torch.isfinite(plain.features).all()):
+    no_refit = joined(candidate.errors[NO_REFIT])
+    if not bool(torch.isfinite(no_refit.features).all()):
         raise not_finite(candidate.block.name)
     errors = joined(candidate.errors[candidate.best])
     variance = float(errors.variance.mean())
@@ -155,7 +155,7 @@ def _conclude(candidate: Candidate, learned: int, judged: int) -> Recoverability
     return Recoverability(
         block=candidate.block.name,
         mse=mse,
-        mse_dropped=float(plain.features.double().mean()),
+        mse_dropped=float(no_refit.features.double().mean()),
         relative=mse.estimate / variance if variance else math.nan,
         divergence=float(errors.divergence.mean()),
         fit_images=learned,

@@ -10,19 +10,19 @@ from practise_deploy.network.activations import downstream, node_by_name
 from practise_deploy.network.execution import Env
 from practise_deploy.refit.affine import applied, operator_at
 from practise_deploy.refit.criterion import Ends, end_of
-from practise_deploy.refit.writers import Site
+from practise_deploy.refit.writers import ReconstructionPoint
 
 
-def changed(traced: fx.GraphModule, site: Site, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
+def changed(traced: fx.GraphModule, point: ReconstructionPoint, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
     """A site's value after a change of its writers' folded weights. Shapes: change [d + 1, outputs]."""
-    value = env[site.value.name]
-    total, begin = change[-1].view([-1 if axis == site.axis else 1 for axis in range(value.ndim)]), 0
+    value = env[point.value.name]
+    total, begin = change[-1].view([-1 if axis == point.axis else 1 for axis in range(value.ndim)]), 0
     with autocast(change.device, dtype):
-        for writer in site.writers:
+        for writer in point.writers:
             operator = operator_at(traced, writer.operator)
             rows = change[begin : (begin := begin + operator.weight[0].numel())]
-            found = applied(operator, rows.T.reshape(operator.weight.shape), env[writer.source.name])
-            total = total + writer.from_operator.moved(found)
+            output = applied(operator, rows.T.reshape(operator.weight.shape), env[writer.source.name])
+            total = total + writer.from_operator.moved(output)
     return value + total
 
 
@@ -40,6 +40,10 @@ def replay(network: fx.GraphModule, env: Env, name: str, value: Tensor, end: tup
     """
     alive = {node.name for node in network.graph.nodes}
     affected = downstream(node_by_name(network, name))
-    known: Env = {each: found for each, found in env.items() if each in alive and each not in affected}
-    known[name] = value
-    return end_of(network, known, *end)
+    values: Env = {
+        node_name: node_value
+        for node_name, node_value in env.items()
+        if node_name in alive and node_name not in affected
+    }
+    values[name] = value
+    return end_of(network, values, *end)

@@ -12,28 +12,28 @@ from torch import Tensor, fx
 from practise_deploy.network.execution import Env
 from practise_deploy.network.operators import shape_of
 from practise_deploy.refit.affine import Places, operator_at, patches_of
-from practise_deploy.refit.writers import Site
+from practise_deploy.refit.writers import ReconstructionPoint
 
 ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000
 """Rows of a solution that is shipped, and of one that blocks or sets of them are compared by."""
 ROOM_FOR_TARGETS = 1 << 31
 
 
-def rows_in_memory(sites: Sequence[Site], images: int, most: int, beside: int = 1) -> int:
+def rows_in_memory(points: Sequence[ReconstructionPoint], images: int, most: int, students: int = 1) -> int:
     """So many rows, or as many of every site as leave the targets of all of them ROOM_FOR_TARGETS bytes in memory.
 
-    beside: how many students in the making share it, of about so many images each.
+    students: how many in the making share it, of about so many images each.
     """
-    widths = [(channels_of(site), math.prod(site.layout.sides)) for site in sites]
+    widths = [(channels_of(point), math.prod(point.layout.sides)) for point in points]
 
     def held(per_image: int) -> int:
         numbers = sum(channels * min(per_image, positions) for channels, positions in widths)
-        return 4 * numbers * images * beside
+        return 4 * numbers * images * students
 
-    wanted = most // max(1, images)
-    if held(wanted) <= ROOM_FOR_TARGETS:
+    rows_per_image = most // max(1, images)
+    if held(rows_per_image) <= ROOM_FOR_TARGETS:
         return most
-    return images * (bisect_right(range(1, wanted), ROOM_FOR_TARGETS, key=held) or 1)
+    return images * (bisect_right(range(1, rows_per_image), ROOM_FOR_TARGETS, key=held) or 1)
 
 
 class Sampler:
@@ -43,33 +43,35 @@ class Sampler:
         self.per_image = max(1, rows // max(1, images))
         self.seed = seed
 
-    def places(self, site: Site) -> Places:
+    def places(self, point: ReconstructionPoint) -> Places:
         """The drawn positions of a site's value; of a sequence the first is always among them, mostly the class token."""
-        generator, sides = torch.Generator().manual_seed(self.seed), site.layout.sides
+        generator, sides = torch.Generator().manual_seed(self.seed), point.layout.sides
         drawn = torch.randperm(math.prod(sides), generator=generator)
         if len(sides) == 1:
             drawn = torch.cat([drawn[drawn == 0], drawn[drawn != 0]])
         return torch.unravel_index(drawn[: self.per_image], sides)
 
-    def vectors(self, site: Site, value: Tensor) -> Tensor:
+    def vectors(self, point: ReconstructionPoint, value: Tensor) -> Tensor:
         """A value of the site's shape at the drawn positions. Shapes: [n, positions, channels]."""
-        return site.layout.vectors(value, self.places(site))
+        return point.layout.vectors(value, self.places(point))
 
 
-def channels_of(site: Site) -> int:
+def channels_of(point: ReconstructionPoint) -> int:
     """How many channels a site's value has."""
-    return (shape_of(site.value) or ())[site.axis]
+    return (shape_of(point.value) or ())[point.axis]
 
 
-def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
+def rows_for(
+    traced: fx.GraphModule, point: ReconstructionPoint, env: Env, teacher_vectors: Tensor, sampler: Sampler
+) -> tuple[Tensor, Tensor]:
     """Patches of all writers with the ones column, and what the writers together should give.
 
     Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions -> [rows, d + 1], [rows, channels].
     """
-    places = sampler.places(site)
-    rest = wanted - site.layout.vectors(env[site.value.name], places)
+    places = sampler.places(point)
+    rest = teacher_vectors - point.layout.vectors(env[point.value.name], places)
     parts = []
-    for writer in site.writers:
+    for writer in point.writers:
         source = writer.from_operator.before.by_image(env[writer.source.name])
         at = writer.from_operator.places_before(places)
         parts.append(patches_of(operator_at(traced, writer.operator), source, at))
@@ -79,6 +81,6 @@ def rows_for(traced: fx.GraphModule, site: Site, env: Env, wanted: Tensor, sampl
     return torch.cat([*parts, ones], 1), rest.flatten(0, 1)
 
 
-def values_for(site: Site) -> list[fx.Node]:
+def values_for(point: ReconstructionPoint) -> list[fx.Node]:
     """The values that `rows_for` needs."""
-    return [site.value, *(w.source for w in site.writers), *(w.output for w in site.writers)]
+    return [point.value, *(w.source for w in point.writers), *(w.output for w in point.writers)]

@@ -12,17 +12,17 @@ from practise_deploy.network.execution import Env
 
 
 def sensitivities(
-    teacher: fx.GraphModule, feature: str, values: Mapping[fx.Node, int], known: Env, seed: int
+    teacher: fx.GraphModule, feature: str, values: Mapping[fx.Node, int], prefix: Env, seed: int
 ) -> tuple[Env, Env]:
     """The values, and their positions' weights: the squared norm over channels of v'J for one random v, mean 1 each.
 
-    values: with the axis of the channels of each. known: values to compute them from. J: Jacobian of the features with
+    values: with the axis of the channels of each. prefix: values to compute them from. J: Jacobian of the features with
     respect to the value (Hutchinson's probe). Shapes: weights as the value, of one channel.
     """
     end = node_by_name(teacher, feature)
     keep = frozenset([end.name, *(node.name for node in values)])
     with torch.enable_grad():
-        starts = {name: _differentiable(value) for name, value in known.items()}
+        starts = {name: _differentiable(value) for name, value in prefix.items()}
         env = compute(teacher, nodes_to_compute([end, *values], starts), starts, keep)
         generator = torch.Generator().manual_seed(seed)
         probe = torch.randn(env[end.name].shape, generator=generator, dtype=env[end.name].dtype)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from practise_deploy.refit.normal_equations import PLAIN, Option, options
+from practise_deploy.refit.normal_equations import NO_REFIT, Option, options
 
 WEIGHTED, REPAIRED = "weighted by sensitivity", "variance repaired"
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Solver:
     """One way to solve a site.
 
     weighted: every row by how much the features depend on its position. refines: the way that has to be the best so far for this one to
@@ -22,18 +22,18 @@ class Way:
     refines: str = ""
 
 
-def all_ways() -> dict[str, Way]:
+def all_solvers() -> dict[str, Solver]:
     """Every way to solve a site by its name, but for doing nothing."""
-    found = {name: Way(solve) for name, solve in options().items() if name != PLAIN}
-    for name, way in list(found.items()):
+    solvers = {name: Solver(solve) for name, solve in options().items() if name != NO_REFIT}
+    for name, solver in list(solvers.items()):
         if name.startswith("refit"):
-            found[f"{name}, {REPAIRED}"] = Way(_repaired(way.solve), refines=name)
-            found[f"{name}, {WEIGHTED}"] = Way(way.solve, weighted=True, refines=name)
-    return found
+            solvers[f"{name}, {REPAIRED}"] = Solver(_repaired(solver.solve), refines=name)
+            solvers[f"{name}, {WEIGHTED}"] = Solver(solver.solve, weighted=True, refines=name)
+    return solvers
 
 
 def _repaired(solve: Option) -> Option:
     return lambda sums, start: sums.with_variance(solve(sums, start))
 
 
-WAYS = all_ways()
+SOLVERS = all_solvers()

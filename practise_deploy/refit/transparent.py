@@ -30,21 +30,21 @@ class Scale:
 
     def is_along(self, axis: int) -> bool:
         """Whether every index of this axis has a factor of its own, and all else shares it."""
-        whole = shape_of(self.scaled) or ()
-        each = dict(enumerate(self.shape, len(whole) - len(self.shape)))
-        return each.get(axis) == whole[axis] and all(side == 1 for at, side in each.items() if at != axis)
+        value_shape = shape_of(self.scaled) or ()
+        factors = dict(enumerate(self.shape, len(value_shape) - len(self.shape)))
+        return factors.get(axis) == value_shape[axis] and all(side == 1 for at, side in factors.items() if at != axis)
 
 
-def does_nothing(module: nn.Module | None) -> bool:
+def is_identity(module: nn.Module | None) -> bool:
     """Whether a module gives what it gets in eval mode: an identity (some networks have their own), or dropout of any kind."""
     kind = type(module).__name__
     return kind in ("Identity", "StochasticDepth") or "Drop" in kind
 
 
-def passes_on(traced: fx.GraphModule, node: fx.Node) -> bool:
+def is_transparent(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a value is another one as it is in eval mode, or with zeros around it."""
     module = module_of(traced, node)
-    return does_nothing(module) or isinstance(module, nn.ZeroPad2d)
+    return is_identity(module) or isinstance(module, nn.ZeroPad2d)
 
 
 def scale_in(traced: fx.GraphModule, node: fx.Node) -> Scale | None:
@@ -53,9 +53,9 @@ def scale_in(traced: fx.GraphModule, node: fx.Node) -> Scale | None:
         return None
     for scaled, factor in (node.args, node.args[::-1]):
         if isinstance(scaled, fx.Node) and isinstance(factor, fx.Node) and shape_of(scaled) == shape_of(node):
-            found = _parameter(traced, factor)
-            if found is not None:
-                return Scale(scaled, found[0], shape_of(factor) or (), found[1])
+            parameter = _parameter(traced, factor)
+            if parameter is not None:
+                return Scale(scaled, parameter[0], shape_of(factor) or (), parameter[1])
     return None
 
 
@@ -65,11 +65,11 @@ def _parameter(traced: fx.GraphModule, node: fx.Node) -> tuple[nn.Parameter, tup
     while len(node.users) == 1:
         made_by.append(node)
         if node.op == "get_attr":
-            found: Any = traced
+            parameter: Any = traced
             for part in str(node.target).split("."):
-                found = getattr(found, part)
-            alone = isinstance(found, nn.Parameter) and has_one_use(traced, found)
-            return (found, tuple(made_by)) if alone else None
+                parameter = getattr(parameter, part)
+            alone = isinstance(parameter, nn.Parameter) and has_one_use(traced, parameter)
+            return (parameter, tuple(made_by)) if alone else None
         if node.op != "call_method" or node.target not in _RESHAPES or len(node.all_input_nodes) != 1:
             return None
         node = node.all_input_nodes[0]

@@ -29,34 +29,34 @@ def is_doubtful(one: Recoverability) -> bool:
 
 
 def rescored(
-    calibration: CalibrationProblem, blocks: Sequence[Block], found: Recoverabilities, progress: Progress
+    calibration: CalibrationProblem, blocks: Sequence[Block], scores: Recoverabilities, progress: Progress
 ) -> Recoverabilities:
     """The same, with the whole recovery of every block that one site leaves much error of."""
-    doubtful = {one.block for one in found.of if is_doubtful(one)}
+    doubtful = {score.block for score in scores.of if is_doubtful(score)}
     errors: dict[str, Floats] = {}
     for number, block in enumerate(block for block in blocks if block.name in doubtful):
         part = _Part(progress, number, len(doubtful))
         errors[block.name] = verified_without(calibration, [block], part).errors
-    return with_errors(found, errors)
+    return with_errors(scores, errors)
 
 
-def with_errors(found: Recoverabilities, errors: Mapping[str, Floats]) -> Recoverabilities:
+def with_errors(scores: Recoverabilities, errors: Mapping[str, Floats]) -> Recoverabilities:
     """Blocks with these relative errors instead, where they are lower; their interactions scaled alike. Shapes: errors [images]."""
     lower = {
-        one.block: errors[one.block]
-        for one in found.of
-        if one.block in errors and float(errors[one.block].mean()) < one.relative
+        score.block: errors[score.block]
+        for score in scores.of
+        if score.block in errors and float(errors[score.block].mean()) < score.relative
     }
-    shares = [float(lower[one.block].mean()) / one.relative if one.block in lower else 1.0 for one in found.of]
+    shares = [float(lower[score.block].mean()) / score.relative if score.block in lower else 1.0 for score in scores.of]
     # Q_ij is an inner product of displacements: a displacement whose square is a share s of what it was is sqrt(s) as long.
     scale = np.sqrt(np.outer(shares, shares))
     return replace(
-        found,
+        scores,
         of=tuple(
-            _rescored(one, share, lower[one.block]) if one.block in lower else one
-            for one, share in zip(found.of, shares, strict=True)
+            _rescored(score, share, lower[score.block]) if score.block in lower else score
+            for score, share in zip(scores.of, shares, strict=True)
         ),
-        interactions={name: values * scale for name, values in found.interactions.items()},
+        interactions={name: values * scale for name, values in scores.interactions.items()},
     )
 
 
@@ -77,10 +77,10 @@ def _rescored(one: Recoverability, share: float, errors: Floats) -> Recoverabili
 class _Part:
     """The progress of one of several parts, as that of the whole."""
 
-    whole: Progress
+    total: Progress
     number: int
     parts: int
 
     def advance(self, done: float, total: float, note: str = "") -> None:
         """So much of this part is done."""
-        self.whole.advance(self.number + done / total, self.parts, note)
+        self.total.advance(self.number + done / total, self.parts, note)

@@ -7,26 +7,26 @@ from torch import Tensor, fx, nn
 
 from practise_deploy.refit.affine import Affine, operator_at
 from practise_deploy.refit.normal_equations import NormalEquations
-from practise_deploy.refit.writers import Site, Writer, factors_of, norm_of
+from practise_deploy.refit.writers import ReconstructionPoint, Writer, factors_of, norm_of
 
 
-def folded(traced: fx.GraphModule, writer: Writer) -> Tensor:
+def folded_weights(traced: fx.GraphModule, writer: Writer) -> Tensor:
     """The writer's weights with its BatchNorm and its scale folded in, as the refit sees them.
 
     Shapes: [d + 1, outputs], bias last.
     """
     operator, norm, scale = operator_at(traced, writer.operator), norm_of(traced, writer), factors_of(writer)
-    found = _with_bias(operator)
+    weights = _with_bias(operator)
     if norm is not None:
-        weight, bias = found[:-1].T, found[-1]
+        weight, bias = weights[:-1].T, weights[-1]
         assert norm.running_mean is not None and norm.running_var is not None
         gain = norm.weight.detach().double() * (norm.running_var.double() + norm.eps).rsqrt()
         weight, bias = (
             weight * gain[:, None],
             (bias - norm.running_mean.double()) * gain + norm.bias.detach().double(),
         )
-        found = torch.cat([weight.T, bias[None]])
-    return found if scale is None else found * scale.detach().double().flatten()
+        weights = torch.cat([weight.T, bias[None]])
+    return weights if scale is None else weights * scale.detach().double().flatten()
 
 
 def _with_bias(operator: Affine) -> Tensor:
@@ -55,10 +55,10 @@ def _write(traced: fx.GraphModule, writer: Writer, solution: Tensor) -> None:
     operator, scale = operator_at(traced, writer.operator), factors_of(writer)
     with torch.no_grad():
         if scale is not None:
-            own, signs = _with_bias(operator).norm(dim=0), torch.where(scale.flatten() < 0, -1.0, 1.0).double()
-            wanted = solution.norm(dim=0)
-            usable = (own > 0) & (wanted > 0)
-            scale.copy_(torch.where(usable, signs * wanted / own.where(usable, 1), 1).view_as(scale))
+            lengths, signs = _with_bias(operator).norm(dim=0), torch.where(scale.flatten() < 0, -1.0, 1.0).double()
+            new_lengths = solution.norm(dim=0)
+            usable = (lengths > 0) & (new_lengths > 0)
+            scale.copy_(torch.where(usable, signs * new_lengths / lengths.where(usable, 1), 1).view_as(scale))
             solution = solution / scale.double().flatten()
         operator.weight.copy_(solution[:-1].T.reshape(operator.weight.shape))
         if operator.bias is not None or solution[-1].any():
@@ -101,16 +101,16 @@ def _output_statistics(equations: NormalEquations, weight: Tensor, rows: slice) 
     return mean, variance.clamp_min(1e-12)
 
 
-def start_of(traced: fx.GraphModule, site: Site) -> Tensor:
+def start_of(traced: fx.GraphModule, point: ReconstructionPoint) -> Tensor:
     """The folded weights of all writers of a site one upon another, their biases added up. Shapes: [d + 1, outputs]."""
-    starts = [folded(traced, writer) for writer in site.writers]
+    starts = [folded_weights(traced, writer) for writer in point.writers]
     return torch.cat([*(each[:-1] for each in starts), torch.stack([each[-1] for each in starts]).sum(0)[None]])
 
 
-def put_in(traced: fx.GraphModule, site: Site, solution: Tensor, equations: NormalEquations) -> None:
+def put_in(traced: fx.GraphModule, point: ReconstructionPoint, solution: Tensor, equations: NormalEquations) -> None:
     """Put a joint solution into the writers of a site; the bias goes to the first. equations: those of its rows."""
     begin = 0
-    for number, writer in enumerate(site.writers):
+    for number, writer in enumerate(point.writers):
         rows = slice(begin, begin + operator_at(traced, writer.operator).weight[0].numel())
         bias = solution[-1] if number == 0 else torch.zeros_like(solution[-1])
         write_back(traced, writer, torch.cat([solution[rows], bias[None]]), equations, rows)

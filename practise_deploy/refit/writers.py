@@ -11,7 +11,7 @@ from practise_deploy.network.activations import input_of, nodes_to_compute
 from practise_deploy.network.operators import is_addition, is_relu, module_of, shape_of
 from practise_deploy.refit.affine import called_once, channel_axis, is_affine, operator_at
 from practise_deploy.refit.layout import Layout, Rearrangement, followed, is_rearrangement, rearranged, uses_of
-from practise_deploy.refit.transparent import Scale, does_nothing, passes_on, scale_in
+from practise_deploy.refit.transparent import Scale, is_identity, is_transparent, scale_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Writer:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class ReconstructionPoint:
     """A stream value z before its activation, and the writers that add into it; `target` is z's name in the teacher."""
 
     value: fx.Node
@@ -87,7 +87,7 @@ def _before(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def _with_the_same_numbers(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """The value that another one is a rearrangement of, or nothing but."""
-    if does_nothing(module_of(traced, node)):
+    if is_identity(module_of(traced, node)):
         return node.all_input_nodes[0]
     return rearranged(node) if is_rearrangement(traced, node) else None
 
@@ -96,15 +96,17 @@ def _writer(traced: fx.GraphModule, span: list[fx.Node], behind: Sequence[fx.Nod
     """The writer of these values, in order; None where they do not stand in the order of `Writer`."""
     operator, output = span[0], span[-1]
     axis = channel_axis(operator_at(traced, operator), len(shape_of(operator) or ()))
-    way = followed(traced, [*span, *behind], axis)
-    if way is None or not _is_of_images(traced, operator, way[1]):
+    path = followed(traced, [*span, *behind], axis)
+    if path is None or not _is_of_images(traced, operator, path[1]):
         return None
-    axes, whole = way
+    axes, from_operator = path
     between, rest = _norm_and_scale(traced, span, axes), followed(traced, [output, *behind], axes[len(span) - 1])
     if between is None or rest is None:
         return None
     norm, scale = between
-    return Writer(operator, output, norm, scale, whole, rest[1], (*span, *behind, *(scale.made_by if scale else ())))
+    return Writer(
+        operator, output, norm, scale, from_operator, rest[1], (*span, *behind, *(scale.made_by if scale else ()))
+    )
 
 
 def _norm_and_scale(
@@ -116,15 +118,15 @@ def _norm_and_scale(
     """
     norm, scale = None, None
     for node, axis in zip(span[1:], axes, strict=False):
-        found = scale_in(traced, node)
+        factor = scale_in(traced, node)
         if isinstance(module_of(traced, node), nn.BatchNorm2d):
             if norm or scale or axis != 1:
                 return None
             norm = node
-        elif found is not None:
-            if scale or not found.is_along(axis):
+        elif factor is not None:
+            if scale or not factor.is_along(axis):
                 return None
-            scale = found
+            scale = factor
     return norm, scale
 
 
@@ -133,11 +135,11 @@ def factors_of(writer: Writer) -> nn.Parameter | None:
     return None if writer.scale is None else writer.scale.factors
 
 
-def _is_of_images(traced: fx.GraphModule, operator: fx.Node, way: Rearrangement) -> bool:
+def _is_of_images(traced: fx.GraphModule, operator: fx.Node, path: Rearrangement) -> bool:
     """Whether what an operator gives depends on the images, and has positions, as many of each. Convolutions of windows do not count."""
-    images, layout, shape = input_of(traced), way.before, shape_of(operator) or (0,)
+    images, layout, shape = input_of(traced), path.before, shape_of(operator) or (0,)
     convolved = isinstance(operator_at(traced, operator), nn.Conv2d)
-    if not layout.sides or not way.after.sides or (layout.windowed and convolved):
+    if not layout.sides or not path.after.sides or (layout.windowed and convolved):
         return False
     windows = layout.sides[0] if layout.windowed else 1
     return shape[0] == windows * (shape_of(images) or (0,))[0] and images in nodes_to_compute([operator], ())
@@ -166,10 +168,10 @@ def writers_into(traced: fx.GraphModule, value: fx.Node) -> tuple[Writer, ...]:
     chain = _rearranging(traced, value) if is_rearrangement(traced, value) else [value]
     if is_addition(chain[0]):
         terms = [term for term in chain[0].all_input_nodes if len(uses_of(term)) == 1]
-        found = [writer_of(traced, term, chain) for term in terms]
+        candidates = [writer_of(traced, term, chain) for term in terms]
     else:
-        found = [writer_of(traced, value)]
-    writers = [writer for writer in found if writer is not None]
+        candidates = [writer_of(traced, value)]
+    writers = [writer for writer in candidates if writer is not None]
     return tuple(writer for writer in writers if writer.axis == writers[0].axis)
 
 
@@ -183,7 +185,7 @@ def _rearranging(traced: fx.GraphModule, value: fx.Node) -> list[fx.Node]:
 
 def as_it_was(traced: fx.GraphModule, value: fx.Node) -> fx.Node:
     """The value that another one is in eval mode, seen through what does nothing."""
-    while does_nothing(module_of(traced, value)):
+    while is_identity(module_of(traced, value)):
         value = value.all_input_nodes[0]
     return value
 
@@ -195,7 +197,7 @@ def before_activation(traced: fx.GraphModule, value: fx.Node) -> fx.Node:
 
 def readers_of(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """Who uses a value, seen through zero padding and what does nothing in eval mode."""
-    found = []
+    readers = []
     for user in node.users:
-        found += readers_of(traced, user) if passes_on(traced, user) else [user]
-    return found
+        readers += readers_of(traced, user) if is_transparent(traced, user) else [user]
+    return readers

@@ -14,8 +14,8 @@ def test_first_site_behind_the_cut_is_another_one_and_the_last_block_has_none():
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     calibration = CalibrationProblem(teacher=teacher, feature=feature, images=images(4, RESNET))
     found = behind_the_cut(calibration, blocks["layer1.1"])
-    assert found is not None and found.site is not None
-    assert found.site.target == "add_2" and not found.is_refitted_at_the_cut
+    assert found is not None and found.point is not None
+    assert found.point.target == "add_2" and not found.is_refitted_at_the_cut
     assert behind_the_cut(calibration, blocks["layer3.2"]) is None
 
 

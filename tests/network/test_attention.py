@@ -9,7 +9,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
-from practise_deploy.refit.points import cuts_without_site, sites_of
+from practise_deploy.refit.points import cuts_without_point, points_of
 from samples.lessons import Silent, images, opened, recover
 
 TOKENS, IMAGE = (2, 6, 8), (1, 3, 16, 16)
@@ -161,8 +161,8 @@ def test_cuts_behind_attention_are_refitted_by_its_output_projection(make):
     teacher, feature, blocks = opened(make().eval(), IMAGE)
     gone = [block for block in blocks.values() if block.droppable][1:2]  # a perceptron, behind an attention
     student = drop_blocks(teacher, gone)
-    assert cuts_without_site(student, teacher, gone) == []
-    first = sites_of(student, teacher, gone, feature)[0]
+    assert cuts_without_point(student, teacher, gone) == []
+    first = points_of(student, teacher, gone, feature)[0]
     assert str(first.writers[0].operator.target).endswith("out_proj")
     recovered = recover(teacher, feature, gone, images(20, IMAGE), 0, Silent())
     assert recovered.mse < 0.9 * recovered.mse_before

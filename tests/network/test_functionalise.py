@@ -28,7 +28,7 @@ class Block(nn.Module):
         return (before + self.inside(after)).mean((2, 3))
 
 
-WAYS = {
+SOLVERS = {
     "torch.relu_": lambda x: torch.relu_(x),
     "F.relu_": lambda x: F.relu_(x),
     "F.relu by position": lambda x: F.relu(x, True),
@@ -41,10 +41,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SOLVERS)
 def test_every_value_is_the_same_whatever_else_is_asked_for(way):
     torch.manual_seed(0)
-    network, x = Block(WAYS[way]).eval(), torch.randn(SHAPE)
+    network, x = Block(SOLVERS[way]).eval(), torch.randn(SHAPE)
     with torch.no_grad():
         wanted = network(x.clone())
         traced, _ = trace(network, SHAPE)

@@ -10,7 +10,7 @@ from practise_deploy.embedded.digits import make_digits_network
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.surgery import drop_blocks, load_weights, splices, weights_of
 from practise_deploy.network.trace import trace
-from practise_deploy.refit.points import cuts_without_site
+from practise_deploy.refit.points import cuts_without_point
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
 
@@ -177,7 +177,7 @@ def test_value_that_would_stand_for_two_exits_is_no_junction():
     assert len(dropped) == 2
     student = drop_blocks(traced, dropped)
     assert splices(student, dropped) == {}
-    assert cuts_without_site(student, traced, dropped) == [block.name for block in dropped]
+    assert cuts_without_point(student, traced, dropped) == [block.name for block in dropped]
 
 
 @pytest.mark.parametrize("make", [tiny_resnet, tiny_mobilenet, make_digits_network])

@@ -385,7 +385,7 @@ def test_most_that_can_be_saved_within_the_demand_is_built_where_that_is_asked(c
     with device():
         build = make_build(copied(), **asked, best_within_drop=True)
         release = build.release
-    assert len(build.asked_plan.dropped) == 3 and len(release.plan.dropped) == 2
+    assert len(build.unreduced_plan.dropped) == 3 and len(release.plan.dropped) == 2
     assert release.plan.within_drop is not None and release.plan.target_percent is None
     assert release.plan.budget.reduce_percent == 20.0
     assert release.plan.measured_percent is not None

@@ -17,7 +17,7 @@ from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.affine import patches_of
 from practise_deploy.refit.normal_equations import NormalEquations
-from practise_deploy.refit.write_back import folded, write_back
+from practise_deploy.refit.write_back import folded_weights, write_back
 from practise_deploy.refit.writers import Writer, writer_of
 from practise_deploy.terms import Block
 from practise_deploy.training.adaptors import absorb_adaptors, insert_adaptors
@@ -105,7 +105,7 @@ def assert_close(found: Tensor, wanted: Tensor) -> None:
 @settings(max_examples=80, deadline=None)
 def test_folded_weights_give_the_writers_output(shape, behind, seed):
     traced, writer, x = random_writer(shape, behind, seed)
-    assert_close(all_rows(traced, writer, x) @ folded(traced, writer), value_of(traced, writer, x))
+    assert_close(all_rows(traced, writer, x) @ folded_weights(traced, writer), value_of(traced, writer, x))
 
 
 @given(shape=shapes, behind=writers, seed=seeds)
@@ -119,7 +119,7 @@ def test_weights_that_were_written_back_are_what_is_computed(shape, behind, seed
     with torch.no_grad():
         write_back(traced, writer, solution, equations, slice(0, len(solution) - 1))
     assert_close(value_of(traced, writer, x), rows @ solution)
-    assert_close(folded(traced, writer), solution)
+    assert_close(folded_weights(traced, writer), solution)
 
 
 @cache

@@ -23,10 +23,10 @@ from practise_deploy.network.activations import (
 from practise_deploy.network.blocks import droppable
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.refit import recoverability
-from practise_deploy.refit.candidate import WAYS, Candidate
+from practise_deploy.refit.candidate import SOLVERS, Candidate
 from practise_deploy.refit.criterion import Ends, errors_of
 from practise_deploy.refit.normal_equations import NormalEquations
-from practise_deploy.refit.points import junction_site, sites_of
+from practise_deploy.refit.points import point_at_cut, points_of
 from practise_deploy.refit.rows import Sampler, rows_for, values_for
 from practise_deploy.refit.write_back import put_in, start_of
 from practise_deploy.training.distillation import Distillation
@@ -45,19 +45,19 @@ def _one_split(monkeypatch):
 def rebuilt(teacher, block, learn: FitImages, method: str, seed: int):
     """The network without the block, the weights of its first site solved from its own values."""
     student = drop_blocks(teacher, [block])
-    site = sites_of(student, teacher, [block], find_feature(teacher).name)[0]
+    point = points_of(student, teacher, [block], find_feature(teacher).name)[0]
     equations, sampler = NormalEquations(), Sampler(len(learn), seed)
     for part in batches(len(learn), 64):
         x = learn.batch(part)
-        nodes = values_for(site)
+        nodes = values_for(point)
         keep = frozenset(node.name for node in nodes)
         with torch.no_grad():
             env = compute(student, nodes_to_compute(nodes, {input_of(student).name}), {input_of(student).name: x}, keep)
-            (goal,) = forward(teacher, x, [node_by_name(teacher, site.target)])
-            target = sampler.vectors(site, goal)
-            equations.add(*rows_for(student, site, env, target, sampler))
+            (goal,) = forward(teacher, x, [node_by_name(teacher, point.target)])
+            target = sampler.vectors(point, goal)
+            equations.add(*rows_for(student, point, env, target, sampler))
     with torch.no_grad():
-        put_in(student, site, WAYS[method.removesuffix(BEHIND)](equations, start_of(student, site)), equations)
+        put_in(student, point, SOLVERS[method.removesuffix(BEHIND)](equations, start_of(student, point)), equations)
     return student
 
 
@@ -132,7 +132,7 @@ def test_winner_is_the_best_of_all_ways_to_solve(make, shape):
     errors = {}
     with torch.no_grad():
         wanted = Ends(*(value.float() for value in forward(teacher, x, ends)))
-        for method in WAYS:
+        for method in SOLVERS:
             student = rebuilt(teacher, blocks[name], learn, method, 1)
             mine = forward(student, x, [node_by_name(student, feature), logits_of(student)])
             errors[method] = errors_of(wanted, Ends(*(value.float() for value in mine)))
@@ -146,7 +146,7 @@ def test_winner_is_the_best_of_all_ways_to_solve(make, shape):
 def test_block_without_a_writer_before_its_cut_is_judged_by_the_first_site_behind_it(make, shape, name):
     teacher, feature, blocks = in_double(make(), shape)
     (found,) = measure_recoverability(teacher, feature, [blocks[name]], images(30, shape), 5, Silent())
-    assert junction_site(teacher, teacher, blocks[name].entry, blocks[name].exit) is None
+    assert point_at_cut(teacher, teacher, blocks[name].entry, blocks[name].exit) is None
     assert found.method.endswith(BEHIND)
     assert found.mse.estimate < found.mse_dropped
 
@@ -205,7 +205,7 @@ def test_no_site_behind_the_features_is_taken():
     torch.manual_seed(0)
     teacher, feature, blocks = in_double(BehindPooling().eval(), RESNET)
     block = blocks["unit"]
-    assert sites_of(drop_blocks(teacher, [block]), teacher, [block], feature) == []
+    assert points_of(drop_blocks(teacher, [block]), teacher, [block], feature) == []
     (found,) = measure_recoverability(teacher, feature, [block], images(12, RESNET), 0, Silent())
     assert found.method.startswith("plain (no linear writer") and found.mse.estimate > 0
 

@@ -7,7 +7,7 @@ import torch
 
 from networks import tiny_resnet
 from practise_deploy.refit import recover as sequence
-from practise_deploy.refit.solvers import WAYS
+from practise_deploy.refit.solvers import SOLVERS
 from samples.lessons import RESNET, Silent, held_out_error, images, opened, recover
 
 
@@ -31,9 +31,9 @@ def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
 def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
     """Spoiling the judge's images changes the error and not the weights."""
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    only = {"refit, ridge 0.3": WAYS["refit, ridge 0.3"]}
-    monkeypatch.setattr(sequence, "WAYS", only)
-    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
+    only = {"refit, ridge 0.3": SOLVERS["refit, ridge 0.3"]}
+    monkeypatch.setattr(sequence, "SOLVERS", only)
+    monkeypatch.setattr(sequence, "STRATEGIES", (sequence.BEST_EACH,))
     monkeypatch.setattr(sequence, "winner_of", lambda tried: list(tried)[-1])
     data = images(20, RESNET)
     _, judge = data.split(0)

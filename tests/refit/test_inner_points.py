@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.refit.points import sites_of
+from practise_deploy.refit.points import points_of
 from samples.lessons import RESNET, LinearBlock, Silent, held_out_error, images, opened, recover, refitted
 
 
@@ -52,7 +52,7 @@ def made(*units: nn.Module) -> nn.Module:
 def sites_without(network: nn.Module, name: str) -> list[str]:
     teacher, feature, blocks = opened(network, RESNET)
     student = drop_blocks(teacher, [blocks[name]])
-    return [site.target for site in sites_of(student, teacher, [blocks[name]], feature)]
+    return [point.target for point in points_of(student, teacher, [blocks[name]], feature)]
 
 
 @pytest.mark.parametrize("last", [nn.SiLU, lambda: GateResult(6), lambda: nn.GroupNorm(2, 6)])
@@ -83,8 +83,8 @@ def test_layer_that_reads_the_stream_absorbs_a_linear_block_before_it():
     teacher, feature, blocks = opened(network, RESNET)
     teacher.double()
     data = images(12, RESNET, torch.float64)
-    student, sites = refitted(teacher, feature, [blocks["units.1"]], data)
-    assert [site.target for site in sites] == ["head"]
+    student, points = refitted(teacher, feature, [blocks["units.1"]], data)
+    assert [point.target for point in points] == ["head"]
     x = images(3, RESNET, torch.float64, seed=9).pixels
     torch.testing.assert_close(student(x), teacher(x), rtol=0, atol=1e-10)
 

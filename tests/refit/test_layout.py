@@ -13,11 +13,11 @@ from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.affine import applied, operator_at
-from practise_deploy.refit.points import junction_site, sites_of
+from practise_deploy.refit.points import point_at_cut, points_of
 from practise_deploy.refit.replay import changed
 from practise_deploy.refit.rows import Sampler, rows_for, values_for
 from practise_deploy.refit.write_back import start_of
-from practise_deploy.refit.writers import Site, writer_of, writers_into
+from practise_deploy.refit.writers import ReconstructionPoint, writer_of, writers_into
 from samples.lessons import images, opened, refitted
 
 IMAGES = (1, 4, 8, 8)
@@ -167,9 +167,9 @@ def test_writer_on_windows_absorbs_a_linear_block_on_tokens_exactly():
     fresh = torch.randn(5, *IMAGES[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(99))
     with torch.no_grad():
         before = float((drop_blocks(teacher, [block])(fresh) - teacher(fresh)).abs().max())
-        student, sites = refitted(teacher, feature, [block], images(12, IMAGES, torch.float64), 1)
+        student, points = refitted(teacher, feature, [block], images(12, IMAGES, torch.float64), 1)
         after = float((student(fresh) - teacher(fresh)).abs().max())
-    assert [str(writer.operator.target) for writer in sites[0].writers] == ["writer"]
+    assert [str(writer.operator.target) for writer in points[0].writers] == ["writer"]
     assert before > 1e-2
     assert after < 1e-9  # on images that it never saw
 
@@ -196,24 +196,24 @@ def test_rows_of_writers_of_different_layouts_are_of_the_same_positions(end):
     torch.manual_seed(3)
     traced, _ = trace(TwoWriters(end).double().eval(), IMAGES)
     value = list(traced.graph.nodes)[-2]
-    site, sampler = Site(value, writers_into(traced, value), value.name), Sampler(3, seed=0, rows=60)
-    assert sorted(str(writer.operator.target) for writer in site.writers) == ["conv", "fc"]
-    x, nodes = torch.randn(3, *IMAGES[1:], dtype=torch.float64), values_for(site)
+    point, sampler = ReconstructionPoint(value, writers_into(traced, value), value.name), Sampler(3, seed=0, rows=60)
+    assert sorted(str(writer.operator.target) for writer in point.writers) == ["conv", "fc"]
+    x, nodes = torch.randn(3, *IMAGES[1:], dtype=torch.float64), values_for(point)
     with torch.no_grad():
         env = dict(zip([node.name for node in nodes], forward(traced, x, nodes), strict=True))
-        own = sampler.vectors(site, env[value.name])
-        patches, targets = rows_for(traced, site, env, own, sampler)
-        start = start_of(traced, site)
+        own = sampler.vectors(point, env[value.name])
+        patches, targets = rows_for(traced, point, env, own, sampler)
+        start = start_of(traced, point)
         torch.testing.assert_close(patches @ start, targets, rtol=1e-12, atol=1e-12)
         change = torch.randn_like(start)
-        after = sampler.vectors(site, changed(traced, site, change, env, torch.float32))  # no autocast
+        after = sampler.vectors(point, changed(traced, point, change, env, torch.float32))  # no autocast
         torch.testing.assert_close((after - own).flatten(0, 1), patches @ change, rtol=1e-12, atol=1e-12)
 
 
 def test_sum_that_is_rearranged_before_a_cut_is_solved_there():
     teacher, _, blocks = opened(tiny_swin(), (1, 3, 16, 16))
-    sites = [junction_site(teacher, teacher, block.entry, block.exit) for block in blocks.values()]
-    found = [[str(writer.operator.target) for writer in site.writers] for site in sites]
+    points = [point_at_cut(teacher, teacher, block.entry, block.exit) for block in blocks.values()]
+    found = [[str(writer.operator.target) for writer in point.writers] for point in points]
     assert found == [["stem"], ["blocks.0.attn.proj"], ["blocks.0.fc2"], ["blocks.1.attn.proj"]]
 
 
@@ -223,10 +223,10 @@ def test_sum_that_is_rearranged_before_a_cut_is_solved_there():
 def test_no_writer_is_solved_twice(gone, cut):
     teacher, feature, blocks = opened(tiny_swin(), (1, 3, 16, 16))
     dropped = [list(blocks.values())[number] for number in gone]
-    sites = sites_of(drop_blocks(teacher, dropped), teacher, dropped, feature)
-    writers = [str(writer.operator.target) for site in sites for writer in site.writers]
+    points = points_of(drop_blocks(teacher, dropped), teacher, dropped, feature)
+    writers = [str(writer.operator.target) for point in points for writer in point.writers]
     assert len(writers) == len(set(writers)) and (not cut or writers[0] == cut)
-    assert not cut or sites[0].target == dropped[-1].exit
+    assert not cut or points[0].target == dropped[-1].exit
 
 
 def test_sum_that_is_read_as_it_was_too_is_not_solved_behind_its_rearrangement():

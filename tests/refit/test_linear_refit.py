@@ -10,10 +10,10 @@ from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.criterion import joined
-from practise_deploy.refit.partial_student import Chain
-from practise_deploy.refit.points import junction_site
+from practise_deploy.refit.partial_student import PartialStudent
+from practise_deploy.refit.points import point_at_cut
 from practise_deploy.refit.rows import Sampler, channels_of
-from practise_deploy.refit.solvers import WAYS, Way
+from practise_deploy.refit.solvers import SOLVERS, Solver
 from samples.lessons import Silent, held_out_error, images, opened, recover, refitted
 from samples.solving import additions
 
@@ -57,9 +57,9 @@ def test_linear_writer_absorbs_a_linear_block_exactly(scaled):
     fresh = torch.randn(5, *shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(99))
     with torch.no_grad():
         before = float((drop_blocks(teacher, [block])(fresh) - teacher(fresh)).abs().max())
-        student, sites = refitted(teacher, feature, [block], images(12, shape, torch.float64), 1)
+        student, points = refitted(teacher, feature, [block], images(12, shape, torch.float64), 1)
         after = float((student(fresh) - teacher(fresh)).abs().max())
-    assert [str(writer.operator.target) for writer in sites[0].writers] == ["writer"]
+    assert [str(writer.operator.target) for writer in points[0].writers] == ["writer"]
     assert before > 1e-2
     assert after < 1e-9  # on images that it never saw
     if scaled:
@@ -119,16 +119,18 @@ def test_factors_that_a_refit_changed_are_looked_at_anew_behind_it():
     gone = [blocks["steps.1"]]
     learn, judge = images(20, TRANSFORMER, torch.float64), images(10, TRANSFORMER, torch.float64, seed=9)
     with torch.no_grad():
-        chain = Chain(CalibrationProblem(teacher=teacher, feature=feature, images=learn), gone, learn, judge).branched()
+        chain = PartialStudent(
+            CalibrationProblem(teacher=teacher, feature=feature, images=learn), gone, learn, judge
+        ).branched()
         before = chain.student.get_parameter("steps.0.gamma").clone()
-        for _ in chain.sites:
-            way = Way(lambda sums, start: sums.solve(0.01, start))
+        for _ in chain.points:
+            way = Solver(lambda sums, start: sums.solve(0.01, start))
             chain.fit([way])
             chain.solve({"refit": way})
             chain.take("refit")
         told = joined(chain.judged()).features
         values = [forward(each, judge.pixels, [node_by_name(each, feature)])[0] for each in (teacher, chain.student)]
-    assert len(chain.sites) == 3 and not torch.equal(before, chain.student.get_parameter("steps.0.gamma"))
+    assert len(chain.points) == 3 and not torch.equal(before, chain.student.get_parameter("steps.0.gamma"))
     torch.testing.assert_close(told.double(), (values[0] - values[1]).square().flatten(1).mean(1), rtol=1e-5, atol=1e-8)
 
 
@@ -145,11 +147,13 @@ def test_what_a_solution_is_expected_to_give_is_what_the_student_gives_with_it(m
     teacher, feature, blocks = opened(make().double(), shape)
     learn, judge = images(12, shape, torch.float64), images(5, shape, torch.float64, seed=9)
     with torch.no_grad():
-        chain = Chain(CalibrationProblem(teacher=teacher, feature=feature, images=learn), [blocks[name]], learn, judge)
-        for number, _ in enumerate(chain.sites):
-            way = list(WAYS)[number % len(WAYS)]
-            chain.fit([WAYS[way]])
-            chain.solve({way: WAYS[way]})
+        chain = PartialStudent(
+            CalibrationProblem(teacher=teacher, feature=feature, images=learn), [blocks[name]], learn, judge
+        )
+        for number, _ in enumerate(chain.points):
+            way = list(SOLVERS)[number % len(SOLVERS)]
+            chain.fit([SOLVERS[way]])
+            chain.solve({way: SOLVERS[way]})
             expected = joined([look(way) for look in chain.looks()]).features
             chain.take(way)
             torch.testing.assert_close(joined(chain.judged()).features, expected, rtol=1e-4, atol=1e-7)
@@ -158,18 +162,18 @@ def test_what_a_solution_is_expected_to_give_is_what_the_student_gives_with_it(m
 def test_positions_of_tokens_and_of_maps_are_drawn_in_the_layout_of_each():
     for make, shape, channels in ((tiny_transformer, TRANSFORMER, 12), (tiny_convnext, CONVNEXT, 8)):
         traced, _ = trace(make(), shape)
-        site = junction_site(traced, traced, *(node.name for node in additions(traced)[1:3]))
-        value = torch.randn(4, *site.value.meta["shape"][1:])
+        point = point_at_cut(traced, traced, *(node.name for node in additions(traced)[1:3]))
+        value = torch.randn(4, *point.value.meta["shape"][1:])
         sampler = Sampler(4, seed=0, rows=24)
-        found = sampler.vectors(site, value)
-        assert channels_of(site) == channels and found.shape == (4, 6, channels)
-        everywhere = value.movedim(site.axis, -1).flatten(1, -2)
+        found = sampler.vectors(point, value)
+        assert channels_of(point) == channels and found.shape == (4, 6, channels)
+        everywhere = value.movedim(point.axis, -1).flatten(1, -2)
         assert all((everywhere == vector[:, None]).all(-1).any(1).all() for vector in found.unbind(1))
 
 
 def test_class_token_is_always_among_the_positions():
     teacher, _, blocks = opened(tiny_transformer(), TRANSFORMER)
-    site = junction_site(teacher, teacher, blocks["blocks.0.add_2"].entry, blocks["blocks.0.add_2"].exit)
+    point = point_at_cut(teacher, teacher, blocks["blocks.0.add_2"].entry, blocks["blocks.0.add_2"].exit)
     for seed in range(5):
-        (places,) = Sampler(100, seed, rows=300).places(site)
+        (places,) = Sampler(100, seed, rows=300).places(point)
         assert len(set(places.tolist())) == 3 and places[0] == 0

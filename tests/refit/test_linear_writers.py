@@ -10,7 +10,7 @@ from networks import tiny_convnext, tiny_transformer
 from practise_deploy.network.activations import node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
-from practise_deploy.refit.points import cuts_without_site, junction_site, sites_of
+from practise_deploy.refit.points import cuts_without_point, point_at_cut, points_of
 from practise_deploy.refit.writers import writer_of, writers_into
 from practise_deploy.training.adaptors import insert_adaptors
 from samples.lessons import opened
@@ -46,11 +46,13 @@ def test_block_of_convnext_ends_in_a_linear_writer_whose_channels_come_to_the_se
 def test_cuts_of_a_transformer_are_refitted_where_a_linear_layer_writes():
     teacher, feature, blocks = opened(tiny_transformer(), TRANSFORMER)
     gone = [block for block in blocks.values() if block.droppable]
-    sites = [junction_site(teacher, teacher, block.entry, block.exit) for block in gone]
-    assert [site is None for site in sites] == [True] + [False] * 5  # only the first one's stream comes from no writer
-    assert cuts_without_site(drop_blocks(teacher, gone[:1]), teacher, gone[:1]) == [gone[0].name]
-    later = sites_of(drop_blocks(teacher, gone[:1]), teacher, gone[:1], feature)
-    assert [str(site.writers[0].operator.target) for site in later] == [
+    points = [point_at_cut(teacher, teacher, block.entry, block.exit) for block in gone]
+    assert [point is None for point in points] == [True] + [
+        False
+    ] * 5  # only the first one's stream comes from no writer
+    assert cuts_without_point(drop_blocks(teacher, gone[:1]), teacher, gone[:1]) == [gone[0].name]
+    later = points_of(drop_blocks(teacher, gone[:1]), teacher, gone[:1], feature)
+    assert [str(point.writers[0].operator.target) for point in later] == [
         "blocks.0.fc2", "blocks.1.attn.proj", "blocks.1.fc2", "blocks.2.attn.proj", "blocks.2.fc2",
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from practise_deploy.planning.loss import paired_difference
 from practise_deploy.refit import recover as sequence
 from practise_deploy.refit.criterion import Errors
 from practise_deploy.refit.normal_equations import NormalEquations, options
-from practise_deploy.refit.partial_student import Chain
+from practise_deploy.refit.partial_student import PartialStudent
 from practise_deploy.terms import Preprocessing
 from practise_deploy.training.distillation import Distillation
 from samples.lessons import MOBILENET, RESNET, LinearStream, Silent, held_out_error, images, opened, recover
@@ -123,7 +123,7 @@ def test_plain_drop_is_kept_and_named_where_every_refit_is_worse(monkeypatch):
 
 
 def test_every_site_takes_the_way_of_least_error_and_all_are_told(monkeypatch):
-    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
+    monkeypatch.setattr(sequence, "STRATEGIES", (sequence.BEST_EACH,))
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
     assert len(student.choices) == 8
@@ -141,14 +141,14 @@ def test_every_site_takes_the_way_of_least_error_and_all_are_told(monkeypatch):
 
 def test_solutions_that_lost_are_not_kept_while_the_best_is_refined(monkeypatch):
     held: list[int] = []
-    looks = Chain.looks
+    looks = PartialStudent.looks
 
-    def counted(chain: Chain):
+    def counted(chain: PartialStudent):
         held.append(len(chain.solutions))
         return looks(chain)
 
-    monkeypatch.setattr(Chain, "looks", counted)
-    monkeypatch.setattr(sequence, "COURSES", (sequence.EACH,))
+    monkeypatch.setattr(PartialStudent, "looks", counted)
+    monkeypatch.setattr(sequence, "STRATEGIES", (sequence.BEST_EACH,))
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
     refined = [choice for choice in student.choices if any("variance repaired" in name for name in choice.errors)]
@@ -161,7 +161,7 @@ def test_one_ridge_for_all_sites_competes_with_each_in_its_best_way():
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
     told = dict(each.rsplit(" ", 1) for each in student.notes[0].rsplit(": ", 1)[1].replace("refit, ", "").split(", "))
-    assert set(told) == {"plain drop", sequence.EACH, "ridge 0.3"}
+    assert set(told) == {"plain drop", sequence.BEST_EACH, "ridge 0.3"}
     assert min(told.values(), key=float) == f"{student.relative:.4g}"
     assert student.method.rsplit(", ", 1)[1] == min(told, key=lambda name: float(told[name]))
 
@@ -178,7 +178,7 @@ def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(monkeypatch):
     told = [
         float(part.split(" ")[-1])
         for part in student.notes[0].replace(", ridge", " ridge").split(": ")[1].split(", ")
-        if sequence.EACH not in part
+        if sequence.BEST_EACH not in part
     ]
     assert found == pytest.approx(min(told), rel=1e-3)
 

@@ -14,7 +14,7 @@ from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.blocks import droppable
 from practise_deploy.refit import recoverability
-from practise_deploy.refit.candidate import WAYS
+from practise_deploy.refit.candidate import SOLVERS
 from practise_deploy.refit.criterion import Ends, errors_of, interactions_of, mean_interval
 from practise_deploy.refit.normal_equations import NormalEquations
 from samples.lessons import MOBILENET, RESNET, Silent, in_double, measure_recoverability
@@ -91,7 +91,7 @@ def test_changing_the_judging_images_changes_no_solution(monkeypatch):
     block = [blocks["layer2.1"]]
     first, second = (measure_recoverability(teacher, feature, block, each, 0, Silent())[0] for each in (data, other))
     half = len(solutions) // 2
-    assert half == sum(name.startswith(("refit", "1x1")) for name in WAYS)
+    assert half == sum(name.startswith(("refit", "1x1")) for name in SOLVERS)
     assert all(torch.equal(a, b) for a, b in zip(solutions[:half], solutions[half:], strict=True))
     assert first.mse.estimate != second.mse.estimate
     assert (first.fit_images, first.judged_images) == (16, 4)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.refit.points import sites_of
+from practise_deploy.refit.points import points_of
 from samples.lessons import MOBILENET, RESNET, LinearStream, images, opened, refitted
 
 # Exactness.
@@ -25,8 +25,8 @@ def test_writer_absorbs_a_linear_block_exactly(normed):
     teacher, feature, blocks = opened(network.eval(), shape)
     block = blocks["block"]
     student = drop_blocks(teacher, [block])
-    sites = [site for site in sites_of(student, teacher, [block], feature) if site.target == block.exit]
-    assert len(sites) == 1
+    points = [point for point in points_of(student, teacher, [block], feature) if point.target == block.exit]
+    assert len(points) == 1
     data = images(12, shape, torch.float64)
     fresh = torch.randn(5, *shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(99))
     with torch.no_grad():
@@ -41,8 +41,8 @@ def test_sites_behind_an_exact_cut_change_nothing():
     torch.manual_seed(1)
     shape = (4, 3, 8, 8)
     teacher, feature, blocks = opened(LinearStream(False).double().eval(), shape)
-    student, sites = refitted(teacher, feature, [blocks["block"]], images(12, shape, torch.float64))
-    assert len(sites) == 2  # the cut, and what makes the feature map
+    student, points = refitted(teacher, feature, [blocks["block"]], images(12, shape, torch.float64))
+    assert len(points) == 2  # the cut, and what makes the feature map
     fresh = torch.randn(5, *shape[1:], dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(student(fresh), teacher(fresh), rtol=1e-8, atol=1e-8)
@@ -51,14 +51,14 @@ def test_sites_behind_an_exact_cut_change_nothing():
 # What is refitted.
 
 
-def values_of(sites):
-    return [[str(writer.operator.target) for writer in site.writers] for site in sites]
+def values_of(points):
+    return [[str(writer.operator.target) for writer in point.writers] for point in points]
 
 
 def test_sites_are_the_cut_and_every_sum_behind_it_in_order():
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = drop_blocks(teacher, [blocks["layer2.1"]])
-    assert values_of(sites_of(student, teacher, [blocks["layer2.1"]], feature)) == [
+    assert values_of(points_of(student, teacher, [blocks["layer2.1"]], feature)) == [
         ["layer2.0.conv2", "layer2.0.downsample.0"],
         ["layer2.2.conv2"],
         ["layer3.0.conv2", "layer3.0.downsample.0"],
@@ -71,15 +71,15 @@ def test_blocks_dropped_in_a_row_share_one_site_that_stands_for_the_last():
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     gone = [blocks["layer3.1"], blocks["layer3.2"]]
     student = drop_blocks(teacher, gone)
-    (site,) = sites_of(student, teacher, gone, feature)
-    assert values_of([site]) == [["layer3.0.conv2", "layer3.0.downsample.0"]]
-    assert site.target == node_by_name(teacher, blocks["layer3.2"].exit).all_input_nodes[0].name
+    (point,) = points_of(student, teacher, gone, feature)
+    assert values_of([point]) == [["layer3.0.conv2", "layer3.0.downsample.0"]]
+    assert point.target == node_by_name(teacher, blocks["layer3.2"].exit).all_input_nodes[0].name
 
 
 def test_sites_of_a_mobilenet_are_block_outputs_of_the_linear_stream():
     teacher, feature, blocks = opened(tiny_mobilenet(), MOBILENET)
     student = drop_blocks(teacher, [blocks["features.4"]])
-    found = values_of(sites_of(student, teacher, [blocks["features.4"]], feature))
+    found = values_of(points_of(student, teacher, [blocks["features.4"]], feature))
     assert found == [
         ["features.3.conv.2"], ["features.5.conv.2"], ["features.6.conv.2"], ["features.7.conv.2"], ["features.8.0"],
     ]  # fmt: skip
@@ -107,14 +107,14 @@ class SkipFirst(nn.Module):
         return self.fc(self.pool(x).flatten(1))
 
 
-def gradient(student, teacher, site, x: Tensor) -> float:
+def gradient(student, teacher, point, x: Tensor) -> float:
     """Of the site's error by its first writer's weights: none where least squares was done on these activations."""
-    convolution = student.get_submodule(str(site.writers[0].operator.target))
+    convolution = student.get_submodule(str(point.writers[0].operator.target))
     student.requires_grad_(False)
     convolution.weight.requires_grad_(True)
     (found,), (wanted,) = (
         forward(network, x, [node])
-        for network, node in ((student, site.value), (teacher, node_by_name(teacher, site.target)))
+        for network, node in ((student, point.value), (teacher, node_by_name(teacher, point.target)))
     )
     loss = (found - wanted).square().mean()
     loss.backward()
@@ -130,10 +130,10 @@ def test_writer_computed_before_an_earlier_site_is_refitted_too():
     (block,) = [each for each in blocks.values() if each.droppable]
     data = images(12, shape, torch.float64)
     before = projected(drop_blocks(teacher, [block]))
-    student, sites = refitted(teacher, feature, [block], data)
-    assert values_of(sites) == [["stem.0"], ["narrow.0"], ["wide.0", "projection.0"], ["last"]]
+    student, points = refitted(teacher, feature, [block], data)
+    assert values_of(points) == [["stem.0"], ["narrow.0"], ["wide.0", "projection.0"], ["last"]]
     assert not torch.equal(before, projected(student))
-    assert max(gradient(student, teacher, site, data.pixels) for site in sites[2:]) < 1e-7
+    assert max(gradient(student, teacher, point, data.pixels) for point in points[2:]) < 1e-7
 
 
 def projected(student) -> Tensor:
@@ -148,5 +148,5 @@ def test_sequence_solves_on_the_students_own_activations(make, shape, name):
     teacher, feature, blocks = opened(make(), shape)
     teacher = teacher.double()
     data = images(24, shape, torch.float64)
-    student, sites = refitted(teacher, feature, [blocks[name]], data, 2)
-    assert gradient(student, teacher, sites[1], data.pixels) < 1e-7
+    student, points = refitted(teacher, feature, [blocks[name]], data, 2)
+    assert gradient(student, teacher, points[1], data.pixels) < 1e-7

@@ -10,9 +10,9 @@ from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit import rows
 from practise_deploy.refit.affine import patches_of, vectors_at
-from practise_deploy.refit.points import sites_of
+from practise_deploy.refit.points import points_of
 from practise_deploy.refit.rows import Sampler, rows_in_memory
-from practise_deploy.refit.writers import Site, writers_into
+from practise_deploy.refit.writers import ReconstructionPoint, writers_into
 from samples.lessons import opened
 from samples.solving import additions, noise
 
@@ -53,35 +53,35 @@ def test_patches_times_weights_are_the_convolution():
 def test_drawn_positions_are_within_the_value_distinct_and_the_same_each_time():
     traced, _ = trace(tiny_resnet(), RESNET)
     value = additions(traced)[3]
-    site = Site(value, writers_into(traced, value), value.name)
+    point = ReconstructionPoint(value, writers_into(traced, value), value.name)
     sampler = Sampler(images=1000, seed=5)
-    rows_, columns = sampler.places(site)
+    rows_, columns = sampler.places(point)
     assert len(rows_) == 20
     assert len({(int(r), int(c)) for r, c in zip(rows_, columns, strict=True)}) == 20
     assert int(rows_.max()) < 8 and int(columns.max()) < 8
-    again = Sampler(images=1000, seed=5).places(site)
+    again = Sampler(images=1000, seed=5).places(point)
     assert torch.equal(rows_, again[0]) and torch.equal(columns, again[1])
-    assert len(Sampler(images=2, seed=5).places(site)[0]) == 64  # all there are
+    assert len(Sampler(images=2, seed=5).places(point)[0]) == 64  # all there are
 
 
 def test_rows_are_as_many_as_the_targets_of_all_students_leave_room_for(monkeypatch):
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     dropped = [blocks["layer1.1"]]
-    sites = sites_of(drop_blocks(teacher, dropped), teacher, dropped, feature)
+    points = points_of(drop_blocks(teacher, dropped), teacher, dropped, feature)
     images, beside = 40, 6
 
     def held(rows_):
         sampler = Sampler(images, 0, rows_)
-        drawn = [(site.value.meta["shape"][1], len(sampler.places(site)[0])) for site in sites]
+        drawn = [(point.value.meta["shape"][1], len(sampler.places(point)[0])) for point in points]
         return 4 * images * beside * sum(channels * positions for channels, positions in drawn)
 
     whole = held(20_000)
     monkeypatch.setattr(rows, "ROOM_FOR_TARGETS", whole)
-    assert rows_in_memory(sites, images, 20_000, beside) == 20_000  # what no value has is not counted
+    assert rows_in_memory(points, images, 20_000, beside) == 20_000  # what no value has is not counted
     for room in (whole - 1, whole // 3, whole // 20):
         monkeypatch.setattr(rows, "ROOM_FOR_TARGETS", room)
-        found = rows_in_memory(sites, images, 20_000, beside)
+        found = rows_in_memory(points, images, 20_000, beside)
         assert held(found) <= room < held(found + images)
     monkeypatch.setattr(rows, "ROOM_FOR_TARGETS", 1)
-    assert rows_in_memory(sites, images, 20_000, beside) == images  # one position an image is the least
+    assert rows_in_memory(points, images, 20_000, beside) == images  # one position an image is the least
     assert rows_in_memory([], images, 20_000) == 20_000

@@ -13,7 +13,7 @@ from practise_deploy.network.activations import find_feature, node_by_name
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
-from practise_deploy.refit.points import junction_site, sites_of
+from practise_deploy.refit.points import point_at_cut, points_of
 from practise_deploy.refit.writers import readers_of, writer_of, writers_into
 from samples.solving import additions
 
@@ -146,30 +146,30 @@ def test_output_that_others_read_before_the_norm_is_no_writer():
 def site_at(network: nn.Module, shape: tuple[int, ...], block: str):
     traced, _ = trace(network, shape)
     found = {b.name: b for b in find_blocks(traced, shape)}[block]
-    return traced, found, junction_site(traced, traced, found.entry, found.exit)
+    return traced, found, point_at_cut(traced, traced, found.entry, found.exit)
 
 
 def test_site_of_a_cut_is_the_sum_before_it_and_its_target_the_blocks_own_sum():
-    traced, _, site = site_at(tiny_resnet(), RESNET, "layer1.1")
-    assert (site.value.name, site.target) == (additions(traced)[0].name, additions(traced)[1].name)
-    assert [str(w.operator.target) for w in site.writers] == ["layer1.0.conv2"]
+    traced, _, point = site_at(tiny_resnet(), RESNET, "layer1.1")
+    assert (point.value.name, point.target) == (additions(traced)[0].name, additions(traced)[1].name)
+    assert [str(w.operator.target) for w in point.writers] == ["layer1.0.conv2"]
 
 
 def test_site_of_a_cut_in_a_linear_stream_is_the_entry_itself():
-    _, block, site = site_at(tiny_mobilenet(), MOBILENET, "features.3")
-    assert (site.value.name, site.target) == (block.entry, block.exit)
-    assert [str(w.operator.target) for w in site.writers] == ["features.2.conv.2"]
+    _, block, point = site_at(tiny_mobilenet(), MOBILENET, "features.3")
+    assert (point.value.name, point.target) == (block.entry, block.exit)
+    assert [str(w.operator.target) for w in point.writers] == ["features.2.conv.2"]
 
 
 def test_there_is_no_site_behind_max_pooling():
-    _, block, site = site_at(resnet18().eval(), (1, 3, 64, 64), "layer1.0")
-    assert block.entry == "maxpool" and site is None
+    _, block, point = site_at(resnet18().eval(), (1, 3, 64, 64), "layer1.0")
+    assert block.entry == "maxpool" and point is None
 
 
 def test_there_is_no_site_where_activations_differ():
     """features.1 of the tiny MobileNet reads the stem's ReLU6 and ends in a plain sum."""
-    _, _, site = site_at(tiny_mobilenet(), MOBILENET, "features.1")
-    assert site is None
+    _, _, point = site_at(tiny_mobilenet(), MOBILENET, "features.1")
+    assert point is None
 
 
 @pytest.mark.parametrize("how", ["hook", "own forward"])
@@ -221,18 +221,18 @@ def test_cut_behind_dropout_is_refitted_at_the_sum_before_it():
     traced, _ = trace(network.eval(), RESNET)
     blocks = {block.name: block for block in find_blocks(traced, RESNET)}
     dropped = [blocks["layer2.1"]]
-    site = junction_site(drop_blocks(traced, dropped), traced, dropped[0].entry, dropped[0].exit)
-    assert site is not None and site.writers
+    point = point_at_cut(drop_blocks(traced, dropped), traced, dropped[0].entry, dropped[0].exit)
+    assert point is not None and point.writers
 
 
 @pytest.mark.parametrize("folded", [False, True])
-def test_linear_outputs_are_sites_with_and_without_normalisation(folded):
+def test_linear_outputs_are_sites_with_and_without_normalisation(folded_weights):
     network = tiny_mobilenet().eval()
     traced, _ = trace(network, MOBILENET)
     dropped = [block for block in find_blocks(traced, MOBILENET) if block.droppable][:1]
-    wanted = len(sites_of(drop_blocks(traced, dropped), traced, dropped, find_feature(traced).name))
-    if folded:
+    wanted = len(points_of(drop_blocks(traced, dropped), traced, dropped, find_feature(traced).name))
+    if folded_weights:
         traced, _ = trace(fuse(network), MOBILENET)
         dropped = [block for block in find_blocks(traced, MOBILENET) if block.droppable][:1]
-    found = sites_of(drop_blocks(traced, dropped), traced, dropped, find_feature(traced).name)
+    found = points_of(drop_blocks(traced, dropped), traced, dropped, find_feature(traced).name)
     assert len(found) == wanted

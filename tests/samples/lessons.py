@@ -11,8 +11,8 @@ from practise_deploy.network.surgery import drop_blocks, feature_in, load_weight
 from practise_deploy.network.trace import trace
 from practise_deploy.refit import recover as sequence
 from practise_deploy.refit import recoverability
-from practise_deploy.refit.partial_student import Chain
-from practise_deploy.refit.solvers import Way
+from practise_deploy.refit.partial_student import PartialStudent
+from practise_deploy.refit.solvers import Solver
 from practise_deploy.terms import Preprocessing
 from practise_deploy.training.distillation import Distillation
 
@@ -73,14 +73,14 @@ def recover(teacher, feature, dropped, data, seed, progress, *, quick=False):
 
 def refitted(teacher, feature, dropped, data, count: int | None = None):
     """A student whose first sites are solved without a ridge, one after another, and all its sites."""
-    refit = Way(lambda sums, start: sums.solve(0.0, start))
+    refit = Solver(lambda sums, start: sums.solve(0.0, start))
     with torch.no_grad():
-        chain = Chain(CalibrationProblem(teacher=teacher, feature=feature, images=data), dropped, data, None)
-        for _ in range(len(chain.sites) if count is None else count):
+        chain = PartialStudent(CalibrationProblem(teacher=teacher, feature=feature, images=data), dropped, data, None)
+        for _ in range(len(chain.points) if count is None else count):
             chain.fit([refit])
             chain.solve({"refit": refit})
             chain.take("refit")
-    return chain.student, chain.sites
+    return chain.student, chain.points
 
 
 class LinearBlock(nn.Module):
