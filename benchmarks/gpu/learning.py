@@ -55,7 +55,7 @@ from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.refit.recover import recover, verified_without
 from practise_deploy.refit.recoverability import measure_recoverability
 from practise_deploy.refit.whole_recovery import rescored
-from practise_deploy.run import Run, write_atomically
+from practise_deploy.run import Run, Workspace, write_atomically
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Budget, Plan, Preprocessing, Recoverabilities, Student
 from practise_deploy.training import mimic as mimicking
@@ -260,7 +260,7 @@ class Side:
         key = {**key, "weights": weights, "images": images, "code": code(), "torch": torch.__version__}
         key |= {"device": name_of(self.device), "threads": torch.get_num_threads()}
 
-        def compute() -> Record:
+        def compute(_: Workspace) -> Record:
             self.clock.advance(0, 1)
             given = work()
             synchronise(self.device)

@@ -233,9 +233,9 @@ def test_judging_in_bf16_judges_so_behind_the_cut_too_and_sums_in_full_precision
 
     monkeypatch.setattr(Candidate, "solve", remembering)
     inner = list[torch.dtype]()
-    known = Candidate._known
+    known = Candidate._prefix_values
     monkeypatch.setattr(
-        Candidate, "_known", lambda *given: (found := known(*given), inner.append(found["features_2_conv_3"].dtype))[0]
+        Candidate, "_prefix_values", lambda *given: (found := known(*given), inner.append(found["features_2_conv_3"].dtype))[0]
     )
     for judging in (torch.float32, torch.bfloat16):
         calibration = CalibrationProblem(

@@ -225,7 +225,7 @@ def test_cut_behind_dropout_is_refitted_at_the_sum_before_it():
     assert point is not None and point.writers
 
 
-@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("folded_weights", [False, True])
 def test_linear_outputs_are_sites_with_and_without_normalisation(folded_weights):
     network = tiny_mobilenet().eval()
     traced, _ = trace(network, MOBILENET)
