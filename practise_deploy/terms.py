@@ -64,8 +64,6 @@ class Recoverability:
     mse: mean squared error of the pre-pooling features on images not used for the fit (recipe paper: on those that
     were, as published); the least over the methods that were tried on them, so a little optimistic.
     mse_dropped: the same without any recovery. relative: mse over the features' variance.
-    divergence: KL divergence from the teacher's classes at the best temperature, in nats an image; None where it
-    was not looked at.
     method: how the block's writer was solved for, the way of least error.
     """
 
@@ -76,7 +74,6 @@ class Recoverability:
     fit_images: int
     judged_images: int
     method: str
-    divergence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,8 +254,7 @@ class Student:
     mse: error of the pre-pooling features. judged_on: which images that error, the one before and the history are of.
     history: (step, mse) pairs.
     choices: of the closed-form refit, site by site. relative: mse over the features' variance, what recoveries are
-    compared by. divergence: KL divergence from the teacher's classes at the best temperature, in nats an image. Both
-    are None where they were not computed.
+    compared by; None where it was not computed.
     """
 
     schema: int = SCHEMA
@@ -273,7 +269,6 @@ class Student:
     history: tuple[tuple[int, float], ...] = ()
     choices: tuple[RefitChoice, ...] = ()
     relative: float | None = None
-    divergence: float | None = None
     weights: Arrays = field(default_factory=dict)
 
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.stats import rankdata
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from losses import as_candidates
-from ranks import spearman
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject, folder_of, load_subject
 
@@ -34,6 +35,13 @@ from practise_deploy.run import Silent, write_atomically
 
 RESULTS = ROOT / "benchmarks" / "results" / "predicted_sets"
 NETWORKS, SEED, SIZES = ("mobilenetv2", "resnet20"), 2021, (2, 3, 4, 5)
+
+
+def spearman(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Spearman's rank correlation along the last axis, of what should be low with what should be high."""
+    ranks = np.stack([rankdata(each, axis=-1) for each in (low, high)])
+    centred = ranks - ranks.mean(-1, keepdims=True)
+    return np.asarray(-(centred[0] * centred[1]).sum(-1) / np.sqrt((centred**2).sum(-1).prod(0)))
 
 
 def study(subject: Subject, images: int, sets: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 To first order the changes of the features that dropped blocks cause add up, so the error of a set S is a quadratic form,
 R(S) ~ 1_S' Q 1_S, where Q_ij is the mean inner product of the changes from dropping blocks i and j. It overestimates
-errors but ranks sets well (benchmarks/reproduce/choice.py), so the best sets should be verified. Pure arithmetic.
+errors but ranks sets well (docs/planning.md), so the best sets should be verified. Pure arithmetic.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, fx
-from torch.nn import functional as F
 
 from practise_backends.rounds.intervals import bootstrap
 from practise_backends.terms import Interval
@@ -18,8 +17,6 @@ from practise_deploy.compute import autocast
 from practise_deploy.errors import InputError
 from practise_deploy.network.activations import compute, logits_of, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
-
-_SCALES = (0.5, 0.63, 0.8, 0.9, 1.0, 1.12, 1.25, 1.6, 2.0, 2.5, 4.0)
 
 
 @dataclass(frozen=True)
@@ -52,29 +49,11 @@ class Errors:
         return Errors(*(getattr(self, name)[:images] for name in Errors.__slots__))
 
     @property
-    def divergence(self) -> Tensor:
-        """KL from the teacher's classes in nats, at the student's best temperature for all these images.
-
-        A refit shrinks, so its logits are too small; that misleads KL, and hardly an answer.
-        """
-        if not self.teacher_logits.shape[1]:
-            return torch.zeros_like(self.features)
-        teacher_logits = F.log_softmax(self.teacher_logits, 1)
-        tried = [
-            F.kl_div(
-                F.log_softmax(scale * self.student_logits, 1), teacher_logits, log_target=True, reduction="none"
-            ).sum(1)
-            for scale in _SCALES
-        ]
-        return min(tried, key=lambda divergences: float(divergences.mean().nan_to_num(math.inf)))
-
-    @property
     def by_image(self) -> Tensor:
         """What recoveries are compared by: every image's error of the features over their mean variance.
 
-        Of refitted sets it predicts the accuracy better than the divergence or the sum of both
-        (benchmarks/reproduce/choice.py); ways to solve a site are not told apart by any of them
-        (benchmarks/reproduce/sites.py).
+        Of refitted sets it predicts the accuracy better than the KL divergence of the classes or the sum of both; solvers are chosen
+        equally well by any of them (docs/planning.md).
         """
         return self.features / self.variance.mean().clamp_min(1e-12)
 

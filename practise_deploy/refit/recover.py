@@ -84,7 +84,6 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
         ),
         choices=tuple(choices),
         relative=last.relative,
-        divergence=float(last.divergence.mean()),
         weights=weights_of(chain.student),
     )
 

@@ -157,7 +157,6 @@ def _conclude(candidate: Candidate, learned: int, judged: int) -> Recoverability
         mse=mse,
         mse_dropped=float(no_refit.features.double().mean()),
         relative=mse.estimate / variance if variance else math.nan,
-        divergence=float(errors.divergence.mean()),
         fit_images=learned,
         judged_images=judged,
         method=candidate.described,

@@ -139,7 +139,6 @@ def test_winner_is_the_best_of_all_ways_to_solve(make, shape):
     best = min(errors, key=lambda method: errors[method].relative)
     assert found.method == best
     assert found.mse.estimate == pytest.approx(float(errors[best].features.mean()), rel=1e-4)
-    assert found.divergence == pytest.approx(float(errors[best].divergence.mean()), rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.parametrize(("make", "shape", "name"), CASES[:4], ids=lambda value: str(getattr(value, "__name__", value)))
@@ -179,13 +178,13 @@ class TwoStreams(nn.Module):
         return self.one(self.first(x).mean((2, 3))) + self.other(self.second(x).mean((2, 3)))
 
 
-def test_block_that_the_features_do_not_depend_on_has_no_error_there_and_is_judged_by_the_classes_alone():
+def test_block_that_the_features_do_not_depend_on_has_no_error_there():
     torch.manual_seed(0)
     teacher, feature, blocks = in_double(TwoStreams().eval(), RESNET)
     judged = measure_recoverability(teacher, feature, list(blocks.values()), images(12, RESNET), 0, Silent())
     found = {each.block: each for each in judged}
     beside = next(name for name, each in found.items() if each.mse_dropped == 0)
-    assert found[beside].mse.estimate == 0 < found[beside].divergence
+    assert found[beside].mse.estimate == 0
     assert all(each.mse_dropped > 0 for name, each in found.items() if name != beside)
 
 
@@ -235,7 +234,9 @@ def test_judging_in_bf16_judges_so_behind_the_cut_too_and_sums_in_full_precision
     inner = list[torch.dtype]()
     known = Candidate._prefix_values
     monkeypatch.setattr(
-        Candidate, "_prefix_values", lambda *given: (found := known(*given), inner.append(found["features_2_conv_3"].dtype))[0]
+        Candidate,
+        "_prefix_values",
+        lambda *given: (found := known(*given), inner.append(found["features_2_conv_3"].dtype))[0],
     )
     for judging in (torch.float32, torch.bfloat16):
         calibration = CalibrationProblem(
