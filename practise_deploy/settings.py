@@ -19,6 +19,7 @@ from practise_backends.parsing import parsed
 from practise_deploy.errors import InputError
 
 if TYPE_CHECKING:
+    from practise_backends.flags import Flag
     from practise_deploy.terms import Budget
 
 if sys.version_info >= (3, 11):
@@ -92,14 +93,7 @@ class Settings(BaseModel):
         None, description="what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end)"
     )
     cuda_graph: bool = Field(False, description="run through a CUDA graph (trt, trt-rtx)")
-    cuda: Literal["pycuda", "torch", "cuda-python"] | None = Field(
-        None, description="package for memory and events on the GPU (default: the first that is installed)"
-    )
-    optimisation_level: int | None = Field(None, ge=0, le=5, description="how hard TensorRT's builder tries, 0 to 5")
-    workspace_mib: int | None = Field(None, ge=1, description="memory that TensorRT's kernels may take, in MiB")
-    max_batch: int = Field(8, ge=1, description="largest batch of an engine with a dynamic batch (trt, trt-rtx)")
-    timing_cache: Path | None = Field(None, description="folder that keeps TensorRT's timings for the next build")
-    tf32: bool = Field(True, description="TensorRT may multiply float32 in TF32")
+    backend_options: dict[str, Any] = Field(default_factory=dict, description="the backend's own options, by name")
     latency_table: Path | None = Field(
         None, description="plan with a latency table that was measured before, maybe on another device"
     )
@@ -265,13 +259,17 @@ class Settings(BaseModel):
         default = {name: field.default for name, field in Settings.model_fields.items()}
         words = ["practise-deploy", verb, self.network]
         for name, value in self:
-            if name == "network" or value == default[name] or value is None:
+            if name in ("network", "backend_options") or value == default[name] or value is None:
                 continue
             flag = flag_of(name)
             if isinstance(value, bool):
                 words.append(flag if value else f"--no-{flag[2:]}")
             else:
                 words += [flag, ",".join(str(each) for each in value) if isinstance(value, tuple) else f"{value}"]
+        for option in _option_flags() if self.backend_options else ():
+            if option.name in self.backend_options:
+                value = [] if option.parse is None else [f"{self.backend_options[option.name]}"]
+                words += [option.written, *value]
         return shlex.join(words)
 
     def pick(self, *names: str) -> dict[str, Any]:
@@ -285,11 +283,35 @@ def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict
     for layer in (base or {}, _read_file(file) if file else {}, given):
         if any(layer.get(target) is not None for target in TARGETS):
             merged |= dict.fromkeys(TARGETS)  # a new target replaces the earlier one, whatever its kind
-        merged |= layer
+        own, options = _apart(layer)
+        merged |= {**own, "backend_options": {**merged.get("backend_options", {}), **options}}
     try:
         return Settings(**merged)
     except ValidationError as error:
         raise InputError(_explain(error), remedy="--help lists the settings and their bounds") from None
+
+
+def _option_flags() -> tuple[Flag, ...]:
+    from practise_backends.runtimes.catalog import option_flags  # brings numpy, which --help can do without
+
+    return option_flags()
+
+
+def _apart(layer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of ours, and the options of backends, which a settings file holds beside them.
+
+    Raises: InputError.
+    """
+    own = {name: value for name, value in layer.items() if name in Settings.model_fields}
+    others = {name: value for name, value in layer.items() if name not in own and value is not None}
+    options = dict(own.pop("backend_options", {}))
+    flags = {flag.name: flag for flag in _option_flags()} if others or options else {}
+    own |= {name: value for name, value in others.items() if name not in flags}  # refused as unknown
+    options |= {name: value for name, value in others.items() if name in flags}
+    try:
+        return own, {name: flags[name].read(value) if name in flags else value for name, value in options.items()}
+    except ValueError as error:
+        raise InputError(f"a backend's option cannot be read: {error}", remedy="--help lists them") from None
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -327,7 +349,8 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+            names = [*Settings.model_fields, *(flag.name for flag in _option_flags())]
+            near = difflib.get_close_matches(key, names, n=1)
             lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
         else:
             lines.append(_refused(problem))

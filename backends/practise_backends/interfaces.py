@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from practise_backends.flags import Flag
 from practise_backends.terms import (
     Artifact,
     Conditions,
@@ -57,8 +58,8 @@ class Capabilities:
     precisions, clocks: the first is what it takes where nothing else is asked. builds_differ: two builds of one network differ in
     their speed, so that each session takes one of its own. engine_suffix: of the files that it builds; empty where it runs the ONNX
     file itself. unsigned_int8: it is fast at unsigned activations with integer biases, rather than at symmetric ones with biases in
-    float. on_gpu: a GPU is watched meanwhile. cold_start: what a network costs in a fresh process can be measured. options: names of its
-    own options, as keywords of its class.
+    float. on_gpu: a GPU is watched meanwhile. cold_start: what a network costs in a fresh process can be measured. cross_builds: it builds for devices that are not at
+    hand, named by the keyword `for_` of its class. options: its own ones, each a keyword of its class; the command lines ask for them.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
@@ -68,7 +69,8 @@ class Capabilities:
     unsigned_int8: bool = False
     on_gpu: bool = False
     cold_start: bool = False
-    options: tuple[str, ...] = ()
+    cross_builds: bool = False
+    options: tuple[Flag, ...] = ()
 
 
 class Backend(Protocol):

@@ -6,62 +6,21 @@ Nothing heavy is imported here, so that --help answers at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from practise_backends.flags import Flag, above_zero, integer, natural, one_of, positive
 
 SCENARIOS = ("SingleStream", "MultiStream", "Offline", "Server")
 _MOST_SESSIONS = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flag:
-    """An option as it is written on a command line.
-
-    parse: from its text, with a ValueError that says what is wrong; None for a switch.
-    repeated: it may be given several times, and all of them count.
-    """
-
-    name: str
-    default: Any
-    help: str
-    parse: Callable[[str], Any] | None
-    metavar: str
-    repeated: bool
-
-    @property
-    def written(self) -> str:
-        """`--min-speedup`; a switch that is on unless it is turned off is written `--no-...`."""
-        return ("--no-" if self.default is True else "--") + self.name.replace("_", "-")
-
-
 def flags_of(options: type) -> tuple[Flag, ...]:
     """The flags of a record of options, in the order of its fields."""
     record_fields = dataclasses.fields(options)
-    return tuple(Flag(name=f.name, default=f.default, **f.metadata) for f in record_fields)
-
-
-def integer(text: str) -> int:
-    """A whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number") from None
-
-
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    if (number := integer(text)) < 0:
-        raise ValueError(f"{text} is not 0 or more")
-    return number
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if (number := integer(text)) < 1:
-        raise ValueError(f"{text} is not 1 or more")
-    return number
+    return tuple(Flag(name=f.name, default=f.default, **f.metadata) for f in record_fields if f.metadata)
 
 
 def several(text: str) -> int:
@@ -70,17 +29,6 @@ def several(text: str) -> int:
         raise ValueError(f"{text} is not 2 or more: one session cannot be told from another file's")
     if number > _MOST_SESSIONS:
         raise ValueError(f"{text} is more than {_MOST_SESSIONS}: all are open at once")
-    return number
-
-
-def above_zero(text: str) -> float:
-    """A number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number") from None
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{text} is not a number above 0")
     return number
 
 
@@ -99,24 +47,6 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
 def counts(text: str) -> tuple[int, ...]:
     """`1,4,8`."""
     return tuple(dict.fromkeys(positive(part.strip()) for part in text.split(",")))
-
-
-def level(text: str) -> int:
-    """How hard TensorRT's builder tries."""
-    if (number := integer(text)) not in range(6):
-        raise ValueError(f"{text} is not between 0 and 5")
-    return number
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    """The reader of an option that is one of a few words."""
-
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}")
-        return text
-
-    return read
 
 
 def scenarios(text: str) -> tuple[str, ...]:
@@ -158,19 +88,11 @@ _CLOCK = _flag(
     one_of(*_CLOCKS),
     "|".join(_CLOCKS),
 )
-_CUDA = ("pycuda", "torch", "cuda-python")
-_CUDA_PACKAGE = _flag(
-    "package for memory and events on the GPU (default: the first that is installed)",
-    one_of(*_CUDA),
-    "|".join(_CUDA),
-)
-_MAX_BATCH = _flag("largest batch of an engine with a dynamic batch (trt, trt-rtx)", positive, "N")
-_TIMING_CACHE = _flag("folder that keeps TensorRT's timings for the next build", Path, "FOLDER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measuring:
-    """Where and how to measure. From `cuda` on these are options of a backend's own (see `TensorRtOptions`)."""
+    """Where and how to measure. options: the backend's own, by name; `catalog.option_flags` has their flags."""
 
     backend: str = field(default="ort", metadata=_flag("where to run", str, "NAME"))
     threads: int = field(default=1, metadata=_flag("threads of the engine", positive, "N"))
@@ -184,16 +106,7 @@ class Measuring:
     )
     clock: str | None = field(default=None, metadata=_CLOCK)
     cuda_graph: bool = field(default=False, metadata=_flag("run through a CUDA graph (trt, trt-rtx)"))
-    cuda: str | None = field(default=None, metadata=_CUDA_PACKAGE)
-    optimisation_level: int | None = field(
-        default=None, metadata=_flag("how hard TensorRT's builder tries, 0 to 5", level, "N")
-    )
-    workspace_mib: int | None = field(
-        default=None, metadata=_flag("memory that TensorRT's kernels may take, in MiB", positive, "N")
-    )
-    max_batch: int = field(default=8, metadata=_MAX_BATCH)
-    timing_cache: Path | None = field(default=None, metadata=_TIMING_CACHE)
-    tf32: bool = field(default=True, metadata=_flag("TensorRT may not multiply float32 in TF32"))
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

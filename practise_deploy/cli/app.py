@@ -10,7 +10,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from practise_backends.cli.result import put
-from practise_backends.options import Flag, flags_of
+from practise_backends.flags import Flag
+from practise_backends.options import Measuring, flags_of
+from practise_backends.runtimes.catalog import option_flags
 from practise_deploy import __version__
 
 app = typer.Typer(
@@ -72,22 +74,30 @@ def add(name: str, help: str, run: Callable[[Arguments], int], parameters: Seque
 
 def parameters_of(options: type, *, without: Sequence[str] = ()) -> list[Parameter]:
     """The flags of a record of options of the device half."""
-    return [Parameter(flag.name, _annotation(flag)) for flag in flags_of(options) if flag.name not in without]
+    flags = (*flags_of(options), *(option_flags() if issubclass(options, Measuring) else ()))
+    return [Parameter(flag.name, flag_annotation(flag)) for flag in flags if flag.name not in without]
 
 
 def options_of(options_type: type[_Options], arguments: Mapping[str, Any]) -> _Options:
     """The record of the arguments; absent ones keep their defaults. A switch inverts its default."""
     fields: Arguments = {}
+    options = {"options": backend_options_in(arguments)} if issubclass(options_type, Measuring) else {}
     for flag in flags_of(options_type):
         value = arguments.get(flag.name)
         if flag.parse is None and value is not None:
             fields[flag.name] = value != flag.default if flag.default else value
         elif value is not None and value != []:
             fields[flag.name] = tuple(value) if flag.repeated else value
-    return options_type(**fields)
+    return options_type(**fields, **options)
 
 
-def _annotation(flag: Flag) -> Any:
+def backend_options_in(arguments: Mapping[str, Any]) -> Arguments:
+    """The options of backends among the arguments; a switch inverts its default."""
+    given = [flag for flag in option_flags() if arguments.get(flag.name) is not None]
+    return {flag.name: not flag.default if flag.parse is None else arguments[flag.name] for flag in given}
+
+
+def flag_annotation(flag: Flag) -> Any:
     if flag.parse is None:
         return Annotated[bool | None, typer.Option(flag.written, help=flag.help, show_default=False)]
     shown = f" (default: {flag.default})" if flag.default not in (None, ()) else ""

@@ -16,6 +16,7 @@ import typer
 from practise_backends.cli.result import put
 from practise_backends.files import why_no_file
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
+from practise_backends.runtimes.catalog import option_flags
 from practise_backends.terminal import clean
 from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError, reason
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
 
 _NETWORKS = (".onnx", ".ort", ".engine")
 _MODEL, _ORIGINAL = "model.onnx", "original.onnx"
-_OF_A_FILE = tuple(flag.name for flag in flags_of(BenchOptions) if flag.name in Settings.model_fields)
+_OF_A_FILE = tuple(
+    flag.name
+    for flag in (*flags_of(BenchOptions), *option_flags())
+    if flag.name in Settings.model_fields or flag in option_flags()
+)
 _QUIET = Parameter("quiet", QUIET, False)
 
 
@@ -111,7 +116,8 @@ def _compare(arguments: Arguments) -> int:
     options, screen = options_of(CompareOptions, arguments), Screen(quiet=arguments["quiet"])
     if arguments["after"] is None:
         requested = {name: value for name, value in arguments.items() if value is not None}
-        options = replace(options, **_as_built(arguments["before"], requested))
+        built = _as_built(arguments["before"], requested)
+        options = replace(options, **built | {"options": {**built.get("options", {}), **options.options}})
     with _our_errors(), screen.progress("Measuring both") as progress:
         comparison, requirement = compare_files(before, after, options, progress)
     if options.json:
@@ -177,7 +183,9 @@ def _bench_options(target: Path, settings: Arguments, extra: Arguments) -> Bench
     options, requested = options_of(BenchOptions, extra), _requested(settings)
     if not target.is_dir():
         return replace(options, **requested)
-    options = replace(options, **_as_built(target, requested), **requested)
+    built = _as_built(target, requested)
+    backend_options = {**built.get("options", {}), **requested.get("options", {})}
+    options = replace(options, **built | requested | {"options": backend_options})
     threads = options.thread_counts or tuple(sorted({options.threads, 1, cores()}))
     return replace(options, against=options.against or _network(target, _ORIGINAL), thread_counts=threads)
 
@@ -189,12 +197,12 @@ def _requested(settings: Arguments) -> Arguments:
     """
     requested = {name: value for name, value in settings.items() if value is not None}
     checked = read_settings(requested)
-    return {name: getattr(checked, name) for name in requested}
+    values = {name: getattr(checked, name) for name in requested if name in Settings.model_fields}
+    return values | ({"options": checked.backend_options} if checked.backend_options else {})
 
 
 def _as_built(run: Path, requested: Arguments) -> Arguments:
     """The conditions of a finished run that were not requested otherwise; backend options only for the same backend."""
-    from practise_backends.runtimes.tensorrt.options import tensorrt_options
     from practise_deploy.pipeline.results import read_release
 
     built, kept = read_release(run).bench, run / "settings.json"
@@ -207,7 +215,7 @@ def _as_built(run: Path, requested: Arguments) -> Arguments:
     defaults["backend"] = built.backend
     if requested.get("backend", built.backend) == built.backend:
         defaults |= {"clock": conditions.clock, "cuda_graph": conditions.cuda_graph}
-        defaults |= tensorrt_options(read_settings({}, file=kept)) if kept.is_file() else {}
+        defaults["options"] = read_settings({}, file=kept).backend_options if kept.is_file() else {}
     return {name: value for name, value in defaults.items() if name not in requested}
 
 
@@ -309,6 +317,6 @@ def _our_errors() -> Iterator[None]:
 
 BENCH = OverFiles(
     "FILE.onnx, FILE.ort, FILE.engine, a run folder",
-    parameters_of(BenchOptions, without=("json", *Settings.model_fields)),
+    parameters_of(BenchOptions, without=("json", *_OF_A_FILE, *Settings.model_fields)),
     _bench,
 )

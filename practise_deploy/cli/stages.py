@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from annotated_types import Ge
 
+from practise_backends.runtimes.catalog import option_flags
 from practise_deploy.cli import files, kits, tables
-from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add
+from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add, backend_options_in, flag_annotation
 from practise_deploy.cli.running import run_stage
 from practise_deploy.cli.stage import Stage, require_backend, require_device_or_table
 from practise_deploy.errors import InputError
@@ -45,6 +46,7 @@ def _add(stage: Stage) -> None:
     def run(arguments: Arguments) -> int:
         common = {name: arguments.pop(name) for name in _COMMON}
         extra = {parameter.name: arguments.pop(parameter.name) for parameter in further}
+        arguments |= backend_options_in(arguments)  # a switch inverts its default
         if over is not None and over.takes(common, extra):
             return over.run(common, arguments, extra)
         if over is not None:
@@ -58,7 +60,8 @@ def _add(stage: Stage) -> None:
     if target:
         text = f"{target}, {NETWORK}"
         shared[0] = Parameter("network", Annotated[str | None, typer.Argument(help=text, show_default=False)])
-    flags = [Parameter(n, _option(n)) for n in Settings.model_fields if n != "network"]
+    flags = [Parameter(n, _option(n)) for n in Settings.model_fields if n not in ("network", "backend_options")]
+    flags += [Parameter(flag.name, flag_annotation(flag)) for flag in option_flags()]
     add(stage.name, stage.help, run, [*shared, *flags, *further])
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from practise_backends.errors import BackendError
 from practise_backends.interfaces import Backend
 from practise_backends.options import Measuring, flags_of
 from practise_backends.runtimes import catalog
 from practise_backends.runtimes.catalog import RunMode, backend_class, load_backend
-from practise_backends.runtimes.tensorrt.options import tensorrt_options
 from practise_backends.terms import Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings
@@ -21,6 +21,11 @@ _NO_TABLE_REMEDY = (
 )
 
 
+def options_of(settings: Settings) -> dict[str, Any]:
+    """The backend's own options, and the devices that it builds ahead for."""
+    return {**settings.backend_options, **({"for_": settings.for_} if settings.for_ else {})}
+
+
 def backend_of(settings: Settings) -> Backend:
     """The backend, with its device available (or, with --for, one that it can cross-build for).
 
@@ -28,7 +33,7 @@ def backend_of(settings: Settings) -> Backend:
     a cross-built target has no latency table.
     """
     with our_errors():
-        backend = load_backend(settings.backend, tensorrt_options(settings))
+        backend = load_backend(settings.backend, options_of(settings))
         backend.device()
         catalog.check_run_mode(backend, _requested(settings))
     if settings.for_ and settings.latency_table is None:
@@ -45,7 +50,7 @@ def check_supported(settings: Settings) -> None:
     Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
     """
     with our_errors():
-        catalog.check_supported(settings.backend, tensorrt_options(settings), _requested(settings))
+        catalog.check_supported(settings.backend, options_of(settings), _requested(settings))
 
 
 def _requested(settings: Settings) -> RunMode:
@@ -82,4 +87,5 @@ def reads_symmetric_int8(settings: Settings) -> bool:
 
 def measuring_of(settings: Settings) -> Measuring:
     """The measurement settings, as the command line of the device half takes them."""
-    return Measuring(**{flag.name: getattr(settings, flag.name) for flag in flags_of(Measuring)})
+    values = {flag.name: getattr(settings, flag.name) for flag in flags_of(Measuring)}
+    return Measuring(**values, options=settings.backend_options)

@@ -14,12 +14,17 @@ from practise_backends.errors import about
 from practise_backends.interfaces import Backend, Engine, MeasurementSetup
 from practise_backends.results.table import RANKING_SHARE
 from practise_backends.runtimes.catalog import artifact_of
-from practise_backends.runtimes.tensorrt.options import tensorrt_options
 from practise_backends.terms import Conditions, Interval, StoppingRule
 from practise_deploy.compute import exact, pick_device, pick_precision
 from practise_deploy.deployment.block_latency import measure_reduction, measure_reductions
 from practise_deploy.deployment.precision import in_precision
-from practise_deploy.deployment.target import backend_of, check_supported, conditions_of, reads_symmetric_int8
+from practise_deploy.deployment.target import (
+    backend_of,
+    check_supported,
+    conditions_of,
+    options_of,
+    reads_symmetric_int8,
+)
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.sanity import with_checked_labels
@@ -234,7 +239,7 @@ class BuildContext:
         backend = self.local_backend
         return Deployment(
             name=self.settings.backend,
-            options={name: str(value) for name, value in tensorrt_options(self.settings).items()},
+            options={name: str(value) for name, value in options_of(self.settings).items()},
             conditions=conditions_of(self.settings, backend),
             local_backend=backend,
             device="" if backend is None else backend.device().fingerprint,

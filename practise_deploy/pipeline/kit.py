@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from practise_backends.options import Measuring
 from practise_backends.results.bundle import Kit
 from practise_backends.results.table_design import Cut, design_of
 from practise_deploy.deployment.block_latency import Variants
@@ -42,7 +43,7 @@ def _blank(context: BuildContext) -> Kit:
         input_shape=context.form.input_shape,
         precision=settings.precision,
         weights=context.network.summary.weights,
-        asked=replace(measuring_of(settings), timing_cache=None),  # a folder of this machine
+        asked=_without_folders(measuring_of(settings)),
         cuts=cuts,
         design=design_of(cuts, settings.seed),
         networks=(),
@@ -50,6 +51,12 @@ def _blank(context: BuildContext) -> Kit:
         plan=_plan_command(context),
         made_by=f"practise-deploy {version('practise-deploy')}",
     )
+
+
+def _without_folders(measuring: Measuring) -> Measuring:
+    """Without options that are folders of this machine."""
+    options = {name: value for name, value in measuring.options.items() if not isinstance(value, Path)}
+    return replace(measuring, options=options)
 
 
 def _plan_command(context: BuildContext) -> str:

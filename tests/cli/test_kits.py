@@ -51,7 +51,7 @@ def test_kit_needs_neither_the_backend_nor_its_device(cli: Cli, network: str, mo
     said = cli("kit", network, "--backend", "trt", "--cuda-graph", "--no-tf32", "--clock", "end_to_end", "--kit", "k")
     assert said.code == 0, said.err
     asked = read_kit(Path("k")).asked
-    assert (asked.backend, asked.cuda_graph, asked.tf32, asked.clock) == ("trt", True, False, "end_to_end")
+    assert (asked.backend, asked.cuda_graph, asked.options, asked.clock) == ("trt", True, {"tf32": False}, "end_to_end")
     assert "[trt]" in Path("k/README.md").read_text()
 
 
@@ -61,7 +61,7 @@ def test_kit_needs_neither_the_backend_nor_its_device(cli: Cli, network: str, mo
         (("--backend", "abacus"), 3, "there is no backend 'abacus'"),
         (("--cuda-graph",), 2, "backend 'ort' has no --cuda-graph"),
         (("--clock", "gpu_compute"), 2, "backend 'ort' has no --clock gpu_compute"),
-        (("--no-tf32",), 2, "backend 'ort' has no --tf32"),
+        (("--no-tf32",), 2, "backend 'ort' has no --no-tf32"),
         (("--kit", "mine"), 2, "mine holds photo.jpg, which is no part of a kit"),
         (("--kit", "mine/photo.jpg"), 2, "photo.jpg is a file"),
     ],

@@ -50,10 +50,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--drop",
         1,
     )
-    release = document("practise_deploy.cli", *words, "--max-drop", "none", *FAST)
+    release = document("practise_deploy.cli", *words, "--max-drop", "none", "--tiles", 4, *FAST)
     assert release["compiled"]["path"] == "model.acme" and release["compiled"]["provider"] == "acme 1.0"
     assert release["bench"]["conditions"]["clock"] == "gpu_compute"
-    assert release["bench"]["device"]["name"] == "Acme accelerator"
+    assert release["bench"]["device"]["facts"] == {"tiles": "4"}
+    assert "--tiles 4" in release["command"]
     assert {"before": "ONNX", "after": "engine"}.items() <= release["verification"]["links"][2].items()
     return folder / "run"
 
@@ -82,11 +83,21 @@ def test_kit_is_written_and_measured_for_it(built: Path, tmp_path: Path):
     kit = document("practise_deploy.cli", "kit", built, "--kit", tmp_path / "kit")
     assert kit["backend"] == "acme"
     table = document("practise_backends.cli", "table", tmp_path / "kit", "--measure-budget-s", 0.3)
+    assert table["device"]["facts"] == {"tiles": "4"}
     assert table["backend"] == "acme" and all(saving["distinguishable"] for saving in table["savings"])
 
 
 def test_doctor_finds_it():
     assert "acme" in document("practise_backends.cli", "doctor", "--backend", "acme")["usable"]
+
+
+def test_options_of_its_own_are_flags_of_both_programs_and_refused_elsewhere(built: Path, tmp_path: Path):
+    assert "--tiles N" in run("practise_backends.cli", "compare", "--help").stdout
+    assert "--tiles" in run("practise_deploy.cli", "build", "--help").stdout
+    ended = run("practise_backends.cli", "bench", built / "model.onnx", "--tiles", 4)
+    assert ended.returncode == 2 and "backend 'ort' has no --tiles" in ended.stderr
+    ended = run("practise_deploy.cli", "build", "digits", "--backend", "acme", "--tiles", "none", "--out", tmp_path)
+    assert ended.returncode == 2 and "'none' is not a whole number" in ended.stderr
 
 
 def test_nothing_of_ours_knows_its_name():

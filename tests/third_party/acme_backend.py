@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import onnx
 
 from practise_backends.errors import CompileError
+from practise_backends.flags import Flag, positive
 from practise_backends.interfaces import Capabilities, Progress
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Artifact, Conditions, Device, Tensors
@@ -44,10 +44,18 @@ class AcmeEngine:
 
 class AcmeBackend:
     name = "acme"
-    capabilities = Capabilities(clocks=("gpu_compute", "end_to_end"), engine_suffix=".acme", builds_differ=True)
+    capabilities = Capabilities(
+        clocks=("gpu_compute", "end_to_end"), engine_suffix=".acme", builds_differ=True,
+        options=(Flag("tiles", 1, "tiles of the accelerator", positive, "N"),),
+    )  # fmt: skip
+
+    def __init__(self, tiles: int = 1) -> None:
+        self._tiles = tiles
 
     def device(self) -> Device:
-        return Device(name="Acme accelerator", fingerprint="acme", versions={"acme": "1.0"}, facts={})
+        return Device(
+            name="Acme accelerator", fingerprint="acme", versions={"acme": "1.0"}, facts={"tiles": str(self._tiles)}
+        )
 
     def compile(
         self, model: bytes | Path, conditions: Conditions, *, build: int = 0,
@@ -55,8 +63,7 @@ class AcmeBackend:
     ) -> Artifact:  # fmt: skip
         network = model if isinstance(model, bytes) else onnx.load(model).SerializeToString()
         artifact = OrtBackend().compile(network, PLAIN)
-        digest = hashlib.sha256(network).hexdigest()
-        return replace(artifact, sha256=digest, format="acme", device_fingerprint="acme", provider="acme 1.0")
+        return replace(artifact, format="acme", device_fingerprint="acme", provider="acme 1.0")
 
     def save(self, artifact: Artifact, path: Path) -> tuple[Path, ...]:
         path.write_bytes(b"ACME" + bytes(artifact.content))

@@ -11,7 +11,6 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -19,15 +18,16 @@ from practise_backends import __version__
 from practise_backends.cli.program import begin
 from practise_backends.cli.result import of_the_system, put
 from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
+from practise_backends.flags import Flag
 from practise_backends.options import (
     BenchOptions,
     CompareOptions,
-    Flag,
     Measuring,
     Options,
     TableOptions,
     flags_of,
 )
+from practise_backends.runtimes.catalog import option_flags
 from practise_backends.terminal import clean, one_line
 
 COMMANDS = ("compare", "bench", "table", "doctor")
@@ -110,7 +110,10 @@ def _table(args: argparse.Namespace) -> int:
     from practise_backends.results.documents import to_json
     from practise_backends.results.render_table import next_step, table_text
 
-    overrides = {f.name: value for f in fields(Measuring) if (value := getattr(args, f.name)) is not None}
+    overrides = {
+        flag.name: value for flag in flags_of(Measuring) if (value := getattr(args, flag.name)) is not None
+    }
+    overrides["options"] = _backend_options(args)
     table, kit, place = table_of_kit(args.kit, overrides, args.output, _screen())
     _print(to_json(table) if args.json else table_text(table))
     sys.stderr.write(next_step(kit, table, place))
@@ -138,7 +141,8 @@ def _meant(message: str) -> str:
     """The option that may be meant where argparse names one that there is not; empty where none is like it."""
     _, unknown, words = message.partition("unrecognized arguments: ")
     first = words.split("=")[0].split()[:1] if unknown else []
-    flags = {flag.written for kind in (CompareOptions, BenchOptions, TableOptions) for flag in flags_of(kind)}
+    own = (flag for kind in (CompareOptions, BenchOptions, TableOptions) for flag in flags_of(kind))
+    flags = {flag.written for flag in (*own, *option_flags())}
     near = difflib.get_close_matches(first[0], sorted(flags), n=1) if first else []
     return f"did you mean {near[0]}?" if near else ""
 
@@ -202,7 +206,7 @@ def _add_flags(
     parser: argparse.ArgumentParser, options: type, run: Callable[[argparse.Namespace], int]
 ) -> None:
     """Every option of the record, under its field's name."""
-    for flag in flags_of(options):
+    for flag in (*flags_of(options), *option_flags()):
         if flag.parse is None:
             action = "store_false" if flag.default is True else "store_true"
             parser.add_argument(flag.written, dest=flag.name, action=action, default=None, help=flag.help)
@@ -220,7 +224,9 @@ def _add_flags(
 
 def _default(flag: Flag, options: type) -> str:
     """An option's default, for its help text."""
-    if options is TableOptions and flag.name in {f.name for f in fields(Measuring)}:
+    if options is TableOptions and flag.name in {
+        known.name for known in (*flags_of(Measuring), *option_flags())
+    }:
         return "" if "(default:" in flag.help else " (default: the kit's)"
     return "" if flag.default in (None, ()) else f" (default: {flag.default})"
 
@@ -239,8 +245,15 @@ def _checked(flag: Flag) -> Callable[[str], Any]:
 
 def _options(kind: type[_OptionsT], args: argparse.Namespace) -> _OptionsT:
     """The record of the options on the command line; the others keep their defaults."""
-    values = {f.name: getattr(args, f.name) for f in fields(kind)}
-    return kind(**{name: value for name, value in values.items() if value is not None})
+    values = {flag.name: getattr(args, flag.name) for flag in flags_of(kind)}
+    given = {name: value for name, value in values.items() if value is not None}
+    return kind(**given, options=_backend_options(args))
+
+
+def _backend_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of backends on the command line."""
+    values = {flag.name: getattr(args, flag.name) for flag in option_flags()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _print(text: str) -> None:

@@ -29,7 +29,6 @@ from practise_backends.results.render import (
 from practise_backends.results.requirement import Requirement, require
 from practise_backends.results.table import RANKING_SHARE
 from practise_backends.runtimes import catalog
-from practise_backends.runtimes.tensorrt.options import tensorrt_options
 from practise_backends.terms import Arrays, Comparison, Conditions, LatencyTable, StoppingRule
 
 _SPARE = 0.2
@@ -97,7 +96,8 @@ def table_of_kit(
     kit = read_kit(folder)
     for link in (file for file in (place, samples_path(place)) if output is None and file.is_symlink()):
         raise BackendError(f"{link} is a link", remedy="say where the table goes: --output FILE.json")
-    setup = _kit_setup(kit, replace(kit.asked, **overrides))
+    options = {**kit.asked.options, **overrides.get("options", {})}
+    setup = _kit_setup(kit, replace(kit.asked, **{**overrides, "options": options}))
     check_places(place, samples_path(place))
     table = measure_kit(kit, folder, setup, progress)
     write_table(table, place)
@@ -130,7 +130,7 @@ def setup_of(options: Measuring, precision: str) -> MeasurementSetup:
 
     Raises: BackendMissing; BackendError where the backend lacks an option.
     """
-    backend = catalog.load_backend(options.backend, tensorrt_options(options))
+    backend = catalog.load_backend(options.backend, options.options)
     mode = catalog.RunMode(precision=precision, clock=options.clock, cuda_graph=options.cuda_graph)
     catalog.check_run_mode(backend, mode)
     conditions = Conditions(

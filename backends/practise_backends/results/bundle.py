@@ -20,9 +20,10 @@ from practise_backends.options import Measuring, flags_of
 from practise_backends.parsing import read_json
 from practise_backends.results.table import measure_table
 from practise_backends.results.table_design import Cut, Design
+from practise_backends.runtimes.catalog import option_flags
 from practise_backends.terms import LatencyTable
 
-KIT_SCHEMA = 1
+KIT_SCHEMA = 2
 MANIFEST, TABLE = "kit.json", "latency.json"
 _AGAIN = "copy the whole kit again, or make it again: practise-deploy kit"
 
@@ -208,7 +209,19 @@ def _measuring(document: dict[str, Any]) -> Measuring:
         value = document.get(flag.name)
         if value is not None:
             options[flag.name] = _switch(value) if flag.parse is None else flag.parse(str(value))
-    return Measuring(**options)
+    return Measuring(**options, options=_backend_options(document.get("options", {})))
+
+
+def _backend_options(document: dict[str, Any]) -> dict[str, Any]:
+    """The backend's own options, those of an installed one read as its flag would be."""
+    flags = {flag.name: flag for flag in option_flags()}
+    unknown = sorted(set(document) - set(flags))
+    if unknown:
+        raise ValueError(f"'asked' holds the unknown option {unknown[0]!r}")
+    return {
+        name: _switch(value) if flags[name].parse is None else flags[name].read(str(value))
+        for name, value in document.items()
+    }
 
 
 def _switch(value: Any) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from practise_backends.errors import BackendError, BackendMissing
+from practise_backends.flags import Flag
 from practise_backends.interfaces import Backend, Progress
 from practise_backends.terms import Artifact, Conditions
 
@@ -127,20 +128,31 @@ def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
     return kind(**options)
 
 
-def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
+def _check_options(name: str, backend_type: Any, options: Mapping[str, Any]) -> None:
     """Refuse the first option that the backend lacks."""
-    supported = kind.capabilities.options
+    capabilities = backend_type.capabilities
+    known = {flag.name: flag.written for flag in capabilities.options}
+    if capabilities.cross_builds:
+        known["for_"] = "--for"
+    written = {flag.name: flag.written for flag in option_flags()} | {"for_": "--for"}
     for option in options:
-        if option not in supported:
-            takes = ", ".join(map(_flag, supported)) or "no options of its own"
+        if option not in known:
+            takes = ", ".join(known.values()) or "no options of its own"
             raise BackendError(
-                f"backend '{name}' has no {_flag(option)}", remedy=f"leave it out; '{name}' takes {takes}"
+                f"backend '{name}' has no {written.get(option, option)}",
+                remedy=f"leave it out; '{name}' takes {takes}",
             )
 
 
-def _flag(option: str) -> str:
-    """An option as it is written on a command line."""
-    return "--" + option.rstrip("_").replace("_", "-")
+def option_flags() -> tuple[Flag, ...]:
+    """The options of all installed backends, each name once."""
+    flags: dict[str, Flag] = {}
+    for name in available_backends():
+        with suppress(BackendMissing):
+            flags |= {
+                flag.name: flag for flag in backend_class(name).capabilities.options if flag.name not in flags
+            }
+    return tuple(flags.values())
 
 
 def _entry_points() -> dict[str, EntryPoint]:

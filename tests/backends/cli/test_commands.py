@@ -229,7 +229,7 @@ def test_doctor_prints_what_was_found_and_leaves_with_its_code(
         (["bench", "{file}", "--backend", "trt"], 3, "needs the package tensorrt"),
         (["bench", "{file}", "--backend", "abacus"], 3, "available: "),
         (["bench", "{file}", "--shape", "image=2x4x8x8"], 2, "batch of 1"),
-        (["bench", "{file}", "--no-tf32"], 2, "backend 'ort' has no --tf32"),
+        (["bench", "{file}", "--no-tf32"], 2, "backend 'ort' has no --no-tf32"),
         (["bench", "{file}", "--timing-cache", "cache"], 2, "backend 'ort' has no --timing-cache"),
         (["bench", "{file}", "--clock", "gpu_compute"], 2, "it has end_to_end"),
         (["compare", "{file}", "{file}", "--cuda-graph"], 2, "backend 'ort' has no --cuda-graph"),

@@ -14,7 +14,7 @@ from practise_backends.runtimes import catalog
 from practise_backends.runtimes.tensorrt import TensorRtBackend, TensorRtOptions
 from practise_backends.runtimes.tensorrt.backend import CLOCKS, PRECISIONS
 from practise_backends.runtimes.tensorrt.cuda import PACKAGES
-from practise_backends.runtimes.tensorrt.options import OPTION_NAMES
+from practise_backends.runtimes.tensorrt.options import FLAGS
 from practise_backends.terms import Device
 
 
@@ -31,7 +31,9 @@ def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.Monkey
     plain = file_setup(Options(backend="trt"))
     assert isinstance(plain.backend, OnGpu) and plain.backend.options == TensorRtOptions()
     assert (plain.conditions.clock, plain.conditions.cuda_graph) == ("gpu_compute", False)
-    asked = Options(backend="trt", clock="end_to_end", cuda_graph=True, cuda="torch", tf32=False, sessions=3)
+    asked = Options(
+        backend="trt", clock="end_to_end", cuda_graph=True, options={"cuda": "torch", "tf32": False}, sessions=3
+    )
     found = file_setup(asked)
     assert isinstance(found.backend, OnGpu)
     assert found.backend.options == TensorRtOptions(cuda="torch", tf32=False)
@@ -40,12 +42,11 @@ def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.Monkey
 
 
 def test_words_of_the_flags_are_those_of_the_packages() -> None:
-    words = {flag.name: flag.metavar.split("|") for flag in flags_of(Options)}
+    words = {flag.name: flag.metavar.split("|") for flag in (*flags_of(Options), *FLAGS)}
     assert words["cuda"] == list(PACKAGES) and words["clock"] == list(CLOCKS)
-    own = {flag.name: flag.default for flag in flags_of(Options) if flag.name in OPTION_NAMES}
-    assert own == {
-        name: getattr(TensorRtOptions(), name) for name in OPTION_NAMES if name != "for_"
-    }  # what is measured runs here
+    assert {flag.name: flag.default for flag in FLAGS} == {
+        flag.name: getattr(TensorRtOptions(), flag.name) for flag in FLAGS
+    }
     assert words["precision"] == list(PRECISIONS)
 
 

@@ -54,7 +54,12 @@ def test_kit_holds_the_original_every_block_alone_and_the_design_each_once() -> 
 
 @pytest.mark.parametrize(
     "asked",
-    [Measuring(), Measuring(backend="trt", batch=4, clock="end_to_end", timing_cache=Path("a b"), tf32=False, seed=3)],
+    [
+        Measuring(),
+        Measuring(
+            backend="trt", batch=4, clock="end_to_end", options={"timing_cache": Path("a b"), "tf32": False}, seed=3
+        ),
+    ],
 )
 def test_kit_that_was_written_is_read_back(tmp_path: Path, network_file: Path, asked: Measuring) -> None:
     written = make_kit(tmp_path / "kit", network_file, asked=asked)
@@ -62,8 +67,8 @@ def test_kit_that_was_written_is_read_back(tmp_path: Path, network_file: Path, a
 
 
 def test_kit_of_before_a_flag_was_added_takes_its_default(folder: Path) -> None:
-    change(folder, lambda found: found["asked"].pop("tf32"))
-    assert read_kit(folder).asked.tf32
+    change(folder, lambda found: found["asked"].pop("keep_throttled"))
+    assert not read_kit(folder).asked.keep_throttled
 
 
 # Its table.
@@ -134,7 +139,7 @@ def test_manifest_nested_beyond_reading_and_one_of_no_numbers(name: str, folder:
 
 def test_kit_of_another_schema(folder: Path) -> None:
     change(folder, lambda found: found.update(schema=7))
-    refused(folder, "has schema 7; this version reads 1")
+    refused(folder, "has schema 7; this version reads 2")
 
 
 def test_missing_and_changed_files(folder: Path) -> None:

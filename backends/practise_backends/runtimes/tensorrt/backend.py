@@ -29,7 +29,7 @@ from practise_backends.runtimes.tensorrt.engine_file import (
 )
 from practise_backends.runtimes.tensorrt.fused import share_in
 from practise_backends.runtimes.tensorrt.options import (
-    OPTION_NAMES,
+    FLAGS,
     Shape,
     TensorRtOptions,
     profiles_for,
@@ -55,7 +55,8 @@ class TensorRtBackend:
         builds_differ=True,
         engine_suffix=SUFFIX,
         on_gpu=True,
-        options=OPTION_NAMES,
+        cross_builds=True,
+        options=FLAGS,
     )
 
     def __init__(self, options: TensorRtOptions | None = None, **fields: Any) -> None:

@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from practise_backends.errors import CompileError
+from practise_backends.flags import Flag, between, one_of, positive
 from practise_backends.terms import TensorSpec
 
 Shape = tuple[int, ...]
 
-OPTION_NAMES = ("for_", "optimisation_level", "workspace_mib", "max_batch", "timing_cache", "cuda", "tf32")
-"""Those that a command line offers."""
+_CUDA = ("pycuda", "torch", "cuda-python")
 
 
-def tensorrt_options(settings: object) -> dict[str, Any]:
-    """Those of `OPTION_NAMES` that a record of settings asks for, where it is not the default anyway."""
-    default = {name: getattr(TensorRtOptions(), name) for name in OPTION_NAMES}
-    requested = {name: getattr(settings, name, default[name]) for name in OPTION_NAMES}
-    return {name: value for name, value in requested.items() if value != default[name]}
+FLAGS = (
+    Flag(
+        "cuda",
+        None,
+        "package for memory and events on the GPU (default: the first that is installed)",
+        one_of(*_CUDA),
+        "|".join(_CUDA),
+    ),
+    Flag("optimisation_level", None, "how hard TensorRT's builder tries, 0 to 5", between(0, 5), "N"),
+    Flag("workspace_mib", None, "memory that TensorRT's kernels may take, in MiB", positive, "N"),
+    Flag("max_batch", 8, "largest batch of an engine with a dynamic batch", positive, "N"),
+    Flag("timing_cache", None, "folder that keeps TensorRT's timings for the next build", Path, "FOLDER"),
+    Flag("tf32", True, "TensorRT may not multiply float32 in TF32", None),
+)
+"""Those of `TensorRtOptions` that a command line offers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

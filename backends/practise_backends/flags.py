@@ -1,0 +1,90 @@
+"""Options as they are written on a command line: their words, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option as it is written on a command line.
+
+    parse: from its text, with a ValueError that says what is wrong; None for a switch.
+    repeated: it may be given several times, and all of them count.
+    """
+
+    name: str
+    default: Any
+    help: str
+    parse: Callable[[str], Any] | None
+    metavar: str = ""
+    repeated: bool = False
+
+    @property
+    def written(self) -> str:
+        """`--min-speedup`; a switch that is on unless it is turned off is written `--no-...`."""
+        return ("--no-" if self.default is True else "--") + self.name.replace("_", "-")
+
+    def read(self, value: Any) -> Any:
+        """A value from text, or as it is.
+
+        Raises: ValueError that says what is wrong.
+        """
+        return self.parse(value) if self.parse is not None and isinstance(value, str) else value
+
+
+def integer(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    if (number := integer(text)) < 0:
+        raise ValueError(f"{text} is not 0 or more")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if (number := integer(text)) < 1:
+        raise ValueError(f"{text} is not 1 or more")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{text} is not a number above 0")
+    return number
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """The reader of an option that is one of a few words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return text
+
+    return read
+
+
+def between(least: int, most: int) -> Callable[[str], int]:
+    """The reader of an option that is a whole number within bounds."""
+
+    def read(text: str) -> int:
+        if not least <= (number := integer(text)) <= most:
+            raise ValueError(f"{text} is not between {least} and {most}")
+        return number
+
+    return read
