@@ -216,7 +216,7 @@ def _as_built(run: Path, requested: Arguments) -> Arguments:
     if requested.get("backend", built.backend) == built.backend:
         defaults |= {"clock": conditions.clock, "cuda_graph": conditions.cuda_graph}
         defaults["options"] = read_settings({}, file=kept).backend_options if kept.is_file() else {}
-    return {name: value for name, value in defaults.items() if name not in requested}
+    return {name: value for name, value in defaults.items() if name == "options" or name not in requested}
 
 
 def _refuse_settings(common: Arguments, settings: Arguments) -> None:
