@@ -13,7 +13,7 @@ from tables.builds import builds
 from tables.deploying import engines, precision
 from tables.measuring import instrument, noise
 from tables.networks import inspect_all
-from tables.planning import choice, planning, single_blocks, sites, small_networks, sureness
+from tables.planning import choice, linear_streams, planning, single_blocks, sites, small_networks, sureness
 from tables.reliability import mutations
 from tables.shared import ROOT
 from tables.tiny import ablation, tiny_sets
@@ -29,6 +29,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "single_blocks": single_blocks,
         "predicted_sets": predicted_sets,
         "sites": sites,
+        "linear_streams": linear_streams,
         "small_networks": small_networks,
         "sureness": sureness,
     },

@@ -163,3 +163,21 @@ def _beside(one: dict) -> str:
 def _interval(found: dict) -> str:
     """An estimate, and its interval where there are enough samples for one."""
     return f"{found['estimate']:.2f}" + ("" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]")
+
+
+def linear_streams() -> str:
+    """What choosing a solver for each point buys against one ridge at all, by network."""
+    rows = [
+        "| network | images | sets | after | solvers | error, median ratio to one ridge | one ridge is better in | top-1 with one ridge | points against it |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((RESULTS / "linear_streams").glob("*.json")):
+        found = json.loads(path.read_text())
+        for row in found["summary"]:
+            gain = row["points"]
+            told = points(gain) if isinstance(gain, dict) else f"{gain:+.2f}"
+            rows.append(
+                f"| {found['network']} | {found['images']} | {row['sets']} | {row['after']} | {row['course']} | {row['median_error_ratio']:.2f} "
+                f"| {row['one_ridge_better']} | {row['mean_percent_one_ridge']:.2f}% | {told} |"
+            )
+    return "\n".join(rows) if len(rows) > 2 else ABSENT
