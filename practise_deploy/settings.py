@@ -75,7 +75,7 @@ class Settings(BaseModel):
         90.0,
         ge=0,
         le=100,
-        description="gate: so many percent of the arithmetic layers compute in --precision, as read from the engine",
+        description="gate: fail unless at least this percentage of the arithmetic layers computes in --precision, as read from the engine",
     )
     for_: tuple[str, ...] = Field(
         (),
@@ -103,7 +103,7 @@ class Settings(BaseModel):
     drop: int | None = Field(None, ge=1, description="target: drop this many blocks")
 
     min_speedup: float | None = Field(
-        None, gt=0, description="gate: at least this speed-up at the bad end of its interval"
+        None, gt=0, description="gate: at least this speed-up, at the lower bound of its interval"
     )
     max_drop: float | Literal["none"] | None = Field(
         None,

@@ -67,7 +67,7 @@ class Lines:
             return
         self._last_s = now
         share = f"{100 * min(1.0, done / total):.0f}%" if total > 0 else ""
-        parts = (share, f"{duration(now - self._began)} gone", left, note)
+        parts = (share, f"{duration(now - self._began)} elapsed", left, note)
         self._tell(f"{self._title}: {', '.join(part for part in parts if part)}")
 
 
@@ -96,7 +96,7 @@ def rich_bars(console: rich.console.Console) -> rich.progress.Progress:
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("gone", style="dim"),
+        TextColumn("elapsed", style="dim"),
         TextColumn("{task.fields[left]}", style="dim"),
         TextColumn("{task.fields[note]}", markup=False, style="dim"),
         console=console,

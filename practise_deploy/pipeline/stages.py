@@ -109,7 +109,7 @@ def score_blocks(
         scores = measure_recoverability(calibration, blocks, progress)
     if not any(is_doubtful(score) for score in scores.of):
         return scores
-    title = "Refitting everything behind blocks that one site misjudges"
+    title = "Refitting everything behind blocks that a single point misjudges"
     with work.screen(title) as progress, exact(calibration.seed):
         return rescored(calibration, blocks, scores, progress)
 

@@ -1,6 +1,6 @@
-"""A network without one block: where it is refitted, in which ways, and how far from its teacher it then ends.
+"""A network without one block: where it is refitted, by which solvers, and how far from its teacher it then ends.
 
-It is refitted at the cut or, where nothing can be solved there, at the first site behind it.
+It is refitted at the cut or, where nothing can be solved there, at the first point behind it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ SOLVERS = {
 
 @dataclass(slots=True)
 class Candidate:
-    """A block, the network without it, its site, and by the way to solve it: the change of its weights, and the errors.
+    """A block, the network without it, its point, and by the solver: the change of its weights, and the errors.
 
     end: the feature map's name in the network without it, and the precision to judge in. needs: the teacher's values that
-    all this is computed from, beside the site's target. _read: what its problem and replays read. _between: of those, and of what
+    all this is computed from, beside the point's target. _read: what its problem and replays read. _between: of those, and of what
     leads to them, what lies behind the cut, so that it is not the teacher's.
     """
 
@@ -65,7 +65,7 @@ class Candidate:
 
     @property
     def _place(self) -> str:
-        """The value that is changed, and that all ways are replayed from."""
+        """The value that is changed, and that all solvers are replayed from."""
         return self.block.entry if self.point is None else self.point.value.name
 
     @property
@@ -75,18 +75,18 @@ class Candidate:
 
     @property
     def is_refitted_at_the_cut(self) -> bool:
-        """Whether the values at its site are the teacher's."""
+        """Whether the values at its point are the teacher's."""
         return self.point is not None and not self._between
 
     def add_rows(self, equations: NormalEquations, env: Env, sampler: Sampler) -> None:
-        """Add a batch to its problem. env: the teacher's values, of `needs` and of the site's target."""
+        """Add a batch to its problem. env: the teacher's values, of `needs` and of the point's target."""
         if self.point is not None:
             target = sampler.vectors(self.point, env[self.point.target])
             values = self._prefix_values(env, torch.float32)
             equations.add(*rows_for(self.student, self.point, values, target, sampler))
 
     def solve(self, equations: NormalEquations) -> None:
-        """In every way."""
+        """With every solver."""
         if self.point is None:
             return
         start, precision = start_of(self.student, self.point), next(self.student.parameters()).dtype
@@ -95,7 +95,7 @@ class Candidate:
                 self.changes[solver] = (solve(equations, start) - start).to(precision)
 
     def ends(self, env: Env) -> dict[str, Ends]:
-        """Where the network ends in every way that is still in the race. env: the teacher's values, of `needs`."""
+        """Where the network ends with every solver that is left. env: the teacher's values, of `needs`."""
         values = self._prefix_values(env, self.end[1])
         return {
             solver: replay(self.student, values, self._place, self._value(solver, values), self.end)
@@ -108,7 +108,7 @@ class Candidate:
         return changed(self.student, self.point, self.changes[solver], values, self.end[1])
 
     def _prefix_values(self, env: Env, dtype: torch.dtype) -> Env:
-        """What its problem and a replay from its site read, in the network without the block. dtype: to compute in."""
+        """What its problem and a replay from its point read, in the network without the block. dtype: to compute in."""
         shared = {name: value for name, value in env.items() if name in self.needs}
         if not self._between:
             return shared
@@ -122,12 +122,12 @@ class Candidate:
 
     @property
     def best(self) -> str:
-        """The way of least error."""
+        """The solver of least error."""
         return winner_of({solver: joined(parts) for solver, parts in self.errors.items()})
 
     @property
     def described(self) -> str:
-        """The way of least error, and where it was solved."""
+        """The solver of least error, and where it was solved."""
         if self.point is None:
             return "plain (no linear writer before the cut, nor behind it)"
         return self.best if self.best == NO_REFIT or self.is_refitted_at_the_cut else f"{self.best}, behind the cut"

@@ -1,4 +1,4 @@
-"""A race of ways to recover: they are judged batch by batch, and who is surely worse than the best leaves early.
+"""Successive elimination of solvers: they are judged batch by batch, and those significantly worse than the best are dropped early.
 
 Source: Maron and Moore, "Hoeffding Races" (NIPS 1993); here by the paired differences of the images' errors, whose
 spread is far less than that of the errors themselves.
@@ -21,7 +21,7 @@ def eliminate(
 ) -> dict[str, Errors]:
     """The errors of each entrant on the images that it saw before it was surely worse.
 
-    looks: by batch of images in random order, the errors of a way. known: of ways that were judged on all these images already.
+    looks: by batch of images in random order, the errors of a solver. complete: of solvers that were judged on all these images already.
     """
     seen: dict[str, list[Errors]] = {name: [] for name in entrants}
     racing = list(seen)
@@ -54,7 +54,7 @@ def _significantly_above_zero(differences: Tensor) -> bool:
 
 
 def winner_of(tried: Mapping[str, Errors]) -> str:
-    """The way of least error among those that were judged on all images."""
+    """The solver of least error among those that were judged on all images."""
     images = max(len(errors.features) for errors in tried.values())
     finalists = [name for name, errors in tried.items() if len(errors.features) == images]
     return min(finalists, key=lambda name: comparable(tried[name]))
@@ -66,9 +66,9 @@ def comparable(errors: Errors) -> float:
 
 
 def paired_error(winner: Errors, errors: Errors) -> float:
-    """The relative error of a way on all images, had it stayed as far from the winner as on those that it saw.
+    """The relative error of a solver on all images, had it stayed as far from the winner as on those that it saw.
 
-    At least the winner's: a way that left before a late winner led was not judged beside it.
+    At least the winner's: a solver that was eliminated before a late winner led was not judged with it.
     """
     seen = winner.first(len(errors.features))
     return max(winner.relative, winner.relative + errors.relative - seen.relative)

@@ -1,4 +1,4 @@
-"""Least squares for a site's writers: the sums over rows, and every way to solve them.
+"""Least squares for a point's writers: the sums over rows, and every solver.
 
 With P the patches of the writers' inputs (im2col, with a ones column), T the target less what the rest of the sum
 gives, and W0 the writers' own weights (BatchNorm folded):
@@ -107,7 +107,7 @@ Option = Callable[[NormalEquations, Tensor], Tensor]
 
 
 def options(ridges: Sequence[float] = RIDGES) -> dict[str, Option]:
-    """Every way to solve a site by its name, from doing nothing to the whole refit."""
+    """Every solver by its name, from no refit to the whole one."""
     solvers: dict[str, Option] = {
         NO_REFIT: lambda _, start: start.double(),
         "bias": lambda sums, start: sums.with_bias(start),

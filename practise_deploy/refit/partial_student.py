@@ -30,8 +30,8 @@ _BATCH = 16
 class PartialStudent:
     """A student in the making: the images that it is fitted on, those that it is judged on, and how far it is.
 
-    students: how many of them share the memory for prefix values. to_compare: for sets to be compared by, in one way at all
-    sites: fewer rows, none weighted.
+    students: how many of them share the memory for prefix values. to_compare: for sets to be compared by, with one solver at every
+    points: fewer rows, none weighted.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class PartialStudent:
 
     @property
     def point(self) -> ReconstructionPoint:
-        """The next site to solve."""
+        """The next point to solve."""
         return self.points[self.solved]
 
     def fit(self, solvers: Collection[Solver]) -> None:
-        """Sum the equations that these ways to solve the next site need, on the student's own activations."""
+        """Sum the equations that these solvers of the next point need, on the student's own activations."""
         self._approach()
         point, name, needed = self.point, self.point.value.name, values_for(self.point)
         self.problem, self.solutions = Problem(self.student, point), {}
@@ -127,14 +127,14 @@ class PartialStudent:
             self.problem.add(values, teacher_vectors, self.sampler, weight)
 
     def _approach(self) -> None:
-        """Compute all up to the next site's writers, as far as memory allows: it will be needed more than once."""
+        """Compute all up to the next point's writers, as far as memory allows: it will be needed more than once."""
         points = self.points[self.solved :]
         done = before(self.student, points, self.in_memory, self.reached)
         if len(done) > self.reached:
             self._move(done, points)
 
     def solve(self, solvers: Mapping[str, Solver]) -> None:
-        """Solve it in some ways more."""
+        """Solve it with further solvers."""
         problem = self.problem
         assert problem is not None
         start = problem.start
@@ -143,7 +143,7 @@ class PartialStudent:
             self.solutions[name] = Solution(problem, weights, (weights - start).to(self.precision))
 
     def forget_all_but(self, solver: str) -> None:
-        """Of the solutions of the next site only this one can still be taken: wide layers have large ones."""
+        """Of the solutions of the next point only this one can still be taken: wide layers have large ones."""
         self.solutions = {name: solution for name, solution in self.solutions.items() if name == solver}
 
     def looks(self) -> Iterator[Callable[[str], Errors]]:
@@ -161,7 +161,7 @@ class PartialStudent:
             yield look
 
     def take(self, solver: str) -> None:
-        """Put a solution in for good, and go on to the next site."""
+        """Put a solution in for good, and go on to the next point."""
         if solver != NO_REFIT:
             self.solutions[solver].put_in()
         nodes = list(self.student.graph.nodes)

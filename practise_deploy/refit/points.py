@@ -69,7 +69,7 @@ def _before(student: fx.GraphModule, feature: str) -> list[fx.Node]:
 
 
 def _each_writer_once(points: Sequence[ReconstructionPoint]) -> list[ReconstructionPoint]:
-    """Of sites with a writer in common the last one: a sum, and what it becomes when it is rearranged."""
+    """Of points with a writer in common the last one: a sum, and what it becomes when it is rearranged."""
     taken, kept = set[fx.Node](), list[ReconstructionPoint]()
     for point in reversed(points):
         operators = {writer.operator for writer in point.writers}
@@ -119,7 +119,7 @@ def _behind(student: fx.GraphModule, after: Iterable[str]) -> list[fx.Node]:
 def _layers(
     student: fx.GraphModule, values: Sequence[fx.Node], points: Sequence[ReconstructionPoint], feature: str
 ) -> list[ReconstructionPoint]:
-    """Of these values what layers put out, with norm and scale, that no site makes good, as it goes into none of them next."""
+    """Of these values what layers put out, with norm and scale, that no point makes good, as it goes into none of them next."""
     solved = {point.value for point in points}
     taken = {writer.operator for point in points for writer in point.writers}
     leads_to = _next_sums(student, solved, feature)

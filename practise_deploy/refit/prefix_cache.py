@@ -1,6 +1,6 @@
-"""How far a pruned network has been computed: the values just before the next site, for every batch.
+"""How far a pruned network has been computed: the values just before the next point, for every batch.
 
-What lies before a site that is being refitted does not change any more, so it is computed once and kept.
+What lies before a point that is being refitted does not change any more, so it is computed once and kept.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ ROOM = 1 << 28
 def before(
     traced: fx.GraphModule, points: Sequence[ReconstructionPoint], images: int, reached: int = 1
 ) -> list[fx.Node]:
-    """The nodes to run before the first of these sites, at least so many as are reached.
+    """The nodes to run before the first of these points, at least so many as are reached.
 
-    As many as leave ROOM bytes in memory for so many images, or twice the site's own value where that is more.
+    As many as leave ROOM bytes in memory for so many images, or twice the point's own value where that is more.
     """
     nodes = list(traced.graph.nodes)
     last = min((nodes.index(w.operator) for point in points for w in point.writers), default=0)
@@ -66,7 +66,7 @@ def until_cut(student: fx.GraphModule, done: Sequence[fx.Node], cuts: Iterable[s
 def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[ReconstructionPoint]) -> list[fx.Node]:
     """What the rest of the network needs of the nodes that are done, and its output, once that is among them.
 
-    What writers of later sites give is not among it, as it will change: their inputs are.
+    What writers of later points give is not among it, as it will change: their inputs are.
     """
     before = set(done)
     output = logits_of(traced)

@@ -1,4 +1,4 @@
-"""A site's least squares problem: what is solved for, over which rows, and what becomes of a solution."""
+"""A point's least squares problem: what is solved for, over which rows, and what becomes of a solution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from practise_deploy.refit.writers import ReconstructionPoint
 class Problem:
     """Rows P, targets T, and unknowns W so that P W is as near to T as it can be.
 
-    The unknowns are the weights of the site's writers, with BatchNorm and scale folded in.
+    The unknowns are the weights of the point's writers, with BatchNorm and scale folded in.
     """
 
     student: fx.GraphModule
@@ -52,7 +52,7 @@ class Solution:
     change: Tensor
 
     def value(self, env: Env, dtype: torch.dtype) -> Tensor:
-        """The site's value with it, from values as they are without it. dtype: to compute in."""
+        """The point's value with it, from values as they are without it. dtype: to compute in."""
         return changed(self.problem.student, self.problem.point, self.change, env, dtype)
 
     def put_in(self) -> None:

@@ -1,7 +1,7 @@
 """Refitting a whole pruned network: every stream value behind the cuts, in order, on the student's own activations.
 
-At every site all ways to solve its least squares problem compete, doing nothing among them, by the error where
-the network ends, on images that the solution did not see: the error at the site itself does not tell it.
+At every point all solvers of its least squares problem compete, no refit among them, by the error where
+the network ends, on images that the solution did not see: the error at the point itself does not tell it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from practise_deploy.refit.solvers import SOLVERS, Solver
 from practise_deploy.refit.writers import ReconstructionPoint
 from practise_deploy.terms import Block, RefitChoice, Student
 
-BEST_EACH = "each in its best way"
+BEST_EACH = "each with its best solver"
 ONE_RIDGE = "refit, ridge 0.3"
 STRATEGIES = (BEST_EACH, ONE_RIDGE)
 
@@ -38,7 +38,7 @@ STRATEGIES = (BEST_EACH, ONE_RIDGE)
 def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress: Progress) -> Student:
     """Drop the blocks and refit in sequence everything behind the cuts.
 
-    Site by site in the way of least held-out error, or with one ridge at every site (what follows a cut can make
+    Point by point with the solver of least held-out error, or with one ridge at every point (what follows a cut can make
     good what looks worse at the cut itself): whichever ends with less error. The errors are of images that the judged
     students did not see: a part kept aside, or where there are few, all in turns (k-fold). The student that is
     given takes their choices and is fitted on all images (of a quick calibration: it is the judged one).
@@ -91,8 +91,8 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
 def verified_without(calibration: CalibrationProblem, dropped: Sequence[Block], progress: Progress) -> Verified:
     """What the network without these blocks is wrong by, and what it lost, on images that its fit did not see.
 
-    Refitted with one ridge at every site, or as it is where that is less: enough to compare sets of blocks by; `recover`,
-    with more rows and more ways, rarely finds more error. All sets of a calibration are judged on the same images.
+    Refitted with one ridge at every point, or as it is where that is less: enough to compare sets of blocks by; `recover`,
+    with more rows and more solvers, rarely finds more error. All sets of a calibration are judged on the same images.
     """
     errors = min(judged_without(calibration, dropped, progress), key=comparable)
     by_image, classes = np.asarray(errors.by_image.double().cpu()), errors.teacher_logits.shape[1]
@@ -129,7 +129,7 @@ def _fitted(
 
 
 class _Judged:
-    """One student for each fold, all in the same ways, and what they are judged by."""
+    """One student for each fold, all by the same solvers, and what they are judged by."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class _Judged:
         return joined([error for chain in self.chains for error in chain.judged()])
 
     def settled(self, strategy: str, errors: Errors, tell: Callable[[int], None]) -> tuple[list[RefitChoice], Errors]:
-        """Solve all sites in order. way: `EACH`, or the one for all of them. errors: of the students as they are."""
+        """Solve all points in order. strategy: `BEST_EACH`, or the solver for all of them. errors: of the students as they are."""
         choices = []
         for number, point in enumerate(self.points):
             tell(number)
@@ -173,7 +173,7 @@ class _Judged:
         return choices, self.judged()
 
     def _solved(self, name: str) -> str:
-        """Solve the next site in one way."""
+        """Solve the next point with one solver."""
         only = {name: SOLVERS[name]}
         for chain in self.chains:
             chain.fit(only.values())
@@ -181,7 +181,7 @@ class _Judged:
         return name
 
     def _compared(self, errors: Errors) -> dict[str, Errors]:
-        """Solve the next site in every way; the errors of each. errors: of the students as they are."""
+        """Solve the next point with every solver; the errors of each. errors: of the students as they are."""
         for chain in self.chains:
             chain.fit(SOLVERS.values())
         tried = {NO_REFIT: errors}
@@ -192,7 +192,7 @@ class _Judged:
         return tried | self._tried(_refining(best), {best: tried[best]})
 
     def _tried(self, solvers: dict[str, Solver], errors: dict[str, Errors]) -> dict[str, Errors]:
-        """The errors of these ways beside those known."""
+        """The errors of these solvers."""
         for chain in self.chains:
             chain.solve(solvers)
         return eliminate(
@@ -201,7 +201,7 @@ class _Judged:
 
 
 def _refining(best: str) -> dict[str, Solver]:
-    """The ways that are tried where this one is the best so far; at first, where there is none."""
+    """The solvers that are tried where this one is the best so far; at first, where there is none."""
     return {name: solver for name, solver in SOLVERS.items() if solver.refines == best}
 
 
@@ -220,7 +220,7 @@ def _described(choices: Sequence[RefitChoice], strategy: str) -> str:
         return "plain drop (nothing behind the cuts can be refitted: no linear writer)"
     if not solved:
         return "plain drop (every refit was worse on images kept aside)"
-    return f"sequential refit of {len(solved)} of {len(choices)} sites, {strategy if strategy == BEST_EACH else strategy.removeprefix('refit, ')}"
+    return f"sequential refit of {len(solved)} of {len(choices)} points, {strategy if strategy == BEST_EACH else strategy.removeprefix('refit, ')}"
 
 
 def _judged_on(folds: Sequence[tuple[FitImages, FitImages]]) -> str:
@@ -237,7 +237,7 @@ def _unfitted(blocks: Sequence[str]) -> tuple[str, ...]:
 def _thinned(rows: int) -> tuple[str, ...]:
     if rows >= ROWS:
         return ()
-    return (f"at most {rows} positions of a site were fitted instead of {ROWS}, for want of memory",)
+    return (f"at most {rows} positions of a point were fitted instead of {ROWS}, for want of memory",)
 
 
 def _notes(first: Errors, tried: dict[str, Errors]) -> str:

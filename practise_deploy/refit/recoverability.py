@@ -1,9 +1,9 @@
 """How well the network recovers from losing each block, R(B) in the paper (section 3.2), without SGD.
 
 One pass of the teacher sums the normal equations of all blocks. Then, on images that were not used for it, the
-part behind each cut is replayed with every way to solve them, from the teacher's own values; the error is taken
+part behind each cut is replayed with every solver, from the teacher's own values; the error is taken
 where the network ends, because the error at the cut does not tell it. Where nothing can be solved at the cut, the
-first site behind it is, from what the network without the block has there.
+first point behind it is, from what the network without the block has there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from practise_deploy.terms import Block, Recoverabilities, Recoverability
 def measure_recoverability(
     calibration: CalibrationProblem, blocks: Sequence[Block], progress: Progress
 ) -> Recoverabilities:
-    """R of every block: the least held-out error over all ways to solve its site; and how the losses act together.
+    """R of every block: the least held-out error over all solvers of its point; and how the losses act together.
 
     Few images are judged in turns, by solutions that did not see them (k-fold).
     """
@@ -63,7 +63,7 @@ def recoverability_of(
 
 @dataclass(frozen=True, slots=True)
 class _Products:
-    """Interactions on a batch of images. names: (block, way). Shapes: values [n, names, names]."""
+    """Interactions on a batch of images. names: (block, solver). Shapes: values [n, names, names]."""
 
     names: list[tuple[str, str]]
     values: Tensor
@@ -96,7 +96,7 @@ class _Work:
 
 
 def _fit(calibration: CalibrationProblem, candidates: Sequence[Candidate], learn: FitImages, work: _Work) -> None:
-    """Solve every candidate's site in every way."""
+    """Solve every candidate's point with every solver."""
     sampler = Sampler(len(learn), calibration.seed, ENOUGH_TO_COMPARE)
     sums = [NormalEquations() for _ in candidates]
     for part in batches(len(learn), calibration.batch_size):
@@ -133,7 +133,7 @@ def _teacher_on(
 
 
 def _judge(candidates: Sequence[Candidate], env: Env, teacher_ends: Ends, work: _Work) -> _Products:
-    """The interactions of all candidates in all ways that are still in the race; their errors are taken down."""
+    """The interactions of all candidates with all solvers that are left; their errors are taken down."""
     ends, names = [], []
     for candidate in candidates:
         for solver, end in candidate.ends(env).items():

@@ -14,7 +14,7 @@ from practise_deploy.refit.writers import ReconstructionPoint
 
 
 def changed(traced: fx.GraphModule, point: ReconstructionPoint, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
-    """A site's value after a change of its writers' folded weights. Shapes: change [d + 1, outputs]."""
+    """A point's value after a change of its writers' folded weights. Shapes: change [d + 1, outputs]."""
     value = env[point.value.name]
     total, begin = change[-1].view([-1 if axis == point.axis else 1 for axis in range(value.ndim)]), 0
     with autocast(change.device, dtype):

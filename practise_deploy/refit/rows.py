@@ -1,4 +1,4 @@
-"""The rows of a site's least squares problem: patches at random positions, and what the writers should give there."""
+"""The rows of a point's least squares problem: patches at random positions, and what the writers should give there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOM_FOR_TARGETS = 1 << 31
 
 
 def rows_in_memory(points: Sequence[ReconstructionPoint], images: int, most: int, students: int = 1) -> int:
-    """So many rows, or as many of every site as leave the targets of all of them ROOM_FOR_TARGETS bytes in memory.
+    """So many rows, or as many of every point as leave the targets of all of them ROOM_FOR_TARGETS bytes in memory.
 
     students: how many in the making share it, of about so many images each.
     """
@@ -44,7 +44,7 @@ class Sampler:
         self.seed = seed
 
     def places(self, point: ReconstructionPoint) -> Places:
-        """The drawn positions of a site's value; of a sequence the first is always among them, mostly the class token."""
+        """The drawn positions of a point's value; of a sequence the first is always among them, mostly the class token."""
         generator, sides = torch.Generator().manual_seed(self.seed), point.layout.sides
         drawn = torch.randperm(math.prod(sides), generator=generator)
         if len(sides) == 1:
@@ -52,12 +52,12 @@ class Sampler:
         return torch.unravel_index(drawn[: self.per_image], sides)
 
     def vectors(self, point: ReconstructionPoint, value: Tensor) -> Tensor:
-        """A value of the site's shape at the drawn positions. Shapes: [n, positions, channels]."""
+        """A value of the point's shape at the drawn positions. Shapes: [n, positions, channels]."""
         return point.layout.vectors(value, self.places(point))
 
 
 def channels_of(point: ReconstructionPoint) -> int:
-    """How many channels a site's value has."""
+    """How many channels a point's value has."""
     return (shape_of(point.value) or ())[point.axis]
 
 

@@ -1,4 +1,4 @@
-"""The ways to solve a site: by which least squares, on which sums."""
+"""The solvers of a point: which least squares, on which sums."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ WEIGHTED, REPAIRED = "weighted by sensitivity", "variance repaired"
 
 @dataclass(frozen=True, slots=True)
 class Solver:
-    """One way to solve a site.
+    """One solver of a point.
 
-    weighted: every row by how much the features depend on its position. refines: the way that has to be the best so far for this one to
+    weighted: every row by how much the features depend on its position. refines: the solver that has to be the best so far for this one to
     be tried.
     """
 
@@ -23,7 +23,7 @@ class Solver:
 
 
 def all_solvers() -> dict[str, Solver]:
-    """Every way to solve a site by its name, but for doing nothing."""
+    """Every solver by its name, but for no refit."""
     solvers = {name: Solver(solve) for name, solve in options().items() if name != NO_REFIT}
     for name, solver in list(solvers.items()):
         if name.startswith("refit"):

@@ -1,7 +1,7 @@
-"""Blocks that one refitted site misjudges, scored by what their whole recovery leaves.
+"""Blocks that one refitted point misjudges, scored by what their whole recovery leaves.
 
-One site tells what losing a block costs where recovery there nearly suffices. Where much error stays, the sites behind it win back
-a good part: of MobileNetV2's blocks one site leaves a relative error of 0.2 to 1.1, all of them 0.2 to 0.8 (benchmarks/reproduce/
+One point tells what losing a block costs where recovery there nearly suffices. Where much error stays, the points behind it win back
+a good part: of MobileNetV2's blocks one point leaves a relative error of 0.2 to 1.1, all of them 0.2 to 0.8 (benchmarks/reproduce/
 predicted_sets.py). Those blocks are refitted as sets are, and how losses act together is scaled with them.
 """
 
@@ -20,18 +20,18 @@ from practise_deploy.refit.recover import verified_without
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
 MISLEADING = 0.2
-"""The relative error above which one site is not taken at its word."""
+"""The relative error above which one point is not taken at its word."""
 
 
 def is_doubtful(one: Recoverability) -> bool:
-    """Whether one site leaves so much error that it is not taken at its word."""
+    """Whether one point leaves so much error that it is not taken at its word."""
     return one.relative > MISLEADING
 
 
 def rescored(
     calibration: CalibrationProblem, blocks: Sequence[Block], scores: Recoverabilities, progress: Progress
 ) -> Recoverabilities:
-    """The same, with the whole recovery of every block that one site leaves much error of."""
+    """The same, with the whole recovery of every block that one point leaves much error of."""
     doubtful = {score.block for score in scores.of if is_doubtful(score)}
     errors: dict[str, Floats] = {}
     for number, block in enumerate(block for block in blocks if block.name in doubtful):

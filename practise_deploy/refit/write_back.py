@@ -102,13 +102,13 @@ def _output_statistics(equations: NormalEquations, weight: Tensor, rows: slice) 
 
 
 def start_of(traced: fx.GraphModule, point: ReconstructionPoint) -> Tensor:
-    """The folded weights of all writers of a site one upon another, their biases added up. Shapes: [d + 1, outputs]."""
+    """The folded weights of all writers of a point one upon another, their biases added up. Shapes: [d + 1, outputs]."""
     starts = [folded_weights(traced, writer) for writer in point.writers]
     return torch.cat([*(each[:-1] for each in starts), torch.stack([each[-1] for each in starts]).sum(0)[None]])
 
 
 def put_in(traced: fx.GraphModule, point: ReconstructionPoint, solution: Tensor, equations: NormalEquations) -> None:
-    """Put a joint solution into the writers of a site; the bias goes to the first. equations: those of its rows."""
+    """Put a joint solution into the writers of a point; the bias goes to the first. equations: those of its rows."""
     begin = 0
     for number, writer in enumerate(point.writers):
         rows = slice(begin, begin + operator_at(traced, writer.operator).weight[0].numel())

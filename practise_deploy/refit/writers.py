@@ -1,4 +1,4 @@
-"""Writers, the last affine operators of branches, and sites, the stream values that they add into."""
+"""Writers, the last affine operators of branches, and points, the stream values that they add into."""
 
 from __future__ import annotations
 

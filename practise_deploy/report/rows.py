@@ -154,10 +154,10 @@ def _margin(plan: Plan) -> Rows:
         return ()
     lower_bound = f"{number(plan.lower_bound_percent)}% of {number(plan.target_percent)}%"
     if plan.measured_percent is None:
-        return (("Surely saved", f"{lower_bound} asked for: the low end of the prediction"),)
+        return (("Saving, lower bound", f"{lower_bound} asked for: the low end of the prediction"),)
     half = number((plan.measured_percent.high - plan.measured_percent.low) / 2, 2)
     spare = f"the low end of what was measured less half its interval, {half}%, since the final measurement may come out lower"
-    return (("Surely saved", f"{lower_bound} asked for: {spare}"),)
+    return (("Saving, lower bound", f"{lower_bound} asked for: {spare}"),)
 
 
 def _within(plan: Plan) -> Rows:
@@ -186,8 +186,8 @@ def _stability(plan: Plan) -> Rows:
         return ()
     among = {name: plan.selection_frequency[name] for name in plan.dropped if name in plan.selection_frequency}
     weakest = min(among, key=among.__getitem__, default=None)
-    detail = f"; its least sure block, {weakest}, in {number(100 * among[weakest])}%" if weakest else ""
-    return (("Sure of the set", f"chosen again in {number(100 * plan.set_frequency)}% of the resamples{detail}"),)
+    detail = f"; its least stable block, {weakest}, in {number(100 * among[weakest])}%" if weakest else ""
+    return (("Stability of the set", f"chosen again in {number(100 * plan.set_frequency)}% of the resamples{detail}"),)
 
 
 def student_rows(student: Student) -> Rows:

@@ -46,7 +46,7 @@ def savings(table: LatencyTable) -> Table:
     """The saving of each block on the device."""
     return Table(
         title=f"Saved without each block on {table.device.name}",
-        head=("Block", "Saving, ms", "Reduction, %", "Latency class", "Told from none"),
+        head=("Block", "Saving, ms", "Reduction, %", "Latency class", "Significant"),
         rows=tuple(_saving_row(saving) for saving in table.savings),
         left=(0, 4),
         note="Brackets hold the interval; of a latency class one block and a twin are measured, and the others share their figure.",
@@ -74,13 +74,13 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
         share = (_percent(plan.selection_frequency.get(name)),) if sure else ()
         rows.append((name, _outcome(name, plan), *costs, *left, score, *share, *((method,) if mixed else ())))
     return Table(
-        title="Candidates, the best bargain first",
+        title="Candidates, by error per millisecond saved",
         head=head,
         rows=tuple(rows),
         left=(0, 1, *((len(head) - 1,) if mixed else ())),
         strong=tuple(index for index, name in enumerate(names) if name in plan.dropped),
         note="Recoverability is the error that stays after recovery: lower is easier. "
-        f"Score is recoverability per surely saved millisecond: {_SETS if sure else 'the lowest goes first.'}",
+        f"Score is recoverability per millisecond saved, at its lower bound: {_SETS if sure else 'the lowest goes first.'}",
     )
 
 
@@ -179,19 +179,19 @@ def refit_points(student: Student) -> Table | None:
             choice.method,
             quantity(choice.errors.get("plain"), "", absent="not asked"),
             quantity(choice.errors.get(choice.method), "", absent="not asked"),
-            _competition(choice) if choice.errors else missing("one for all sites"),
+            _competition(choice) if choice.errors else missing("one for all points"),
         )
         for choice in student.choices
     )
     if not rows:
         return None
     return Table(
-        title="The closed-form refit, site by site",
-        head=("Stream value", "Solved by", "Error if left alone", "Error", "Ways that competed"),
+        title="The closed-form refit, point by point",
+        head=("Stream value", "Solved by", "Error if left alone", "Error", "Solvers compared"),
         rows=rows,
         left=(0, 1),
-        note="Error of the features before pooling over their variance, on images that the solution did not see; all sites behind "
-        "are as they were. A way that is surely worse than the best on the first images leaves the race.",
+        note="Error of the features before pooling over their variance, on images that the solution did not see; all points behind "
+        "are as they were. A solver that is significantly worse than the best on the first images is eliminated.",
     )
 
 

@@ -167,9 +167,9 @@ def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(capsys: pytest.
     assert out == ""
     assert err.splitlines() == [
         "measuring ...",
-        "measuring: 25%, 10 s gone, about 30 s left, 10 rounds",
-        "measuring: 50%, 20 s gone, about 20 s left, 20 rounds",
-        "measuring: 75%, 30 s gone, about 10 s left, 30 rounds",
+        "measuring: 25%, 10 s elapsed, about 30 s left, 10 rounds",
+        "measuring: 50%, 20 s elapsed, about 20 s left, 20 rounds",
+        "measuring: 75%, 30 s elapsed, about 10 s left, 30 rounds",
         "measuring: 30 s",
     ]
 
@@ -205,7 +205,7 @@ def test_progress_of_unknown_length_says_how_long_it_took_so_far(capsys: pytest.
     with Console(now_s=clock).progress("compiling") as progress:
         clock.time_s = 12.0
         progress.advance(0.0, 0.0)
-    assert "compiling: 12 s gone" in capsys.readouterr().err.splitlines()
+    assert "compiling: 12 s elapsed" in capsys.readouterr().err.splitlines()
 
 
 def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

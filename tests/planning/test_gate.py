@@ -250,7 +250,7 @@ def test_nearest_set_is_the_nearest_that_loses_little_enough():
 
 
 def test_nearest_set_is_the_nearest_that_is_fast_enough():
-    """Surely saved: 31% by four blocks, 39% by five, 47% by six."""
+    """Saving, lower bound: 31% by four blocks, 39% by five, 47% by six."""
     found = gate(min_speedup=1.6, among=LADDER)
     assert found.nearest == LADDER.points[4]
     assert f"drops 5: {', '.join(RANKED[:5])}; 1.667 times as fast, surely 1.639" in found.advice

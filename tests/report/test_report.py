@@ -160,10 +160,12 @@ def test_summary_says_how_many_rounds_do_not_count_and_of_which_clock_its_millis
 
 def test_margin_that_a_measured_set_must_have_is_told(release: Release) -> None:
     asked = replace(plans.plan(), target_percent=20.0)
-    told = dict(plan_rows(asked))["Surely saved"]
+    told = dict(plan_rows(asked))["Saving, lower bound"]
     assert told.startswith("21.3% of 20.0% asked for: the low end of what was measured less half its interval, 0.31%")
-    assert "the low end of the prediction" in dict(plan_rows(replace(asked, measured_percent=None)))["Surely saved"]
-    assert "Surely saved" not in dict(plan_rows(replace(asked, target_percent=None)))
+    assert (
+        "the low end of the prediction" in dict(plan_rows(replace(asked, measured_percent=None)))["Saving, lower bound"]
+    )
+    assert "Saving, lower bound" not in dict(plan_rows(replace(asked, target_percent=None)))
     assert "less half its interval" in read(render_html(release))
 
 
@@ -220,7 +222,7 @@ def test_sets_that_were_considered_are_told_with_why_they_were_not_taken(release
         assert "Sets that were considered" in text
         assert "0.0247" in text and "too dear" in text and "taken" in text
         assert "In resamples, %" in text
-        assert "71.0% of the resamples; its least sure block, layer2.3, in 76.0%" in text
+        assert "71.0% of the resamples; its least stable block, layer2.3, in 76.0%" in text
 
 
 def test_chain_is_drawn_step_by_step(page: str) -> None:

@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
 
 _COMPARE = (
     "Measure two networks in the same rounds: faster, slower, or cannot tell. Exit code 0 when the requirement "
-    "holds at the bad end of the interval, 1 when it does not."
+    "holds at the lower bound of the interval, 1 when it does not."
 )
 _BENCH = "Latency percentiles, noise floor, cold start, memory and size; throughput and LoadGen where asked."
 

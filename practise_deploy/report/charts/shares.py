@@ -26,7 +26,7 @@ def shares(release: Release) -> Chart | None:
         description="Rank of each block by its score against the share of the resampled choices in which it goes, "
         "one mark a block; the table of candidates holds the numbers",
         x=Axis(title="rank by score (left is cheaper by itself)", low=0.0, high=len(ranked) + 1.0),
-        y=Axis(title="goes in so many of the resampled choices", low=-4.0, high=104.0, unit="%"),
+        y=Axis(title="share of the resamples that drop it", low=-4.0, high=104.0, unit="%"),
         marks=tuple(sorted(marks, key=lambda mark: mark.tone)),
         keys=(Key(tone="new", shape="dot", text="dropped"), Key(tone="soft", shape="ring", text="kept")),
         note="Each resample draws the images and the savings anew and chooses again. Near 0 or 100% the choice is "
