@@ -226,7 +226,7 @@ def test_progress_in_a_terminal_is_a_bar_and_may_be_nested(
     out, err = capsys.readouterr()
     assert out == ""
     assert "measuring [x]" in err and "planning" in err
-    assert "gone" in err and "left" in err
+    assert "elapsed" in err and "left" in err
 
 
 def test_console_imports_neither_torch_nor_rich() -> None:
