@@ -64,5 +64,5 @@ def _ending(row: dict[str, Any]) -> str:
         return "blocks that can be dropped"
     if "refusal" not in row:
         return str(row["ended"]).split(":")[0]
-    said = re.sub(r"(torchvision|timm):\S+", "NETWORK", row["refusal"])
+    said = re.sub(r"(torchvision|timm):\S+", "NETWORK", row["refusal"]).removeprefix("NETWORK ")
     return "refused: " + re.split(r"[:,;(]| of ", said)[0]
