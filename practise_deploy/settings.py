@@ -308,10 +308,12 @@ def _apart(layer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     flags = {flag.name: flag for flag in _option_flags()} if others or options else {}
     own |= {name: value for name, value in others.items() if name not in flags}  # refused as unknown
     options |= {name: value for name, value in others.items() if name in flags}
-    try:
-        return own, {name: flags[name].read(value) if name in flags else value for name, value in options.items()}
-    except ValueError as error:
-        raise InputError(f"a backend's option cannot be read: {error}", remedy="--help lists them") from None
+    for name in options.keys() & flags.keys():
+        try:
+            options[name] = flags[name].read(options[name])
+        except ValueError as error:
+            raise InputError(f"{flags[name].written}: {error}", remedy="--help lists the options of backends") from None
+    return own, options
 
 
 def _read_file(path: Path) -> dict[str, Any]:

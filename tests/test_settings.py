@@ -1,5 +1,6 @@
 """Settings: one list, checked at the door, with the later source winning."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,26 @@ def test_settings_that_never_end_are_not_read_to_their_end(tmp_path: Path):
     (tmp_path / "s.json").symlink_to("/dev/zero")
     with pytest.raises(InputError, match="longer than"):
         read_settings({}, file=tmp_path / "s.json")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"optimisation_level": 9}, "--optimisation-level: 9 is not between 0 and 5"),
+        ({"workspace-mib": "much"}, "--workspace-mib: 'much' is not a whole number"),
+        ({"tf32": "no"}, "--no-tf32: 'no' is neither true nor false"),
+    ],
+)
+def test_options_of_a_backend_in_a_settings_file_have_the_bounds_of_their_flags(tmp_path: Path, given, said):
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"backend": "trt", **given}))
+    with pytest.raises(InputError, match=said):
+        read_settings({}, file=file)
+
+
+def test_options_of_a_backend_are_written_and_read_back(tmp_path: Path):
+    given = {"backend": "trt", "tf32": False, "workspace_mib": 64, "timing_cache": "a b"}
+    settings = read_settings(given)
+    assert settings.backend_options == {"tf32": False, "workspace_mib": 64, "timing_cache": Path("a b")}
+    assert "--workspace-mib 64 --timing-cache 'a b' --no-tf32" in settings.command("build")
+    assert read_settings({}, base=settings.model_dump(mode="json")) == settings

@@ -28,11 +28,15 @@ class Flag:
         return ("--no-" if self.default is True else "--") + self.name.replace("_", "-")
 
     def read(self, value: Any) -> Any:
-        """A value from text, or as it is.
+        """A value of a settings file or a kit, within the same bounds as on a command line.
 
         Raises: ValueError that says what is wrong.
         """
-        return self.parse(value) if self.parse is not None and isinstance(value, str) else value
+        if self.parse is not None:
+            return self.parse(str(value))
+        if not isinstance(value, bool):
+            raise ValueError(f"{value!r} is neither true nor false")
+        return value
 
 
 def integer(text: str) -> int:

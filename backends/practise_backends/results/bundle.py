@@ -218,10 +218,7 @@ def _backend_options(document: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(document) - set(flags))
     if unknown:
         raise ValueError(f"'asked' holds the unknown option {unknown[0]!r}")
-    return {
-        name: _switch(value) if flags[name].parse is None else flags[name].read(str(value))
-        for name, value in document.items()
-    }
+    return {name: flags[name].read(value) for name, value in document.items()}
 
 
 def _switch(value: Any) -> bool:

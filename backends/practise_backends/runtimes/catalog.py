@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
@@ -145,14 +145,17 @@ def _check_options(name: str, backend_type: Any, options: Mapping[str, Any]) -> 
 
 
 def option_flags() -> tuple[Flag, ...]:
-    """The options of all installed backends, each name once."""
+    """The options of all installed backends, each name once; the help says which backends have it."""
     flags: dict[str, Flag] = {}
+    owners: dict[str, list[str]] = {}
     for name in available_backends():
         with suppress(BackendMissing):
-            flags |= {
-                flag.name: flag for flag in backend_class(name).capabilities.options if flag.name not in flags
-            }
-    return tuple(flags.values())
+            for flag in backend_class(name).capabilities.options:
+                flags.setdefault(flag.name, flag)
+                owners.setdefault(flag.name, []).append(name)
+    return tuple(
+        replace(flag, help=f"{', '.join(owners[name])}: {flag.help}") for name, flag in flags.items()
+    )
 
 
 def _entry_points() -> dict[str, EntryPoint]:
