@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from practise_backends.flags import option_flags
 from practise_backends.parsing import parsed
 from practise_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from practise_backends.flags import Flag
     from practise_deploy.terms import Budget
 
 if sys.version_info >= (3, 11):
@@ -266,15 +266,11 @@ class Settings(BaseModel):
                 words.append(flag if value else f"--no-{flag[2:]}")
             else:
                 words += [flag, ",".join(str(each) for each in value) if isinstance(value, tuple) else f"{value}"]
-        for option in _option_flags() if self.backend_options else ():
+        for option in option_flags():
             if option.name in self.backend_options:
                 value = [] if option.parse is None else [f"{self.backend_options[option.name]}"]
                 words += [option.written, *value]
         return shlex.join(words)
-
-    def pick(self, *names: str) -> dict[str, Any]:
-        """Some settings by name, as JSON values: the part of a step's key that they are."""
-        return {name: self.model_dump(mode="json")[name] for name in names}
 
 
 def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict[str, Any] | None = None) -> Settings:
@@ -291,12 +287,6 @@ def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict
         raise InputError(_explain(error), remedy="--help lists the settings and their bounds") from None
 
 
-def _option_flags() -> tuple[Flag, ...]:
-    from practise_backends.runtimes.catalog import option_flags  # brings numpy, which --help can do without
-
-    return option_flags()
-
-
 def _apart(layer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of ours, and the options of backends, which a settings file holds beside them.
 
@@ -305,7 +295,7 @@ def _apart(layer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     own = {name: value for name, value in layer.items() if name in Settings.model_fields}
     others = {name: value for name, value in layer.items() if name not in own and value is not None}
     options = dict(own.pop("backend_options", {}))
-    flags = {flag.name: flag for flag in _option_flags()} if others or options else {}
+    flags = {flag.name: flag for flag in option_flags()}
     own |= {name: value for name, value in others.items() if name not in flags}  # refused as unknown
     options |= {name: value for name, value in others.items() if name in flags}
     for name in options.keys() & flags.keys():
@@ -351,7 +341,7 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            names = [*Settings.model_fields, *(flag.name for flag in _option_flags())]
+            names = [*Settings.model_fields, *(flag.name for flag in option_flags())]
             near = difflib.get_close_matches(key, names, n=1)
             lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
         else:

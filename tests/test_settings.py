@@ -173,7 +173,7 @@ def test_demand_on_the_accuracy_survives_a_file(tmp_path: Path):
         (tmp_path / "a.toml").write_text(f"max-drop = {written}\n")
         found = read_settings({}, file=tmp_path / "a.toml")
         assert found.max_drop == (written.strip('"') if "n" in written else float(written))
-        assert read_settings({}, base=found.pick("max_drop")).max_drop == found.max_drop
+        assert read_settings({}, base={"max_drop": found.max_drop}).max_drop == found.max_drop
 
 
 def test_gate_table_and_frontier_may_be_given_in_a_file(tmp_path: Path):
@@ -207,10 +207,6 @@ def test_throughput_is_measured_at_the_deployments_own_point_and_larger_ones(
 def test_run_folder_is_named_after_the_network(network, folder):
     assert Settings(network=network).run_folder == Path(folder)
     assert Settings(network=network, out=Path("x")).run_folder == Path("x")
-
-
-def test_picked_settings_are_values_that_json_knows():
-    assert Settings(data=Path("a/b"), seed=4).pick("seed", "data") == {"seed": 4, "data": "a/b"}
 
 
 def test_standard_deviation_of_zero_is_refused():

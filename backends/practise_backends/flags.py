@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
+
+GROUP = "practise_backends.flags"
+"""Entry points by a backend's name, each to the `Flag`s of its class's capabilities, in a module that is quick to import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +98,18 @@ def between(least: int, most: int) -> Callable[[str], int]:
         return number
 
     return read
+
+
+@cache
+def option_flags() -> tuple[Flag, ...]:
+    """The options of all installed backends, each name once; the help says which backends have it."""
+    flags: dict[str, Flag] = {}
+    owners: dict[str, list[str]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        with suppress(ImportError):  # which the backend itself says when it is asked for
+            for flag in point.load():
+                flags.setdefault(flag.name, flag)
+                owners.setdefault(flag.name, []).append(point.name)
+    return tuple(
+        replace(flag, help=f"{', '.join(owners[name])}: {flag.help}") for name, flag in flags.items()
+    )

@@ -92,7 +92,7 @@ _CLOCK = _flag(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measuring:
-    """Where and how to measure. options: the backend's own, by name; `catalog.option_flags` has their flags."""
+    """Where and how to measure. options: the backend's own, by name; `flags.option_flags` has their flags."""
 
     backend: str = field(default="ort", metadata=_flag("where to run", str, "NAME"))
     threads: int = field(default=1, metadata=_flag("threads of the engine", positive, "N"))

@@ -10,9 +10,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from practise_backends.cli.result import put
-from practise_backends.flags import Flag
+from practise_backends.flags import Flag, option_flags
 from practise_backends.options import Measuring, flags_of
-from practise_backends.runtimes.catalog import option_flags
 from practise_deploy import __version__
 
 app = typer.Typer(

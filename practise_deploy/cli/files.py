@@ -15,8 +15,8 @@ import typer
 
 from practise_backends.cli.result import put
 from practise_backends.files import why_no_file
+from practise_backends.flags import option_flags
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
-from practise_backends.runtimes.catalog import option_flags
 from practise_backends.terminal import clean
 from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add, options_of, parameters_of
 from practise_deploy.errors import EnvironmentProblem, InputError, reason

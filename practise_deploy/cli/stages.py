@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from annotated_types import Ge
 
-from practise_backends.runtimes.catalog import option_flags
+from practise_backends.flags import option_flags
 from practise_deploy.cli import files, kits, tables
 from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add, backend_options_in, flag_annotation
 from practise_deploy.cli.running import run_stage

@@ -77,10 +77,6 @@ class FitImages(Images):
         """sha256 of the pixels."""
         return _sha256(self.pixels).hexdigest()
 
-    def labels_digest(self) -> str:
-        """sha256 of the labels; empty where there are none."""
-        return "" if self.labels is None else hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
-
     def to(self, device: torch.device) -> FitImages:
         """The same on a device, where they are normalised too."""
         return FitImages(self.pixels.to(device), self.labels, self.preprocessing)

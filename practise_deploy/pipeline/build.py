@@ -33,7 +33,7 @@ from practise_deploy.outcome import (
     Verification,
 )
 from practise_deploy.pipeline import stages
-from practise_deploy.pipeline.context import BlockBench, BuildContext
+from practise_deploy.pipeline.context import BlockBench, BuildContext, named
 from practise_deploy.pipeline.fingerprint import code, fingerprint
 from practise_deploy.pipeline.kit import kit_of, kit_place
 from practise_deploy.pipeline.results import write_results
@@ -45,7 +45,7 @@ from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.planning.verdict import judge
 from practise_deploy.planning.within_drop import costs_too_much
 from practise_deploy.run import Record, to_json
-from practise_deploy.terms import Block, Plan, Recoverabilities, Student, WithinDrop
+from practise_deploy.terms import Plan, Recoverabilities, Student, WithinDrop
 
 _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
 
@@ -208,7 +208,8 @@ class Build:
     @cached_property
     def recovered(self) -> Student:
         """The pruned network after the closed-form refit (recipe paper: after the plain drop)."""
-        return self._step("recover", stages.recover_student, self.context.recovery, self._dropped(self.reached_plan))
+        dropped = named(self.context.blocks, self.reached_plan.dropped)
+        return self._step("recover", stages.recover_student, self.context.recovery, dropped)
 
     @cached_property
     def finetuned(self) -> Student:
@@ -364,12 +365,10 @@ class Build:
         """None where the latency table is of a device that is not at hand."""
         return self.context.block_bench if self._required_table.is_local(self.latency) else None
 
-    def _dropped(self, plan: Plan) -> tuple[Block, ...]:
-        return tuple(block for block in self.context.blocks if block.name in plan.dropped)
-
     @property
     def _pruned(self) -> Pruned:
-        return Pruned(network=self.context.network, dropped=self._dropped(self.plan), student=self.finetuned)
+        dropped = named(self.context.blocks, self.plan.dropped)
+        return Pruned(network=self.context.network, dropped=dropped, student=self.finetuned)
 
     @property
     def _files(self) -> Files:

@@ -41,6 +41,11 @@ from practise_deploy.training.finetune import drop_only, schedule_for
 from practise_deploy.training.schedule import Schedule
 
 
+def named(blocks: Sequence[Block], names: Sequence[str]) -> tuple[Block, ...]:
+    """Blocks by name, in the network's order."""
+    return tuple(block for block in blocks if block.name in names)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """Where and how the network will run.
@@ -114,15 +119,14 @@ class BlockBench:
     def reduction(self, names: tuple[str, ...], screen: Screen) -> Interval:
         """By how many percent the latency falls without these blocks."""
         with screen(f"Measuring the network without {', '.join(names)}") as progress:
-            return measure_reduction(self.model.proto, self._named(names), self.setup, progress)
+            return measure_reduction(self.model.proto, named(self.model.blocks, names), self.setup, progress)
 
     def reductions(self, sets: Sequence[tuple[str, ...]], screen: Screen) -> list[Interval]:
         """The same for several sets, all in the same rounds."""
         with screen("Measuring neighbouring sets of blocks") as progress:
-            return measure_reductions(self.model.proto, [self._named(names) for names in sets], self.setup, progress)
-
-    def _named(self, names: tuple[str, ...]) -> list[Block]:
-        return [block for block in self.model.blocks if block.name in names]
+            return measure_reductions(
+                self.model.proto, [named(self.model.blocks, names) for names in sets], self.setup, progress
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +136,6 @@ class Recovery:
     calibration: CalibrationProblem
     blocks: tuple[Block, ...]
     paper: bool
-
-    def named(self, names: Sequence[str]) -> tuple[Block, ...]:
-        """Blocks by name, in the network's order."""
-        return tuple(block for block in self.blocks if block.name in names)
 
     def without(self, dropped: Sequence[Block], screen: Screen, title: str) -> Student:
         """The network without these blocks, recovered."""

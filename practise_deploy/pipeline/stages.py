@@ -33,7 +33,7 @@ from practise_deploy.images.tiny_set import FitImages, HeldOutImages
 from practise_deploy.network.load import Network
 from practise_deploy.network.surgery import drop_blocks, load_weights
 from practise_deploy.outcome import DeployedModel, ExportedModel, Frontier, Rehearsal, Throughputs, Verification
-from practise_deploy.pipeline.context import BlockBench, Deployment, ExportForm, Recovery
+from practise_deploy.pipeline.context import BlockBench, Deployment, ExportForm, Recovery, named
 from practise_deploy.planning.choose import Measure, choose_blocks
 from practise_deploy.planning.sets import Verified, Verify, choose_set
 from practise_deploy.planning.within_drop import LEAST_LEFT, find_within, reduced_plan
@@ -160,7 +160,7 @@ def _verifying(recovery: Recovery, work: Workspace) -> Verify:
 
     def verified(names: tuple[str, ...]) -> Verified:
         with work.screen(f"Refitting without {', '.join(names)}") as progress, exact(calibration.seed):
-            return verified_without(calibration, recovery.named(names), progress)
+            return verified_without(calibration, named(recovery.blocks, names), progress)
 
     return verified
 
@@ -185,7 +185,7 @@ def finetune_student(
     calibration: CalibrationProblem, blocks: Blocks, start: Student, schedule: Schedule, work: Workspace
 ) -> Student:
     """The student after feature mimicking. blocks: all of the network's."""
-    dropped = [block for block in blocks if block.name in start.dropped]
+    dropped = named(blocks, start.dropped)
     student = drop_blocks(calibration.teacher, dropped)
     load_weights(student, start.weights)
     hints = find_hints(student, blocks, dropped, calibration.feature)
@@ -295,7 +295,7 @@ def judge_sets(
     images = evaluation_sample(held_out_images, calibration.seed)
     neighbours = []
     for names, reduction in zip(sets, bench.reductions(sets, work.screen), strict=True):
-        blocks = recovery.named(names)
+        blocks = named(recovery.blocks, names)
         student = recovery.without(blocks, work.screen, f"Recovering without {', '.join(names)}")
         form = torch_runner(Pruned(network=network, dropped=blocks, student=student).graph)
         how = "none" if recovery.paper else "closed form"

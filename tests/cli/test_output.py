@@ -56,7 +56,7 @@ def test_help_needs_no_heavy_library():
         "import sys; sys.argv = ['practise-deploy', '--help']\n"
         "from practise_deploy.cli import main\n"
         "try: main()\n"
-        "finally: print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules], file=sys.stderr)"
+        "finally: print([m for m in ('torch', 'onnx', 'onnxruntime', 'numpy') if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "build" in done.stdout

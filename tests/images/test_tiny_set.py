@@ -207,15 +207,6 @@ def test_digest_sees_pixels_and_of_held_out_images_the_labels(tmp_path: Path):
         assert replace(images, pixels=images.pixels + 1).digest() != images.digest()
 
 
-def test_labels_of_images_to_fit_have_a_digest_of_their_own(tmp_path: Path):
-    """What planning verifies with them depends on them; what is learned does not."""
-    fit = load_images(settings(numbered(tmp_path)), facts()).fit
-    assert fit.labels_digest() == ""
-    zeros, ones = (replace(fit, labels=torch.full((len(fit),), label)) for label in (0, 1))
-    assert len({fit.labels_digest(), zeros.labels_digest(), ones.labels_digest()}) == 3
-    assert replace(zeros, pixels=fit.pixels + 1).labels_digest() == zeros.labels_digest()
-
-
 def test_images_that_are_held_out_too_are_not_used_to_fit_and_that_is_said(tmp_path: Path):
     fit = numbered(tmp_path / "fit", 12)
     numbered(tmp_path / "eval" / "0", 3)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from networks import tiny_resnet
+from practise_deploy.images.tiny_set import load_images
+from practise_deploy.network.load import load_network
 from practise_deploy.network.trace import trace
 from practise_deploy.pipeline import fingerprint as fingerprints
 from practise_deploy.pipeline.fingerprint import code, fingerprint
+from practise_deploy.settings import Settings
 from practise_deploy.terms import Student
 
 STUDENT = Student(
@@ -43,6 +47,21 @@ def test_network_is_told_by_its_weights_and_its_structure():
         next(again.parameters()).add_(1e-3)
     fingerprints._NETWORKS.clear()
     assert fingerprint(traced) != fingerprint(again)
+
+
+def test_fingerprint_does_not_depend_on_what_was_asked_before(tmp_path: Path):
+    file = tmp_path / "net.py"
+    file.write_text("from networks import tiny_resnet\n")
+    network = load_network(Settings(network=f"{file}:tiny_resnet", input_size=16))
+    alone = fingerprint(network.traced)
+    fingerprints._NETWORKS.clear()
+    assert fingerprint(network) != alone == fingerprint(network.traced)
+
+
+def test_images_are_told_by_their_pixels_and_their_labels():
+    images = load_images(Settings(network="digits"), load_network(Settings(network="digits")).summary).fit
+    changed = replace(images, pixels=images.pixels.flip(0)), replace(images, labels=torch.arange(len(images)))
+    assert len({fingerprint(each) for each in (images, *changed)}) == 3
 
 
 def test_input_that_nobody_has_spoken_for_is_refused():

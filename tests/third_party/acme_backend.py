@@ -17,6 +17,7 @@ from practise_backends.interfaces import Capabilities, Progress
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Artifact, Conditions, Device, Tensors
 
+FLAGS = (Flag("tiles", 1, "tiles of the accelerator", positive, "N"),)
 PLAIN = Conditions()  # how the interpreter behind it runs
 
 
@@ -46,7 +47,7 @@ class AcmeBackend:
     name = "acme"
     capabilities = Capabilities(
         clocks=("gpu_compute", "end_to_end"), engine_suffix=".acme", builds_differ=True,
-        options=(Flag("tiles", 1, "tiles of the accelerator", positive, "N"),),
+        options=FLAGS,
     )  # fmt: skip
 
     def __init__(self, tiles: int = 1) -> None:

@@ -18,7 +18,7 @@ from practise_backends import __version__
 from practise_backends.cli.program import begin
 from practise_backends.cli.result import of_the_system, put
 from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
-from practise_backends.flags import Flag
+from practise_backends.flags import Flag, option_flags
 from practise_backends.options import (
     BenchOptions,
     CompareOptions,
@@ -27,7 +27,6 @@ from practise_backends.options import (
     TableOptions,
     flags_of,
 )
-from practise_backends.runtimes.catalog import option_flags
 from practise_backends.terminal import clean, one_line
 
 COMMANDS = ("compare", "bench", "table", "doctor")

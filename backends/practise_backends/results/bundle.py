@@ -15,12 +15,12 @@ from typing import Any
 
 from practise_backends.errors import BackendError
 from practise_backends.files import regular_file
+from practise_backends.flags import option_flags
 from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.options import Measuring, flags_of
 from practise_backends.parsing import read_json
 from practise_backends.results.table import measure_table
 from practise_backends.results.table_design import Cut, Design
-from practise_backends.runtimes.catalog import option_flags
 from practise_backends.terms import LatencyTable
 
 KIT_SCHEMA = 2

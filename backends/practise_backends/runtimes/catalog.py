@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
 
 from practise_backends.errors import BackendError, BackendMissing
-from practise_backends.flags import Flag
+from practise_backends.flags import option_flags
 from practise_backends.interfaces import Backend, Progress
 from practise_backends.terms import Artifact, Conditions
 
@@ -142,20 +142,6 @@ def _check_options(name: str, backend_type: Any, options: Mapping[str, Any]) -> 
                 f"backend '{name}' has no {written.get(option, option)}",
                 remedy=f"leave it out; '{name}' takes {takes}",
             )
-
-
-def option_flags() -> tuple[Flag, ...]:
-    """The options of all installed backends, each name once; the help says which backends have it."""
-    flags: dict[str, Flag] = {}
-    owners: dict[str, list[str]] = {}
-    for name in available_backends():
-        with suppress(BackendMissing):
-            for flag in backend_class(name).capabilities.options:
-                flags.setdefault(flag.name, flag)
-                owners.setdefault(flag.name, []).append(name)
-    return tuple(
-        replace(flag, help=f"{', '.join(owners[name])}: {flag.help}") for name, flag in flags.items()
-    )
 
 
 def _entry_points() -> dict[str, EntryPoint]:

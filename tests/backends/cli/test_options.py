@@ -14,7 +14,7 @@ from practise_backends.runtimes import catalog
 from practise_backends.runtimes.tensorrt import TensorRtBackend, TensorRtOptions
 from practise_backends.runtimes.tensorrt.backend import CLOCKS, PRECISIONS
 from practise_backends.runtimes.tensorrt.cuda import PACKAGES
-from practise_backends.runtimes.tensorrt.options import FLAGS
+from practise_backends.runtimes.tensorrt_flags import FLAGS
 from practise_backends.terms import Device
 
 

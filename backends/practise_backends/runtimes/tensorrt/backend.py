@@ -29,13 +29,13 @@ from practise_backends.runtimes.tensorrt.engine_file import (
 )
 from practise_backends.runtimes.tensorrt.fused import share_in
 from practise_backends.runtimes.tensorrt.options import (
-    FLAGS,
     Shape,
     TensorRtOptions,
     profiles_for,
 )
 from practise_backends.runtimes.tensorrt.package import TensorRtPackage, import_package
 from practise_backends.runtimes.tensorrt.timing_cache import TimingCaches
+from practise_backends.runtimes.tensorrt_flags import FLAGS
 from practise_backends.terms import Artifact, Conditions, Device
 
 CLOCKS = ("gpu_compute", "end_to_end")
