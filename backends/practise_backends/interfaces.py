@@ -100,7 +100,9 @@ class Backend(Protocol):
         ...
 
     def save(self, artifact: Any, path: Path) -> tuple[Path, ...]:
-        """Write what was compiled as a file with the backend's own suffix, and give all files that were written.
+        """Write what was compiled as a file with the backend's own suffix, a manifest beside it as NAME.json where there is one.
+
+        Gives all files that were written, the engine first.
 
         Raises: OSError.
         """

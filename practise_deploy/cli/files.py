@@ -27,19 +27,24 @@ if TYPE_CHECKING:
     from practise_deploy.cli.screen import Screen
     from practise_deploy.outcome import Release
 
-_NETWORKS = (".onnx", ".ort", ".engine")
+_NETWORKS = (".onnx", ".ort")
 _MODEL, _ORIGINAL = "model.onnx", "original.onnx"
-_OF_A_FILE = tuple(
-    flag.name
-    for flag in (*flags_of(BenchOptions), *option_flags())
-    if flag.name in Settings.model_fields or flag in option_flags()
+_OF_A_FILE = (
+    *(flag.name for flag in flags_of(BenchOptions) if flag.name in Settings.model_fields),
+    *(flag.name for flag in option_flags()),
 )
 _QUIET = Parameter("quiet", QUIET, False)
 
 
 def is_target(name: str | None) -> bool:
     """Whether this names a network's file or a folder, rather than a network to load."""
-    return name is not None and (name.lower().endswith(_NETWORKS) or os.path.isdir(name))
+    if name is None:
+        return False
+    if name.lower().endswith(_NETWORKS) or os.path.isdir(name):
+        return True
+    from practise_backends.runtimes.catalog import engine_suffixes
+
+    return name.lower().endswith(tuple(engine_suffixes()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,11 @@ def compile_network(backend: Backend, model: Path, conditions: Conditions, progr
     try:
         files = backend.save(artifact, model.with_suffix(suffix)) if suffix else ()
     except OSError as error:
-        raise EnvironmentProblem(f"cannot write {model}: {error.strerror}", remedy="choose another --out") from None
-    built = {file for end in engine_suffixes() for file in model.parent.glob(f"{model.stem}{end}*")}
-    for stale in built.difference(files):
-        stale.unlink()  # of an earlier build, of another network or for another device
+        file = model.with_suffix(suffix)
+        raise EnvironmentProblem(f"cannot write {file}: {error.strerror}", remedy="choose another --out") from None
+    engines = [model.with_suffix(end) for end in engine_suffixes()]
+    for stale in {*engines, *(engine.with_name(f"{engine.name}.json") for engine in engines)}.difference(files):
+        stale.unlink(missing_ok=True)  # of an earlier build, of another network or for another device
     return _compiled(artifact, files[0] if files else model, files)
 
 

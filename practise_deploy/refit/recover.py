@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain as chain_together
 
 import numpy as np
@@ -41,37 +42,24 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
     Point by point with the solver of least held-out error, or with one ridge at every point (what follows a cut can make
     good what looks worse at the cut itself): whichever ends with less error. The errors are of images that the judged
     students did not see: a part kept aside, or where there are few, all in turns (k-fold). The student that is
-    given takes their choices and is fitted on all images (of a quick calibration: it is the judged one).
+    given takes their choices and is fitted on all images (with a single split, it is the judged one).
     """
     began = time.monotonic()
     folds = calibration.folds
     with torch.no_grad():
         start = _Judged(calibration, dropped, folds)
         first = start.judged()
-        count, ended = len(start.points), []
-        strategies = STRATEGIES if count else STRATEGIES[:1]  # all alike where there is nothing to solve
-        for number, strategy in enumerate(strategies):
-
-            def tell(done: int, number: int = number, strategy: str = strategy) -> None:
-                progress.advance(number + done / max(1, count), len(strategies) + 1, strategy)
-
-            students = start if strategy == strategies[-1] else start.branched()
-            ended.append(
-                (
-                    *students.settled(strategy, first, tell),
-                    students.chains[0] if calibration.single_split else None,
-                    strategy,
-                )
-            )
-            del students
-        choices, last, judged, strategy = min(ended, key=lambda each: comparable(each[1]))
-        by_strategy = {name: errors for _, errors, _, name in ended}
-        del start, ended  # and with them all that they keep of their images
-        progress.advance(len(strategies), len(strategies) + 1, "" if judged else "fitting all images")
-        chain = judged or _fitted(calibration, dropped, choices)
+        outcomes = _outcomes(start, first, progress)
+        by_strategy = {outcome.strategy: outcome.errors for outcome in outcomes}
+        best = min(outcomes, key=lambda outcome: comparable(outcome.errors))
+        del start, outcomes  # and with them all that they keep of their images
+        steps = len(by_strategy)
+        progress.advance(steps, steps + 1, "" if calibration.single_split else "fitting all images")
+        chain = best.judged if calibration.single_split else _fitted(calibration, dropped, best.choices)
+    choices, last = best.choices, best.errors
     return Student(
         dropped=tuple(block.name for block in dropped),
-        method=_described(choices, strategy),
+        method=_described(choices, best.strategy),
         mse_before=float(first.features.mean()),
         mse=float(last.features.mean()),
         steps=0,
@@ -86,6 +74,30 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
         relative=last.relative,
         weights=weights_of(chain.student),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How a strategy ended: its choices and errors, and the student of the first fold."""
+
+    strategy: str
+    choices: list[RefitChoice]
+    errors: Errors
+    judged: PartialStudent
+
+
+def _outcomes(start: _Judged, first: Errors, progress: Progress) -> list[_Outcome]:
+    """Every strategy, from the students before any refit. first: their errors."""
+    count, outcomes = len(start.points), list[_Outcome]()
+    strategies = STRATEGIES if count else STRATEGIES[:1]  # all alike where there is nothing to solve
+    for number, strategy in enumerate(strategies):
+
+        def tell(done: int, number: int = number, strategy: str = strategy) -> None:
+            progress.advance(number + done / max(1, count), len(strategies) + 1, strategy)
+
+        students = start if strategy == strategies[-1] else start.branched()
+        outcomes.append(_Outcome(strategy, *students.settled(strategy, first, tell), students.chains[0]))
+    return outcomes
 
 
 def verified_without(calibration: CalibrationProblem, dropped: Sequence[Block], progress: Progress) -> Verified:

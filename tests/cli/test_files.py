@@ -358,3 +358,8 @@ def test_module_is_a_command_too():
         [sys.executable, "-m", "practise_deploy.cli", "--help"], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0 and "compare" in done.stdout
+
+
+def test_settings_of_a_run_of_before_that_hold_defaults_of_another_backend_ask_for_nothing(cli: Cli, run: Path):
+    (run / "settings.json").write_text(json.dumps({"schema": 1, "tf32": True, "max_batch": 8, "cuda": None}))
+    assert cli("bench", run, "--measure-budget-s", 0.3, "--thread-counts", 1, "--json").code == 0

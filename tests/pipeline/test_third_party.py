@@ -73,6 +73,12 @@ def test_compare_measures_its_engines(built: Path):
     assert comparison["backend"] == "acme" and comparison["speedup"]["low"] > 1
 
 
+def test_bench_of_both_programs_takes_its_engines(built: Path):
+    for program in ("practise_backends.cli", "practise_deploy.cli"):
+        words = ("bench", built / "model.acme", "--backend", "acme", "--measure-budget-s", 0.3)
+        assert document(program, *words)["backend"] == "acme"
+
+
 def test_engine_that_is_none_of_its_own_is_refused(built: Path, tmp_path: Path):
     (tmp_path / "other.acme").write_bytes(b"other")
     ended = run("practise_backends.cli", "bench", tmp_path / "other.acme", "--backend", "acme")

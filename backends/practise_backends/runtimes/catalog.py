@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from practise_backends.errors import BackendError, BackendMissing
 from practise_backends.flags import option_flags
-from practise_backends.interfaces import Backend, Progress
+from practise_backends.interfaces import Backend, Capabilities, Progress
 from practise_backends.terms import Artifact, Conditions
 
 GROUP = "practise_backends"
@@ -125,23 +125,29 @@ def _lacking(name: str, error: ImportError) -> BackendMissing:
 def _configured(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
     """A backend with options."""
     _check_options(name, kind, options)
-    return kind(**options)
+    known = _options_of(kind.capabilities)
+    return kind(**{option: value for option, value in options.items() if option in known})
 
 
-def _check_options(name: str, backend_type: Any, options: Mapping[str, Any]) -> None:
-    """Refuse the first option that the backend lacks."""
-    capabilities = backend_type.capabilities
-    known = {flag.name: flag.written for flag in capabilities.options}
-    if capabilities.cross_builds:
-        known["for_"] = "--for"
-    written = {flag.name: flag.written for flag in option_flags()} | {"for_": "--for"}
-    for option in options:
-        if option not in known:
-            takes = ", ".join(known.values()) or "no options of its own"
-            raise BackendError(
-                f"backend '{name}' has no {written.get(option, option)}",
-                remedy=f"leave it out; '{name}' takes {takes}",
-            )
+def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
+    """Refuse the first option that the backend lacks, but for one at its default, which asks for nothing."""
+    known, flags = _options_of(kind.capabilities), {flag.name: flag for flag in option_flags()}
+    for option, value in options.items():
+        if option in known or (option in flags and value == flags[option].default):
+            continue
+        written = "--for" if option == "for_" else flags[option].written if option in flags else option
+        takes = ", ".join(known.values()) or "no options of its own"
+        raise BackendError(
+            f"backend '{name}' has no {written}", remedy=f"leave it out; '{name}' takes {takes}"
+        )
+
+
+def _options_of(capabilities: Capabilities) -> dict[str, str]:
+    """A backend's options by name, as they are written."""
+    return {
+        **{flag.name: flag.written for flag in capabilities.options},
+        **({"for_": "--for"} if capabilities.cross_builds else {}),
+    }
 
 
 def _entry_points() -> dict[str, EntryPoint]:
