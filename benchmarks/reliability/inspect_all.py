@@ -40,6 +40,7 @@ from practise_deploy import cli
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.pipeline import context as ground
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import first_point, point_at_cut
 from practise_deploy.run import write_atomically
 from practise_deploy.terms import Block
@@ -135,7 +136,8 @@ def _in_general(reason: str) -> str:
 def _refits(traced: fx.GraphModule, blocks: tuple[Block, ...], feature: str) -> Row:
     """Of what can go: where least squares can begin right at the cut, and where behind it."""
     gone = [block for block in blocks if block.droppable]
-    cuts = [point_at_cut(traced, traced, block.entry, block.exit) for block in gone]
+    graph = AnnotatedGraph(traced)
+    cuts = [point_at_cut(graph, graph, block.entry, block.exit) for block in gone]
     without = [block for block, cut in zip(gone, cuts, strict=True) if cut is None]
     behind = [
         block

@@ -148,7 +148,7 @@ def batches(count: int, size: int) -> Iterator[slice]:
 
 
 def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
-    """Multiply-accumulates of every value (half of torch's floating-point operation count)."""
+    """Multiply-accumulates of every value (half of torch's floating-point operation count). Shapes: images [n, c, h, w]."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -19,7 +19,7 @@ _INPUT_TYPE_ERRORS = (AttributeError, KeyError, IndexError, NotImplementedError,
 
 
 def noise(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
-    """Random pixels, always the same, of the module's type and on its device."""
+    """Random pixels, always the same, of the module's type and on its device. Shapes: those asked for."""
     parameter = next(module.parameters(), torch.empty(0))
     dtype = parameter.dtype if parameter.numel() else torch.float32
     return torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(parameter.device, dtype)

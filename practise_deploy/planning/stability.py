@@ -37,10 +37,12 @@ def selection_frequencies(
     rng = np.random.default_rng(_SEED)
     rows = _pool(candidates, budget, chosen)
     predicted = _drawn_errors(candidates.losses, rows, rng)
+    # which sets meet the target with resampled savings
     meets = np.ones(predicted.shape, dtype=np.bool_)
     if budget.drop is None:
         assumed = _drawn_savings(candidates, rows, rng)
         meets = assumed >= (budget.reduce_percent or 0.0)
+    # of those, as many as would be verified, with the errors that verification would give
     if verified:
         errors = _recovered_errors(candidates, rows, predicted, verified, rng)
         offered = meets & _among_the_first(np.where(meets, predicted, np.inf), max(TOP, len(verified)))
@@ -50,6 +52,7 @@ def selection_frequencies(
     lost = ~meets.any(1)
     if lost.any():
         errors[lost] = -assumed[lost]  # nothing meets it: what comes nearest
+    # every resample takes the set of least error
     taken = rows[errors.argmin(1)]
     shares = {name: float(share) for name, share in zip(candidates.names, taken.mean(0), strict=True)}
     return shares, float((taken == candidates.rows_of([chosen])).all(1).mean())
@@ -119,6 +122,7 @@ def _drawn_savings(candidates: Candidates, rows: Rows, rng: np.random.Generator)
 
     The intervals shift with their estimates; blocks of one latency class share a measurement, so they shift together.
     """
+    # one standard normal step by latency class, shared by all blocks of the class
     quantile = NormalDist().inv_cdf(0.5 + candidates.confidence / 2)
     estimates, lows, highs = candidates.reductions
     factor, factor_low, factor_high = candidates.additivity

@@ -5,65 +5,11 @@ from __future__ import annotations
 from itertools import product
 
 import torch
-from torch import Tensor, fx, nn
-
-from practise_deploy.network.operators import is_unmodified, module_of
+from torch import Tensor, nn
 
 Affine = nn.Conv2d | nn.Linear
 Places = tuple[Tensor, ...]
 """Some positions of a value: their indices along every axis but those of images and channels."""
-
-
-def is_affine(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a value is a convolution of all channels or a linear layer that its weights alone describe, called nowhere else."""
-    module = module_of(traced, node)
-    if not isinstance(module, nn.Linear):
-        return is_dense_unshared(traced, node)
-    return type(module).forward is nn.Linear.forward and is_unmodified(module) and _is_alone(traced, module)
-
-
-def is_dense_unshared(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a value is a convolution of all channels that its weights alone describe, called nowhere else."""
-    module = module_of(traced, node)
-    if not isinstance(module, nn.Conv2d) or type(module).forward is not nn.Conv2d.forward or module.groups != 1:
-        return False
-    if not is_unmodified(module):
-        return False
-    padded = isinstance(module.padding, str) or (module.padding_mode != "zeros" and any(module.padding))
-    return not padded and _is_alone(traced, module)
-
-
-def _is_alone(traced: fx.GraphModule, module: Affine) -> bool:
-    """Whether a module is called once, and nothing else uses its weights."""
-    weights = [module._parameters.get("weight"), *([] if module.bias is None else [module._parameters.get("bias")])]
-    return all(weight is not None and has_one_use(traced, weight) for weight in weights)
-
-
-def has_one_use(traced: fx.GraphModule, parameter: nn.Parameter) -> bool:
-    """Whether one module called once, or one value, is all that a network does with a parameter."""
-    owners = [
-        f"{path}.{name}".lstrip(".")
-        for path, module in traced.named_modules(remove_duplicate=False)
-        for name, weight in module._parameters.items()
-        if weight is parameter
-    ]
-    if len(owners) != 1:
-        return False
-    read = len(traced.graph.find_nodes(op="get_attr", target=owners[0], sort=False))
-    called = len(traced.graph.find_nodes(op="call_module", target=owners[0].rpartition(".")[0], sort=False))
-    return read + called == 1
-
-
-def called_once(node: fx.Node) -> bool:
-    """Whether a module is called nowhere else."""
-    return len(node.graph.find_nodes(op="call_module", target=node.target, sort=False)) == 1
-
-
-def operator_at(traced: fx.GraphModule, node: fx.Node) -> Affine:
-    """The affine operator that a node calls."""
-    module = traced.get_submodule(str(node.target))
-    assert isinstance(module, Affine)
-    return module
 
 
 def channel_axis(operator: Affine, rank: int) -> int:
@@ -95,7 +41,10 @@ def vectors_at(value: Tensor, axis: int, places: Places) -> Tensor:
 
 
 def applied(operator: Affine, weight: Tensor, x: Tensor) -> Tensor:
-    """What the operator would give with another weight and no bias."""
+    """What the operator would give with another weight and no bias.
+
+    Shapes: weight like the operator's own; x [n, inputs, ...] of a convolution, [n, ..., inputs] of a linear layer.
+    """
     if isinstance(operator, nn.Linear):
         return nn.functional.linear(x, weight)
     return nn.functional.conv2d(x, weight, None, operator.stride, operator.padding, operator.dilation)

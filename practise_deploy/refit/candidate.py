@@ -83,13 +83,13 @@ class Candidate:
         if self.point is not None:
             target = sampler.vectors(self.point, env[self.point.target])
             values = self._prefix_values(env, torch.float32)
-            equations.add(*rows_for(self.student, self.point, values, target, sampler))
+            equations.add(*rows_for(self.point, values, target, sampler))
 
     def solve(self, equations: NormalEquations) -> None:
         """With every solver."""
         if self.point is None:
             return
-        start, precision = start_of(self.student, self.point), next(self.student.parameters()).dtype
+        start, precision = start_of(self.point), next(self.student.parameters()).dtype
         for solver, solve in SOLVERS.items():
             if solver != NO_REFIT:
                 self.changes[solver] = (solve(equations, start) - start).to(precision)
@@ -105,7 +105,7 @@ class Candidate:
     def _value(self, solver: str, values: Env) -> Tensor:
         if solver == NO_REFIT or self.point is None:
             return values[self._place]
-        return changed(self.student, self.point, self.changes[solver], values, self.end[1])
+        return changed(self.point, self.changes[solver], values, self.end[1])
 
     def _prefix_values(self, env: Env, dtype: torch.dtype) -> Env:
         """What its problem and a replay from its point read, in the network without the block. dtype: to compute in."""

@@ -28,13 +28,13 @@ class Ends:
 
     @cached_property
     def variance(self) -> Tensor:
-        """Of the features, image by image."""
+        """Of the features, image by image. Shapes: [n]."""
         return self.features.var(tuple(range(1, self.features.ndim)))
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """By image. features: mean squared difference; variance: of the teacher's features.
+    """By image. Shapes: features [n], mean squared differences; variance [n], of the teacher's features.
 
     teacher_logits, student_logits: both networks' logits [n, classes], without columns where there are no classes.
     """
@@ -50,7 +50,7 @@ class Errors:
 
     @property
     def by_image(self) -> Tensor:
-        """What recoveries are compared by: every image's error of the features over their mean variance.
+        """What recoveries are compared by: every image's error of the features over their mean variance. Shapes: [n].
 
         Of refitted sets it predicts the accuracy better than the KL divergence of the classes or the sum of both; solvers are chosen
         equally well by any of them (docs/planning.md).
@@ -93,13 +93,14 @@ def interactions_of(teacher: Ends, students: list[Ends]) -> Tensor:
     """Inner products of what several students change of the features, a feature. Shapes: [n, students, students]."""
     products = []
     for image, features in enumerate(teacher.features):
+        # d_i = f_i - f, the displacement by student i; Q_ij = d_i' d_j over the number of features
         moved = torch.stack([(student.features[image] - features).flatten() for student in students]).double()
         products.append(moved @ moved.T / moved.shape[1])
     return torch.stack(products)
 
 
 def mean_interval(errors: npt.NDArray[np.float64]) -> Interval:
-    """The mean over images with its interval: bootstrap, or the normal approximation below 10 images."""
+    """The mean over images with its interval: bootstrap, or the normal approximation below 10 images. Shapes: errors [n]."""
     if len(errors) >= 10:
         return bootstrap(errors, lambda sample: np.asarray(sample.mean(-1)))
     mean, half = (

@@ -49,6 +49,7 @@ def survivors(errors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _significantly_above_zero(differences: Tensor) -> bool:
+    """By their mean in standard errors. Shapes: [images]."""
     count = len(differences)
     return count >= LEAST_IMAGES and float(differences.mean()) > STANDARD_ERRORS * float(differences.std()) / count**0.5
 

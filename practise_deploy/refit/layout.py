@@ -6,25 +6,16 @@ What a chain of such operations does is found by executing it on numbers that sa
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
-from torchvision.models.maxvit import SwapAxes, WindowDepartition, WindowPartition
-from torchvision.ops.misc import Permute
+from torch import Tensor, fx
 
 from practise_deploy.network.execution import execute
-from practise_deploy.network.operators import asks_size, is_unmodified, module_of, shape_of
+from practise_deploy.network.operators import shape_of
 from practise_deploy.refit.affine import Places, vectors_at
-
-_OPERATIONS = (
-    "contiguous", "flatten", "moveaxis", "movedim", "permute", "reshape", "roll", "squeeze", "swapaxes", "transpose",
-    "unflatten", "unsqueeze", "view",
-)  # fmt: skip
-_FUNCTIONS = {getattr(torch, name) for name in _OPERATIONS if hasattr(torch, name)}
-_MODULES = (Permute, SwapAxes, WindowPartition, WindowDepartition, nn.Flatten, nn.Unflatten)
+from practise_deploy.refit.annotation import AnnotatedGraph, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +32,7 @@ class Layout:
     windowed: bool = False
 
     def by_image(self, value: Tensor) -> Tensor:
-        """A value with windows along an axis of their own."""
+        """A value with windows along an axis of their own. Shapes: [n * windows, ...] -> [n, windows, ...]."""
         return value.reshape(-1, self.sides[0], *value.shape[1:]) if self.windowed else value
 
     def vectors(self, value: Tensor, places: Places) -> Tensor:
@@ -70,7 +61,7 @@ class Rearrangement:
         return torch.unravel_index(flat if self.index is None else self.index[flat], self.before.sides)
 
     def moved(self, value: Tensor) -> Tensor:
-        """A value rearranged."""
+        """A value rearranged. Shapes: laid out as `before` says -> as `after` says."""
         before, after, numbers = self.before, self.after, value.movedim(self.before.axis, -1)
         if self.index is not None or (before.sides, before.windowed) != (after.sides, after.windowed):
             images = numbers.reshape(-1, math.prod(before.sides), numbers.shape[-1])
@@ -79,37 +70,13 @@ class Rearrangement:
         return numbers.movedim(-1, after.axis)
 
 
-def is_rearrangement(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a value is nothing but another one with its numbers in other places, or without some of them."""
-    sources = [each for each in node.all_input_nodes if "for_two" not in each.meta or shape_of(each) is not None]
-    if len(sources) != 1 or shape_of(sources[0]) is None or shape_of(node) is None:
-        return False
-    module = module_of(traced, node)
-    if module is not None:
-        return type(module) in _MODULES and is_unmodified(module)
-    if node.target is operator.getitem:
-        index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
-        return all(isinstance(each, slice) or each is Ellipsis for each in index)
-    return node.target in (_OPERATIONS if node.op == "call_method" else _FUNCTIONS)
-
-
-def rearranged(node: fx.Node) -> fx.Node:
-    """The value that another one is a rearrangement of."""
-    return next(each for each in node.all_input_nodes if shape_of(each) is not None)
-
-
-def uses_of(node: fx.Node) -> list[fx.Node]:
-    """Who reads a value's numbers, and not just its sizes."""
-    return [user for user in node.users if not asks_size(user)]
-
-
-def followed(traced: fx.GraphModule, span: Sequence[fx.Node], axis: int) -> tuple[list[int], Rearrangement] | None:
+def followed(graph: AnnotatedGraph, span: Sequence[fx.Node], axis: int) -> tuple[list[int], Rearrangement] | None:
     """Along which axis the channels of each of these values are, and how the last one is the first one rearranged.
 
     axis: that of the first. None where channels are not kept together, or where images are not treated alike.
     """
     shape = span[0].meta.get("for_two", ())
-    if not any(is_rearrangement(traced, node) for node in span[1:]):
+    if not any(graph[node].role is Role.REARRANGEMENT for node in span[1:]):
         layout = _layout(shape or (2, *(shape_of(span[0]) or ())[1:]), axis)
         return [axis] * len(span), Rearrangement(layout, layout)
     if len(shape) < 2 or shape[0] % 2 or shape[axis] == 1:
@@ -117,20 +84,24 @@ def followed(traced: fx.GraphModule, span: Sequence[fx.Node], axis: int) -> tupl
     channels, axes = shape[axis], [axis]
     positions = math.prod(shape) // channels
     rest = [side for each, side in enumerate(shape) if each != axis]
+    # number every element position-major, channels fastest: n // channels is its position, n % channels its channel
     numbers = torch.arange(positions * channels).view(*rest, channels).movedim(-1, axis).contiguous()
     for node in span[1:]:
-        if not is_rearrangement(traced, node):
+        operation = graph[node]
+        if operation.role is not Role.REARRANGEMENT or operation.source is None:
             axes.append(axes[-1])
             continue
+        # move the numbers as the operation would, and see along which axis the channels now count
         sizes = {each.name: each.meta["for_two"] for each in node.all_input_nodes}
         try:
-            numbers = execute(traced, node, sizes | {rearranged(node).name: numbers})
+            numbers = execute(graph.network, node, sizes | {operation.source.name: numbers})
         except RuntimeError:  # a size that is not of two images
             return None
         axis_now = _axis_of(numbers % channels, channels)
         if axis_now is None:
             return None
         axes.append(axis_now)
+    # one channel's numbers are positions of the first value, in the order of the last
     end = tuple(numbers.shape)
     index = _index(numbers.select(axes[-1], 0) // channels, positions // 2)
     if index is None or end[1:] != (shape_of(span[-1]) or ())[1:]:
@@ -147,7 +118,7 @@ def _layout(for_two: tuple[int, ...], axis: int) -> Layout:
 
 
 def _axis_of(channel: Tensor, channels: int) -> int | None:
-    """The axis along which these numbers of channels count, and along no other."""
+    """The axis along which channel numbers count, and along no other. Shapes: channel like the value that it numbers."""
     for axis in range(1, channel.ndim):
         if channel.shape[axis] == channels:
             count = torch.arange(channels).view(-1, *(1,) * (channel.ndim - axis - 1))
@@ -157,7 +128,10 @@ def _axis_of(channel: Tensor, channels: int) -> int | None:
 
 
 def _index(positions: Tensor, count: int) -> Tensor | None:
-    """The index of `Rearrangement` from the positions of two images, each of which had so many; None where images are mixed."""
+    """The index of `Rearrangement` from the positions of two images, each of which had so many; None where images are mixed.
+
+    Shapes: positions [2 * positions of one image] -> [positions of one image].
+    """
     if len(positions) % 2:
         return None
     first, second = positions.reshape(2, -1)

@@ -46,24 +46,31 @@ class NormalEquations:
     def solve(self, ridge: float, start: Tensor) -> Tensor:
         """The ridge solution around `start`. Shapes: [d, outputs]. The bias row is hardly held back."""
         gram, moment = self._sums
+        # a = ridge times the mean diagonal of P'P; the bias, whose column is ones, is left all but free
         weights = gram.diagonal()[:-1]
         hold = torch.full_like(gram.diagonal(), ridge * float(weights.mean()) + 1e-12)
         hold[-1] = 1e-9 * self.rows + 1e-12
+        # (P'P + diag(a)) W' = P'T + diag(a) W0, by Cholesky, or by LU where rounding makes the left side indefinite
         right = moment + hold[:, None] * start.double()
         factor, failed = torch.linalg.cholesky_ex(_held(gram, hold))
         return torch.linalg.solve(_held(gram, hold), right) if int(failed) else torch.cholesky_solve(right, factor)
 
     def with_bias(self, start: Tensor) -> Tensor:
-        """`start` with the bias that takes the mean error away."""
+        """`start` with the bias that takes the mean error away. Shapes: [d, outputs]."""
         gram, moment = self._sums
         weights = start.double().clone()
+        # the last row of P'T - P'P W is the sum of what is left over, as the last column of P is ones
         weights[-1] += (moment[-1] - gram[-1] @ weights) / self.rows
         return weights
 
     def with_scale(self, start: Tensor) -> Tensor:
-        """`start` with the scale and bias of each output that fit best; outputs that hardly vary keep their scale."""
+        """`start` with the scale and bias of each output that fit best; outputs that hardly vary keep their scale.
+
+        Shapes: [d, outputs].
+        """
         gram, moment = self._sums
         weights = start.double()
+        # simple regression of every output y on its target t: scale = cov(y, t) / var(y), held back towards 1
         mean, goal = gram[-1] @ weights / self.rows, moment[-1] / self.rows
         both = (weights * moment).sum(0) / self.rows - mean * goal
         spread = self.spread_of(weights)
@@ -71,7 +78,10 @@ class NormalEquations:
         return self.with_bias(weights * ((both + hold) / (spread + hold)))
 
     def with_variance(self, solution: Tensor) -> Tensor:
-        """A solution scaled so that each output varies as much as its target does; the ridge shrinks it."""
+        """A solution scaled so that each output varies as much as its target does; the ridge shrinks it.
+
+        Shapes: [d, outputs].
+        """
         _, moment = self._sums
         assert self.square is not None
         target_variance = (self.square / self.rows - (moment[-1] / self.rows) ** 2).clamp_min(0)
@@ -82,6 +92,7 @@ class NormalEquations:
     def spread_of(self, weights: Tensor) -> Tensor:
         """Variance of every output of these weights over the rows. Shapes: [outputs]."""
         gram, _ = self._sums
+        # var(y) = w' P'P w / n - mean(y)^2
         mean = gram[-1] @ weights / self.rows
         return (((gram @ weights) * weights).sum(0) / self.rows - mean**2).clamp_min(0)
 

@@ -74,7 +74,7 @@ class PartialStudent:
             self.judge += moved(self.student, first, [prefix], self.points)
 
     def _prefix_values(self, common: Sequence[fx.Node], x: Tensor) -> Env:
-        """The images, and the values before the first cut: up to there the student is its teacher."""
+        """The images, and the values before the first cut: up to there the student is its teacher. Shapes: x [n, c, h, w]."""
         start = {input_of(self.student).name: x}
         keep = frozenset([*start, *(node.name for node in common)])
         return compute(self.student, nodes_to_compute(common, start), start, keep)
@@ -118,7 +118,7 @@ class PartialStudent:
         """Sum the equations that these solvers of the next point need, on the student's own activations."""
         self._approach()
         point, name, needed = self.point, self.point.value.name, values_for(self.point)
-        self.problem, self.solutions = Problem(self.student, point), {}
+        self.problem, self.solutions = Problem(point), {}
         order, keep = nodes_to_compute(needed, self.learn[0]), frozenset(node.name for node in needed)
         weighted = any(solver.weighted for solver in solvers)
         weights = self.weights[name] if weighted else [None] * len(self.learn)
@@ -175,5 +175,5 @@ class PartialStudent:
 
 
 def _parts(images: FitImages | None, size: int) -> Iterator[Tensor]:
-    """The images by batch."""
+    """The images by batch. Shapes: [n, c, h, w] each."""
     return (images.batch(part) for part in batches(len(images), size)) if images else iter(())

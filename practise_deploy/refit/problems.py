@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from practise_deploy.network.execution import Env
 from practise_deploy.refit.normal_equations import NormalEquations
@@ -22,7 +22,6 @@ class Problem:
     The unknowns are the weights of the point's writers, with BatchNorm and scale folded in.
     """
 
-    student: fx.GraphModule
     point: ReconstructionPoint
     sums: NormalEquations = field(default_factory=NormalEquations)
     weighted: NormalEquations = field(default_factory=NormalEquations)
@@ -32,7 +31,7 @@ class Problem:
 
         Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions; weights [rows].
         """
-        patches, targets = rows_for(self.student, self.point, env, teacher_vectors, sampler)
+        patches, targets = rows_for(self.point, env, teacher_vectors, sampler)
         self.sums.add(patches, targets)
         if weights is not None:
             self.weighted.add(patches, targets, weights)
@@ -40,7 +39,7 @@ class Problem:
     @property
     def start(self) -> Tensor:
         """W as the student has it. Shapes: [d + 1, outputs], the bias last, in fp64."""
-        return start_of(self.student, self.point)
+        return start_of(self.point)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,9 @@ class Solution:
     change: Tensor
 
     def value(self, env: Env, dtype: torch.dtype) -> Tensor:
-        """The point's value with it, from values as they are without it. dtype: to compute in."""
-        return changed(self.problem.student, self.problem.point, self.change, env, dtype)
+        """The point's value with it, from values as they are without it. dtype: to compute in. Shapes: the value's own."""
+        return changed(self.problem.point, self.change, env, dtype)
 
     def put_in(self) -> None:
         """Give it to the student."""
-        put_in(self.problem.student, self.problem.point, self.weights, self.problem.sums)
+        put_in(self.problem.point, self.weights, self.problem.sums)

@@ -8,20 +8,20 @@ from torch import Tensor, fx
 from practise_deploy.compute import autocast
 from practise_deploy.network.activations import downstream, node_by_name
 from practise_deploy.network.execution import Env
-from practise_deploy.refit.affine import applied, operator_at
+from practise_deploy.refit.affine import applied
 from practise_deploy.refit.criterion import Ends, end_of
 from practise_deploy.refit.writers import ReconstructionPoint
 
 
-def changed(traced: fx.GraphModule, point: ReconstructionPoint, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
+def changed(point: ReconstructionPoint, change: Tensor, env: Env, dtype: torch.dtype) -> Tensor:
     """A point's value after a change of its writers' folded weights. Shapes: change [d + 1, outputs]."""
     value = env[point.value.name]
     total, begin = change[-1].view([-1 if axis == point.axis else 1 for axis in range(value.ndim)]), 0
     with autocast(change.device, dtype):
+        # the operators are linear: what a change of weights adds to the sum is what the change alone would give
         for writer in point.writers:
-            operator = operator_at(traced, writer.operator)
-            rows = change[begin : (begin := begin + operator.weight[0].numel())]
-            output = applied(operator, rows.T.reshape(operator.weight.shape), env[writer.source.name])
+            rows = change[begin : (begin := begin + writer.fan_in)]
+            output = applied(writer.layer, rows.T.reshape(writer.layer.weight.shape), env[writer.source.name])
             total = total + writer.from_operator.moved(output)
     return value + total
 
@@ -36,7 +36,7 @@ def read_by_replay(network: fx.GraphModule, name: str) -> set[str]:
 def replay(network: fx.GraphModule, env: Env, name: str, value: Tensor, end: tuple[str, torch.dtype]) -> Ends:
     """The network's ends when one value is another. env: known values, also of the part that changes.
 
-    end: the feature map's name, and the precision to compute in.
+    end: the feature map's name, and the precision to compute in. Shapes: value like the value that it takes the place of.
     """
     alive = {node.name for node in network.graph.nodes}
     affected = downstream(node_by_name(network, name))

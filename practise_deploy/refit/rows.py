@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from practise_deploy.network.execution import Env
 from practise_deploy.network.operators import shape_of
-from practise_deploy.refit.affine import Places, operator_at, patches_of
+from practise_deploy.refit.affine import Places, patches_of
 from practise_deploy.refit.writers import ReconstructionPoint
 
 ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000
@@ -61,9 +61,7 @@ def channels_of(point: ReconstructionPoint) -> int:
     return (shape_of(point.value) or ())[point.axis]
 
 
-def rows_for(
-    traced: fx.GraphModule, point: ReconstructionPoint, env: Env, teacher_vectors: Tensor, sampler: Sampler
-) -> tuple[Tensor, Tensor]:
+def rows_for(point: ReconstructionPoint, env: Env, teacher_vectors: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
     """Patches of all writers with the ones column, and what the writers together should give.
 
     Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions -> [rows, d + 1], [rows, channels].
@@ -74,7 +72,7 @@ def rows_for(
     for writer in point.writers:
         source = writer.from_operator.before.by_image(env[writer.source.name])
         at = writer.from_operator.places_before(places)
-        parts.append(patches_of(operator_at(traced, writer.operator), source, at))
+        parts.append(patches_of(writer.layer, source, at))
         at = writer.from_output.places_before(places)
         rest = rest + writer.from_output.before.vectors(env[writer.output.name], at)
     ones = parts[0].new_ones(len(parts[0]), 1)

@@ -26,6 +26,7 @@ def sensitivities(
         env = compute(teacher, nodes_to_compute([end, *values], starts), starts, keep)
         generator = torch.Generator().manual_seed(seed)
         probe = torch.randn(env[end.name].shape, generator=generator, dtype=env[end.name].dtype)
+        # v' J by one backward pass; over random v the square of an entry is the squared length of J's column
         ends, begins = env[end.name], [env[node.name] for node in values]
         slopes = torch.autograd.grad(ends, begins, probe.to(ends.device), allow_unused=True)
     weights: Env = {}

@@ -81,7 +81,9 @@ class _Trial:
         return cls(block, student, student_feature, adaptors, tuple(nodes), tuple(inputs), optimiser)
 
     def step(self, values: Env, target: Tensor, rate: float, precision: tuple[torch.device, torch.dtype]) -> None:
-        """One step of SGD on the adaptors. values: the teacher's; target: its features."""
+        """One step of SGD on the adaptors. values: the teacher's; target: its features.
+
+        Shapes: target as the student's features, [n, ...]."""
         assert self.optimiser is not None
         for group in self.optimiser.param_groups:
             group["lr"] = rate

@@ -14,8 +14,8 @@ import torch
 from torch import fx, nn
 
 from practise_deploy.network.activations import node_by_name
-from practise_deploy.network.operators import is_addition, is_relu, is_unmodified, module_of, shape_of
-from practise_deploy.refit.affine import called_once
+from practise_deploy.network.operators import is_unmodified, module_of, shape_of
+from practise_deploy.refit.annotation import AnnotatedGraph, Role
 from practise_deploy.refit.writers import before_activation, readers_of, writer_of
 from practise_deploy.training.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out
 
@@ -31,7 +31,7 @@ class Adaptor:
 
 def insert_adaptors(student: fx.GraphModule, cut: str) -> tuple[Adaptor, ...]:
     """Insert identity adaptors around a splice. cut: the value that stays in the block's place."""
-    writers, readers = _around(student, node_by_name(student, cut))
+    writers, readers = _around(AnnotatedGraph(student), node_by_name(student, cut))
     return tuple(
         [
             *(_insert(student, node, True) for node in writers),
@@ -50,7 +50,7 @@ def absorb_adaptors(student: fx.GraphModule, adaptors: Sequence[Adaptor]) -> Non
         take_out(student, node)
 
 
-def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
+def _around(student: AnnotatedGraph, cut: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
     """Convolutions that write to the cut's stream before it, and those that read it after it."""
     writers: list[fx.Node] = []
     seen: set[fx.Node] = set()
@@ -60,16 +60,16 @@ def _around(student: fx.GraphModule, cut: fx.Node) -> tuple[list[fx.Node], list[
         if value in seen or shape_of(value) != shape_of(cut):
             continue
         seen.add(value)
-        for term in value.all_input_nodes if is_addition(value) else [value]:
+        for term in value.all_input_nodes if student[value].role is Role.SUM else [value]:
             writer = writer_of(student, term)
-            if writer is not None and isinstance(module_of(student, writer.operator), nn.Conv2d):
+            if writer is not None and isinstance(writer.layer, nn.Conv2d):
                 writers.append(writer.operator)
             elif term is not value:
                 stack.append(term)
     return writers, _readers(student, cut)
 
 
-def _readers(student: fx.GraphModule, cut: fx.Node) -> list[fx.Node]:
+def _readers(student: AnnotatedGraph, cut: fx.Node) -> list[fx.Node]:
     readers: list[fx.Node] = []
     stack = [cut]
     seen: set[fx.Node] = set()
@@ -79,18 +79,19 @@ def _readers(student: fx.GraphModule, cut: fx.Node) -> list[fx.Node]:
             continue
         seen.add(value)
         for user in readers_of(student, value):
-            module = module_of(student, user)
+            module = module_of(student.network, user)
             if isinstance(module, nn.Conv2d) and module.groups == 1 and _can_absorb(module, user):
                 readers.append(user)
-            elif is_addition(user) or is_relu(student, user):
+            elif student[user].role in (Role.SUM, Role.RELU):
                 stack.append(user)
-    order = {node: place for place, node in enumerate(student.graph.nodes)}
+    order = {node: place for place, node in enumerate(student.network.graph.nodes)}
     return sorted(set(readers), key=order.__getitem__)
 
 
 def _can_absorb(module: nn.Conv2d, call: fx.Node) -> bool:
     """Whether this convolution can absorb an adaptor in front of it."""
-    return type(module).forward is nn.Conv2d.forward and is_unmodified(module) and called_once(call)
+    calls = call.graph.find_nodes(op="call_module", target=call.target, sort=False)
+    return type(module).forward is nn.Conv2d.forward and is_unmodified(module) and len(calls) == 1
 
 
 def _insert(student: fx.GraphModule, convolution: fx.Node, behind: bool) -> Adaptor:

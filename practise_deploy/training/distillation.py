@@ -45,7 +45,7 @@ class Distillation:
         return total / len(images)
 
     def _teacher_features(self, images: FitImages, batch_size: int) -> list[Tensor]:
-        """The teacher's features of each batch of these images, computed once."""
+        """The teacher's features of each batch of these images, computed once. Shapes: [n, ...] each."""
         if (id(images), batch_size) not in self.feature_cache:
             node = node_by_name(self.teacher, self.teacher_feature)
             parts = batches(len(images), batch_size)

@@ -19,7 +19,7 @@ class Pointwise(nn.Conv2d):
 
     @property
     def matrix(self) -> Tensor:
-        """A in fp64."""
+        """A in fp64. Shapes: [outputs, inputs]."""
         return self.weight.detach().double()[:, :, 0, 0]
 
 

@@ -16,6 +16,7 @@ from practise_deploy.network.operators import module_of
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.affine import patches_of
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.normal_equations import NormalEquations
 from practise_deploy.refit.write_back import folded_weights, write_back
 from practise_deploy.refit.writers import Writer, writer_of
@@ -76,7 +77,7 @@ def random_writer(shape: dict, behind: str, seed: int) -> tuple[fx.GraphModule, 
             norm.running_mean.copy_(draw(WIDTH))
             norm.running_var.copy_(draw(WIDTH).exp())
     traced, _ = trace(network, (IMAGES, 3, SIDE, SIDE))
-    writer = writer_of(traced, list(traced.graph.nodes)[-2].all_input_nodes[0])
+    writer = writer_of(AnnotatedGraph(traced), list(traced.graph.nodes)[-2].all_input_nodes[0])
     assert writer is not None and writer.axis == axis
     assert (writer.norm is not None, writer.scale is not None) == ("normed" in behind, "scaled" in behind)
     return traced, writer, draw(IMAGES, 3, SIDE, SIDE)
@@ -105,7 +106,7 @@ def assert_close(found: Tensor, wanted: Tensor) -> None:
 @settings(max_examples=80, deadline=None)
 def test_folded_weights_give_the_writers_output(shape, behind, seed):
     traced, writer, x = random_writer(shape, behind, seed)
-    assert_close(all_rows(traced, writer, x) @ folded_weights(traced, writer), value_of(traced, writer, x))
+    assert_close(all_rows(traced, writer, x) @ folded_weights(writer), value_of(traced, writer, x))
 
 
 @given(shape=shapes, behind=writers, seed=seeds)
@@ -117,9 +118,9 @@ def test_weights_that_were_written_back_are_what_is_computed(shape, behind, seed
     equations.add(rows, rows[:, :WIDTH])
     solution = drawing(seed + 1)(rows.shape[1], WIDTH)
     with torch.no_grad():
-        write_back(traced, writer, solution, equations, slice(0, len(solution) - 1))
+        write_back(writer, solution, equations, slice(0, len(solution) - 1))
     assert_close(value_of(traced, writer, x), rows @ solution)
-    assert_close(folded_weights(traced, writer), solution)
+    assert_close(folded_weights(writer), solution)
 
 
 @cache

@@ -23,6 +23,7 @@ from practise_deploy.network.activations import (
 from practise_deploy.network.blocks import droppable
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.refit import recoverability
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.candidate import SOLVERS, Candidate
 from practise_deploy.refit.criterion import Ends, errors_of
 from practise_deploy.refit.normal_equations import NormalEquations
@@ -55,9 +56,9 @@ def rebuilt(teacher, block, learn: FitImages, method: str, seed: int):
             env = compute(student, nodes_to_compute(nodes, {input_of(student).name}), {input_of(student).name: x}, keep)
             (goal,) = forward(teacher, x, [node_by_name(teacher, point.target)])
             target = sampler.vectors(point, goal)
-            equations.add(*rows_for(student, point, env, target, sampler))
+            equations.add(*rows_for(point, env, target, sampler))
     with torch.no_grad():
-        put_in(student, point, SOLVERS[method.removesuffix(BEHIND)](equations, start_of(student, point)), equations)
+        put_in(point, SOLVERS[method.removesuffix(BEHIND)](equations, start_of(point)), equations)
     return student
 
 
@@ -145,7 +146,7 @@ def test_winner_is_the_best_of_all_ways_to_solve(make, shape):
 def test_block_without_a_writer_before_its_cut_is_judged_by_the_first_site_behind_it(make, shape, name):
     teacher, feature, blocks = in_double(make(), shape)
     (found,) = measure_recoverability(teacher, feature, [blocks[name]], images(30, shape), 5, Silent())
-    assert point_at_cut(teacher, teacher, blocks[name].entry, blocks[name].exit) is None
+    assert point_at_cut(AnnotatedGraph(teacher), AnnotatedGraph(teacher), blocks[name].entry, blocks[name].exit) is None
     assert found.method.endswith(BEHIND)
     assert found.mse.estimate < found.mse_dropped
 

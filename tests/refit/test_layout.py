@@ -12,7 +12,8 @@ from networks import tiny_swin
 from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
-from practise_deploy.refit.affine import applied, operator_at
+from practise_deploy.refit.affine import applied
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import point_at_cut, points_of
 from practise_deploy.refit.replay import changed
 from practise_deploy.refit.rows import Sampler, rows_for, values_for
@@ -88,9 +89,9 @@ MOVED = {
 def test_moves_are_those_that_the_network_makes(network):
     traced, _ = trace(network.eval(), IMAGES)
     value = list(traced.graph.nodes)[-2]
-    (writer,) = writers_into(traced, value)
+    (writer,) = writers_into(AnnotatedGraph(traced), value)
     x = torch.randn(3, *IMAGES[1:])
-    operator = operator_at(traced, writer.operator)
+    operator = writer.layer
     with torch.no_grad():
         source, found = forward(traced, x, [writer.source, value])
         given = applied(operator, operator.weight, source)
@@ -126,7 +127,7 @@ def test_moves_are_those_that_the_network_makes(network):
 )  # fmt: skip
 def test_what_mixes_channels_or_images_is_no_rearrangement(then):
     traced, _ = trace(Between(last, then).eval(), IMAGES)
-    assert writer_of(traced, list(traced.graph.nodes)[-2]) is None
+    assert writer_of(AnnotatedGraph(traced), list(traced.graph.nodes)[-2]) is None
 
 
 class LinearStep(nn.Module):
@@ -196,23 +197,29 @@ def test_rows_of_writers_of_different_layouts_are_of_the_same_positions(end):
     torch.manual_seed(3)
     traced, _ = trace(TwoWriters(end).double().eval(), IMAGES)
     value = list(traced.graph.nodes)[-2]
-    point, sampler = ReconstructionPoint(value, writers_into(traced, value), value.name), Sampler(3, seed=0, rows=60)
+    point, sampler = (
+        ReconstructionPoint(value, writers_into(AnnotatedGraph(traced), value), value.name),
+        Sampler(3, seed=0, rows=60),
+    )
     assert sorted(str(writer.operator.target) for writer in point.writers) == ["conv", "fc"]
     x, nodes = torch.randn(3, *IMAGES[1:], dtype=torch.float64), values_for(point)
     with torch.no_grad():
         env = dict(zip([node.name for node in nodes], forward(traced, x, nodes), strict=True))
         own = sampler.vectors(point, env[value.name])
-        patches, targets = rows_for(traced, point, env, own, sampler)
-        start = start_of(traced, point)
+        patches, targets = rows_for(point, env, own, sampler)
+        start = start_of(point)
         torch.testing.assert_close(patches @ start, targets, rtol=1e-12, atol=1e-12)
         change = torch.randn_like(start)
-        after = sampler.vectors(point, changed(traced, point, change, env, torch.float32))  # no autocast
+        after = sampler.vectors(point, changed(point, change, env, torch.float32))  # no autocast
         torch.testing.assert_close((after - own).flatten(0, 1), patches @ change, rtol=1e-12, atol=1e-12)
 
 
 def test_sum_that_is_rearranged_before_a_cut_is_solved_there():
     teacher, _, blocks = opened(tiny_swin(), (1, 3, 16, 16))
-    points = [point_at_cut(teacher, teacher, block.entry, block.exit) for block in blocks.values()]
+    points = [
+        point_at_cut(AnnotatedGraph(teacher), AnnotatedGraph(teacher), block.entry, block.exit)
+        for block in blocks.values()
+    ]
     found = [[str(writer.operator.target) for writer in point.writers] for point in points]
     assert found == [["stem"], ["blocks.0.attn.proj"], ["blocks.0.fc2"], ["blocks.1.attn.proj"]]
 
@@ -241,6 +248,6 @@ def test_sum_that_is_read_as_it_was_too_is_not_solved_behind_its_rearrangement()
             return self.head(x.reshape(x.shape[0], 64, 6).mean(1) + x.relu().mean((1, 2)))
 
     traced, _ = trace(Shared().eval(), IMAGES)
-    assert writers_into(traced, node_by_name(traced, "add")) and not writers_into(
-        traced, node_by_name(traced, "reshape")
-    )
+    graph = AnnotatedGraph(traced)
+    assert writers_into(graph, node_by_name(traced, "add"))
+    assert not writers_into(graph, node_by_name(traced, "reshape"))

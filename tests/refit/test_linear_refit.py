@@ -9,6 +9,7 @@ from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.network.activations import forward, node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.criterion import joined
 from practise_deploy.refit.partial_student import PartialStudent
 from practise_deploy.refit.points import point_at_cut
@@ -162,7 +163,9 @@ def test_what_a_solution_is_expected_to_give_is_what_the_student_gives_with_it(m
 def test_positions_of_tokens_and_of_maps_are_drawn_in_the_layout_of_each():
     for make, shape, channels in ((tiny_transformer, TRANSFORMER, 12), (tiny_convnext, CONVNEXT, 8)):
         traced, _ = trace(make(), shape)
-        point = point_at_cut(traced, traced, *(node.name for node in additions(traced)[1:3]))
+        point = point_at_cut(
+            AnnotatedGraph(traced), AnnotatedGraph(traced), *(node.name for node in additions(traced)[1:3])
+        )
         value = torch.randn(4, *point.value.meta["shape"][1:])
         sampler = Sampler(4, seed=0, rows=24)
         found = sampler.vectors(point, value)
@@ -173,7 +176,9 @@ def test_positions_of_tokens_and_of_maps_are_drawn_in_the_layout_of_each():
 
 def test_class_token_is_always_among_the_positions():
     teacher, _, blocks = opened(tiny_transformer(), TRANSFORMER)
-    point = point_at_cut(teacher, teacher, blocks["blocks.0.add_2"].entry, blocks["blocks.0.add_2"].exit)
+    point = point_at_cut(
+        AnnotatedGraph(teacher), AnnotatedGraph(teacher), blocks["blocks.0.add_2"].entry, blocks["blocks.0.add_2"].exit
+    )
     for seed in range(5):
         (places,) = Sampler(100, seed, rows=300).places(point)
         assert len(set(places.tolist())) == 3 and places[0] == 0

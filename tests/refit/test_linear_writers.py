@@ -10,6 +10,7 @@ from networks import tiny_convnext, tiny_transformer
 from practise_deploy.network.activations import node_by_name
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import cuts_without_point, point_at_cut, points_of
 from practise_deploy.refit.writers import writer_of, writers_into
 from practise_deploy.training.adaptors import insert_adaptors
@@ -22,7 +23,7 @@ TRANSFORMER, CONVNEXT = (1, 3, 16, 16), (1, 3, 32, 32)
 
 def test_attention_and_perceptron_end_in_linear_writers_along_the_last_axis():
     traced, _ = trace(tiny_transformer(), TRANSFORMER)
-    found = [writers_into(traced, node) for node in additions(traced)[1:]]
+    found = [writers_into(AnnotatedGraph(traced), node) for node in additions(traced)[1:]]
     targets = [[str(writer.operator.target) for writer in each] for each in found]
     assert targets == [[f"blocks.{n}.{name}"] for n in range(3) for name in ("attn.proj", "fc2")]
     assert {writer.axis for each in found for writer in each} == {2}
@@ -31,7 +32,7 @@ def test_attention_and_perceptron_end_in_linear_writers_along_the_last_axis():
 
 def test_block_of_convnext_ends_in_a_linear_writer_whose_channels_come_to_the_second_axis():
     traced, _ = trace(tiny_convnext(), CONVNEXT)
-    (writer,) = writers_into(traced, additions(traced)[0])
+    (writer,) = writers_into(AnnotatedGraph(traced), additions(traced)[0])
     assert str(writer.operator.target) == "features.1.0.block.5"
     assert (writer.axis, writer.from_operator.before.axis, writer.from_operator.index, writer.norm) == (
         1,
@@ -46,7 +47,7 @@ def test_block_of_convnext_ends_in_a_linear_writer_whose_channels_come_to_the_se
 def test_cuts_of_a_transformer_are_refitted_where_a_linear_layer_writes():
     teacher, feature, blocks = opened(tiny_transformer(), TRANSFORMER)
     gone = [block for block in blocks.values() if block.droppable]
-    points = [point_at_cut(teacher, teacher, block.entry, block.exit) for block in gone]
+    points = [point_at_cut(AnnotatedGraph(teacher), AnnotatedGraph(teacher), block.entry, block.exit) for block in gone]
     assert [point is None for point in points] == [True] + [
         False
     ] * 5  # only the first one's stream comes from no writer
@@ -161,7 +162,7 @@ class Sum(nn.Module):
 
 def test_writers_along_another_axis_are_not_solved_together():
     traced, _ = trace(Sum().eval(), TOKENS)
-    (writer,) = writers_into(traced, additions(traced)[0])
+    (writer,) = writers_into(AnnotatedGraph(traced), additions(traced)[0])
     assert (str(writer.operator.target), writer.axis) == ("along", 2)
 
 
@@ -179,7 +180,7 @@ class Placed(nn.Module):
 
 def test_layer_that_sees_no_image_writes_nothing():
     traced, _ = trace(Placed().eval(), (1, 5, 4))
-    (writer,) = writers_into(traced, additions(traced)[0])
+    (writer,) = writers_into(AnnotatedGraph(traced), additions(traced)[0])
     assert str(writer.operator.target) == "of_images"
 
 
@@ -193,7 +194,8 @@ def test_module_that_is_named_like_a_permutation_is_none():
             return self.mul(self.permute(self.fc(x)))
 
     traced, last = last_value(Named(), TOKENS)
-    assert writer_of(traced, last) is None and writer_of(traced, node_by_name(traced, "permute")) is None
+    graph = AnnotatedGraph(traced)
+    assert writer_of(graph, last) is None and writer_of(graph, node_by_name(traced, "permute")) is None
 
 
 class Wide(nn.Module):

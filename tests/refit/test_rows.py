@@ -10,6 +10,7 @@ from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.refit import rows
 from practise_deploy.refit.affine import patches_of, vectors_at
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import points_of
 from practise_deploy.refit.rows import Sampler, rows_in_memory
 from practise_deploy.refit.writers import ReconstructionPoint, writers_into
@@ -53,7 +54,7 @@ def test_patches_times_weights_are_the_convolution():
 def test_drawn_positions_are_within_the_value_distinct_and_the_same_each_time():
     traced, _ = trace(tiny_resnet(), RESNET)
     value = additions(traced)[3]
-    point = ReconstructionPoint(value, writers_into(traced, value), value.name)
+    point = ReconstructionPoint(value, writers_into(AnnotatedGraph(traced), value), value.name)
     sampler = Sampler(images=1000, seed=5)
     rows_, columns = sampler.places(point)
     assert len(rows_) == 20

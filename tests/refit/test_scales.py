@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from practise_deploy.network.activations import node_by_name
 from practise_deploy.network.trace import trace
-from practise_deploy.refit.writers import factors_of, writer_of
+from practise_deploy.refit.annotation import AnnotatedGraph
+from practise_deploy.refit.writers import writer_of
 from samples.scales import MAP, TOKENS, Gain, Scaled, last_value, writer_at_the_end
 
 
@@ -25,15 +26,15 @@ from samples.scales import MAP, TOKENS, Gain, Scaled, last_value, writer_at_the_
 )
 def test_module_of_one_parameter_is_a_scale_where_it_multiplies_by_it(module, is_scale):
     traced, last = last_value(nn.Sequential(nn.Linear(4, 6), module), TOKENS)
-    writer = writer_of(traced, last)
+    writer = writer_of(AnnotatedGraph(traced), last)
     assert (writer is not None) == is_scale
-    assert writer is None or factors_of(writer) is traced.get_parameter("1.gain")
+    assert writer is None or writer.factors is traced.get_parameter("1.gain")
 
 
 @pytest.mark.parametrize("also", ["add", "mul"])
 def test_factors_that_are_used_elsewhere_are_no_scale(also):
     traced, _ = trace(Scaled(6, also=also).eval(), TOKENS)
-    assert writer_of(traced, node_by_name(traced, "mul")) is None
+    assert writer_of(AnnotatedGraph(traced), node_by_name(traced, "mul")) is None
 
 
 @pytest.mark.parametrize("hooked", [0, 1])

@@ -10,6 +10,7 @@ from networks import tiny_resnet
 from practise_deploy.network.activations import compute, forward, input_of, node_by_name, nodes_to_compute
 from practise_deploy.network.trace import trace
 from practise_deploy.refit.affine import patches_of, vectors_at
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.rows import Sampler, rows_for, values_for
 from practise_deploy.refit.write_back import folded_weights, put_in, start_of, write_back
 from practise_deploy.refit.writers import ReconstructionPoint, writers_into
@@ -47,7 +48,7 @@ def convolved(bias: bool, normed: bool):
     network = Convolved(bias, seasoned_norm() if normed else None).double().eval()
     traced, _ = trace(network, (2, 3, 8, 8))
     value = node_by_name(traced, "norm" if normed else "conv")
-    (writer,) = writers_into(traced, value)
+    (writer,) = writers_into(AnnotatedGraph(traced), value)
     return traced, value, writer
 
 
@@ -62,7 +63,7 @@ def test_folded_weights_compute_the_value(bias, normed):
     ones = torch.ones(len(patches), 1, dtype=torch.float64)
     (wanted,) = forward(traced, x, [value])
     torch.testing.assert_close(
-        torch.cat([patches, ones], 1) @ folded_weights(traced, writer),
+        torch.cat([patches, ones], 1) @ folded_weights(writer),
         vectors_at(wanted, 1, at).flatten(0, 1),
         rtol=1e-11,
         atol=1e-11,
@@ -78,10 +79,10 @@ def test_network_computes_exactly_the_weights_that_were_written_back(bias, norme
     patches = torch.cat([patches, torch.ones(len(patches), 1, dtype=torch.float64)], 1)
     equations = summed(patches, noise(len(patches), 4))
     solution = noise(28, 4, seed=9)
-    write_back(traced, writer, solution, equations, slice(0, 27))
+    write_back(writer, solution, equations, slice(0, 27))
     (found,) = forward(traced, x, [value])
     torch.testing.assert_close(vectors_at(found, 1, at).flatten(0, 1), patches @ solution, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(folded_weights(traced, writer), solution, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(folded_weights(writer), solution, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -91,7 +92,7 @@ def test_running_statistics_are_those_of_the_new_outputs(bias):
     at = Sampler(images=3, seed=0).places(ReconstructionPoint(value, (writer,), ""))
     patches = patches_of(traced.get_submodule("conv"), x, at)
     patches = torch.cat([patches, torch.ones(len(patches), 1, dtype=torch.float64)], 1)
-    write_back(traced, writer, noise(28, 4, seed=9), summed(patches, noise(len(patches), 4)), slice(0, 27))
+    write_back(writer, noise(28, 4, seed=9), summed(patches, noise(len(patches), 4)), slice(0, 27))
     (outputs,) = forward(traced, x, [node_by_name(traced, "conv")])
     norm = traced.get_submodule("norm")
     torch.testing.assert_close(norm.running_mean, outputs.mean((0, 2, 3)), rtol=1e-10, atol=1e-10)
@@ -105,7 +106,7 @@ def test_network_in_training_mode_computes_the_solved_weights_too():
     patches = patches_of(traced.get_submodule("conv"), x, at)
     patches = torch.cat([patches, torch.ones(len(patches), 1, dtype=torch.float64)], 1)
     solution = noise(28, 4, seed=9)
-    write_back(traced, writer, solution, summed(patches, noise(len(patches), 4)), slice(0, 27))
+    write_back(writer, solution, summed(patches, noise(len(patches), 4)), slice(0, 27))
     (found,) = forward(copy.deepcopy(traced).train(), x, [value])
     torch.testing.assert_close(vectors_at(found, 1, at).flatten(0, 1), patches @ solution, rtol=1e-9, atol=1e-9)
 
@@ -113,8 +114,8 @@ def test_network_in_training_mode_computes_the_solved_weights_too():
 def test_site_with_two_writers_is_solved_for_both_together():
     traced, _ = trace(tiny_resnet(), RESNET)
     traced = traced.double()
-    add = next(node for node in additions(traced) if len(writers_into(traced, node)) == 2)
-    point = ReconstructionPoint(add, writers_into(traced, add), add.name)
+    add = next(node for node in additions(traced) if len(writers_into(AnnotatedGraph(traced), node)) == 2)
+    point = ReconstructionPoint(add, writers_into(AnnotatedGraph(traced), add), add.name)
     x = noise(8, 3, 16, 16)
     wanted_value = noise(8, 16, 8, 8, seed=7)
     sampler = Sampler(8, 0)
@@ -123,13 +124,13 @@ def test_site_with_two_writers_is_solved_for_both_together():
     keep = frozenset(node.name for node in values_for(point))
     with torch.no_grad():
         env = compute(traced, nodes_to_compute(values_for(point), {start}), {start: x}, keep)
-        patches, targets = rows_for(traced, point, env, vectors_at(wanted_value, 1, at), sampler)
+        patches, targets = rows_for(point, env, vectors_at(wanted_value, 1, at), sampler)
         torch.testing.assert_close(targets, vectors_at(wanted_value, 1, at).flatten(0, 1))  # no skip: all is theirs
-        starts = [folded_weights(traced, writer) for writer in point.writers]
+        starts = [folded_weights(writer) for writer in point.writers]
         begin = torch.cat([*(s[:-1] for s in starts), (starts[0][-1] + starts[1][-1])[None]])
         solution = dense(patches, targets, begin, 0.1)
         equations = summed(patches, targets)
-        put_in(traced, point, equations.solve(0.1, start_of(traced, point)), equations)
+        put_in(point, equations.solve(0.1, start_of(point)), equations)
         (found,) = forward(traced, x, [add])
     torch.testing.assert_close(vectors_at(found, 1, at).flatten(0, 1), patches @ solution, rtol=1e-8, atol=1e-8)
 
@@ -137,13 +138,13 @@ def test_site_with_two_writers_is_solved_for_both_together():
 def test_target_of_the_rows_is_what_the_skip_leaves():
     traced, _ = trace(tiny_resnet(), RESNET)
     add = additions(traced)[0]
-    point = ReconstructionPoint(add, writers_into(traced, add), add.name)
+    point = ReconstructionPoint(add, writers_into(AnnotatedGraph(traced), add), add.name)
     sampler, x = Sampler(4, 0), noise(4, 3, 16, 16).float()
     start = input_of(traced).name
     keep = frozenset(node.name for node in values_for(point))
     env = compute(traced, nodes_to_compute(values_for(point), {start}), {start: x}, keep)
     wanted = noise(4, 8, 16, 16, seed=3).float()
     at = sampler.places(point)
-    _, targets = rows_for(traced, point, env, vectors_at(wanted, 1, at), sampler)
+    _, targets = rows_for(point, env, vectors_at(wanted, 1, at), sampler)
     (skip,) = forward(traced, x, [next(n for n in add.all_input_nodes if n is not point.writers[0].output)])
     torch.testing.assert_close(targets, vectors_at(wanted - skip, 1, at).flatten(0, 1), rtol=1e-4, atol=1e-4)

@@ -13,6 +13,7 @@ from practise_deploy.network.activations import find_feature, node_by_name
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import point_at_cut, points_of
 from practise_deploy.refit.writers import readers_of, writer_of, writers_into
 from samples.solving import additions
@@ -21,14 +22,14 @@ RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)
 
 
 def convolution_names(traced, value):
-    return [str(writer.operator.target) for writer in writers_into(traced, value)]
+    return [str(writer.operator.target) for writer in writers_into(AnnotatedGraph(traced), value)]
 
 
 def test_writer_of_a_basic_block_is_its_second_convolution_with_its_norm():
     traced, _ = trace(tiny_resnet(), RESNET)
-    (writer,) = writers_into(traced, additions(traced)[0])
-    assert (str(writer.operator.target), str(writer.norm.target)) == ("layer1.0.conv2", "layer1.0.bn2")
-    assert writer.output is writer.norm
+    (writer,) = writers_into(AnnotatedGraph(traced), additions(traced)[0])
+    assert (str(writer.operator.target), writer.norm) == ("layer1.0.conv2", traced.get_submodule("layer1.0.bn2"))
+    assert writer.output.target == "layer1.0.bn2"
     assert writer.source.name == traced.graph.find_nodes(op="call_module", target="layer1.0.relu")[0].name
 
 
@@ -41,8 +42,8 @@ def test_writer_of_an_inverted_residual_is_its_projection():
     traced, _ = trace(tiny_mobilenet(), MOBILENET)
     (node,) = traced.graph.find_nodes(op="call_module", target="features.3.conv.3")
     (add,) = [user for user in node.users if user in additions(traced)]
-    writer = writer_of(traced, node)
-    assert (str(writer.operator.target), writer.norm) == ("features.3.conv.2", node)
+    writer = writer_of(AnnotatedGraph(traced), node)
+    assert (str(writer.operator.target), writer.output) == ("features.3.conv.2", node)
     assert convolution_names(traced, add) == ["features.3.conv.2"]
 
 
@@ -50,7 +51,7 @@ def test_writer_is_found_behind_dropout_and_identity():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(), nn.Identity()).eval()
     traced, _ = trace(network, (1, 3, 4, 4))
     last = list(traced.graph.nodes)[-2]
-    writer = writer_of(traced, last)
+    writer = writer_of(AnnotatedGraph(traced), last)
     assert str(writer.operator.target) == "0" and writer.output is last
 
 
@@ -64,7 +65,7 @@ class Identity(nn.Module):
 @pytest.mark.parametrize("between", [Identity(), nn.Identity(), nn.Dropout2d(), nn.ZeroPad2d((0, 2, 0, 2))], ids=str)
 def test_readers_are_seen_through_what_does_nothing(between):
     traced, _ = trace(nn.Sequential(nn.Conv2d(3, 4, 1), between, nn.Conv2d(4, 4, 1)).eval(), (1, 3, 4, 4))
-    assert [reader.name for reader in readers_of(traced, node_by_name(traced, "_0"))] == ["_2"]
+    assert [reader.name for reader in readers_of(AnnotatedGraph(traced), node_by_name(traced, "_0"))] == ["_2"]
 
 
 class OwnConvolution(nn.Conv2d):
@@ -104,12 +105,12 @@ class OwnNorm(nn.BatchNorm2d):
 )  # fmt: skip
 def test_what_cannot_be_solved_for_is_no_writer(layers):
     traced, _ = trace(nn.Sequential(*layers).eval(), (1, 4, 6, 6))
-    assert writer_of(traced, list(traced.graph.nodes)[-2]) is None
+    assert writer_of(AnnotatedGraph(traced), list(traced.graph.nodes)[-2]) is None
 
 
 def test_reflect_padding_of_nothing_is_solvable():
     traced, _ = trace(nn.Sequential(nn.Conv2d(4, 4, 1, padding_mode="reflect")).eval(), (1, 4, 6, 6))
-    assert writer_of(traced, list(traced.graph.nodes)[-2]) is not None
+    assert writer_of(AnnotatedGraph(traced), list(traced.graph.nodes)[-2]) is not None
 
 
 class Twice(nn.Module):
@@ -126,7 +127,7 @@ class Twice(nn.Module):
 
 def test_convolution_called_in_two_places_is_no_writer():
     traced, _ = trace(Twice().eval(), (1, 4, 6, 6))
-    assert writer_of(traced, list(traced.graph.nodes)[-2]) is None
+    assert writer_of(AnnotatedGraph(traced), list(traced.graph.nodes)[-2]) is None
 
 
 def test_output_that_others_read_before_the_norm_is_no_writer():
@@ -140,13 +141,13 @@ def test_output_that_others_read_before_the_norm_is_no_writer():
             return self.norm(y) + self.relu(y)
 
     traced, _ = trace(Shared().eval(), (1, 4, 6, 6))
-    assert writer_of(traced, node_by_name(traced, "norm")) is None
+    assert writer_of(AnnotatedGraph(traced), node_by_name(traced, "norm")) is None
 
 
 def site_at(network: nn.Module, shape: tuple[int, ...], block: str):
     traced, _ = trace(network, shape)
     found = {b.name: b for b in find_blocks(traced, shape)}[block]
-    return traced, found, point_at_cut(traced, traced, found.entry, found.exit)
+    return traced, found, point_at_cut(AnnotatedGraph(traced), AnnotatedGraph(traced), found.entry, found.exit)
 
 
 def test_site_of_a_cut_is_the_sum_before_it_and_its_target_the_blocks_own_sum():
@@ -176,12 +177,12 @@ def test_there_is_no_site_where_activations_differ():
 def test_convolution_that_computes_more_than_its_weights_say_writes_nothing(how):
     traced, _ = trace(tiny_resnet(), RESNET)
     convolution = traced.get_submodule("layer1.0.conv2")
-    assert writers_into(traced, additions(traced)[0])
+    assert writers_into(AnnotatedGraph(traced), additions(traced)[0])
     if how == "hook":
         convolution.register_forward_hook(lambda module, given, made: 3 * made)
     else:
         convolution.forward = lambda x: 3 * nn.Conv2d.forward(convolution, x)
-    assert not writers_into(traced, additions(traced)[0])
+    assert not writers_into(AnnotatedGraph(traced), additions(traced)[0])
 
 
 def test_value_added_to_itself_has_no_writers():
@@ -196,7 +197,7 @@ def test_value_added_to_itself_has_no_writers():
 
     traced, _ = trace(Doubled().eval(), RESNET)
     (node,) = traced.graph.find_nodes(op="call_function", target=operator.add)
-    assert not writers_into(traced, node)
+    assert not writers_into(AnnotatedGraph(traced), node)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -221,7 +222,9 @@ def test_cut_behind_dropout_is_refitted_at_the_sum_before_it():
     traced, _ = trace(network.eval(), RESNET)
     blocks = {block.name: block for block in find_blocks(traced, RESNET)}
     dropped = [blocks["layer2.1"]]
-    point = point_at_cut(drop_blocks(traced, dropped), traced, dropped[0].entry, dropped[0].exit)
+    point = point_at_cut(
+        AnnotatedGraph(drop_blocks(traced, dropped)), AnnotatedGraph(traced), dropped[0].entry, dropped[0].exit
+    )
     assert point is not None and point.writers
 
 

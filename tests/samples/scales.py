@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from practise_deploy.network.trace import trace
+from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.writers import writer_of
 
 TOKENS, MAP = (2, 5, 4), (2, 3, 5, 4)
@@ -15,7 +16,8 @@ def last_value(network: nn.Module, shape: tuple[int, ...]):
 
 
 def writer_at_the_end(network: nn.Module, shape: tuple[int, ...]):
-    return writer_of(*last_value(network, shape))
+    traced, last = last_value(network, shape)
+    return writer_of(AnnotatedGraph(traced), last)
 
 
 class Scaled(nn.Module):

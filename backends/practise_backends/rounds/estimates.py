@@ -196,6 +196,7 @@ def _apply_estimator(name: str, logs: Samples, resampled: np.ndarray) -> tuple[S
     """One estimator's log latencies, float64[columns], and their replicates, float64[replicates, columns]."""
     paired, locate = ESTIMATORS[name]
     samples = logs - _round_effects(logs)[:, None] if paired else logs
+    # in chunks of replicates: [columns, replicates, rounds] would not fit into memory at once
     by_column = np.ascontiguousarray(samples.T)
     rows = max(1, _CHUNK // by_column.size)
     parts = [locate(by_column[:, resampled[at : at + rows]]) for at in range(0, len(resampled), rows)]
@@ -211,6 +212,7 @@ def _aa_error(log_ms: Samples, replicates: Samples, groups: list[list[int]]) -> 
     """How far sessions of one network come out apart, in logs: root mean square over replicates and networks."""
     if not groups:
         return 0.0
+    # the variance between sessions of a network, averaged over its replicates, then over the networks
     variances = [replicates[:, columns].var(axis=1, ddof=1).mean() for columns in groups]
     return float(np.sqrt(np.mean(variances)))
 
@@ -227,15 +229,18 @@ def _session_effects(log_ms: Samples, replicates: Samples, groups: list[list[int
     Sessions of one network differ by their effects and by the noise of the rounds; the replicates give the noise,
     which is subtracted. NaN and zeros where no network was opened twice.
     """
+    # observed: the pooled variance of sessions of one network about their mean
     freedom = sum(len(columns) - 1 for columns in groups)
     if freedom == 0:
         return math.nan, np.zeros_like(replicates)
     observed = sum(float(log_ms[columns].var(ddof=1)) * (len(columns) - 1) for columns in groups) / freedom
+    # noise: what the rounds alone make of it, by how far the replicates' deviations scatter about the estimated ones
     noise = 0.0
     for columns in groups:
         deviations = replicates[:, columns] - replicates[:, columns].mean(axis=1, keepdims=True)
         centre = log_ms[columns] - log_ms[columns].mean()
         noise += float(((deviations - centre) ** 2).sum(axis=1).mean()) / freedom
+    # draw the true variance from its scaled inverse chi-square distribution less the noise, then effects of that variance
     rng = np.random.default_rng(_SEED + 1)
     variances = np.maximum(0.0, observed * freedom / rng.chisquare(freedom, len(replicates)) - noise)
     effects = rng.standard_normal(replicates.shape) * np.sqrt(variances)[:, None]
