@@ -83,7 +83,8 @@ class _Trial:
     def step(self, values: Env, target: Tensor, rate: float, precision: tuple[torch.device, torch.dtype]) -> None:
         """One step of SGD on the adaptors. values: the teacher's; target: its features.
 
-        Shapes: target as the student's features, [n, ...]."""
+        Shapes: target as the student's features, [n, ...].
+        """
         assert self.optimiser is not None
         for group in self.optimiser.param_groups:
             group["lr"] = rate
