@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import keyword
 import math
 import os
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from practise_backends.flags import option_flags
+from practise_backends.flags import as_text, option_flags
 from practise_backends.parsing import parsed
 from practise_deploy.errors import InputError
 
@@ -45,75 +43,26 @@ TARGETS = ("reduce", "target_ms", "drop")
 
 
 def flag_of(name: str) -> str:
-    """A setting as a flag; the name of one that Python keeps for itself (`for_`) ends in `_`."""
-    return "--" + name.rstrip("_").replace("_", "-")
+    """A setting as a flag."""
+    return "--" + name.replace("_", "-")
 
 
-class Settings(BaseModel):
-    """All that a build depends on besides the contents of the files it names."""
+class _Part(BaseModel):
+    """What parts of the settings have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of every random draw")
+
+
+class NetworkSource(_Part):
+    """Which network, with which weights, and what its input is."""
 
     network: str = Field(
         EMBEDDED,
         description="torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, or digits (embedded)",
     )
     weights: Path | None = Field(None, description="state dict (.pt, .pth, .safetensors)")
-    data: Path | None = Field(None, description="the tiny set: a folder, a list file or an .npz")
-    eval: Path | None = Field(None, description="labelled images, used for verification alone")
-    classes: Path | None = Field(None, description="class names, one a line, in the order of the network's outputs")
-    out: Path | None = Field(None, description="run folder (default: runs/NETWORK)")
-
-    backend: str = Field(
-        "ort",
-        description="where the network will run: ort (ONNX Runtime, CPU), trt (TensorRT), trt-rtx (TensorRT for RTX)",
-    )
-    precision: Literal["fp32", "fp16", "int8"] = Field(
-        "fp32", description="precision of the deployed network (ort: fp32, int8; trt and trt-rtx: all three)"
-    )
-    min_precision_share: float = Field(
-        90.0,
-        ge=0,
-        le=100,
-        description="gate: fail unless at least this percentage of the arithmetic layers computes in --precision, as read from the engine",
-    )
-    for_: tuple[str, ...] = Field(
-        (),
-        description="build the engine ahead for these GPUs, sm86,sm89: none is needed here, --latency-table is (trt-rtx)",
-    )
-    threads: int = Field(1, ge=1, description="threads of the deployed engine")
-    batch: int = Field(1, ge=1, description="images a run of the deployed engine")
-    measure_budget_s: float = Field(60.0, gt=0, description="seconds for each latency measurement")
-
-    sessions: int = Field(6, ge=2, description="how often each network is opened for a comparison")
-    keep_throttled: bool = Field(
-        False, description="keep the rounds in which a quota or heat stopped the processor, where the device lives so"
-    )
-    clock: Literal["gpu_compute", "end_to_end"] | None = Field(
-        None, description="what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end)"
-    )
-    cuda_graph: bool = Field(False, description="run through a CUDA graph (trt, trt-rtx)")
-    backend_options: dict[str, Any] = Field(default_factory=dict, description="the backend's own options, by name")
-    latency_table: Path | None = Field(
-        None, description="plan with a latency table that was measured before, maybe on another device"
-    )
-
-    reduce: float | None = Field(None, description="target: cut latency by this many percent (default 20%)")
-    target_ms: float | None = Field(None, gt=0, description="target: latency of one run in ms")
-    drop: int | None = Field(None, ge=1, description="target: drop this many blocks")
-
-    min_speedup: float | None = Field(
-        None, gt=0, description="gate: at least this speed-up, at the lower bound of its interval"
-    )
-    max_drop: float | Literal["none"] | None = Field(
-        None,
-        description="gate: at most this loss of accuracy, in points of top-1 (default: 2; none waives it); without labels it is estimated",
-    )
-    best_within_drop: bool = Field(
-        False, description="where the target costs more accuracy than --max-drop, save as much latency as it allows"
-    )
-    frontier: bool = Field(True, description="recover and judge neighbouring sets of blocks too, for the report")
-
     input_size: int | None = Field(None, ge=8, description="side of the input in pixels (default: the network's own)")
     resize: int | None = Field(None, ge=8, description="shorter side before the centre crop")
     mean: tuple[float, ...] | None = Field(None, description="per-channel mean of pixels in [0, 1]")
@@ -121,38 +70,10 @@ class Settings(BaseModel):
     interpolation: Interpolation | None = Field(None, description="how images are resized")
     augment: Literal["crop-flip", "crop", "none"] | None = Field(None, description="augmentation while finetuning")
 
-    fit_images: int | None = Field(None, ge=8, description="use at most this many images to fit (default: all)")
-    held_out_percent: float = Field(
-        25.0, gt=0, lt=100, description="share of --data kept for verification where there is no --eval"
-    )
-    skip_bad_images: bool = Field(False, description="skip and count unreadable images instead of stopping")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of every random draw")
-
-    recipe: Literal["refit", "paper"] = Field(
-        "refit", description="refit: closed form, then mimicking; paper: PRACTISE as published"
-    )
-    score_iterations: int = Field(1000, ge=1, description="SGD steps for each block's adaptors (recipe paper)")
-    iterations: int | None = Field(
-        None,
-        ge=0,
-        description="finetuning steps (default: 2000 in recipe paper; in recipe refit 300, or 100 for inputs over 64 pixels)",
-    )
-    batch_size: int = Field(64, ge=2, description="images a finetuning step")
-    learning_rate: float | None = Field(
-        None, gt=0, description="finetuning rate (default 0.02 in recipe paper, 0.002 in recipe refit)"
-    )
-    compute: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch computes (planning, finetuning)")
-    compute_precision: Literal["fp32", "bf16"] | None = Field(
-        None,
-        description="precision of finetuning steps (default: bf16 for inputs over 64 pixels where the processor has it)",
-    )
-
-    dynamic_batch: bool = Field(False, description="export with a dynamic batch dimension")
-
-    @field_validator("reduce", mode="before")
+    @field_validator("mean", "std", mode="before")
     @classmethod
-    def _percent(cls, value: Any) -> Any:
-        return value.strip().removesuffix("%") if isinstance(value, str) else value
+    def _numbers(cls, value: Any) -> Any:
+        return tuple(float(part) for part in value.split(",")) if isinstance(value, str) else value
 
     @field_validator("mean")
     @classmethod
@@ -168,18 +89,82 @@ class Settings(BaseModel):
             raise ValueError("every standard deviation must be above 0")
         return value
 
-    @field_validator("for_", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        parts = value.split(",") if isinstance(value, str) and value else value or ()
-        return tuple(str(part).strip().lower() for part in parts)
 
-    @field_validator("for_")
+class ImageSource(_Part):
+    """Which images, and what they are for."""
+
+    data: Path | None = Field(None, description="the tiny set: a folder, a list file or an .npz")
+    eval: Path | None = Field(None, description="labelled images, used for verification alone")
+    classes: Path | None = Field(None, description="class names, one a line, in the order of the network's outputs")
+    fit_images: int | None = Field(None, ge=8, description="use at most this many images to fit (default: all)")
+    held_out_percent: float = Field(
+        25.0, gt=0, lt=100, description="share of --data kept for verification where there is no --eval"
+    )
+    skip_bad_images: bool = Field(False, description="skip and count unreadable images instead of stopping")
+
+
+class DeploymentTarget(_Part):
+    """Where and how the network will run, and how it is measured there."""
+
+    backend: str = Field(
+        "ort",
+        description="where the network will run: ort (ONNX Runtime, CPU), trt (TensorRT), trt-rtx (TensorRT for RTX)",
+    )
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        "fp32", description="precision of the deployed network (ort: fp32, int8; trt and trt-rtx: all three)"
+    )
+    min_precision_share: float = Field(
+        90.0,
+        ge=0,
+        le=100,
+        description="gate: fail unless at least this percentage of the arithmetic layers computes in --precision, as read from the engine",
+    )
+    threads: int = Field(1, ge=1, description="threads of the deployed engine")
+    batch: int = Field(1, ge=1, description="images a run of the deployed engine")
+    dynamic_batch: bool = Field(False, description="export with a dynamic batch dimension")
+    measure_budget_s: float = Field(60.0, gt=0, description="seconds for each latency measurement")
+    sessions: int = Field(6, ge=2, description="how often each network is opened for a comparison")
+    keep_throttled: bool = Field(
+        False, description="keep the rounds in which a quota or heat stopped the processor, where the device lives so"
+    )
+    clock: Literal["gpu_compute", "end_to_end"] | None = Field(
+        None, description="what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end)"
+    )
+    cuda_graph: bool = Field(False, description="run through a CUDA graph (trt, trt-rtx)")
+    backend_options: dict[str, Any] = Field(default_factory=dict, description="the backend's own options, by name")
+    latency_table: Path | None = Field(
+        None, description="plan with a latency table that was measured before, maybe on another device"
+    )
+
+    @property
+    def throughput_points(self) -> tuple[list[int], list[int]]:
+        """Batches and numbers of threads at which throughput is measured: the deployment's own and some larger."""
+        batches = sorted({self.batch, 1, 8})
+        return batches, sorted({self.threads, 1, cores()})
+
+
+class Goal(_Part):
+    """How much faster, and at what loss of accuracy."""
+
+    reduce: float | None = Field(None, description="target: cut latency by this many percent (default 20%)")
+    target_ms: float | None = Field(None, gt=0, description="target: latency of one run in ms")
+    drop: int | None = Field(None, ge=1, description="target: drop this many blocks")
+    min_speedup: float | None = Field(
+        None, gt=0, description="gate: at least this speed-up, at the lower bound of its interval"
+    )
+    max_drop: float | Literal["none"] | None = Field(
+        None,
+        description="gate: at most this loss of accuracy, in points of top-1 (default: 2; none waives it); without labels it is estimated",
+    )
+    best_within_drop: bool = Field(
+        False, description="where the target costs more accuracy than --max-drop, save as much latency as it allows"
+    )
+    frontier: bool = Field(True, description="recover and judge neighbouring sets of blocks too, for the report")
+
+    @field_validator("reduce", mode="before")
     @classmethod
-    def _capabilities(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(re.fullmatch(r"sm\d{2,3}", each) for each in value):
-            raise ValueError("name compute capabilities: sm89, or several as sm86,sm89,sm120")
-        return value
+    def _percent(cls, value: Any) -> Any:
+        return value.strip().removesuffix("%") if isinstance(value, str) else value
 
     @field_validator("reduce")
     @classmethod
@@ -201,20 +186,15 @@ class Settings(BaseModel):
             raise ValueError("must be points from 0 to 100, or none")
         return points
 
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> Any:
-        return tuple(float(part) for part in value.split(",")) if isinstance(value, str) else value
-
     @model_validator(mode="after")
-    def _one_target(self) -> Settings:
+    def _one_target(self) -> Goal:
         targets = [name for name in TARGETS if getattr(self, name) is not None]
         if len(targets) > 1:
             raise ValueError(f"give one target, not {' and '.join(map(flag_of, targets))}")
         return self
 
     @model_validator(mode="after")
-    def _a_demand_to_stay_within(self) -> Settings:
+    def _a_demand_to_stay_within(self) -> Goal:
         if self.best_within_drop and self.max_drop == "none":
             raise ValueError("--best-within-drop needs a demand to stay within; give --max-drop as points")
         return self
@@ -240,11 +220,34 @@ class Settings(BaseModel):
             return None
         return MAX_DROP if self.max_drop is None else self.max_drop
 
-    @property
-    def throughput_points(self) -> tuple[list[int], list[int]]:
-        """Batches and numbers of threads at which throughput is measured: the deployment's own and some larger."""
-        batches = sorted({self.batch, 1, 8})
-        return batches, sorted({self.threads, 1, cores()})
+
+class RecoveryRecipe(_Part):
+    """How the network is recovered, and where that is computed."""
+
+    recipe: Literal["refit", "paper"] = Field(
+        "refit", description="refit: closed form, then mimicking; paper: PRACTISE as published"
+    )
+    score_iterations: int = Field(1000, ge=1, description="SGD steps for each block's adaptors (recipe paper)")
+    iterations: int | None = Field(
+        None,
+        ge=0,
+        description="finetuning steps (default: 2000 in recipe paper; in recipe refit 300, or 100 for inputs over 64 pixels)",
+    )
+    batch_size: int = Field(64, ge=2, description="images a finetuning step")
+    learning_rate: float | None = Field(
+        None, gt=0, description="finetuning rate (default 0.02 in recipe paper, 0.002 in recipe refit)"
+    )
+    compute: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch computes (planning, finetuning)")
+    compute_precision: Literal["fp32", "bf16"] | None = Field(
+        None,
+        description="precision of finetuning steps (default: bf16 for inputs over 64 pixels where the processor has it)",
+    )
+
+
+class Settings(RecoveryRecipe, Goal, DeploymentTarget, ImageSource, NetworkSource):
+    """All that a build depends on besides the contents of the files it names. A stage takes the part that it reads."""
+
+    out: Path | None = Field(None, description="run folder (default: runs/NETWORK)")
 
     @property
     def run_folder(self) -> Path:
@@ -268,7 +271,7 @@ class Settings(BaseModel):
                 words += [flag, ",".join(str(each) for each in value) if isinstance(value, tuple) else f"{value}"]
         for option in option_flags():
             if option.name in self.backend_options:
-                value = [] if option.parse is None else [f"{self.backend_options[option.name]}"]
+                value = [] if option.parse is None else [as_text(self.backend_options[option.name])]
                 words += [option.written, *value]
         return shlex.join(words)
 
@@ -327,13 +330,7 @@ def _read_file(path: Path) -> dict[str, Any]:
             f"the settings file {path} must hold a table of settings, not {type(document).__name__}",
             remedy='write {"threads": 2}, for example; --help lists the settings',
         )
-    return {_field_of(key): value for key, value in document.items() if key != "schema"}
-
-
-def _field_of(key: str) -> str:
-    """A key of a settings file as the field is called."""
-    name = key.replace("-", "_")
-    return f"{name}_" if keyword.iskeyword(name) else name
+    return {key.replace("-", "_"): value for key, value in document.items() if key != "schema"}
 
 
 def _explain(error: ValidationError) -> str:

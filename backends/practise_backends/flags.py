@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -34,15 +35,20 @@ class Flag:
         return ("--no-" if self.default is True else "--") + self.name.replace("_", "-")
 
     def read(self, value: Any) -> Any:
-        """A value of a settings file or a kit, within the same bounds as on a command line.
+        """A value of a settings file or a kit, within the same bounds as on a command line. A list is read like its words with commas.
 
         Raises: ValueError that says what is wrong.
         """
         if self.parse is not None:
-            return self.parse(str(value))
+            return self.parse(as_text(value))
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither true nor false")
         return value
+
+
+def as_text(value: Any) -> str:
+    """A value as it is written on a command line."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def integer(text: str) -> int:
@@ -85,6 +91,18 @@ def one_of(*words: str) -> Callable[[str], str]:
         if text not in words:
             raise ValueError(f"{text!r} is none of {', '.join(words)}")
         return text
+
+    return read
+
+
+def words_like(pattern: str, examples: str) -> Callable[[str], tuple[str, ...]]:
+    """The reader of an option that is a list of words with commas between them, all of one pattern. examples: some such words."""
+
+    def read(text: str) -> tuple[str, ...]:
+        words = tuple(word.strip().lower() for word in text.split(",")) if text else ()
+        if not all(re.fullmatch(pattern, word) for word in words):
+            raise ValueError(f"{text!r} is not a list like {examples}")
+        return words
 
     return read
 

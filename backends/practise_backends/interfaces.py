@@ -58,8 +58,10 @@ class Capabilities:
     precisions, clocks: the first is what it takes where nothing else is asked. builds_differ: two builds of one network differ in
     their speed, so that each session takes one of its own. engine_suffix: of the files that it builds; empty where it runs the ONNX
     file itself. unsigned_int8: it is fast at unsigned activations with integer biases, rather than at symmetric ones with biases in
-    float. on_gpu: a GPU is watched meanwhile. cold_start: what a network costs in a fresh process can be measured. cross_builds: it builds for devices that are not at
-    hand, named by the keyword `for_` of its class. options: its own ones, each a keyword of its class; the command lines ask for them.
+    float. on_gpu: a GPU is watched meanwhile. cold_start: what a network costs in a fresh process can be measured. cross_build_option: that of its
+    options which names devices to build for that are not here; empty where it builds for none. options: its own ones, each a keyword of its
+    class; the command lines ask for them. device_setup: what a kit says of installing on a device, in Markdown, with `{wheel}` for the
+    file of this package.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
@@ -69,8 +71,9 @@ class Capabilities:
     unsigned_int8: bool = False
     on_gpu: bool = False
     cold_start: bool = False
-    cross_builds: bool = False
+    cross_build_option: str = ""
     options: tuple[Flag, ...] = ()
+    device_setup: str = ""
 
 
 class Backend(Protocol):

@@ -1,6 +1,6 @@
 """TensorRT on real networks: what the engines consist of, and on a GPU how fast they are.
 
-    python benchmarks/speed/engines.py [resnet18] [mobilenet_v2] [efficientnet-lite0] [--backend trt-rtx] [--for sm86,sm89,sm120] [--cuda torch]
+    python benchmarks/speed/engines.py [resnet18] [mobilenet_v2] [efficientnet-lite0] [--backend trt-rtx] [--target-archs sm86,sm89,sm120] [--cuda torch]
 
 With --for, engines are built ahead and proved from their layers: no GPU is needed. Without it, on a GPU, each precision's
 pruned network also runs against the plain one in paired rounds, every session a build of its own, with and without a CUDA
@@ -146,13 +146,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     parser.add_argument("--backend", default="trt-rtx", choices=("trt", "trt-rtx"))
-    parser.add_argument("--for", dest="ahead", default="", metavar="sm86,sm89")
+    parser.add_argument("--target-archs", dest="ahead", default="", metavar="sm86,sm89")
     parser.add_argument(
         "--cuda", default="torch", choices=PACKAGES, help="what runs the engines; pycuda has no CUDA graphs"
     )
     given = parser.parse_args()
     targets = tuple(each for each in given.ahead.split(",") if each)
-    backend = load_backend(given.backend, {"for_": targets} if targets else {"cuda": given.cuda})
+    backend = load_backend(given.backend, {"target_archs": targets} if targets else {"cuda": given.cuda})
     device = backend.device()
     found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"schema": 1, "devices": {}}
     entry = found["devices"].setdefault(f"{given.backend}, {device.name}", {"networks": {}})

@@ -120,10 +120,13 @@ def _planned(build: Build) -> None:
 
 def _runs(build: Build) -> None:
     """Check that the engine runs on this machine."""
-    if build.context.settings.for_:
+    from practise_deploy.deployment.target import target_archs
+
+    settings = build.context.settings
+    if archs := target_archs(settings):
         raise InputError(
-            f"an engine built --for {','.join(build.context.settings.for_)} does not run here",
-            remedy="measure it on such a device: practise-measure bench model.engine --backend trt-rtx",
+            f"an engine that is built for {', '.join(archs)} does not run here",
+            remedy=f"measure it on such a device: practise-measure bench model.engine --backend {settings.backend}",
         )
     build.check()
 

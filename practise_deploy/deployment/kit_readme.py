@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from practise_backends.results.bundle import Kit
+from practise_backends.runtimes.catalog import backend_class
 
 _PAGE = """# What does every block of {network} cost on this device?
 
@@ -15,7 +16,7 @@ practise-measure .
 
 It takes minutes: {networks} networks are opened, then measured for {measure_budget_s:g} s, with backend {backend}, batch {batch}, {precision}.
 `practise-measure table --help` lists what can be asked otherwise, for instance `practise-measure . --threads 4`.
-{jetson}
+{device_setup}
 Where nothing can be installed, but numpy and the backend's package are there, the wheel runs as it is:
 `PYTHONPATH={wheel} python3 -m practise_backends.cli .`
 
@@ -29,15 +30,11 @@ _PLAN = """; there:
 {plan} --latency-table latency.json
 ```"""
 _NO_PLAN = ".\nThis network is a torch.export file: it can be measured, not replanned."
-_JETSON = """
-On a Jetson, JetPack brings numpy and TensorRT along. With its own python3, or in an environment made with
-`--system-site-packages`, `pip install --no-deps ./{wheel}` takes what is there; `practise-measure .` says which
-package for CUDA to add (`pip install cuda-python`, for instance) where there is none.
-"""
 
 
 def kit_readme(kit: Kit, wheel: str) -> str:
     """The page. wheel: the name of the tool's file."""
+    setup = backend_class(kit.asked.backend).capabilities.device_setup
     return _PAGE.format(
         network=kit.network,
         install=install_line(kit, wheel),
@@ -46,7 +43,7 @@ def kit_readme(kit: Kit, wheel: str) -> str:
         backend=kit.asked.backend,
         batch=kit.input_shape[0],
         precision=kit.precision,
-        jetson=_JETSON.format(wheel=wheel) if kit.asked.backend == "trt" else "",
+        device_setup=f"\n{setup.format(wheel=wheel)}\n" if setup else "",
         wheel=wheel,
         plan=_PLAN.format(plan=kit.plan) if kit.plan else _NO_PLAN,
         weights=kit.weights,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from practise_backends.errors import BackendError
 from practise_backends.interfaces import Backend
@@ -13,7 +12,7 @@ from practise_backends.runtimes import catalog
 from practise_backends.runtimes.catalog import RunMode, backend_class, load_backend
 from practise_backends.terms import Conditions
 from practise_deploy.errors import EnvironmentProblem, InputError
-from practise_deploy.settings import Settings
+from practise_deploy.settings import DeploymentTarget
 
 _NO_TABLE_REMEDY = (
     "make a kit with `practise-deploy kit`, run `practise-measure kit/` on such a device, "
@@ -21,40 +20,41 @@ _NO_TABLE_REMEDY = (
 )
 
 
-def options_of(settings: Settings) -> dict[str, Any]:
-    """The backend's own options, and the devices that it builds ahead for."""
-    return {**settings.backend_options, **({"for_": settings.for_} if settings.for_ else {})}
+def target_archs(target: DeploymentTarget) -> tuple[str, ...]:
+    """The devices that the backend is asked to build ahead for, instead of the one here."""
+    option = backend_class(target.backend).capabilities.cross_build_option
+    return tuple(target.backend_options.get(option, ()))
 
 
-def backend_of(settings: Settings) -> Backend:
-    """The backend, with its device available (or, with --for, one that it can cross-build for).
+def backend_of(target: DeploymentTarget) -> Backend:
+    """The backend, with its device available (or one that it can build ahead for).
 
     Raises: EnvironmentProblem where a package or the device is missing; InputError where the backend lacks an option, or where
     a cross-built target has no latency table.
     """
     with our_errors():
-        backend = load_backend(settings.backend, options_of(settings))
+        backend = load_backend(target.backend, target.backend_options)
         backend.device()
-        catalog.check_run_mode(backend, _requested(settings))
-    if settings.for_ and settings.latency_table is None:
+        catalog.check_run_mode(backend, _requested(target))
+    if (archs := target_archs(target)) and target.latency_table is None:
         raise InputError(
-            f"--for {','.join(settings.for_)} builds for GPUs that are not at hand, so what a block costs there must be known",
+            f"an engine for {', '.join(archs)} is built without such a device, so what a block costs there must be known",
             remedy=_NO_TABLE_REMEDY,
         )
     return backend
 
 
-def check_supported(settings: Settings) -> None:
+def check_supported(target: DeploymentTarget) -> None:
     """Check that the backend exists and has the requested options; neither its package nor its device need be available.
 
     Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
     """
     with our_errors():
-        catalog.check_supported(settings.backend, options_of(settings), _requested(settings))
+        catalog.check_supported(target.backend, target.backend_options, _requested(target))
 
 
-def _requested(settings: Settings) -> RunMode:
-    return RunMode(precision=settings.precision, clock=settings.clock, cuda_graph=settings.cuda_graph)
+def _requested(target: DeploymentTarget) -> RunMode:
+    return RunMode(precision=target.precision, clock=target.clock, cuda_graph=target.cuda_graph)
 
 
 @contextmanager
@@ -67,25 +67,25 @@ def our_errors() -> Iterator[None]:
         raise error_type(error.message, remedy=error.remedy) from None
 
 
-def conditions_of(settings: Settings, backend: Backend | None) -> Conditions:
+def conditions_of(target: DeploymentTarget, backend: Backend | None) -> Conditions:
     """The conditions of the deployment; the clock defaults to the backend's first. backend: None if it is not available."""
-    clock = settings.clock or (backend or backend_class(settings.backend)).capabilities.clocks[0]
+    clock = target.clock or (backend or backend_class(target.backend)).capabilities.clocks[0]
     return Conditions(
-        batch=settings.batch,
-        threads=settings.threads,
-        precision=settings.precision,
+        batch=target.batch,
+        threads=target.threads,
+        precision=target.precision,
         clock=clock,
-        cuda_graph=settings.cuda_graph,
-        seed=settings.seed,
+        cuda_graph=target.cuda_graph,
+        seed=target.seed,
     )
 
 
-def reads_symmetric_int8(settings: Settings) -> bool:
+def reads_symmetric_int8(target: DeploymentTarget) -> bool:
     """Whether the backend reads int8 in TensorRT's form rather than in ONNX Runtime's (see `deployment.precision`)."""
-    return not backend_class(settings.backend).capabilities.unsigned_int8
+    return not backend_class(target.backend).capabilities.unsigned_int8
 
 
-def measuring_of(settings: Settings) -> Measuring:
+def measuring_of(target: DeploymentTarget) -> Measuring:
     """The measurement settings, as the command line of the device half takes them."""
-    values = {flag.name: getattr(settings, flag.name) for flag in flags_of(Measuring)}
-    return Measuring(**values, options=settings.backend_options)
+    values = {flag.name: getattr(target, flag.name) for flag in flags_of(Measuring)}
+    return Measuring(**values, options=target.backend_options)

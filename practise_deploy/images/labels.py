@@ -8,7 +8,7 @@ from pathlib import Path
 from practise_backends.files import read_text
 from practise_deploy.errors import InputError, reason
 from practise_deploy.images.reading import Listing
-from practise_deploy.settings import Settings
+from practise_deploy.settings import ImageSource
 from practise_deploy.terms import NetworkSummary
 
 TEXT_ORDER = "in the order of text (1, 10, 11, ..., 2), as torchvision's ImageFolder numbers them"
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"-?\d+")
 
 
 def labels_of(
-    listing: Listing, settings: Settings, network: NetworkSummary, notes: list[str], *, required: bool = False
+    listing: Listing, settings: ImageSource, network: NetworkSummary, notes: list[str], *, required: bool = False
 ) -> list[int] | None:
     """The images' classes as output numbers of the network; None where they cannot be matched.
 
@@ -57,7 +57,7 @@ def labels_of(
     return [outputs[str(name)] for name in listing.classes]
 
 
-def in_text_order(listing: Listing, settings: Settings, network: NetworkSummary) -> dict[int, int]:
+def in_text_order(listing: Listing, settings: ImageSource, network: NetworkSummary) -> dict[int, int]:
     """For folders named by numbers: output in numeric order -> output in text order, as torchvision's ImageFolder numbers
     them. Empty where both are the same, or where folders and outputs differ in number.
     """
@@ -79,7 +79,7 @@ def _numeric_outputs(names: list[str], outputs: int) -> dict[str, int] | None:
 
 
 def _outputs_by_name(
-    names: list[str], settings: Settings, network: NetworkSummary, notes: list[str]
+    names: list[str], settings: ImageSource, network: NetworkSummary, notes: list[str]
 ) -> dict[str, int] | None:
     """Class name -> output, by --classes, by number, by WordNet id of ImageNet-1k, or one folder per output."""
     outputs = network.output_classes or 0

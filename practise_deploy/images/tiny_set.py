@@ -16,7 +16,7 @@ from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError
 from practise_deploy.images.labels import in_text_order, labels_of
 from practise_deploy.images.reading import MODES, Reader, channels_first, list_images, read_npz
-from practise_deploy.settings import EMBEDDED, Settings
+from practise_deploy.settings import EMBEDDED, ImageSource
 from practise_deploy.terms import DatasetSummary, NetworkSummary, Preprocessing
 
 MIN_IMAGES = 8
@@ -148,7 +148,7 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
-def image_size_of(settings: Settings) -> tuple[int, int] | None:
+def image_size_of(settings: ImageSource) -> tuple[int, int] | None:
     """(height, width) of the images in an .npz; None for files, which are resized."""
     if settings.data is None or settings.data.suffix != ".npz":
         return None
@@ -158,15 +158,15 @@ def image_size_of(settings: Settings) -> tuple[int, int] | None:
     return image_shape[1:3] if len(image_shape) == 3 and channels_first(image_shape, array.dtype) else image_shape[:2]
 
 
-def load_images(settings: Settings, network: NetworkSummary) -> TinySet:
+def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
     """The tiny set and the held-out images that the settings name.
 
     Raises: InputError for missing, broken or too few images.
     """
     if settings.data is None:
-        if settings.network != EMBEDDED:
+        if network.name != EMBEDDED:
             raise InputError(
-                f"{settings.network} is given no images: the tiny set is missing (--data)",
+                f"{network.name} is given no images: the tiny set is missing (--data)",
                 remedy="give a folder, a list file or an .npz with --data",
             )
         return _embedded(settings, network.preprocessing)
@@ -195,7 +195,7 @@ def load_images(settings: Settings, network: NetworkSummary) -> TinySet:
     return replace(tiny_set, text_orders=tuple(in_text_order(source, settings, network) for source in sources))
 
 
-def _random_split(count: int, settings: Settings) -> tuple[list[int], list[int]]:
+def _random_split(count: int, settings: ImageSource) -> tuple[list[int], list[int]]:
     """Indices of the images to fit and of those held out for verification, drawn at random.
 
     Raises: InputError.
@@ -266,7 +266,7 @@ def _tiny_set(
     return TinySet(fit, held_out, summary)
 
 
-def _embedded(settings: Settings, preprocessing: Preprocessing) -> TinySet:
+def _embedded(settings: ImageSource, preprocessing: Preprocessing) -> TinySet:
     unused = [f"--{name}" for name in ("eval", "classes") if getattr(settings, name) is not None]
     if unused:
         raise InputError(

@@ -23,7 +23,7 @@ from practise_deploy.network.trace import annotate_shapes, one_output, trace
 from practise_deploy.network.trial import check_batches
 from practise_deploy.network.weights import load_state_dict
 from practise_deploy.network.wrappers import without_wrappers
-from practise_deploy.settings import INTERPOLATIONS, Settings
+from practise_deploy.settings import INTERPOLATIONS, NetworkSource
 from practise_deploy.terms import NetworkSummary, Preprocessing
 
 _HASHED_TYPES = (type(None), bool, int, float, str, tuple)
@@ -49,7 +49,7 @@ class Network:
 
 
 def load_network(
-    settings: Settings, *, structure_only: bool = False, image_size: tuple[int, int] | None = None
+    source: NetworkSource, *, structure_only: bool = False, image_size: tuple[int, int] | None = None
 ) -> Network:
     """The network that the settings name, with its weights.
 
@@ -57,25 +57,25 @@ def load_network(
     image_size: (height, width) of the given images, used where neither network nor settings state a size.
     Raises: InputError, EnvironmentProblem.
     """
-    if settings.network.endswith(".pt2"):
-        return _load_exported(Path(settings.network), settings)
-    module, config, weights = construct(settings, structure_only)
-    with about(settings.network):
+    if source.network.endswith(".pt2"):
+        return _load_exported(Path(source.network), source)
+    module, config, weights = construct(source, structure_only)
+    with about(source.network):
         module, wrapper_notes = without_wrappers(module)
     weight_notes: tuple[str, ...] = ()
-    if settings.weights is not None:
-        weight_notes = load_state_dict(module, settings.weights)
-        weights = str(settings.weights)
-    with about(settings.network):
-        preprocessing = _preprocessing(config, settings, image_size)
+    if source.weights is not None:
+        weight_notes = load_state_dict(module, source.weights)
+        weights = str(source.weights)
+    with about(source.network):
+        preprocessing = _preprocessing(config, source, image_size)
         module, materialise_notes = materialise_weights(module)
         traced, leaves = trace(module, (1, preprocessing.channels, *preprocessing.size))
         check_batches(traced)
     leaf_notes = tuple(f"{name} could not be traced into and counts as one operation" for name in leaves)
     notes = (*wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
-    file = Path(settings.network.rpartition(":")[0])
+    file = Path(source.network.rpartition(":")[0])
     structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
-    summary = _summary(traced, settings.network, weights, preprocessing, notes)
+    summary = _summary(traced, source.network, weights, preprocessing, notes)
     summary = replace(summary, sha256=fingerprint(traced, structure))
     for weight in traced.parameters():
         if weight.dim() == 4:
@@ -83,16 +83,16 @@ def load_network(
     return Network(traced, summary, True, structure)
 
 
-def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, int] | None) -> Preprocessing:
+def _preprocessing(config: Config, source: NetworkSource, image_size: tuple[int, int] | None) -> Preprocessing:
     """From the settings, else from the network's configuration, else assumed, with a note."""
     network_channels, *size = config.get("input_size", (3, *(image_size or (224, 224))))
-    channels = len(settings.mean or settings.std or range(network_channels))
-    assumed = [] if "input_size" in config or settings.input_size else [f"input size {size[0]}x{size[1]}"]
-    if settings.input_size:
-        size = [settings.input_size, settings.input_size]
+    channels = len(source.mean or source.std or range(network_channels))
+    assumed = [] if "input_size" in config or source.input_size else [f"input size {size[0]}x{size[1]}"]
+    if source.input_size:
+        size = [source.input_size, source.input_size]
     configured = config if channels == network_channels else {}
     defaults = _IMAGENET if channels == 3 else {"mean": (0.0,) * channels, "std": (1.0,) * channels}
-    normalisation = {name: getattr(settings, name) or configured.get(name) for name in defaults}
+    normalisation = {name: getattr(source, name) or configured.get(name) for name in defaults}
     mean, std = (tuple(normalisation[name] or defaults[name]) for name in defaults)
     if missing := [f"{name} {defaults[name]}" for name in defaults if not normalisation[name]]:
         assumed.append(" and ".join(missing))
@@ -104,7 +104,7 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
     mode = config.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
         assumed.append(f"centre crops, where the network's configuration asks for crop_mode '{mode}',")
-    interpolation = settings.interpolation or config.get("interpolation") or "bilinear"
+    interpolation = source.interpolation or config.get("interpolation") or "bilinear"
     if interpolation not in INTERPOLATIONS:
         raise InputError(
             f"the network's configuration asks for interpolation '{interpolation}'",
@@ -113,25 +113,25 @@ def _preprocessing(config: Config, settings: Settings, image_size: tuple[int, in
     return Preprocessing(
         channels=channels,
         size=(size[0], size[1]),
-        resize=_resize(config, settings, min(size)),
-        squash=config.get("crop_mode") == "squash" and not settings.resize,
+        resize=_resize(config, source, min(size)),
+        squash=config.get("crop_mode") == "squash" and not source.resize,
         mean=mean,
         std=std,
         interpolation=interpolation,
-        augment=settings.augment or config.get("augment") or "crop-flip",
+        augment=source.augment or config.get("augment") or "crop-flip",
         assumed=tuple(assumed),
     )
 
 
-def _resize(config: Config, settings: Settings, side: int) -> int:
+def _resize(config: Config, source: NetworkSource, side: int) -> int:
     """The shorter side before the crop: from the settings, the configuration, or the usual share. side: that after the crop."""
     share = config.get("crop_pct") or (0.875 if side > 64 else 1.0)
-    configured = None if settings.input_size else config.get("resize")
-    resize = int(settings.resize or configured or math.floor(side / share))
+    configured = None if source.input_size else config.get("resize")
+    resize = int(source.resize or configured or math.floor(side / share))
     if resize < side:
-        source = "--resize" if settings.resize else "the network's own configuration resizes to"
+        origin = "--resize" if source.resize else "the network's own configuration resizes to"
         raise InputError(
-            f"{source} {resize} is smaller than the input, whose shorter side is {side}",
+            f"{origin} {resize} is smaller than the input, whose shorter side is {side}",
             remedy="give --resize, at least the input's shorter side",
         )
     return resize
@@ -199,11 +199,11 @@ def fingerprint(traced: fx.GraphModule, structure: str = "") -> str:
     return digest.hexdigest()
 
 
-def _load_exported(path: Path, settings: Settings) -> Network:
+def _load_exported(path: Path, source: NetworkSource) -> Network:
     """A torch.export file: it can be inspected, measured and exported, not finetuned."""
     if problem := why_no_file(path):
         raise InputError(problem, remedy="give the path of a file that torch.export.save wrote")
-    if settings.weights is not None:
+    if source.weights is not None:
         raise InputError(f"{path} has its weights in it; --weights cannot replace them", remedy="leave --weights out")
     try:
         with quiet():
@@ -226,11 +226,11 @@ def _load_exported(path: Path, settings: Settings) -> Network:
             f"{path} takes {str(example_input.dtype).removeprefix('torch.')}{list(shape)}, not images float32[n, channels, height, width]",
             remedy="export the network in float32, with images for its input",
         )
-    if settings.input_size not in (None, shape[2], shape[3]):
+    if source.input_size not in (None, shape[2], shape[3]):
         raise InputError(
-            f"{path} takes inputs of {shape[2]}x{shape[3]}, not {settings.input_size}", remedy="leave --input-size out"
+            f"{path} takes inputs of {shape[2]}x{shape[3]}, not {source.input_size}", remedy="leave --input-size out"
         )
-    preprocessing = _preprocessing({"input_size": shape[1:]}, settings, None)
+    preprocessing = _preprocessing({"input_size": shape[1:]}, source, None)
     if preprocessing.channels != shape[1]:
         raise InputError(
             f"{path} takes {shape[1]} channels, not {preprocessing.channels}",

@@ -22,45 +22,45 @@ from practise_backends.files import why_no_file
 from practise_deploy.embedded import digits
 from practise_deploy.errors import EnvironmentProblem, InputError, first_line
 from practise_deploy.network.weights import load_state_dict
-from practise_deploy.settings import EMBEDDED, Settings
+from practise_deploy.settings import EMBEDDED, NetworkSource
 
 Config = Mapping[str, Any]
 
 
-def construct(settings: Settings, structure_only: bool) -> tuple[nn.Module, Config, str]:
+def construct(source: NetworkSource, structure_only: bool) -> tuple[nn.Module, Config, str]:
     """The module, its configuration, and where its weights are from."""
-    source, _, name = settings.network.partition(":")
-    pretrained = settings.weights is None and not structure_only
-    if settings.network == EMBEDDED:
+    library, _, name = source.network.partition(":")
+    pretrained = source.weights is None and not structure_only
+    if source.network == EMBEDDED:
         module = digits.make_digits_network()
-        if settings.weights is None:
+        if source.weights is None:
             load_state_dict(module, digits.WEIGHTS)
         return module, module.pretrained_cfg, "embedded"  # type: ignore[return-value]
-    if settings.network == "efficientnet-lite0":
+    if source.network == "efficientnet-lite0":
         return _efficientnet_lite0(pretrained)
-    if source == "torchvision" and name:
+    if library == "torchvision" and name:
         return _torchvision(name, pretrained)
-    if source == "timm" and name:
+    if library == "timm" and name:
         return _timm(name, pretrained)
-    path, _, function = settings.network.rpartition(":")
+    path, _, function = source.network.rpartition(":")
     if path.endswith(".py"):
         module = _from_file(Path(path), function)
-        return module, _config_of(module, settings.network), "as the function returns them"
-    if settings.network.endswith(".py"):
-        raise InputError(f"{settings.network} names no function", remedy=f"write {settings.network}:FUNCTION")
-    if Path(settings.network).suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
+        return module, _config_of(module, source.network), "as the function returns them"
+    if source.network.endswith(".py"):
+        raise InputError(f"{source.network} names no function", remedy=f"write {source.network}:FUNCTION")
+    if Path(source.network).suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
         raise InputError(
-            f"{settings.network} is a file of weights or of TorchScript, not the Python that makes the network",
-            remedy=f"write FILE.py:FUNCTION --weights {settings.network}",
+            f"{source.network} is a file of weights or of TorchScript, not the Python that makes the network",
+            remedy=f"write FILE.py:FUNCTION --weights {source.network}",
         )
-    if Path(settings.network).suffix.lower() in (".onnx", ".ort", ".engine"):
+    if Path(source.network).suffix.lower() in (".onnx", ".ort", ".engine"):
         raise InputError(
-            f"{settings.network} is a network without its Python, in which alone blocks can be found so far",
+            f"{source.network} is a network without its Python, in which alone blocks can be found so far",
             remedy="give the Python as FILE.py:FUNCTION, or the network's name in torchvision or timm; "
-            f"practise-deploy bench {settings.network} measures the file itself, compare does beside another",
+            f"practise-deploy bench {source.network} measures the file itself, compare does beside another",
         )
     raise InputError(
-        f"unknown network '{settings.network}'",
+        f"unknown network '{source.network}'",
         remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",
     )
 

@@ -248,7 +248,7 @@ class Build:
         It is measured again where it does not tell whether what was asked is met.
         """
         context = self.context
-        if context.settings.for_:
+        if context.deployment.target_archs:
             return None
         thresholds, setup = required_speedups(self.plan, context.settings.min_speedup), context.setup
         title, name, done = "Measuring the new model against the original", "bench", list[Comparison]()
@@ -268,7 +268,7 @@ class Build:
     def throughput(self) -> tuple[Throughput, ...]:
         """Images a second of both models, over batches and numbers of threads."""
         context = self.context
-        if context.settings.for_:
+        if context.deployment.target_archs:
             return ()
         rule = replace(stages.THROUGHPUT_RULE, keep_throttled=context.settings.keep_throttled)
         setup = replace(context.setup, stopping_rule=rule)
@@ -357,7 +357,7 @@ class Build:
             conditions=context.deployment.conditions,
             structure_sha256=context.structure_sha256,
             device_fingerprint=context.deployment.device,
-            target_archs=context.settings.for_,
+            target_archs=context.deployment.target_archs,
         )
 
     @property

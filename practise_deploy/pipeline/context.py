@@ -22,8 +22,8 @@ from practise_deploy.deployment.target import (
     backend_of,
     check_supported,
     conditions_of,
-    options_of,
     reads_symmetric_int8,
+    target_archs,
 )
 from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.images.calibration import CalibrationProblem
@@ -50,7 +50,8 @@ def named(blocks: Sequence[Block], names: Sequence[str]) -> tuple[Block, ...]:
 class Deployment:
     """Where and how the network will run.
 
-    device: fingerprint of the device at hand, empty where it is not. ahead: the GPUs that an engine is built ahead for.
+    device: fingerprint of the device at hand, empty where it is not. target_archs: what an engine is built ahead for, instead of the
+    device here.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Deployment:
     conditions: Conditions
     local_backend: Backend | None
     device: str
-    ahead: tuple[str, ...]
+    target_archs: tuple[str, ...]
 
     @property
     def backend(self) -> Backend:
@@ -73,7 +74,7 @@ class Deployment:
     @property
     def runs_here(self) -> bool:
         """Whether what is deployed can be run on this machine."""
-        return bool(self.device) and not self.ahead
+        return bool(self.device) and not self.target_archs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,11 +240,11 @@ class BuildContext:
         backend = self.local_backend
         return Deployment(
             name=self.settings.backend,
-            options={name: str(value) for name, value in options_of(self.settings).items()},
+            options={name: str(value) for name, value in self.settings.backend_options.items()},
             conditions=conditions_of(self.settings, backend),
             local_backend=backend,
             device="" if backend is None else backend.device().fingerprint,
-            ahead=self.settings.for_,
+            target_archs=target_archs(self.settings),
         )
 
     @property

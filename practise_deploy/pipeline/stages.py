@@ -241,7 +241,7 @@ def verify_release(
     conditions, folder = deployment.conditions, work.folder
     with ExitStack() as held:
         engine = None
-        if not deployment.ahead:
+        if not deployment.target_archs:
             opened = held.enter_context(closing(deployment.opened(folder / files.compiled.path)))
             engine = engine_runner(opened, conditions.batch)
         lowered = conditions.precision != "fp32"

@@ -15,7 +15,7 @@ from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import node_by_name, nodes_to_compute
 from practise_deploy.network.surgery import drop_blocks, load_weights, weights_of
-from practise_deploy.settings import Settings
+from practise_deploy.settings import RecoveryRecipe
 from practise_deploy.terms import Block, Student
 from practise_deploy.training.batches import augmented_views
 from practise_deploy.training.checkpoint import TrainingLog
@@ -46,15 +46,15 @@ _WORSE_NOTES = {
 """By whether the schedule keeps the start."""
 
 
-def schedule_for(settings: Settings, side: int, dtype: torch.dtype) -> Schedule:
+def schedule_for(recipe: RecoveryRecipe, side: int, dtype: torch.dtype) -> Schedule:
     """The paper's own schedule, or the default for tiny sets. side: of the input, in pixels."""
-    schedule = PAPER if settings.recipe == "paper" else TINY if side <= 64 else replace(TINY, steps=100)
+    schedule = PAPER if recipe.recipe == "paper" else TINY if side <= 64 else replace(TINY, steps=100)
     return replace(
         schedule,
-        steps=schedule.steps if settings.iterations is None else settings.iterations,
-        learning_rate=settings.learning_rate or schedule.learning_rate,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
+        steps=schedule.steps if recipe.iterations is None else recipe.iterations,
+        learning_rate=recipe.learning_rate or schedule.learning_rate,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
         dtype=dtype,
     )
 

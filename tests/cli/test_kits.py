@@ -27,7 +27,7 @@ def test_kit_of_a_network_lies_in_its_run_folder(cli: Cli, network: str):
     assert said.document["folder"] == "r/kit"
     kit = read_kit(Path("r/kit"))
     assert kit.asked.threads == 2 and kit.network == network
-    assert kit.plan == f"practise-deploy plan {network} --out r --threads 2 --data IMAGES"
+    assert kit.plan == f"practise-deploy plan {network} --threads 2 --out r --data IMAGES"
     assert [path.name for path in Path("r").iterdir()] == ["kit"]  # a kit is asked for, not a run with these settings
 
 

@@ -12,7 +12,7 @@ import pytest
 from practise_backends.errors import DeviceUnavailable
 from practise_backends.runtimes import catalog
 from practise_backends.runtimes.tensorrt import TensorRtBackend
-from practise_deploy.deployment.target import backend_of, conditions_of, options_of
+from practise_deploy.deployment.target import backend_of, conditions_of
 from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import read_settings
 
@@ -64,9 +64,8 @@ def test_what_is_of_another_backend_is_refused_and_not_ignored(asked: dict[str, 
     assert found.value.remedy
 
 
-def test_onnx_runtime_times_the_whole_run_and_has_no_options():
+def test_onnx_runtime_times_the_whole_run():
     settings = read_settings({})
-    assert options_of(settings) == {}
     assert conditions_of(settings, backend_of(settings)).clock == "end_to_end"
 
 

@@ -182,7 +182,7 @@ def test_engine_built_ahead_runs_here(backend: TensorRtBackend, tmp_path: Path) 
     here, conditions = first_gpu().capability, Conditions(clock="gpu_compute")
     if here not in backend.package.supported_targets():
         pytest.skip(f"{backend.package.name} builds nothing ahead for {here}")
-    ahead = type(backend)(TensorRtOptions(for_=(here,)))
+    ahead = type(backend)(TensorRtOptions(target_archs=(here,)))
     ahead.save(ahead.compile(onnx_bytes(shape=(1, 4, 32, 32)), conditions), tmp_path / "net.engine")
     engine = backend.open(backend.compile(tmp_path / "net.engine", conditions), conditions)
     assert engine.time_once(random_feeds(engine.inputs, 1, 0)) > 0

@@ -188,7 +188,8 @@ def test_missing_data_is_an_error_except_for_the_embedded_network():
     with pytest.raises(InputError) as error:
         load_images(Settings(network="torchvision:resnet18"), facts())
     assert "--data" in error.value.remedy
-    tiny = load_images(Settings(fit_images=50), facts(replace(GREY, size=(28, 28))))
+    embedded = replace(facts(replace(GREY, size=(28, 28))), name="digits")
+    tiny = load_images(Settings(fit_images=50), embedded)
     assert (len(tiny.fit), len(tiny.held_out), tiny.summary.labelled) == (50, 500, True)
 
 

@@ -24,7 +24,7 @@ from practise_deploy.report import render_html
 from practise_deploy.run import Run, file_digest
 from practise_deploy.settings import read_settings
 
-AHEAD = {"backend": "trt-rtx", "for_": "sm86,sm89", "precision": "fp16"}
+AHEAD = {"backend": "trt-rtx", "target_archs": "sm86,sm89", "precision": "fp16"}
 
 
 def built(folder: Path, **given: Any) -> Release:
@@ -199,7 +199,9 @@ def test_what_is_not_at_hand_was_measured_before_or_nothing_begins(
 ):
     pytest.importorskip("tensorrt_rtx", reason="the extra trt-rtx is not installed")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["practise-deploy", "build", "digits", "--backend", "trt-rtx", "--for", "sm89"])
+    monkeypatch.setattr(
+        "sys.argv", ["practise-deploy", "build", "digits", "--backend", "trt-rtx", "--target-archs", "sm89"]
+    )
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2

@@ -135,7 +135,7 @@ def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
     for option, value in options.items():
         if option in known or (option in flags and value == flags[option].default):
             continue
-        written = "--for" if option == "for_" else flags[option].written if option in flags else option
+        written = flags[option].written if option in flags else option
         takes = ", ".join(known.values()) or "no options of its own"
         raise BackendError(
             f"backend '{name}' has no {written}", remedy=f"leave it out; '{name}' takes {takes}"
@@ -144,10 +144,7 @@ def _check_options(name: str, kind: Any, options: Mapping[str, Any]) -> None:
 
 def _options_of(capabilities: Capabilities) -> dict[str, str]:
     """A backend's options by name, as they are written."""
-    return {
-        **{flag.name: flag.written for flag in capabilities.options},
-        **({"for_": "--for"} if capabilities.cross_builds else {}),
-    }
+    return {flag.name: flag.written for flag in capabilities.options}
 
 
 def _entry_points() -> dict[str, EntryPoint]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from practise_backends.flags import Flag, between, one_of, positive
+from practise_backends.flags import Flag, between, one_of, positive, words_like
 
 _CUDA = ("pycuda", "torch", "cuda-python")
 
@@ -23,3 +23,14 @@ FLAGS = (
     Flag("tf32", True, "TensorRT may not multiply float32 in TF32", None),
 )
 """Each is a field of `TensorRtOptions`."""
+
+RTX_FLAGS = (
+    *FLAGS,
+    Flag(
+        "target_archs",
+        (),
+        "build the engine ahead for these compute capabilities: no GPU is needed here, but a latency table of one",
+        words_like(r"sm\d{2,3}", "sm86,sm89,sm120"),
+        "SM,SM",
+    ),
+)

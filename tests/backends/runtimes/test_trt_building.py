@@ -19,7 +19,7 @@ from practise_backends.terms import Conditions
 
 pytest.importorskip("tensorrt_rtx", reason="the extra trt-rtx is not installed")
 
-AHEAD = TensorRtOptions(for_=("sm86",))
+AHEAD = TensorRtOptions(target_archs=("sm86",))
 COMPUTE = Conditions(clock="gpu_compute")
 
 Write = Callable[..., Path]
@@ -86,7 +86,7 @@ def test_half_precision_of_the_file_is_kept(write: Write) -> None:
 
 
 def test_one_engine_serves_several_kinds_of_gpu(write: Write) -> None:
-    artifact = built(write([convolution()], [weight()]), TensorRtOptions(for_=("sm86", "sm89", "sm120")))
+    artifact = built(write([convolution()], [weight()]), TensorRtOptions(target_archs=("sm86", "sm89", "sm120")))
     assert artifact.targets == ("sm86", "sm89", "sm120")
 
 
@@ -101,7 +101,7 @@ def test_profiles_reach_other_dynamic_dimensions(write: Write) -> None:
     named = TensorRtRtxBackend(AHEAD).compile(path, COMPUTE, shapes={"x": (1, 3, 16, 16)})
     assert named.precision_share == 1.0
     shapes = Profile(least=(1, 3, 8, 8), best=(1, 3, 16, 16), most=(1, 3, 32, 32))
-    assert built(path, TensorRtOptions(for_=("sm86",), profiles={"x": shapes})).precision_share == 1.0
+    assert built(path, TensorRtOptions(target_archs=("sm86",), profiles={"x": shapes})).precision_share == 1.0
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_profiles_reach_other_dynamic_dimensions(write: Write) -> None:
 )
 def test_profile_that_cannot_be_is_refused(write: Write, profiles: dict[str, Profile], words: tuple[str, ...]) -> None:
     path = write([convolution()], [weight()], shape=("N", 3, 8, 8))
-    refused(path, *words, options=TensorRtOptions(for_=("sm86",), profiles=profiles))
+    refused(path, *words, options=TensorRtOptions(target_archs=("sm86",), profiles=profiles))
 
 
 QUANTISED = [
@@ -173,12 +173,15 @@ class TestErrorsThatUsersMeet:
         nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], name="linear")]
         path = write(nodes, [constant("w", np.ones((8, 4), np.float32))], shape=(1, 8))
         refused(
-            path, "'linear' cannot be built for Turing (SM75)", "FP32 GEMM", options=TensorRtOptions(for_=("sm75",))
+            path,
+            "'linear' cannot be built for Turing (SM75)",
+            "FP32 GEMM",
+            options=TensorRtOptions(target_archs=("sm75",)),
         )
 
     def test_gpu_that_nobody_knows(self, write: Write) -> None:
         path = write([convolution()], [weight()])
-        refused(path, "does not build for sm87", "sm86", "sm120", options=TensorRtOptions(for_=("sm87",)))
+        refused(path, "does not build for sm87", "sm86", "sm120", options=TensorRtOptions(target_archs=("sm87",)))
 
     def test_absent_file(self, tmp_path: Path) -> None:
         refused(tmp_path / "absent.onnx", "absent.onnx", "give the path")

@@ -113,7 +113,7 @@ def test_engine_runs_on_what_it_was_built_for_alone() -> None:
         fits(provider="tensorrt 10.3")
     with pytest.raises(DeviceUnavailable, match="sm86, sm89; B is sm87") as found:
         fits(name="B", minor=7)
-    assert "--for sm87" in found.value.remedy
+    assert "--target-archs sm87" in found.value.remedy
     here = replace(ENGINE, targets=(), gpu="A")
     fits(here)
     with pytest.raises(DeviceUnavailable, match="was built on A, here is B"):

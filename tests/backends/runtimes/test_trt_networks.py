@@ -76,7 +76,7 @@ def test_dropped_blocks_are_gone_from_the_engine_and_nothing_was_added(
     name: str, precision: str, dynamic: bool, tmp_path: Path
 ) -> None:
     _, _, gone = networks(name)
-    backend = TensorRtRtxBackend(TensorRtOptions(for_=TARGETS))
+    backend = TensorRtRtxBackend(TensorRtOptions(target_archs=TARGETS))
     counts = []
     for which in ("plain", "pruned"):
         path = tmp_path / f"{which}.onnx"

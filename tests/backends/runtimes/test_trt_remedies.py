@@ -31,7 +31,7 @@ def refused(*said: str) -> BackendError:
          "one type", CompileError),
         ("Network must have at least one output", "no output was found", "onnx.checker", CompileError),
         ("Cuda Runtime (cudaError 35: CUDA driver version is insufficient)", "no NVIDIA driver, or it is too old",
-         "--for sm86,sm89", DeviceUnavailable),
+         "--target-archs sm86,sm89", DeviceUnavailable),
         ("Requested amount of GPU memory (8589934592 bytes) could not be allocated.", "memory does not suffice",
          "--workspace-mib", DeviceUnavailable),
         ("Could not find any implementation for node conv_1.", "no kernel for 'conv_1", "--workspace-mib", CompileError),

@@ -35,11 +35,15 @@ from practise_backends.runtimes.tensorrt.options import (
 )
 from practise_backends.runtimes.tensorrt.package import TensorRtPackage, import_package
 from practise_backends.runtimes.tensorrt.timing_cache import TimingCaches
-from practise_backends.runtimes.tensorrt_flags import FLAGS
+from practise_backends.runtimes.tensorrt_flags import FLAGS, RTX_FLAGS
 from practise_backends.terms import Artifact, Conditions, Device
 
 CLOCKS = ("gpu_compute", "end_to_end")
 PRECISIONS = ("fp32", "fp16", "int8")
+_ON_JETSON = """\
+On a Jetson, JetPack brings numpy and TensorRT along. With its own python3, or in an environment made with
+`--system-site-packages`, `pip install --no-deps ./{wheel}` takes what is there; `practise-measure .` says which
+package for CUDA to add (`pip install cuda-python`, for instance) where there is none."""
 
 
 class TensorRtBackend:
@@ -55,8 +59,8 @@ class TensorRtBackend:
         builds_differ=True,
         engine_suffix=SUFFIX,
         on_gpu=True,
-        cross_builds=True,
         options=FLAGS,
+        device_setup=_ON_JETSON,
     )
 
     def __init__(self, options: TensorRtOptions | None = None, **fields: Any) -> None:
@@ -64,7 +68,7 @@ class TensorRtBackend:
         self.options = options or TensorRtOptions(**fields)
         self._run_by = ""
         self.package: TensorRtPackage = import_package(self.name)
-        check_targets(self.package, self.options.for_)
+        check_targets(self.package, self.options.target_archs)
 
     def device(self) -> Device:
         """The GPU that CUDA takes first, or the targets of a cross-build.
@@ -73,8 +77,8 @@ class TensorRtBackend:
         Raises: DeviceUnavailable.
         """
         versions = {self.package.name: self.package.version}
-        if self.options.for_:
-            return _cross_built_device(self.options.for_, versions)
+        if self.options.target_archs:
+            return _cross_built_device(self.options.target_archs, versions)
         device = device_of(self._gpu, versions)
         ran = {"cuda_package": self._run_by} if self._run_by else {}
         return replace(device, facts={**device.facts, **ran})
@@ -100,7 +104,7 @@ class TensorRtBackend:
         _refuse_doubles(network, label)
         options = self.options.for_shapes(shapes or {})
         profiles = profiles_for(network.inputs, conditions.batch, options, label)
-        caches = None if self.options.for_ else self._caches
+        caches = None if self.options.target_archs else self._caches
         request = BuildRequest(
             model=model,
             label=label,
@@ -113,7 +117,9 @@ class TensorRtBackend:
             caches.write(build, built.timings)
         artifact = self._artifact(network, sha256, built, conditions)
         return (
-            artifact if built.layers or self.options.for_ else self._inspected(artifact, network, conditions)
+            artifact
+            if built.layers or self.options.target_archs
+            else self._inspected(artifact, network, conditions)
         )
 
     def save(self, artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
@@ -144,9 +150,9 @@ class TensorRtBackend:
         Raises: BackendMissing where no package for CUDA is installed; DeviceUnavailable.
         """
         _refuse_unsupported(conditions, self.name)
-        if self.options.for_:
+        if self.options.target_archs:
             raise DeviceUnavailable(
-                f"this engine is built ahead for {', '.join(self.options.for_)}, and does not run here",
+                f"this engine is built ahead for {', '.join(self.options.target_archs)}, and does not run here",
                 remedy="open it on such a GPU; build without targets for the one at hand",
             )
         self._gpu  # noqa: B018 - a missing driver is said here, before a runtime could crash for want of it
@@ -202,8 +208,8 @@ class TensorRtBackend:
             device_fingerprint=self.device().fingerprint,
             layers=built.layers,
             others=share.others,
-            targets=self.options.for_,
-            gpu="" if self.options.for_ else self._gpu.name,
+            targets=self.options.target_archs,
+            gpu="" if self.options.target_archs else self._gpu.name,
             provider=self._package_version,
             notes=built.notes,
         )
@@ -213,7 +219,13 @@ class TensorRtRtxBackend(TensorRtBackend):
     """Networks run by the package `tensorrt_rtx`, which compiles its kernels on the device when they first run."""
 
     name = "trt-rtx"
-    capabilities = replace(TensorRtBackend.capabilities, builds_differ=False)
+    capabilities = replace(
+        TensorRtBackend.capabilities,
+        builds_differ=False,
+        options=RTX_FLAGS,
+        cross_build_option="target_archs",
+        device_setup="",
+    )
 
 
 def _arithmetic(network: Network) -> list[str]:

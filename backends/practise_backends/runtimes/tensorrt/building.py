@@ -97,8 +97,8 @@ def _config(builder: Any, package: TensorRtPackage, request: BuildRequest) -> An
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * 2**20)
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
-    if options.for_:
-        _aim(config, package, options.for_)
+    if options.target_archs:
+        _aim(config, package, options.target_archs)
     if request.profiles:
         _profile(builder, config, request)
     return config

@@ -94,7 +94,7 @@ def check_fits(artifact: EngineArtifact, *, provider: str, gpu: Gpu) -> None:
     if artifact.targets and gpu.capability not in artifact.targets:
         raise DeviceUnavailable(
             f"the engine was built for {', '.join(artifact.targets)}; {gpu.name} is {gpu.capability}",
-            remedy=f"build it with --for {gpu.capability}, or run it on such a GPU",
+            remedy=f"build it with --target-archs {gpu.capability}, or run it on such a GPU",
         )
     if not artifact.targets and artifact.gpu != gpu.name:
         raise DeviceUnavailable(

@@ -25,13 +25,13 @@ class Profile:
 class TensorRtOptions:
     """What may be asked of the builder and the runtime.
 
-    for_: build ahead for these compute capabilities (`sm86`) instead of the GPU at hand.
+    target_archs: build ahead for these compute capabilities (`sm86`) instead of the GPU at hand.
     max_batch: the largest batch of a network whose batch is dynamic. profiles: of inputs with further dynamic
     dimensions, by the input's name. timing_cache: a folder, None for none. cuda: pycuda, torch or cuda-python;
     None takes the first that is installed. tf32: whether float32 may be multiplied in TF32.
     """
 
-    for_: tuple[str, ...] = ()
+    target_archs: tuple[str, ...] = ()
     optimisation_level: int | None = None
     workspace_mib: int | None = None
     max_batch: int = 8

@@ -88,7 +88,7 @@ _RULES = (
     _Rule(
         r"cudaError 35|driver version is insufficient",
         "there is no NVIDIA driver, or it is too old for this TensorRT",
-        "install a newer driver (nvidia-smi shows which CUDA it serves), or build ahead: --backend trt-rtx --for sm86,sm89",
+        "install a newer driver (nvidia-smi shows which CUDA it serves), or build ahead: --backend trt-rtx --target-archs sm86,sm89",
         DeviceUnavailable,
     ),
     _Rule(
