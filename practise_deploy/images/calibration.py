@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.images.tiny_set import CROSS_VALIDATE_BELOW, FitImages
+from practise_deploy.images.tiny_set import FitImages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,10 @@ class CalibrationProblem:
 
     @property
     def subsampled(self) -> CalibrationProblem:
-        """The same for a quick estimate, with CROSS_VALIDATE_BELOW images at most."""
-        return replace(self, images=self.images.subsample(CROSS_VALIDATE_BELOW, self.seed), single_split=True)
+        """The same for a quick estimate, with so many images at most as are cross-validated."""
+        return replace(
+            self, images=self.images.subsample(self.images.cross_validate_below, self.seed), single_split=True
+        )
 
     @property
     def batch_size(self) -> int:

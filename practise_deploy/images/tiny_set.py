@@ -22,8 +22,7 @@ from practise_deploy.terms import DatasetSummary, NetworkSummary, Preprocessing
 MIN_IMAGES = 8
 _MAX_NORMALISED = 16.0
 """Images normalised by their own mean and deviation lie within a few units."""
-CROSS_VALIDATE_BELOW, FOLDS = 200, 5
-"""Fewer images are cross-validated, with this many folds."""
+FOLDS = 5
 
 
 def _sha256(pixels: Tensor) -> hashlib._Hash:
@@ -71,7 +70,12 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class FitImages(Images):
-    """Images to fit, score and finetune with; nothing is fitted to their labels, which only measure lost accuracy."""
+    """Images to fit, score and finetune with; nothing is fitted to their labels, which only measure lost accuracy.
+
+    cross_validate_below: fewer images are cross-validated, in `FOLDS` folds.
+    """
+
+    cross_validate_below: int = 200
 
     def digest(self) -> str:
         """sha256 of the pixels."""
@@ -79,7 +83,7 @@ class FitImages(Images):
 
     def to(self, device: torch.device) -> FitImages:
         """The same on a device, where they are normalised too."""
-        return FitImages(self.pixels.to(device), self.labels, self.preprocessing)
+        return replace(self, pixels=self.pixels.to(device))
 
     @property
     def validation_size(self) -> int:
@@ -96,8 +100,8 @@ class FitImages(Images):
         return self.subset(order[validation_count:].sort().values), self.subset(order[:validation_count])
 
     def folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
-        """(fit, validation) pairs: k-fold cross-validation of fewer than CROSS_VALIDATE_BELOW images, else one split."""
-        if len(self) >= CROSS_VALIDATE_BELOW:
+        """(fit, validation) pairs: k-fold cross-validation of fewer than `cross_validate_below` images, else one split."""
+        if len(self) >= self.cross_validate_below:
             return [self.split(seed)]
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         folds = [order[fold::FOLDS] for fold in range(FOLDS)]
@@ -105,14 +109,14 @@ class FitImages(Images):
         return [(self.subset(indices[~torch.isin(indices, fold)]), self.subset(fold)) for fold in folds]
 
     def comparison_folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
-        """(fit, validation) pairs whose fits take at most as many images as a fold of CROSS_VALIDATE_BELOW does.
+        """(fit, validation) pairs whose fits take at most as many images as a fold of `cross_validate_below` does.
 
         All others validate, up to 200 (64 large ones), as the differences between sets of blocks are small; where too few
         are left, a subset is cross-validated.
         """
-        fit_count = CROSS_VALIDATE_BELOW * (FOLDS - 1) // FOLDS
+        fit_count = self.cross_validate_below * (FOLDS - 1) // FOLDS
         if len(self) < fit_count + self.validation_size:
-            return self.subsample(CROSS_VALIDATE_BELOW - 1, seed).folds(seed)
+            return self.subsample(self.cross_validate_below - 1, seed).folds(seed)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         validation_limit = self.validation_size if self.pixels.shape[-1] > 64 else 2 * self.validation_size
         return [(self.subset(order[-fit_count:].sort().values), self.subset(order[:-fit_count][:validation_limit]))]

@@ -57,7 +57,7 @@ def choose_set(
 ) -> Plan:
     """The set of least error whose measured reduction meets the budget.
 
-    measure: as for `choose_blocks`. verify: judges a recovered set on images kept aside, the same for all
+    measure: as for `choose_blocks`. verify: judges a recovered set on validation images, the same for all
     sets; None if the prediction must do. A measurement that misses the target raises the requested prediction, one that
     exceeds it lowers it. `reached` is False if all blocks together fall short; the plan then holds them all.
     Raises: InputError where more blocks are requested than can be ranked, or the target is met already.

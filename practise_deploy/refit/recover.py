@@ -41,7 +41,7 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
 
     Point by point with the solver of least held-out error, or with one ridge at every point (what follows a cut can make
     good what looks worse at the cut itself): whichever ends with less error. The errors are of images that the judged
-    students did not see: a part kept aside, or where there are few, all in turns (k-fold). The student that is
+    students did not see: a validation split, or where there are few, by k-fold cross-validation. The student that is
     given takes their choices and is fitted on all images (with a single split, it is the judged one).
     """
     began = time.monotonic()
@@ -231,13 +231,13 @@ def _described(choices: Sequence[RefitChoice], strategy: str) -> str:
     if not choices:
         return "plain drop (nothing behind the cuts can be refitted: no linear writer)"
     if not solved:
-        return "plain drop (every refit was worse on images kept aside)"
+        return "plain drop (every refit was worse on the validation images)"
     return f"sequential refit of {len(solved)} of {len(choices)} points, {strategy if strategy == BEST_EACH else strategy.removeprefix('refit, ')}"
 
 
 def _judged_on(folds: Sequence[tuple[FitImages, FitImages]]) -> str:
-    how = "judged in five turns" if len(folds) > 1 else "kept aside"
-    return f"{sum(len(judge) for _, judge in folds)} images {how}"
+    images = sum(len(judge) for _, judge in folds)
+    return f"{images} images, {len(folds)}-fold cross-validation" if len(folds) > 1 else f"{images} validation images"
 
 
 def _unfitted(blocks: Sequence[str]) -> tuple[str, ...]:

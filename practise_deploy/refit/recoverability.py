@@ -33,7 +33,7 @@ def measure_recoverability(
 ) -> Recoverabilities:
     """R of every block: the least held-out error over all solvers of its point; and how the losses act together.
 
-    Few images are judged in turns, by solutions that did not see them (k-fold).
+    Few images are cross-validated: judged by solutions that did not see them.
     """
     return recoverability_of([candidate_for(calibration, block) for block in blocks], calibration, progress)
 

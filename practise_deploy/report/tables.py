@@ -119,7 +119,7 @@ def considered(plan: Plan) -> Table:
         left=(0, len(head) - 1),
         strong=tuple(index for index, candidate in enumerate(plan.considered) if not candidate.reason),
         note="Predicted error: from single losses and how they act together, in errors of a typical block; it ranks sets. "
-        "Verified error: of the features over their variance, on fit images kept aside, after the whole network was refitted "
+        "Verified error: of the features over their variance, on validation images, after the whole network was refitted "
         "with one ridge. Accuracy lost: of the same networks on the same images. " + _MARGIN,
     )
 

@@ -83,7 +83,7 @@ def finetune(
     """Mimic the teacher's features with the whole student; the classifier is not touched (paper, section 3.1).
 
     The student is fitted to all images and validated on augmented views of them, so that a start that was fitted to the images
-    themselves has no advantage. A schedule that keeps the best weights validates on images held aside instead. Both networks
+    themselves has no advantage. A schedule that keeps the best weights validates on a validation split instead. Both networks
     are moved to the distillation's device, and back to the CPU afterwards.
     """
     began = time.monotonic()
@@ -121,7 +121,7 @@ def finetune(
 
 
 def _validation_note(validation: FitImages) -> str:
-    return f"{len(validation)} images kept aside"
+    return f"{len(validation)} validation images"
 
 
 def _feature_parameters(student: fx.GraphModule, feature: str) -> list[torch.nn.Parameter]:
@@ -151,6 +151,6 @@ def _method(schedule: Schedule, distillation: Distillation, log: TrainingLog) ->
         f"moving average of the weights ({schedule.ema_decay:g})" if schedule.ema_decay else "",
         f"pulled to the teacher ({schedule.l2_sp:g})" if schedule.l2_sp else "",
         f"{str(schedule.dtype).removeprefix('torch.')} on {distillation.device.type}",
-        f"weights of step {log.best_step} kept (least error on images kept aside)" if schedule.keep_best else "",
+        f"weights of step {log.best_step} kept (least validation error)" if schedule.keep_best else "",
     ]
     return ", ".join(part for part in parts if part)

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from practise_backends.runtimes.tensorrt import TensorRtBackend
 from practise_backends.runtimes.tensorrt.engine_file import EngineArtifact, read_engine, write_engine
 from practise_backends.terms import Artifact, Conditions, Tensors
 from practise_deploy.deployment import target as deployment
+from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network import onnx_graph
 from practise_deploy.pipeline import stages
 from practise_deploy.pipeline.build import Build
@@ -177,9 +179,9 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def one_split() -> Iterator[None]:
-    """Builds keep some images aside instead of judging all in turns, which takes six students for one."""
+    """Builds keep some images aside instead of cross-validating, which takes six students for one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
+        patch.setattr("practise_deploy.images.tiny_set.FitImages", partial(FitImages, cross_validate_below=8))
         yield
 
 

@@ -16,6 +16,7 @@ from pipeline.scripted import count_of, device, make_build, write_inputs
 from practise_backends.results.table import samples_digest
 from practise_backends.terms import SCHEMA as MEASURED_SCHEMA
 from practise_deploy.cli import main
+from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.terms import SCHEMA
 
 FILES = {
@@ -104,7 +105,9 @@ def test_gate_holds_the_demand_that_nobody_named_and_what_is_known_of_it(finishe
 
 def test_student_tells_what_it_is_judged_on(finished: Path):
     release = read(finished, "release.json")
-    assert "random views" in release["finetuned"]["judged_on"] and "kept aside" in release["recovered"]["judged_on"]
+    assert (
+        "random views" in release["finetuned"]["judged_on"] and "validation images" in release["recovered"]["judged_on"]
+    )
     assert release["finetuned"]["judged_on"] in (finished / "report.html").read_text()
     assert_exits_are_told(release)
 
@@ -257,8 +260,8 @@ def test_default_network_end_to_end_on_this_processor(
     ]
     monkeypatch.setattr("sys.argv", ["practise-deploy", "build", *options, "--out", str(tmp_path / "run")])
     monkeypatch.setattr(
-        "practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200
-    )  # so few images are judged in turns, as users' are
+        "practise_deploy.images.tiny_set.FitImages", FitImages
+    )  # so few images are cross-validated, as users' are
     with pytest.raises(SystemExit) as left:
         main()
     said = capsys.readouterr()
@@ -271,6 +274,6 @@ def test_default_network_end_to_end_on_this_processor(
     assert release["verification"]["accuracy"]["engine"]["percent"]["estimate"] > 95
     assert release["plan"]["dropped"] and release["bench"]["engines"][0]["load_ms"] > 0
     assert_exits_are_told(release)
-    assert release["recovered"]["judged_on"] == "16 images judged in five turns"
+    assert release["recovered"]["judged_on"] == "16 images, 5-fold cross-validation"
     dropped = count_of("Conv", tmp_path / "run" / "original.onnx") - count_of("Conv", tmp_path / "run" / "model.onnx")
     assert dropped == 2 * len(release["plan"]["dropped"])

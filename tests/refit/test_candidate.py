@@ -38,11 +38,6 @@ BEHIND = ", behind the cut"
 images = partial(images_of, dtype=torch.float64)
 
 
-@pytest.fixture(autouse=True)
-def _one_split(monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
-
-
 def rebuilt(teacher, block, learn: FitImages, method: str, seed: int):
     """The network without the block, the weights of its first site solved from its own values."""
     student = drop_blocks(teacher, [block])

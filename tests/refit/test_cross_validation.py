@@ -11,18 +11,11 @@ from practise_deploy.refit.solvers import SOLVERS
 from samples.lessons import RESNET, Silent, held_out_error, images, opened, recover
 
 
-@pytest.fixture(autouse=True)
-def _one_split(monkeypatch):
-    """One split is enough, unless a test is about folds."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
-
-
-def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted(monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200)
+def test_few_images_are_judged_in_turns_and_all_of_them_are_fitted():
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     dropped = [blocks["layer2.1"]]
-    student = recover(teacher, feature, dropped, images(30, RESNET), 0, Silent())
-    assert student.judged_on == "30 images judged in five turns"
+    student = recover(teacher, feature, dropped, images(30, RESNET, few=200), 0, Silent())
+    assert student.judged_on == "30 images, 5-fold cross-validation"
     assert student.mse < student.mse_before
     plain, recovered = held_out_error(teacher, feature, dropped, student, images(64, RESNET, seed=77))
     assert recovered < plain
@@ -49,15 +42,14 @@ def test_error_told_is_of_images_that_were_not_fitted(monkeypatch):
 
 
 @pytest.mark.parametrize(("few", "judges"), [(8, 4), (200, 20)])
-def test_student_that_is_given_is_fitted_on_the_judges_too(few, judges, monkeypatch):
+def test_student_that_is_given_is_fitted_on_the_judges_too(few, judges):
     """Spoiling them leaves the error of a quick calibration's weights alone, and changes those that are given else."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", few)
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    data = images(20, RESNET)
+    data = images(20, RESNET, few=few)
     given, judged = (
         recover(teacher, feature, [blocks["layer1.1"]], data, 0, Silent(), quick=quick) for quick in (False, True)
     )
-    assert given.judged_on.startswith(f"{judges} images")
+    assert given.judged_on.split()[0] == str(judges)
     assert any((given.weights[name] != judged.weights[name]).any() for name in given.weights)
     if few == 8:
         assert (given.mse, given.choices, given.method) == (judged.mse, judged.choices, judged.method)

@@ -1,5 +1,7 @@
 """Refitting in sequence: better than the plain drop where it can be, and honest where it is not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,12 +21,6 @@ from practise_deploy.refit.partial_student import PartialStudent
 from practise_deploy.terms import Preprocessing
 from practise_deploy.training.distillation import Distillation
 from samples.lessons import MOBILENET, RESNET, LinearStream, Silent, held_out_error, images, opened, recover
-
-
-@pytest.fixture(autouse=True)
-def _one_split(monkeypatch):
-    """One split is enough, unless a test is about folds."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
 
 
 def digits_teacher() -> nn.Module:
@@ -117,7 +113,7 @@ def test_plain_drop_is_kept_and_named_where_every_refit_is_worse(monkeypatch):
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(10, RESNET), 0, Silent())
     assert student.mse == student.mse_before
-    assert student.method == "plain drop (every refit was worse on images kept aside)"
+    assert student.method == "plain drop (every refit was worse on the validation images)"
     plain = drop_blocks(teacher, [blocks["layer1.1"]]).state_dict()
     assert all(torch.equal(torch.from_numpy(student.weights[name]), value) for name, value in plain.items())
 
@@ -166,12 +162,9 @@ def test_one_ridge_for_all_sites_competes_with_each_in_its_best_way():
     assert student.method.rsplit(", ", 1)[1] == min(told, key=lambda name: float(told[name]))
 
 
-def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(monkeypatch):
-    monkeypatch.setattr(
-        "practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200
-    )  # both judge the same images in turns
+def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge():
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
-    dropped, data = [blocks["layer1.1"], blocks["layer2.1"]], images(20, RESNET)
+    dropped, data = [blocks["layer1.1"], blocks["layer2.1"]], images(20, RESNET, few=200)
     calibration = CalibrationProblem(teacher=teacher, feature=feature, images=data)
     found = float(sequence.verified_without(calibration, dropped, Silent()).errors.mean())
     student = recover(teacher, feature, dropped, data, 0, Silent())
@@ -184,10 +177,9 @@ def test_error_to_compare_sets_by_is_that_of_the_best_single_ridge(monkeypatch):
 
 
 @pytest.mark.parametrize("few", [8, 200])
-def test_loss_of_a_set_is_told_on_the_images_that_judge_it_paired_with_their_own_labels(few: int, monkeypatch):
+def test_loss_of_a_set_is_told_on_the_images_that_judge_it_paired_with_their_own_labels(few: int):
     """Labelled with the teacher's answers, whatever the student answers otherwise is lost."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", few)
-    network, data = tiny_resnet(), images(40, RESNET)
+    network, data = tiny_resnet(), images(40, RESNET, few=few)
     with torch.no_grad():
         network.fc.bias -= network(data.batch(slice(0, 40))).mean(0)  # else it gives all images one class
         labels = network(data.batch(slice(0, 40))).argmax(1)
@@ -195,7 +187,7 @@ def test_loss_of_a_set_is_told_on_the_images_that_judge_it_paired_with_their_own
     assert len(labels.unique()) > 3
     dropped = [blocks["layer1.1"], blocks["layer2.1"]]
     lessons = [
-        CalibrationProblem(teacher=teacher, feature=feature, images=FitImages(data.pixels, known, data.preprocessing))
+        CalibrationProblem(teacher=teacher, feature=feature, images=replace(data, labels=known))
         for known in (labels, None)
     ]
     known, guessed = (sequence.verified_without(calibration, dropped, Silent()) for calibration in lessons)
@@ -300,14 +292,13 @@ class Unit(nn.Module):
         return x + self.two(self.relu(self.one(x)))
 
 
-def test_network_without_any_site_is_dropped_plainly_and_says_so(monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200)
+def test_network_without_any_site_is_dropped_plainly_and_says_so():
     torch.manual_seed(0)
     teacher, feature, blocks = opened(BehindMaxPooling().eval(), RESNET)
-    student = recover(teacher, feature, [blocks["block"]], images(20, RESNET), 0, Silent())
+    student = recover(teacher, feature, [blocks["block"]], images(20, RESNET, few=200), 0, Silent())
     assert student.choices == () and student.method.startswith("plain drop")
     assert student.mse == student.mse_before > 0
-    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=images(20, RESNET))
+    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=images(20, RESNET, few=200))
     found = sequence.verified_without(calibration, [blocks["block"]], Silent())
     assert found.errors.shape == (20,) and found.errors.mean() == pytest.approx(student.relative)
     assert found.loss is not None and found.loss.images == 20

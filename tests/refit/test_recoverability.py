@@ -23,12 +23,6 @@ from samples.lessons import images as images_of
 images = partial(images_of, dtype=torch.float64)
 
 
-@pytest.fixture(autouse=True)
-def _one_split(monkeypatch):
-    """One split is enough, unless a test is about folds."""
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 8)
-
-
 def test_measuring_all_blocks_together_is_measuring_each_alone():
     teacher, feature, blocks = in_double(tiny_resnet(), RESNET)
     data, candidates = images(15, RESNET), droppable(tuple(blocks.values()))
@@ -156,9 +150,8 @@ def test_interval_of_the_mean_holds_the_mean_and_is_not_negative(count):
 # Few images, and sets.
 
 
-def test_few_images_are_judged_in_five_turns_by_solutions_that_did_not_see_them(monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200)
-    data = images(23, RESNET)
+def test_few_images_are_judged_in_five_turns_by_solutions_that_did_not_see_them():
+    data = images(23, RESNET, few=200)
     folds = data.folds(0)
     judged = torch.cat([judge.pixels for _, judge in folds])
     assert len(folds) == 5 and len(judged) == 23
@@ -174,11 +167,8 @@ def test_few_images_are_judged_in_five_turns_by_solutions_that_did_not_see_them(
 @pytest.mark.parametrize(("count", "side", "turns", "learned", "judged"), [
     (23, 16, 5, 18, 23), (220, 16, 5, 159, 199), (260, 16, 1, 160, 100), (500, 16, 1, 160, 200), (500, 96, 1, 160, 64),
 ])  # fmt: skip
-def test_sets_are_compared_by_as_many_judges_as_there_are_up_to_what_is_enough(
-    count, side, turns, learned, judged, monkeypatch
-):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", 200)
-    folds = images(count, (1, 1, side, side)).comparison_folds(0)
+def test_sets_are_compared_by_as_many_judges_as_there_are_up_to_what_is_enough(count, side, turns, learned, judged):
+    folds = images(count, (1, 1, side, side), few=200).comparison_folds(0)
     assert (len(folds), len(folds[0][0]), sum(len(judge) for _, judge in folds)) == (turns, learned, judged)
     for learn, judge in folds:
         seen = {image.numpy().tobytes() for image in learn.pixels}
@@ -192,9 +182,8 @@ def interactions(data: FitImages, names: tuple[str, ...]):
 
 
 @pytest.mark.parametrize("few", [8, 200])
-def test_diagonal_of_the_interactions_is_the_blocks_own_error(few, monkeypatch):
-    monkeypatch.setattr("practise_deploy.images.tiny_set.CROSS_VALIDATE_BELOW", few)
-    found = interactions(images(20, RESNET), ("layer1.1", "layer2.1"))
+def test_diagonal_of_the_interactions_is_the_blocks_own_error(few):
+    found = interactions(images(20, RESNET, few=few), ("layer1.1", "layer2.1"))
     features = found.interactions["features"]
     assert features.shape == (found.of[0].judged_images, 2, 2)
     np.testing.assert_allclose(features, features.transpose(0, 2, 1), atol=1e-12)

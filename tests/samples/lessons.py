@@ -24,14 +24,17 @@ class Silent:
         assert 0 <= done <= total
 
 
-def images(count: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 3) -> FitImages:
+def images(
+    count: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 3, few: int = 8
+) -> FitImages:
+    """Noise. few: fewer images are cross-validated; one split is enough, unless a test is about folds."""
     pixels = torch.randn((count, *shape[1:]), generator=torch.Generator().manual_seed(seed), dtype=dtype)
     side = shape[-1]
     prepared = Preprocessing(
         channels=shape[1], size=(side, side), resize=side, mean=(0.0,) * shape[1], std=(1.0,) * shape[1],
         interpolation="bilinear", augment="none",
     )  # fmt: skip
-    return FitImages(pixels, None, prepared)
+    return FitImages(pixels, None, prepared, cross_validate_below=few)
 
 
 def photos(count: int, augment: str = "crop-flip") -> FitImages:

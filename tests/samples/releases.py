@@ -59,7 +59,7 @@ def student(method: str, mse: float) -> Student:
         mse=mse,
         steps=300,
         seconds=74.2,
-        judged_on="100 images kept aside",
+        judged_on="100 validation images",
         notes=("stopped early: no gain",),
     )
 

@@ -66,7 +66,7 @@ def test_plain_drop_is_where_the_papers_finetuning_starts():
     aside = replace(SHORT, keep_best=True)  # judged by images kept aside, as the plain drop is
     start, _, result = tuned(aside)
     assert start.mse == start.mse_before == pytest.approx(result.mse_before, rel=1e-6)
-    assert start.judged_on == result.judged_on == "4 images kept aside"
+    assert start.judged_on == result.judged_on == "4 validation images"
     assert same(start.weights, weights_of(original()[1]))
     assert (start.method, start.steps, start.dropped) == ("plain drop (the paper's start)", 0, ("layer2.1",))
     assert (result.dropped, result.steps) == (("layer2.1",), 6)
@@ -104,7 +104,7 @@ def test_error_told_is_that_of_the_weights_kept(keep_best):
     assert result.mse == pytest.approx(Distillation(network, teacher, feature, feature).error(judge, 8), rel=1e-6)
     assert ("kept" in result.method) == keep_best
     assert result.judged_on == (
-        "4 images kept aside" if keep_best else "random views of 20 images that were learned from"
+        "4 validation images" if keep_best else "random views of 20 images that were learned from"
     )
     assert result.history[0] == (0, result.mse_before)
 
