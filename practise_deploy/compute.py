@@ -19,7 +19,7 @@ def pick_device(requested: str) -> torch.device:
     """
     if requested == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblem(
-            "--compute cuda was asked for, and torch finds no CUDA device", remedy="use --compute cpu"
+            "--compute cuda was requested, and torch finds no CUDA device", remedy="use --compute cpu"
         )
     return torch.device("cuda" if requested != "cpu" and torch.cuda.is_available() else "cpu")
 

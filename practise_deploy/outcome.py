@@ -225,7 +225,7 @@ class Verdict:
 
     @property
     def kept(self) -> bool:
-        """Whether every demand is surely met."""
+        """Whether every demand is met at the lower bound."""
         return self.answer is Answer.KEPT
 
 

@@ -119,7 +119,7 @@ def saving_lower_bound(predicted: Interval, measured: Interval | None) -> float:
 class Attempt:
     """A set of blocks whose saving was predicted from the table, then measured as a whole.
 
-    measured_percent: None where the device of the table is not at hand.
+    measured_percent: None where the device of the table is not available here.
     """
 
     dropped: tuple[str, ...]

@@ -74,7 +74,7 @@ def _command_of(error: Exception) -> str:
 
 
 def _interrupted() -> int:
-    return _refuse("interrupted", "the same command goes on where it was", 130)
+    return _refuse("interrupted", "the same command resumes where it stopped", 130)
 
 
 def _refuse(message: str, remedy: str, code: int) -> int:

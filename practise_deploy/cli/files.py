@@ -77,7 +77,7 @@ def register() -> None:
     add(
         "compare",
         "Measure two networks in paired rounds: faster, slower, or cannot tell. Exit code 1 where the requirement "
-        "is not surely met.",
+        "is not met at the lower bound.",
         _compare,
         [
             Parameter("before", Annotated[Path, typer.Argument(help=file)], ...),

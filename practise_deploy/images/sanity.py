@@ -61,7 +61,7 @@ def _order(images: Images, original: Original, text_order: Mapping[int, int], no
     correct = int((answers == _reorder(sample.labels, order)).sum())
     if not above_chance(correct, len(sample), outputs.shape[1]):
         notes.append(
-            f"the original is right on {correct} of {len(sample)} images, which cannot be told from chance: do the labels, its weights, --mean "
+            f"the original is right on {correct} of {len(sample)} images, which is indistinguishable from chance: do the labels, its weights, --mean "
             "and --std belong together?"
         )
     return order

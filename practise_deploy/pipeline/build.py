@@ -156,7 +156,7 @@ class Build:
 
     @cached_property
     def recoverability(self) -> Recoverabilities:
-        """R of every block whose saving can be told from none."""
+        """R of every block whose saving is distinguishable from zero."""
         saving = {saving.block for saving in self.latency.savings if saving.distinguishable}
         blocks = tuple(block for block in self.context.candidates if block.name in saving)
         return self._step("recoverability", stages.score_blocks, self.context.calibration, blocks, self.context.scoring)

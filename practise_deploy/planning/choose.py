@@ -17,7 +17,7 @@ from practise_deploy.terms import Attempt, Budget, Kept, Plan, Recoverability, s
 MAX_SHORTFALL = 0.05
 """How far below its predicted saving, as a share, a set that will be measured is assumed to be at most."""
 
-_NO_SAVING = "no block's saving can be told from none on this device"
+_NO_SAVING = "no block's saving on this device is distinguishable from zero"
 _NOISE_REMEDY = "measure for longer with --measure-budget-s, or on a quieter machine"
 
 Measure = Callable[[tuple[str, ...]], Interval]
@@ -79,7 +79,7 @@ def checked_target(budget: Budget, latency: LatencyTable, rankable: int) -> floa
     only noise keeps the rest from being ranked.
     """
     if budget.drop is not None and budget.drop > rankable:
-        problem = f"--drop {budget.drop}: only {rankable} blocks have a saving that can be told from none"
+        problem = f"--drop {budget.drop}: only {rankable} blocks have a saving distinguishable from zero"
         hidden = [saving.block for saving in latency.savings if _is_hidden(saving)]
         if budget.drop <= rankable + len(hidden):
             remedy = f"{_NOISE_REMEDY}; or ask for at most {rankable}"
@@ -209,7 +209,7 @@ def noise_notes(latency: LatencyTable, dropped: Sequence[str]) -> tuple[str, ...
         return ()
     listed = ", ".join(f"{saving.block} (up to {saving.saving_ms.high:.3f} ms)" for saving in hidden)
     return (
-        f"noise decided: {listed} may save as much as a block that goes, but no saving can be told from none; "
+        f"noise decided: {listed} may save as much as a block that goes, but no saving is distinguishable from zero; "
         "plan again on a quieter machine, or with a larger --measure-budget-s",
     )
 
@@ -231,10 +231,10 @@ def _all_save(plan: Plan) -> str:
     """A sentence on the reduction without any rankable block, with its lower bound."""
     reduction = plan.measured_percent or plan.predicted_percent
     save = "saves" if plan.measured_percent else "is predicted to save"
-    spare = ", half an interval to spare" if plan.measured_percent else ""
+    spare = "with half an interval to spare" if plan.measured_percent else "at the lower bound"
     return (
         f"dropping all {len(plan.dropped)} rankable blocks {save} {reduction.estimate:.1f}% [{reduction.low:.1f}, {reduction.high:.1f}], "
-        f"surely {plan.lower_bound_percent:.1f}%{spare}"
+        f"{plan.lower_bound_percent:.1f}% {spare}"
     )
 
 

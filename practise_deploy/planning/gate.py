@@ -16,7 +16,7 @@ from practise_deploy.planning.loss import images_to_settle
 from practise_deploy.planning.remeasuring import UNDECIDED, speed_answer, speedup_for
 from practise_deploy.terms import Loss, Plan
 
-FROM_CHANCE = "the original itself cannot be told from chance by the labels"
+FROM_CHANCE = "the original itself is indistinguishable from chance by the labels"
 _RECOVERY_TEXT = {
     "none": " before any recovery",
     "closed form": " recovered in closed form, before finetuning",
@@ -81,7 +81,7 @@ def _speed(demands: Criteria, plan: Plan, bench: Comparison | None) -> tuple[Cri
         )
     speedup = bench.speedup
     answer = speed_answer(speedup, min_speedup)
-    reason = f"measured {speedup.estimate:.3f}, surely {speedup.low:.3f}, asked for at least {min_speedup:g}"
+    reason = f"measured {speedup.estimate:.3f}, lower bound {speedup.low:.3f}, required {min_speedup:g}"
     reason += f"; {UNDECIDED}" if answer is Answer.NOT_PROVEN else ""
     return (Criterion(name="min_speedup", required=min_speedup, measured=speedup, answer=answer, reason=reason),)
 
@@ -123,14 +123,14 @@ def lost_points(points: Interval) -> str:
 
 def _loss_reason(loss: Loss | None, answer: Answer, max_drop: float) -> str:
     if loss is None:
-        return "the output is no classifier's, so no loss of accuracy can be told"
+        return "the output is no classifier's, so no loss of accuracy can be measured"
     points = loss.points
     how = " (estimated without labels)" if loss.estimated else ""
     lost = f"{lost_points(points)}{how}, at most {max_drop:g} allowed"
     if answer is not Answer.NOT_PROVEN:
         return lost
     if not loss.above_chance:
-        return f"{FROM_CHANCE} on {loss.images:,} held-out images, so no loss of accuracy can be told"
+        return f"{FROM_CHANCE} on {loss.images:,} held-out images, so no loss of accuracy can be measured"
     needed = images_to_settle(loss, max_drop)
     enough = f"; about {needed:,} such images would settle it" if needed else ""
     return f"{lost}, on {loss.images:,} held-out images{enough}"
@@ -150,7 +150,7 @@ def _nearest(demands: Criteria, plan: Plan, frontier: Frontier) -> FrontierPoint
 
 
 def _elsewhere(plan: Plan) -> str:
-    return f"which set passes cannot be told here: every speed-up was measured on another device than {plan.device}"
+    return f"which set passes is unknown here: every speed-up was measured on another device than {plan.device}"
 
 
 def _advice(demands: Criteria, nearest: FrontierPoint | None, plan: Plan, frontier: Frontier) -> str:
@@ -172,7 +172,7 @@ def _advice(demands: Criteria, nearest: FrontierPoint | None, plan: Plan, fronti
     same = " (the same blocks)" if set(nearest.dropped) == set(plan.dropped) else ""
     return (
         f"the nearest set that passes drops {len(nearest.dropped)}{same}: {', '.join(nearest.dropped)}; "
-        f"{speedup.estimate:.3f} times as fast, surely {speedup.low:.3f}{lost}{how}; {_command(demands, nearest, plan)}"
+        f"{speedup.estimate:.3f} times as fast, lower bound {speedup.low:.3f}{lost}{how}; {_command(demands, nearest, plan)}"
     )
 
 

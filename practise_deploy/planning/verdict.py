@@ -102,7 +102,7 @@ def _measured(plan: Plan, bench: Comparison) -> tuple[Answer, list[str]]:
     shortfall = (
         f"the speed-up's interval [{ratio.low:.3f}, {ratio.high:.3f}] does not exclude 1"
         if target is None
-        else f"asked for {target:.1f}% less latency; measured {_reduction(ratio.estimate):.1f}%, surely {_reduction(ratio.low):.1f}%"
+        else f"required: {target:.1f}% less latency; measured {_reduction(ratio.estimate):.1f}%, lower bound {_reduction(ratio.low):.1f}%"
     )
     return answer, [shortfall if answer is Answer.BROKEN else f"{shortfall}; {UNDECIDED}"]
 
@@ -115,8 +115,8 @@ def _predicted(plan: Plan) -> tuple[Answer, list[str]]:
         return Answer.BROKEN, [shortfall]
     if plan.target_percent is not None and predicted.low < plan.target_percent:
         shortfall = (
-            f"asked for {plan.target_percent:.1f}% less latency on {plan.device}; predicted {predicted.estimate:.1f}%, "
-            f"surely {predicted.low:.1f}%"
+            f"required: {plan.target_percent:.1f}% less latency on {plan.device}; predicted {predicted.estimate:.1f}%, "
+            f"lower bound {predicted.low:.1f}%"
         )
         return Answer.BROKEN, [shortfall]
     return Answer.KEPT, []
@@ -147,7 +147,7 @@ def _accuracy(verification: Verification, *, in_doubt: bool) -> str:
     """The loss of accuracy; where it is in doubt, the loss that cannot be excluded."""
     loss = verification.loss
     if loss is None:
-        return "no loss of accuracy can be told, since the output is no classifier's"
+        return "no loss of accuracy can be measured, since the output is no classifier's"
     images, accuracies = (
         f"{loss.images:,} held-out images",
         [accuracy.percent.estimate for accuracy in verification.accuracy.values()],

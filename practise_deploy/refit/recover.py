@@ -249,7 +249,7 @@ def _unfitted(blocks: Sequence[str]) -> tuple[str, ...]:
 def _thinned(rows: int) -> tuple[str, ...]:
     if rows >= ROWS:
         return ()
-    return (f"at most {rows} positions of a point were fitted instead of {ROWS}, for want of memory",)
+    return (f"at most {rows} positions of a point were fitted instead of {ROWS}, for lack of memory",)
 
 
 def _notes(first: Errors, tried: dict[str, Errors]) -> str:

@@ -30,7 +30,7 @@ from practise_deploy.report.tables import ELSEWHERE, Table
 
 _NOT_MEASURED = "not measured here"
 _NOT_READ = "this platform does not tell"
-_UNSUPPORTED = "not told by these samples"
+_UNSUPPORTED = "not determined by these samples"
 
 
 def bench(comparison: Comparison) -> Table:
@@ -227,7 +227,11 @@ def _stops(stops: int | None) -> str:
 
 _READINGS = (
     ("Time", lambda environment: duration(environment.seconds), "how long the readings below were taken"),
-    ("Load", _load, "programs that wanted a core, ours included; more than the cores: they waited for each other"),
+    (
+        "Load",
+        _load,
+        "programs competing for a core, ours included; with more than there are cores, they wait for each other",
+    ),
     (
         "Steal",
         lambda environment: quantity(environment.steal_percent, "%", absent=_NOT_READ),

@@ -54,7 +54,7 @@ def preprocessing_rows(preprocessing: Preprocessing) -> Rows:
         ("Input", f"{plural(preprocessing.channels, 'channel')}; {side}"),
         ("Normalised", f"mean {means}; standard deviation {deviations}"),
         ("Augmentation", preprocessing.augment),
-        ("Assumed, for nobody stated it", listed(preprocessing.assumed)),
+        ("Assumed, as not stated", listed(preprocessing.assumed)),
     )
 
 
@@ -73,7 +73,7 @@ def latency_rows(table: LatencyTable) -> Rows:
     """The latency of the original, and the resolution of the measurement."""
     return (
         ("Latency of the original", interval(table.baseline_ms, f" {milliseconds(table.timed_by)}")),
-        ("Smallest saving told from none", quantity(table.resolution_ms, " ms", absent="unknown")),
+        ("Smallest distinguishable saving", quantity(table.resolution_ms, " ms", absent="unknown")),
         ("Input", " × ".join(str(length) for length in table.input_shape)),
         *rounds_rows(table),
     )

@@ -37,11 +37,12 @@ _JUDGED_ON = {
     "paper": "the images that the adaptors learned from, as published",
 }
 _RANKED = "Blocks were taken by their scores until the target was met"
-_SEARCHED = (
-    "Of the sets that surely save enough, those of least predicted error were recovered and judged; the best was taken"
-)
-_HOW_MEASURED = {True: ", and measured as a whole.", False: ", by the table alone: its device is not at hand."}
-_NO_SAMPLES = "The raw samples are not at hand, so neither the distributions nor the rounds can be drawn."
+_SEARCHED = "Of the sets that save enough at the lower bound, those with the least predicted error were recovered and verified; the best was taken"
+_HOW_MEASURED = {
+    True: ", and measured as a whole.",
+    False: ", by the table alone, as its device is not available here.",
+}
+_NO_SAMPLES = "The raw samples are missing, so neither the distributions nor the rounds can be drawn."
 _OTHER_DEVICE = "The blocks were measured on a device with another fingerprint than the bench's."
 
 
@@ -75,7 +76,7 @@ def _gate(release: Release) -> tuple[Section, ...]:
 
 def _blocks(release: Release) -> Section:
     names = absent(release) if saving_vs_error(release) else ()
-    notes = (f"Not in the picture, for want of a recoverability: {listed(names)}.",) if names else ()
+    notes = (f"Not in the chart, as they have no recoverability: {listed(names)}.",) if names else ()
     return Section(
         name="blocks",
         title="Which blocks cost much and are missed little",

@@ -33,8 +33,8 @@ def diff_table(diff: TableDiff) -> Table:
 def diff_rows(diff: TableDiff) -> Rows:
     """How far the two tables agree."""
     first, second = (interval(baseline, " ms") for baseline in diff.baseline_ms)
-    agreement = missing("neither table tells two blocks apart") if diff.rank_agreement is None else (
-        f"{number(diff.rank_agreement)} over {plural(diff.told_apart, 'pair')} of blocks that either table tells apart"
+    agreement = missing("neither table distinguishes two blocks") if diff.rank_agreement is None else (
+        f"{number(diff.rank_agreement)} over {plural(diff.told_apart, 'pair')} of blocks that either table distinguishes"
     )  # fmt: skip
     return (
         ("Latency of the original", f"A {first}, B {second}: {number(diff.ratio_of_baselines)} times (not paired)"),

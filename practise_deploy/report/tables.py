@@ -11,7 +11,7 @@ from practise_deploy.outcome import Accuracy, DeployedModel, OutputDiff, Verific
 from practise_deploy.report.formatting import ABSENT, count, interval, listed, missing, number, points_lost, quantity
 from practise_deploy.terms import Block, Plan, Recoverability, RefitChoice, Student
 
-ELSEWHERE = "the device of the table is not at hand"
+ELSEWHERE = "the device of the table is not available here"
 _SETS = (
     "of the block by itself. Sets were chosen by how losses act together. "
     "In resamples: of choices with images and savings drawn anew, those in which the block goes; the fits are not done anew, so "

@@ -55,7 +55,12 @@ SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
     ),
     "comparison": (
         lambda c: c.show_comparison(releases.comparison()),
-        ("1.281× (1.275 to 1.287)", "– (not told by these samples)", "4 of each network", "24.50 (24.42 to 24.58)"),
+        (
+            "1.281× (1.275 to 1.287)",
+            "– (not determined by these samples)",
+            "4 of each network",
+            "24.50 (24.42 to 24.58)",
+        ),
     ),
     "throughput": (
         lambda c: c.show_throughput(releases.throughput()),

@@ -70,7 +70,7 @@ def test_original_that_does_not_tell_leaves_numbers_and_is_told_to_be_at_chance(
     assert found.fit.labels.tolist() == folders_of(found.fit)
     taken, chance = found.summary.notes
     assert "taken for the outputs of those numbers" in taken and "--classes" in taken
-    assert "cannot be told from chance" in chance and "--mean" in chance
+    assert "is indistinguishable from chance" in chance and "--mean" in chance
 
 
 def test_one_answer_for_all_images_is_remarked_on_without_labels_too(tmp_path: Path):

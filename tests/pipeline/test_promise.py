@@ -64,7 +64,7 @@ def test_target_out_of_reach_is_exit_1_with_the_best_that_can_be_had(
 
 def test_device_without_any_saving_drops_nothing_and_says_so(copied: Copy, given: dict[str, Any]):
     build = make_build(copied(), **{**given, "drop": None, "reduce": 10, "threads": 3})
-    with device(ScriptedOrt(lambda artifact: 1.0)), pytest.raises(TargetOutOfReach, match="told from none"):
+    with device(ScriptedOrt(lambda artifact: 1.0)), pytest.raises(TargetOutOfReach, match="distinguishable from zero"):
         assert build.release
     assert build.plan.dropped == () and not build.plan.reached
 
@@ -108,7 +108,7 @@ def test_less_than_was_asked_breaks_the_promise(copied: Copy, given: dict[str, A
 
     with device(ScriptedOrt(optimistic)):
         release = make_build(copied(), **{**given, "drop": None, "reduce": 15, "threads": 3, "frontier": False}).release
-    assert release.verdict.exit_code == 1 and "asked for 15.0% less latency" in release.verdict.reasons[0]
+    assert release.verdict.exit_code == 1 and "required: 15.0% less latency" in release.verdict.reasons[0]
     assert release.speedup.low > 1
 
 
@@ -208,7 +208,7 @@ def test_gate_that_fails_is_exit_1_and_names_the_nearest_set_that_passes(copied:
     with device():
         release = make_build(copied(), **{**given, "min_speedup": 1.25}).release
     assert release.verdict.exit_code == 1 and not release.verdict.kept
-    assert release.verdict.reasons[0].startswith("--min-speedup: measured 1.182, surely 1.182")
+    assert release.verdict.reasons[0].startswith("--min-speedup: measured 1.182, lower bound 1.182")
     assert release.gate is not None and release.gate.nearest is not None
     assert len(release.gate.nearest.dropped) == 3
     assert release.gate.nearest.dropped in [point.dropped for point in release.frontier.points]
@@ -250,7 +250,7 @@ def test_network_that_is_no_classifier_is_built_and_no_loss_of_accuracy_is_claim
     assert release.verification.faithful and release.verification.loss is None
     assert {point.loss for point in release.frontier.points} == {one.loss for one in release.plan.considered} == {None}
     assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 0)
-    assert "no loss of accuracy can be told, since the output is no classifier's" in release.verdict.sentence
+    assert "no loss of accuracy can be measured, since the output is no classifier's" in release.verdict.sentence
     page = (tmp_path / "run" / "report.html").read_text()
     assert "estimated without labels" not in page and "no classifier" in page
 
@@ -272,8 +272,10 @@ def test_labels_that_the_original_does_not_know_prove_nothing(tmp_path: Path, gi
     with device():
         build = make_build(tmp_path / "run", **{**given, "data": data, "iterations": 0, "frontier": False})
         release = build.release
-    assert release.verdict.answer is Answer.NOT_PROVEN and "cannot be told from chance" in release.verdict.sentence
-    assert any("cannot be told from chance" in note for note in build.context.images.summary.notes)
+    assert (
+        release.verdict.answer is Answer.NOT_PROVEN and "is indistinguishable from chance" in release.verdict.sentence
+    )
+    assert any("is indistinguishable from chance" in note for note in build.context.images.summary.notes)
 
 
 def _as_the_original_answers(run: Path, folder: Path, given: dict[str, Any]) -> Path:

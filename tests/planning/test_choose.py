@@ -245,8 +245,7 @@ def test_unreachable_target_holds_the_best_and_says_what_can_be_had():
     assert isinstance(error, TargetOutOfReach) and error.exit_code == 1
     assert "the target of 50.0% less latency is out of reach" in error.message
     assert (
-        "all 4 rankable blocks saves 38.4% [37.5, 39.3], surely 36.6%, half an interval to spare; 6.160"
-        in error.message
+        "all 4 rankable blocks saves 38.4% [37.5, 39.3], 36.6% with half an interval to spare; 6.160" in error.message
     )
     assert error.remedy == "ask for at most --reduce 36%, or --target-ms 6.34"
 
@@ -265,7 +264,7 @@ def test_nothing_is_dropped_where_no_saving_can_be_told_from_none():
     latency = table(saving("a", 0.05, 0.1, distinguishable=False), saving("b", 0.02, 0.1, distinguishable=False))
     plan = choose_blocks(latency, judged(a=0.1, b=0.1), Budget(reduce_percent=10.0), never)
     assert (plan.dropped, plan.reached, plan.predicted_ms) == ((), False, BASELINE_MS)
-    assert "no block's saving can be told from none" in out_of_reach(plan).message
+    assert "no block's saving on this device is distinguishable from zero" in out_of_reach(plan).message
     assert "--measure-budget-s" in out_of_reach(plan).remedy
 
 
@@ -313,7 +312,7 @@ def test_target_that_is_missed_for_the_noise_alone_is_the_environments_fault():
     error = too_disturbed(plan, FOUR)
     assert not plan.reached and error is not None and error.exit_code == 3
     assert (
-        "too disturbed to plan on: dropping all 4 rankable blocks saves 40.0% [25.0, 55.0], surely 10.0%"
+        "too disturbed to plan on: dropping all 4 rankable blocks saves 40.0% [25.0, 55.0], 10.0% with half an interval to spare"
         in error.message
     )
     assert "where 30.0% less latency was asked for" in error.message
@@ -344,7 +343,7 @@ def test_device_on_which_no_saving_can_be_told_is_disturbed_where_some_may_be_wo
     plan = choose_blocks(latency, judged(a=0.1, b=0.1), Budget(reduce_percent=10.0), never)
     error = too_disturbed(plan, latency)
     assert (error is not None) is disturbed
-    assert error is None or "no block's saving can be told from none" in error.message
+    assert error is None or "no block's saving on this device is distinguishable from zero" in error.message
 
 
 def test_more_blocks_than_the_noise_lets_rank_are_the_environments_fault():
@@ -360,7 +359,7 @@ def test_more_blocks_than_the_noise_lets_rank_are_the_environments_fault():
 
 
 def hidden(ms: float, half: float) -> LatencyTable:
-    """Block a surely saves half a millisecond; what b saves cannot be told from none."""
+    """Block a surely saves half a millisecond; what b saves is not distinguishable from zero."""
     return table(saving("a", 0.5), saving("b", ms, half, distinguishable=False))
 
 

@@ -97,7 +97,7 @@ def test_speedup_is_kept_by_its_low_end_broken_by_its_high_end_and_else_not_prov
     constraint = only(found)
     assert (constraint.answer, constraint.name, constraint.required) == (answer, "min_speedup", asked)
     assert found.fails is constraint.fails is (answer is not KEPT)
-    assert constraint.reason.startswith(f"measured 1.250, surely 1.200, asked for at least {asked:g}")
+    assert constraint.reason.startswith(f"measured 1.250, lower bound 1.200, required {asked:g}")
     assert ("its interval does not tell" in constraint.reason) is (answer is NOT_PROVEN)
 
 
@@ -121,7 +121,7 @@ def test_loss_is_kept_by_its_high_end_broken_by_its_estimate_and_else_not_proven
 def test_original_at_chance_has_no_accuracy_of_which_the_loss_could_be_kept(asked: float, answer: Answer):
     constraint = only(gate(max_drop=asked, lost=replace(LOST, above_chance=False)))
     assert constraint.answer is answer
-    assert ("cannot be told from chance" in constraint.reason) == (answer is NOT_PROVEN)
+    assert ("is indistinguishable from chance" in constraint.reason) == (answer is NOT_PROVEN)
 
 
 def test_no_loss_at_all_may_be_asked_for():
@@ -208,7 +208,7 @@ def test_loss_of_what_is_no_classifier_fails_any_demand_and_says_why():
     constraint = only(found)
     assert found.fails and constraint.answer is NOT_PROVEN and constraint.measured is None
     assert not constraint.estimated
-    assert constraint.reason == "the output is no classifier's, so no loss of accuracy can be told"
+    assert constraint.reason == "the output is no classifier's, so no loss of accuracy can be measured"
 
 
 def test_set_whose_loss_is_unknown_passes_no_demand_on_it():
@@ -253,7 +253,7 @@ def test_nearest_set_is_the_nearest_that_is_fast_enough():
     """Saving, lower bound: 31% by four blocks, 39% by five, 47% by six."""
     found = gate(min_speedup=1.6, among=LADDER)
     assert found.nearest == LADDER.points[4]
-    assert f"drops 5: {', '.join(RANKED[:5])}; 1.667 times as fast, surely 1.639" in found.advice
+    assert f"drops 5: {', '.join(RANKED[:5])}; 1.667 times as fast, lower bound 1.639" in found.advice
     assert "2.50 points lost, at most 3.00" in found.advice
     assert found.advice.endswith("recovered in closed form, before finetuning; build it with --drop 5")
 

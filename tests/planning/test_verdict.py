@@ -92,7 +92,7 @@ def test_original_at_chance_is_named_before_any_loss_of_its_accuracy():
     at_chance = dataclasses.replace(LABELLED, loss=dataclasses.replace(LABELLED.loss, above_chance=False))
     verdict = judge(plan(None), at_chance, FASTER, accuracy_gate(NOT_PROVEN))
     assert (verdict.answer, verdict.exit_code) == (NOT_PROVEN, 1)
-    assert "the original itself cannot be told from chance by the labels (top-1 90.0%" in verdict.sentence
+    assert "the original itself is indistinguishable from chance by the labels (top-1 90.0%" in verdict.sentence
     assert "points lost" not in verdict.sentence
 
 
@@ -122,10 +122,10 @@ def test_target_is_not_proven_where_it_is_within_the_interval_and_broken_where_n
     assert (unsure.answer, unsure.exit_code) == (NOT_PROVEN, 1)
     assert unsure.sentence.startswith("Not proven: 1.20 times as fast")
     assert unsure.reasons[0].startswith(
-        "asked for 20.0% less latency; measured 16.7%, surely 13.0%; its interval does not tell"
+        "required: 20.0% less latency; measured 16.7%, lower bound 13.0%; its interval does not tell"
     )
     assert (missed.answer, missed.exit_code) == (BROKEN, 1)
-    assert missed.reasons == ("asked for 20.0% less latency; measured 16.7%, surely 13.0%",)
+    assert missed.reasons == ("required: 20.0% less latency; measured 16.7%, lower bound 13.0%",)
 
 
 def test_slower_network_gives_one_reason():
@@ -158,7 +158,7 @@ def test_sentence_tells_the_estimated_loss_and_the_agreement_where_there_are_no_
 def test_sentence_says_that_there_is_no_accuracy_where_the_output_is_no_classifiers():
     unknown = dataclasses.replace(SOUND, loss=None)
     sentence = judge(plan(None), unknown, bench(2, 1.9, 2.1), None).sentence
-    assert sentence.endswith(", no loss of accuracy can be told, since the output is no classifier's.")
+    assert sentence.endswith(", no loss of accuracy can be measured, since the output is no classifier's.")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_headline_of_what_is_not_proven_says_why_nothing_can_be_told_of_what_is_
     verdict = judge(plan(None), unknown, FASTER, accuracy_gate(NOT_PROVEN, by_default=True))
     assert (verdict.answer, verdict.exit_code) == (NOT_PROVEN, 0)
     assert verdict.sentence.startswith("Not proven: 1.30 times as fast")
-    assert verdict.sentence.endswith(", no loss of accuracy can be told, since the output is no classifier's.")
+    assert verdict.sentence.endswith(", no loss of accuracy can be measured, since the output is no classifier's.")
 
 
 def test_missed_speed_breaks_what_is_not_proven_and_the_doubt_is_still_told():
@@ -276,7 +276,7 @@ def test_missed_speed_breaks_what_is_not_proven_and_the_doubt_is_still_told():
     assert verdict.sentence.endswith(" on 100 held-out images, where a loss of up to 9.0 points cannot be excluded.")
     slow = judge(plan(20.0), lost(0, -9, 9), bench(1.2, 1.15, 1.24), accuracy_gate(NOT_PROVEN, by_default=True))
     assert (slow.answer, slow.exit_code) == (BROKEN, 1)
-    assert [reason.split(" ")[0] for reason in slow.reasons] == ["asked", "--max-drop", "before"]
+    assert [reason.split(" ")[0] for reason in slow.reasons] == ["required:", "--max-drop", "before"]
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_precision_that_was_not_kept_breaks_the_promise_whatever_the_gate_says()
 
 def test_missed_target_is_told_beside_the_gate():
     verdict = judge(plan(20.0), SOUND, bench(1.2, 1.15, 1.25), gate(BROKEN))
-    assert verdict.reasons[0].startswith("asked for 20.0% less latency")
+    assert verdict.reasons[0].startswith("required: 20.0% less latency")
     assert len(verdict.reasons) == 3
 
 
@@ -320,7 +320,7 @@ def test_unfaithful_network_is_told_before_any_gate():
 def test_target_on_another_device_is_judged_by_the_bad_end_of_its_prediction(target: float | None, code: int):
     verdict = judge(away(target), SOUND, bench(1.3, 1.25, 1.35), None)
     assert verdict.exit_code == code
-    said = f"asked for {target}% less latency on a board; predicted 21.0%, surely 19.0%"
+    said = f"required: {target}% less latency on a board; predicted 21.0%, lower bound 19.0%"
     assert verdict.reasons == ((said,) if code else ())
 
 

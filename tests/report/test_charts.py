@@ -208,7 +208,7 @@ def test_rounds_table_counts_every_round_once(release: Release) -> None:
 def test_without_samples_there_is_no_picture_of_them(release: Release, samples: dict[str, np.ndarray]) -> None:
     bench = replace(release.bench, samples=samples)
     assert distributions(bench) is None and rounds(bench) is None and rounds_table(bench) is None
-    assert "The raw samples are not at hand" in render_html(replace(release, bench=bench))
+    assert "The raw samples are missing" in render_html(replace(release, bench=bench))
 
 
 def test_constant_samples_are_drawn(release: Release) -> None:

@@ -137,7 +137,7 @@ def test_absent_figures_are_dashes_with_their_reasons() -> None:
     assert "loss of accuracy is an estimate" not in page
     assert 'id="gate"' not in page and 'id="throughput"' not in page and 'id="trade"' not in page
     assert "<svg" not in page
-    assert "The raw samples are not at hand" in page
+    assert "The raw samples are missing" in page
 
 
 def test_lines_of_a_wide_table_end_before_an_interval(page: str) -> None:
@@ -214,7 +214,7 @@ def test_predicted_and_measured_saving_stand_side_by_side(release: Release, page
 def test_prediction_stands_alone_where_the_device_is_not_at_hand(release: Release) -> None:
     attempts = tuple(replace(one, measured_percent=None) for one in release.plan.attempts)
     away = replace(release, plan=replace(release.plan, attempts=attempts, measured_percent=None))
-    assert read(render_html(away)).count("– (the device of the table is not at hand)") == 3
+    assert read(render_html(away)).count("– (the device of the table is not available here)") == 3
 
 
 def test_sets_that_were_considered_are_told_with_why_they_were_not_taken(release: Release, page: str) -> None:
