@@ -1,7 +1,7 @@
-"""The story: start reading here. `Build.release` tells it in the paper's order.
+"""A build from end to end: start reading here.
 
 Every stage is a step of the run folder: computed once for the same inputs, kept, and pulled in by whatever needs it, so that a single
-stage can be asked for alone. What a stage does is in `stages.py`, what it starts from in `context.py`.
+stage can be requested alone. `stages.py` says what a stage does, `context.py` what it starts from, `checks.py` what is refused.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import get_type_hints
 
 from practise_backends.errors import Disturbed
 from practise_backends.terms import Comparison, LatencyTable, Throughput
-from practise_deploy.compute import pick_device
 from practise_deploy.deployment.compile import precision_problems
 from practise_deploy.deployment.frontier import neighbours_of, released_point
 from practise_deploy.deployment.kit import WrittenKit
-from practise_deploy.deployment.latency_table import TableRequirements, check_table, read_table
+from practise_deploy.deployment.latency_table import check_table, read_table
 from practise_deploy.deployment.rehearse import check_space
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.outcome import (
     DeployedModel,
     ExportedModel,
@@ -33,17 +32,17 @@ from practise_deploy.outcome import (
     Verification,
 )
 from practise_deploy.pipeline import stages
+from practise_deploy.pipeline.checks import check_inputs, check_reached
 from practise_deploy.pipeline.context import BlockBench, BuildContext, named
 from practise_deploy.pipeline.fingerprint import code, fingerprint
 from practise_deploy.pipeline.kit import kit_of, kit_place
 from practise_deploy.pipeline.results import write_results
 from practise_deploy.pipeline.stages import MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
-from practise_deploy.planning.choose import count_reaching, out_of_reach, too_disturbed
+from practise_deploy.planning.choose import count_reaching, too_disturbed
 from practise_deploy.planning.gate import evaluate_gate
 from practise_deploy.planning.remeasuring import MAX_REMEASUREMENTS, is_undecided, last_of, longer, required_speedups
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.planning.verdict import judge
-from practise_deploy.planning.within_drop import costs_too_much
 from practise_deploy.run import Record, to_json
 from practise_deploy.terms import Plan, Recoverabilities, Student, WithinDrop
 
@@ -56,7 +55,21 @@ def require(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Build:
-    """One build over one run folder; each property is a stage, computed when it is first asked for."""
+    """One build over one run folder; each property is a stage, computed when it is first needed. In the paper's order (section 3):
+
+    original, rehearsal     export the network, and run it on the device on a few images
+    latency                 measure the saving of every droppable block: L(original) - L(without the block)
+    recoverability          score every block: the error of the features that recovery leaves without it
+    unreduced_plan          choose the set of blocks of least error that meets the target, and measure it
+    within_drop, plan       judge its loss of accuracy on images that took no part; refuse or reduce what costs too much
+    recovered               drop the blocks, and refit what stays in closed form
+    finetuned               mimic the teacher's features
+    exported, compiled      write ONNX, and what the device runs
+    verification            teacher, student, ONNX and engine on held-out images
+    bench, throughput       the new network against the original, in paired rounds
+    frontier                what fewer and more dropped blocks would have given
+    gate, verdict           was the promise kept?
+    """
 
     context: BuildContext
     kit_folder: Path | None = None
@@ -98,21 +111,9 @@ class Build:
         Raises: InputError, EnvironmentProblem.
         """
         context = self.context
-        settings = context.settings
-        if not context.network.trainable:
-            raise InputError(
-                f"{settings.network} is a torch.export file: it can be inspected, measured and exported, not replanned",
-                remedy="give the network as torchvision:NAME, timm:NAME or FILE.py:FUNCTION",
-            )
-        pick_device(settings.compute)
-        require(context.candidates, context.images)
+        check_inputs(context)
         require(context.backend if device else context.local_backend or self.latency)
-        if isinstance(settings.max_drop, float) and not context.is_classifier:
-            raise InputError(
-                f"--max-drop {settings.max_drop:g} cannot be judged: {settings.network} is no classifier, so no accuracy is known",
-                remedy="leave the demand out, and judge the network by your own measure",
-            )
-        if settings.latency_table is not None:
+        if context.settings.latency_table is not None:
             require(self.latency)
 
     # Does the original compute on the device what it should?
@@ -145,7 +146,7 @@ class Build:
         context, file = self.context, self.context.settings.latency_table
         if file is not None:
             table = read_table(file)
-            check_table(table, self._required_table, file)
+            check_table(table, context.required_table, file)
             return table
         bench = replace(context.block_bench, setup=context.ranking_setup)
         table = self._step("latency", stages.measure_latency, bench, context.structure_sha256)
@@ -329,17 +330,8 @@ class Build:
         Raises: TargetOutOfReach where it does not, or costs more accuracy than is allowed; EnvironmentProblem where the device is too
         disturbed to tell.
         """
-        plan, within, settings = self.plan, self.within_drop, self.context.settings
-        if within is not None and plan.within_drop is None:
-            raise costs_too_much(plan, within, by_default=settings.max_drop is None)
-        if plan.reached and plan.dropped:
-            return plan
-        if self.disturbed is not None:
-            raise self.disturbed
-        error = out_of_reach(plan)
-        if settings.min_speedup and settings.asks_for_nothing_else:
-            error.remedy += f", or for less than --min-speedup {settings.min_speedup:g}, which set this target"
-        raise error
+        check_reached(self.plan, self.within_drop, self.disturbed, self.context.settings)
+        return self.plan
 
     @cached_property
     def disturbed(self) -> EnvironmentProblem | None:
@@ -347,23 +339,9 @@ class Build:
         return too_disturbed(self.unreduced_plan, self.latency)
 
     @property
-    def _required_table(self) -> TableRequirements:
-        context = self.context
-        backend = context.local_backend
-        return TableRequirements(
-            blocks=tuple(block.name for block in context.candidates),
-            input_shape=context.form.input_shape,
-            backend=context.settings.backend if backend is None else backend.name,
-            conditions=context.deployment.conditions,
-            structure_sha256=context.structure_sha256,
-            device_fingerprint=context.deployment.device,
-            target_archs=context.deployment.target_archs,
-        )
-
-    @property
     def _block_bench(self) -> BlockBench | None:
         """None where the latency table is of a device that is not at hand."""
-        return self.context.block_bench if self._required_table.is_local(self.latency) else None
+        return self.context.block_bench if self.context.required_table.is_local(self.latency) else None
 
     @property
     def _pruned(self) -> Pruned:

@@ -17,6 +17,7 @@ from practise_backends.runtimes.catalog import artifact_of
 from practise_backends.terms import Conditions, Interval, StoppingRule
 from practise_deploy.compute import exact, pick_device, pick_precision
 from practise_deploy.deployment.block_latency import measure_reduction, measure_reductions
+from practise_deploy.deployment.latency_table import TableRequirements
 from practise_deploy.deployment.precision import in_precision
 from practise_deploy.deployment.target import (
     backend_of,
@@ -285,6 +286,20 @@ class BuildContext:
     def cuttable(self) -> CuttableModel:
         """The network as it is deployed, from which blocks can be cut in milliseconds."""
         return CuttableModel(self.network, self.candidates, self.form, self.screen)
+
+    @property
+    def required_table(self) -> TableRequirements:
+        """What a latency table must be of for this build to go by it."""
+        backend = self.local_backend
+        return TableRequirements(
+            blocks=tuple(block.name for block in self.candidates),
+            input_shape=self.form.input_shape,
+            backend=self.settings.backend if backend is None else backend.name,
+            conditions=self.deployment.conditions,
+            structure_sha256=self.structure_sha256,
+            device_fingerprint=self.deployment.device,
+            target_archs=self.deployment.target_archs,
+        )
 
     @property
     def block_bench(self) -> BlockBench:
