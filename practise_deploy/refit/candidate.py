@@ -18,17 +18,17 @@ from practise_deploy.network.execution import Env
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, Errors, joined
 from practise_deploy.refit.elimination import survivors, winner_of
-from practise_deploy.refit.normal_equations import NO_REFIT, NormalEquations, options
+from practise_deploy.refit.normal_equations import NormalEquations
 from practise_deploy.refit.points import first_point
 from practise_deploy.refit.replay import changed, read_by_replay, replay
 from practise_deploy.refit.rows import Sampler, rows_for, values_for
+from practise_deploy.refit.solvers import NO_REFIT, ridge_solvers
 from practise_deploy.refit.write_back import start_of
 from practise_deploy.refit.writers import ReconstructionPoint
 from practise_deploy.terms import Block
 
-SOLVERS = {
-    name: solver for name, solver in options((0.03, 0.3)).items() if not name.startswith("bias")
-}  # fewer than in the refit itself: blocks are compared here, not shipped
+SOLVERS = ridge_solvers((0.03, 0.3))
+"""Fewer than in the refit itself: blocks are compared here, not shipped."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Candidate:
     _between: Sequence[fx.Node] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.racing = [NO_REFIT] if self.point is None else list(SOLVERS)
+        self.racing = [NO_REFIT] if self.point is None else [NO_REFIT, *SOLVERS]
         solved = [] if self.point is None else [node.name for node in values_for(self.point)]
         self._read = frozenset(
             [self._place, *solved, *read_by_replay(self.student, self._place), *self._unchanged_ends]
@@ -90,9 +90,8 @@ class Candidate:
         if self.point is None:
             return
         start, precision = start_of(self.point), next(self.student.parameters()).dtype
-        for solver, solve in SOLVERS.items():
-            if solver != NO_REFIT:
-                self.changes[solver] = (solve(equations, start) - start).to(precision)
+        for name, solver in SOLVERS.items():
+            self.changes[name] = (solver.solve(equations, start) - start).to(precision)
 
     def ends(self, env: Env) -> dict[str, Ends]:
         """Where the network ends with every solver that is left. env: the teacher's values, of `needs`."""

@@ -1,4 +1,4 @@
-"""Least squares for a point's writers: the sums over rows, and every solver.
+"""Least squares for a point's writers: the sums over rows, and what they solve for.
 
 With P the patches of the writers' inputs (im2col, with a ones column), T the target less what the rest of the sum
 gives, and W0 the writers' own weights (BatchNorm folded):
@@ -11,16 +11,12 @@ unknowns: no further pass over the images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from practise_deploy.errors import InputError
-
-RIDGES = (0.003, 0.03, 0.3, 3.0)
-NO_REFIT = "plain"
 
 
 @dataclass(slots=True)
@@ -112,18 +108,3 @@ def _held(gram: Tensor, hold: Tensor) -> Tensor:
     left = gram.clone()
     left.diagonal().add_(hold)
     return left
-
-
-Option = Callable[[NormalEquations, Tensor], Tensor]
-
-
-def options(ridges: Sequence[float] = RIDGES) -> dict[str, Option]:
-    """Every solver by its name, from no refit to the whole one."""
-    solvers: dict[str, Option] = {
-        NO_REFIT: lambda _, start: start.double(),
-        "bias": lambda sums, start: sums.with_bias(start),
-        "bias and scale": lambda sums, start: sums.with_scale(start),
-    }
-    for ridge in ridges:
-        solvers[f"refit, ridge {ridge:g}"] = lambda sums, start, ridge=ridge: sums.solve(ridge, start)  # type: ignore[misc]
-    return solvers

@@ -13,14 +13,13 @@ from practise_deploy.network.activations import batches, compute, input_of, node
 from practise_deploy.network.execution import Env
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, Errors, end_of, errors_of
-from practise_deploy.refit.normal_equations import NO_REFIT
 from practise_deploy.refit.points import points_of
 from practise_deploy.refit.prefix_cache import before, live, moved, until_cut
 from practise_deploy.refit.problems import Problem, Solution
 from practise_deploy.refit.replay import replay
 from practise_deploy.refit.rows import ENOUGH_TO_COMPARE, ROWS, Sampler, rows_in_memory, values_for
 from practise_deploy.refit.sensitivity import sensitivities
-from practise_deploy.refit.solvers import Solver
+from practise_deploy.refit.solvers import NO_REFIT, Solver
 from practise_deploy.refit.writers import ReconstructionPoint
 from practise_deploy.terms import Block
 

@@ -23,11 +23,10 @@ from practise_deploy.planning.loss import loss_of
 from practise_deploy.planning.sets import Verified
 from practise_deploy.refit.criterion import Errors, joined
 from practise_deploy.refit.elimination import comparable, eliminate, paired_error, winner_of
-from practise_deploy.refit.normal_equations import NO_REFIT
 from practise_deploy.refit.partial_student import PartialStudent
 from practise_deploy.refit.points import cuts_without_point
 from practise_deploy.refit.rows import ROWS
-from practise_deploy.refit.solvers import SOLVERS, Solver
+from practise_deploy.refit.solvers import NO_REFIT, SOLVERS, Solver
 from practise_deploy.refit.writers import ReconstructionPoint
 from practise_deploy.terms import Block, RefitChoice, Student
 

@@ -23,8 +23,9 @@ from practise_deploy.network.activations import batches, compute, input_of, logi
 from practise_deploy.network.execution import Env
 from practise_deploy.refit.candidate import Candidate, candidate_for
 from practise_deploy.refit.criterion import Ends, end_of, errors_of, interactions_of, joined, mean_interval, not_finite
-from practise_deploy.refit.normal_equations import NO_REFIT, NormalEquations
+from practise_deploy.refit.normal_equations import NormalEquations
 from practise_deploy.refit.rows import ENOUGH_TO_COMPARE, Sampler
+from practise_deploy.refit.solvers import NO_REFIT
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 
 

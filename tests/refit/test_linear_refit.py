@@ -14,7 +14,7 @@ from practise_deploy.refit.criterion import joined
 from practise_deploy.refit.partial_student import PartialStudent
 from practise_deploy.refit.points import point_at_cut
 from practise_deploy.refit.rows import Sampler, channels_of
-from practise_deploy.refit.solvers import SOLVERS, Solver
+from practise_deploy.refit.solvers import SOLVERS, Solver, SolverKind
 from samples.lessons import Silent, held_out_error, images, opened, recover, refitted
 from samples.solving import additions
 
@@ -125,7 +125,7 @@ def test_factors_that_a_refit_changed_are_looked_at_anew_behind_it():
         ).branched()
         before = chain.student.get_parameter("steps.0.gamma").clone()
         for _ in chain.points:
-            way = Solver(lambda sums, start: sums.solve(0.01, start))
+            way = Solver(SolverKind.RIDGE, lambda sums, start: sums.solve(0.01, start))
             chain.fit([way])
             chain.solve({"refit": way})
             chain.take("refit")

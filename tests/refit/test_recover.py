@@ -16,8 +16,9 @@ from practise_deploy.network.surgery import drop_blocks, load_weights
 from practise_deploy.planning.loss import paired_difference
 from practise_deploy.refit import recover as sequence
 from practise_deploy.refit.criterion import Errors
-from practise_deploy.refit.normal_equations import NormalEquations, options
+from practise_deploy.refit.normal_equations import NormalEquations
 from practise_deploy.refit.partial_student import PartialStudent
+from practise_deploy.refit.solvers import basic_solvers
 from practise_deploy.terms import Preprocessing
 from practise_deploy.training.distillation import Distillation
 from samples.lessons import MOBILENET, RESNET, LinearStream, Silent, held_out_error, images, opened, recover
@@ -125,7 +126,7 @@ def test_every_site_takes_the_way_of_least_error_and_all_are_told(monkeypatch):
     assert len(student.choices) == 8
     before = float("inf")
     for choice in student.choices:
-        assert set(options()) <= set(choice.errors)
+        assert {"plain", *basic_solvers()} <= set(choice.errors)
         assert choice.errors[choice.method] == min(choice.errors.values())
         assert set(choice.images) == set(choice.errors) and choice.images[choice.method] == len(
             images(20, RESNET).split(0)[1]
@@ -148,7 +149,7 @@ def test_solutions_that_lost_are_not_kept_while_the_best_is_refined(monkeypatch)
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
     refined = [choice for choice in student.choices if any("variance repaired" in name for name in choice.errors)]
-    all_but_plain = len(options()) - 1
+    all_but_plain = len(basic_solvers())
     assert refined and sorted(held)[: len(refined)] == [3] * len(refined)  # the best and its two refinements
     assert all(count >= all_but_plain for count in sorted(held)[len(refined) :])
 
@@ -252,7 +253,7 @@ def test_fewer_positions_for_want_of_memory_are_told(monkeypatch):
     monkeypatch.setattr("practise_deploy.refit.rows.ROOM_FOR_TARGETS", 1 << 18)
     teacher, feature, blocks = opened(tiny_resnet().double(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(40, RESNET, torch.float64), 0, Silent())
-    assert any("for want of memory" in note and "20000" in note for note in student.notes)
+    assert any("for lack of memory" in note and "20000" in note for note in student.notes)
 
 
 def test_recovering_is_the_same_each_time():

@@ -12,7 +12,7 @@ from practise_deploy.network.trace import trace
 from practise_deploy.refit import recover as sequence
 from practise_deploy.refit import recoverability
 from practise_deploy.refit.partial_student import PartialStudent
-from practise_deploy.refit.solvers import Solver
+from practise_deploy.refit.solvers import Solver, SolverKind
 from practise_deploy.terms import Preprocessing
 from practise_deploy.training.distillation import Distillation
 
@@ -76,7 +76,7 @@ def recover(teacher, feature, dropped, data, seed, progress, *, quick=False):
 
 def refitted(teacher, feature, dropped, data, count: int | None = None):
     """A student whose first sites are solved without a ridge, one after another, and all its sites."""
-    refit = Solver(lambda sums, start: sums.solve(0.0, start))
+    refit = Solver(SolverKind.RIDGE, lambda sums, start: sums.solve(0.0, start))
     with torch.no_grad():
         chain = PartialStudent(CalibrationProblem(teacher=teacher, feature=feature, images=data), dropped, data, None)
         for _ in range(len(chain.points) if count is None else count):
