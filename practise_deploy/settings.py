@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -58,6 +58,8 @@ class _Part(BaseModel):
 class NetworkSource(_Part):
     """Which network, with which weights, and what its input is."""
 
+    panel: ClassVar[str] = "Network"
+
     network: str = Field(
         EMBEDDED,
         description="torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, or digits (embedded)",
@@ -93,6 +95,8 @@ class NetworkSource(_Part):
 class ImageSource(_Part):
     """Which images, and what they are for."""
 
+    panel: ClassVar[str] = "Images"
+
     data: Path | None = Field(None, description="the tiny set: a folder, a list file or an .npz")
     eval: Path | None = Field(None, description="labelled images, used for verification alone")
     classes: Path | None = Field(None, description="class names, one a line, in the order of the network's outputs")
@@ -105,6 +109,8 @@ class ImageSource(_Part):
 
 class DeploymentTarget(_Part):
     """Where and how the network will run, and how it is measured there."""
+
+    panel: ClassVar[str] = "Device and measurement"
 
     backend: str = Field(
         "ort",
@@ -145,6 +151,8 @@ class DeploymentTarget(_Part):
 
 class Goal(_Part):
     """How much faster, and at what loss of accuracy."""
+
+    panel: ClassVar[str] = "Target and gates"
 
     reduce: float | None = Field(None, description="target: cut latency by this many percent (default 20%)")
     target_ms: float | None = Field(None, gt=0, description="target: latency of one run in ms")
@@ -224,6 +232,8 @@ class Goal(_Part):
 class RecoveryRecipe(_Part):
     """How the network is recovered, and where that is computed."""
 
+    panel: ClassVar[str] = "Recovery"
+
     recipe: Literal["refit", "paper"] = Field(
         "refit", description="refit: closed form, then mimicking; paper: PRACTISE as published"
     )
@@ -274,6 +284,12 @@ class Settings(RecoveryRecipe, Goal, DeploymentTarget, ImageSource, NetworkSourc
                 value = [] if option.parse is None else [as_text(self.backend_options[option.name])]
                 words += [option.written, *value]
         return shlex.join(words)
+
+
+def panel_of(name: str) -> str | None:
+    """The title under which --help lists a setting; None of one that belongs to no part."""
+    parts = (NetworkSource, ImageSource, DeploymentTarget, Goal, RecoveryRecipe)
+    return next((part.panel for part in parts if name in part.__annotations__), None)
 
 
 def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict[str, Any] | None = None) -> Settings:

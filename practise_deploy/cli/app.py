@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from practise_backends.cli.result import put
 from practise_backends.flags import Flag, option_flags
@@ -42,6 +43,7 @@ def _about(
 JSON = Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="print errors alone")]
 
+BACKENDS_OWN = "Options of backends"
 Arguments = dict[str, Any]
 _Options = TypeVar("_Options")
 
@@ -68,13 +70,34 @@ def add(name: str, help: str, run: Callable[[Arguments], int], parameters: Seque
     ]
     command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name, help=help)(command)
+    first_sentence = help.partition(". ")[0] + ("." if ". " in help else "")
+    app.command(name, cls=_GroupedHelp, help=help, short_help=first_sentence)(command)
+
+
+class _GroupedHelp(TyperCommand):
+    """A command whose --help lists options under the titles of their panels, as typer does only with rich."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            title = "Arguments" if parameter.param_type_name == "argument" else None
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(title or getattr(parameter, "rich_help_panel", None) or "Options", []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def parameters_of(options: type, *, without: Sequence[str] = ()) -> list[Parameter]:
     """The flags of a record of options of the device half."""
     flags = (*flags_of(options), *(option_flags() if issubclass(options, Measuring) else ()))
     return [Parameter(flag.name, flag_annotation(flag)) for flag in flags if flag.name not in without]
+
+
+def backends_own_parameters() -> list[Parameter]:
+    """The flags of the installed backends."""
+    return [Parameter(flag.name, flag_annotation(flag, BACKENDS_OWN)) for flag in option_flags()]
 
 
 def options_of(options_type: type[_Options], arguments: Mapping[str, Any]) -> _Options:
@@ -96,12 +119,20 @@ def backend_options_in(arguments: Mapping[str, Any]) -> Arguments:
     return {flag.name: not flag.default if flag.parse is None else arguments[flag.name] for flag in given}
 
 
-def flag_annotation(flag: Flag) -> Any:
+def flag_annotation(flag: Flag, panel: str | None = None) -> Any:
+    """A flag as typer has it. panel: the title that --help lists it under."""
     if flag.parse is None:
-        return Annotated[bool | None, typer.Option(flag.written, help=flag.help, show_default=False)]
+        return Annotated[
+            bool | None, typer.Option(flag.written, help=flag.help, show_default=False, rich_help_panel=panel)
+        ]
     shown = f" (default: {flag.default})" if flag.default not in (None, ()) else ""
     option = typer.Option(
-        flag.written, help=flag.help + shown, parser=_checked(flag), metavar=flag.metavar, show_default=False
+        flag.written,
+        help=flag.help + shown,
+        parser=_checked(flag),
+        metavar=flag.metavar,
+        show_default=False,
+        rich_help_panel=panel,
     )
     return Annotated[list[str] | None if flag.repeated else str | None, option]
 

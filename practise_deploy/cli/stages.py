@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from annotated_types import Ge
 
-from practise_backends.flags import option_flags
 from practise_deploy.cli import files, kits, tables
-from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add, backend_options_in, flag_annotation
+from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add, backend_options_in, backends_own_parameters
 from practise_deploy.cli.running import run_stage
 from practise_deploy.cli.stage import Stage, require_backend, require_device_or_table
 from practise_deploy.errors import InputError
-from practise_deploy.settings import Settings, flag_of
+from practise_deploy.settings import Settings, flag_of, panel_of
 
 if TYPE_CHECKING:
     from practise_deploy.cli.console import Console
@@ -61,7 +60,7 @@ def _add(stage: Stage) -> None:
         text = f"{target}, {NETWORK}"
         shared[0] = Parameter("network", Annotated[str | None, typer.Argument(help=text, show_default=False)])
     flags = [Parameter(n, _option(n)) for n in Settings.model_fields if n not in ("network", "backend_options")]
-    flags += [Parameter(flag.name, flag_annotation(flag)) for flag in option_flags()]
+    flags += backends_own_parameters()
     add(stage.name, stage.help, run, [*shared, *flags, *further])
 
 
@@ -73,8 +72,11 @@ def _option(name: str) -> Any:
     text += f", at least {minimum}" if minimum > 1 else ""
     if field.default not in (None, False, ()):
         text += f" (default: {field.default})"
+    panel = panel_of(name)
     if field.annotation is bool:
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
+        return Annotated[
+            bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False, rich_help_panel=panel)
+        ]
     parsed_type = next(
         (
             scalar_type
@@ -84,7 +86,9 @@ def _option(name: str) -> Any:
         str,
     )
     shown = _METAVARS.get(name) or "|".join(_choices(field.annotation)) or None
-    return Annotated[parsed_type | None, typer.Option(flag, help=text, show_default=False, metavar=shown)]
+    return Annotated[
+        parsed_type | None, typer.Option(flag, help=text, show_default=False, metavar=shown, rich_help_panel=panel)
+    ]
 
 
 def _choices(annotation: Any) -> list[str]:

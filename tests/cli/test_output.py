@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,15 @@ BLOCK = {"name", "shape", "parameters", "macs", "latency_class", "droppable", "r
 def test_help_of_a_command(cli: Cli, command: str):
     said = cli(command, "--help")
     assert said.code == 0 and "Usage" in said.out and "--json" in said.out and said.err == ""
+
+
+def test_help_lists_settings_under_the_part_that_they_are_of(cli: Cli):
+    sections = dict(re.findall(r"^(\w[\w ]*):\n(.*?)(?=^\w|\Z)", cli("build", "--help").out, re.M | re.S))
+    assert list(sections)[1:] == [
+        "Options", "Network", "Images", "Device and measurement", "Target and gates", "Recovery", "Options of backends",
+    ]  # fmt: skip
+    assert "--weights" in sections["Network"] and "--data" in sections["Images"] and "--out" in sections["Options"]
+    assert "--workspace-mib" in sections["Options of backends"]
 
 
 def test_help_lists_all_commands(cli: Cli):
