@@ -150,7 +150,7 @@ def test_interrupted_command_says_how_to_go_on(cli: Cli, job: Job, monkeypatch: 
 
     monkeypatch.setattr("practise_deploy.pipeline.stages.measure_block_latency", interrupt)
     said = cli("latency", *job, "--out", "run")
-    assert said.code == 130 and "interrupted" in said.err and "goes on" in said.err
+    assert said.code == 130 and "interrupted" in said.err and "resumes" in said.err
 
 
 def test_folder_in_use_is_refused(cli: Cli, job: Job):
