@@ -10,12 +10,14 @@ import argparse
 import difflib
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from practise_backends import __version__
 from practise_backends.cli.program import begin
+from practise_backends.cli.progress import Pace
 from practise_backends.cli.result import of_the_system, put
 from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
 from practise_backends.flags import Flag, option_flags
@@ -149,10 +151,14 @@ def _meant(message: str) -> str:
 class _Line:
     """Progress as one line that is written over, and cleared before anything else is said."""
 
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._pace = Pace(now_s)
+
     def advance(self, done: float, total: float, note: str = "") -> None:
-        """Say how far it is."""
+        """Say how far it is, and how long it will take."""
         share = min(1.0, done / total) if total > 0 else 0.0
-        sys.stderr.write(f"{_CLEARED}{100 * share:3.0f}% {one_line(note)}")
+        text = ", ".join(part for part in (self._pace.left(done, total), one_line(note)) if part)
+        sys.stderr.write(f"{_CLEARED}{100 * share:3.0f}% {text}")
         sys.stderr.flush()
 
 
