@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import keyword
 import math
 import os
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from practise_backends.flags import option_flags
+from practise_backends.flags import nearest, option_flags
 from practise_backends.parsing import parsed
 from practise_deploy.errors import InputError
 
@@ -342,8 +341,8 @@ def _explain(error: ValidationError) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             names = [*Settings.model_fields, *(flag.name for flag in option_flags())]
-            near = difflib.get_close_matches(key, names, n=1)
-            lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+            near = nearest(key, names)
+            lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near}'?" if near else ""))
         else:
             lines.append(_refused(problem))
     return "; ".join(lines)

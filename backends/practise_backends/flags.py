@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -43,6 +44,11 @@ class Flag:
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither true nor false")
         return value
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The one of these names that may be meant; empty where none is like it."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1)), "")
 
 
 def integer(text: str) -> int:

@@ -7,7 +7,6 @@ memory), 70 a fault of this program, reported in one message; with PRACTISE_DEBU
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 import time
@@ -20,7 +19,7 @@ from practise_backends.cli.program import begin
 from practise_backends.cli.progress import Pace
 from practise_backends.cli.result import of_the_system, put
 from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
-from practise_backends.flags import Flag, option_flags
+from practise_backends.flags import Flag, nearest, option_flags
 from practise_backends.options import (
     BenchOptions,
     CompareOptions,
@@ -144,8 +143,8 @@ def _meant(message: str) -> str:
     first = words.split("=")[0].split()[:1] if unknown else []
     own = (flag for kind in (CompareOptions, BenchOptions, TableOptions) for flag in flags_of(kind))
     flags = {flag.written for flag in (*own, *option_flags())}
-    near = difflib.get_close_matches(first[0], sorted(flags), n=1) if first else []
-    return f"did you mean {near[0]}?" if near else ""
+    near = nearest(first[0], flags) if first else ""
+    return f"did you mean {near}?" if near else ""
 
 
 class _Line:
