@@ -28,6 +28,7 @@ else:
 
 EMBEDDED = "digits"
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
+Recipe = Literal["refit", "paper"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 MAX_DROP = 2.0
 """Points of top-1 that a build may lose where nobody says otherwise."""
@@ -127,9 +128,7 @@ class Settings(BaseModel):
     skip_bad_images: bool = Field(False, description="skip and count unreadable images instead of stopping")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of every random draw")
 
-    recipe: Literal["refit", "paper"] = Field(
-        "refit", description="refit: closed form, then mimicking; paper: PRACTISE as published"
-    )
+    recipe: Recipe = Field("refit", description="refit: closed form, then mimicking; paper: PRACTISE as published")
     score_iterations: int = Field(1000, ge=1, description="SGD steps for each block's adaptors (recipe paper)")
     iterations: int | None = Field(
         None,
