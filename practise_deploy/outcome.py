@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from practise_backends.terms import Comparison, Interval, LatencyTable, Throughput
+from practise_deploy.settings import Recipe
 from practise_deploy.terms import (
     SCHEMA,
     Block,
@@ -240,7 +241,7 @@ class Release:
     schema: int = SCHEMA
     network: NetworkSummary
     images: DatasetSummary
-    recipe: str
+    recipe: Recipe
     blocks: tuple[Block, ...]
     latency: LatencyTable
     recoverability: tuple[Recoverability, ...]

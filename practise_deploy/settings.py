@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import shlex
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from practise_backends.flags import as_text, option_flags
+from practise_backends.flags import as_text, nearest, option_flags
 from practise_backends.parsing import parsed
 from practise_deploy.errors import InputError
 
@@ -27,6 +26,7 @@ else:
 
 EMBEDDED = "digits"
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
+Recipe = Literal["refit", "paper"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 MAX_DROP = 2.0
 """Points of top-1 that a build may lose where nobody says otherwise."""
@@ -234,9 +234,7 @@ class RecoveryRecipe(_Part):
 
     panel: ClassVar[str] = "Recovery"
 
-    recipe: Literal["refit", "paper"] = Field(
-        "refit", description="refit: closed form, then mimicking; paper: PRACTISE as published"
-    )
+    recipe: Recipe = Field("refit", description="refit: closed form, then mimicking; paper: PRACTISE as published")
     score_iterations: int = Field(1000, ge=1, description="SGD steps for each block's adaptors (recipe paper)")
     iterations: int | None = Field(
         None,
@@ -355,8 +353,8 @@ def _explain(error: ValidationError) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             names = [*Settings.model_fields, *(flag.name for flag in option_flags())]
-            near = difflib.get_close_matches(key, names, n=1)
-            lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+            near = nearest(key, names)
+            lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near}'?" if near else ""))
         else:
             lines.append(_refused(problem))
     return "; ".join(lines)

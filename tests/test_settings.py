@@ -9,10 +9,11 @@ from practise_deploy.errors import InputError
 from practise_deploy.settings import MAX_DROP, Settings, read_settings
 
 
-def test_unknown_setting_is_an_error_that_suggests_the_nearest():
+@pytest.mark.parametrize(("written", "meant"), [("redcue", "reduce"), ("budget_s", "measure_budget_s")])
+def test_unknown_setting_is_an_error_that_suggests_the_nearest(written, meant):
     with pytest.raises(InputError) as error:
-        read_settings({"redcue": 20})
-    assert error.value.message == "unknown setting 'redcue'; did you mean 'reduce'?"
+        read_settings({written: 20})
+    assert error.value.message == f"unknown setting '{written}'; did you mean '{meant}'?"
 
 
 def test_unknown_setting_far_from_all_has_no_suggestion():

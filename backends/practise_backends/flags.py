@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -49,6 +50,11 @@ class Flag:
 def as_text(value: Any) -> str:
     """A value as it is written on a command line."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The one of these names that may be meant; empty where none is like it."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1)), "")
 
 
 def integer(text: str) -> int:

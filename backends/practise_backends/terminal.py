@@ -1,7 +1,8 @@
-"""Text from files, networks and kits, made harmless for a terminal: it may hold characters that command one or turn its letters round."""
+"""Text for a terminal. What is from files, networks and kits is made harmless: it may hold characters that command one or turn its letters round."""
 
 from __future__ import annotations
 
+import math
 import re
 
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -17,3 +18,13 @@ def clean(text: str) -> str:
 def one_line(text: str) -> str:
     """The same in one line, so that a name cannot look like a line of ours."""
     return clean(text.translate(_SPACES))
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours; a dash where there is no number."""
+    if not math.isfinite(seconds):
+        return "-"
+    if seconds < 60:
+        return f"{f'{seconds:#.2g}'.rstrip('.') if seconds else 0} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -13,14 +13,14 @@ from practise_backends.cli.result import unwritable
 from practise_backends.interfaces import Progress
 from practise_backends.results.render import rounds
 from practise_backends.results.table_diff import TableDiff
-from practise_backends.terminal import clean, one_line
+from practise_backends.terminal import clean, duration, one_line
 from practise_backends.terms import Comparison, LatencyTable, Scenario, Throughput
 from practise_deploy.cli.progress import Bar, Lines, rich_bars, rich_console
 from practise_deploy.deployment.kit import WrittenKit
 from practise_deploy.outcome import ExportedModel, Release, Verification
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.demands import demands
-from practise_deploy.report.formatting import confidence, count, duration, listed, plural, size
+from practise_deploy.report.formatting import confidence, count, listed, plural, size
 from practise_deploy.report.headline import latency_change, latency_title, quality, speed
 from practise_deploy.report.rows import (
     Rows,

@@ -19,7 +19,7 @@ from practise_backends.flags import option_flags
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_backends.terminal import clean
 from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add, options_of, parameters_of
-from practise_deploy.errors import EnvironmentProblem, InputError, reason
+from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
 
 if TYPE_CHECKING:
@@ -240,14 +240,13 @@ def _report(arguments: Arguments) -> int:
     from practise_deploy.run import write_atomically
 
     releases = _releases(arguments["runs"])
-    with _figures_of(arguments["runs"]):
-        if len(releases) == 1:
-            (release,) = releases.values()
-            page = arguments["out"] or arguments["runs"][0] / "report.html"
-            html, markdown = render_html(release), render_markdown(release)
-        else:
-            page = arguments["out"] or Path("runs.html")
-            html, markdown = render_runs_html(releases), render_runs_markdown(releases)
+    if len(releases) == 1:
+        (release,) = releases.values()
+        page = arguments["out"] or arguments["runs"][0] / "report.html"
+        html, markdown = render_html(release), render_markdown(release)
+    else:
+        page = arguments["out"] or Path("runs.html")
+        html, markdown = render_runs_html(releases), render_runs_markdown(releases)
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {page} is no page", remedy="give a name that ends in .html")
     markdown_file = page.with_suffix(".md")
@@ -262,21 +261,6 @@ def _report(arguments: Arguments) -> int:
     elif not arguments["quiet"]:
         put(clean(f"{page}\n{markdown_file}"))
     return 0
-
-
-@contextlib.contextmanager
-def _figures_of(runs: Sequence[Path]) -> Iterator[None]:
-    """Refuse figures of a valid record that no build can have written, such as images of size 0.
-
-    Raises: InputError.
-    """
-    try:
-        yield
-    except (ArithmeticError, LookupError, ValueError) as error:
-        raise InputError(
-            f"the release of {', '.join(map(str, runs))} holds figures that cannot be shown: {reason(error)}",
-            remedy="build again with --out on the same folder",
-        ) from error
 
 
 def _releases(folders: Sequence[Path]) -> dict[str, Release]:

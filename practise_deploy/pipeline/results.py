@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from practise_backends.parsing import read_json
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from practise_deploy.images.tiny_set import TinySet
 
 _AGAIN = "build again with --out on the same folder"
+_SMALLEST = 1e-100
+_DRAWN = {"rounds_ms": ("f", 2), "engines": ("U", 1)}
+"""The samples that are drawn: the kind of their type, and their dimensions."""
 _LIBRARIES = ("practise-deploy", "practise-backends", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
 
 
@@ -86,7 +92,10 @@ def _read(file: Path) -> Release:
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{file} has schema {schema}, this version reads schema {SCHEMA}", remedy=_AGAIN)
-    return _checked(document, file)
+    release = _checked(document, file)
+    if problem := next(_impossible(release, document), ""):
+        raise InputError(f"{file} is damaged: {problem}", remedy=_AGAIN)
+    return release
 
 
 def _checked(document: dict[str, Any], file: Path) -> Release:
@@ -109,6 +118,29 @@ def _checked(document: dict[str, Any], file: Path) -> Release:
         raise InputError(f"{file} is damaged: {where}: {first['msg']}", remedy=_AGAIN) from None
 
 
+def _impossible(release: Release, document: dict[str, Any]) -> Iterator[str]:
+    """Figures that no build can have written, and that nobody can draw."""
+    if min(release.network.preprocessing.size) < 1:
+        yield "network.preprocessing.size: an image has a height and a width"
+    for figure in _beyond_drawing(np.array([*_numbers(document)], np.float64)):
+        yield f"it holds the figure {figure:g}"
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Every number of a document."""
+    if isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
+    elif isinstance(value, (int, float)):
+        yield value
+
+
+def _beyond_drawing(figures: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """Those that are so large, or so near to 0, that arithmetic with them overflows or comes to nothing."""
+    sizes = np.abs(figures)
+    return figures[np.isfinite(figures) & (sizes > 0) & ((sizes < _SMALLEST) | (sizes > 1 / _SMALLEST))]
+
+
 def _put(document: Any, place: tuple[int | str, ...], value: float) -> None:
     for part in place[:-1]:
         document = document[part]
@@ -118,9 +150,24 @@ def _put(document: Any, place: tuple[int | str, ...], value: float) -> None:
 def _samples(file: Path) -> Arrays:
     """The raw samples; none where there is no such file."""
     try:
-        return read_arrays(file) if os.path.lexists(file) else {}
+        arrays = read_arrays(file) if os.path.lexists(file) else {}
+        _check_samples(arrays)
+        return arrays
     except UNREADABLE as error:
         raise InputError(f"{file} is damaged: {error}", remedy=f"remove it, or {_AGAIN}") from None
+
+
+def _check_samples(arrays: Arrays) -> None:
+    """Refuse rounds and names of engines that no measurement can have given.
+
+    Raises: ValueError.
+    """
+    for name, array in arrays.items():
+        expected = _DRAWN.get(name.rpartition("/")[2])
+        if expected and (array.dtype.kind, array.ndim) != expected:
+            raise ValueError(f"'{name}' is of {array.dtype}, in {array.ndim} dimensions")
+        if array.dtype.kind == "f" and (figures := _beyond_drawing(array)).size:
+            raise ValueError(f"'{name}' holds the figure {figures[0]:g}")
 
 
 def _under(name: str, arrays: Arrays) -> Arrays:

@@ -75,16 +75,6 @@ def size(byte_count: float) -> str:
     return f"{number(byte_count / 1e6)} MB"
 
 
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if not math.isfinite(seconds):
-        return ABSENT
-    if seconds < 60:
-        return f"{number(seconds, 2)} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def listed(names: Sequence[str], *, none: str = "none") -> str:
     """Names in one line."""
     return ", ".join(names) if names else none

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from practise_backends.results.render import milliseconds
+from practise_backends.terminal import duration
 from practise_backends.terms import (
     WALL,
     Comparison,
@@ -18,7 +19,6 @@ from practise_backends.terms import (
 from practise_deploy.outcome import Release
 from practise_deploy.report.formatting import (
     ABSENT,
-    duration,
     interval,
     listed,
     missing,

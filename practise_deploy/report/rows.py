@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from practise_backends.results.render import milliseconds, rounds
+from practise_backends.terminal import duration
 from practise_backends.terms import Comparison, Conditions, Device, LatencyTable
 from practise_deploy.outcome import Converted, DeployedModel, ExportedModel, Verification
 from practise_deploy.report.formatting import (
     ABSENT,
     confidence,
     count,
-    duration,
     interval,
     listed,
     missing,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from practise_backends.terminal import duration
 from practise_deploy.outcome import Release
 from practise_deploy.report import tables, templates
 from practise_deploy.report.charts.speedups import speedups
 from practise_deploy.report.formatting import (
     confidence,
-    duration,
     interval,
     listed,
     missing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from practise_backends.terminal import duration
 from practise_backends.terms import Comparison
 from practise_deploy.outcome import Release
 from practise_deploy.report import chain, measurements, tables
@@ -13,7 +14,7 @@ from practise_deploy.report.charts.rounds import rounds, rounds_table
 from practise_deploy.report.charts.saving_vs_error import absent, saving_vs_error
 from practise_deploy.report.charts.shares import shares
 from practise_deploy.report.demands import alternatives, demands, outcome
-from practise_deploy.report.formatting import confidence, duration, listed, missing, number, plural
+from practise_deploy.report.formatting import confidence, listed, missing, number, plural
 from practise_deploy.report.rows import (
     comparison_rows,
     compiled_rows,

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from practise_deploy.cli.console import Console
-from practise_deploy.cli.progress import Pace
 from practise_deploy.outcome import Answer
 from samples import plans, releases
 
@@ -177,32 +176,6 @@ def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(capsys: pytest.
         "measuring: 75%, 30 s elapsed, about 10 s left, 30 rounds",
         "measuring: 30 s",
     ]
-
-
-def test_time_left_follows_the_pace_of_the_last_half_minute() -> None:
-    clock = Ticking()
-    pace, done = Pace(clock), 0.0
-    for second in range(1, 101):  # twice as slow from the middle on
-        clock.time_s = float(second)
-        done += 2.0 if second <= 50 else 1.0
-        told = pace.left(done, 200.0)
-        if second == 50:
-            assert told == "about 50 s left"
-    assert told == "about 50 s left"  # by the mean of all that was done it would be a third
-
-
-def test_time_left_begins_anew_with_each_part_of_a_step() -> None:
-    clock = Ticking()
-    pace = Pace(clock)
-    for second in range(21):  # files are opened for 20 s
-        clock.time_s = float(second)
-        assert pace.left(0.0, 1.0) == ""
-    for second in range(1, 6):
-        clock.time_s = 20.0 + second
-        told = pace.left(float(second), 60.0)
-    assert told == "about 55 s left"
-    clock.time_s = 26.0
-    assert pace.left(1.0, 60.0) == ""  # another measurement
 
 
 def test_progress_of_unknown_length_says_how_long_it_took_so_far(capsys: pytest.CaptureFixture[str]) -> None:

@@ -320,11 +320,51 @@ def test_several_runs_are_one_page(cli: Cli, tmp_path: Path):
     assert elsewhere.document["markdown"] == "pages/both.md" and Path("pages/both.md").is_file()
 
 
-def test_report_of_figures_that_no_build_can_have_written(cli: Cli, run: Path):
-    found = json.loads((run / "release.json").read_text())
-    found["network"]["preprocessing"]["size"] = [0, 0]
-    (run / "release.json").write_text(json.dumps(found))
-    refused(cli("report", run), 2, str(run), "figures that cannot be shown: division by zero", "build again")
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("network", "preprocessing", "size"), [0, 0], "network.preprocessing.size"),
+        (("recipe",), "x", "recipe: Input should be 'refit' or 'paper'"),
+        (("recoverability", 0, "relative"), 1e308, "it holds the figure 1e+308"),
+        (("recoverability", 0, "relative"), 5e-324, "it holds the figure 4.94066e-324"),
+    ],
+)
+def test_report_of_figures_that_no_build_can_have_written(cli: Cli, run: Path, place: Any, value: Any, words: str):
+    document = json.loads((run / "release.json").read_text())
+    part = document
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    (run / "release.json").write_text(json.dumps(document))
+    refused(cli("report", run), 2, str(run / "release.json"), "is damaged", words, "build again")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "words"),
+    [
+        ("rounds_ms", np.full((9, 2), "x"), "'bench/rounds_ms' is of <U1"),
+        ("rounds_ms", np.full((9, 2), 1e308), "'bench/rounds_ms' holds the figure 1e+308"),
+        ("engines", np.str_("original"), "'bench/engines' is of <U8, in 0 dimensions"),
+    ],
+)
+def test_report_of_samples_that_no_clock_can_have_given(cli: Cli, run: Path, name: str, array: Any, words: str):
+    np.savez(
+        run / "samples.npz", **{"bench/rounds_ms": np.ones((9, 2)), "bench/engines": ["a", "b"], f"bench/{name}": array}
+    )
+    refused(cli("report", run), 2, str(run / "samples.npz"), "is damaged", words, "build again")
+
+
+@pytest.mark.parametrize("error", [ValueError("a"), ZeroDivisionError("b"), KeyError("c")])
+def test_fault_of_rendering_is_no_damage_of_the_file(
+    cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.delenv("PRACTISE_DEBUG", raising=False)
+    monkeypatch.setattr("practise_deploy.report.page.headline", fail)
+    refused(cli("report", run), 70, f"unexpected {type(error).__name__}", "a fault of practise-deploy")
+    assert not (run / "report.html").exists()
 
 
 def test_report_of_a_folder_without_a_release(cli: Cli, run: Path, tmp_path: Path):

@@ -7,18 +7,19 @@ memory), 70 a fault of this program, reported in one message; with PRACTISE_DEBU
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from practise_backends import __version__
 from practise_backends.cli.program import begin
+from practise_backends.cli.progress import Pace
 from practise_backends.cli.result import of_the_system, put
 from practise_backends.errors import BackendError, OutOfMemory, lacks_memory
-from practise_backends.flags import Flag, option_flags
+from practise_backends.flags import Flag, nearest, option_flags
 from practise_backends.options import (
     BenchOptions,
     CompareOptions,
@@ -142,17 +143,21 @@ def _meant(message: str) -> str:
     first = words.split("=")[0].split()[:1] if unknown else []
     own = (flag for kind in (CompareOptions, BenchOptions, TableOptions) for flag in flags_of(kind))
     flags = {flag.written for flag in (*own, *option_flags())}
-    near = difflib.get_close_matches(first[0], sorted(flags), n=1) if first else []
-    return f"did you mean {near[0]}?" if near else ""
+    near = nearest(first[0], flags) if first else ""
+    return f"did you mean {near}?" if near else ""
 
 
 class _Line:
     """Progress as one line that is written over, and cleared before anything else is said."""
 
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._pace = Pace(now_s)
+
     def advance(self, done: float, total: float, note: str = "") -> None:
-        """Say how far it is."""
+        """Say how far it is, and how long it will take."""
         share = min(1.0, done / total) if total > 0 else 0.0
-        sys.stderr.write(f"{_CLEARED}{100 * share:3.0f}% {one_line(note)}")
+        text = ", ".join(part for part in (self._pace.left(done, total), one_line(note)) if part)
+        sys.stderr.write(f"{_CLEARED}{100 * share:3.0f}% {text}")
         sys.stderr.flush()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from practise_backends.errors import BackendError
 from practise_backends.files import regular_file
-from practise_backends.flags import option_flags
+from practise_backends.flags import nearest, option_flags
 from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.options import Measuring, flags_of
 from practise_backends.parsing import read_json
@@ -201,9 +201,7 @@ def _kit_of(document: dict[str, Any]) -> Kit:
 
 def _measuring(document: dict[str, Any]) -> Measuring:
     """How to measure, every value read as its flag would be."""
-    unknown = sorted(set(document) - {f.name for f in fields(Measuring)})
-    if unknown:
-        raise ValueError(f"'asked' holds the unknown {unknown[0]!r}")
+    _check_names(document, {f.name for f in fields(Measuring)}, "")
     options: dict[str, Any] = {}
     for flag in flags_of(Measuring):
         value = document.get(flag.name)
@@ -215,10 +213,20 @@ def _measuring(document: dict[str, Any]) -> Measuring:
 def _backend_options(document: dict[str, Any]) -> dict[str, Any]:
     """The backend's own options, those of an installed one read as its flag would be."""
     flags = {flag.name: flag for flag in option_flags()}
-    unknown = sorted(set(document) - set(flags))
-    if unknown:
-        raise ValueError(f"'asked' holds the unknown option {unknown[0]!r}")
+    _check_names(document, set(flags), "option ")
     return {name: flags[name].read(value) for name, value in document.items()}
+
+
+def _check_names(document: dict[str, Any], names: set[str], kind: str) -> None:
+    """Refuse a name that is none of these, as of another version; with the one that may be meant.
+
+    Raises: ValueError.
+    """
+    for name in sorted(set(document) - names):
+        near = nearest(name, names)
+        raise ValueError(
+            f"'asked' holds the unknown {kind}{name!r}" + (f"; did you mean {near!r}?" if near else "")
+        )
 
 
 def _switch(value: Any) -> bool:

@@ -191,6 +191,8 @@ def test_link_in_a_kit_does_not_say_where_its_table_is_written(
         (lambda found: found["sha256"].update({"/etc/passwd": ""}), "does not lie within the kit"),
         (lambda found: found["asked"].update(threads=0), "0 is not 1 or more"),
         (lambda found: found["asked"].update(abacus=1), "unknown 'abacus'"),
+        (lambda found: found["asked"].update(budget_s=3.0), "'budget_s'; did you mean 'measure_budget_s'"),
+        (lambda found: found["asked"].update(options={"tf_32": False}), "option 'tf_32'; did you mean 'tf32'"),
         (lambda found: found["asked"].update(clock="sundial"), "'sundial' is none of"),
         (lambda found: found.update(network=3), "3 is no text"),
         (lambda found: found.update(input_shape=["x"]), "damaged"),
