@@ -157,6 +157,33 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What every measurement in paired rounds tells besides its result.
+
+    aa_ratio: the original against itself in the same rounds. session_percent: by how much two sessions of one file differ
+    (standard deviation). estimator_errors_percent: the A/A error of every estimator that was tried (`estimates` says which
+    is taken). timed_by: the clock that latencies and their ratios are of, WALL or CPU.
+    """
+
+    schema: int = SCHEMA
+    backend: str
+    device: Device
+    conditions: Conditions
+    aa_ratio: Interval
+    session_percent: float
+    estimator: str
+    estimator_errors_percent: dict[str, float]
+    rounds: int
+    discarded: tuple[str, ...]
+    warmup_s: float
+    stopped_because: str
+    environment: Environment | None
+    notes: tuple[str, ...] = ()
+    timed_by: str = WALL
+    samples: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
     """What the device saves without a block: the whole network with it minus without it.
 
@@ -197,7 +224,7 @@ class SetCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyTable:
+class LatencyTable(Measurement):
     """Savings of all candidate blocks on one device.
 
     aa_ratio: the original against itself in the same rounds. resolution_ms: how far its interval reaches
@@ -209,32 +236,16 @@ class LatencyTable:
     samples_sha256: of the raw samples (`samples_digest`), which lie beside the table as .npz.
     """
 
-    schema: int = SCHEMA
     network: str
-    backend: str
-    device: Device
-    conditions: Conditions
     input_shape: tuple[int, ...]
     baseline_ms: Interval
-    aa_ratio: Interval
     resolution_ms: float
-    session_percent: float
-    estimator: str
-    estimator_errors_percent: dict[str, float]
     savings: tuple[Saving, ...]
     twins: tuple[TwinCheck, ...]
     sets: tuple[SetCheck, ...]
     additivity: Interval | None
-    rounds: int
-    discarded: tuple[str, ...]
-    warmup_s: float
-    stopped_because: str
-    environment: Environment | None
-    notes: tuple[str, ...] = ()
-    timed_by: str = WALL
     structure_sha256: str = ""
     samples_sha256: str = ""
-    samples: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,35 +274,16 @@ class EngineFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(Measurement):
     """Two networks in paired rounds; speedup = latency of the first over latency of the second.
 
-    verdict: faster, slower or cannot tell. aa_ratio: half of the first network's sessions against the other
-    half. session_percent: by how much two sessions of one file differ (standard deviation).
-    estimator_errors_percent: the A/A error of every estimator that was tried (`estimates` says which is taken).
-    timed_by: the clock that the milliseconds and the speed-up are of, WALL or CPU.
+    verdict: faster, slower or cannot tell. aa_ratio: half of the first network's sessions against the other half.
     """
 
-    schema: int = SCHEMA
-    backend: str
     speedup: Interval
     verdict: str
-    aa_ratio: Interval
     sessions: int
-    session_percent: float
-    estimator: str
-    estimator_errors_percent: dict[str, float]
     engines: tuple[EngineFigures, ...]
-    device: Device
-    conditions: Conditions
-    rounds: int
-    discarded: tuple[str, ...]
-    warmup_s: float
-    stopped_because: str
-    environment: Environment | None
-    notes: tuple[str, ...] = ()
-    timed_by: str = WALL
-    samples: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,7 @@ def test_table_of_another_schema_is_refused(tmp_path: Path, schema: object, said
 def test_other_documents_of_this_program_are_no_tables(tmp_path: Path):
     path = tmp_path / "plan.json"
     path.write_text('{"schema": 2, "dropped": []}')
-    with pytest.raises(InputError, match=r"no whole latency table: network: field required"):
+    with pytest.raises(InputError, match=r"no whole latency table: backend: field required"):
         read_table(path)
 
 

@@ -1,32 +1,36 @@
-"""What LoadGen wrote: its summary (mlperf_log_summary.txt) and the errors in its detailed log.
+"""What LoadGen wrote: the JSON lines of its detailed log (mlperf_log_detail.txt).
 
-Source: PerformanceSummary::LogSummary in loadgen/results.cc of github.com/mlcommons/inference.
+Source: PerformanceSummary::LogDetail in loadgen/results.cc of github.com/mlcommons/inference.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from practise_backends.errors import MeasureError
 
 _METRICS = {
-    "SingleStream": (r"(?P<of>[\d.]+)th percentile latency \(ns\)", "ms ({of}th percentile)"),
-    "MultiStream": (r"(?P<of>[\d.]+)th percentile latency \(ns\)", "ms a query ({of}th percentile)"),
-    "Offline": (r"Samples per second", "samples/s"),
-    "Server": (r"Completed samples per second", "samples/s (completed)"),
+    "SingleStream": ("result_90.00_percentile_latency_ns", "ms (90th percentile)"),
+    "MultiStream": ("result_99.00_percentile_per_query_latency_ns", "ms a query (99th percentile)"),
+    "Offline": ("result_samples_per_second", "samples/s"),
+    "Server": ("result_completed_samples_per_sec", "samples/s (completed)"),
 }
-_NUMBER = r"(?P<number>[-+\d.eE]+)"
-_LATENCY = re.compile(rf"(?P<of>Min|Max|Mean|[\d.]+ percentile) latency \(ns\)\s*:\s*{_NUMBER}")
-_SCHEDULED = re.compile(rf"Scheduled samples per second\s*:\s*{_NUMBER}")
+_CHECKS = {
+    "result_perf_constraints_met": "Performance constraints",
+    "result_min_duration_met": "Min duration",
+    "result_min_queries_met": "Min queries",
+    "early_stopping_met": "Early stopping",
+}
+_PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
 _NS = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One summary. metric: in `unit`. latency_ms: min, mean, max and percentiles, p50 to p99.9."""
+    """The result of one test. metric: in `unit`. latency_ms: min, mean, max and percentiles, p50 to p99.9."""
 
     metric: float
     unit: str
@@ -36,90 +40,51 @@ class Summary:
     scheduled_per_s: float | None
 
 
-def read_summary(text: str, scenario: str) -> Summary:
-    """Read the figures of one scenario.
+def read_summary(detail: str, scenario: str) -> Summary:
+    """Read the figures of one scenario, and what LoadGen objects to.
 
-    Raises: MeasureError where the verdict or the scenario's figure is not in it.
+    Raises: MeasureError where the verdict or the scenario's figure is not in the log.
     """
-    lines = [line.strip() for line in text.splitlines()]
-    metric, unit = _metric(text, scenario)
-    verdict = re.search(r"^Result is\s*:\s*(VALID|INVALID)\s*$", text, re.MULTILINE)
-    if verdict is None:
-        raise _unreadable(scenario, "verdict")
-    scheduled = _SCHEDULED.search(text)
+    entries = [entry for line in detail.splitlines() if "key" in (entry := _logged(line))]
+    values = {entry["key"]: entry["value"] for entry in entries}
+    errors = [" ".join(entry["value"].split()) for entry in entries if entry["key"].startswith("error")]
+    key, unit = _METRICS[scenario]
+    for needed, what in ((key, f"figure of {scenario}"), ("result_validity", "verdict")):
+        if needed not in values:
+            raise MeasureError(
+                f"LoadGen's summary of the {scenario} scenario holds no {what}",
+                remedy="install a version of mlcommons-loadgen from 5 to 6",
+            )
     return Summary(
-        metric=metric,
+        metric=values[key] / (_NS if key.endswith("_ns") else 1.0),
         unit=unit,
-        valid=verdict[1] == "VALID",
-        problems=() if verdict[1] == "VALID" else _problems(lines),
-        latency_ms=_latencies(lines),
-        scheduled_per_s=float(scheduled["number"]) if scheduled else None,
+        valid=values["result_validity"] == "VALID",
+        problems=tuple(dict.fromkeys((*_problems(values), *errors))),
+        latency_ms=_latencies(values, scenario),
+        scheduled_per_s=values.get("result_scheduled_samples_per_sec"),
     )
 
 
-def read_errors(detail: str) -> tuple[str, ...]:
-    """The errors in a detailed log, each once."""
-    entries = [_logged(line) for line in detail.splitlines() if ":::MLLOG" in line]
-    texts = [str(entry.get("value")) for entry in entries if str(entry.get("key", "")).startswith("error")]
-    return tuple(dict.fromkeys(" ".join(text.split()) for text in texts))
-
-
-def _metric(text: str, scenario: str) -> tuple[float, str]:
-    """The scenario's standard figure and its unit; a latency comes in milliseconds."""
-    label, unit = _METRICS[scenario]
-    match = re.search(rf"^{label}\s*:\s*{_NUMBER}", text, re.MULTILINE)
-    if match is None:
-        raise _unreadable(scenario, f"figure of {scenario}")
-    of = f"{float(match['of']):g}" if "of" in match.groupdict() else ""
-    return float(match["number"]) / (_NS if of else 1.0), unit.format(of=of)
-
-
-def _latencies(lines: Sequence[str]) -> dict[str, float]:
-    """The latencies of the additional statistics, in milliseconds."""
-    matches = [match for line in lines if (match := _LATENCY.fullmatch(line))]
-    return {_short(match["of"]): float(match["number"]) / _NS for match in matches}
-
-
-def _short(of: str) -> str:
-    """Min, max and mean as they are; 99.00 percentile is p99."""
-    return of.lower() if of[0].isalpha() else f"p{float(of.split()[0]):g}"
-
-
-def _problems(lines: Sequence[str]) -> tuple[str, ...]:
-    """The checks that failed, and what LoadGen says about them."""
-    result = lines[: lines.index("Additional Stats")] if "Additional Stats" in lines else lines
-    checks = [match for line in result if (match := re.fullmatch(r"(.+) satisfied\s*:\s*NO", line))]
-    failed = [match[1] for match in checks]
-    advice = _bullets(result, "Recommendations:")
-    early = _bullets(result, "Early Stopping Result:") if "Early stopping" in failed else []
-    return (*(f"{check} not satisfied" for check in failed), *advice, *early)
-
-
-def _bullets(lines: Sequence[str], heading: str) -> list[str]:
-    """The list under a heading, a continued line joined to its bullet."""
-    bullets: list[str] = []
-    for line in lines[lines.index(heading) + 1 :] if heading in lines else []:
-        if line.startswith("* "):
-            bullets.append(line[2:])
-        elif not bullets or not line or line.endswith(":") or line.startswith("="):
-            break
-        else:
-            bullets[-1] += f" {line}"
-    return bullets
-
-
-def _logged(line: str) -> dict[str, object]:
-    """One line of the detailed log; empty where it is cut short."""
+def _logged(line: str) -> dict[str, Any]:
+    """One line of the log; empty where it is cut short."""
     try:
         entry = json.loads(line.partition(":::MLLOG")[2])
-    except (ValueError, RecursionError):
+    except ValueError:
         return {}
-    return entry if isinstance(entry, dict) else {}
+    return dict(entry)
 
 
-def _unreadable(scenario: str, missing: str) -> MeasureError:
-    """A summary that does not say what it should."""
-    return MeasureError(
-        f"LoadGen's summary of the {scenario} scenario holds no {missing}",
-        remedy="install a version of mlcommons-loadgen from 5 to 6",
-    )
+def _latencies(values: Mapping[str, Any], scenario: str) -> dict[str, float]:
+    """The latencies in milliseconds: of a query in MultiStream, else of a sample."""
+    query, per_query = ("query_", "per_query_") if scenario == "MultiStream" else ("", "")
+    keys = {name: f"result_{name}_{query}latency_ns" for name in ("min", "max", "mean")}
+    keys |= {f"p{float(of):g}": f"result_{of}_percentile_{per_query}latency_ns" for of in _PERCENTILES}
+    return {name: values[key] / _NS for name, key in keys.items() if key in values}
+
+
+def _problems(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The checks that failed, and what LoadGen says about them."""
+    failed = [f"{check} not satisfied" for key, check in _CHECKS.items() if values.get(key) is False]
+    advice = [f"{sentence.strip()}." for sentence in values.get("result_invalid_reason", "").split(".")[:-1]]
+    early = [] if values.get("early_stopping_met", True) else values["early_stopping_result"].split(" * ")
+    return (*failed, *advice, *(" ".join(item.split()) for item in early if item.strip()))

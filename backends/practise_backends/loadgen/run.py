@@ -18,7 +18,7 @@ from typing import Any
 from practise_backends.errors import BackendError, BackendMissing, MeasureError
 from practise_backends.files import temporary_folder
 from practise_backends.interfaces import Engine, Progress
-from practise_backends.loadgen.log import Summary, read_errors, read_summary
+from practise_backends.loadgen.log import Summary, read_summary
 from practise_backends.loadgen.settings import (
     SCENARIOS,
     Pace,
@@ -107,8 +107,7 @@ def _test(loadgen: Any, open_engine: Callable[[], Engine], task: Task, stop: thr
         with temporary_folder() as folder:
             run_test(subject, settings, folder, queued=task.scenario == "Server")
             _check_ended_well(subject, task)
-            summary = read_summary(_text(folder, "summary"), task.scenario)
-            return _record(task, subject, summary, read_errors(_text(folder, "detail")), words)
+            return _record(task, subject, read_summary(_detail(folder), task.scenario), words)
     finally:
         engine.close()
 
@@ -151,26 +150,24 @@ def _check_ended_well(subject: Subject, task: Task) -> None:
         raise MeasureError(f"the {task.scenario} scenario was stopped", remedy="run it again")
 
 
-def _text(folder: Path, kind: str) -> str:
-    """One of LoadGen's logs; empty where it was not written."""
-    path = folder / f"mlperf_log_{kind}.txt"
+def _detail(folder: Path) -> str:
+    """LoadGen's detailed log; empty where it was not written."""
+    path = folder / "mlperf_log_detail.txt"
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def _record(
-    task: Task, subject: Subject, summary: Summary, errors: Sequence[str], words: dict[str, str]
-) -> Scenario:
+def _record(task: Task, subject: Subject, summary: Summary, words: dict[str, str]) -> Scenario:
     """The scenario's figures; a percentile that is the maximum under another name is left out."""
     count = subject.queries if task.scenario == "MultiStream" else subject.samples
     if summary.scheduled_per_s is not None:
-        words = words | {"scheduled rate": f"{summary.scheduled_per_s:g} samples/s"}
+        words = words | {"scheduled rate": f"{round(summary.scheduled_per_s, 2):g} samples/s"}
     return Scenario(
         engine=task.name,
         scenario=task.scenario,
         metric=summary.metric,
         unit=summary.unit,
         valid=summary.valid,
-        problems=(*summary.problems, *errors),
+        problems=summary.problems,
         queries=subject.queries,
         latency_ms={of: ms for of, ms in summary.latency_ms.items() if _is_supported(of, count)},
         settings=words | {"samples": str(subject.samples)},

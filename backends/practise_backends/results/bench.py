@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from practise_backends.errors import MeasureError
 from practise_backends.interfaces import MeasurementSetup, Progress
-from practise_backends.results.breakdown import launch_notes, parts_of
-from practise_backends.results.compare import NEW, cold_starts, compare, figures_of
+from practise_backends.results.compare import NEW, measure_engines, verdict_of
 from practise_backends.results.throughput import measure_throughput
-from practise_backends.rounds.estimates import estimate_latencies
-from practise_backends.rounds.intervals import ORIGINAL, raw_samples
-from practise_backends.rounds.sessions import Candidate, measure, opened
+from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.runtimes.catalog import artifact_of
-from practise_backends.terms import (
-    SCHEMA,
-    WALL,
-    Arrays,
-    Comparison,
-    Conditions,
-    Device,
-    EngineFigures,
-    Environment,
-    Interval,
-    Scenario,
-    Throughput,
-)
+from practise_backends.terms import Comparison, EngineFigures, Interval, Measurement, Scenario, Throughput
 
 ALONE = "network"
 
@@ -55,34 +38,18 @@ class Extras:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
+class Benchmark(Measurement):
     """A `Comparison` with throughput and scenarios; speedup and verdict are None where a network was alone.
 
     engines: the other network first. aa_ratio: of the first network's sessions.
     """
 
-    schema: int = SCHEMA
-    backend: str
     speedup: Interval | None
     verdict: str | None
-    aa_ratio: Interval
     sessions: int
-    session_percent: float
-    estimator: str
-    estimator_errors_percent: dict[str, float]
     engines: tuple[EngineFigures, ...]
-    device: Device
-    conditions: Conditions
-    rounds: int
-    discarded: tuple[str, ...]
-    warmup_s: float
-    stopped_because: str
-    environment: Environment | None
-    notes: tuple[str, ...] = ()
-    timed_by: str = WALL
     throughput: tuple[Throughput, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
-    samples: Arrays = field(default_factory=dict)
 
     @property
     def comparison(self) -> Comparison | None:
@@ -103,14 +70,17 @@ def bench(
     extras = extras or Extras()
     files = {ALONE: file} if extras.against is None else {ORIGINAL: extras.against, NEW: file}
     _check(extras)
-    if extras.against is None:
-        benchmark = _alone(file, setup, extras, progress)
-    else:
-        comparison = compare(extras.against, file, setup, progress, footprint=extras.footprint)
-        benchmark = Benchmark(**{f.name: getattr(comparison, f.name) for f in fields(comparison)})
+    engines, estimates = measure_engines(files, setup, progress, footprint=extras.footprint)
+    speedup = None if extras.against is None else estimates.speedup(NEW)
     throughput = _throughput(files, setup, extras, progress)
     scenarios, failed = _scenarios(files, setup, extras, progress)
-    return replace(benchmark, throughput=throughput, scenarios=scenarios, notes=(*benchmark.notes, *failed))
+    return Benchmark(
+        **engines | {"notes": (*engines["notes"], *failed)},
+        speedup=speedup,
+        verdict=None if speedup is None else verdict_of(speedup),
+        throughput=throughput,
+        scenarios=scenarios,
+    )
 
 
 def _check(extras: Extras) -> None:
@@ -119,47 +89,6 @@ def _check(extras: Extras) -> None:
         from practise_backends.loadgen.run import import_loadgen
 
         import_loadgen()
-
-
-def _alone(file: Path, setup: MeasurementSetup, extras: Extras, progress: Progress | None) -> Benchmark:
-    """One network against itself."""
-    with opened(
-        {ORIGINAL: Candidate(model=file, sessions=setup.stopping_rule.sessions)}, setup, progress
-    ) as networks:
-        timings = measure(networks, setup, progress)
-        parts = parts_of(networks.engines[ORIGINAL], networks.feeds, setup.stopping_rule.confidence)
-    estimates = estimate_latencies(timings, setup.stopping_rule.confidence)
-    starts, failed = cold_starts({ORIGINAL: file}, setup) if extras.footprint else ({}, ())
-    figures = figures_of(
-        ORIGINAL,
-        networks.artifacts[ORIGINAL],
-        timings,
-        estimates,
-        file=file,
-        cold=starts.get(ORIGINAL),
-    )
-    names = np.array([ALONE] * len(timings.engines))
-    return Benchmark(
-        backend=setup.backend.name,
-        speedup=None,
-        verdict=None,
-        aa_ratio=estimates.noise_floor(),
-        sessions=len(networks.engines[ORIGINAL]),
-        session_percent=estimates.session_percent,
-        estimator=estimates.estimator,
-        estimator_errors_percent=estimates.errors_percent,
-        engines=(replace(figures, name=ALONE, parts_ms=parts),),
-        device=setup.backend.device(),
-        conditions=setup.conditions,
-        rounds=len(timings.rounds_ms),
-        discarded=timings.discarded,
-        warmup_s=timings.warmup_s,
-        stopped_because=timings.stopped_because,
-        environment=timings.environment,
-        notes=(*networks.notes, *timings.notes, *launch_notes({ALONE: parts}), *failed),
-        timed_by=timings.timed_by,
-        samples={**raw_samples(timings), "engines": names},
-    )
 
 
 def _throughput(

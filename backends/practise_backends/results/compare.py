@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,53 +35,66 @@ def compare(
     footprint: also start each in fresh processes, for cold start and memory (where its backend has such).
     Raises: CompileError, MeasureError.
     """
-    sessions = setup.stopping_rule.sessions
-    files = {ORIGINAL: before, NEW: after}
-    candidates = {name: Candidate(model=path, sessions=sessions) for name, path in files.items()}
+    engines, estimates = measure_engines({ORIGINAL: before, NEW: after}, setup, progress, footprint=footprint)
+    speedup = estimates.speedup(NEW)
+    return Comparison(**engines, speedup=speedup, verdict=verdict_of(speedup))
+
+
+def measure_engines(
+    files: Mapping[str, Path], setup: MeasurementSetup, progress: Progress | None, *, footprint: bool
+) -> tuple[dict[str, Any], LatencyEstimates]:
+    """Paired rounds of one network or several, the original first: the fields of `Measurement`, and sessions and engines.
+
+    Raises: CompileError, MeasureError.
+    """
+    rule = setup.stopping_rule
+    keys = dict(zip(files, (ORIGINAL, *list(files)[1:]), strict=True))
+    candidates = {keys[name]: Candidate(model=path, sessions=rule.sessions) for name, path in files.items()}
     with opened(candidates, setup, progress) as networks:
         timings = measure(networks, setup, progress)
         parts = {
-            name: parts_of(engines, networks.feeds, setup.stopping_rule.confidence)
-            for name, engines in networks.engines.items()
+            name: parts_of(networks.engines[key], networks.feeds, rule.confidence)
+            for name, key in keys.items()
         }
-    confidence = setup.stopping_rule.confidence
-    estimates = estimate_latencies(timings, confidence)
-    speedup = estimates.speedup(NEW)
+    estimates = estimate_latencies(timings, rule.confidence)
     starts, failed = cold_starts(files, setup) if footprint else ({}, ())
-    return Comparison(
-        backend=setup.backend.name,
-        speedup=speedup,
-        verdict=verdict_of(speedup),
-        aa_ratio=estimates.noise_floor(),
-        sessions=len(networks.engines[ORIGINAL]),
-        session_percent=estimates.session_percent,
-        estimator=estimates.estimator,
-        estimator_errors_percent=estimates.errors_percent,
-        engines=tuple(
-            replace(
-                figures_of(
-                    name,
-                    networks.artifacts[name],
-                    timings,
-                    estimates,
-                    file=file,
-                    cold=starts.get(name),
-                ),
-                parts_ms=parts[name],
-            )
-            for name, file in files.items()
-        ),
-        device=setup.backend.device(),
-        conditions=setup.conditions,
-        rounds=len(timings.rounds_ms),
-        discarded=timings.discarded,
-        warmup_s=timings.warmup_s,
-        stopped_because=timings.stopped_because,
-        environment=timings.environment,
-        notes=(*networks.notes, *timings.notes, *launch_notes(parts), *failed),
-        timed_by=timings.timed_by,
-        samples=raw_samples(timings),
+    figures = tuple(
+        replace(
+            figures_of(
+                key, networks.artifacts[key], timings, estimates, file=files[name], cold=starts.get(name)
+            ),
+            name=name,
+            parts_ms=parts[name],
+        )
+        for name, key in keys.items()
     )
+    names = {key: name for name, key in keys.items()}
+    fields = shared_fields(setup, timings, estimates) | {
+        "sessions": len(networks.engines[ORIGINAL]),
+        "engines": figures,
+        "notes": (*networks.notes, *timings.notes, *launch_notes(parts), *failed),
+        "samples": raw_samples(timings) | {"engines": np.array([names[key] for key in timings.engines])},
+    }
+    return fields, estimates
+
+
+def shared_fields(setup: MeasurementSetup, timings: Timings, estimates: LatencyEstimates) -> dict[str, Any]:
+    """The fields of `Measurement` but for notes and samples."""
+    return {
+        "backend": setup.backend.name,
+        "device": setup.backend.device(),
+        "conditions": setup.conditions,
+        "aa_ratio": estimates.noise_floor(),
+        "session_percent": estimates.session_percent,
+        "estimator": estimates.estimator,
+        "estimator_errors_percent": estimates.errors_percent,
+        "rounds": len(timings.rounds_ms),
+        "discarded": timings.discarded,
+        "warmup_s": timings.warmup_s,
+        "stopped_because": timings.stopped_because,
+        "environment": timings.environment,
+        "timed_by": timings.timed_by,
+    }
 
 
 def verdict_of(speedup: Interval) -> str:

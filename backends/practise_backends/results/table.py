@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from practise_backends.interfaces import MeasurementSetup, Progress
+from practise_backends.results.compare import shared_fields
 from practise_backends.results.table_design import FIRSTS, ORIGINALS, Cut, Design, Variant, design_of
 from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL, Samples, interval_of, raw_samples
@@ -74,37 +75,25 @@ def measure_table(
     remeasured = _remeasure(first, without, setup, progress)
     savings = remeasured.savings
     samples |= remeasured.samples
+    shared = shared_fields(setup, measured.timings, estimates)
+    if split_timings is not None:
+        shared["discarded"] += tuple(f"split: {reason}" for reason in split_timings.discarded)
     return LatencyTable(
+        **shared,
         network=network,
-        backend=setup.backend.name,
-        device=setup.backend.device(),
-        conditions=setup.conditions,
         input_shape=measured.input_shape,
         baseline_ms=scale.baseline_ms,
-        aa_ratio=estimates.noise_floor(),
         resolution_ms=scale.resolution_ms,
-        session_percent=estimates.session_percent,
-        estimator=estimates.estimator,
-        estimator_errors_percent=estimates.errors_percent,
         savings=savings,
         twins=twins,
         sets=_set_checks(design, savings, estimates),
         additivity=_additivity(design, cuts, estimates),
-        rounds=len(measured.timings.rounds_ms),
-        discarded=(
-            *measured.timings.discarded,
-            *(f"split: {reason}" for reason in (split_timings.discarded if split_timings else ())),
-        ),
-        warmup_s=measured.timings.warmup_s,
-        stopped_because=measured.timings.stopped_because,
-        environment=measured.timings.environment,
         notes=(
             *measured.notes,
             *measured.timings.notes,
             *_split_note(twins, split_timings),
             *remeasured.notes,
         ),
-        timed_by=measured.timings.timed_by,
         samples_sha256=samples_digest(samples),
         samples=samples,
     )

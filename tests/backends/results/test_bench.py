@@ -82,7 +82,9 @@ def test_missing_loadgen_is_said_before_anything_is_measured(
         raise BackendMissing("LoadGen's scenarios need mlcommons-loadgen", remedy="install it")
 
     monkeypatch.setattr(loadgen, "import_loadgen", missing)
-    monkeypatch.setattr("practise_backends.results.bench.measure", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(
+        "practise_backends.results.bench.measure_engines", lambda *_, **__: pytest.fail("it was measured")
+    )
     with pytest.raises(BackendMissing, match="mlcommons-loadgen"):
         bench(network_file, at(scripted()), Extras(scenarios=("Offline",)))
 
