@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from practise_backends.choices import ClockKind, Precision
 from practise_backends.flags import as_text, nearest, option_flags
 from practise_backends.parsing import parsed
 from practise_deploy.errors import InputError
@@ -116,8 +117,8 @@ class DeploymentTarget(_Part):
         "ort",
         description="where the network will run: ort (ONNX Runtime, CPU), trt (TensorRT), trt-rtx (TensorRT for RTX)",
     )
-    precision: Literal["fp32", "fp16", "int8"] = Field(
-        "fp32", description="precision of the deployed network (ort: fp32, int8; trt and trt-rtx: all three)"
+    precision: Precision = Field(
+        Precision.FP32, description="precision of the deployed network (ort: fp32, int8; trt and trt-rtx: all three)"
     )
     min_precision_share: float = Field(
         90.0,
@@ -133,7 +134,7 @@ class DeploymentTarget(_Part):
     keep_throttled: bool = Field(
         False, description="keep the rounds in which a quota or heat stopped the processor, where the device lives so"
     )
-    clock: Literal["gpu_compute", "end_to_end"] | None = Field(
+    clock: ClockKind | None = Field(
         None, description="what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end)"
     )
     cuda_graph: bool = Field(False, description="run through a CUDA graph (trt, trt-rtx)")

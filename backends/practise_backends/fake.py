@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from practise_backends.choices import Precision
 from practise_backends.errors import CompileError, EngineClosed, MeasureError
 from practise_backends.interfaces import Capabilities, Progress
 from practise_backends.rounds.measure import Instruments
@@ -180,7 +181,7 @@ class FakeBackend:
         progress: Progress | None = None,
     ) -> Artifact:
         """Read the network's inputs and outputs from its file."""
-        if conditions.precision != "fp32":
+        if conditions.precision != Precision.FP32:
             raise CompileError(f"precision {conditions.precision!r} is not scripted", remedy="use 'fp32'")
         content = content_of(model)
         network = read_network(content)

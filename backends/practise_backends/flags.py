@@ -9,10 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 GROUP = "practise_backends.flags"
 """Entry points by a backend's name, each to the `Flag`s of its class's capabilities, in a module that is quick to import."""
+
+
+_Text = TypeVar("_Text", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,14 @@ def above_zero(text: str) -> float:
     return number
 
 
-def one_of(*words: str) -> Callable[[str], str]:
+def one_of(words: Iterable[_Text]) -> Callable[[str], _Text]:
     """The reader of an option that is one of a few words."""
+    by_text = {str(word): word for word in words}
 
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}")
-        return text
+    def read(text: str) -> _Text:
+        if text not in by_text:
+            raise ValueError(f"{text!r} is none of {', '.join(by_text)}")
+        return by_text[text]
 
     return read
 

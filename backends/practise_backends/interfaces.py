@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from practise_backends.choices import ClockKind, Precision
 from practise_backends.flags import Flag
 from practise_backends.terms import (
     Artifact,
@@ -64,8 +65,8 @@ class Capabilities:
     file of this package.
     """
 
-    precisions: tuple[str, ...] = ("fp32",)
-    clocks: tuple[str, ...] = ("end_to_end",)
+    precisions: tuple[Precision, ...] = (Precision.FP32,)
+    clocks: tuple[ClockKind, ...] = (ClockKind.END_TO_END,)
     builds_differ: bool = False
     engine_suffix: str = ""
     unsigned_int8: bool = False

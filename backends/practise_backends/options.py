@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from practise_backends.choices import ClockKind, Precision
 from practise_backends.flags import Flag, above_zero, integer, natural, one_of, positive
 
 SCENARIOS = ("SingleStream", "MultiStream", "Offline", "Server")
@@ -77,16 +78,15 @@ _MIN_SPEEDUP = _flag(
 )
 
 
-_CLOCKS = ("gpu_compute", "end_to_end")
 _PRECISION = _flag(
     "what the network is meant to compute in; the share of its layers that do is read from the engine",
-    one_of("fp32", "fp16", "int8"),
-    "fp32|fp16|int8",
+    one_of(Precision),
+    "|".join(Precision),
 )
 _CLOCK = _flag(
     "what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end)",
-    one_of(*_CLOCKS),
-    "|".join(_CLOCKS),
+    one_of(ClockKind),
+    "|".join(ClockKind),
 )
 
 
@@ -104,7 +104,7 @@ class Measuring:
     keep_throttled: bool = field(
         default=False, metadata=_flag("keep the rounds in which a quota or heat stopped the processor")
     )
-    clock: str | None = field(default=None, metadata=_CLOCK)
+    clock: ClockKind | None = field(default=None, metadata=_CLOCK)
     cuda_graph: bool = field(default=False, metadata=_flag("run through a CUDA graph (trt, trt-rtx)"))
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -116,7 +116,7 @@ class Options(Measuring):
     shape: of inputs whose dimensions are dynamic besides the batch, as pairs of name and dimensions.
     """
 
-    precision: str = field(default="fp32", metadata=_PRECISION)
+    precision: Precision = field(default=Precision.FP32, metadata=_PRECISION)
     shape: tuple[tuple[str, tuple[int, ...]], ...] = field(default=(), metadata=_SHAPE)
     sessions: int = field(default=6, metadata=_flag("how often each network is opened", several, "N"))
     footprint: bool = field(

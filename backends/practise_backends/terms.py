@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from practise_backends.choices import ClockKind, Precision
+
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 Arrays = dict[str, Any]  # name -> numpy array; kept beside the JSON, never in it
 
@@ -34,8 +36,8 @@ class Conditions:
 
     batch: int = 1
     threads: int = 1
-    precision: str = "fp32"
-    clock: str = "end_to_end"
+    precision: Precision = Precision.FP32
+    clock: ClockKind = ClockKind.END_TO_END
     cuda_graph: bool = False
     seed: int = 0
 

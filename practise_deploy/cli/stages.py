@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -96,6 +97,8 @@ def _choices(annotation: Any) -> list[str]:
     parts = get_args(annotation)
     if get_origin(annotation) is Literal:
         return list(parts)
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return [str(word) for word in annotation]
     return [word for part in parts for word in _choices(part)]
 
 

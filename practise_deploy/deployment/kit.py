@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from practise_backends.choices import Precision
 from practise_backends.files import temporary_folder
 from practise_backends.results.bundle import MANIFEST, TABLE, Dropped, Kit, KitNetwork, networks_of
 from practise_backends.results.documents import to_json
@@ -29,7 +30,7 @@ class WrittenKit:
     network: str
     backend: str
     batch: int
-    precision: str
+    precision: Precision
     blocks: int
     networks: int
     bytes: int

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from practise_backends.choices import Precision
 from practise_backends.errors import lacks_memory
 from practise_backends.files import temporary_folder
 from practise_deploy.errors import InputError, first_line
@@ -29,15 +30,15 @@ Pixels = npt.NDArray[np.float32]
 
 
 def in_precision(
-    model: onnx.ModelProto, precision: str, images: FitImages | None, *, symmetric: bool
+    model: onnx.ModelProto, precision: Precision, images: FitImages | None, *, symmetric: bool
 ) -> onnx.ModelProto:
     """The network in fp32, fp16 or int8. symmetric: int8 as TensorRT reads it, else as ONNX Runtime is fast at.
 
     images: for the ranges of int8; None takes noise, where only the speed matters, which ranges do not change.
     """
-    if precision == "fp16":
+    if precision == Precision.FP16:
         return to_fp16(model)
-    return to_int8(model, images, symmetric=symmetric) if precision == "int8" else model
+    return to_int8(model, images, symmetric=symmetric) if precision == Precision.INT8 else model
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

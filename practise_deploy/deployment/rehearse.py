@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from practise_backends.choices import Precision
 from practise_backends.interfaces import Progress
 from practise_deploy.deployment.verify import Runner, compare, outputs_of, problems_of, tolerances
 from practise_deploy.errors import EnvironmentProblem, VerificationFailed
@@ -33,7 +34,7 @@ def check_space(folder: Path, parameters: int) -> None:
         )
 
 
-def rehearse(runners: Mapping[str, Runner], images: FitImages, precision: str, progress: Progress) -> Rehearsal:
+def rehearse(runners: Mapping[str, Runner], images: FitImages, precision: Precision, progress: Progress) -> Rehearsal:
     """Compare the original's runners, the teacher first, each with the previous one, on a few images.
 
     Raises: VerificationFailed where a runner's outputs differ from those of the previous one.
@@ -50,7 +51,7 @@ def rehearse(runners: Mapping[str, Runner], images: FitImages, precision: str, p
     return Rehearsal(links=links)
 
 
-def _remedy(precision: str) -> str:
-    if precision != "fp32":
+def _remedy(precision: Precision) -> str:
+    if precision != Precision.FP32:
         return "give --precision fp32"
     return "compare original.onnx in the run folder with the network yourself; a newer torch may export it rightly"

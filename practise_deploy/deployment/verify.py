@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
+from practise_backends.choices import Precision
 from practise_backends.interfaces import Progress
 from practise_deploy.images.tiny_set import HeldOutImages, Images
 from practise_deploy.network.activations import batches
@@ -53,7 +54,7 @@ class Runners:
     student: Runner
     onnx: Runner
     engine: Runner | None
-    precision: str = "fp32"
+    precision: Precision = Precision.FP32
     original: Runner | None = None
 
     def named(self) -> dict[str, Runner]:
@@ -62,9 +63,9 @@ class Runners:
         return runners if self.engine is None else {**runners, "engine": self.engine}
 
 
-def tolerances(precision: str) -> tuple[Tolerance, Tolerance]:
+def tolerances(precision: Precision) -> tuple[Tolerance, Tolerance]:
     """The tolerances of an ONNX file against the network that it was exported from, and of an engine against the file."""
-    return (QUANTISED, REROUNDED) if precision == "int8" else (EXACT, EXACT)
+    return (QUANTISED, REROUNDED) if precision == Precision.INT8 else (EXACT, EXACT)
 
 
 def torch_runner(network: fx.GraphModule) -> Runner:

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import torch
 
+from practise_backends.choices import Precision
 from practise_backends.errors import about
 from practise_backends.interfaces import Backend, Engine, MeasurementSetup
 from practise_backends.results.table import RANKING_SHARE
@@ -83,7 +84,7 @@ class ExportForm:
     """How a network is written as ONNX. calibration: images for the ranges of int8; no other precision needs any."""
 
     input_shape: tuple[int, ...]
-    precision: str
+    precision: Precision
     symmetric_int8: bool
     dynamic_batch: bool = False
     calibration: FitImages | None = None
@@ -279,7 +280,7 @@ class BuildContext:
     @property
     def released_form(self) -> ExportForm:
         """How the release is."""
-        images = self.images.fit if self.settings.precision == "int8" else None
+        images = self.images.fit if self.settings.precision == Precision.INT8 else None
         return replace(self.form, dynamic_batch=self.settings.dynamic_batch, calibration=images)
 
     @cached_property

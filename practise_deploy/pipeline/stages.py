@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import fx
 
+from practise_backends.choices import Precision
 from practise_backends.errors import about
 from practise_backends.files import temporary_folder
 from practise_backends.interfaces import MeasurementSetup
@@ -244,7 +245,7 @@ def verify_release(
         if not deployment.target_archs:
             opened = held.enter_context(closing(deployment.opened(folder / files.compiled.path)))
             engine = engine_runner(opened, conditions.batch)
-        lowered = conditions.precision != "fp32"
+        lowered = conditions.precision != Precision.FP32
         forms = Runners(
             teacher=torch_runner(pruned.network.traced),
             student=torch_runner(pruned.graph),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from practise_backends.choices import Precision
 from practise_backends.terms import Comparison, Interval
 from practise_deploy.outcome import Answer, Criterion, Frontier, FrontierPoint, GateResult, Verification
 from practise_deploy.planning.loss import images_to_settle
@@ -34,7 +35,7 @@ class Criteria:
     min_speedup: float | None
     max_drop: float | None
     by_default: bool = False
-    precision: str = "fp32"
+    precision: Precision = Precision.FP32
 
     @property
     def any(self) -> bool:
@@ -168,7 +169,7 @@ def _advice(demands: Criteria, nearest: FrontierPoint | None, plan: Plan, fronti
         f", {nearest.loss.points.estimate:.2f} points lost, at most {nearest.loss.points.high:.2f}"
     )  # fmt: skip
     how = _RECOVERY_TEXT[nearest.recovery]
-    how += "" if demands.precision == "fp32" else f" (judged in fp32, the release in {demands.precision})"
+    how += "" if demands.precision == Precision.FP32 else f" (judged in fp32, the release in {demands.precision})"
     same = " (the same blocks)" if set(nearest.dropped) == set(plan.dropped) else ""
     return (
         f"the nearest set that passes drops {len(nearest.dropped)}{same}: {', '.join(nearest.dropped)}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from practise_backends.choices import Precision
 from practise_backends.terms import Comparison
 from practise_deploy.outcome import Answer, Criterion, GateResult, Verdict, Verification
 from practise_deploy.planning.gate import FROM_CHANCE, lost_points
@@ -131,7 +132,7 @@ def _speed(plan: Plan, bench: Comparison | None) -> str:
         return f"{_prediction(plan)}; the engine was built ahead and has not run"
     ratio = bench.speedup
     precision = bench.conditions.precision
-    original = "the original" if precision == "fp32" else f"the original in {precision}"
+    original = "the original" if precision == Precision.FP32 else f"the original in {precision}"
     sentence = f"{ratio.estimate:.2f} times as fast as {original} ({100 * ratio.confidence:g}% interval {ratio.low:.2f} to {ratio.high:.2f})"
     if plan.measured_percent is not None:
         return sentence

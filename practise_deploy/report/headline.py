@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from practise_backends.choices import Precision
 from practise_backends.results.render import rounds
 from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
@@ -70,7 +71,7 @@ def speed(release: Release) -> Figure:
         )
     less = f"{number(100 * (1 - 1 / speedup.estimate))}% less time a run" if speedup.estimate > 0 else ""
     precision = release.compiled.precision
-    over = "" if precision == "fp32" else f", over the original in {precision}"
+    over = "" if precision == Precision.FP32 else f", over the original in {precision}"
     return Figure(title="Speed-up", text=times(speedup), detail=f"{less}{over}; {rounds(release.measured_on)}")
 
 

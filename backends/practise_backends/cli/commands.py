@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from practise_backends.choices import Precision
 from practise_backends.errors import BackendError, CompileError
 from practise_backends.files import why_no_file, write_file
 from practise_backends.interfaces import MeasurementSetup, Progress
@@ -125,7 +126,7 @@ def file_setup(options: Options) -> MeasurementSetup:
     return replace(setup, stopping_rule=rule, shapes=shapes)
 
 
-def setup_of(options: Measuring, precision: str) -> MeasurementSetup:
+def setup_of(options: Measuring, precision: Precision) -> MeasurementSetup:
     """The backend, conditions and stopping rule of these options; warm-up takes a tenth of the budget, at most 2 s.
 
     Raises: BackendMissing; BackendError where the backend lacks an option.

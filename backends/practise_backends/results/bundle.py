@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from practise_backends.choices import Precision
 from practise_backends.errors import BackendError
 from practise_backends.files import regular_file
 from practise_backends.flags import nearest, option_flags
@@ -51,7 +52,7 @@ class Kit:
     network: str
     structure_sha256: str
     input_shape: tuple[int, ...]
-    precision: str
+    precision: Precision
     weights: str
     asked: Measuring
     cuts: tuple[Cut, ...]
@@ -178,7 +179,7 @@ def _kit_of(document: dict[str, Any]) -> Kit:
     return Kit(
         network=_text(document["network"]),
         structure_sha256=_text(document["structure_sha256"]),
-        precision=_text(document["precision"]),
+        precision=Precision(document["precision"]),
         weights=_text(document["weights"]),
         plan=_text(document["plan"]),
         made_by=_text(document["made_by"]),

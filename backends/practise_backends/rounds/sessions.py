@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from practise_backends.choices import Precision
 from practise_backends.errors import about
 from practise_backends.interfaces import Engine, MeasurementSetup, Progress
 from practise_backends.machine.environment import SystemMonitor
@@ -151,7 +152,7 @@ def _precision_notes(builds: Mapping[str, Sequence[Artifact]]) -> Iterator[str]:
     seen = set()
     for name, (first, *_) in builds.items():
         share, precision = first.precision_share, first.precision
-        if share is None and precision != "fp32":
+        if share is None and precision != Precision.FP32:
             note = f"in how many of its layers it computes in {precision} cannot be told"
         elif share is not None and share < _MOST_OF_IT:
             note = f"{precision} in {100 * share:.0f}% of its arithmetic layers; --precision says what it is meant to be"

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
 
+from practise_backends.choices import ClockKind, Precision
 from practise_backends.errors import BackendError, BackendMissing
 from practise_backends.flags import option_flags
 from practise_backends.interfaces import Backend, Capabilities, Progress
@@ -74,8 +75,8 @@ def check_supported(name: str, options: Mapping[str, Any], mode: RunMode) -> Non
 class RunMode:
     """How a network is to run and be timed. clock: None is the backend's first one."""
 
-    precision: str = "fp32"
-    clock: str | None = None
+    precision: Precision = Precision.FP32
+    clock: ClockKind | None = None
     cuda_graph: bool = False
 
 
@@ -94,7 +95,7 @@ def check_run_mode(backend: Backend, mode: RunMode) -> None:
         raise BackendError(
             f"backend '{backend.name}' has no --clock {mode.clock}", remedy=f"it has {', '.join(clocks)}"
         )
-    if mode.cuda_graph and "gpu_compute" not in clocks:
+    if mode.cuda_graph and ClockKind.GPU_COMPUTE not in clocks:
         raise BackendError(
             f"backend '{backend.name}' has no --cuda-graph",
             remedy="leave it out, or give a backend that times a GPU by itself",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from practise_backends.choices import ClockKind, Precision
 from practise_backends.errors import (
     BackendMissing,
     CompileError,
@@ -32,7 +33,7 @@ from practise_backends.runtimes.precision import Share, share_of_fp32, share_of_
 from practise_backends.terms import Artifact, Conditions, Device, Tensors, TensorSpec
 
 PROVIDERS = ("CPUExecutionProvider",)
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = (Precision.FP32, Precision.INT8)
 _ELEMENTS = {"float": "float32", "double": "float64"}
 _FATAL_ONLY = 4
 _THREADS_A_PROCESSOR = 4
@@ -167,7 +168,7 @@ def _refuse_unsupported(conditions: Conditions) -> None:
             remedy=f"use one of: {', '.join(PRECISIONS)}",
         )
     settings = {
-        "clock": (conditions.clock, "end_to_end"),
+        "clock": (conditions.clock, ClockKind.END_TO_END),
         "cuda_graph": (conditions.cuda_graph, False),
     }
     for name, (requested, supported) in settings.items():
@@ -196,7 +197,7 @@ def _share(model: bytes | Path, network: Network | None, conditions: Conditions)
     """How much computes in the precision; unknown for the runtime's own format."""
     if network is None:
         return Share(share=None, others={})
-    if conditions.precision == "int8":
+    if conditions.precision == Precision.INT8:
         return share_of_int8(_optimised(model, conditions))
     return share_of_fp32(network)
 

@@ -13,7 +13,7 @@ FLAGS = (
         "cuda",
         None,
         "package for memory and events on the GPU (default: the first that is installed)",
-        one_of(*_CUDA),
+        one_of(_CUDA),
         "|".join(_CUDA),
     ),
     Flag("optimisation_level", None, "how hard TensorRT's builder tries, 0 to 5", between(0, 5), "N"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from practise_backends.choices import Precision
 from practise_backends.terms import Interval
 from practise_deploy.outcome import FrontierPoint, Release
 from practise_deploy.report.charts.axes import Axis, spanned
@@ -77,7 +78,7 @@ def neighbours(release: Release) -> tuple[str, ...]:
     final = [p for p in release.frontier.points if p.recovery == "finetuned" and p.chosen]
     precision = release.compiled.precision
     precision_note = (
-        () if precision == "fp32" else (f"Neighbours were judged in fp32, the release itself in {precision}.",)
+        () if precision == Precision.FP32 else (f"Neighbours were judged in fp32, the release itself in {precision}.",)
     )
     return (*sentences, *(f"The chosen set, finetuned: {_gain(point)}." for point in final), *precision_note)
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from practise_backends.choices import ClockKind, Precision
 from practise_backends.errors import CompileError, DeviceUnavailable
 from practise_backends.interfaces import Capabilities, Progress
 from practise_backends.machine.device import describe_cpu, first_line
@@ -38,8 +39,8 @@ from practise_backends.runtimes.tensorrt.timing_cache import TimingCaches
 from practise_backends.runtimes.tensorrt_flags import FLAGS, RTX_FLAGS
 from practise_backends.terms import Artifact, Conditions, Device
 
-CLOCKS = ("gpu_compute", "end_to_end")
-PRECISIONS = ("fp32", "fp16", "int8")
+CLOCKS = (ClockKind.GPU_COMPUTE, ClockKind.END_TO_END)
+PRECISIONS = tuple(Precision)
 _ON_JETSON = """\
 On a Jetson, JetPack brings numpy and TensorRT along. With its own python3, or in an environment made with
 `--system-site-packages`, `pip install --no-deps ./{wheel}` takes what is there; `practise-measure .` says which

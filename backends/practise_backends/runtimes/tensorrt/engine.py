@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from practise_backends.choices import ClockKind
 from practise_backends.errors import DeviceUnavailable, EngineClosed, MeasureError
 from practise_backends.runtimes.onnx_file import content_of
 from practise_backends.runtimes.tensorrt.bindings import Bindings, tensor_specs
@@ -88,14 +89,14 @@ class TensorRtEngine:
                 self._feed(tensors)
                 self._fix_count()
                 self._fed = tensors
-            if self._conditions.clock == "end_to_end":
+            if self._conditions.clock == ClockKind.END_TO_END:
                 return self._end_to_end()
             return self._compute(self._in_a_pair)
 
     @property
     def runs_a_timing(self) -> int:
         """Of how many runs `time_once` gives the mean."""
-        return 1 if self._conditions.clock == "end_to_end" else self._in_a_pair
+        return 1 if self._conditions.clock == ClockKind.END_TO_END else self._in_a_pair
 
     def parts_once(self, tensors: Tensors) -> Parts:
         """The milliseconds of one run, taken apart."""
