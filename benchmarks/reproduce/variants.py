@@ -43,16 +43,9 @@ VARIANTS: dict[str, Variant] = {
     "exits x30": Variant(schedule=replace(TINY, hints=30.0)),
     "no averaging": Variant(schedule=replace(TINY, ema_decay=0.0)),
     "norms trained": Variant(schedule=replace(TINY, norms="trained")),
-    "norms re-estimated": Variant(schedule=replace(TINY, norms="re-estimated")),
-    "KL x0.3": Variant(schedule=replace(TINY, logits=0.3)),
-    # decay towards the teacher's weights takes the place of decay towards zero
-    "pull to the teacher": Variant(schedule=replace(TINY, l2_sp=0.1, weight_decay=0.0)),
     "SGD": Variant(schedule=replace(TINY, optimiser="sgd", learning_rate=0.02)),
     "half the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate / 2)),
     "twice the rate": Variant(schedule=replace(TINY, learning_rate=TINY.learning_rate * 2)),
-    "crops of half the picture": Variant(schedule=replace(TINY, crop=0.5)),
-    "crops of half the picture, no mixing": Variant(schedule=replace(TINY, crop=0.5, mix=0.0)),
-    "early stop": Variant(schedule=replace(TINY, keep_best=True)),
     "progressive": Variant(progressive=True),
 }
 

@@ -294,18 +294,13 @@ def _embedded(settings: ImageSource, preprocessing: Preprocessing) -> TinySet:
     return _tiny_set(fit, held_out, "embedded digits", (), ())
 
 
-def augmenter(preprocessing: Preprocessing, min_scale: float = 0.08) -> v2.Transform:
-    """Label-free augmentation: random crops (as in the paper; small inputs are padded and shifted) and flips.
-
-    min_scale: the least share of the picture that a crop holds; small inputs are not scaled.
-    """
+def augmenter(preprocessing: Preprocessing) -> v2.Transform:
+    """Label-free augmentation: random crops (as in the paper; small inputs are padded and shifted) and flips."""
     height, width = preprocessing.size
     if preprocessing.augment == "none":
         return v2.Identity()
     mode = MODES[preprocessing.interpolation]
-    crop: v2.Transform = v2.RandomResizedCrop(
-        (height, width), scale=(min_scale, 1.0), interpolation=mode, antialias=True
-    )
+    crop: v2.Transform = v2.RandomResizedCrop((height, width), scale=(0.08, 1.0), interpolation=mode, antialias=True)
     if height <= 64:
         crop = v2.RandomCrop((height, width), padding=max(1, height // 8))
     return v2.Compose([crop, v2.RandomHorizontalFlip()]) if preprocessing.augment == "crop-flip" else crop

@@ -19,7 +19,7 @@ class BatchSampler:
     def __init__(self, images: FitImages, schedule: Schedule) -> None:
         self.images = images
         self.schedule = schedule
-        self.augment = augmenter(images.preprocessing, schedule.crop)
+        self.augment = augmenter(images.preprocessing)
 
     def __call__(self, step: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
@@ -45,7 +45,7 @@ class BatchSampler:
 
 def augmented_views(images: FitImages, schedule: Schedule) -> FitImages:
     """Every image once, augmented with a seed that no step has, or mixed where there is no augmentation."""
-    augment = augmenter(images.preprocessing, schedule.crop)
+    augment = augmenter(images.preprocessing)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed_of(-1))
         pixels = torch.stack([augment(image) for image in images.pixels])

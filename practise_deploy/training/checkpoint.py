@@ -18,12 +18,10 @@ from practise_deploy.run import read_arrays, write_arrays
 
 @dataclass(slots=True)
 class TrainingLog:
-    """Steps done, validation errors by step, the best weights where kept, notes for the user, and restarts at a lower rate."""
+    """Steps done, validation errors by step, notes for the user, and restarts at a lower rate."""
 
     step: int = 0
-    best_step: int = 0
     history: list[tuple[int, float]] = field(default_factory=list)
-    best_weights: Arrays = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     restarts: int = 0
 
@@ -48,14 +46,13 @@ class TrainingState:
     def save(self, log: TrainingLog, path: Path) -> None:
         """Write everything that `resume` needs, atomically."""
         arrays: Arrays = {f"now/{name}": value for name, value in weights_of(self.student).items()}
-        arrays |= {f"best/{name}": value for name, value in log.best_weights.items()}
         if self.average is not None:
             arrays |= {f"average/{name}": value for name, value in weights_of(self.average).items()}
         for index, parameter in enumerate(self.parameters):
             for key, value in self.optimiser.state[parameter].items():
                 if isinstance(value, Tensor):
                     arrays[f"memory/{index}/{key}"] = value.detach().cpu().numpy()
-        arrays["steps"] = torch.tensor([log.step, log.best_step, log.restarts]).numpy()
+        arrays["steps"] = torch.tensor([log.step, log.restarts]).numpy()
         arrays["notes"] = np.array(log.notes, dtype=np.str_)
         arrays["history"] = torch.tensor(log.history, dtype=torch.float64).numpy()
         write_arrays(path, arrays)
@@ -75,7 +72,7 @@ class TrainingState:
             for key, value in group(f"memory/{index}/").items():
                 self.optimiser.state[parameter][key] = _like(torch.from_numpy(value.copy()), parameter)
         notes = tuple(str(note) for note in arrays["notes"])
-        return TrainingLog(int(steps[0]), int(steps[1]), history, group("best/"), notes, int(steps[2]))
+        return TrainingLog(int(steps[0]), history, notes, int(steps[1]))
 
 
 def moving_average(student: fx.GraphModule, decay: float) -> AveragedModel:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
-from torch.nn.functional import kl_div, log_softmax, mse_loss
+from torch.nn.functional import mse_loss
 
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, downstream, forward, logits_of, node_by_name, nodes_to_compute
+from practise_deploy.network.activations import batches, downstream, forward, node_by_name, nodes_to_compute
 from practise_deploy.network.surgery import feature_in, splices
 from practise_deploy.terms import Block
 from practise_deploy.training.schedule import Schedule
@@ -53,30 +53,18 @@ class Distillation:
             self.feature_cache[id(images), batch_size] = (images, features)  # holding the images keeps its id theirs
         return self.feature_cache[id(images), batch_size][1]
 
-    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's and the student's feature maps. Shapes: x [n, channels, height, width], maps [n, features, ...]."""
-        with torch.no_grad():
-            (target,) = forward(self.teacher, x, [node_by_name(self.teacher, self.teacher_feature)])
-        (output,) = forward(self.student, x, [node_by_name(self.student, self.student_feature)])
-        return target, output
-
     def loss(self, x: Tensor, schedule: Schedule) -> Tensor:
         """The training loss: the squared error of the features, plus the schedule's further terms.
 
         Shapes: x [n, channels, height, width] -> [].
         """
         matches = [(self.student_feature, self.teacher_feature), *(self.hints if schedule.hints else ())]
-        if schedule.logits:
-            matches.append((logits_of(self.student).name, logits_of(self.teacher).name))
         with torch.no_grad():
             targets = forward(self.teacher, x, [node_by_name(self.teacher, name) for _, name in matches])
         outputs = forward(self.student, x, [node_by_name(self.student, name) for name, _ in matches])
         loss = (relative_error if schedule.scaled else _squared_error)(outputs[0], targets[0])
-        if schedule.logits:
-            loss = loss + schedule.logits * divergence(targets[-1], outputs[-1])
         if schedule.hints and self.hints:
-            hinted = slice(1, 1 + len(self.hints))
-            errors = [relative_error(*match) for match in zip(outputs[hinted], targets[hinted], strict=True)]
+            errors = [relative_error(*match) for match in zip(outputs[1:], targets[1:], strict=True)]
             loss = loss + schedule.hints * torch.stack(errors).mean()
         return loss
 
@@ -103,30 +91,23 @@ def _squared_error(output: Tensor, target: Tensor) -> Tensor:
     return mse_loss(output.float(), target.float())
 
 
-def divergence(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL divergence of the student's classes from the teacher's, in nats a sample. Shapes: logits [n, classes]."""
-    target, output = (log_softmax(logits.float().flatten(1), 1) for logits in (teacher, student))
-    return kl_div(output, target, log_target=True, reduction="batchmean")
-
-
 def find_hints(
     student: fx.GraphModule,
     blocks: Sequence[Block],
     dropped: Sequence[Block],
     feature: str,
-    rebased: Collection[str] = (),
 ) -> tuple[tuple[str, str], ...]:
     """Hints: the student's block outputs between a splice and the features, each with the teacher's value that it should equal.
 
     At a splice, the value that stays replaces the last dropped exit. feature: the teacher's; it is left out, as are units
-    inside other units and `rebased`, the student's values in another basis than the teacher's.
+    inside other units.
     """
     cuts = splices(student, dropped)
     teacher_exit = {exit_: exit_ for exit_ in _outermost(student, blocks, cuts)} | cuts
     behind = set[str]().union(*(downstream(node_by_name(student, cut)) for cut in cuts)) & teacher_exit.keys()
     path = nodes_to_compute([node_by_name(student, feature_in(student, feature, dropped))], ())
     hints = [(node.name, teacher_exit[node.name]) for node in path if node.name in behind]
-    return tuple(hint for hint in hints if hint[1] != feature and hint[0] not in rebased)
+    return tuple(hint for hint in hints if hint[1] != feature)
 
 
 def _outermost(student: fx.GraphModule, blocks: Sequence[Block], cuts: dict[str, str]) -> list[str]:

@@ -83,24 +83,20 @@ def finetune(
     """Mimic the teacher's features with the whole student; the classifier is not touched (paper, section 3.1).
 
     The student is fitted to all images and validated on augmented views of them, so that a start that was fitted to the images
-    themselves has no advantage. A schedule that keeps the best weights validates on a validation split instead. Both networks
-    are moved to the distillation's device, and back to the CPU afterwards.
+    themselves has no advantage. Both networks are moved to the distillation's device, and back to the CPU afterwards.
     """
     began = time.monotonic()
     distillation.student.to(distillation.device).requires_grad_(True)
     distillation.teacher.to(distillation.device).requires_grad_(False)
     parameters = _feature_parameters(distillation.student, distillation.student_feature)
-    fit, validation = images.split(schedule.seed)
-    validated_on = _validation_note(validation)
-    if not schedule.keep_best:
-        fit, validation = images, augmented_views(images.subsample(images.validation_size, schedule.seed), schedule)
-        is_augmented = images.preprocessing.augment != "none" or schedule.mix
-        validated_on = f"{'random views of ' if is_augmented else ''}{len(validation)} images that were learned from"
-    log = mimic(distillation, parameters, (fit, validation), schedule, progress, partial)
+    validation = augmented_views(images.subsample(images.validation_size, schedule.seed), schedule)
+    is_augmented = images.preprocessing.augment != "none" or schedule.mix
+    validated_on = f"{'random views of ' if is_augmented else ''}{len(validation)} images that were learned from"
+    log = mimic(distillation, parameters, (images, validation), schedule, progress, partial)
     distillation.student.cpu()
     distillation.teacher.cpu()
     errors = [error for _, error in log.history]
-    final = min(errors) if schedule.keep_best else errors[-1]
+    final = errors[-1]
     worse = not final <= errors[0]
     if worse and schedule.keep_start:
         load_weights(distillation.student, start.weights)
@@ -136,21 +132,14 @@ def _feature_parameters(student: fx.GraphModule, feature: str) -> list[torch.nn.
 
 
 def _method(schedule: Schedule, distillation: Distillation, log: TrainingLog) -> str:
-    norms = {
-        "trained": "trained",
-        "frozen": "frozen statistics",
-        "re-estimated": "statistics re-estimated, then frozen",
-    }
+    norms = {"trained": "trained", "frozen": "frozen statistics"}
     parts = [
         f"feature mimicking, {schedule.steps} steps of {schedule.batch_size}",
         f"{'SGD' if schedule.optimiser == 'sgd' else 'AdamW'}, rate {schedule.learning_rate / RATE_DIVISOR**log.restarts:g}",
         f"BatchNorm {norms[schedule.norms]}",
         f"{100 * schedule.mix:.0f}% of batches mixed" if schedule.mix else "",
-        f"KL of the classes x{schedule.logits:g}" if schedule.logits else "",
-        f"block exits x{schedule.hints:g}" if schedule.hints and distillation.hints else "",
+        f"hints at block outputs x{schedule.hints:g}" if schedule.hints and distillation.hints else "",
         f"moving average of the weights ({schedule.ema_decay:g})" if schedule.ema_decay else "",
-        f"pulled to the teacher ({schedule.l2_sp:g})" if schedule.l2_sp else "",
         f"{str(schedule.dtype).removeprefix('torch.')} on {distillation.device.type}",
-        f"weights of step {log.best_step} kept (least validation error)" if schedule.keep_best else "",
     ]
     return ", ".join(part for part in parts if part)

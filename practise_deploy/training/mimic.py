@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from practise_backends.interfaces import Progress
 from practise_deploy.compute import autocast, seeded
@@ -38,21 +38,19 @@ def mimic(
     progress: Progress,
     partial: Path | None = None,
 ) -> TrainingLog:
-    """Train the student; leaves it with its last weights, their moving average, or with `keep_best` those of least error.
+    """Train the student; leaves it with its last weights or their moving average.
 
     images: to fit, and to validate. partial: the checkpoint file, from which an interrupted run resumes.
     """
     fit, validation = images
     start_weights = weights_of(distillation.student) if schedule.restart_ratio else {}
     state = _new_state(distillation, parameters, schedule)
-    anchors = _anchors(distillation, parameters) if schedule.l2_sp else []
-    log = _start(distillation, state, images, schedule, partial)
+    log = _start(distillation, state, validation, schedule, partial)
     sampler = BatchSampler(fit, schedule)
     interval = max(1, schedule.steps // 10)
     saved_at = time.monotonic()
     while log.step < schedule.steps:
         _step(distillation, state.optimiser, sampler(log.step).to(distillation.device), schedule, log)
-        _decay_to_teacher(anchors, schedule.l2_sp * schedule.rate(log.step, log.restarts))
         log.step += 1
         if state.average is not None:
             state.average.update_parameters(distillation.student)
@@ -65,9 +63,7 @@ def mimic(
         if partial is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
             state.save(log, partial)
             saved_at = time.monotonic()
-    if schedule.keep_best:
-        load_weights(distillation.student, log.best_weights)
-    elif state.average is not None:
+    if state.average is not None:
         distillation.student.load_state_dict(state.evaluated.state_dict())
     distillation.student.eval()
     return log
@@ -98,7 +94,7 @@ def _restarted_log(log: TrainingLog, schedule: Schedule) -> TrainingLog:
 def _start(
     distillation: Distillation,
     state: TrainingState,
-    images: tuple[FitImages, FitImages],
+    validation: FitImages,
     schedule: Schedule,
     partial: Path | None,
 ) -> TrainingLog:
@@ -109,9 +105,7 @@ def _start(
             return state.resume(partial)
         except UNREADABLE:
             log.notes = ("what the interrupted finetuning had kept was damaged: it was begun anew",)
-    if schedule.norms == "re-estimated":
-        re_estimate(distillation.student, images[0], distillation.device)
-    _validate(distillation, state, images[1], schedule, log)
+    _validate(distillation, state, validation, schedule, log)
     return log
 
 
@@ -128,55 +122,14 @@ def _step(
     optimiser.step()
 
 
-def _anchors(distillation: Distillation, parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, torch.Tensor]]:
-    """(parameter, the teacher's) for all that the teacher has in the same shape; a bias that a refit added has none."""
-    trainable = {id(parameter) for parameter in parameters}
-    teacher = dict(distillation.teacher.named_parameters(remove_duplicate=False))
-    return [
-        (parameter, teacher[name].detach())
-        for name, parameter in distillation.student.named_parameters()
-        if id(parameter) in trainable and name in teacher and teacher[name].shape == parameter.shape
-    ]
-
-
-def _decay_to_teacher(anchors: Sequence[tuple[nn.Parameter, torch.Tensor]], share: float) -> None:
-    with torch.no_grad():
-        for parameter, anchor in anchors:
-            parameter.lerp_(anchor, share)
-
-
 def _validate(
     distillation: Distillation, state: TrainingState, images: FitImages, schedule: Schedule, log: TrainingLog
 ) -> None:
-    network = state.evaluated
-    error = replace(distillation, student=network).error(images, schedule.batch_size)
+    error = replace(distillation, student=state.evaluated).error(images, schedule.batch_size)
     may_restart = schedule.restart_ratio and log.restarts < MAX_RESTARTS
-    if not math.isfinite(error) and not (schedule.keep_best or schedule.keep_start or may_restart):
+    if not math.isfinite(error) and not (schedule.keep_start or may_restart):
         raise InputError(
             f"the descent diverged: after {log.step} steps the student's features are no numbers",
             remedy=f"try a rate below {schedule.learning_rate:g} with --learning-rate",
         )
-    if not log.history or error < min(e for _, e in log.history):
-        log.best_step = log.step
-        log.best_weights = weights_of(network) if schedule.keep_best else {}
     log.history.append((log.step, error))
-
-
-def re_estimate(student: fx.GraphModule, images: FitImages, device: torch.device) -> None:
-    """Re-estimate the BatchNorm statistics on these images, as means over batches of one size."""
-    norms = [module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    batch_count = math.ceil(len(images) / 64)
-    student.eval()
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # cumulative
-            norm.train()
-        with torch.no_grad():
-            for part in torch.arange(len(images)).tensor_split(batch_count):
-                student(images.batch(slice(int(part[0]), int(part[-1]) + 1)).to(device))
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        student.eval()

@@ -15,17 +15,13 @@ MAX_RESTARTS, RATE_DIVISOR = 3, 4
 class Schedule:
     """The defaults are the paper's (section 4): SGD on the features alone, rate x0.1 at 40% of the steps.
 
-    norms: BatchNorm statistics stay ("frozen"), are re-estimated on the images before training and then stay
-    ("re-estimated"), or follow every batch ("trained").
+    norms: BatchNorm statistics stay ("frozen"), or follow every batch ("trained").
     mix: share of batches whose images are mixed with each other (mixup or CutMix with even odds); the teacher
     provides the target, so no label is needed.
-    crop: the least share of the picture that a random crop holds (torchvision's 0.08 as published; small inputs are shifted instead).
-    logits: weight of the KL divergence from the teacher's classes. hints: weight of the mean error at the exits of the
+    hints: weight of the mean error at the exits of the
     blocks behind the first splice, each over its variance (Romero et al., ICLR 2015). scaled: the features' error is
     divided by their variance, so that one rate suits networks of any scale. ema_decay: decay of the exponential moving average
-    of the weights that is kept; 0 keeps the last ones. l2_sp: decay towards the teacher's weights, in shares of the
-    rate a step; it replaces `weight_decay`, which is towards zero (Li et al., ICML 2018).
-    keep_best: the weights of least error on images held aside are kept; those images are not fitted to.
+    of the weights that is kept; 0 keeps the last ones.
     keep_start: the starting weights are kept where training ends with more error than it began with.
     restart_ratio: where the first tenth of the steps (8 at least) leaves more error than this times the start's, training restarts with a
     quarter of the rate, up to MAX_RESTARTS times; 0 never does. The right rate depends on the network: 0.002 suits CIFAR's ResNets, and
@@ -40,15 +36,11 @@ class Schedule:
     batch_size: int = 64
     decay_at: float = 0.4
     cosine: bool = False
-    norms: Literal["frozen", "re-estimated", "trained"] = "frozen"
+    norms: Literal["frozen", "trained"] = "frozen"
     mix: float = 0.0
-    crop: float = 0.08
-    logits: float = 0.0
     hints: float = 0.0
     scaled: bool = False
     ema_decay: float = 0.0
-    l2_sp: float = 0.0
-    keep_best: bool = False
     keep_start: bool = False
     restart_ratio: float = 0.0
     seed: int = 0

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import find_feature
+from practise_deploy.network.activations import find_feature, forward, node_by_name
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.network.trace import trace
@@ -147,3 +147,11 @@ def held_out_error(teacher, feature, blocks, student, x: FitImages) -> tuple[flo
     load_weights(recovered, student.weights)
     name = feature_in(plain, feature, blocks)
     return tuple(Distillation(each, teacher, name, feature).error(x, 64) for each in (plain, recovered))
+
+
+def features_of(pair: Distillation, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The teacher's and the student's feature maps."""
+    with torch.no_grad():
+        (wanted,) = forward(pair.teacher, x, [node_by_name(pair.teacher, pair.teacher_feature)])
+        (found,) = forward(pair.student, x, [node_by_name(pair.student, pair.student_feature)])
+    return wanted, found

@@ -31,10 +31,9 @@ class Interrupting:
     "schedule",
     [
         SHORT,
-        Schedule(steps=6, batch_size=8, norms="trained", keep_best=True),
+        Schedule(steps=6, batch_size=8, norms="trained"),
         Schedule(steps=6, batch_size=8, optimiser="adamw", learning_rate=1e-3, mix=0.5, scaled=True, ema_decay=0.9),
         Schedule(steps=6, batch_size=8, hints=3.0, scaled=True, learning_rate=1e-3),
-        Schedule(steps=6, batch_size=8, norms="re-estimated", logits=0.1, l2_sp=0.1, learning_rate=1e-4),
     ],
 )
 def test_interrupted_and_resumed_descent_ends_with_the_same_bits(schedule, at, tmp_path, monkeypatch):
@@ -46,7 +45,7 @@ def test_interrupted_and_resumed_descent_ends_with_the_same_bits(schedule, at, t
     assert int(read_arrays(partial)["steps"][0]) == at - 1
     _, resumed, found = descend(schedule, partial=partial)
     assert same(wanted, found)
-    assert (resumed.history, resumed.step, resumed.best_step) == (whole.history, whole.step, whole.best_step)
+    assert (resumed.history, resumed.step) == (whole.history, whole.step)
 
 
 @pytest.mark.gpu

@@ -63,10 +63,8 @@ def test_classifier_is_not_touched_and_everything_else_may_be():
 
 
 def test_plain_drop_is_where_the_papers_finetuning_starts():
-    aside = replace(SHORT, keep_best=True)  # judged by images kept aside, as the plain drop is
-    start, _, result = tuned(aside)
-    assert start.mse == start.mse_before == pytest.approx(result.mse_before, rel=1e-6)
-    assert start.judged_on == result.judged_on == "4 validation images"
+    start, _, result = tuned(SHORT)
+    assert start.mse == start.mse_before and start.judged_on == "4 validation images"
     assert same(start.weights, weights_of(original()[1]))
     assert (start.method, start.steps, start.dropped) == ("plain drop (the paper's start)", 0, ("layer2.1",))
     assert (result.dropped, result.steps) == (("layer2.1",), 6)
@@ -81,31 +79,13 @@ def test_finetuning_that_ends_worse_than_it_began_keeps_the_start_and_says_so(ra
     assert result.mse == result.mse_before if worse else result.mse < result.mse_before
 
 
-@pytest.mark.parametrize("keep_best", [True, False])
-def test_start_is_kept_only_where_no_weights_are_better(keep_best):
-    """With the best kept, the last error does not matter: the rate grows until the descent is lost again."""
-    schedule = Schedule(
-        steps=20, batch_size=20, learning_rate=0.5, decay_at=1.0, momentum=0.99, keep_best=keep_best, keep_start=True
-    )
-    start, _, result = tuned(schedule)
-    ended = next(error for step, error in result.history if step == 20)
-    best = min(error for _, error in result.history)
-    assert not ended <= result.mse_before  # it is lost in the end
-    assert result.mse == (best if keep_best else result.mse_before)
-    assert same(result.weights, start.weights) == (not keep_best or best == result.mse_before)
-
-
-@pytest.mark.parametrize("keep_best", [True, False])
-def test_error_told_is_that_of_the_weights_kept(keep_best):
-    schedule = Schedule(steps=5, batch_size=8, learning_rate=0.1, keep_best=keep_best)
+def test_error_told_is_that_of_the_weights_kept():
+    schedule = Schedule(steps=5, batch_size=8, learning_rate=0.1)
     teacher, _, feature, _ = original()
     _, network, result = tuned(schedule)
-    judge = photos(20).split(0)[1] if keep_best else augmented_views(photos(20), schedule)
+    judge = augmented_views(photos(20), schedule)
     assert result.mse == pytest.approx(Distillation(network, teacher, feature, feature).error(judge, 8), rel=1e-6)
-    assert ("kept" in result.method) == keep_best
-    assert result.judged_on == (
-        "4 validation images" if keep_best else "random views of 20 images that were learned from"
-    )
+    assert result.judged_on == "random views of 20 images that were learned from"
     assert result.history[0] == (0, result.mse_before)
 
 

@@ -1,7 +1,5 @@
 """Feature mimicking: repeatable, and what every part of a schedule does."""
 
-import copy
-import math
 from dataclasses import replace
 
 import pytest
@@ -9,12 +7,10 @@ import torch
 from torch import nn
 
 from practise_deploy.network.activations import forward, node_by_name
-from practise_deploy.network.surgery import weights_of
-from practise_deploy.training.distillation import divergence, relative_error
-from practise_deploy.training.mimic import mimic
+from practise_deploy.training.distillation import relative_error
 from practise_deploy.training.schedule import MAX_RESTARTS, RATE_DIVISOR, Schedule
 from samples.descents import SHORT, descend, original, same, small_pair
-from samples.lessons import Silent, photos
+from samples.lessons import features_of, photos
 
 
 def test_descent_is_the_same_each_time_whatever_torchs_generator_holds():
@@ -40,23 +36,7 @@ def test_error_falls():
     assert course.history[0][0] == 0 and course.history[-1][0] == 20
 
 
-@pytest.mark.parametrize("rate", [0.02, 500.0])
-def test_best_weights_are_never_worse_than_the_start(rate):
-    schedule = Schedule(steps=5, batch_size=8, learning_rate=rate, keep_best=True)
-    pair, course, _ = descend(schedule)
-    _, judge = photos(20).split(0)
-    error = pair.error(judge, 8)
-    assert error == pytest.approx(min(e for _, e in course.history if e == e), rel=1e-6)
-    assert error <= course.history[0][1] * (1 + 1e-6)
-
-
-def test_descent_that_diverges_keeps_the_start():
-    _, course, weights = descend(Schedule(steps=5, batch_size=8, learning_rate=500.0, keep_best=True))
-    assert course.best_step == 0
-    assert same(weights, weights_of(original()[1]))
-
-
-def test_without_keeping_the_best_the_last_weights_stay():
+def test_last_weights_stay():
     pair, course, _ = descend(Schedule(steps=5, batch_size=8, learning_rate=0.3))
     _, judge = photos(20).split(0)
     assert pair.error(judge, 8) == pytest.approx(course.history[-1][1], rel=1e-6)
@@ -98,16 +78,6 @@ def test_trained_norms_follow_the_images_and_the_teachers_do_not():
     assert not pair.student.training
 
 
-def test_re_estimated_norms_describe_the_images_and_stay():
-    pair, _, _ = descend(Schedule(steps=2, batch_size=8, norms="re-estimated", learning_rate=1e-12))
-    learn, _ = photos(20).split(0)
-    first = next(m for m in pair.student.modules() if isinstance(m, nn.BatchNorm2d))
-    given = pair.student.get_submodule("conv1")(learn.batch(slice(0, len(learn))))
-    torch.testing.assert_close(first.running_mean, given.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(first.running_var, given.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
-    assert first.momentum == 0.1
-
-
 def test_average_of_the_weights_is_kept_and_judged():
     pair, course, weights = descend(Schedule(steps=20, batch_size=8, ema_decay=0.5, learning_rate=0.1))
     _, _, last = descend(Schedule(steps=20, batch_size=8, learning_rate=0.1))
@@ -116,60 +86,11 @@ def test_average_of_the_weights_is_kept_and_judged():
     assert pair.error(judge, 8) == pytest.approx(course.history[-1][1], rel=1e-6)
 
 
-def pulled(change) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
-    """The student before and after a descent that is all pull, and its teacher. change: of the student before it."""
-    pair = small_pair()
-    change(pair.student)
-    before = copy.deepcopy(pair.student)
-    schedule = Schedule(steps=4, optimiser="adamw", learning_rate=1e-9, l2_sp=1e8, weight_decay=0.0)  # a tenth a step
-    mimic(pair, list(pair.student.parameters()), (photos(8), photos(8)), schedule, Silent())
-    return before, pair.student, pair.teacher
-
-
-def test_pull_is_towards_the_teachers_weights_wherever_the_student_starts():
-    def away(student) -> None:
-        with torch.no_grad():
-            for parameter in student.parameters():
-                parameter.add_(0.01)
-
-    before, after, teacher = pulled(away)
-    shares = (0.9 * 0.9) * (0.99 * 0.99)  # what four steps leave of the distance, the rate falling after two of them
-    for name, value in after.named_parameters():
-        anchor = teacher.get_parameter(name)
-        torch.testing.assert_close(value - anchor, shares * (before.get_parameter(name) - anchor), atol=1e-6, rtol=0.0)
-
-
-def test_pull_leaves_alone_what_the_teacher_does_not_have():
-    def with_bias(student) -> None:
-        student.conv1.bias = nn.Parameter(torch.ones(student.conv1.out_channels))
-
-    _, after, _ = pulled(with_bias)
-    torch.testing.assert_close(after.conv1.bias, torch.ones_like(after.conv1.bias), atol=1e-6, rtol=0.0)
-
-
-def test_logits_teach_too():
-    def divergence_after(weight: float) -> float:
-        pair, _, _ = descend(Schedule(steps=20, batch_size=16, logits=weight))
-        x = photos(20).batch(slice(0, 20))
-        with torch.no_grad():
-            return float(divergence(pair.teacher(x), pair.student(x)))
-
-    assert divergence_after(1.0) < divergence_after(0.0)
-
-
 def test_scaled_error_does_not_depend_on_the_features_scale():
     pair, x = small_pair(), photos(8).batch(slice(0, 8))
-    wanted, found = pair.features(x)
+    wanted, found = features_of(pair, x)
     expected = (wanted - found).square().mean() / wanted.var()
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1, scaled=True)), expected)
-
-
-def test_divergence_is_that_of_the_classes_in_nats():
-    teacher, student = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]]).log()
-    uneven = torch.tensor([[0.25, 0.75]]).log()
-    assert float(divergence(teacher, teacher)) == pytest.approx(0.0, abs=1e-7)
-    assert float(divergence(teacher, uneven)) == pytest.approx(-0.5 * math.log(0.75) - math.log(2) + 0.5 * math.log(4))
-    assert float(divergence(teacher, student)) > 10
 
 
 def test_first_and_last_step_are_judged_and_every_tenth_part():
@@ -181,7 +102,7 @@ def test_error_is_the_mean_over_images_whatever_the_batches():
     pair = small_pair()
     data = photos(10)
     assert pair.error(data, 3) == pytest.approx(pair.error(data, 10), rel=1e-6)
-    wanted, found = pair.features(data.batch(slice(0, 10)))
+    wanted, found = features_of(pair, data.batch(slice(0, 10)))
     assert pair.error(data, 10) == pytest.approx((wanted - found).square().mean().item(), rel=1e-6)
 
 
