@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from practise_deploy.report.formatting import plural
+from practise_backends.results.formatting import plural
 
 from .shared import ABSENT, RESULTS, read
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from practise_backends.cli.result import stop_telling
+from practise_backends.results.formatting import duration
 from practise_backends.terminal import clean
-from practise_deploy.report.formatting import duration
 
 if TYPE_CHECKING:
     import rich.console
