@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from practise_backends.terms import Comparison, Interval, LatencyTable, Throughput
+from practise_backends.terms import Comparison, Interval, LatencyTable, Measurement, Throughput
 from practise_deploy.settings import Recipe
 from practise_deploy.terms import (
     SCHEMA,
@@ -261,6 +261,6 @@ class Release:
     command: str
 
     @property
-    def measured_on(self) -> Comparison | LatencyTable:
+    def measured_on(self) -> Measurement:
         """The last measurement: the bench, or the latency table where there is none."""
         return self.latency if self.bench is None else self.bench

@@ -138,7 +138,7 @@ class Loss:
     """What a network lost against the original on images that took no part in its fit, in points of top-1.
 
     estimated: without labels, from the original's own probabilities. agreement_percent: images with the original's answer.
-    above_chance: whether the original is surely right more often than chance, by the labels; else there is no loss to tell.
+    above_chance: whether the original is right significantly more often than chance, by the labels; else there is no loss to tell.
     """
 
     points: Interval
@@ -193,7 +193,7 @@ class Prospect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Which blocks go. Scores are recoverability per surely saved millisecond; recipe paper drops the lowest first.
+    """Which blocks go. Scores are recoverability per millisecond saved, at the lower bound; recipe paper drops the lowest first.
 
     device: the name of the device that the latency table was measured on. measured_percent: None where that
     device is not at hand, so that the prediction stands alone. selection_frequency, set_frequency: in what share of the
@@ -237,7 +237,7 @@ class RefitChoice:
     """How one stream value was refitted: the way of least error, and what every way gave.
 
     point: the value of the traced graph. errors: by way, the features' error over their variance, on images that the
-    solution did not see. images: by way, on how many; one that was surely worse than the best left the race early, its
+    solution did not see. images: by way, on how many; one that was significantly worse than the best was eliminated early, its
     error is then the best's plus their difference on these.
     """
 

@@ -27,7 +27,7 @@ def flags_of(options: type) -> tuple[Flag, ...]:
 def several(text: str) -> int:
     """A whole number from 2 to 1000."""
     if (number := integer(text)) < 2:
-        raise ValueError(f"{text} is not 2 or more: one session cannot be told from another file's")
+        raise ValueError(f"{text} is not 2 or more: one session cannot show how much sessions differ")
     if number > _MOST_SESSIONS:
         raise ValueError(f"{text} is more than {_MOST_SESSIONS}: all are open at once")
     return number
@@ -72,7 +72,7 @@ _SHAPE = _flag(
 )
 _MIN_SPEEDUP = _flag(
     "exit with 0 when the low end of the speed-up's interval is at least this; below 1 it guards against "
-    "becoming slower (without it: surely faster, above 1)",
+    "becoming slower (without it: faster, above 1)",
     above_zero,
     "X",
 )
@@ -146,7 +146,7 @@ class TableOptions(Measuring):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions(Options):
-    """How to compare two networks. min_speedup: None asks for faster, that is surely above 1."""
+    """How to compare two networks. min_speedup: None asks for faster, that is a lower bound above 1."""
 
     min_speedup: float | None = field(default=None, metadata=_MIN_SPEEDUP)
     junit: Path | None = field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from practise_deploy.report.formatting import plural
+from practise_backends.results.formatting import plural
 
 from .shared import ABSENT, RESULTS, read
 
@@ -47,7 +47,7 @@ def promises() -> str:
             f"| refused, since the target cost more accuracy than allowed | {found['refused_for_accuracy']} |",
             f"| of these, rightly: with `--max-drop none` they lost more than was allowed | {found['rightly_refused']} of {found['refused_and_built']} that were built |",
             f"| answered kept | {answers['kept']}{most} |",
-            f"| of these, surely above the demand | {found['kept_wrongly']} |",
+            f"| of these, significantly above the limit | {found['kept_wrongly']} |",
             f"| answered broken | {answers['broken']} |",
             f"| answered not proven | {answers['not proven']} |",
             f"| stated intervals that hold the true loss | {found['hold_strictly']} of {found['intervals']} |",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from practise_backends.cli.result import unwritable
 from practise_backends.interfaces import Progress
-from practise_backends.results.render import rounds
+from practise_backends.results.formatting import confidence, count, listed, plural, rounds, size
 from practise_backends.results.table_diff import TableDiff
+from practise_backends.results.tables import Table, engines, savings, scenarios, throughput
 from practise_backends.terminal import clean, duration, one_line
 from practise_backends.terms import Comparison, LatencyTable, Scenario, Throughput
 from practise_deploy.cli.progress import Bar, Lines, rich_bars, rich_console
@@ -20,7 +21,6 @@ from practise_deploy.deployment.kit import WrittenKit
 from practise_deploy.outcome import ExportedModel, Release, Verification
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.demands import demands
-from practise_deploy.report.formatting import confidence, count, listed, plural, size
 from practise_deploy.report.headline import latency_change, latency_title, quality, speed
 from practise_deploy.report.rows import (
     Rows,
@@ -34,7 +34,6 @@ from practise_deploy.report.rows import (
     verification_rows,
 )
 from practise_deploy.report.table_diff import diff_rows, diff_table
-from practise_deploy.report.tables import Table
 from practise_deploy.run import Silent
 from practise_deploy.terms import Block, NetworkSummary, Plan, Recoverability, Student
 
@@ -99,7 +98,7 @@ class Console:
 
     def show_latency(self, table: LatencyTable) -> None:
         """The latency of each block on the device."""
-        self._table(tables.savings(table))
+        self._table(savings(table))
         self._table(measurements.checks(table))
         self._rows("", (*latency_rows(table), ("Intervals", confidence(table.baseline_ms))))
         self._notes(table.notes)
@@ -152,19 +151,19 @@ class Console:
 
     def show_comparison(self, comparison: Comparison) -> None:
         """Two networks against each other."""
-        self._table(measurements.bench(comparison))
+        self._table(engines(comparison))
         self._rows("", comparison_rows(comparison))
         self._notes(comparison.notes)
 
     def show_throughput(self, throughputs: tuple[Throughput, ...]) -> None:
         """Images a second by batch and threads."""
         if throughputs:
-            self._table(measurements.throughput(throughputs))
+            self._table(throughput(throughputs))
 
-    def show_scenarios(self, scenarios: tuple[Scenario, ...]) -> None:
+    def show_scenarios(self, runs: tuple[Scenario, ...]) -> None:
         """The results of MLPerf LoadGen."""
-        if scenarios:
-            self._table(measurements.scenarios(scenarios))
+        if runs:
+            self._table(scenarios(runs))
 
     def show_release(self, release: Release, folder: Path) -> None:
         """The result of a build: speed-up, loss, and files."""

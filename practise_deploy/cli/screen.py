@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from practise_backends.results.bench import Benchmark
 from practise_backends.results.doctor import Checkup
-from practise_backends.results.render import figures, rounds
 from practise_backends.results.requirement import Requirement
+from practise_backends.results.tables import Table, engines
 from practise_deploy.cli.console import Console
-from practise_deploy.report.formatting import confidence, number, times
-from practise_deploy.report.rows import conditions
-from practise_deploy.report.tables import Table
+from practise_deploy.report.rows import setup_rows
 
 
 class Screen(Console):
@@ -25,7 +25,9 @@ class Screen(Console):
         if comparison is not None:
             self.show_comparison(comparison)
         else:
-            self._show_alone(benchmark)
+            self._table(replace(engines(benchmark, files=True), title="One network in rounds"))
+            self._rows("", setup_rows(benchmark))
+            self._notes(benchmark.notes)
         self.show_throughput(benchmark.throughput)
         self.show_scenarios(benchmark.scenarios)
 
@@ -41,18 +43,3 @@ class Screen(Console):
                 strong=tuple(index for index, finding in enumerate(findings) if finding.level == "bad"),
             )
         )
-
-    def _show_alone(self, benchmark: Benchmark) -> None:
-        grid = figures(benchmark)
-        self._table(Table(title="One network in rounds", head=("Figure", *grid.head[1:]), rows=grid.rows, left=(0, 1)))
-        counted = f"{rounds(benchmark)}; stopped because {benchmark.stopped_because}"
-        rows = (
-            ("Device", benchmark.device.name),
-            ("Backend", benchmark.backend),
-            ("Conditions", conditions(benchmark.conditions)),
-            ("Noise floor", f"{times(benchmark.aa_ratio)}, {confidence(benchmark.aa_ratio)} interval, against itself"),
-            ("Sessions", f"{benchmark.sessions}, which differ by {number(benchmark.session_percent)}%"),
-            ("Rounds", counted),
-        )
-        self._rows("", rows)
-        self._notes(benchmark.notes)

@@ -115,7 +115,7 @@ class Candidate:
             return compute(self.student, self._between, shared, self._read)
 
     def leave_race(self) -> None:
-        """Let those leave that are surely worse than the best; the plain drop stays, since it is told of."""
+        """Drop those that are significantly worse than the best; the plain drop stays, since it is reported."""
         staying = survivors({solver: joined(self.errors[solver]).by_image for solver in self.racing})
         self.racing = [solver for solver in self.racing if solver in staying or solver == NO_REFIT]
 

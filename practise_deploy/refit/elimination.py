@@ -19,7 +19,7 @@ STANDARD_ERRORS, LEAST_IMAGES = 3.0, 16
 def eliminate(
     entrants: Iterable[str], looks: Iterable[Callable[[str], Errors]], complete: Mapping[str, Errors]
 ) -> dict[str, Errors]:
-    """The errors of each entrant on the images that it saw before it was surely worse.
+    """The errors of each entrant on the images that it saw before it was significantly worse.
 
     looks: by batch of images in random order, the errors of a solver. complete: of solvers that were judged on all these images already.
     """
@@ -38,7 +38,7 @@ def eliminate(
 
 
 def survivors(errors: Mapping[str, Tensor]) -> list[str]:
-    """Those that are not surely worse than the one of least mean error. Shapes: errors [images], the same for all."""
+    """Those that are not significantly worse than the one of least mean error. Shapes: errors [images], the same for all."""
     finite = {name: image_errors for name, image_errors in errors.items() if bool(image_errors.isfinite().all())}
     best = min(finite.values(), key=lambda image_errors: float(image_errors.mean()), default=None)
     return (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from practise_backends.results.formatting import interval, number
 from practise_deploy.outcome import OutputDiff, Release
-from practise_deploy.report.formatting import interval, number
 from practise_deploy.report.rows import precision
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from practise_backends.results.formatting import interval, listed, missing
+from practise_backends.results.tables import Table
 from practise_backends.terms import Interval
 from practise_deploy.outcome import Answer, Criterion, FrontierPoint, GateResult
-from practise_deploy.report.formatting import interval, listed, missing, points_lost, times
-from practise_deploy.report.tables import Table
+from practise_deploy.report.formatting import points_lost, times
 
 FormatRequirement = Callable[[float], str]
 FormatFigure = Callable[[Interval], str]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from practise_backends.choices import Precision
-from practise_backends.results.render import rounds
+from practise_backends.results.formatting import conditions, interval, listed, missing, number, plural, rounds
 from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
 from practise_deploy.report import measurements, tables
-from practise_deploy.report.formatting import NOT_RUN, interval, listed, missing, number, plural, points_lost, times
-from practise_deploy.report.rows import conditions
+from practise_deploy.report.formatting import NOT_RUN, points_lost, times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ def speed(release: Release) -> Figure:
 
 def _latency(release: Release) -> Figure:
     measurement = release.measured_on
-    detail = f"{conditions(measurement.conditions)}; {measurement.device.name or 'unnamed device'}"
+    detail = f"{conditions(measurement)}; {measurement.device.name or 'unnamed device'}"
     return Figure(title=latency_title(release), text=latency_change(release), detail=detail)
 
 

@@ -2,114 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from practise_backends.results.render import milliseconds
+from practise_backends.results.formatting import ABSENT, interval, listed, missing, number, plural, quantity
+from practise_backends.results.tables import Table
 from practise_backends.terminal import duration
 from practise_backends.terms import (
-    WALL,
     Comparison,
     EngineFigures,
     Environment,
     Interval,
     LatencyTable,
-    Scenario,
-    Throughput,
 )
 from practise_deploy.outcome import Release
-from practise_deploy.report.formatting import (
-    ABSENT,
-    interval,
-    listed,
-    missing,
-    number,
-    plural,
-    quantity,
-)
-from practise_deploy.report.tables import ELSEWHERE, Table
+from practise_deploy.report.tables import ELSEWHERE
 
-_NOT_MEASURED = "not measured here"
 _NOT_READ = "this platform does not tell"
-_UNSUPPORTED = "not determined by these samples"
-
-
-def bench(comparison: Comparison) -> Table:
-    """The figures of the engines, one column each."""
-    figures, unit = comparison.engines, milliseconds(comparison.timed_by)
-    rows = (
-        (f"p50, {unit}", *(interval(engine.p50_ms, absent=_UNSUPPORTED) for engine in figures)),
-        (f"p90, {unit}", *(interval(engine.p90_ms, absent=_UNSUPPORTED) for engine in figures)),
-        (f"p99, {unit}", *(interval(engine.p99_ms, absent=_UNSUPPORTED) for engine in figures)),
-        ("Throughput, images/s", *(number(engine.throughput_per_s) for engine in figures)),
-        ("Load, ms", *(quantity(engine.load_ms, "", absent=_NOT_MEASURED) for engine in figures)),
-        ("First run, ms", *(quantity(engine.first_run_ms, "", absent=_NOT_MEASURED) for engine in figures)),
-        ("Peak memory, MB", *(quantity(engine.peak_memory_mb, "", absent=_NOT_MEASURED) for engine in figures)),
-        *_parts(figures),
-        ("File, MB", *(number(engine.file_mb) for engine in figures)),
-        ("Precision", *(_precision(engine) for engine in figures)),
-    )
-    head = ("Figure", *(engine.name for engine in figures))
-    note = (
-        "All figures are of the rounds that count: discarded ones are not among them. p50 is the latency in the median round, the same "
-        "for both, so that the two differ by the speed-up; the other percentiles are of one run. Brackets hold the interval. "
-        "All sessions of both networks were loaded and took turns; alone an engine may be a little faster."
-    )
-    return Table(title="Engines in paired rounds", head=head, rows=rows, note=note)
-
-
-def _parts(figures: Sequence[EngineFigures]) -> Iterator[tuple[str, ...]]:
-    """A row for every part of a run that an engine reports."""
-    for name in dict.fromkeys(part for engine in figures for part in engine.parts_ms):
-        title = name.removesuffix("_ms").replace("_", " ").capitalize()
-        yield (f"{title}, ms", *(interval(engine.parts_ms.get(name), absent=_NOT_MEASURED) for engine in figures))
 
 
 def before_and_after(comparison: Comparison) -> tuple[EngineFigures, EngineFigures] | None:
     """The original's figures and the release's."""
     return (comparison.engines[0], comparison.engines[-1]) if len(comparison.engines) > 1 else None
-
-
-def throughput(throughputs: Sequence[Throughput]) -> Table:
-    """Images a second by batch and threads."""
-    return Table(
-        title="Throughput by batch and threads",
-        head=("Batch", "Threads", "Engine", "Images/s", "Latency of one run, ms"),
-        rows=tuple(
-            (
-                f"{point.batch:,}",
-                f"{point.threads:,}",
-                point.engine,
-                interval(point.images_per_s, absent=point.refused or _NOT_MEASURED),
-                interval(point.latency_ms, absent="" if point.refused else _NOT_MEASURED)
-                + ("" if point.timed_by == WALL else f", {point.timed_by}"),
-            )
-            for point in sorted(throughputs, key=lambda point: (point.batch, point.threads))
-        ),
-        left=(0, 2),
-        note="Requests follow one another; latency is that of one run of the whole batch in the median round.",
-    )
-
-
-def scenarios(results: Sequence[Scenario]) -> Table:
-    """The results of MLPerf LoadGen."""
-    return Table(
-        title="MLPerf LoadGen",
-        head=("Scenario", "Engine", "Figure", "Queries", "Latencies, ms", "Valid", "Settings"),
-        rows=tuple(
-            (
-                scenario.scenario,
-                scenario.engine,
-                f"{number(scenario.metric)} {scenario.unit}",
-                f"{scenario.queries:,}",
-                "; ".join(f"{name} {number(value)}" for name, value in scenario.latency_ms.items()) or ABSENT,
-                "yes" if scenario.valid else f"no: {'; '.join(scenario.problems) or 'no reason given'}",
-                "; ".join(f"{name} {value}" for name, value in scenario.settings.items()) or ABSENT,
-            )
-            for scenario in results
-        ),
-        left=(0, 1, 4, 5, 6),
-        note="Valid is LoadGen's own word under these settings; its durations are shorter than a submission's.",
-    )
 
 
 def reduction(speedup: Interval | None) -> Interval | None:
@@ -195,12 +106,6 @@ def environments(release: Release) -> Table:
     ]
     head = ("Reading", "While blocks were measured", "In the bench", "What it means")
     return Table(title="The machine while it was measured", head=head, rows=tuple(rows), left=(0, 3))
-
-
-def _precision(engine: EngineFigures) -> str:
-    if engine.precision_share is None:
-        return engine.precision
-    return f"{engine.precision} in {number(100 * engine.precision_share)}% of the layers"
 
 
 def _adds_up(additivity: Interval | None) -> str:

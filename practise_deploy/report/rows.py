@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from practise_backends.results.render import milliseconds, rounds
-from practise_backends.terminal import duration
-from practise_backends.terms import Comparison, Conditions, Device, LatencyTable
-from practise_deploy.outcome import Converted, DeployedModel, ExportedModel, Verification
-from practise_deploy.report.formatting import (
+from practise_backends.results.bench import Benchmark
+from practise_backends.results.formatting import (
     ABSENT,
+    conditions,
     confidence,
     count,
     interval,
@@ -15,11 +13,15 @@ from practise_deploy.report.formatting import (
     missing,
     number,
     plural,
-    points_lost,
     quantity,
+    rounds,
     size,
-    times,
 )
+from practise_backends.results.tables import milliseconds
+from practise_backends.terminal import duration
+from practise_backends.terms import Comparison, Device, LatencyTable, Measurement
+from practise_deploy.outcome import Converted, DeployedModel, ExportedModel, Verification
+from practise_deploy.report.formatting import points_lost, times
 from practise_deploy.report.tables import ELSEWHERE
 from practise_deploy.terms import DatasetSummary, NetworkSummary, Plan, Preprocessing, Student
 
@@ -79,7 +81,7 @@ def latency_rows(table: LatencyTable) -> Rows:
     )
 
 
-def rounds_rows(measurement: LatencyTable | Comparison) -> Rows:
+def rounds_rows(measurement: Measurement) -> Rows:
     """The course of a measurement, and its noise floor."""
     noise = 50 * (measurement.aa_ratio.high - measurement.aa_ratio.low)
     once = "no network was opened twice"
@@ -95,7 +97,7 @@ def rounds_rows(measurement: LatencyTable | Comparison) -> Rows:
         ("Timed by", measurement.timed_by),
         ("Warm-up", duration(measurement.warmup_s)),
         ("Stopped because", measurement.stopped_because or ABSENT),
-        ("Conditions", conditions(measurement.conditions)),
+        ("Conditions", conditions(measurement)),
     )
 
 
@@ -104,19 +106,18 @@ def comparison_rows(comparison: Comparison) -> Rows:
     return (
         ("Speed-up", f"{times(comparison.speedup)}, {confidence(comparison.speedup)} interval"),
         ("Verdict", comparison.verdict),
-        ("Device", comparison.device.name or missing("it has no name")),
-        ("Backend", comparison.backend),
-        ("Sessions", f"{comparison.sessions} of each network"),
-        *rounds_rows(comparison),
+        *setup_rows(comparison),
     )
 
 
-def conditions(setup: Conditions) -> str:
-    """The conditions that the latency depends on, in one line."""
-    graph = ", CUDA graph" if setup.cuda_graph else ""
-    clock = setup.clock.replace("_", " ")
-    threads = plural(setup.threads, "thread")
-    return f"batch {setup.batch}, {threads}, {setup.precision}, {clock} time{graph}, seed {setup.seed}"
+def setup_rows(measurement: Comparison | Benchmark) -> Rows:
+    """Where and how engines were measured."""
+    return (
+        ("Device", measurement.device.name or missing("it has no name")),
+        ("Backend", measurement.backend),
+        ("Sessions", f"{measurement.sessions} of each network"),
+        *rounds_rows(measurement),
+    )
 
 
 def target(plan: Plan) -> str:

@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from practise_backends.results.formatting import conditions, confidence, interval, listed, missing, plural
+from practise_backends.results.tables import Table
 from practise_backends.terminal import duration
 from practise_deploy.outcome import Release
 from practise_deploy.report import tables, templates
 from practise_deploy.report.charts.speedups import speedups
-from practise_deploy.report.formatting import (
-    confidence,
-    interval,
-    listed,
-    missing,
-    plural,
-    points_lost,
-    times,
-)
+from practise_deploy.report.formatting import points_lost, times
 from practise_deploy.report.headline import latency_change
-from practise_deploy.report.rows import conditions
 from practise_deploy.report.section import Section
-from practise_deploy.report.tables import Table
 
 _UNLABELLED = "no labels"
 _MEANS = {
@@ -124,7 +116,7 @@ def _identities(release: Release) -> dict[str, str]:
     return {
         "network": f"{release.network.name} {release.network.sha256[:8]}".strip(),
         "device": f"{device.name} {device.fingerprint[:8]}".strip(),
-        "conditions": conditions(measured.conditions),
+        "conditions": conditions(measured),
         "held-out images": f"{plural(images.images, 'image')} of {release.images.source}",
     }
 
@@ -150,7 +142,7 @@ def _setting(name: str, release: Release) -> tuple[str, ...]:
         name,
         release.network.name,
         bench.device.name or missing("it has no name"),
-        conditions(bench.conditions),
+        conditions(bench),
         f"{len(plan.dropped)} of {len(release.latency.savings)}: {listed(plan.dropped)}",
         latency_change(release),
     )

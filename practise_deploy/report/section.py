@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from practise_backends.results.tables import Table
 from practise_deploy.report.chain import Step
 from practise_deploy.report.charts.chart import Chart
 from practise_deploy.report.rows import Rows
-from practise_deploy.report.tables import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

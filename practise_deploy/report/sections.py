@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from practise_backends.results.formatting import confidence, listed, missing, number, plural
+from practise_backends.results.tables import engines, savings, throughput
 from practise_backends.terminal import duration
 from practise_backends.terms import Comparison
 from practise_deploy.outcome import Release
@@ -14,7 +16,6 @@ from practise_deploy.report.charts.rounds import rounds, rounds_table
 from practise_deploy.report.charts.saving_vs_error import absent, saving_vs_error
 from practise_deploy.report.charts.shares import shares
 from practise_deploy.report.demands import alternatives, demands, outcome
-from practise_deploy.report.formatting import confidence, listed, missing, number, plural
 from practise_deploy.report.rows import (
     comparison_rows,
     compiled_rows,
@@ -160,7 +161,7 @@ def _bench(release: Release) -> tuple[Section, ...]:
         intro=f"Every session of both networks ran once a round, in random order. {_estimator(comparison)}"
         f"Intervals are {confidence(comparison.speedup)}.",
         charts=pictures,
-        tables=(measurements.bench(comparison),),
+        tables=(engines(comparison),),
         collapsed=(parts,) if parts else (),
         rows=comparison_rows(comparison),
         notes=comparison.notes if pictures else (*comparison.notes, _NO_SAMPLES),
@@ -183,7 +184,7 @@ def _estimator(comparison: Comparison) -> str:
 def _throughput(release: Release) -> tuple[Section, ...]:
     if not release.throughput:
         return ()
-    table = measurements.throughput(release.throughput)
+    table = throughput(release.throughput)
     return (Section(name="throughput", title="Throughput", tables=(table,)),)
 
 
@@ -197,7 +198,7 @@ def _noise(release: Release) -> Section:
         "a saving is the difference to the original in the same round.",
         rows=latency_rows(table),
         tables=(measurements.checks(table),),
-        collapsed=(tables.savings(table),),
+        collapsed=(savings(table),),
         notes=table.notes,
         more=_discarded(table.discarded),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from practise_backends.results.formatting import interval, listed, missing, number, plural
 from practise_backends.results.table_diff import BlockDiff, TableDiff
-from practise_deploy.report.formatting import interval, listed, missing, number, plural
+from practise_backends.results.tables import Table
 from practise_deploy.report.rows import Rows
-from practise_deploy.report.tables import Table
 
 
 def diff_table(diff: TableDiff) -> Table:

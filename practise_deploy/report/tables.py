@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from practise_backends.terms import LatencyTable, Saving
+from practise_backends.results.formatting import ABSENT, count, interval, listed, missing, number, quantity
+from practise_backends.results.tables import Table, saved
+from practise_backends.terms import LatencyTable
 from practise_deploy.outcome import Accuracy, DeployedModel, OutputDiff, Verification
-from practise_deploy.report.formatting import ABSENT, count, interval, listed, missing, number, points_lost, quantity
+from practise_deploy.report.formatting import points_lost
 from practise_deploy.terms import Block, Plan, Recoverability, RefitChoice, Student
 
 ELSEWHERE = "the device of the table is not available here"
@@ -17,18 +18,6 @@ _SETS = (
     "In resamples: of choices with images and savings drawn anew, those in which the block goes; the fits are not done anew, so "
     "that the whole set is less sure than its share says."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """Rows of text. left: the columns of text rather than numbers. strong: the rows to highlight."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    left: tuple[int, ...] = (0,)
-    strong: tuple[int, ...] = ()
-    note: str = ""
 
 
 def inspected(blocks: Sequence[Block]) -> Table:
@@ -42,25 +31,14 @@ def inspected(blocks: Sequence[Block]) -> Table:
     )
 
 
-def savings(table: LatencyTable) -> Table:
-    """The saving of each block on the device."""
-    return Table(
-        title=f"Saved without each block on {table.device.name}",
-        head=("Block", "Saving, ms", "Reduction, %", "Latency class", "Significant"),
-        rows=tuple(_saving_row(saving) for saving in table.savings),
-        left=(0, 4),
-        note="Brackets hold the interval; of a latency class one block and a twin are measured, and the others share their figure.",
-    )
-
-
 def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: LatencyTable | None = None) -> Table:
     """Every candidate by ascending score: its saving, its recoverability, and whether it is dropped.
 
     The method has a column if there are several, and the selection frequency if sets were searched.
     """
-    saved = {saving.block: saving for saving in latency.savings} if latency else {}
+    savings = {saving.block: saving for saving in latency.savings} if latency else {}
     by_block = {entry.block: entry for entry in recoverability}
-    names = _ranked(plan, [*saved, *by_block])
+    names = _ranked(plan, [*savings, *by_block])
     mixed = len({entry.method for entry in recoverability}) > 1
     errors = ("Recoverability, mse", "Relative, %", "Without recovery, mse")
     savings_head = ("Saving, ms", "Reduction, %") if latency else ()
@@ -68,7 +46,7 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
     head = ("Block", "Outcome", *savings_head, *errors, "Score", *sure, *(("Method",) if mixed else ()))
     rows = []
     for name in names:
-        costs = _saved(saved.get(name)) if latency else ()
+        costs = saved(savings.get(name)) if latency else ()
         score = quantity(plan.scores.get(name), "", absent="not scored")
         *left, method = _judged(by_block.get(name))
         share = (_percent(plan.selection_frequency.get(name)),) if sure else ()
@@ -242,17 +220,6 @@ def _inspected_row(block: Block) -> tuple[str, ...]:
     can_go = "yes" if block.droppable else f"no: {block.reason or 'no reason given'}"
     counts = (count(block.parameters), count(block.macs), str(block.latency_class))
     return (block.name, block.kind, shape, *counts, can_go)
-
-
-def _saving_row(saving: Saving) -> tuple[str, ...]:
-    above_noise = "yes" if saving.distinguishable else "no"
-    return (saving.block, *_saved(saving), str(saving.latency_class), above_noise)
-
-
-def _saved(saving: Saving | None) -> tuple[str, str]:
-    if saving is None:
-        return missing("not measured"), missing("not measured")
-    return interval(saving.saving_ms), interval(saving.reduction_percent)
 
 
 def _ranked(plan: Plan, names: Sequence[str]) -> list[str]:

@@ -6,16 +6,15 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from practise_backends.results.tables import Table, escaped, in_markdown
 from practise_backends.terminal import clean
 from practise_deploy.report.chain import Step
 from practise_deploy.report.charts.chart import Chart
 from practise_deploy.report.charts.drawing import NARROW, WIDE, Drawing, draw, outline
-from practise_deploy.report.tables import Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_SPECIAL = re.compile(r"([\\`*\[\]|])")
 _SWATCHES = {
     "line": "M1 7H21",
     "steps": "M1 11H11V3H21",
@@ -85,16 +84,12 @@ def _escaped(text: Any) -> str:
     """Text escaped for Markdown, on one line."""
     if isinstance(text, _Written):
         return text
-    line = " ".join(str(text).split())
-    return _SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return escaped(str(text))
 
 
 def _table(table: Table) -> _Written:
     """A table with its title and note."""
-    rules = [":--" if column in table.left else "--:" for column in range(len(table.head))]
-    cells = [[_escaped(cell) for cell in row] for row in (table.head, *table.rows)]
-    lines = [f"| {' | '.join(row)} |" for row in (cells[0], rules, *cells[1:])]
-    parts = (f"**{_escaped(table.title)}**", "\n".join(lines), _escaped(table.note))
+    parts = (f"**{escaped(table.title)}**", in_markdown(table), escaped(table.note))
     return _Written("\n\n".join(part for part in parts if part))
 
 
@@ -106,7 +101,7 @@ def _code(text: str) -> _Written:
 def _chain(steps: tuple[Step, ...]) -> _Written:
     """The chain as a numbered list."""
     lines = [
-        f"{position}. **{_escaped(step.name)}**" + (f": {_escaped(', '.join(step.compared))}" if step.compared else "")
+        f"{position}. **{escaped(step.name)}**" + (f": {escaped(', '.join(step.compared))}" if step.compared else "")
         for position, step in enumerate(steps, 1)
     ]
     return _Written("\n".join(lines))

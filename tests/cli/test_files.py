@@ -104,7 +104,7 @@ def test_compare_says_the_same_as_practise_measure(
 
 def test_compare_of_a_slower_file_exits_1(cli: Cli, pair: tuple[Path, Path]):
     said = cli("compare", *reversed(pair), *QUICK)
-    assert said.code == 1 and "slower" in said.out and "failed: the speed-up is not surely above 1" in said.out
+    assert said.code == 1 and "slower" in said.out and "failed: the speed-up is not shown to be above 1" in said.out
 
 
 @pytest.mark.parametrize("least, code", [(1.4, 0), (1.6, 1)])
@@ -379,7 +379,7 @@ def test_doctor_says_what_it_found(cli: Cli, monkeypatch: pytest.MonkeyPatch, us
         asked=None,
         device=describe_cpu({}),
         usable=usable,
-        findings=(Finding(subject="load", level="bad", said="other work runs beside", remedy="stop that work"),),
+        findings=(Finding(subject="load", level="bad", said="other work is running", remedy="stop that work"),),
         environment=Environment(seconds=0.0),
         self_test=None,
     )
@@ -387,10 +387,10 @@ def test_doctor_says_what_it_found(cli: Cli, monkeypatch: pytest.MonkeyPatch, us
     said = cli("doctor", "--json")
     assert said.code == code and said.document["usable"] == list(usable)
     plain = cli("doctor")
-    assert plain.code == code and "load: other work runs beside" in plain.out and "-> stop that work" in plain.out
+    assert plain.code == code and "load: other work is running" in plain.out and "-> stop that work" in plain.out
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     shown = cli("doctor")
-    assert shown.code == code and "other work runs beside" in shown.out and "Remedy" in shown.out
+    assert shown.code == code and "other work is running" in shown.out and "Remedy" in shown.out
 
 
 def test_module_is_a_command_too():

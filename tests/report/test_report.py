@@ -10,12 +10,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from practise_backends.results.formatting import count, interval, number
 from practise_backends.terminal import duration
 from practise_backends.terms import CPU, Interval
 from practise_deploy.outcome import Answer, Release
 from practise_deploy.report import render_html, render_markdown, render_runs_html, tables
 from practise_deploy.report.demands import demands, outcome
-from practise_deploy.report.formatting import count, interval, number, points_lost
+from practise_deploy.report.formatting import points_lost
 from practise_deploy.report.headline import quality
 from practise_deploy.report.rows import plan_rows
 from practise_deploy.terms import WithinDrop

@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"practise-measure {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     compare = commands.add_parser(
-        "compare", help="is the second network surely faster than the first?", description=_COMPARE
+        "compare", help="is the second network faster than the first?", description=_COMPARE
     )
     compare.add_argument("before", type=Path, metavar="A", help="the network that is there (.onnx, .ort)")
     compare.add_argument("after", type=Path, metavar="B", help="the one that should be faster")

@@ -91,14 +91,14 @@ def _share(machine: MachineState) -> Iterator[Finding]:
             "affinity", "note", message, f"taskset -cp 0-{cores - 1} $$, or at most {allowed} thread(s)"
         )
     if now.load and now.load[0] > cores / 2:
-        message = f"the load average is {now.load[0]:.2f} on {cores} processors: other work runs beside"
+        message = f"the load average is {now.load[0]:.2f} on {cores} processors: other work is running"
         yield Finding(
             "load", "bad", message, f"stop that work, or wait until uptime says less than {cores / 2:g}"
         )
     steal = max(now.steal_percent or 0.0, float(properties.get("steal_percent_since_boot", "0")))
     if steal > _STEAL_PERCENT:
         message = f"the hypervisor gave {steal:.1f}% of the time to other machines"
-        yield Finding("steal", "bad", message, "measure at another time, or on a machine of its own")
+        yield Finding("steal", "bad", message, "measure at another time, or on a dedicated machine")
     if (threads := int(properties.get("threads_per_core", "1"))) > 1:
         message = f"each core has {threads} threads that slow each other down"
         yield Finding(

@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from practise_backends.results.bundle import Kit
 from practise_backends.results.documents import samples_path
-from practise_backends.results.render import (
-    Grid,
-    conditions,
-    digits,
-    disturbance,
-    figure,
-    in_columns,
-    milliseconds,
-    ratio,
-    rounds,
-)
+from practise_backends.results.formatting import conditions, confidence, interval, number, rounds
+from practise_backends.results.render import disturbance, ratio
+from practise_backends.results.tables import in_columns, milliseconds, savings
 from practise_backends.terminal import one_line
-from practise_backends.terms import LatencyTable, Saving
+from practise_backends.terms import LatencyTable
 
 
 def table_text(table: LatencyTable) -> str:
     """Every block's saving, the greatest first, and how far the figures can be trusted."""
     ranked = sorted(table.savings, key=lambda saving: -saving.reduction_percent.estimate)
-    return "\n".join([in_columns(savings(ranked)), "", *_provenance(table)]) + "\n"
-
-
-def savings(ranked: list[Saving]) -> Grid:
-    """A row for every block."""
-    head = ("without the block", "saved, ms", "saved, %", "class", "told from none")
-    rows = tuple(
-        (
-            saving.block,
-            figure(saving.saving_ms),
-            figure(saving.reduction_percent),
-            str(saving.latency_class),
-            ("yes" if saving.distinguishable else "no") + ("" if saving.measured else ", as its class"),
-        )
-        for saving in ranked
-    )
-    return Grid(head=head, rows=rows)
+    rows = in_columns(savings(replace(table, savings=tuple(ranked))))
+    return "\n".join([rows, "", *_provenance(table)]) + "\n"
 
 
 def next_step(kit: Kit, table: LatencyTable, place: Path) -> str:
@@ -70,16 +48,16 @@ def _provenance(table: LatencyTable) -> tuple[str, ...]:
     """What was measured, where, and how."""
     splits = sum(not twin.same for twin in table.twins)
     return (
-        f"{one_line(table.network)} as it is: {figure(table.baseline_ms)} {milliseconds(table.timed_by)}; brackets hold the "
-        f"{100 * table.baseline_ms.confidence:g}% interval",
-        f"noise floor, the network against itself: {ratio(table.aa_ratio)}; the smallest saving that can be "
-        f"told from none is {digits(table.resolution_ms)} ms",
+        f"{one_line(table.network)} unpruned: {interval(table.baseline_ms)} {milliseconds(table.timed_by)}; brackets hold the "
+        f"{confidence(table.baseline_ms)} interval",
+        f"noise floor, the network against itself: {ratio(table.aa_ratio)}; the smallest "
+        f"saving distinguishable from zero is {number(table.resolution_ms)} ms",
         *(
             []
             if table.additivity is None
-            else [f"sets save {figure(table.additivity)} times the sum of their blocks"]
+            else [f"sets save {interval(table.additivity)} times the sum of their blocks"]
         ),
-        f"twins of a class measured beside each other: {len(table.twins)}, of which {splits} differ",
+        f"twins of a class measured side by side: {len(table.twins)}, of which {splits} differ",
         f"{one_line(table.device.name)}, backend {table.backend}, {conditions(table)}",
         f"{rounds(table)}; stopped because {table.stopped_because}",
         *disturbance(table.environment),

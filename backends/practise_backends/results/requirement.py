@@ -27,7 +27,7 @@ def require(comparison: Comparison, min_speedup: float | None = None) -> Require
     kept = low > 1 if min_speedup is None else low >= min_speedup
     criterion = "above 1" if min_speedup is None else f"at least {min_speedup:g}"
     where = f"the low end of its {100 * comparison.speedup.confidence:g}% interval is {low:.4f}"
-    sentence = f"the speed-up is {'surely' if kept else 'not surely'} {criterion}: {where}"
+    sentence = f"the speed-up is {'' if kept else 'not shown to be '}{criterion}: {where}"
     if not kept and estimate > (min_speedup or 1):
         sentence += (
             f"; the estimate of {estimate:.4f} is, so more sessions, or a longer measurement, may show it"

@@ -186,7 +186,7 @@ def _inner_loop_notes(names: Sequence[str], runs: Sequence[int]) -> tuple[str, .
     short = {name: count for name, count in zip(names, runs, strict=True) if count > 1}
     networks = ", ".join(f"{name} ({count} runs)" for name, count in short.items())
     explanation = (
-        "a run is so short that a sample is the mean of several, and no percentile above the median is told"
+        "a run is so short that a sample is the mean of several, and no percentile above the median is known"
     )
     return (f"{networks}: {explanation}",) if networks else ()
 

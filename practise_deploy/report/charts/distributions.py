@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
+from practise_backends.results.formatting import interval, number
 from practise_backends.terms import Comparison, EngineFigures
 from practise_deploy.report.charts.axes import Axis
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
 from practise_deploy.report.charts.samples import Floats, samples_of, tone_of
-from practise_deploy.report.formatting import interval, number
 
 STEPS = 200
 _REACH = 2.5  # times the span from p10 to p90, beyond p90: a longer tail would compress the curves

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 
 from practise_backends.choices import Precision
+from practise_backends.results.formatting import interval, listed, missing, plural
+from practise_backends.results.tables import Table
 from practise_backends.terms import Interval
 from practise_deploy.outcome import FrontierPoint, Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
-from practise_deploy.report.formatting import interval, listed, missing, plural, points_lost
-from practise_deploy.report.tables import Table
+from practise_deploy.report.formatting import points_lost
 
 PATH = "closed form"
 _LOOKS = {PATH: ("new", "ring"), "finetuned": ("new", "diamond"), "none": ("soft", "cross")}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from practise_backends.results.formatting import ABSENT, number, plural
+from practise_backends.results.tables import Table
 from practise_backends.terms import Comparison
 from practise_deploy.report.charts.axes import Axis
 from practise_deploy.report.charts.chart import Chart, Curve, Key
 from practise_deploy.report.charts.samples import Floats, Samples, samples_of, tone_of
-from practise_deploy.report.formatting import ABSENT, number, plural
-from practise_deploy.report.tables import Table
 
 POINTS = 400
 _PARTS = 10

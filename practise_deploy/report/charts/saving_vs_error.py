@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from practise_backends.results.formatting import interval, number
 from practise_backends.terms import Saving
 from practise_deploy.outcome import Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Key, Mark
-from practise_deploy.report.formatting import interval, number
 from practise_deploy.terms import Recoverability
 
 Pair = tuple[Saving, Recoverability]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from practise_backends.results.formatting import number
 from practise_deploy.outcome import Release
 from practise_deploy.report.charts.axes import Axis
 from practise_deploy.report.charts.chart import Chart, Key, Mark
-from practise_deploy.report.formatting import number
 
 
 def shares(release: Release) -> Chart | None:

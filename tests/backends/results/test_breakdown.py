@@ -10,7 +10,7 @@ import pytest
 
 from practise_backends.fake import FakeEngine, ScriptedClock, steady
 from practise_backends.results.breakdown import RUNS, launch_notes, parts_of
-from practise_backends.results.render import figures
+from practise_backends.results.tables import engines as engines_table
 from practise_backends.runtimes.tensorrt.engine import Parts
 from practise_backends.terms import EngineFigures, Interval, TensorSpec
 from samples import measured
@@ -68,6 +68,6 @@ def test_parts_are_rows_of_the_figures() -> None:
         "name": "a", "file": "a.onnx", "sha256": "", "precision": "fp16", "throughput_per_s": 1.0, "file_mb": 1.0,
     }  # fmt: skip
     engines = (EngineFigures(**plain | {"parts_ms": {"compute_ms": one}}), EngineFigures(**plain | {"parts_ms": {}}))
-    told = figures(replace(measured.comparison(), engines=engines))
-    (row,) = [row for row in told.rows if row[0] == "compute, ms"]
+    told = engines_table(replace(measured.comparison(), engines=engines))
+    (row,) = [row for row in told.rows if row[0] == "Compute, ms"]
     assert row[1].startswith("1.25") and row[2] != row[1]

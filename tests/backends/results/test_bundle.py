@@ -223,8 +223,12 @@ def device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_folder_alone_is_measured_and_its_table_lies_in_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(folder)]) == 0
     out, err = capsys.readouterr()
-    assert out.splitlines()[1].split()[:2] == ["c0", "2"]
-    assert "told from none" in out and "net as it is: 10 [10, 10] ms" in out and "sets save 1 [1, 1] times" in out
+    assert out.splitlines()[1].split()[:2] == ["c0", "2.000"]
+    assert (
+        "told from none" in out
+        and "net as it is: 10.00 (10.00 to 10.00) ms" in out
+        and "sets save 1.000 (1.000 to 1.000) times" in out
+    )
     assert f"written: {folder / 'latency.json'}" in err
     assert "  practise-deploy plan net --threads 2 --latency-table latency.json\n" in err
     document = json.loads((folder / "latency.json").read_text())

@@ -14,12 +14,10 @@ from practise_backends.results.render import (
     comparison_markdown,
     comparison_text,
     failed_junit,
-    figures,
     requirement_junit,
-    scenarios,
-    throughput,
 )
 from practise_backends.results.requirement import require
+from practise_backends.results.tables import engines, scenarios, throughput
 from practise_backends.terms import (
     CPU,
     Comparison,
@@ -105,11 +103,11 @@ def test_near_miss_says_that_measuring_longer_may_help() -> None:
 def test_text_says_the_figures_and_how_they_came_about() -> None:
     found = comparison()
     text = comparison_text(found, require(found))
-    for word in ("old.onnx", "new.onnx", "10 [9.95, 10.05]", "1.2500 [1.2000, 1.3000]", "faster", "a device"):
+    for word in ("old.onnx", "new.onnx", "10.00 (9.95 to 10.05)", "1.2500 [1.2000, 1.3000]", "faster", "a device"):
         assert word in text
     for word in (
         "1 of 40 rounds discarded",
-        "2 thread(s), fp32, end to end time\n",
+        "2 threads, fp32, end to end time, seed 0\n",
         "2.0% of the time was stolen",
         "note: at most 4",
     ):
@@ -122,12 +120,12 @@ def test_text_says_which_clock_of_a_gpu_and_what_ran_its_engines() -> None:
     found = comparison()
     at = replace(found.conditions, clock="gpu_compute", cuda_graph=True)
     gpu = replace(found, conditions=at, device=replace(found.device, facts={"cuda_package": "torch 2.9"}))
-    assert "fp32, gpu compute time, CUDA graph, through torch 2.9\n" in comparison_text(gpu, require(gpu))
+    assert "fp32, gpu compute time, CUDA graph, seed 0, through torch 2.9\n" in comparison_text(gpu, require(gpu))
 
 
 def test_milliseconds_of_cpu_time_are_called_so() -> None:
     found = replace(comparison(), timed_by=CPU)
-    assert [row[0] for row in figures(found).rows[1:4]] == [f"p{q}, ms of CPU time" for q in (50, 90, 99)]
+    assert [row[0] for row in engines(found).rows[:3]] == [f"p{q}, ms of CPU time" for q in (50, 90, 99)]
     assert "CPU" not in comparison_text(comparison(), require(comparison()))
 
 
@@ -140,9 +138,9 @@ def test_markdown_is_one_table_whatever_the_files_are_called() -> None:
     found = comparison(file="a|b<script>*`\n.onnx")
     page = comparison_markdown(found, require(found))
     table = [line for line in page.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + len(figures(found).rows)
+    assert len(table) == 3 + len(engines(found).rows)
     assert {line.replace("\\|", "").count("|") for line in table} == {4}
-    assert "a\\|b\\<script\\>\\*\\` .onnx" in page
+    assert "a\\|b&lt;script&gt;\\*\\` .onnx" in page
     assert page.startswith("**passed**: ")
 
 
@@ -181,18 +179,19 @@ def test_junit_of_a_broken_measurement_is_an_error_and_well_formed() -> None:
 
 
 def test_figures_that_are_absent_are_dashes() -> None:
-    rows = {row[0]: row[1:] for row in figures(comparison()).rows}
-    assert rows["p99, ms"] == ("-", "-") and rows["load, ms"] == ("-", "-")
-    assert rows["precision"] == ("fp32, as asked: the file does not tell",) * 2
+    rows = {row[0]: row[1:] for row in engines(comparison()).rows}
+    assert rows["p99, ms"] == ("– (not told by these samples)",) * 2
+    assert rows["Load, ms"] == ("– (not measured here)",) * 2
+    assert rows["Precision"] == ("fp32, as asked: the file does not tell",) * 2
     told = replace(comparison().engines[0], precision_share=0.5)
-    assert dict(figures(replace(comparison(), engines=(told,))).rows)["precision"] == "fp32 in 50% of the layers"
+    assert dict(engines(replace(comparison(), engines=(told,))).rows)["Precision"] == "fp32 in 50.0% of the layers"
 
 
 def test_refused_throughput_says_why() -> None:
     refused = Throughput(
         engine="new", batch=4, threads=1, latency_ms=None, images_per_s=None, refused="a fixed batch of 1"
     )
-    assert throughput([refused]).rows == (("4", "1", "new", "a fixed batch of 1", "-"),)
+    assert throughput([refused]).rows == (("4", "1", "new", "– (a fixed batch of 1)", "–"),)
 
 
 def test_scenario_that_is_not_valid_says_why() -> None:
@@ -207,5 +206,5 @@ def test_scenario_that_is_not_valid_says_why() -> None:
         latency_ms={"p99": 20.0},
         settings={},
     )
-    expected = ("Server", "new", "12.5 queries/s", "1234", "p99 20", "no: too few queries")
+    expected = ("Server", "new", "12.5 queries/s", "1,234", "p99 20.0", "no: too few queries", "–")
     assert scenarios([found]).rows == (expected,)

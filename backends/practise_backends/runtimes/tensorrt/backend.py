@@ -154,7 +154,7 @@ class TensorRtBackend:
         if self.options.target_archs:
             raise DeviceUnavailable(
                 f"this engine is built ahead for {', '.join(self.options.target_archs)}, and does not run here",
-                remedy="open it on such a GPU; build without targets for the one at hand",
+                remedy="open it on such a GPU; build without targets for the one here",
             )
         self._gpu  # noqa: B018 - a missing driver is said here, before a runtime could crash for want of it
         cuda = self._cuda
@@ -283,7 +283,7 @@ def _driver_version() -> str:
 
 def _cross_built_device(targets: tuple[str, ...], versions: Mapping[str, str]) -> Device:
     properties = {"built_ahead_for": ", ".join(targets)}
-    name = f"{', '.join(target.upper() for target in targets)} (not at hand)"
+    name = f"{', '.join(target.upper() for target in targets)} (not available)"
     return Device(
         name=name, fingerprint=_digest(properties, versions), versions=dict(versions), facts=properties
     )

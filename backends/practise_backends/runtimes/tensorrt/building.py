@@ -113,7 +113,7 @@ def check_targets(package: TensorRtPackage, targets: tuple[str, ...]) -> None:
     unsupported = [target for target in targets if target not in supported]
     if targets and not supported:
         raise CompileError(
-            f"{package.name} builds for the GPU at hand alone, not for {', '.join(targets)}",
+            f"{package.name} builds only for the GPU in this machine, not for {', '.join(targets)}",
             remedy="take the backend trt-rtx for RTX GPUs, or build on the device itself",
         )
     if unsupported:
