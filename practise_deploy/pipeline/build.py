@@ -22,6 +22,7 @@ from practise_deploy.deployment.kit import WrittenKit
 from practise_deploy.deployment.latency_table import TableRequirements, check_table, read_table
 from practise_deploy.deployment.rehearse import check_space
 from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.images.sanity import check_judgeable
 from practise_deploy.outcome import (
     DeployedModel,
     ExportedModel,
@@ -107,13 +108,21 @@ class Build:
         pick_device(settings.compute)
         require(context.candidates, context.images)
         require(context.backend if device else context.local_backend or self.latency)
-        if isinstance(settings.max_drop, float) and not context.is_classifier:
-            raise InputError(
-                f"--max-drop {settings.max_drop:g} cannot be judged: {settings.network} is no classifier, so no accuracy is known",
-                remedy="leave the demand out, and judge the network by your own measure",
-            )
+        if isinstance(settings.max_drop, float):
+            self._check_judgeable(settings.max_drop)
         if settings.latency_table is not None:
             require(self.latency)
+
+    def _check_judgeable(self, max_drop: float) -> None:
+        """Refuse a demand on the accuracy that could only be missed."""
+        context = self.context
+        if not context.is_classifier:
+            raise InputError(
+                f"--max-drop {max_drop:g} cannot be judged: {context.settings.network} is no classifier, so no accuracy is known",
+                remedy="leave the demand out, and judge the network by your own measure",
+            )
+        with context.screen("Holding the original against the labels") as progress:
+            check_judgeable(context.images.held_out, context.network.traced, max_drop, progress)
 
     # Does the original compute on the device what it should?
 
