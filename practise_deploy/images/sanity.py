@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from practise_backends.interfaces import Progress
 from practise_deploy.errors import InputError
 from practise_deploy.images.labels import NUMERIC_ORDER_NOTE, TEXT_ORDER
 from practise_deploy.images.tiny_set import Images, TinySet
@@ -16,6 +17,8 @@ from practise_deploy.network.activations import batches
 from practise_deploy.planning.loss import above_chance, paired_difference
 
 _MAX_IMAGES, _BATCH = 64, 16
+_ENOUGH_CORRECT = 8
+"""Fewer right answers may well be luck, among many images."""
 _MIN_IMAGES = 8
 """Fewer images may well be of one class."""
 
@@ -36,6 +39,30 @@ def with_checked_labels(tiny: TinySet, original: Original) -> TinySet:
         fit=_relabelled(tiny.fit, orders[0]),
         held_out=_relabelled(tiny.held_out, orders[-1]),
         summary=replace(tiny.summary, notes=tuple(dict.fromkeys(notes))),
+    )
+
+
+def check_judgeable(images: Images, original: Original, points: float, progress: Progress) -> None:
+    """Refuse a demand on the accuracy that these labels can never prove: they do not tell the original's own answers from chance.
+
+    Images are looked at until enough answers are right.
+    Raises: InputError.
+    """
+    if images.labels is None:
+        return
+    correct = 0
+    for part in batches(len(images), _BATCH):
+        outputs = _outputs(images.subset(torch.arange(part.start, part.stop)), original)
+        correct += int((outputs.argmax(1) == images.labels[part]).sum())
+        is_enough = correct >= _ENOUGH_CORRECT or part.stop == len(images)
+        if is_enough and above_chance(correct, part.stop, outputs.shape[1]):
+            return
+        progress.advance(part.stop, len(images))
+    raise InputError(
+        f"--max-drop {points:g} cannot be judged: the original itself is right on {correct} of {len(images):,} held-out images, "
+        "which cannot be told from chance",
+        remedy="check that the labels are in the order of the network's outputs (--classes), and --weights, --mean and --std; "
+        "give more labelled images where these are few; --max-drop none waives the demand",
     )
 
 

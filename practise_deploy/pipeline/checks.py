@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from practise_deploy.compute import pick_device
 from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.images.sanity import check_judgeable
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.planning.choose import out_of_reach
 from practise_deploy.planning.within_drop import costs_too_much
@@ -24,11 +25,19 @@ def check_inputs(context: BuildContext) -> None:
         )
     pick_device(settings.compute)
     _ = context.candidates, context.images  # computed, or refused, here and now
-    if isinstance(settings.max_drop, float) and not context.is_classifier:
+    if isinstance(settings.max_drop, float):
+        _check_judgeable(context, settings.max_drop)
+
+
+def _check_judgeable(context: BuildContext, max_drop: float) -> None:
+    """Refuse a demand on the accuracy that could only be missed."""
+    if not context.is_classifier:
         raise InputError(
-            f"--max-drop {settings.max_drop:g} cannot be judged: {settings.network} is no classifier, so no accuracy is known",
+            f"--max-drop {max_drop:g} cannot be judged: {context.settings.network} is no classifier, so no accuracy is known",
             remedy="leave the demand out, and judge the network by your own measure",
         )
+    with context.screen("Holding the original against the labels") as progress:
+        check_judgeable(context.images.held_out, context.network.traced, max_drop, progress)
 
 
 def check_reached(plan: Plan, within: WithinDrop | None, disturbed: EnvironmentProblem | None, goal: Goal) -> None:

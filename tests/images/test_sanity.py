@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from practise_deploy.errors import InputError
-from practise_deploy.images.sanity import with_checked_labels
-from practise_deploy.images.tiny_set import TinySet, load_images
+from practise_deploy.images.sanity import check_judgeable, with_checked_labels
+from practise_deploy.images.tiny_set import Images, TinySet, load_images
+from practise_deploy.run import Silent
 from samples.pictures import facts, numbered, settings
 
 CLASSES = 12
@@ -101,3 +102,40 @@ def test_outputs_that_are_no_numbers_for_the_images_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="NaN or infinity for the images") as refused:
         with_checked_labels(flat, lambda images: torch.full((len(images), CLASSES), torch.nan))
     assert "--mean" in refused.value.remedy
+
+
+def judge(images: Images, original: Callable[[Tensor], Tensor]) -> int:
+    """On how many images the original was run."""
+    seen = []
+
+    def counted(batch: Tensor) -> Tensor:
+        seen.append(len(batch))
+        return original(batch)
+
+    check_judgeable(images, counted, 1.5, Silent())
+    return sum(seen)
+
+
+def test_demand_on_accuracy_that_the_labels_can_never_prove_is_refused(tmp_path: Path):
+    images = tiny(tmp_path).fit
+    with pytest.raises(InputError, match=r"--max-drop 1\.5 .*right on 0 of 36 held-out images.*chance") as refused:
+        judge(images, knowing(lambda folder: (folder + 1) % CLASSES))
+    assert "--classes" in refused.value.remedy and "--max-drop none" in refused.value.remedy
+
+
+def test_demand_on_accuracy_stands_where_the_original_knows_the_labels_and_few_images_show_it(tmp_path: Path):
+    assert judge(tiny(tmp_path).fit, knowing(lambda folder: folder)) == 16
+
+
+def test_few_right_answers_among_the_first_images_are_luck(tmp_path: Path):
+    """5 of 16 would tell the original from chance, 5 of 36 do not."""
+    images = tiny(tmp_path).fit
+    answers = torch.cat([images.labels[:5], (images.labels[5:] + 1) % CLASSES])
+    outputs = iter(torch.eye(CLASSES)[answers].split(16))
+    with pytest.raises(InputError, match="right on 5 of 36"):
+        judge(images, lambda batch: next(outputs))
+
+
+def test_demand_on_accuracy_without_labels_is_estimated_and_stands(tmp_path: Path):
+    flat = load_images(settings(numbered(tmp_path)), facts(outputs=CLASSES))
+    assert judge(flat.held_out, knowing(lambda folder: 0)) == 0

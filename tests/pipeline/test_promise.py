@@ -278,6 +278,16 @@ def test_labels_that_the_original_does_not_know_prove_nothing(tmp_path: Path, gi
     assert any("is indistinguishable from chance" in note for note in build.context.images.summary.notes)
 
 
+def test_demand_on_the_accuracy_by_such_labels_is_refused_before_anything_is_measured(
+    tmp_path: Path, given: dict[str, Any]
+):
+    _, data = write_inputs(tmp_path, labelled=True)
+    with device(), pytest.raises(InputError, match=r"--max-drop 1 cannot be judged: .*told from chance") as raised:
+        assert make_build(tmp_path / "run", **{**given, "data": data, "max_drop": 1.0}).release
+    assert "--max-drop none" in raised.value.remedy
+    assert not (tmp_path / "run" / "latency.json").exists() and not (tmp_path / "run" / "original.onnx").exists()
+
+
 def _as_the_original_answers(run: Path, folder: Path, given: dict[str, Any]) -> Path:
     """Images with the class that the original gives most of them."""
     build = make_build(run, **given)
