@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from practise_deploy.errors import EnvironmentProblem
+from practise_backends.errors import EnvironmentProblem
 
 
 def pick_device(requested: str) -> torch.device:

@@ -1,11 +1,10 @@
 """The errors of practise-deploy, each with what happened, a remedy and the exit code of the command line.
 
-PractiseError
+Refusal                      with those of the device half (practise_backends/errors.py)
 ├── PromiseBroken (1)        the result does not keep what was asked
 │   └── TargetOutOfReach     no choice of blocks meets the latency target
 ├── InputError (2)           a file, an option or a network is not usable as given
 │   └── NoDroppableBlock     the network has nothing this method can remove
-├── EnvironmentProblem (3)   a backend, a package, a device or a place to write is missing, or the device is too disturbed
 └── VerificationFailed (4)   the shipped network does not compute what the student computes
 """
 
@@ -14,13 +13,7 @@ from __future__ import annotations
 from practise_backends.errors import Refusal
 
 
-class PractiseError(Refusal):
-    """A refusal of practise-deploy."""
-
-    exit_code = 2
-
-
-class PromiseBroken(PractiseError):
+class PromiseBroken(Refusal):
     """The result does not keep what was asked."""
 
     exit_code = 1
@@ -30,7 +23,7 @@ class TargetOutOfReach(PromiseBroken):
     """No choice of blocks meets the latency target."""
 
 
-class InputError(PractiseError):
+class InputError(Refusal):
     """A file, an option or a network is not usable as given."""
 
     exit_code = 2
@@ -40,13 +33,7 @@ class NoDroppableBlock(InputError):
     """The network has nothing this method can remove."""
 
 
-class EnvironmentProblem(PractiseError):
-    """A backend, a package, a device or a place to write is missing, or the device is too disturbed to plan on."""
-
-    exit_code = 3
-
-
-class VerificationFailed(PractiseError):
+class VerificationFailed(Refusal):
     """The shipped network does not compute what the student computes."""
 
     exit_code = 4

@@ -17,13 +17,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from practise_backends.errors import lacks_memory
+from practise_backends.errors import EnvironmentProblem, lacks_memory
 from practise_backends.files import remove_parts, write_file
 from practise_backends.interfaces import Progress
 from practise_backends.parsing import read_json
 from practise_backends.results.documents import array_fields, as_document, npz_of, to_json
 from practise_backends.terms import Arrays
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.terms import SCHEMA
 
 __all__ = [

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from practise_backends.errors import EnvironmentProblem
 from practise_deploy import run as runs
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.run import (
     Run,
     Workspace,

@@ -1,10 +1,11 @@
 """The errors of the device half.
 
-Refusal                     what both programs tell as it is; the errors of practise-deploy are refusals too
+Refusal                     what both programs report as it is; the errors of practise-deploy are refusals too
+├── EnvironmentProblem      a backend, a package, a device or a place to write is missing, or the device is too disturbed
 └── BackendError
-    ├── BackendMissing      the backend, or a package it needs, is not installed
-    ├── DeviceUnavailable   the package is there, the device is not
-    ├── PlaceUnwritable     a file that was asked for cannot be written
+    ├── BackendMissing      the backend, or a package it needs, is not installed (an EnvironmentProblem)
+    ├── DeviceUnavailable   the package is there, the device is not (an EnvironmentProblem)
+    ├── PlaceUnwritable     a requested file cannot be written (an EnvironmentProblem)
     ├── CompileError        the network cannot be compiled for this backend
     └── MeasureError        the measurement cannot support what was asked of it
         ├── Disturbed       the device was disturbed for nearly all of it
@@ -34,26 +35,26 @@ class Refusal(Exception):
         self.remedy = remedy
 
 
+class EnvironmentProblem(Refusal):
+    """A backend, a package, a device or a place to write is missing, or the device is too disturbed to plan on."""
+
+    exit_code = 3
+
+
 class BackendError(Refusal):
     """A refusal of the device half."""
 
 
-class BackendMissing(BackendError):
+class BackendMissing(EnvironmentProblem, BackendError):
     """The backend, or a package it needs, is not installed."""
 
-    exit_code = 3
 
-
-class DeviceUnavailable(BackendError):
+class DeviceUnavailable(EnvironmentProblem, BackendError):
     """The package is installed, but its device cannot be used."""
 
-    exit_code = 3
 
-
-class PlaceUnwritable(BackendError):
-    """A file that was asked for cannot be written."""
-
-    exit_code = 3
+class PlaceUnwritable(EnvironmentProblem, BackendError):
+    """A requested file cannot be written."""
 
 
 class CompileError(BackendError):

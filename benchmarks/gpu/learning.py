@@ -41,10 +41,11 @@ from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, Subject
 
 from planning import BATCH, OFFICIAL, _judge_nothing, equal_savings
+from practise_backends.errors import Refusal
 from practise_backends.machine.device import describe_cpu
 from practise_backends.results.documents import numbers
 from practise_deploy.compute import exact, pick_precision
-from practise_deploy.errors import PractiseError, first_line
+from practise_deploy.errors import first_line
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages, load_images
 from practise_deploy.network.activations import batches, forward, logits_of, node_by_name
@@ -205,7 +206,7 @@ class Side:
     def learn(self, chosen: Blocks | None, steps: int, tell: Callable[[], None]) -> None:
         """All stages. chosen: the set to refit, where another side chose it. tell: is called after each."""
         calibration, blocks = self.calibration, self.subject.candidates
-        with contextlib.suppress(RuntimeError, PractiseError, OutOfTime):  # the first stage will say the same
+        with contextlib.suppress(RuntimeError, Refusal, OutOfTime):  # the first stage will say the same
             measure_recoverability(
                 replace(calibration, images=calibration.images.subsample(16, 0)), blocks[:1], self.clock
             )
@@ -474,7 +475,7 @@ def main() -> None:
 
             try:
                 measured(name, asked, device, write)
-            except PractiseError as error:
+            except Refusal as error:
                 said(f"{name}: {error}")
                 write({"commit": code(), "left_out": str(error), "remedy": error.remedy})
                 lacking = error.exit_code

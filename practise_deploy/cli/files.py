@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +18,7 @@ from practise_backends.flags import option_flags
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_backends.terminal import clean
 from practise_deploy.cli.app import JSON, QUIET, Arguments, Parameter, add, options_of, parameters_of
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def _compare(arguments: Arguments) -> int:
         requested = {name: value for name, value in arguments.items() if value is not None}
         built = _as_built(arguments["before"], requested)
         options = replace(options, **built | {"options": {**built.get("options", {}), **options.options}})
-    with _our_errors(), screen.progress("Measuring both") as progress:
+    with screen.progress("Measuring both") as progress:
         comparison, requirement = compare_files(before, after, options, progress)
     if options.json:
         put(to_json(comparison, requirement=requirement))
@@ -166,7 +165,7 @@ def _bench(common: Arguments, settings: Arguments, extra: Arguments) -> int:
     _refuse_settings(common, settings)
     target = Path(common["network"])
     options, screen = _bench_options(target, settings, extra), Screen(quiet=common["quiet"])
-    with _our_errors(), screen.progress(f"Measuring {target}") as progress:
+    with screen.progress(f"Measuring {target}") as progress:
         benchmark = bench_file(_network(target), options, progress)
         if target.is_dir():
             write_file(target / "bench.json", to_json(benchmark))
@@ -288,20 +287,6 @@ def _doctor(arguments: Arguments) -> int:
     elif not arguments["quiet"]:
         put(clean(render(checkup)))
     return exit_code(checkup)
-
-
-@contextlib.contextmanager
-def _our_errors() -> Iterator[None]:
-    """Translate errors of measuring and writing into those of the command line."""
-    from practise_deploy.deployment.target import our_errors
-
-    try:
-        with our_errors():
-            yield
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"cannot write {error.filename}: {error.strerror}", remedy="choose another place"
-        ) from None
 
 
 BENCH = OverFiles(

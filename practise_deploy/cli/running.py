@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from practise_backends.cli.result import put
+from practise_backends.errors import Refusal
 from practise_backends.parsing import read_json
 from practise_deploy.cli import kits
 from practise_deploy.cli.app import Arguments
 from practise_deploy.cli.stage import Stage
-from practise_deploy.errors import InputError, PractiseError, reason
+from practise_deploy.errors import InputError, reason
 from practise_deploy.settings import EMBEDDED, Settings, read_settings
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _settings_of(run: Run, settings: Settings) -> Iterator[None]:
     run.write(SETTINGS, json.dumps({"schema": 1, **settings.model_dump(mode="json")}, indent=1))
     try:
         yield
-    except PractiseError:
+    except Refusal:
         if before is not None:
             run.write(SETTINGS, before)
         raise

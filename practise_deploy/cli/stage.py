@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from practise_backends.errors import EnvironmentProblem
 from practise_deploy.cli.app import Arguments, Parameter
 from practise_deploy.cli.files import OverFiles
-from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.settings import Settings
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.interfaces import Backend, Progress
 from practise_backends.runtimes.catalog import engine_suffixes
 from practise_backends.terms import Artifact, Conditions
-from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.outcome import DeployedModel
 from practise_deploy.run import file_digest
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from practise_backends.choices import Precision
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.files import temporary_folder
 from practise_backends.results.bundle import MANIFEST, TABLE, Dropped, Kit, KitNetwork, networks_of
 from practise_backends.results.documents import to_json
 from practise_deploy.deployment.kit_readme import install_line, kit_readme
 from practise_deploy.deployment.wheel import device_wheel
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.run import file_digest
 
 NETWORKS, README = "networks", "README.md"

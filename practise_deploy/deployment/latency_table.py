@@ -12,12 +12,12 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from practise_backends.cli.commands import check_places
-from practise_backends.errors import BackendError
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.files import read_text
 from practise_backends.parsing import parsed
 from practise_backends.results import documents
 from practise_backends.terms import SCHEMA, Conditions, Interval, LatencyTable
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.settings import flag_of
 
 
@@ -43,8 +43,6 @@ def check_place(path: Path) -> None:
 def _written_to(path: Path) -> Iterator[None]:
     try:
         yield
-    except BackendError as error:
-        raise InputError(error.message, remedy=error.remedy) from None
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="choose another place") from None
 

@@ -9,9 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from practise_backends.choices import Precision
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.interfaces import Progress
 from practise_deploy.deployment.verify import Runner, compare, outputs_of, problems_of, tolerances
-from practise_deploy.errors import EnvironmentProblem, VerificationFailed
+from practise_deploy.errors import VerificationFailed
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.outcome import Rehearsal
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from practise_backends.errors import BackendError
 from practise_backends.interfaces import Backend
 from practise_backends.options import Measuring, flags_of
 from practise_backends.runtimes import catalog
 from practise_backends.runtimes.catalog import RunMode, backend_class, load_backend
 from practise_backends.terms import Conditions
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.settings import DeploymentTarget
 
 _NO_TABLE_REMEDY = (
@@ -29,13 +25,12 @@ def target_archs(target: DeploymentTarget) -> tuple[str, ...]:
 def backend_of(target: DeploymentTarget) -> Backend:
     """The backend, with its device available (or one that it can build ahead for).
 
-    Raises: EnvironmentProblem where a package or the device is missing; InputError where the backend lacks an option, or where
+    Raises: EnvironmentProblem where a package or the device is missing; BackendError where the backend lacks an option; InputError where
     a cross-built target has no latency table.
     """
-    with our_errors():
-        backend = load_backend(target.backend, target.backend_options)
-        backend.device()
-        catalog.check_run_mode(backend, _requested(target))
+    backend = load_backend(target.backend, target.backend_options)
+    backend.device()
+    catalog.check_run_mode(backend, _requested(target))
     if (archs := target_archs(target)) and target.latency_table is None:
         raise InputError(
             f"an engine for {', '.join(archs)} is built without such a device, so what a block costs there must be known",
@@ -47,24 +42,13 @@ def backend_of(target: DeploymentTarget) -> Backend:
 def check_supported(target: DeploymentTarget) -> None:
     """Check that the backend exists and has the requested options; neither its package nor its device need be available.
 
-    Raises: EnvironmentProblem where there is no such backend; InputError where it lacks an option.
+    Raises: EnvironmentProblem where there is no such backend; BackendError where it lacks an option.
     """
-    with our_errors():
-        catalog.check_supported(target.backend, target.backend_options, _requested(target))
+    catalog.check_supported(target.backend, target.backend_options, _requested(target))
 
 
 def _requested(target: DeploymentTarget) -> RunMode:
     return RunMode(precision=target.precision, clock=target.clock, cuda_graph=target.cuda_graph)
-
-
-@contextmanager
-def our_errors() -> Iterator[None]:
-    """Translate errors of the device half into ours, with the same exit codes."""
-    try:
-        yield
-    except BackendError as error:
-        error_type = EnvironmentProblem if error.exit_code == EnvironmentProblem.exit_code else InputError
-        raise error_type(error.message, remedy=error.remedy) from None
 
 
 def conditions_of(target: DeploymentTarget, backend: Backend | None) -> Conditions:

@@ -11,7 +11,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import practise_backends
-from practise_deploy.errors import EnvironmentProblem
+from practise_backends.errors import EnvironmentProblem
 
 NAME = "practise-backends"
 _WHEEL = "Wheel-Version: 1.0\nGenerator: practise-deploy\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

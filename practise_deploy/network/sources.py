@@ -17,10 +17,10 @@ from typing import Any
 
 from torch import nn
 
-from practise_backends.errors import lacks_memory
+from practise_backends.errors import EnvironmentProblem, lacks_memory
 from practise_backends.files import why_no_file
 from practise_deploy.embedded import digits
-from practise_deploy.errors import EnvironmentProblem, InputError, first_line
+from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.weights import load_state_dict
 from practise_deploy.settings import EMBEDDED, NetworkSource
 

@@ -13,14 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_type_hints
 
-from practise_backends.errors import Disturbed
+from practise_backends.errors import Disturbed, EnvironmentProblem
 from practise_backends.terms import Comparison, LatencyTable, Throughput
 from practise_deploy.deployment.compile import precision_problems
 from practise_deploy.deployment.frontier import neighbours_of, released_point
 from practise_deploy.deployment.kit import WrittenKit
 from practise_deploy.deployment.latency_table import check_table, read_table
 from practise_deploy.deployment.rehearse import check_space
-from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.outcome import (
     DeployedModel,
     ExportedModel,

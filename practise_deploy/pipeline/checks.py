@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from practise_backends.errors import EnvironmentProblem
 from practise_deploy.compute import pick_device
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.images.sanity import check_judgeable
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.planning.choose import out_of_reach

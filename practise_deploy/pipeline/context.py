@@ -11,7 +11,7 @@ import onnx
 import torch
 
 from practise_backends.choices import Precision
-from practise_backends.errors import about
+from practise_backends.errors import EnvironmentProblem, about
 from practise_backends.interfaces import Backend, Engine, MeasurementSetup
 from practise_backends.results.table import RANKING_SHARE
 from practise_backends.runtimes.catalog import artifact_of
@@ -27,7 +27,6 @@ from practise_deploy.deployment.target import (
     reads_symmetric_int8,
     target_archs,
 )
-from practise_deploy.errors import EnvironmentProblem
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images

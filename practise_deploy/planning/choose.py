@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.results.table import WORTH_KNOWING_PERCENT
 from practise_backends.terms import Interval, LatencyTable, Saving
-from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
+from practise_deploy.errors import InputError, TargetOutOfReach
 from practise_deploy.terms import Attempt, Budget, Kept, Plan, Recoverability, saving_lower_bound
 
 MAX_SHORTFALL = 0.05

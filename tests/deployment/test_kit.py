@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 from networks import tiny_resnet
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.fake import FakeBackend, steady
 from practise_backends.interfaces import MeasurementSetup
 from practise_backends.options import Measuring, flags_of
@@ -29,7 +30,7 @@ from practise_deploy.deployment.kit import WrittenKit, check_place, write_kit
 from practise_deploy.deployment.kit_readme import kit_readme
 from practise_deploy.deployment.target import measuring_of
 from practise_deploy.deployment.wheel import device_wheel
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.onnx_graph import with_splices
 from practise_deploy.network.trace import trace

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from backends.scripted_driver import ScriptedLibrary
+from practise_backends.errors import BackendError
 from practise_backends.machine.driver import first_gpu
 from practise_backends.runtimes.tensorrt.backend import device_of
 from practise_backends.terms import LatencyTable
@@ -229,6 +230,6 @@ def test_a_plan_can_be_measured_only_on_the_tables_device_and_backend():
 
 
 def test_a_table_is_not_written_over_its_own_samples(tmp_path: Path):
-    with pytest.raises(InputError, match=r"its samples are \.npz"):
+    with pytest.raises(BackendError, match=r"its samples are \.npz"):
         write_table(table(), tmp_path / "table.npz")
     assert list(tmp_path.iterdir()) == []

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from practise_backends.errors import DeviceUnavailable
+from practise_backends.errors import BackendError, DeviceUnavailable, EnvironmentProblem
 from practise_backends.runtimes import catalog
 from practise_backends.runtimes.tensorrt import TensorRtBackend
 from practise_deploy.deployment.target import backend_of, conditions_of
-from practise_deploy.errors import EnvironmentProblem, InputError
 from practise_deploy.settings import read_settings
 
 
@@ -59,7 +58,7 @@ def test_clock_and_graph_are_conditions():
     ],
 )
 def test_what_is_of_another_backend_is_refused_and_not_ignored(asked: dict[str, Any], said: str):
-    with pytest.raises(InputError, match=said) as found:
+    with pytest.raises(BackendError, match=said) as found:
         backend_of(read_settings(asked))
     assert found.value.remedy
 

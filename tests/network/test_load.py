@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_backends.errors import EnvironmentProblem
+from practise_deploy.errors import InputError
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.load import _preprocessing, fingerprint, load_network, structure_of
 from practise_deploy.network.sources import construct

@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto
 
 from pipeline.scripted import FAST, ScriptedTrt, device, exported_once, make_build
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.runtimes.onnx_file import read_network
 from practise_backends.runtimes.tensorrt.engine_file import read_engine
 from practise_deploy.cli import main
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.outcome import Answer, Release
 from practise_deploy.pipeline.build import Build
 from practise_deploy.pipeline.context import BuildContext

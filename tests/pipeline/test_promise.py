@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from pipeline.scripted import ScriptedOrt, device, make_build, ms_by_convolutions, write_inputs
-from practise_backends.errors import Disturbed
+from practise_backends.errors import Disturbed, EnvironmentProblem
 from practise_backends.fake import FakeEngine, steady
 from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.results.compare import compare
 from practise_backends.terms import Artifact, Comparison, Conditions, Device, Interval
 from practise_deploy.deployment.export import export_onnx
-from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach, VerificationFailed
+from practise_deploy.errors import InputError, TargetOutOfReach, VerificationFailed
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.outcome import Answer
 from practise_deploy.pipeline import stages

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.terms import Interval, LatencyTable, Saving
-from practise_deploy.errors import EnvironmentProblem, InputError, TargetOutOfReach
+from practise_deploy.errors import InputError, TargetOutOfReach
 from practise_deploy.planning.choose import (
     choose_blocks,
     count_reaching,

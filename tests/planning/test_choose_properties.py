@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.terms import Interval, LatencyTable, Saving
-from practise_deploy.errors import EnvironmentProblem, InputError
+from practise_deploy.errors import InputError
 from practise_deploy.planning.choose import choose_blocks, out_of_reach, predicted_percent
 from practise_deploy.terms import Budget, Plan, Recoverability
 from samples import plans

@@ -92,7 +92,7 @@ def comparison(speedup: float = 1.25, file: str = "new.onnx") -> Comparison:
 def test_requirement_is_judged_at_the_bad_end(speedup: float, asked: float | None, kept: bool) -> None:
     found = require(comparison(speedup), asked)
     assert found.kept is kept
-    assert ("not surely" in found.sentence) is not kept
+    assert ("not shown to be" in found.sentence) is not kept
 
 
 def test_near_miss_says_that_measuring_longer_may_help() -> None:
@@ -167,7 +167,7 @@ def test_junit_of_a_missed_requirement_is_a_failure_with_the_reason() -> None:
     root = ElementTree.fromstring(requirement_junit(found, require(found)))
     failure = root.find(".//testcase/failure")
     assert root.get("failures") == "1" and failure is not None
-    assert "not surely above 1" in failure.get("message", "")
+    assert "not shown to be above 1" in failure.get("message", "")
 
 
 def test_junit_of_a_broken_measurement_is_an_error_and_well_formed() -> None:
