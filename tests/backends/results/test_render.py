@@ -180,7 +180,7 @@ def test_junit_of_a_broken_measurement_is_an_error_and_well_formed() -> None:
 
 def test_figures_that_are_absent_are_dashes() -> None:
     rows = {row[0]: row[1:] for row in engines(comparison()).rows}
-    assert rows["p99, ms"] == ("– (not told by these samples)",) * 2
+    assert rows["p99, ms"] == ("– (not determined by these samples)",) * 2
     assert rows["Load, ms"] == ("– (not measured here)",) * 2
     assert rows["Precision"] == ("fp32, as asked: the file does not tell",) * 2
     told = replace(comparison().engines[0], precision_share=0.5)
