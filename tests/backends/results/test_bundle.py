@@ -226,7 +226,7 @@ def test_folder_alone_is_measured_and_its_table_lies_in_it(folder: Path, capsys:
     assert out.splitlines()[1].split()[:2] == ["c0", "2.000"]
     assert (
         "distinguishable from zero" in out
-        and "net as it is: 10.00 (10.00 to 10.00) ms" in out
+        and "net unpruned: 10.00 (10.00 to 10.00) ms" in out
         and "sets save 1.000 (1.000 to 1.000) times" in out
     )
     assert f"written: {folder / 'latency.json'}" in err
