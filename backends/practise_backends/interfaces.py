@@ -26,8 +26,8 @@ from practise_backends.terms import (
 class Engine(Protocol):
     """A loaded network on a device. The engine owns its clock (a GPU's events, a CPU's counter).
 
-    computes_in_caller: whether all of it is computed in the calling thread, so that its CPU time is read too; None where that is not
-    known. runs_a_timing: how many runs `time_once` is the mean of.
+    computes_in_caller: whether everything is computed in the calling thread, so that its CPU time is read too; None if unknown.
+    runs_a_timing: how many runs `time_once` is the mean of.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -56,13 +56,15 @@ class Engine(Protocol):
 class Capabilities:
     """What a backend can do, known from its class: neither its package nor its device need be here.
 
-    precisions, clocks: the first is what it takes where nothing else is asked. builds_differ: two builds of one network differ in
-    their speed, so that each session takes one of its own. engine_suffix: of the files that it builds; empty where it runs the ONNX
-    file itself. unsigned_int8: it is fast at unsigned activations with integer biases, rather than at symmetric ones with biases in
-    float. on_gpu: a GPU is watched meanwhile. cold_start: what a network costs in a fresh process can be measured. cross_build_option: that of its
-    options which names devices to build for that are not here; empty where it builds for none. options: its own ones, each a keyword of its
-    class; the command lines ask for them. device_setup: what a kit says of installing on a device, in Markdown, with `{wheel}` for the
-    file of this package.
+    precisions, clocks: the first is the default.
+    builds_differ: two builds of one network differ in speed, so each session gets a build of its own.
+    engine_suffix: of the files that it builds; empty if it runs the ONNX file itself.
+    unsigned_int8: it is fast with unsigned activations and integer biases, rather than with symmetric ones and float biases.
+    on_gpu: a GPU is monitored during measurements.
+    cold_start: the cost of a network in a fresh process can be measured.
+    cross_build_option: the one of its options that names other devices to build for; empty if it builds for none.
+    options: its own ones, each a keyword of its class; both programs have them as flags.
+    device_setup: what a kit says about installing on a device, in Markdown, with `{wheel}` for the file of this package.
     """
 
     precisions: tuple[Precision, ...] = (Precision.FP32,)
