@@ -1,12 +1,15 @@
-"""JSON from elsewhere: files that people or other programs may have written. Nothing heavy is imported here."""
+"""JSON from elsewhere: files that people or other programs may have written, and records from it. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from practise_backends.files import read_text
 
@@ -42,6 +45,32 @@ def parsed(text: str) -> Any:
     if level:
         raise ValueError(_TOO_DEEP)
     return document
+
+
+def record_of(kind: Any, value: Any) -> Any:
+    """What JSON says, as a value of this type: a record, a tuple, a dictionary, text, a number, or none of them.
+
+    Raises: TypeError, ValueError, KeyError or AttributeError, which say what is wrong.
+    """
+    origin, of = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        required = {
+            f.name for f in dataclasses.fields(kind) if f.default is f.default_factory
+        }  # neither is there
+        names = [name for name in hints if name in value or name in required]
+        return cast(Any, kind)(**{name: record_of(hints[name], value[name]) for name in names})
+    if origin is tuple and isinstance(value, list):
+        return tuple(record_of(of[0], element) for element in value)
+    if origin in (dict, Mapping):
+        return {record_of(of[0], key): record_of(of[1], element) for key, element in value.items()}
+    if origin is UnionType:
+        return None if value is None else record_of(of[0], value)
+    if kind in (int, float) or (isinstance(kind, type) and issubclass(kind, Enum)):
+        return kind(value)
+    if (kind is str and not isinstance(value, str)) or origin is tuple:
+        raise TypeError(f"{value!r} is no {'text' if kind is str else 'list'}")
+    return value
 
 
 def _within(container: dict[str, Any] | list[Any]) -> Iterable[Any]:

@@ -19,7 +19,7 @@ from practise_backends.files import regular_file
 from practise_backends.flags import nearest, option_flags
 from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.options import Measuring, flags_of
-from practise_backends.parsing import read_json
+from practise_backends.parsing import read_json, record_of
 from practise_backends.results.table import measure_table
 from practise_backends.results.table_design import Cut, Design
 from practise_backends.terms import LatencyTable
@@ -175,29 +175,10 @@ def _files_of(kit: Kit) -> dict[Dropped, str]:
 
 
 def _kit_of(document: dict[str, Any]) -> Kit:
-    design = document["design"]
-    return Kit(
-        network=_text(document["network"]),
-        structure_sha256=_text(document["structure_sha256"]),
-        precision=Precision(document["precision"]),
-        weights=_text(document["weights"]),
-        plan=_text(document["plan"]),
-        made_by=_text(document["made_by"]),
-        input_shape=tuple(int(dim) for dim in document["input_shape"]),
-        asked=_measuring(document["asked"]),
-        cuts=tuple(
-            Cut(block=_text(c["block"]), latency_class=int(c["latency_class"])) for c in document["cuts"]
-        ),
-        design=Design(
-            firsts={int(key): _text(name) for key, name in design["firsts"].items()},
-            twins={int(key): _text(name) for key, name in design["twins"].items()},
-            sets=tuple(_texts(names) for names in design["sets"]),
-        ),
-        networks=tuple(
-            KitNetwork(dropped=_texts(n["dropped"]), file=_inside(n["file"])) for n in document["networks"]
-        ),
-        sha256={_inside(name): _text(value) for name, value in document["sha256"].items()},
-    )
+    kit: Kit = record_of(Kit, document | {"asked": {}})
+    for name in (*kit.sha256, *(network.file for network in kit.networks)):
+        _check_inside(name)
+    return replace(kit, asked=_measuring(document["asked"]))
 
 
 def _measuring(document: dict[str, Any]) -> Measuring:
@@ -236,22 +217,11 @@ def _switch(value: Any) -> bool:
     return value
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _texts(values: Any) -> Dropped:
-    return tuple(_text(value) for value in values)
-
-
-def _inside(name: Any) -> str:
+def _check_inside(name: str) -> None:
     """A file of the kit, and of nowhere else."""
-    path = PurePosixPath(_text(name))
+    path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{name!r} does not lie within the kit")
-    return str(path)
 
 
 def _check_file(folder: Path, name: str, sha256: str) -> None:

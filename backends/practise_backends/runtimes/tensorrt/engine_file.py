@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from practise_backends.errors import CompileError, DeviceUnavailable
 from practise_backends.files import write_file
 from practise_backends.machine.driver import Gpu
-from practise_backends.parsing import read_json
+from practise_backends.parsing import read_json, record_of
 from practise_backends.runtimes.onnx_file import content_of
 from practise_backends.runtimes.tensorrt.fused import FusedLayer
-from practise_backends.terms import Artifact, TensorSpec
+from practise_backends.terms import Artifact
 
 SUFFIX = ".engine"
 FORMAT = "tensorrt"
@@ -29,9 +29,14 @@ _AGAIN = "build it again from its ONNX file"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact(Artifact):
-    """A serialised engine. layers: `FusedLayer`s. gpu: the one that it was built on, where it was."""
+    """A serialised engine. gpu: the one that it was built on, where it was."""
 
+    layers: tuple[FusedLayer, ...] = ()
     gpu: str = ""
+
+
+_KEPT = [f.name for f in fields(EngineArtifact) if f.name not in ("content", "sha256", "format")]
+"""The fields that the manifest holds under their own names."""
 
 
 def manifest_of(engine: Path) -> Path:
@@ -49,21 +54,11 @@ def write_engine(artifact: EngineArtifact, path: Path) -> tuple[Path, ...]:
         "schema": SCHEMA,
         "engine_sha256": hashlib.sha256(content).hexdigest(),
         "network_sha256": artifact.sha256,
-        "provider": artifact.provider,
-        "targets": list(artifact.targets),
-        "gpu": artifact.gpu,
-        "precision": artifact.precision,
-        "precision_share": artifact.precision_share,
-        "others": dict(artifact.others),
-        "inputs": [asdict(spec) for spec in artifact.inputs],
-        "outputs": [asdict(spec) for spec in artifact.outputs],
-        "layers": [asdict(layer) for layer in artifact.layers],
-        "device_fingerprint": artifact.device_fingerprint,
-        "notes": list(artifact.notes),
+        **{name: getattr(artifact, name) for name in _KEPT},
     }
     manifest_of(path).unlink(missing_ok=True)
     write_file(path, content)
-    write_file(manifest_of(path), json.dumps(manifest, indent=1) + "\n")
+    write_file(manifest_of(path), json.dumps(manifest, indent=1, default=asdict) + "\n")
     return path, manifest_of(path)
 
 
@@ -119,30 +114,6 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _artifact(path: Path, manifest: Mapping[str, Any]) -> EngineArtifact:
-    return EngineArtifact(
-        content=path,
-        sha256=manifest["network_sha256"],
-        format=FORMAT,
-        precision=manifest["precision"],
-        precision_share=manifest["precision_share"],
-        inputs=tuple(_spec(entry) for entry in manifest["inputs"]),
-        outputs=tuple(_spec(entry) for entry in manifest["outputs"]),
-        device_fingerprint=manifest["device_fingerprint"],
-        others=dict(manifest["others"]),
-        notes=tuple(manifest["notes"]),
-        layers=tuple(_layer(entry) for entry in manifest["layers"]),
-        targets=tuple(manifest["targets"]),
-        gpu=manifest["gpu"],
-        provider=manifest["provider"],
-    )
-
-
-def _spec(entry: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(
-        name=entry["name"], shape=tuple(int(dim) for dim in entry["shape"]), dtype=entry["dtype"]
-    )
-
-
-def _layer(entry: Mapping[str, Any]) -> FusedLayer:
-    parts = {name: tuple(entry[name]) for name in ("inputs", "outputs", "nodes")}
-    return FusedLayer(name=entry["name"], kind=entry["kind"], **parts)
+    hints = get_type_hints(EngineArtifact)
+    kept = {name: record_of(hints[name], manifest[name]) for name in _KEPT}
+    return EngineArtifact(content=path, sha256=manifest["network_sha256"], format=FORMAT, **kept)
