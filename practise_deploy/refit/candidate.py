@@ -47,12 +47,12 @@ class Candidate:
     needs: frozenset[str] = field(init=False)
     changes: dict[str, Tensor] = field(default_factory=dict)
     errors: dict[str, list[Errors]] = field(default_factory=dict)
-    racing: list[str] = field(init=False)
+    remaining: list[str] = field(init=False)
     _read: frozenset[str] = field(init=False)
     _between: Sequence[fx.Node] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.racing = [NO_REFIT] if self.point is None else [NO_REFIT, *SOLVERS]
+        self.remaining = [NO_REFIT] if self.point is None else [NO_REFIT, *SOLVERS]
         solved = [] if self.point is None else [node.name for node in values_for(self.point)]
         self._read = frozenset(
             [self._place, *solved, *read_by_replay(self.student, self._place), *self._unchanged_ends]
@@ -98,7 +98,7 @@ class Candidate:
         values = self._prefix_values(env, self.end[1])
         return {
             solver: replay(self.student, values, self._place, self._value(solver, values), self.end)
-            for solver in self.racing
+            for solver in self.remaining
         }
 
     def _value(self, solver: str, values: Env) -> Tensor:
@@ -114,10 +114,10 @@ class Candidate:
         with autocast(shared[self.block.entry].device, dtype):
             return compute(self.student, self._between, shared, self._read)
 
-    def leave_race(self) -> None:
+    def eliminate(self) -> None:
         """Drop those that are significantly worse than the best; the plain drop stays, since it is reported."""
-        staying = survivors({solver: joined(self.errors[solver]).by_image for solver in self.racing})
-        self.racing = [solver for solver in self.racing if solver in staying or solver == NO_REFIT]
+        staying = survivors({solver: joined(self.errors[solver]).by_image for solver in self.remaining})
+        self.remaining = [solver for solver in self.remaining if solver in staying or solver == NO_REFIT]
 
     @property
     def best(self) -> str:

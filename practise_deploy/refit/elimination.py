@@ -17,22 +17,22 @@ STANDARD_ERRORS, LEAST_IMAGES = 3.0, 16
 
 
 def eliminate(
-    entrants: Iterable[str], looks: Iterable[Callable[[str], Errors]], complete: Mapping[str, Errors]
+    entrants: Iterable[str], evaluations: Iterable[Callable[[str], Errors]], complete: Mapping[str, Errors]
 ) -> dict[str, Errors]:
     """The errors of each entrant on the images that it saw before it was significantly worse.
 
-    looks: by batch of images in random order, the errors of a solver. complete: of solvers that were judged on all these images already.
+    evaluations: by batch of images in random order, the errors of a solver. complete: of solvers that were judged on all these images already.
     """
     seen: dict[str, list[Errors]] = {name: [] for name in entrants}
-    racing = list(seen)
-    for look in looks:
-        for name in racing:
-            seen[name].append(look(name))
-        current = {name: joined(seen[name]).by_image for name in racing}
+    remaining = list(seen)
+    for evaluate in evaluations:
+        for name in remaining:
+            seen[name].append(evaluate(name))
+        current = {name: joined(seen[name]).by_image for name in remaining}
         count = max((len(seen_errors) for seen_errors in current.values()), default=0)
         others = {name: errors.first(count).by_image for name, errors in complete.items()}
-        racing = [name for name in survivors(others | current) if name in current]
-        if not racing:
+        remaining = [name for name in survivors(others | current) if name in current]
+        if not remaining:
             break
     return {name: joined(parts) for name, parts in seen.items()}
 

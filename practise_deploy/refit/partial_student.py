@@ -37,8 +37,8 @@ class PartialStudent:
         self,
         calibration: CalibrationProblem,
         dropped: Sequence[Block],
-        learn: FitImages,
-        judge: FitImages | None,
+        fit_images: FitImages,
+        validation: FitImages | None,
         students: int = 1,
         *,
         to_compare: bool = False,
@@ -48,29 +48,29 @@ class PartialStudent:
         self.points = points_of(self.student, calibration.teacher, dropped, calibration.feature)
         cuts = {block.entry for block in dropped}
         self.end = (feature_in(self.student, calibration.feature, dropped), calibration.comparison_dtype)
-        self.rows = rows_in_memory(self.points, len(learn), ENOUGH_TO_COMPARE if to_compare else ROWS, students)
-        self.sampler = Sampler(len(learn), calibration.seed, self.rows)
+        self.rows = rows_in_memory(self.points, len(fit_images), ENOUGH_TO_COMPARE if to_compare else ROWS, students)
+        self.sampler = Sampler(len(fit_images), calibration.seed, self.rows)
         self.precision = next(calibration.teacher.parameters()).dtype
         self.solved, self.solutions = 0, dict[str, Solution]()
         self.problem: Problem | None = None
         self.targets: dict[str, list[Tensor]] = {point.value.name: [] for point in self.points}
         self.weights: dict[str, list[Tensor]] = {point.value.name: [] for point in self.points}
-        self.learn, self.judge, self.teacher_ends = list[Env](), list[Env](), list[Ends]()
+        self.fit_values, self.validation_values, self.teacher_ends = list[Env](), list[Env](), list[Ends]()
         # images whose values are kept, by all chains
-        self.in_memory = students * (len(learn) + len(judge or ()))
+        self.in_memory = students * (len(fit_images) + len(validation or ()))
         first = before(self.student, self.points, self.in_memory)
         self.reached = len(first)
         common = live(self.student, until_cut(self.student, first, cuts), self.points)
-        for x in _parts(learn, _BATCH if self.weighted else calibration.batch_size):
+        for x in _parts(fit_images, _BATCH if self.weighted else calibration.batch_size):
             prefix = self._prefix_values(common, x)
             self._look(prefix)
-            self.learn += moved(self.student, first, [prefix], self.points)
-        for x in _parts(judge, _BATCH):
+            self.fit_values += moved(self.student, first, [prefix], self.points)
+        for x in _parts(validation, _BATCH):
             prefix = self._prefix_values(common, x)
             self.teacher_ends.append(
                 end_of(calibration.teacher, prefix, calibration.feature, calibration.comparison_dtype)
             )
-            self.judge += moved(self.student, first, [prefix], self.points)
+            self.validation_values += moved(self.student, first, [prefix], self.points)
 
     def _prefix_values(self, common: Sequence[fx.Node], x: Tensor) -> Env:
         """The images, and the values before the first cut: up to there the student is its teacher. Shapes: x [n, c, h, w]."""
@@ -103,9 +103,9 @@ class PartialStudent:
         other.points = points_of(other.student, self.calibration.teacher, self.dropped, self.calibration.feature)
         return other
 
-    def judged(self) -> list[Errors]:
+    def errors(self) -> list[Errors]:
         """The judged images' errors of the student as it is."""
-        pairs = zip(self.judge, self.teacher_ends, strict=True)
+        pairs = zip(self.validation_values, self.teacher_ends, strict=True)
         return [errors_of(teacher_ends, end_of(self.student, env, *self.end)) for env, teacher_ends in pairs]
 
     @property
@@ -118,10 +118,10 @@ class PartialStudent:
         self._approach()
         point, name, needed = self.point, self.point.value.name, values_for(self.point)
         self.problem, self.solutions = Problem(point), {}
-        order, keep = nodes_to_compute(needed, self.learn[0]), frozenset(node.name for node in needed)
+        order, keep = nodes_to_compute(needed, self.fit_values[0]), frozenset(node.name for node in needed)
         weighted = any(solver.weighted for solver in solvers)
-        weights = self.weights[name] if weighted else [None] * len(self.learn)
-        for env, teacher_vectors, weight in zip(self.learn, self.targets[name], weights, strict=True):
+        weights = self.weights[name] if weighted else [None] * len(self.fit_values)
+        for env, teacher_vectors, weight in zip(self.fit_values, self.targets[name], weights, strict=True):
             values = compute(self.student, order, env, keep)
             self.problem.add(values, teacher_vectors, self.sampler, weight)
 
@@ -145,19 +145,19 @@ class PartialStudent:
         """Of the solutions of the next point only this one can still be taken: wide layers have large ones."""
         self.solutions = {name: solution for name, solution in self.solutions.items() if name == solver}
 
-    def looks(self) -> Iterator[Callable[[str], Errors]]:
+    def evaluations(self) -> Iterator[Callable[[str], Errors]]:
         """By batch of the judged images: their errors with a solution."""
         point = self.point
         extra = [point.value, *(writer.source for writer in point.writers)]
-        for env, teacher_ends in zip(self.judge, self.teacher_ends, strict=True):
+        for env, teacher_ends in zip(self.validation_values, self.teacher_ends, strict=True):
             keep = frozenset([*env, *(node.name for node in extra)])
             values = compute(self.student, nodes_to_compute(extra, env), env, keep)
 
-            def look(solver: str, values: Env = values, teacher_ends: Ends = teacher_ends) -> Errors:
+            def evaluate(solver: str, values: Env = values, teacher_ends: Ends = teacher_ends) -> Errors:
                 value = self.solutions[solver].value(values, self.end[1])
                 return errors_of(teacher_ends, replay(self.student, values, point.value.name, value, self.end))
 
-            yield look
+            yield evaluate
 
     def take(self, solver: str) -> None:
         """Put a solution in for good, and go on to the next point."""
@@ -170,7 +170,9 @@ class PartialStudent:
 
     def _move(self, done: Sequence[fx.Node], later: Sequence[ReconstructionPoint]) -> None:
         self.reached = len(done)
-        self.learn, self.judge = (moved(self.student, done, envs, later) for envs in (self.learn, self.judge))
+        self.fit_values, self.validation_values = (
+            moved(self.student, done, envs, later) for envs in (self.fit_values, self.validation_values)
+        )
 
 
 def _parts(images: FitImages | None, size: int) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain as chain_together
+from itertools import chain
 
 import numpy as np
 import torch
@@ -47,14 +47,14 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
     folds = calibration.folds
     with torch.no_grad():
         start = _Judged(calibration, dropped, folds)
-        first = start.judged()
+        first = start.errors()
         outcomes = _outcomes(start, first, progress)
         by_strategy = {outcome.strategy: outcome.errors for outcome in outcomes}
         best = min(outcomes, key=lambda outcome: comparable(outcome.errors))
         del start, outcomes  # and with them all that they keep of their images
         steps = len(by_strategy)
         progress.advance(steps, steps + 1, "" if calibration.single_split else "fitting all images")
-        chain = best.judged if calibration.single_split else _fitted(calibration, dropped, best.choices)
+        partial = best.judged if calibration.single_split else _fitted(calibration, dropped, best.choices)
     choices, last = best.choices, best.errors
     return Student(
         dropped=tuple(block.name for block in dropped),
@@ -66,12 +66,12 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
         judged_on=_judged_on(folds),
         notes=(
             _notes(first, by_strategy),
-            *_thinned(chain.rows),
-            *_unfitted(cuts_without_point(chain.student, calibration.teacher, dropped)),
+            *_thinned(partial.rows),
+            *_unfitted(cuts_without_point(partial.student, calibration.teacher, dropped)),
         ),
         choices=tuple(choices),
         relative=last.relative,
-        weights=weights_of(chain.student),
+        weights=weights_of(partial.student),
     )
 
 
@@ -95,7 +95,7 @@ def _outcomes(start: _Judged, first: Errors, progress: Progress) -> list[_Outcom
             progress.advance(number + done / max(1, count), len(strategies) + 1, strategy)
 
         students = start if strategy == strategies[-1] else start.branched()
-        outcomes.append(_Outcome(strategy, *students.settled(strategy, first, tell), students.chains[0]))
+        outcomes.append(_Outcome(strategy, *students.settled(strategy, first, tell), students.partials[0]))
     return outcomes
 
 
@@ -120,7 +120,7 @@ def judged_without(
     """The same, as it is and with everything behind the cuts refitted."""
     with torch.no_grad():
         judged = _Judged(calibration, dropped, calibration.comparison_folds, to_compare=True)
-        first, count = judged.judged(), max(1, len(judged.points))
+        first, count = judged.errors(), max(1, len(judged.points))
         _, errors = judged.settled(ONE_RIDGE, first, lambda done: progress.advance(done / count, 1, ONE_RIDGE))
     return first, errors
 
@@ -129,14 +129,14 @@ def _fitted(
     calibration: CalibrationProblem, dropped: Sequence[Block], choices: Sequence[RefitChoice]
 ) -> PartialStudent:
     """The student that takes these choices and is fitted on all images."""
-    chain = PartialStudent(calibration, dropped, calibration.images, None)
+    partial = PartialStudent(calibration, dropped, calibration.images, None)
     for choice in choices:
         solver = SOLVERS.get(choice.method)
         if solver is not None:
-            chain.fit([solver])
-            chain.solve({choice.method: solver})
-        chain.take(choice.method)
-    return chain
+            partial.fit([solver])
+            partial.solve({choice.method: solver})
+        partial.take(choice.method)
+    return partial
 
 
 class _Judged:
@@ -151,24 +151,25 @@ class _Judged:
         to_compare: bool = False,
     ) -> None:
         count = len(folds)
-        self.chains = [
-            PartialStudent(calibration, dropped, learn, judge, count, to_compare=to_compare) for learn, judge in folds
+        self.partials = [
+            PartialStudent(calibration, dropped, fit, validation, count, to_compare=to_compare)
+            for fit, validation in folds
         ]
 
     @property
     def points(self) -> Sequence[ReconstructionPoint]:
         """What is solved, in order; the same for all."""
-        return self.chains[0].points
+        return self.partials[0].points
 
     def branched(self) -> _Judged:
         """The same students before any refit."""
         other = copy.copy(self)
-        other.chains = [chain.branched() for chain in self.chains]
+        other.partials = [partial.branched() for partial in self.partials]
         return other
 
-    def judged(self) -> Errors:
+    def errors(self) -> Errors:
         """The errors of the students as they are."""
-        return joined([error for chain in self.chains for error in chain.judged()])
+        return joined([error for partial in self.partials for error in partial.errors()])
 
     def settled(self, strategy: str, errors: Errors, tell: Callable[[int], None]) -> tuple[list[RefitChoice], Errors]:
         """Solve all points in order. strategy: `BEST_EACH`, or the solver for all of them. errors: of the students as they are."""
@@ -177,37 +178,37 @@ class _Judged:
             tell(number)
             tried = self._compared(errors) if strategy == BEST_EACH else {}
             method = winner_of(tried) if tried else self._solved(strategy)
-            for chain in self.chains:
-                chain.take(method)
+            for partial in self.partials:
+                partial.take(method)
             errors = tried.get(method, errors)
             choices.append(_choice(point.value.name, method, tried))
-        return choices, self.judged()
+        return choices, self.errors()
 
     def _solved(self, name: str) -> str:
         """Solve the next point with one solver."""
         only = {name: SOLVERS[name]}
-        for chain in self.chains:
-            chain.fit(only.values())
-            chain.solve(only)
+        for partial in self.partials:
+            partial.fit(only.values())
+            partial.solve(only)
         return name
 
     def _compared(self, errors: Errors) -> dict[str, Errors]:
         """Solve the next point with every solver; the errors of each. errors: of the students as they are."""
-        for chain in self.chains:
-            chain.fit(SOLVERS.values())
+        for partial in self.partials:
+            partial.fit(SOLVERS.values())
         tried = {NO_REFIT: errors}
         tried |= self._tried(_refining(""), tried)
         best = winner_of(tried)
-        for chain in self.chains:
-            chain.forget_all_but(best)
+        for partial in self.partials:
+            partial.forget_all_but(best)
         return tried | self._tried(_refining(best), {best: tried[best]})
 
     def _tried(self, solvers: dict[str, Solver], errors: dict[str, Errors]) -> dict[str, Errors]:
         """The errors of these solvers."""
-        for chain in self.chains:
-            chain.solve(solvers)
+        for partial in self.partials:
+            partial.solve(solvers)
         return eliminate(
-            solvers, chain_together.from_iterable(chain.looks() for chain in self.chains) if solvers else (), errors
+            solvers, chain.from_iterable(partial.evaluations() for partial in self.partials) if solvers else (), errors
         )
 
 
@@ -235,7 +236,7 @@ def _described(choices: Sequence[RefitChoice], strategy: str) -> str:
 
 
 def _judged_on(folds: Sequence[tuple[FitImages, FitImages]]) -> str:
-    images = sum(len(judge) for _, judge in folds)
+    images = sum(len(validation) for _, validation in folds)
     return f"{images} images, {len(folds)}-fold cross-validation" if len(folds) > 1 else f"{images} validation images"
 
 

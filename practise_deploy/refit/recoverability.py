@@ -49,15 +49,15 @@ def recoverability_of(
     work, products = _Work(progress, calibration, folds, len(candidates)), []
     needed = frozenset[str]().union(*(candidate.needs for candidate in candidates))
     with torch.no_grad():
-        for learn, judge in folds:
-            _fit(calibration, candidates, learn, work)
-            for env, teacher_ends in _teacher_on(calibration, judge, needed):
+        for fit, validation in folds:
+            _fit(calibration, candidates, fit, work)
+            for env, teacher_ends in _teacher_on(calibration, validation, needed):
                 products.append(_judge(candidates, env, teacher_ends, work))
     best = [(candidate.block.name, candidate.best) for candidate in candidates]
     variance = joined(candidates[0].errors[NO_REFIT]).variance.double().mean().clamp_min(1e-12)
-    learned, judged = len(folds[0][0]), sum(len(judge) for _, judge in folds)
+    fitted, judged = len(folds[0][0]), sum(len(validation) for _, validation in folds)
     return Recoverabilities(
-        of=tuple(_conclude(candidate, learned, judged) for candidate in candidates),
+        of=tuple(_conclude(candidate, fitted, judged) for candidate in candidates),
         interactions={"features": (torch.cat([each.of(best) for each in products]) / variance).cpu().numpy()},
     )
 
@@ -86,8 +86,8 @@ class _Work:
         blocks: int,
     ) -> None:
         size = calibration.batch_size
-        fits = sum(math.ceil(len(learn) / size) for learn, _ in folds)
-        judged = sum(math.ceil(len(judge) / size) for _, judge in folds)
+        fits = sum(math.ceil(len(fit) / size) for fit, _ in folds)
+        judged = sum(math.ceil(len(validation) / size) for _, validation in folds)
         self.progress, self.total, self.count = progress, fits + judged * blocks, 0
 
     def done(self, note: str) -> None:
@@ -96,12 +96,12 @@ class _Work:
         self.progress.advance(self.count, self.total, note)
 
 
-def _fit(calibration: CalibrationProblem, candidates: Sequence[Candidate], learn: FitImages, work: _Work) -> None:
+def _fit(calibration: CalibrationProblem, candidates: Sequence[Candidate], fit: FitImages, work: _Work) -> None:
     """Solve every candidate's point with every solver."""
-    sampler = Sampler(len(learn), calibration.seed, ENOUGH_TO_COMPARE)
+    sampler = Sampler(len(fit), calibration.seed, ENOUGH_TO_COMPARE)
     sums = [NormalEquations() for _ in candidates]
-    for part in batches(len(learn), calibration.batch_size):
-        _sum_equations(calibration.teacher, list(zip(candidates, sums, strict=True)), learn.batch(part), sampler)
+    for part in batches(len(fit), calibration.batch_size):
+        _sum_equations(calibration.teacher, list(zip(candidates, sums, strict=True)), fit.batch(part), sampler)
         work.done("summing normal equations")
     for candidate, equations in zip(candidates, sums, strict=True):
         candidate.solve(equations)
@@ -141,12 +141,12 @@ def _judge(candidates: Sequence[Candidate], env: Env, teacher_ends: Ends, work: 
             ends.append(end)
             names.append((candidate.block.name, solver))
             candidate.errors.setdefault(solver, []).append(errors_of(teacher_ends, end))
-        candidate.leave_race()
+        candidate.eliminate()
         work.done(f"replaying without {candidate.block.name}")
     return _Products(names, interactions_of(teacher_ends, ends))
 
 
-def _conclude(candidate: Candidate, learned: int, judged: int) -> Recoverability:
+def _conclude(candidate: Candidate, fitted: int, judged: int) -> Recoverability:
     no_refit = joined(candidate.errors[NO_REFIT])
     if not bool(torch.isfinite(no_refit.features).all()):
         raise not_finite(candidate.block.name)
@@ -158,7 +158,7 @@ def _conclude(candidate: Candidate, learned: int, judged: int) -> Recoverability
         mse=mse,
         mse_dropped=float(no_refit.features.double().mean()),
         relative=mse.estimate / variance if variance else math.nan,
-        fit_images=learned,
+        fit_images=fitted,
         judged_images=judged,
         method=candidate.described,
     )

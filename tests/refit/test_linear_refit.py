@@ -129,7 +129,7 @@ def test_factors_that_a_refit_changed_are_looked_at_anew_behind_it():
             chain.fit([way])
             chain.solve({"refit": way})
             chain.take("refit")
-        told = joined(chain.judged()).features
+        told = joined(chain.errors()).features
         values = [forward(each, judge.pixels, [node_by_name(each, feature)])[0] for each in (teacher, chain.student)]
     assert len(chain.points) == 3 and not torch.equal(before, chain.student.get_parameter("steps.0.gamma"))
     torch.testing.assert_close(told.double(), (values[0] - values[1]).square().flatten(1).mean(1), rtol=1e-5, atol=1e-8)
@@ -155,9 +155,9 @@ def test_what_a_solution_is_expected_to_give_is_what_the_student_gives_with_it(m
             way = list(SOLVERS)[number % len(SOLVERS)]
             chain.fit([SOLVERS[way]])
             chain.solve({way: SOLVERS[way]})
-            expected = joined([look(way) for look in chain.looks()]).features
+            expected = joined([look(way) for look in chain.evaluations()]).features
             chain.take(way)
-            torch.testing.assert_close(joined(chain.judged()).features, expected, rtol=1e-4, atol=1e-7)
+            torch.testing.assert_close(joined(chain.errors()).features, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_positions_of_tokens_and_of_maps_are_drawn_in_the_layout_of_each():

@@ -32,7 +32,7 @@ def test_sums_that_rounding_made_indefinite_are_solved_all_the_same():
     """Cholesky's decomposition has no factor of them."""
     patches, targets, start = rows(width=4)
     equations = summed(patches, targets)
-    assert equations.gram is not None and equations.moment is not None
+    assert equations.gram is not None and equations.xty is not None
     equations.gram[0, 0] -= 2 * equations.gram[0, 0] + 1
     before, hold = equations.gram.clone(), float(equations.gram.diagonal()[:-1].mean())
     found = equations.solve(1e-3, start)
@@ -40,7 +40,7 @@ def test_sums_that_rounding_made_indefinite_are_solved_all_the_same():
     holds[-1] = 1e-9 * len(patches) + 1e-12
     left = before + torch.diag(holds)
     assert int(torch.linalg.cholesky_ex(left).info)
-    torch.testing.assert_close(left @ found, equations.moment + holds[:, None] * start, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(left @ found, equations.xty + holds[:, None] * start, rtol=1e-9, atol=1e-9)
     assert torch.equal(equations.gram, before)
 
 

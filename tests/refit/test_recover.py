@@ -138,13 +138,13 @@ def test_every_site_takes_the_way_of_least_error_and_all_are_told(monkeypatch):
 
 def test_solutions_that_lost_are_not_kept_while_the_best_is_refined(monkeypatch):
     held: list[int] = []
-    looks = PartialStudent.looks
+    looks = PartialStudent.evaluations
 
     def counted(chain: PartialStudent):
         held.append(len(chain.solutions))
         return looks(chain)
 
-    monkeypatch.setattr(PartialStudent, "looks", counted)
+    monkeypatch.setattr(PartialStudent, "evaluations", counted)
     monkeypatch.setattr(sequence, "STRATEGIES", (sequence.BEST_EACH,))
     teacher, feature, blocks = opened(tiny_resnet(), RESNET)
     student = recover(teacher, feature, [blocks["layer1.1"]], images(20, RESNET), 0, Silent())
