@@ -26,13 +26,13 @@ _FORMATS: dict[str, tuple[str, FormatRequirement, FormatFigure]] = {  # constrai
 def demands(gate: GateResult) -> Table:
     """Each requirement, its figure, and the answer."""
     return Table(
-        title="Demands",
-        head=("Demand", "Asked", "Found", "Answer", "Why"),
+        title="Requirements",
+        head=("Requirement", "Required", "Measured", "Answer", "Reason"),
         rows=tuple(_row(constraint) for constraint in gate.constraints),
         left=(0, 1, 2, 3, 4),
-        note="A loss is kept within the demand where the upper end of its interval is, broken where the estimate is above it, and not "
-        "proven between the two. A speed-up is kept where the lower end of its interval reaches the demand, broken where the upper end does not, "
-        "and not proven between the two.",
+        note="A limit on the loss is kept if the upper end of the interval is within it, broken if the estimate is above it, and otherwise not "
+        "proven. A required speed-up is kept if the lower end of the interval reaches it, broken if the upper end does not, and otherwise not "
+        "proven.",
     )
 
 
@@ -45,7 +45,7 @@ def outcome(gate: GateResult) -> str:
         for answer in (Answer.BROKEN, Answer.NOT_PROVEN)
     }
     sentences = [f"{answer.value.capitalize()}: {listed(names)}." for answer, names in answers.items() if names]
-    return " ".join(sentences) or "All demands are kept."
+    return " ".join(sentences) or "All requirements are met."
 
 
 def alternatives(gate: GateResult) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def checks(table: LatencyTable) -> Table:
     ]
     total = interval(table.additivity, absent="no set was measured")
     adds = ("Savings add up", f"measured over predicted: {total}", _adds_up(table.additivity))
-    return Table(title="Checks of the table", head=("Claim", "Found", "Holds"), rows=(adds, *twins), left=(0, 1, 2))
+    return Table(title="Checks of the table", head=("Claim", "Measured", "Holds"), rows=(adds, *twins), left=(0, 1, 2))
 
 
 def environments(release: Release) -> Table:

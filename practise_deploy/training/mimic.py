@@ -86,7 +86,7 @@ def _restarted_log(log: TrainingLog, schedule: Schedule) -> TrainingLog:
     (_, before), (_, after) = log.history[0], log.history[-1]
     note = (
         f"at a rate of {schedule.learning_rate / RATE_DIVISOR**log.restarts:g} the error rose from {before:.4g} to {after:.4g} in "
-        f"{log.step} steps: begun anew with a quarter of the rate"
+        f"{log.step} steps: training restarted with a quarter of the rate"
     )
     return TrainingLog(history=log.history[:1], notes=(*log.notes, note), restarts=log.restarts + 1)
 
@@ -104,7 +104,7 @@ def _start(
         try:
             return state.resume(partial)
         except UNREADABLE:
-            log.notes = ("what the interrupted finetuning had kept was damaged: it was begun anew",)
+            log.notes = ("the checkpoint of the interrupted finetuning was damaged: training restarted",)
     _validate(distillation, state, validation, schedule, log)
     return log
 

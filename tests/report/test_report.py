@@ -238,7 +238,7 @@ def test_chain_is_drawn_step_by_step(page: str) -> None:
 def test_gate_says_what_failed_and_what_would_pass(release: Release, most_points: float, said: str) -> None:
     failed = replace(release, gate=releases.gate(most_points))
     for text in (render_html(failed), render_markdown(failed)):
-        assert f"{said}: accuracy lost." in text and "All demands are kept." not in text
+        assert f"{said}: accuracy lost." in text and "All requirements are met." not in text
         assert f"at most {most_points:g} point" in text and "0.6 points (−0.2 to 1.4)" in text
         assert "The nearest set that passes: without layer1.1, layer1.2 (closed form)" in text
         assert "2,000 would decide it" in text
@@ -247,7 +247,7 @@ def test_gate_says_what_failed_and_what_would_pass(release: Release, most_points
 def test_gate_tells_every_answer(release: Release) -> None:
     kept, open_, broken = (releases.gate(most).constraints for most in (1.5, 1.0, 0.5))
     gates = {
-        "All demands are kept.": kept,
+        "All requirements are met.": kept,
         "Not proven: accuracy lost.": open_,
         "Broken: accuracy lost.": broken,
         "Broken: speed-up. Not proven: accuracy lost.": (replace(open_[0], answer=Answer.BROKEN), open_[1]),

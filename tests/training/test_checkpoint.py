@@ -87,7 +87,7 @@ def test_damaged_file_of_an_interrupted_descent_is_said_and_the_descent_begun_an
     _, course, found = descend(SHORT, partial=tmp_path / "partial.npz")
     _, whole, wanted = descend(SHORT)
     assert same(wanted, found) and course.history == whole.history
-    assert course.notes == ("what the interrupted finetuning had kept was damaged: it was begun anew",)
+    assert course.notes == ("the checkpoint of the interrupted finetuning was damaged: training restarted",)
     assert whole.notes == ()
 
 
