@@ -64,7 +64,10 @@ def predictions(release: Release) -> Table:
         ),
         left=(0, 1),
         strong=(len(sets) + len(attempts),),
-        note="Predictions add up the single savings of the table, those of the plan times how far savings add up"
+        note=(
+            "Predictions are sums of the savings in the table; those of the plan are multiplied by the measured "
+            "additivity"
+        )
         + ("." if release.bench is None else "; the release was measured against the original."),
     )
 
@@ -105,7 +108,7 @@ def environments(release: Release) -> Table:
         for name in names
     ]
     head = ("Reading", "While blocks were measured", "In the bench", "What it means")
-    return Table(title="The machine while it was measured", head=head, rows=tuple(rows), left=(0, 3))
+    return Table(title="The machine during the measurement", head=head, rows=tuple(rows), left=(0, 3))
 
 
 def _adds_up(additivity: Interval | None) -> str:
@@ -131,7 +134,7 @@ def _stops(stops: int | None) -> str:
 
 
 _READINGS = (
-    ("Time", lambda environment: duration(environment.seconds), "how long the readings below were taken"),
+    ("Time", lambda environment: duration(environment.seconds), "duration of the readings below"),
     (
         "Load",
         _load,
@@ -140,17 +143,17 @@ _READINGS = (
     (
         "Steal",
         lambda environment: quantity(environment.steal_percent, "%", absent=_NOT_READ),
-        "time that a hypervisor gave to others; above 1% a latency here says little of an idle machine",
+        ("time that the hypervisor gave to other guests; above 1%, latencies here say little about an idle machine"),
     ),
     (
         "Quota",
         lambda environment: _stops(environment.quota_stops),
-        "how often a container's quota stopped us; such rounds are discarded",
+        "how often a container quota stopped this process; these rounds are discarded",
     ),
     (
         "Heat",
         lambda environment: _stops(environment.heat_stops),
-        "how often heat slowed the processor; such rounds are discarded",
+        "how often heat slowed the processor; these rounds are discarded",
     ),
     (
         "Clock",

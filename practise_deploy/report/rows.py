@@ -155,10 +155,10 @@ def _margin(plan: Plan) -> Rows:
         return ()
     lower_bound = f"{number(plan.lower_bound_percent)}% of {number(plan.target_percent)}%"
     if plan.measured_percent is None:
-        return (("Saving, lower bound", f"{lower_bound} asked for: the low end of the prediction"),)
+        return (("Saving, lower bound", f"{lower_bound} required: the lower bound of the prediction"),)
     half = number((plan.measured_percent.high - plan.measured_percent.low) / 2, 2)
-    spare = f"the low end of what was measured less half its interval, {half}%, since the final measurement may come out lower"
-    return (("Saving, lower bound", f"{lower_bound} asked for: {spare}"),)
+    spare = f"the lower bound of the measurement minus half its interval, {half}%, because the final measurement may come out lower"
+    return (("Saving, lower bound", f"{lower_bound} required: {spare}"),)
 
 
 def _within(plan: Plan) -> Rows:
@@ -177,7 +177,7 @@ def _loss_before_finetuning(plan: Plan) -> Rows:
     loss = plan.chosen.loss if plan.chosen else None
     if loss is None:
         return ()
-    same = f"the original's answer on {interval(loss.agreement_percent, '%')} of {plural(loss.images, 'image')} that the fit did not see"
+    same = f"the original's answer on {interval(loss.agreement_percent, '%')} of {plural(loss.images, 'image')} not used in the fit"
     return (("Accuracy lost before finetuning", f"{points_lost(loss)}; {same}"),)
 
 
@@ -188,7 +188,7 @@ def _stability(plan: Plan) -> Rows:
     among = {name: plan.selection_frequency[name] for name in plan.dropped if name in plan.selection_frequency}
     weakest = min(among, key=among.__getitem__, default=None)
     detail = f"; its least stable block, {weakest}, in {number(100 * among[weakest])}%" if weakest else ""
-    return (("Stability of the set", f"chosen again in {number(100 * plan.set_frequency)}% of the resamples{detail}"),)
+    return (("Stability of the set", f"chosen in {number(100 * plan.set_frequency)}% of the resamples{detail}"),)
 
 
 def student_rows(student: Student) -> Rows:
@@ -260,7 +260,7 @@ def compiled_rows(compiled: DeployedModel) -> Rows:
 def precision(compiled: DeployedModel) -> str:
     """The precision, and the share of arithmetic layers that compute in it."""
     if compiled.precision_share is None:
-        return f"{compiled.precision}; the file does not tell in how many layers"
+        return f"{compiled.precision}; the file does not record in how many layers"
     return f"{compiled.precision} in {number(100 * compiled.precision_share)}% of the arithmetic layers"
 
 

@@ -17,8 +17,8 @@ from practise_deploy.report.section import Section
 
 _UNLABELLED = "no labels"
 _MEANS = {
-    "network": "a speed-up is of each run's own original, so rows rank the runs, not the networks",
-    "device": "a speed-up on one device says little of another",
+    "network": "each speed-up is relative to the run's own original, so the rows rank runs, not networks",
+    "device": "a speed-up on one device says little about another",
     "conditions": "batch, threads, precision and clock change a speed-up",
     "held-out images": "accuracies are of different images, or of a different number of them",
 }
@@ -94,7 +94,7 @@ def _sections(releases: Mapping[str, Release]) -> tuple[Section, ...]:
     picture = speedups(releases)
     unlabelled = [name for name, release in releases.items() if release.verification.loss is None]
     absent = (
-        (f"Not in the picture, for they are no classifiers: {listed(unlabelled)}.",) if picture and unlabelled else ()
+        (f"Not in the chart, as they are not classifiers: {listed(unlabelled)}.",) if picture and unlabelled else ()
     )
     sentences = tuple((name, release.verdict.sentence) for name, release in releases.items())
     runs = Section(

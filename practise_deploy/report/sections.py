@@ -30,22 +30,23 @@ from practise_deploy.report.rows import (
 from practise_deploy.report.section import Section
 
 _UNLABELLED = (
-    "The images carry no labels, so the loss of accuracy is an estimate: the mean of what the original's own probabilities give "
-    "its answer, less what they give the student's. It is as good as the original is calibrated; the interval allows for sharper "
-    "probabilities, and for a student that is right where the original doubts."
+    "The images have no labels, so the loss of accuracy is an estimate: the mean probability that the "
+    "original gives its own answer, minus the probability that it gives the student's answer. It is as "
+    "good as the original is calibrated; the interval allows for sharper probabilities, and for cases "
+    "where the student is right and the original is uncertain."
 )
 _JUDGED_ON = {
     "refit": "images not used for the fit",
-    "paper": "the images that the adaptors learned from, as published",
+    "paper": "the images that the adaptors were trained on, as published",
 }
-_RANKED = "Blocks were taken by their scores until the target was met"
+_RANKED = "Blocks were dropped in the order of their scores until the target was met"
 _SEARCHED = "Of the sets that save enough at the lower bound, those with the least predicted error were recovered and verified; the best was taken"
 _HOW_MEASURED = {
     True: ", and measured as a whole.",
     False: ", by the table alone, as its device is not available here.",
 }
 _NO_SAMPLES = "The raw samples are missing, so neither the distributions nor the rounds can be drawn."
-_OTHER_DEVICE = "The blocks were measured on a device with another fingerprint than the bench's."
+_OTHER_DEVICE = "The blocks were measured on a device with a different fingerprint."
 
 
 def sections(release: Release) -> tuple[Section, ...]:
@@ -81,8 +82,8 @@ def _blocks(release: Release) -> Section:
     notes = (f"Not in the chart, as they have no recoverability: {listed(names)}.",) if names else ()
     return Section(
         name="blocks",
-        title="Which blocks cost much and are missed little",
-        intro=f"Savings were measured on the device; losses were judged on {_JUDGED_ON[release.recipe]}.",
+        title="Which blocks save much and cost little",
+        intro=f"Savings were measured on the device; errors were evaluated on {_JUDGED_ON[release.recipe]}.",
         charts=_drawn(saving_vs_error(release)),
         tables=(tables.choices(release.plan, release.recoverability, release.latency),),
         notes=(*notes, *_fits(release)),
@@ -94,8 +95,8 @@ def _fits(release: Release) -> tuple[str, ...]:
         (recoverability.method, recoverability.fit_images, recoverability.judged_images)
         for recoverability in release.recoverability
     }
-    fits = [f"{method}, {fit:,} images to fit, {judge:,} to judge" for method, fit, judge in sorted(kinds)]
-    return (f"How recoverability was found: {'; '.join(fits) or missing('no block was judged')}.",)
+    fits = [f"{method}, {fit:,} images to fit, {judge:,} to validate" for method, fit, judge in sorted(kinds)]
+    return (f"Recoverability was computed with {'; '.join(fits) or missing('no block was judged')}.",)
 
 
 def _plan(release: Release) -> Section:
@@ -119,7 +120,7 @@ def _frontier(release: Release) -> tuple[Section, ...]:
     if picture is None:
         return ()
     table = frontier_table(release)
-    title, intro = "Latency against accuracy", "What dropping more, or fewer, blocks would have given."
+    title, intro = "Latency against accuracy", "What dropping fewer or more blocks would have saved and cost."
     return (
         Section(name="trade", title=title, intro=intro, charts=(picture,), tables=(table,), notes=neighbours(release)),
     )
@@ -158,7 +159,7 @@ def _bench(release: Release) -> tuple[Section, ...]:
     section = Section(
         name="bench",
         title="How fast is it?",
-        intro=f"Every session of both networks ran once a round, in random order. {_estimator(comparison)}"
+        intro=f"Every session of both networks ran once per round, in random order. {_estimator(comparison)}"
         f"Intervals are {confidence(comparison.speedup)}.",
         charts=pictures,
         tables=(engines(comparison),),
@@ -177,7 +178,7 @@ def _estimator(comparison: Comparison) -> str:
         return ""
     smallest = min(comparison.estimator_errors_percent.values())
     rank = "the least of those tried" if error <= smallest else f"the least of those tried is {number(smallest, 2)}%"
-    reason = f"between sessions of one file its error is {number(error, 2)}%, {rank}"
+    reason = f"between sessions of one file, its error is {number(error, 2)}%, {rank}"
     return f"The estimator is the {comparison.estimator}: {reason}. "
 
 
@@ -193,9 +194,11 @@ def _noise(release: Release) -> Section:
     return Section(
         name="noise",
         title="How the blocks were measured",
-        intro="The original was opened four times, one block of every class twice, a twin of it once, and some random "
-        "sets of blocks once; each ran once a round in random order; "
-        "a saving is the difference to the original in the same round.",
+        intro=(
+            "The original was opened four times, one block of every class twice, its twin once, and some random "
+            "sets of blocks once. Each ran once per round in random order; a saving is the difference from the "
+            "original in the same round."
+        ),
         rows=latency_rows(table),
         tables=(measurements.checks(table),),
         collapsed=(savings(table),),

@@ -26,7 +26,7 @@ def diff_table(diff: TableDiff) -> Table:
         rows=tuple(_row(block) for block in diff.blocks),
         left=(0, 7),
         strong=tuple(index for index, block in enumerate(diff.blocks) if block.differs),
-        note="A block differs where the intervals of its two reductions do not meet. Rank 1 saves most.",
+        note="A block differs if the intervals of its two reductions do not overlap. Rank 1 saves most.",
     )
 
 

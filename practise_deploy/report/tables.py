@@ -14,9 +14,8 @@ from practise_deploy.terms import Block, Plan, Recoverability, RefitChoice, Stud
 
 ELSEWHERE = "the device of the table is not available here"
 _SETS = (
-    "of the block by itself. Sets were chosen by how losses act together. "
-    "In resamples: of choices with images and savings drawn anew, those in which the block goes; the fits are not done anew, so "
-    "that the whole set is less sure than its share says."
+    "of the block alone; sets are chosen with the interactions of their errors. In resamples: the share "
+    "of resampled choices that drop the block; the fits are not repeated, so the true stability is lower."
 )
 
 
@@ -62,7 +61,10 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
     )
 
 
-_MARGIN = "A measured set meets the target where the low end of its reduction does, less half its interval: another measurement may come out lower."
+_MARGIN = (
+    "A measured set meets the target if the lower bound of its reduction minus half its interval does, "
+    "because another measurement may come out lower."
+)
 
 
 def considered(plan: Plan) -> Table:
@@ -96,9 +98,13 @@ def considered(plan: Plan) -> Table:
         rows=rows,
         left=(0, len(head) - 1),
         strong=tuple(index for index, candidate in enumerate(plan.considered) if not candidate.reason),
-        note="Predicted error: from single losses and how they act together, in errors of a typical block; it ranks sets. "
-        "Verified error: of the features over their variance, on validation images, after the whole network was refitted "
-        "with one ridge. Accuracy lost: of the same networks on the same images. " + _MARGIN,
+        note=(
+            "Predicted error: from the errors of single blocks and their interactions, relative to a typical "
+            "block; it ranks sets. Verified error: of the features over their variance, on validation images, "
+            "after the whole network was refitted with one ridge. Accuracy lost: of the same networks on the same"
+            " images. "
+        )
+        + _MARGIN,
     )
 
 
@@ -134,7 +140,7 @@ def students(stages: Mapping[str, Student]) -> Table:
     )
     head = ("Stage", "Method", "mse before", "mse after", "Judged on", "Steps", "Seconds", "Notes")
     note = "Mean squared error of the pre-pooling features."
-    return Table(title="How the features were won back", head=head, rows=rows, left=(0, 1, 4, 7), note=note)
+    return Table(title="Recovery of the features", head=head, rows=rows, left=(0, 1, 4, 7), note=note)
 
 
 def links(verification: Verification) -> Table:
@@ -168,8 +174,11 @@ def refit_points(student: Student) -> Table | None:
         head=("Stream value", "Solved by", "Error if left alone", "Error", "Solvers compared"),
         rows=rows,
         left=(0, 1),
-        note="Error of the features before pooling over their variance, on images that the solution did not see; all points behind "
-        "are as they were. A solver that is significantly worse than the best on the first images is eliminated.",
+        note=(
+            "Error of the features before pooling over their variance, on images not used for the solution, with "
+            "all later points unchanged. A solver that is significantly worse than the best on the first images "
+            "is eliminated."
+        ),
     )
 
 

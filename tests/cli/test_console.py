@@ -40,7 +40,7 @@ SHOWN: dict[str, tuple[Shown, tuple[str, ...]]] = {
             "21.90% (21.59 to 22.21)",
             "cut latency by 20%",
             "Sets that were considered",
-            "chosen again in 71.0% of the resamples",
+            "chosen in 71.0% of the resamples",
         ),
     ),
     "student": (

@@ -97,7 +97,7 @@ def test_shares_are_not_drawn_where_blocks_were_ranked(release: Release) -> None
     ranked = replace(release, plan=replace(release.plan, selection_frequency={}, set_frequency=None, considered=()))
     assert shares(ranked) is None
     page = render_html(ranked)
-    assert "Blocks were taken by their scores" in page and "Sets that were considered" not in page
+    assert "Blocks were dropped in the order of their scores" in page and "Sets that were considered" not in page
     assert "In resamples" not in page and "the lowest goes first." in page
 
 

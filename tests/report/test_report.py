@@ -78,7 +78,7 @@ def test_method_has_a_column_where_there_are_several(release: Release, page: str
     first, *others = release.recoverability
     mixed = render_html(replace(release, recoverability=(replace(first, method="adaptors"), *others)))
     assert 'class="words">Method</th>\n</tr>' in mixed
-    assert "closed-form refit, 500 images to fit, 125 to judge" in page
+    assert "closed-form refit, 500 images to fit, 125 to validate" in page
 
 
 def test_page_loads_nothing(page: str) -> None:
@@ -163,7 +163,7 @@ def test_summary_says_how_many_rounds_do_not_count_and_of_which_clock_its_millis
 def test_margin_that_a_measured_set_must_have_is_told(release: Release) -> None:
     asked = replace(plans.plan(), target_percent=20.0)
     told = dict(plan_rows(asked))["Saving, lower bound"]
-    assert told.startswith("21.3% of 20.0% asked for: the low end of what was measured less half its interval, 0.31%")
+    assert told.startswith("21.3% of 20.0% required: the lower bound of the measurement minus half its interval, 0.31%")
     assert (
         "the low end of the prediction" in dict(plan_rows(replace(asked, measured_percent=None)))["Saving, lower bound"]
     )
@@ -304,7 +304,7 @@ def test_loss_without_labels_is_an_estimate_wherever_it_is_told() -> None:
         "Accuracy lost, estimated",
         "no labels; the original&#39;s answer on 91.4%",
         "0.6 points (−0.2 to 1.4), estimated",
-        "The images carry no labels, so the loss of accuracy is an estimate",
+        "The images have no labels, so the loss of accuracy is an estimate",
         "Accuracy lost is estimated without labels.",
     ):
         assert said in page, said
@@ -325,7 +325,7 @@ def test_sets_tell_what_they_lost_before_finetuning(release: Release, page: str)
     assert facts["Accuracy lost before finetuning"].startswith(
         "1.5 points (0.4 to 2.6); the original's answer on 91.4%"
     )
-    assert facts["Accuracy lost before finetuning"].endswith("of 125 images that the fit did not see")
+    assert facts["Accuracy lost before finetuning"].endswith("of 125 images not used in the fit")
     sets = (
         replace(release.plan.considered[0], loss=None),
         replace(release.plan.considered[1], loss=None, verified_error=None),
@@ -349,7 +349,7 @@ def test_smaller_set_than_asked_is_told_with_why(release: Release) -> None:
 
 
 def test_estimator_and_sessions_are_told(release: Release, page: str) -> None:
-    assert "The estimator is the median: between sessions of one file its error is 0.15%" in page
+    assert "The estimator is the median: between sessions of one file, its error is 0.15%" in page
     assert "4 of each network" in page
     other = replace(release, bench=replace(release.bench, estimator="least", session_percent=float("nan")))
     assert "its error is 0.22%, the least of those tried is 0.15%" in render_html(other)
@@ -358,7 +358,7 @@ def test_estimator_and_sessions_are_told(release: Release, page: str) -> None:
 
 
 def test_readings_of_the_machine_say_what_they_mean(page: str) -> None:
-    for said in ("0.800%", "3 stops", "2,390 to 3,412 MHz", "time that a hypervisor gave to others"):
+    for said in ("0.800%", "3 stops", "2,390 to 3,412 MHz", "time that the hypervisor gave to other guests"):
         assert said in page
 
 

@@ -60,7 +60,7 @@ def test_chart_holds_the_runs_of_classifiers(runs: dict[str, Release]) -> None:
     assert chart is not None
     assert [(mark.name, mark.shape) for mark in chart.marks] == [("first", "dot"), ("second", "cross")]
     assert chart.marks[0].y == pytest.approx(-0.6) and chart.marks[0].y_bar == pytest.approx((-1.4, 0.2))
-    assert "Not in the picture, for they are no classifiers: features." in render_runs_html(runs)
+    assert "Not in the chart, as they are not classifiers: features." in render_runs_html(runs)
 
 
 def test_estimated_loss_is_in_the_picture_and_in_its_row_as_an_estimate(runs: dict[str, Release]) -> None:

@@ -33,10 +33,10 @@ def distributions(comparison: Comparison) -> Chart | None:
     beyond = max(float((ms > axis.high).mean()) for ms in runs.values())
     return Chart(
         name="distributions",
-        title="Before and after: all runs that count",
+        title="Before and after: all valid runs",
         description="Cumulative distribution of the latency of both networks; the table of engines holds the percentiles",
         x=axis,
-        y=Axis(title="part of the runs that took no longer", low=0.0, high=100.0, unit="%"),
+        y=Axis(title="share of runs that took no longer", low=0.0, high=100.0, unit="%"),
         curves=tuple(_curve(ms, tone_of(index), axis.high) for index, ms in enumerate(runs.values())),
         marks=_percentiles(comparison, axis),
         keys=tuple(

@@ -34,13 +34,13 @@ def frontier(release: Release) -> Chart | None:
     return Chart(
         name="frontier",
         title=f"Latency saved against {what}",
-        description=f"Measured reduction of latency against {what}, one mark a set of blocks; the table holds the numbers",
+        description=f"Measured reduction of latency against {what}, one point per set of blocks; the table holds the numbers",
         x=Axis(title="reduction of latency (right is better)", low=low, high=high, unit="%"),
         y=Axis(title=f"{what} (high is better)", low=y_low, high=y_high, unit="%"),
         marks=tuple(sorted(marks, key=lambda mark: mark.tone != "old")),
         curves=(_path(release, points),),
         keys=_keys(points),
-        note="Bars are the intervals, where they are wider than the mark; the line joins the sets that were recovered in closed form.",
+        note="Bars show intervals that are wider than the marker; the line joins the sets recovered in closed form.",
     )
 
 
@@ -57,8 +57,8 @@ def frontier_table(release: Release) -> Table:
         rows=tuple(_row(point, labelled) for point in points),
         left=(0, 1, len(head) - 1),
         strong=tuple(index for index, point in enumerate(points) if point.chosen),
-        note=f"Judged on {plural(evaluated.images, 'held-out image')}, recovered on {evaluated.fit_images:,}; "
-        "coloured rows are the plan's set." + _loss_note(points),
+        note=f"Evaluated on {plural(evaluated.images, 'held-out image')}, recovered on {evaluated.fit_images:,}; "
+        "coloured rows are the chosen set." + _loss_note(points),
     )
 
 
@@ -79,7 +79,9 @@ def neighbours(release: Release) -> tuple[str, ...]:
     final = [p for p in release.frontier.points if p.recovery == "finetuned" and p.chosen]
     precision = release.compiled.precision
     precision_note = (
-        () if precision == Precision.FP32 else (f"Neighbours were judged in fp32, the release itself in {precision}.",)
+        ()
+        if precision == Precision.FP32
+        else (f"Neighbouring sets were evaluated in fp32, the release in {precision}.",)
     )
     return (*sentences, *(f"The chosen set, finetuned: {_gain(point)}." for point in final), *precision_note)
 

@@ -29,7 +29,7 @@ def predicted(release: Release) -> Chart | None:
     return Chart(
         name="predicted",
         title="Predicted and measured saving",
-        description="Predicted against measured reduction of latency, one mark a set; the table holds the numbers",
+        description="Predicted against measured reduction of latency, one point per set; the table holds the numbers",
         x=Axis(title="predicted reduction", low=low, high=high, unit="%"),
         y=Axis(title="measured reduction", low=low, high=high, unit="%"),
         marks=tuple(sorted(marks, key=lambda mark: mark.tone != "new")),
@@ -38,7 +38,7 @@ def predicted(release: Release) -> Chart | None:
             *(key for key in keys if (key.tone, key.shape) in kinds),
             Key(tone="soft", shape="guide", text="as predicted"),
         ),
-        note="Below the line less was saved than predicted. Bars are the intervals, where they are wider than the mark.",
+        note="Points below the line saved less than predicted. Bars show intervals that are wider than the marker.",
     )
 
 

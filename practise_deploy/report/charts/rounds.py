@@ -36,7 +36,7 @@ def rounds(comparison: Comparison) -> Chart | None:
     clipped = [_clipped(positions, ms, tone_of(n), high) for n, ms in enumerate(series.values())]
     return Chart(
         name="rounds",
-        title="The rounds in the order in which they ran",
+        title="Rounds in order",
         description="Latency of both networks in every round, with the discarded rounds marked; the table holds the medians",
         x=Axis(title="round", low=0.0, high=float(len(samples.valid) + 1)),
         y=Axis(title="latency of one run, ms (low is better)", low=low, high=high),
@@ -57,7 +57,9 @@ def rounds_table(comparison: Comparison) -> Table | None:
         title="The rounds in ten parts",
         head=("Rounds", *(f"{name}, median ms" for name in samples.names), "Ratio", "Discarded"),
         rows=tuple(_part(samples, begin, end) for begin, end in spans),
-        note="Where the medians move and the ratio stays, the machine drifted and pairing cancelled it.",
+        note=(
+            "Where the medians change and the ratio does not, the machine drifted and the pairing cancelled the drift."
+        ),
     )
 
 

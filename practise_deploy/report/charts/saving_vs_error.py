@@ -26,12 +26,14 @@ def saving_vs_error(release: Release) -> Chart | None:
     low, high = spanned([0.0, *ends])
     return Chart(
         name="saving-vs-error",
-        title="Saved against lost, one mark a block",
-        description="Saving in milliseconds against the error that stays after recovery, one mark a block; "
-        "the table of candidates holds the numbers",
+        title="Saving against error, one point per block",
+        description=(
+            "Saving in milliseconds against the error that remains after recovery, one point per block; the table"
+            " of candidates holds the numbers"
+        ),
         x=Axis(title="saving, ms (right is better)", low=min(0.0, low if min(ends) < 0 else 0.0), high=high),
         y=Axis(
-            title="error left, % of the features' variance (low is better)",
+            title="error after recovery, % of the features' variance (low is better)",
             low=100 * min(errors) / 1.6,
             high=100 * max(errors) * 1.6,
             log=True,
@@ -39,7 +41,7 @@ def saving_vs_error(release: Release) -> Chart | None:
         ),
         marks=tuple(sorted(marks, key=lambda mark: mark.tone)),
         keys=(Key(tone="new", shape="dot", text="dropped"), Key(tone="soft", shape="ring", text="kept")),
-        note="Bars are the intervals of the savings.",
+        note="Bars show the intervals of the savings.",
     )
 
 

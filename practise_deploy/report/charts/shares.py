@@ -22,15 +22,20 @@ def shares(release: Release) -> Chart | None:
     ]
     return Chart(
         name="shares",
-        title="How sure each block's place is",
-        description="Rank of each block by its score against the share of the resampled choices in which it goes, "
-        "one mark a block; the table of candidates holds the numbers",
-        x=Axis(title="rank by score (left is cheaper by itself)", low=0.0, high=len(ranked) + 1.0),
+        title="Stability of the choice",
+        description=(
+            "Rank of each block by score against the share of resampled choices that drop it, one point per "
+            "block; the table of candidates holds the numbers"
+        ),
+        x=Axis(title="rank by score (left is better)", low=0.0, high=len(ranked) + 1.0),
         y=Axis(title="share of the resamples that drop it", low=-4.0, high=104.0, unit="%"),
         marks=tuple(sorted(marks, key=lambda mark: mark.tone)),
         keys=(Key(tone="new", shape="dot", text="dropped"), Key(tone="soft", shape="ring", text="kept")),
-        note="Each resample draws the images and the savings anew and chooses again. Near 0 or 100% the choice is "
-        "sure; where a cheap block stays or a dear one goes, losses act together or savings fit the target better.",
+        note=(
+            "Each resample redraws the images and the savings, and chooses again. Near 0 or 100% the choice is "
+            "stable. A block with a good score may stay, and one with a bad score may go, if errors interact or "
+            "another sum of savings fits the target better."
+        ),
     )
 
 
@@ -42,5 +47,5 @@ def _mark(name: str, rank: int, share: float, dropped: bool) -> Mark:
         tone="new" if dropped else "soft",
         shape="dot" if dropped else "ring",
         name=name,
-        tooltip=f"{name}, {outcome}: ranked {rank} by its score, goes in {number(100 * share)}% of the resamples",
+        tooltip=f"{name}, {outcome}: ranked {rank} by score, dropped in {number(100 * share)}% of the resamples",
     )

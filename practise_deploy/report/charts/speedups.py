@@ -28,13 +28,13 @@ def speedups(releases: Mapping[str, Release]) -> Chart | None:
     return Chart(
         name="speedups",
         title="Speed-up against accuracy",
-        description="Speed-up against the change of top-1 accuracy, one mark a run; the table of runs holds the numbers",
+        description="Speed-up against the change of top-1 accuracy, one point per run; the table of runs holds the numbers",
         x=Axis(title="speed-up (right is better)", low=x_low, high=x_high, unit="×"),
         y=Axis(title="change of top-1 accuracy, points (high is better)", low=y_low, high=y_high),
         marks=tuple(marks),
         curves=tuple(Curve(points=ends, tone="soft", kind="guide") for ends in guides),
         keys=tuple(key for key in keys if key.shape in {*kinds, "guide"}),
-        note="Bars are the intervals, where they are wider than the mark.",
+        note="Bars show intervals that are wider than the marker.",
     )
 
 
