@@ -22,12 +22,18 @@ _OTHER_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def wrapper_remedy(call: str) -> str:
     """The remedy for a network that takes something else: a wrapper to write. call: the arguments of the inner call."""
-    imports = "torch, types" if "types." in call else "torch"
-    return f"""wrap it in a module that takes the images alone and fixes the rest (...), and give FILE.py:wrapped:
+    what = "wrap it in a module that takes the images alone and fixes the rest (...)"
+    return wrapper_text(what, "FUNCTION()", f"self.network({call})")
+
+
+def wrapper_text(what: str, network: str, output: str) -> str:
+    """What to do, and the wrapper to write for it. network, output: as Python."""
+    imports = "torch, types" if "types." in output else "torch"
+    return f"""{what}, and give FILE.py:wrapped:
     import {imports}
     class Wrapped(torch.nn.Module):
-        def __init__(self): super().__init__(); self.network = FUNCTION()
-        def forward(self, images): return self.network({call})
+        def __init__(self): super().__init__(); self.network = {network}
+        def forward(self, images): return {output}
     def wrapped(): return Wrapped()"""
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
+from practise_deploy.network.detectors import check_no_detector, check_takes_no_list
 from practise_deploy.network.inputs import check_kind, wrapper_remedy
 
 RETURN_LOGITS = "wrap it in a module that returns the logits alone: FILE.py:FUNCTION"
@@ -31,6 +32,7 @@ def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor:
     Raises: InputError where it does not run, puts out no numbers, or anything but one tensor.
     """
     output = _run(run, sample)
+    check_no_detector(run, sample, output)
     while type(output) in (tuple, list):
         outputs = [value for value in output if value is not None]
         if len(outputs) != 1:
@@ -61,6 +63,7 @@ def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
     except Exception as error:
         if lacks_memory(error):
             raise
+        check_takes_no_list(run, sample)
         check_kind(run, sample)
         raise _run_error(error, sample) from None
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from practise_deploy.errors import InputError
+from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.load import load_network
 from practise_deploy.network.trace import trace
 from practise_deploy.network.trial import check_batches
@@ -185,6 +186,66 @@ def test_network_that_gives_more_than_one_tensor_is_refused_by_what_it_gives(wra
     with pytest.raises(InputError, match=f"returns {said}") as error:
         trace(Gives(wrap).eval(), SHAPE)
     assert "returns the logits alone" in error.value.remedy
+
+
+class Maps(Network):
+    """A backbone as torchvision's: maps by name."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"0": self.convolution(x), "1": self.convolution(x) * 2}
+
+
+class Pyramid(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Maps()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"pool": self.body(x)["1"][..., :1]}
+
+
+class Detector(Network):
+    def __init__(self, backbone: nn.Module | None = None) -> None:
+        super().__init__()
+        self.backbone = Pyramid() if backbone is None else backbone
+
+    def forward(self, images: Tensor | list[Tensor], targets: None = None):
+        return [{"boxes": image[0], "labels": image[0], "scores": image[0]} for image in images]
+
+
+class Strict(Detector):
+    def forward(self, images: list[Tensor]):
+        return {}, super().forward(images.copy())
+
+
+class Plain(Detector):
+    """Of a backbone that returns a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 4, 8))
+
+
+@pytest.mark.parametrize("network", [Detector, Strict, Plain])
+def test_detector_is_refused_as_one_and_its_backbone_wrapped_as_the_remedy_says_runs(network, tmp_path):
+    with pytest.raises(InputError, match="is a detector: it returns boxes, labels, scores as a dictionary") as error:
+        trace(network().eval(), SHAPE)
+    what, _, code = error.value.remedy.partition(":\n")
+    assert "prune its backbone alone" in what and "logits" not in error.value.remedy
+    file = tmp_path / "wrapped_detectors.py"
+    file.write_text(textwrap.dedent(code) + f"\nfrom network.test_trial import {network.__name__} as FUNCTION\n")
+    loaded = load_network(Settings(network=f"{file}:wrapped", input_size=8))
+    assert loaded.traced(torch.ones(2, *SHAPE[1:])).shape == (2, 4, 1, 1)
+
+
+def test_detector_of_torchvision_is_refused_and_its_backbone_has_blocks_to_drop(tmp_path):
+    name = "ssdlite320_mobilenet_v3_large"
+    with pytest.raises(InputError, match=f"{name}: the network is a detector") as error:
+        load_network(Settings(network=f"torchvision:{name}", input_size=64), structure_only=True)
+    file = tmp_path / "wrapped_ssd.py"
+    made = f"from torchvision.models.detection import {name}\ndef FUNCTION(): return {name}(weights_backbone=None)\n"
+    file.write_text(made + textwrap.dedent(error.value.remedy.partition(":\n")[2]))
+    loaded = load_network(Settings(network=f"{file}:wrapped", input_size=64))
+    assert any(block.droppable for block in find_blocks(loaded.traced, loaded.input_shape))
 
 
 def test_tuple_of_one_output_is_that_output():

@@ -165,7 +165,8 @@ def test_margin_that_a_measured_set_must_have_is_told(release: Release) -> None:
     told = dict(plan_rows(asked))["Saving, lower bound"]
     assert told.startswith("21.3% of 20.0% required: the lower bound of the measurement minus half its interval, 0.31%")
     assert (
-        "the lower bound of the prediction" in dict(plan_rows(replace(asked, measured_percent=None)))["Saving, lower bound"]
+        "the lower bound of the prediction"
+        in dict(plan_rows(replace(asked, measured_percent=None)))["Saving, lower bound"]
     )
     assert "Saving, lower bound" not in dict(plan_rows(replace(asked, target_percent=None)))
     assert "less half its interval" in read(render_html(release))

@@ -1,0 +1,55 @@
+"""Detectors: what they return, and which part of them can be pruned instead."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from practise_deploy.errors import InputError
+from practise_deploy.network.inputs import wrapper_text
+
+_BACKBONES = ("backbone.body", "backbone")
+"""Where detectors have the network that computes features of the images: below a pyramid of them, which has no residual units, or alone."""
+_LAST_MAP = "list(self.network(images).values())[-1]"
+
+
+def check_no_detector(run: Callable[[Any], Any], sample: Tensor, output: Any) -> None:
+    """Refuse a network whose output, for this sample, is of a detector.
+
+    Raises: InputError.
+    """
+    while type(output) in (tuple, list) and output:
+        output = output[-1]  # of TorchScript's (losses, detections) the latter
+    if isinstance(output, Mapping) and "boxes" in output:
+        raise InputError(
+            f"the network is a detector: it returns {', '.join(map(str, output))} as a dictionary for each image; "
+            "only networks of one output, a tensor, are planned for so far",
+            remedy=wrapper_text(
+                "prune its backbone alone, in a module that returns one tensor", *_backbone(run, sample)
+            ),
+        )
+
+
+def check_takes_no_list(run: Callable[[Any], Any], sample: Tensor) -> None:
+    """The same for a network that does not run on one tensor, but may on a list of images.
+
+    Raises: InputError.
+    """
+    output = None
+    with contextlib.suppress(Exception, SystemExit), torch.no_grad():
+        output = run(list(sample))
+    check_no_detector(run, sample, output)
+
+
+def _backbone(run: Callable[[Any], Any], sample: Tensor) -> tuple[str, str]:
+    """A detector's backbone and a tensor that it returns, as Python."""
+    parts = dict(run.named_modules()) if isinstance(run, nn.Module) else {}
+    for path in _BACKBONES:
+        with contextlib.suppress(Exception), torch.no_grad():
+            features = parts[path](sample)
+            return f"FUNCTION().{path}", "self.network(images)" if isinstance(features, Tensor) else _LAST_MAP
+    return "FUNCTION().backbone", _LAST_MAP
