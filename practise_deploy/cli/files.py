@@ -23,8 +23,6 @@ from practise_deploy.errors import EnvironmentProblem, InputError, reason
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
 
 if TYPE_CHECKING:
-    from practise_backends.results.bench import Benchmark
-    from practise_deploy.cli.screen import Screen
     from practise_deploy.outcome import Release
 
 _NETWORKS = (".onnx", ".ort")
@@ -123,7 +121,7 @@ def _compare(arguments: Arguments) -> int:
         requested = {name: value for name, value in arguments.items() if value is not None}
         built = _as_built(arguments["before"], requested)
         options = replace(options, **built | {"options": {**built.get("options", {}), **options.options}})
-    with _our_errors(), screen.progress("Measuring both") as progress:
+    with _writable(), screen.progress("Measuring both") as progress:
         comparison, requirement = compare_files(before, after, options, progress)
     if options.json:
         put(to_json(comparison, requirement=requirement))
@@ -166,21 +164,15 @@ def _bench(common: Arguments, settings: Arguments, extra: Arguments) -> int:
     _refuse_settings(common, settings)
     target = Path(common["network"])
     options, screen = _bench_options(target, settings, extra), Screen(quiet=common["quiet"])
-    with _our_errors(), screen.progress(f"Measuring {target}") as progress:
+    with _writable(), screen.progress(f"Measuring {target}") as progress:
         benchmark = bench_file(_network(target), options, progress)
         if target.is_dir():
             write_file(target / "bench.json", to_json(benchmark))
-    _show_benchmark(screen, benchmark, as_json=common["json"])
-    return 0
-
-
-def _show_benchmark(screen: Screen, benchmark: Benchmark, *, as_json: bool) -> None:
-    from practise_backends.results.documents import to_json
-
-    if as_json:
+    if common["json"]:
         put(to_json(benchmark))
     else:
         screen.show_benchmark(benchmark)
+    return 0
 
 
 def _bench_options(target: Path, settings: Arguments, extra: Arguments) -> BenchOptions:
@@ -307,13 +299,10 @@ def _doctor(arguments: Arguments) -> int:
 
 
 @contextlib.contextmanager
-def _our_errors() -> Iterator[None]:
-    """Translate errors of measuring and writing into those of the command line."""
-    from practise_deploy.deployment.target import our_errors
-
+def _writable() -> Iterator[None]:
+    """Say where a file that was asked for cannot be written."""
     try:
-        with our_errors():
-            yield
+        yield
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot write {error.filename}: {error.strerror}", remedy="choose another place"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from practise_backends.results.compare import NEW, measure_engines, verdict_of
 from practise_backends.results.throughput import measure_throughput
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.runtimes.catalog import artifact_of
-from practise_backends.terms import Comparison, EngineFigures, Interval, Measurement, Scenario, Throughput
+from practise_backends.terms import EngineFigures, Interval, Measurement, Scenario, Throughput
 
 ALONE = "network"
 
@@ -50,13 +50,6 @@ class Benchmark(Measurement):
     engines: tuple[EngineFigures, ...]
     throughput: tuple[Throughput, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
-
-    @property
-    def comparison(self) -> Comparison | None:
-        """The two networks against each other; None where there was one alone."""
-        if self.speedup is None:
-            return None
-        return Comparison(**{f.name: getattr(self, f.name) for f in fields(Comparison)})
 
 
 def bench(
