@@ -185,11 +185,8 @@ def _measuring(document: dict[str, Any]) -> Measuring:
     unknown = sorted(set(document) - {f.name for f in fields(Measuring)})
     if unknown:
         raise ValueError(f"'asked' holds the unknown {unknown[0]!r}")
-    options: dict[str, Any] = {}
-    for flag in flags_of(Measuring):
-        value = document.get(flag.name)
-        if value is not None:
-            options[flag.name] = _switch(value) if flag.parse is None else flag.parse(str(value))
+    asked = [flag for flag in flags_of(Measuring) if document.get(flag.name) is not None]
+    options = {flag.name: flag.read(document[flag.name]) for flag in asked}
     return Measuring(**options, options=_backend_options(document.get("options", {})))
 
 
@@ -200,12 +197,6 @@ def _backend_options(document: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"'asked' holds the unknown option {unknown[0]!r}")
     return {name: flags[name].read(value) for name, value in document.items()}
-
-
-def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither true nor false")
-    return value
 
 
 def _check_inside(name: str) -> None:
