@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from practise_backends.cli.result import unwritable
 from practise_backends.interfaces import Progress
+from practise_backends.results.bench import Benchmark
 from practise_backends.results.formatting import confidence, count, listed, plural, rounds, size
 from practise_backends.results.table_diff import TableDiff
 from practise_backends.results.tables import Table, engines, savings, scenarios, throughput
@@ -50,13 +51,10 @@ class Console:
         self._now_s = now_s
         self._bars: rich.progress.Progress | None = None
 
-    def say(self, text: str) -> None:
-        """A message."""
-        self._prose(text)
-
     def note(self, text: str) -> None:
         """A dimmed message."""
-        self._prose(text, "dim")
+        if not self.quiet:
+            self._stderr.print(one_line(text), style="dim", markup=False, soft_wrap=True)
 
     def error(self, message: str, remedy: str = "") -> None:
         """An error and its remedy, shown even if quiet."""
@@ -149,11 +147,11 @@ class Console:
         self._rows("Verification", verification_rows(verification))
         self._notes(verification.problems)
 
-    def show_comparison(self, comparison: Comparison) -> None:
-        """Two networks against each other."""
-        self._table(engines(comparison))
-        self._rows("", comparison_rows(comparison))
-        self._notes(comparison.notes)
+    def show_comparison(self, measurement: Comparison | Benchmark) -> None:
+        """Two networks against each other, or one alone."""
+        self._table(engines(measurement, files=measurement.speedup is None))
+        self._rows("", comparison_rows(measurement))
+        self._notes(measurement.notes)
 
     def show_throughput(self, throughputs: tuple[Throughput, ...]) -> None:
         """Images a second by batch and threads."""
@@ -201,10 +199,6 @@ class Console:
             self._stdout.print(*parts, markup=False, soft_wrap=soft_wrap)
         except OSError as error:
             raise unwritable(error) from None
-
-    def _prose(self, text: str, style: str = "") -> None:
-        if not self.quiet:
-            self._stderr.print(one_line(text), style=style or None, markup=False, soft_wrap=True)
 
     def _notes(self, lines: Sequence[str]) -> None:
         """Notes are part of the result, so they follow it on stdout."""

@@ -22,8 +22,6 @@ from practise_deploy.errors import InputError
 from practise_deploy.settings import Settings, cores, flag_of, read_settings
 
 if TYPE_CHECKING:
-    from practise_backends.results.bench import Benchmark
-    from practise_deploy.cli.screen import Screen
     from practise_deploy.outcome import Release
 
 _NETWORKS = (".onnx", ".ort")
@@ -169,17 +167,11 @@ def _bench(common: Arguments, settings: Arguments, extra: Arguments) -> int:
         benchmark = bench_file(_network(target), options, progress)
         if target.is_dir():
             write_file(target / "bench.json", to_json(benchmark))
-    _show_benchmark(screen, benchmark, as_json=common["json"])
-    return 0
-
-
-def _show_benchmark(screen: Screen, benchmark: Benchmark, *, as_json: bool) -> None:
-    from practise_backends.results.documents import to_json
-
-    if as_json:
+    if common["json"]:
         put(to_json(benchmark))
     else:
         screen.show_benchmark(benchmark)
+    return 0
 
 
 def _bench_options(target: Path, settings: Arguments, extra: Arguments) -> BenchOptions:

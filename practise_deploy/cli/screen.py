@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from practise_backends.results.bench import Benchmark
 from practise_backends.results.doctor import Checkup
 from practise_backends.results.requirement import Requirement
-from practise_backends.results.tables import Table, engines
+from practise_backends.results.tables import Table
 from practise_deploy.cli.console import Console
-from practise_deploy.report.rows import setup_rows
 
 
 class Screen(Console):
@@ -21,13 +18,7 @@ class Screen(Console):
 
     def show_benchmark(self, benchmark: Benchmark) -> None:
         """The figures of one network, or of two in the same rounds; then throughput and scenarios."""
-        comparison = benchmark.comparison
-        if comparison is not None:
-            self.show_comparison(comparison)
-        else:
-            self._table(replace(engines(benchmark, files=True), title="One network in rounds"))
-            self._rows("", setup_rows(benchmark))
-            self._notes(benchmark.notes)
+        self.show_comparison(benchmark)
         self.show_throughput(benchmark.throughput)
         self.show_scenarios(benchmark.scenarios)
 

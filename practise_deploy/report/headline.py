@@ -8,7 +8,7 @@ from practise_backends.choices import Precision
 from practise_backends.results.formatting import conditions, interval, listed, missing, number, plural, rounds
 from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
-from practise_deploy.report import measurements, tables
+from practise_deploy.report import tables
 from practise_deploy.report.formatting import NOT_RUN, points_lost, times
 
 
@@ -47,11 +47,11 @@ def latency_change(release: Release) -> str:
     """Latency before and after, in the median round of the bench."""
     if release.bench is None:
         return missing(NOT_RUN)
-    pair = measurements.before_and_after(release.bench)
-    if pair is None:
+    figures = release.bench.engines
+    if len(figures) < 2:
         return missing("the bench holds no pair of engines")
-    few = "too few samples"
-    return f"{interval(pair[0].p50_ms, ' ms', absent=few)} → {interval(pair[1].p50_ms, ' ms', absent=few)}"
+    ends = (interval(engine.p50_ms, " ms", absent="too few samples") for engine in (figures[0], figures[-1]))
+    return " → ".join(ends)
 
 
 def latency_title(release: Release) -> str:

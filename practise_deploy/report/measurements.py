@@ -6,8 +6,6 @@ from practise_backends.results.formatting import ABSENT, interval, listed, missi
 from practise_backends.results.tables import Table
 from practise_backends.terminal import duration
 from practise_backends.terms import (
-    Comparison,
-    EngineFigures,
     Environment,
     Interval,
     LatencyTable,
@@ -16,11 +14,6 @@ from practise_deploy.outcome import Release
 from practise_deploy.report.tables import ELSEWHERE
 
 _NOT_READ = "this platform does not tell"
-
-
-def before_and_after(comparison: Comparison) -> tuple[EngineFigures, EngineFigures] | None:
-    """The original's figures and the release's."""
-    return (comparison.engines[0], comparison.engines[-1]) if len(comparison.engines) > 1 else None
 
 
 def reduction(speedup: Interval | None) -> Interval | None:

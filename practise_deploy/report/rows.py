@@ -101,18 +101,16 @@ def rounds_rows(measurement: Measurement) -> Rows:
     )
 
 
-def comparison_rows(comparison: Comparison) -> Rows:
-    """The result of a comparison of two networks, and its precision."""
-    return (
-        ("Speed-up", f"{times(comparison.speedup)}, {confidence(comparison.speedup)} interval"),
-        ("Verdict", comparison.verdict),
-        *setup_rows(comparison),
+def comparison_rows(measurement: Comparison | Benchmark) -> Rows:
+    """The result of a comparison of two networks, where there are two; where and how they were measured."""
+    speedup = measurement.speedup
+    won = (
+        (("Speed-up", f"{times(speedup)}, {confidence(speedup)} interval"), ("Verdict", str(measurement.verdict)))
+        if speedup
+        else ()
     )
-
-
-def setup_rows(measurement: Comparison | Benchmark) -> Rows:
-    """Where and how engines were measured."""
     return (
+        *won,
         ("Device", measurement.device.name or missing("it has no name")),
         ("Backend", measurement.backend),
         ("Sessions", f"{measurement.sessions} of each network"),

@@ -151,7 +151,7 @@ def test_notes_of_a_plan_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
 def test_prose_goes_to_stderr_and_stops_where_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     for quiet in (False, True):
         console = Console(quiet=quiet)
-        console.say("measuring [bold]blocks[/bold]")
+        console.note("measuring [bold]blocks[/bold]")
         console.note("kept from the earlier run")
     assert capsys.readouterr() == ("", "measuring [bold]blocks[/bold]\nkept from the earlier run\n")
 

@@ -17,7 +17,7 @@ from practise_backends.errors import BackendError, CompileError
 from practise_backends.files import why_no_file, write_file
 from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.options import BenchOptions, CompareOptions, Measuring, Options
-from practise_backends.results.bench import Benchmark, Extras, bench
+from practise_backends.results.bench import Benchmark, bench
 from practise_backends.results.bundle import TABLE, Kit, measure_kit, read_kit
 from practise_backends.results.compare import compare
 from practise_backends.results.documents import samples_path, write_table
@@ -70,15 +70,7 @@ def bench_file(file: Path, options: BenchOptions, progress: Progress | None = No
     """
     _check_files(file, *([options.against] if options.against is not None else []))
     check_places(options.markdown, options.samples)
-    extras = Extras(
-        against=options.against,
-        batches=options.batches,
-        thread_counts=options.thread_counts,
-        scenarios=options.scenarios,
-        scenario_s=options.scenario_s,
-        footprint=options.footprint,
-    )
-    benchmark = bench(file, file_setup(options), extras, progress)
+    benchmark = bench(file, file_setup(options), options, progress)
     if options.markdown is not None:
         write_file(options.markdown, benchmark_markdown(benchmark))
     _write_samples(options, benchmark.samples)

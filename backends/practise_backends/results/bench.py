@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from practise_backends.errors import MeasureError
 from practise_backends.interfaces import MeasurementSetup, Progress
+from practise_backends.options import BenchOptions
 from practise_backends.results.compare import NEW, measure_engines, verdict_of
 from practise_backends.results.throughput import measure_throughput
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.runtimes.catalog import artifact_of
-from practise_backends.terms import Comparison, EngineFigures, Interval, Measurement, Scenario, Throughput
+from practise_backends.terms import EngineFigures, Interval, Measurement, Scenario, Throughput
 
 ALONE = "network"
 
 _POINT_SHARE = 1 / 3
 _POINT_SESSIONS = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extras:
-    """What to measure besides latency. batches, thread_counts: where one is empty, that of the conditions.
-
-    against: another network, measured in the same rounds. footprint: cold start and memory, in fresh processes.
-    """
-
-    against: Path | None = None
-    batches: tuple[int, ...] = ()
-    thread_counts: tuple[int, ...] = ()
-    scenarios: tuple[str, ...] = ()
-    scenario_s: float = 10.0
-    footprint: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,23 +37,17 @@ class Benchmark(Measurement):
     throughput: tuple[Throughput, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
 
-    @property
-    def comparison(self) -> Comparison | None:
-        """The two networks against each other; None where there was one alone."""
-        if self.speedup is None:
-            return None
-        return Comparison(**{f.name: getattr(self, f.name) for f in fields(Comparison)})
-
 
 def bench(
-    file: Path, setup: MeasurementSetup, extras: Extras | None = None, progress: Progress | None = None
+    file: Path, setup: MeasurementSetup, extras: BenchOptions | None = None, progress: Progress | None = None
 ) -> Benchmark:
     """Measure one network, on request against another in the same rounds.
 
+    extras: what to measure besides latency; how to measure is the setup's.
     Each point of the throughput takes a third of the budget of the latency, on top of it.
     Raises: CompileError, MeasureError; BackendMissing where scenarios are asked without LoadGen.
     """
-    extras = extras or Extras()
+    extras = extras or BenchOptions()
     files = {ALONE: file} if extras.against is None else {ORIGINAL: extras.against, NEW: file}
     _check(extras)
     engines, estimates = measure_engines(files, setup, progress, footprint=extras.footprint)
@@ -83,7 +63,7 @@ def bench(
     )
 
 
-def _check(extras: Extras) -> None:
+def _check(extras: BenchOptions) -> None:
     """Refuse at once what would fail after minutes."""
     if extras.scenarios:
         from practise_backends.loadgen.run import import_loadgen
@@ -92,7 +72,7 @@ def _check(extras: Extras) -> None:
 
 
 def _throughput(
-    files: Mapping[str, Path], setup: MeasurementSetup, extras: Extras, progress: Progress | None
+    files: Mapping[str, Path], setup: MeasurementSetup, extras: BenchOptions, progress: Progress | None
 ) -> tuple[Throughput, ...]:
     """Images a second at every batch and number of threads that was asked."""
     if not extras.batches and not extras.thread_counts:
@@ -106,7 +86,7 @@ def _throughput(
 
 
 def _scenarios(
-    files: Mapping[str, Path], setup: MeasurementSetup, extras: Extras, progress: Progress | None
+    files: Mapping[str, Path], setup: MeasurementSetup, extras: BenchOptions, progress: Progress | None
 ) -> tuple[tuple[Scenario, ...], list[str]]:
     """LoadGen's scenarios, network after network, and why a network's are missing: nothing else is lost for it."""
     if not extras.scenarios:

@@ -184,11 +184,8 @@ def _kit_of(document: dict[str, Any]) -> Kit:
 def _measuring(document: dict[str, Any]) -> Measuring:
     """How to measure, every value read as its flag would be."""
     _check_names(document, {f.name for f in fields(Measuring)}, "")
-    options: dict[str, Any] = {}
-    for flag in flags_of(Measuring):
-        value = document.get(flag.name)
-        if value is not None:
-            options[flag.name] = _switch(value) if flag.parse is None else flag.parse(str(value))
+    asked = [flag for flag in flags_of(Measuring) if document.get(flag.name) is not None]
+    options = {flag.name: flag.read(document[flag.name]) for flag in asked}
     return Measuring(**options, options=_backend_options(document.get("options", {})))
 
 
@@ -209,12 +206,6 @@ def _check_names(document: dict[str, Any], names: set[str], kind: str) -> None:
         raise ValueError(
             f"'asked' holds the unknown {kind}{name!r}" + (f"; did you mean {near!r}?" if near else "")
         )
-
-
-def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither true nor false")
-    return value
 
 
 def _check_inside(name: str) -> None:

@@ -26,15 +26,12 @@ class Footprint:
     """What a network costs before it answers. Raw samples, one a fresh interpreter.
 
     load_ms: opening the session, the runtime already imported. first_run_ms: the first run after that.
-    Memory is the resident peak in units of 10**6 bytes, the largest of the repeats: baseline_rss_mb with
-    the runtime imported only, loaded_rss_mb after loading, peak_rss_mb after the first run; None where the
+    peak_rss_mb: the resident peak after the first run in units of 10**6 bytes, the largest of the repeats; None where the
     platform does not tell. file_mb counts external weight files too.
     """
 
     load_ms: tuple[float, ...]
     first_run_ms: tuple[float, ...]
-    baseline_rss_mb: float | None
-    loaded_rss_mb: float | None
     peak_rss_mb: float | None
     file_mb: float
 
@@ -50,12 +47,11 @@ def cold_start(
         {"model": str(model_path), "conditions": dataclasses.asdict(conditions), "shapes": dict(shapes or {})}
     )
     answers = [_ask(question) for _ in range(max(1, repeats))]
+    peaks = [answer["peak_rss_mb"] for answer in answers]
     return Footprint(
         load_ms=tuple(float(answer["load_ms"]) for answer in answers),
         first_run_ms=tuple(float(answer["first_run_ms"]) for answer in answers),
-        baseline_rss_mb=_largest(answers, "baseline_rss_mb"),
-        loaded_rss_mb=_largest(answers, "loaded_rss_mb"),
-        peak_rss_mb=_largest(answers, "peak_rss_mb"),
+        peak_rss_mb=None if None in peaks else max(map(float, peaks)),
         file_mb=file_mb(model_path),
     )
 
@@ -82,28 +78,18 @@ def _ask(question: str) -> dict[str, Any]:
     return answer
 
 
-def _largest(answers: list[dict[str, Any]], key: str) -> float | None:
-    """The largest of a figure over the repeats; None where one of them lacks it."""
-    figures = [answer[key] for answer in answers]
-    return None if None in figures else max(float(figure) for figure in figures)
-
-
 def _answer(question: Mapping[str, Any]) -> dict[str, float | None]:
     """Load and run in this interpreter, and say what it took."""
     conditions = Conditions(**question["conditions"])
     shapes = {name: tuple(shape) for name, shape in question["shapes"].items()}
     import_onnxruntime()
-    baseline = _peak_rss_mb()
     began = time.perf_counter_ns()
     engine = OrtEngine(Path(question["model"]), conditions)
     load_ms = (time.perf_counter_ns() - began) / 1e6
-    loaded = _peak_rss_mb()
     feeds = random_feeds(engine.inputs, conditions.batch, conditions.seed, shapes)
     return {
         "load_ms": load_ms,
         "first_run_ms": engine.time_once(feeds),
-        "baseline_rss_mb": baseline,
-        "loaded_rss_mb": loaded,
         "peak_rss_mb": _peak_rss_mb(),
     }
 

@@ -166,9 +166,14 @@ class _Scale:
 
     @classmethod
     def of(cls, estimates: LatencyEstimates) -> _Scale:
-        baseline, floor = estimates.typical_ms(ORIGINAL), estimates.noise_floor()
-        finest = max(abs(floor.high - 1), abs(1 - floor.low))
-        return cls(baseline_ms=baseline, resolution_ms=baseline.estimate * finest)
+        baseline = estimates.typical_ms(ORIGINAL)
+        return cls(baseline_ms=baseline, resolution_ms=baseline.estimate * _finest(estimates))
+
+
+def _finest(estimates: LatencyEstimates) -> float:
+    """The smallest difference that is distinguishable, as a share: how far the noise floor's interval reaches from 1."""
+    floor = estimates.noise_floor()
+    return max(abs(floor.high - 1), abs(1 - floor.low))
 
 
 def _reduction(estimates: LatencyEstimates, names: str | Sequence[str]) -> tuple[float, Samples]:
@@ -187,8 +192,7 @@ def _twin_check(key: int, design: Design, estimates: LatencyEstimates) -> TwinCh
     first, twin = design.firsts[key], design.twins[key]
     estimate, replicates = estimates.log_ratio(twin, first)
     difference = interval_of(100 * np.expm1(estimate), 100 * np.expm1(replicates), _TWIN_CONFIDENCE)
-    floor = estimates.noise_floor()
-    finest = 100 * max(abs(floor.high - 1), abs(1 - floor.low))
+    finest = 100 * _finest(estimates)
     return TwinCheck(
         latency_class=key,
         blocks=(first, twin),
@@ -202,7 +206,7 @@ def _pooled(
 ) -> Saving:
     """A block's saving, read off its class."""
     key = cut.latency_class
-    measured = [design.firsts[key], *([design.twins[key]] if key in design.twins else [])]
+    measured = design.measured(key)
     twins = tuple(other.block for other in cuts if other.latency_class == key and other != cut)
     return _saving(cut, _reduction_percent(estimates, measured), twins, scale, measured=cut.block in measured)
 
@@ -307,12 +311,7 @@ def _summed(
 ) -> tuple[float, Samples]:
     """The sum of single reductions, as a share, and its replicates (float64[replicates])."""
     classes = {cut.block: cut.latency_class for cut in cuts}
-    parts = []
-    for name in names:
-        key = classes[name]
-        parts.append(
-            _reduction(estimates, [design.firsts[key], *([design.twins[key]] if key in design.twins else [])])
-        )
+    parts = [_reduction(estimates, design.measured(classes[name])) for name in names]
     return sum(part[0] for part in parts), np.sum([part[1] for part in parts], axis=0)
 
 

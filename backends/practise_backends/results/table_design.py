@@ -47,6 +47,10 @@ class Design:
     twins: dict[int, str]
     sets: tuple[tuple[str, ...], ...]
 
+    def measured(self, latency_class: int) -> list[str]:
+        """The blocks that stand for their class: its first one, and a twin where there is one."""
+        return [blocks[latency_class] for blocks in (self.firsts, self.twins) if latency_class in blocks]
+
     def variants(self) -> tuple[Variant, ...]:
         """All networks of the measurement, the original first."""
         return (

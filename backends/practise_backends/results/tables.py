@@ -57,7 +57,7 @@ def engines(measurement: Comparison | Benchmark, *, files: bool = False) -> Tabl
         ("Precision", *(_precision(engine) for engine in figures)),
     )
     return Table(
-        title="Engines in paired rounds",
+        title="One network in rounds" if measurement.speedup is None else "Engines in paired rounds",
         head=("Figure", *(engine.name for engine in figures)),
         rows=rows,
         note="All figures are of the rounds that count: discarded ones are not among them. p50 is the latency in the median round, "

@@ -116,9 +116,7 @@ def test_cold_start_is_measured_in_fresh_interpreters(network_file: Path) -> Non
     found = cold_start(network_file, Conditions(batch=2), repeats=2)
     assert len(found.load_ms) == len(found.first_run_ms) == 2
     assert min(*found.load_ms, *found.first_run_ms) > 0
-    memory = (found.baseline_rss_mb, found.loaded_rss_mb, found.peak_rss_mb)
-    if None not in memory:
-        assert 0 < memory[0] <= memory[1] <= memory[2]  # type: ignore[operator]
+    assert found.peak_rss_mb is None or found.peak_rss_mb > 1
     assert found.file_mb == file_mb(network_file) == network_file.stat().st_size / 1e6
 
 

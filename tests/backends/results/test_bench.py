@@ -13,7 +13,8 @@ from practise_backends.errors import BackendMissing, CompileError
 from practise_backends.fake import FakeBackend, steady
 from practise_backends.interfaces import Backend, MeasurementSetup
 from practise_backends.loadgen import run as loadgen
-from practise_backends.results.bench import ALONE, Extras, bench
+from practise_backends.options import BenchOptions
+from practise_backends.results.bench import ALONE, bench
 from practise_backends.results.footprint import cold_start, file_mb
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.runtimes.ort import OrtBackend
@@ -45,7 +46,7 @@ def scripted(ms: float = 2.0) -> FakeBackend:
 
 def test_figures_of_a_network_alone(network_file: Path) -> None:
     found = bench(network_file, at(scripted()))
-    assert found.comparison is None
+    assert found.speedup is None and found.verdict is None
     (engine,) = found.engines
     assert engine.name == ALONE and engine.p50_ms is not None and engine.p50_ms.estimate == pytest.approx(2)
     assert engine.throughput_per_s == pytest.approx(500)
@@ -57,9 +58,9 @@ def test_figures_of_a_network_alone(network_file: Path) -> None:
 def test_another_network_makes_it_a_comparison(make_network: Callable, network_file: Path) -> None:
     other = network_file.with_name("other.onnx")
     onnx.save(make_network(3), other)
-    found = bench(network_file, at(scripted()), Extras(against=other, batches=(1, 2)))
-    assert found.comparison is not None and found.comparison.speedup.estimate == pytest.approx(1)
-    assert found.comparison.samples is found.samples
+    found = bench(network_file, at(scripted()), BenchOptions(against=other, batches=(1, 2)))
+    assert found.speedup is not None and found.speedup.estimate == pytest.approx(1)
+    assert found.verdict is not None
     assert [engine.file for engine in found.engines] == [str(other), str(network_file)]
     assert [(one.batch, one.engine) for one in found.throughput] == [
         (1, "original"),
@@ -71,7 +72,9 @@ def test_another_network_makes_it_a_comparison(make_network: Callable, network_f
 
 def test_scenarios_of_loadgen_are_run_where_they_are_asked(network_file: Path) -> None:
     pytest.importorskip("mlperf_loadgen", reason="needs mlcommons-loadgen")
-    found = bench(network_file, at(OrtBackend()), Extras(scenarios=("SingleStream",), scenario_s=0.2, footprint=False))
+    found = bench(
+        network_file, at(OrtBackend()), BenchOptions(scenarios=("SingleStream",), scenario_s=0.2, footprint=False)
+    )
     assert [(one.engine, one.scenario) for one in found.scenarios] == [(ALONE, "SingleStream")]
 
 
@@ -86,7 +89,7 @@ def test_missing_loadgen_is_said_before_anything_is_measured(
         "practise_backends.results.bench.measure_engines", lambda *_, **__: pytest.fail("it was measured")
     )
     with pytest.raises(BackendMissing, match="mlcommons-loadgen"):
-        bench(network_file, at(scripted()), Extras(scenarios=("Offline",)))
+        bench(network_file, at(scripted()), BenchOptions(scenarios=("Offline",)))
 
 
 def test_own_format_of_the_runtime_runs_as_the_network_does(network_file: Path, ort_file: Path) -> None:
@@ -101,7 +104,7 @@ def test_own_format_of_the_runtime_runs_as_the_network_does(network_file: Path, 
 
 
 def test_own_format_of_the_runtime_is_benched(ort_file: Path) -> None:
-    found = bench(ort_file, at(OrtBackend()), Extras(footprint=False))
+    found = bench(ort_file, at(OrtBackend()), BenchOptions(footprint=False))
     assert found.engines[0].precision_share is None
     assert found.engines[0].file_mb == file_mb(ort_file) == pytest.approx(ort_file.stat().st_size / 1e6)
     assert len(cold_start(ort_file, CONDITIONS, repeats=1).load_ms) == 1
@@ -116,11 +119,11 @@ def test_damaged_file_of_the_runtimes_own_format_says_what_to_do(tmp_path: Path)
 
 
 def test_throughput_by_batch_is_measured_of_an_ort_file_too(ort_file: Path) -> None:
-    found = bench(ort_file, at(OrtBackend()), Extras(batches=(1, 2), footprint=False))
+    found = bench(ort_file, at(OrtBackend()), BenchOptions(batches=(1, 2), footprint=False))
     assert [(one.batch, bool(one.refused)) for one in found.throughput] == [(1, False), (2, False)]
 
 
 def test_the_first_dimension_of_a_shape_is_the_batch_of_each_point(network_file: Path) -> None:
-    found = bench(network_file, at(scripted(), image=(1, 4, 8, 8)), Extras(batches=(1, 3), footprint=False))
+    found = bench(network_file, at(scripted(), image=(1, 4, 8, 8)), BenchOptions(batches=(1, 3), footprint=False))
     assert [one.batch for one in found.throughput] == [1, 3]
     assert all(one.images_per_s is not None for one in found.throughput)

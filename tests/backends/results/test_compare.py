@@ -116,8 +116,6 @@ def test_cold_start_is_measured_on_onnxruntime_where_it_is_asked_for(
     cold = Footprint(
         load_ms=(5.0, 9.0, 7.0),
         first_run_ms=(2.0, 3.0, 1.0),
-        baseline_rss_mb=80.0,
-        loaded_rss_mb=110.0,
         peak_rss_mb=120.0,
         file_mb=1.0,
     )
