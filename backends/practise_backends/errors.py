@@ -108,5 +108,8 @@ def about(thing: object) -> Iterator[None]:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error, of whatever library, means that there was no memory left."""
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+    """Whether an error, of whatever library, or what caused it, means that there was no memory left."""
+    message = str(error).lower()
+    if isinstance(error, MemoryError) or any(words in message for words in _NO_MEMORY):
+        return True
+    return error.__cause__ is not None and lacks_memory(error.__cause__)

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-from practise_backends.errors import about
+from practise_backends.errors import about, lacks_memory
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, reason
 from practise_deploy.run import read_arrays
@@ -236,6 +236,8 @@ class Reader:
                 image = image.convert("L" if self.preprocessing.channels == 1 else "RGB")
                 return self._resize_and_crop(v2.functional.pil_to_tensor(image))
         except Exception as error:  # decoders raise whatever they like
+            if lacks_memory(error):
+                raise
             problem = f"{path}: {error}"
         if not self.skip_bad:
             raise InputError(f"broken image {problem}", remedy="remove it, or give --skip-bad-images")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from practise_backends.errors import lacks_memory
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
 
@@ -105,6 +106,8 @@ def _read(path: Path) -> Any:
         why = f"it holds more than tensors: {listing}" if listing else "it is no file of torch, or damaged"
         raise InputError(f"cannot read the weights file {path}: {why}", remedy=_SAVE_STATE_DICT) from None
     except Exception as error:
+        if lacks_memory(error):
+            raise
         raise InputError(
             f"cannot read the weights file {path}: {first_line(error)}", remedy=f"fetch it again, or {_SAVE_STATE_DICT}"
         ) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from practise_backends.errors import about
+from practise_backends.errors import about, lacks_memory
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.activations import find_feature, input_of, logits_of, macs_by_node
@@ -210,6 +210,8 @@ def _load_exported(path: Path, source: NetworkSource) -> Network:
             program = torch.export.load(path)
             traced = program.run_decompositions({}).module()
     except Exception as error:
+        if lacks_memory(error):
+            raise
         raise InputError(
             f"{path} is no torch.export file: {first_line(error)}",
             remedy="write it again with torch.export.save and this version of torch, or give the network as FILE.py:FUNCTION",
@@ -251,5 +253,7 @@ def _accepts_one_image(traced: fx.GraphModule, shape: tuple[int, ...]) -> bool:
     try:
         traced(torch.zeros(1, *shape[1:]))
         return True
-    except Exception:
+    except Exception as error:
+        if lacks_memory(error):
+            raise
         return False

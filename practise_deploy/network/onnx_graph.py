@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import fx
 
+from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError
 from practise_deploy.network.activations import logits_of
 from practise_deploy.terms import Block
@@ -136,6 +137,8 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
                 dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
             )
         except Exception as error:
+            if lacks_memory(error):
+                raise
             cause = str(error.__cause__ or error).strip().splitlines()
             raise InputError(
                 f"the network cannot be exported to ONNX: {cause[0] if cause else type(error).__name__}",

@@ -162,6 +162,8 @@ def _from_file(path: Path, function: str) -> nn.Module:
             remedy="it is run without arguments: let it read arguments and exit only under if __name__ == '__main__'",
         ) from None
     except Exception as error:
+        if lacks_memory(error):
+            raise
         raise InputError(
             f"{path}:{function} failed{_line_in(path, error)}: {type(error).__name__}: {error}",
             remedy=f"mend the file until this runs in its folder: python -c 'import {path.stem}; {path.stem}.{function}()'",

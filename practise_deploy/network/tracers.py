@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.attention import decides_on_values, traceable_forward
 from practise_deploy.network.execution import Env, execute
@@ -191,6 +192,8 @@ def _trace(module: nn.Module, make_tracer: Callable[[frozenset[str]], _Tracer]) 
         try:
             return tracer.trace(module, _fixed_arguments(module)), tuple(sorted(leaves | tracer.untraced))
         except Exception as error:
+            if lacks_memory(error):
+                raise
             failed = tracer.call_stack[-1] if tracer.call_stack else ""
             if not failed or failed in leaves:
                 raise InputError(

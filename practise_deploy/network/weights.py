@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError
 from practise_deploy.network.checkpoints import KeyPath, read_state_dicts
 
@@ -165,6 +166,8 @@ def _mismatches(module: nn.Module, weights: dict[str, Any], expected: dict[str, 
     try:
         module.load_state_dict(weights, strict=False)
     except Exception as error:
+        if lacks_memory(error):
+            raise
         messages = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     finally:
         hook.remove()

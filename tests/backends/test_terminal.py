@@ -136,6 +136,45 @@ def test_memory_that_does_not_suffice_is_trouble_of_the_environment(
     assert capsys.readouterr().err.startswith("error: out of memory\nremedy: use a smaller --batch")
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    ("seam", "said"),
+    [
+        ("onnxruntime.InferenceSession.__init__", "out of memory: two.onnx does not load"),
+        ("onnxruntime.InferenceSession.run", "two.onnx: out of memory: the engine could not run"),
+    ],
+)
+def test_memory_that_the_runtime_lacks_is_said_with_what_lacks_it(
+    seam: str,
+    said: str,
+    error: Exception,
+    network_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(seam, fail)
+    assert main(["bench", str(network_file), "--no-footprint", "--measure-budget-s", "0.3"]) == 3
+    assert (
+        capsys.readouterr()
+        .err.replace(f"{network_file.parent}/", "")
+        .startswith(f"error: {said}\nremedy: use a smaller --batch")
+    )
+
+
+def test_memory_that_a_backend_lacks_is_no_fault_of_its_installation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("practise_backends.results.doctor.load_backend", fail)
+    assert main(["doctor", "--backend", "ort"]) == 3
+    assert capsys.readouterr().err.startswith("error: out of memory\nremedy: use a smaller --batch")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

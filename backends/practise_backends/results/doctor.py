@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from practise_backends.errors import BackendError
+from practise_backends.errors import BackendError, lacks_memory
 from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.machine.device import describe_cpu
 from practise_backends.machine.environment import SystemMonitor
@@ -183,6 +183,8 @@ def _look_at_backend(name: str, requested: str | None) -> Finding:
     except BackendError as error:
         return Finding(subject, level, error.message, error.remedy)
     except Exception as error:  # a backend of a third party, or a broken installation, may raise anything
+        if lacks_memory(error):
+            raise
         return Finding(subject, level, f"{type(error).__name__}: {error}", "install its package again")
     versions = ", ".join(f"{package} {number}" for package, number in device.versions.items())
     return Finding(subject, "good", f"loads, on {device.name} ({versions})")
