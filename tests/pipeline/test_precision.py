@@ -12,11 +12,10 @@ import pytest
 from onnx import TensorProto
 
 from pipeline.scripted import FAST, ScriptedTrt, device, exported_once, make_build
-from practise_backends.errors import EnvironmentProblem
+from practise_backends.errors import BackendError, EnvironmentProblem
 from practise_backends.runtimes.onnx_file import read_network
 from practise_backends.runtimes.tensorrt.engine_file import read_engine
 from practise_deploy.cli import main
-from practise_deploy.errors import InputError
 from practise_deploy.outcome import Answer, Release
 from practise_deploy.pipeline.build import Build
 from practise_deploy.pipeline.context import BuildContext
@@ -123,7 +122,7 @@ def test_engine_that_cannot_be_written_is_a_clear_error_and_the_earlier_one_stay
 
 def test_precision_that_the_backend_lacks_is_refused_at_once(tmp_path: Path, given: dict[str, Any]):
     build = make_build(tmp_path / "run", **{**given, "precision": "fp16"})
-    with device(), pytest.raises(InputError, match="no --precision fp16") as found:
+    with device(), pytest.raises(BackendError, match="no --precision fp16") as found:
         build.check()
     assert "fp32, int8" in found.value.remedy
     assert not (tmp_path / "run").exists()

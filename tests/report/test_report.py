@@ -169,7 +169,7 @@ def test_margin_that_a_measured_set_must_have_is_told(release: Release) -> None:
         in dict(plan_rows(replace(asked, measured_percent=None)))["Saving, lower bound"]
     )
     assert "Saving, lower bound" not in dict(plan_rows(replace(asked, target_percent=None)))
-    assert "less half its interval" in read(render_html(release))
+    assert "minus half its interval" in read(render_html(release))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -3.0, 1e12])

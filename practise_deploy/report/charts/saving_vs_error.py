@@ -33,7 +33,7 @@ def saving_vs_error(release: Release) -> Chart | None:
         ),
         x=Axis(title="saving, ms (right is better)", low=min(0.0, low if min(ends) < 0 else 0.0), high=high),
         y=Axis(
-            title="error after recovery, % of the features' variance (low is better)",
+            title="error left, % of the features' variance (low is better)",
             low=100 * min(errors) / 1.6,
             high=100 * max(errors) * 1.6,
             log=True,
