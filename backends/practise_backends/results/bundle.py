@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from practise_backends.choices import Precision
 from practise_backends.errors import BackendError
 from practise_backends.files import regular_file
-from practise_backends.flags import nearest, option_flags
+from practise_backends.flags import Flag, nearest, option_flags
 from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.options import Measuring, flags_of
 from practise_backends.parsing import read_json, record_of
@@ -183,29 +183,22 @@ def _kit_of(document: dict[str, Any]) -> Kit:
 
 def _measuring(document: dict[str, Any]) -> Measuring:
     """How to measure, every value read as its flag would be."""
-    _check_names(document, {f.name for f in fields(Measuring)}, "")
-    asked = [flag for flag in flags_of(Measuring) if document.get(flag.name) is not None]
-    options = {flag.name: flag.read(document[flag.name]) for flag in asked}
-    return Measuring(**options, options=_backend_options(document.get("options", {})))
+    values = {name: value for name, value in document.items() if name != "options" and value is not None}
+    return Measuring(
+        **_read(values, flags_of(Measuring), "unknown"),
+        options=_read(document.get("options", {}), option_flags(), "unknown option"),
+    )
 
 
-def _backend_options(document: dict[str, Any]) -> dict[str, Any]:
-    """The backend's own options, those of an installed one read as its flag would be."""
-    flags = {flag.name: flag for flag in option_flags()}
-    _check_names(document, set(flags), "option ")
-    return {name: flags[name].read(value) for name, value in document.items()}
-
-
-def _check_names(document: dict[str, Any], names: set[str], kind: str) -> None:
-    """Refuse a name that is none of these, as of another version; with the one that may be meant.
-
-    Raises: ValueError.
-    """
-    for name in sorted(set(document) - names):
-        near = nearest(name, names)
+def _read(values: dict[str, Any], flags: Sequence[Flag], unknown: str) -> dict[str, Any]:
+    """Values by the names of flags, each as its flag reads it."""
+    by_name = {flag.name: flag for flag in flags}
+    for name in sorted(set(values) - set(by_name)):
+        near = nearest(name, by_name)
         raise ValueError(
-            f"'asked' holds the unknown {kind}{name!r}" + (f"; did you mean {near!r}?" if near else "")
+            f"'asked' holds the {unknown} {name!r}" + (f"; did you mean {near!r}?" if near else "")
         )
+    return {name: by_name[name].read(value) for name, value in values.items()}
 
 
 def _check_inside(name: str) -> None:

@@ -67,7 +67,7 @@ def measure_table(
     )
     scale = _Scale.of(estimates)
     first = tuple(
-        _single_saving(cut, split_estimates, scale)
+        _saving(cut, _reduction_percent(split_estimates, cut.block), (), scale, measured=True)
         if cut.block in split
         else _pooled(cut, cuts, design, estimates, scale)
         for cut in cuts
@@ -278,11 +278,6 @@ def _remeasured_saving(saving: Saving, reduction: Interval, scale: _Scale) -> Sa
     """The saving of the same block, measured again."""
     cut = Cut(block=saving.block, latency_class=saving.latency_class)
     return _saving(cut, reduction, saving.pooled_with, scale, measured=saving.measured)
-
-
-def _single_saving(cut: Cut, estimates: LatencyEstimates, scale: _Scale) -> Saving:
-    """A block's saving, measured by itself."""
-    return _saving(cut, _reduction_percent(estimates, cut.block), (), scale, measured=True)
 
 
 def _saving(
