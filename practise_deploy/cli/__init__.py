@@ -45,10 +45,6 @@ def main() -> None:
 
 def _of_a_library(error: Exception) -> int:
     """Translate usage errors, file errors and memory errors; any other is a bug, raised if PRACTISE_DEBUG is set."""
-    error_name = type(error).__name__
-    if error_name == "NoArgsIsHelpError":
-        print(error, file=sys.stderr)
-        return 2
     if hasattr(error, "format_message"):
         return _refuse(error.format_message(), f"see {_command_of(error)} --help", 2)
     if isinstance(error, typer.Abort):
@@ -63,7 +59,7 @@ def _of_a_library(error: Exception) -> int:
         return _refuse(refusal.message, refusal.remedy, refusal.exit_code)
     if os.environ.get("PRACTISE_DEBUG"):
         raise error
-    message = f"unexpected {error_name}: {error}".rstrip(": ")
+    message = f"unexpected {type(error).__name__}: {error}".rstrip(": ")
     return _refuse(message, "this is a fault of practise-deploy: report it, with what PRACTISE_DEBUG=1 shows", BUG)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -75,8 +75,7 @@ def load_network(
     notes = (*wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
     file = Path(source.network.rpartition(":")[0])
     structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
-    summary = _summary(traced, source.network, weights, preprocessing, notes)
-    summary = replace(summary, sha256=fingerprint(traced, structure))
+    summary = _summary(traced, structure, source.network, weights, preprocessing, notes)
     for weight in traced.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
@@ -138,7 +137,12 @@ def _resize(config: Config, source: NetworkSource, side: int) -> int:
 
 
 def _summary(
-    traced: fx.GraphModule, name: str, weights: str, preprocessing: Preprocessing, notes: tuple[str, ...]
+    traced: fx.GraphModule,
+    structure: str,
+    name: str,
+    weights: str,
+    preprocessing: Preprocessing,
+    notes: tuple[str, ...],
 ) -> NetworkSummary:
     logits = logits_of(traced).meta["shape"]
     sample = torch.zeros(1, preprocessing.channels, *preprocessing.size)
@@ -148,12 +152,12 @@ def _summary(
     return NetworkSummary(
         name=name,
         weights=weights,
-        sha256=fingerprint(traced),
+        sha256=fingerprint(traced, structure),
         parameters=sum(weight.numel() for weight in traced.parameters()),
         macs=sum(macs_by_node(traced, sample).values()),
         output_classes=logits[1] if logits is not None and len(logits) == 2 else None,
         feature=find_feature(traced).name,
-        preprocessing=replace(preprocessing, assumed=preprocessing.assumed),
+        preprocessing=preprocessing,
         notes=notes,
     )
 
@@ -190,9 +194,9 @@ def _target_name(node: fx.Node) -> str:
     return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', None) or getattr(function, '__name__', type(function))}"
 
 
-def fingerprint(traced: fx.GraphModule, structure: str = "") -> str:
+def fingerprint(traced: fx.GraphModule, structure: str) -> str:
     """sha256 of a network's structure and weights."""
-    digest = hashlib.sha256((structure or structure_of(traced)).encode())
+    digest = hashlib.sha256(structure.encode())
     for name, value in sorted(traced.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -239,14 +243,16 @@ def _load_exported(path: Path, source: NetworkSource) -> Network:
             remedy=f"give --mean and --std {shape[1]} numbers each",
         )
     annotate_shapes(traced, (1, *shape[1:]) if _accepts_one_image(traced, shape) else shape)
+    structure = structure_of(traced)
     summary = _summary(
         traced,
+        structure,
         str(path),
         "in the file",
         preprocessing,
         ("a torch.export file: measured and exported, not finetuned",),
     )
-    return Network(traced, summary, False, structure_of(traced))
+    return Network(traced, summary, False, structure)
 
 
 def _accepts_one_image(traced: fx.GraphModule, shape: tuple[int, ...]) -> bool:

@@ -24,7 +24,7 @@ import practise_backends
 import practise_deploy
 from practise_backends.interfaces import MeasurementSetup
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
-from practise_deploy.network.load import Network
+from practise_deploy.network.load import Network, structure_of
 from practise_deploy.network.load import fingerprint as sha256_of
 from practise_deploy.pipeline.context import CuttableModel, Deployment
 from practise_deploy.run import arrays_digest, digest
@@ -80,7 +80,7 @@ def _of_array(array: np.ndarray) -> str:
 def _of_graph(network: fx.GraphModule) -> str:
     """Hashed once: what is an input is not changed any more."""
     if network not in _NETWORKS:
-        _NETWORKS[network] = sha256_of(network)
+        _NETWORKS[network] = sha256_of(network, structure_of(network))
     return _NETWORKS[network]
 
 

@@ -204,7 +204,7 @@ def test_fingerprint_changes_with_a_weight_and_with_the_structure_and_with_nothi
     with torch.no_grad():
         next(again.traced.parameters())[0, 0, 0, 0] += 1e-3
     block = find_blocks(first.traced, first.input_shape)[1]
-    prints = {fingerprint(n) for n in (first.traced, again.traced, drop_blocks(first.traced, [block]))}
+    prints = {fingerprint(n, structure_of(n)) for n in (first.traced, again.traced, drop_blocks(first.traced, [block]))}
     assert len(prints) == 3
 
 
