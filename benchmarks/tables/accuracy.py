@@ -59,7 +59,7 @@ def promises() -> str:
 def too_much() -> str:
     """What became of targets that a network cannot meet, and of what was offered instead."""
     rows = [
-        "| network | images | asked | busy processes beside | exit code, before finetuning | offered | stated on held-out images | on all test images |",
+        "| network | images | target | other busy processes | exit code, before finetuning | offered | stated on held-out images | on all test images |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted((RESULTS / "too_much").glob("*.json")):

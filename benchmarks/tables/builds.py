@@ -16,7 +16,7 @@ TITLES = {
 def builds() -> str:
     """The builds as a Markdown table."""
     rows = [
-        "| network | images to fit | asked | blocks dropped | latency p50 | speed-up (95% interval) | top-1 | change in points | wall time, peak memory |",
+        "| network | images to fit | target | blocks dropped | latency p50 | speed-up (95% interval) | top-1 | change in points | wall time, peak memory |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, title in TITLES.items():

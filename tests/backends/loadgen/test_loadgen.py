@@ -237,7 +237,7 @@ class TestFailures:
     @pytest.mark.parametrize("scenario", SCENARIOS)
     def test_an_interrupt_ends_the_test_and_leaves_as_an_interrupt(self, scenario: str) -> None:
         engine = SleepingEngine()
-        engine.at_run = {120: lambda: os.kill(os.getpid(), signal.SIGINT)}
+        engine.at_run = {30: lambda: os.kill(os.getpid(), signal.SIGINT)}
         with pytest.raises(KeyboardInterrupt):
             run_one(engine, scenario, ScenarioOptions(duration_s=1, multistream_samples=4))
         assert engine.closed
