@@ -8,7 +8,7 @@ from practise_backends.results.formatting import interval, listed, missing
 from practise_backends.results.tables import Table
 from practise_backends.terms import Interval
 from practise_deploy.outcome import Answer, Criterion, FrontierPoint, GateResult
-from practise_deploy.report.formatting import points_lost, times
+from practise_deploy.report.formatting import lost_or_gained, times
 
 FormatRequirement = Callable[[float], str]
 FormatFigure = Callable[[Interval], str]
@@ -74,5 +74,5 @@ def _format_of(name: str) -> tuple[str, FormatRequirement, FormatFigure]:
 
 def _point(point: FrontierPoint) -> str:
     saved = interval(point.reduction_percent, "%")
-    lost = f", lost {points_lost(point.loss)}" if point.loss else ""
+    lost = f", {lost_or_gained(point.loss)}" if point.loss else ""
     return f"without {listed(point.dropped)} ({point.recovery}), a reduction of {saved}{lost}"

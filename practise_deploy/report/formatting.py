@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from practise_backends.results.formatting import interval, missing
 from practise_backends.terms import Interval
 from practise_deploy.terms import Loss
@@ -14,6 +16,15 @@ def points_lost(loss: Loss | None, *, absent: str = "no classifier's output") ->
     if loss is None:
         return missing(absent)
     return f"{interval(loss.points, ' points')}{', estimated' if loss.estimated else ''}"
+
+
+def lost_or_gained(loss: Loss | None) -> str:
+    """The same in words: `lost 0.9 points (0.5 to 1.3)`, or `gained 0.2 points (−0.6 to 1.1)`."""
+    if loss is None or loss.points.estimate >= 0:
+        return f"lost {points_lost(loss)}"
+    points = loss.points
+    gain = replace(points, estimate=-points.estimate, low=-points.high, high=-points.low)
+    return f"gained {points_lost(replace(loss, points=gain))}"
 
 
 def times(ratio: Interval | None) -> str:

@@ -9,7 +9,7 @@ from practise_backends.results.formatting import conditions, interval, listed, m
 from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
 from practise_deploy.report import tables
-from practise_deploy.report.formatting import NOT_RUN, points_lost, times
+from practise_deploy.report.formatting import NOT_RUN, lost_or_gained, times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def speed(release: Release) -> Figure:
         return Figure(
             title="Less latency, predicted", text=predicted, detail=f"from the table of {release.plan.device}"
         )
-    less = f"{number(100 * (1 - 1 / speedup.estimate))}% less time a run" if speedup.estimate > 0 else ""
+    less = f"{number(100 * (1 - 1 / speedup.estimate))}% less time per run" if speedup.estimate > 0 else ""
     precision = release.compiled.precision
     over = "" if precision == Precision.FP32 else f", over the original in {precision}"
     return Figure(title="Speed-up", text=times(speedup), detail=f"{less}{over}; {rounds(release.measured_on)}")
@@ -91,4 +91,4 @@ def _images(release: Release) -> str:
 
 
 def _lost(release: Release) -> str:
-    return f"lost {points_lost(release.verification.loss)}"
+    return lost_or_gained(release.verification.loss)

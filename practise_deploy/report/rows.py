@@ -21,7 +21,7 @@ from practise_backends.results.tables import milliseconds
 from practise_backends.terminal import duration
 from practise_backends.terms import Comparison, Device, LatencyTable, Measurement
 from practise_deploy.outcome import Converted, DeployedModel, ExportedModel, Verification
-from practise_deploy.report.formatting import points_lost, times
+from practise_deploy.report.formatting import lost_or_gained, points_lost, times
 from practise_deploy.report.tables import ELSEWHERE
 from practise_deploy.terms import DatasetSummary, NetworkSummary, Plan, Preprocessing, Student
 
@@ -227,7 +227,7 @@ def converted_rows(converted: Converted | None) -> Rows:
         else f"outputs {away}% away from those in fp32 (rms)"
     )
     if converted.accuracy is not None:
-        text = f"top-1 {interval(converted.accuracy.percent, '%')}, lost {points_lost(converted.loss)}; {text}"
+        text = f"top-1 {interval(converted.accuracy.percent, '%')}, {lost_or_gained(converted.loss)}; {text}"
     return (("The original in this precision", text),)
 
 

@@ -118,7 +118,7 @@ def test_frontier_begins_at_the_original_and_marks_the_chosen_set(release: Relea
     assert [mark.tooltip for mark in chart.marks if "the chosen set" in mark.tooltip and mark.shape == "dot"]
     assert [mark.name for mark in chart.marks if mark.shape == "diamond"] == ["the release"]
     assert (
-        neighbours(release)[0] == "3 blocks dropped: saves 16.80% (16.50 to 17.10) and loses 1.4 points (0.3 to 2.5)."
+        neighbours(release)[0] == "3 blocks dropped: saves 16.80% (16.50 to 17.10); lost 1.4 points (0.3 to 2.5)."
     )
 
 
@@ -127,7 +127,7 @@ def test_frontier_without_labels_shows_agreement_and_tells_the_estimated_losses(
     chart = drawn(bare, "frontier")
     assert chart.curves[0].points[0] == (0.0, 100.0)
     assert "agreement with the original" in chart.y.title
-    assert neighbours(bare)[0].endswith("and loses 1.4 points (0.3 to 2.5), estimated.")
+    assert neighbours(bare)[0].endswith("; lost 1.4 points (0.3 to 2.5), estimated.")
     table = frontier_table(bare)
     assert "Top-1 accuracy" not in table.head and "estimated without labels" in table.note
     at = table.head.index("Accuracy lost")

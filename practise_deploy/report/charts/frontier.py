@@ -12,7 +12,7 @@ from practise_backends.terms import Interval
 from practise_deploy.outcome import FrontierPoint, Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
-from practise_deploy.report.formatting import points_lost
+from practise_deploy.report.formatting import lost_or_gained, points_lost
 
 PATH = "closed form"
 _LOOKS = {PATH: ("new", "ring"), "finetuned": ("new", "diamond"), "none": ("soft", "cross")}
@@ -99,7 +99,7 @@ def _who(point: FrontierPoint) -> str:
 def _gain(point: FrontierPoint) -> str:
     saved = f"saves {interval(point.reduction_percent, '%')}"
     if point.loss:
-        return f"{saved} and loses {points_lost(point.loss)}"
+        return f"{saved}; {lost_or_gained(point.loss)}"
     same = point.agreement_percent
     return saved if same is None else f"{saved} and agrees on {interval(same, '%')} of the images"
 

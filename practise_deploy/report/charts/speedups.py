@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from practise_deploy.outcome import Release
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
-from practise_deploy.report.formatting import points_lost, times
+from practise_deploy.report.formatting import lost_or_gained, times
 
 
 def speedups(releases: Mapping[str, Release]) -> Chart | None:
@@ -56,5 +56,5 @@ def _mark(name: str, release: Release) -> Mark | None:
         tone="new" if kept else "bad",
         shape="dot" if kept else "cross",
         name=name,
-        tooltip=f"{name}: {times(speedup)}, lost {points_lost(loss)}, promise {release.verdict.answer.value}",
+        tooltip=f"{name}: {times(speedup)}, {lost_or_gained(loss)}, promise {release.verdict.answer.value}",
     )
