@@ -85,7 +85,7 @@ class Console:
             network.name,
             (
                 ("Parameters", count(network.parameters)),
-                ("MACs", f"{count(network.macs)} an image"),
+                ("MACs", f"{count(network.macs)} per image"),
                 ("Weights", network.weights),
                 *preprocessing_rows(network.preprocessing),
                 ("Blocks", f"{len(blocks)}, of which {droppable} can be dropped"),

@@ -36,7 +36,7 @@ def network_rows(network: NetworkSummary) -> Rows:
         ("Weights", network.weights),
         ("sha256", network.sha256),
         ("Parameters", count(network.parameters)),
-        ("MACs", f"{count(network.macs)} an image"),
+        ("MACs", f"{count(network.macs)} per image"),
         ("Classes", classes),
         ("Features compared at", network.feature),
         *preprocessing_rows(network.preprocessing),

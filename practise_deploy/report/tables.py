@@ -56,8 +56,8 @@ def choices(plan: Plan, recoverability: Sequence[Recoverability], latency: Laten
         rows=tuple(rows),
         left=(0, 1, *((len(head) - 1,) if mixed else ())),
         strong=tuple(index for index, name in enumerate(names) if name in plan.dropped),
-        note="Recoverability is the error that stays after recovery: lower is easier. "
-        f"Score is recoverability per millisecond saved, at its lower bound: {_SETS if sure else 'the lowest goes first.'}",
+        note="Recoverability is the error that remains after recovery; lower is better. "
+        f"Score is recoverability per millisecond saved, at the lower bound of the saving: {_SETS if sure else 'the lowest goes first.'}",
     )
 
 

@@ -425,7 +425,7 @@ def test_points_that_were_lost_say_whether_they_are_estimated_and_why_they_are_a
 
 
 def test_counts_and_durations_are_short() -> None:
-    assert count(25_557_032) == "25.6 M"
+    assert (count(25_557_032), count(896)) == ("25.6 M", "896")
     assert duration(3700) == "1 h 1 min"
     assert duration(61.2) == "1 min 1 s"
 

@@ -50,11 +50,11 @@ def missing(reason: str) -> str:
 
 
 def count(value: float) -> str:
-    """A large count with an SI suffix: 25.6 M."""
+    """A count, a large one with an SI suffix: 896, 25.6 M."""
     for size, letter in _SIZES:
         if abs(value) >= size:
             return f"{number(value / size)} {letter}"
-    return number(value, 4)
+    return f"{value:g}"
 
 
 def size(byte_count: float) -> str:
