@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from practise_backends.cli.program import begin
+from practise_backends.cli.program import begin, set_default
 from practise_backends.cli.result import of_the_system
 from practise_backends.errors import OutOfMemory, Refusal, lacks_memory
 from practise_deploy.cli import files, stages
@@ -28,7 +28,7 @@ def main() -> None:
     """Run the command line; every known error is one message and its exit code."""
     # Read once, when torch is loaded: its idle threads sleep instead of spinning. Spinning ones disturb the engine that is measured
     # beside them, and on a busy machine make every parallel section wait for a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_default("OMP_WAIT_POLICY", "PASSIVE")
     begin()
     try:
         code = app(standalone_mode=False)

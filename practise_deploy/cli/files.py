@@ -265,13 +265,14 @@ def _releases(folders: Sequence[Path]) -> dict[str, Release]:
 
 
 def _doctor(arguments: Arguments) -> int:
+    from practise_backends.cli.program import users_variables
     from practise_backends.results.doctor import examine, exit_code, render
     from practise_backends.results.documents import to_json
     from practise_deploy.cli.screen import Screen
 
     screen = Screen(quiet=arguments["quiet"])
     with screen.progress("Looking at the machine") as progress:
-        checkup = examine(arguments["backend"], progress=progress)
+        checkup = examine(arguments["backend"], variables=users_variables(), progress=progress)
     if arguments["json"]:
         put(to_json(checkup))
     elif sys.stdout.isatty():

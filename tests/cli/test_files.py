@@ -383,7 +383,7 @@ def test_doctor_says_what_it_found(cli: Cli, monkeypatch: pytest.MonkeyPatch, us
         environment=Environment(seconds=0.0),
         self_test=None,
     )
-    monkeypatch.setattr(doctor, "examine", lambda backend, progress: checkup)
+    monkeypatch.setattr(doctor, "examine", lambda backend, variables, progress: checkup)
     said = cli("doctor", "--json")
     assert said.code == code and said.document["usable"] == list(usable)
     plain = cli("doctor")

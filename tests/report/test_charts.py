@@ -117,9 +117,7 @@ def test_frontier_begins_at_the_original_and_marks_the_chosen_set(release: Relea
     assert first[0] == (0.0, 73.4) and len(first) == 7
     assert [mark.tooltip for mark in chart.marks if "the chosen set" in mark.tooltip and mark.shape == "dot"]
     assert [mark.name for mark in chart.marks if mark.shape == "diamond"] == ["the release"]
-    assert (
-        neighbours(release)[0] == "3 blocks dropped: saves 16.80% (16.50 to 17.10); lost 1.4 points (0.3 to 2.5)."
-    )
+    assert neighbours(release)[0] == "3 blocks dropped: saves 16.80% (16.50 to 17.10); lost 1.4 points (0.3 to 2.5)."
 
 
 def test_frontier_without_labels_shows_agreement_and_tells_the_estimated_losses() -> None:

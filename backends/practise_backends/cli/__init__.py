@@ -121,10 +121,11 @@ def _table(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
+    from practise_backends.cli.program import users_variables
     from practise_backends.results.doctor import examine, exit_code, render
     from practise_backends.results.documents import to_json
 
-    checkup = examine(args.backend, progress=_screen())
+    checkup = examine(args.backend, variables=users_variables(), progress=_screen())
     _print(to_json(checkup) if args.json else render(checkup))
     return exit_code(checkup)
 

@@ -9,6 +9,7 @@ import threading
 from types import FrameType
 
 _ENDS = ("SIGTERM", "SIGHUP")
+_SET_HERE: dict[str, str] = {}
 
 
 def begin() -> None:
@@ -17,7 +18,7 @@ def begin() -> None:
     ONNX Runtime from 1.32 on sends what it was used for to its maker, unless this says otherwise before it is imported: from a
     thread beside what is measured, with files left in the user's cache and among the temporary ones.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    set_default("ORT_DISABLE_TELEMETRY", "1")
     _open_streams()
     if threading.current_thread() is not threading.main_thread():
         return  # which alone hears signals
@@ -27,6 +28,17 @@ def begin() -> None:
             number is not None and signal.getsignal(number) is not signal.SIG_IGN
         ):  # nohup asks to be left alone
             signal.signal(number, _interrupt)
+
+
+def set_default(name: str, value: str) -> None:
+    """Set an environment variable of this process that the user has not set."""
+    if name not in os.environ:
+        os.environ[name] = _SET_HERE[name] = value
+
+
+def users_variables() -> dict[str, str]:
+    """The environment without what `set_default` set."""
+    return {name: value for name, value in os.environ.items() if _SET_HERE.get(name) != value}
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

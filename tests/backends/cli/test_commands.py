@@ -214,7 +214,7 @@ def test_doctor_prints_what_was_found_and_leaves_with_its_code(
         environment=Environment(seconds=0.0),
         self_test=None,
     )
-    monkeypatch.setattr(doctor, "examine", lambda backend, progress: checkup)
+    monkeypatch.setattr(doctor, "examine", lambda backend, variables, progress: checkup)
     assert "swap: it is in use" in run(capsys, "doctor", code=3)
     assert json.loads(run(capsys, "doctor", "--json", code=3))["findings"][0]["remedy"] == "free memory"
 

@@ -25,3 +25,15 @@ def test_what_the_user_says_of_telemetry_stays(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     program.begin()
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+
+
+def test_variables_that_the_program_sets_are_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_SET_HERE", {})
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    program.begin()
+    program.set_default("OMP_NUM_THREADS", "1")
+    found = program.users_variables()
+    assert "ORT_DISABLE_TELEMETRY" not in found and found["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    assert program.users_variables()["ORT_DISABLE_TELEMETRY"] == "0"
