@@ -108,9 +108,9 @@ class Budget:
 
 
 def saving_lower_bound(predicted: Interval, measured: Interval | None) -> float:
-    """In percent: what another measurement will hardly fall short of at its own bad end: the low end less half an interval.
+    """In percent: what another measurement will hardly fall short of at its own lower bound: the lower bound minus half an interval.
 
-    Of a prediction, whose ends are wide already, the low end.
+    Of a prediction, whose interval is wide already, the lower bound.
     """
     return predicted.low if measured is None else measured.low - (measured.high - measured.low) / 2
 

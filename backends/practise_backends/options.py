@@ -71,7 +71,7 @@ _SHAPE = _flag(
     "of an input with dynamic dimensions; may be repeated", shape, "NAME=1x3x224x224", repeated=True
 )
 _MIN_SPEEDUP = _flag(
-    "exit with 0 when the low end of the speed-up's interval is at least this; below 1 it guards against "
+    "exit with 0 when the lower bound of the speed-up's interval is at least this; below 1 it guards against "
     "becoming slower (without it: faster, above 1)",
     above_zero,
     "X",

@@ -1,4 +1,4 @@
-"""What a comparison must show to pass: judged at the bad end of the interval, and failing where it is unknown."""
+"""What a comparison must show to pass: judged at the lower bound of the interval, and failing where it is unknown."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Requirement:
 
 
 def require(comparison: Comparison, min_speedup: float | None = None) -> Requirement:
-    """Whether the low end of the speed-up's interval is above 1, or at least `min_speedup`."""
+    """Whether the lower bound of the speed-up's interval is above 1, or at least `min_speedup`."""
     low, estimate = comparison.speedup.low, comparison.speedup.estimate
     kept = low > 1 if min_speedup is None else low >= min_speedup
     criterion = "above 1" if min_speedup is None else f"at least {min_speedup:g}"
-    where = f"the low end of its {100 * comparison.speedup.confidence:g}% interval is {low:.4f}"
+    where = f"the lower bound of its {100 * comparison.speedup.confidence:g}% interval is {low:.4f}"
     sentence = f"the speed-up is {'' if kept else 'not shown to be '}{criterion}: {where}"
     if not kept and estimate > (min_speedup or 1):
         sentence += (
