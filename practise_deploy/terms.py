@@ -1,4 +1,4 @@
-"""The words of practise-deploy: frozen records, units in the names of the fields, the paper's terms."""
+"""The records of practise-deploy: frozen, with units in the names of the fields and the terms of the paper."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ SCHEMA = 4
 class Preprocessing:
     """From an image file to the network's input.
 
-    size: (height, width) in pixels. resize: images are scaled until they cover the input with its shorter side this long (for a square
-    input: until their own shorter side is), and cropped in the middle. squash: scaled to just that instead, whatever their own shape.
-    mean, std: per channel, of pixels scaled to [0, 1]. assumed: which of these nobody stated.
+    size: (height, width) in pixels.
+    resize: images are scaled until they cover the input enlarged to this shorter side, then cropped in the centre (for a square
+    input: until their own shorter side has this length).
+    squash: images are scaled to exactly that size instead, whatever their shape.
+    mean, std: per channel, of pixels scaled to [0, 1].
+    assumed: which of these are assumptions, because nothing states them.
     """
 
     channels: int
@@ -40,9 +43,10 @@ class Preprocessing:
 class Block:
     """A residual unit, or a unit that looks like one and cannot be dropped (`reason` says why).
 
-    shape: (channels, height, width) of its output. macs: multiply-accumulates for one image,
-    convolutions and linear layers. entry, exit: the values of the traced graph that a drop joins.
-    latency_class: blocks of equal operators and shapes share one.
+    shape: (channels, height, width) of its output.
+    macs: multiply-accumulates per image, of convolutions and linear layers.
+    latency_class: blocks with the same operators and shapes share one.
+    entry, exit: the values of the traced graph that are joined when the block is dropped.
     """
 
     name: str
@@ -59,12 +63,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recoverability:
-    """How much error stays when a block is dropped and the network recovers; LOWER is easier.
+    """The error that remains after a block is dropped and the network is recovered; LOWER is easier (paper, section 3.2).
 
-    mse: mean squared error of the pre-pooling features on images not used for the fit (recipe paper: on those that
-    were, as published); the least over the methods that were tried on them, so a little optimistic.
-    mse_dropped: the same without any recovery. relative: mse over the features' variance.
-    method: how the block's writer was solved for, the way of least error.
+    mse: mean squared error of the pre-pooling features on images not used for the fit (recipe paper: on the images of the fit,
+    as published). It is the least over the solvers compared on these images, so slightly optimistic.
+    mse_dropped: the same without any recovery.
+    relative: mse over the variance of the features.
+    method: the solver of the block's writer.
     """
 
     block: str
@@ -78,11 +83,11 @@ class Recoverability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recoverabilities:
-    """R of every block that was judged, and how their losses act together.
+    """The recoverability of every scored block, and the interactions of their errors.
 
-    interactions: float64[images, blocks, blocks] in the order of `of`, every block recovered as well as it can be;
-    the sum over a set's rows and columns predicts the set's error. "features": inner products of what losing each
-    block changes of the pre-pooling features, over their variance. Empty for recipe paper, which adds scores up.
+    interactions: float64[images, blocks, blocks] in the order of `of`, with every block recovered by its best solver. The sum
+    over the rows and columns of a set predicts the set's error. "features": inner products of the changes of the pre-pooling
+    features without each block, over the variance of the features. Empty for recipe paper, which adds scores.
     """
 
     schema: int = SCHEMA
@@ -100,7 +105,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What was asked: a reduction in percent, a latency in ms, or a number of blocks (one of them)."""
+    """The target: a reduction in percent, a latency in ms, or a number of blocks (exactly one of them)."""
 
     reduce_percent: float | None = None
     target_ms: float | None = None
@@ -108,18 +113,18 @@ class Budget:
 
 
 def saving_lower_bound(predicted: Interval, measured: Interval | None) -> float:
-    """In percent: what another measurement will hardly fall short of at its own lower bound: the lower bound minus half an interval.
+    """The reduction in percent that another measurement should still reach at its own lower bound: the lower bound minus half an interval.
 
-    Of a prediction, whose interval is wide already, the lower bound.
+    Of a prediction, whose interval is wide already, just the lower bound.
     """
     return predicted.low if measured is None else measured.low - (measured.high - measured.low) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A set of blocks whose saving was predicted from the table, then measured as a whole.
+    """A set of blocks whose saving was predicted from the table and then measured as a whole.
 
-    measured_percent: None where the device of the table is not available here.
+    measured_percent: None if the device of the table is not available here.
     """
 
     dropped: tuple[str, ...]
@@ -135,10 +140,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What a network lost against the original on images that took no part in its fit, in points of top-1.
+    """Accuracy lost against the original, in points of top-1, on images that took no part in the fit.
 
-    estimated: without labels, from the original's own probabilities. agreement_percent: images with the original's answer.
-    above_chance: whether the original is right significantly more often than chance, by the labels; else there is no loss to tell.
+    estimated: there are no labels, and the loss is estimated from the original's own probabilities.
+    agreement_percent: the share of images with the original's answer.
+    above_chance: whether the original is right significantly more often than chance, by the labels; otherwise there is no accuracy
+    to lose.
     """
 
     points: Interval
@@ -150,12 +157,14 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Considered:
-    """A set of blocks that the search found, its figures, and why it was not taken (empty for the one that was).
+    """A set of blocks found by the search, its figures, and why it was not taken (empty for the chosen set).
 
-    predicted_error: from single losses and how they act together, in mean errors of a single block; good for
-    comparing sets, not for its size. verified_error: the features' error over their variance, on fit images kept
-    aside, after a refit with one ridge; None where it was not verified. loss: of the same networks on the same images, before
-    any finetuning. measured_percent: None where it was not measured.
+    predicted_error: from the errors of single blocks and their interactions, relative to a typical block. It ranks sets; its
+    size means little.
+    verified_error: error of the features over their variance, on validation images, after a refit with one ridge; None if the
+    set was not verified.
+    loss: of the same networks on the same images, before finetuning.
+    measured_percent: None if it was not measured.
     """
 
     dropped: tuple[str, ...]
@@ -169,11 +178,12 @@ class Considered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithinDrop:
-    """What can be had within the demand on accuracy, where the target cannot.
+    """What is possible within the limit on accuracy loss, where the target is not.
 
-    demand_points: the loss that is allowed. target_set: the set that meets the target. sets: those that save less and were
-    looked at, with the losses that recovery in closed form leaves; the most saving first. best: of these the most saving that
-    finetuning is expected to bring within the demand; None where there is none.
+    demand_points: the allowed loss.
+    target_set: the set that meets the target.
+    sets: smaller savings that were examined, with the losses after recovery in closed form; the largest saving first.
+    best: the largest saving that is within the limit; None if there is none.
     """
 
     schema: int = SCHEMA
@@ -185,7 +195,7 @@ class WithinDrop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prospect:
-    """Whether the plan's set can be recovered within the demand on accuracy: None where nothing speaks against it."""
+    """Whether the plan's set can be recovered within the limit on accuracy loss: None if nothing speaks against it."""
 
     schema: int = SCHEMA
     of: WithinDrop | None
@@ -193,13 +203,14 @@ class Prospect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Which blocks go. Scores are recoverability per millisecond saved, at the lower bound; recipe paper drops the lowest first.
+    """Which blocks are dropped. Scores are recoverability per millisecond saved, at the lower bound; recipe paper drops the lowest first.
 
-    device: the name of the device that the latency table was measured on. measured_percent: None where that
-    device is not at hand, so that the prediction stands alone. selection_frequency, set_frequency: in what share of the
-    resamples of images and savings every candidate goes, and exactly this set; empty and None for recipe paper,
-    which ranks blocks and considers no sets. within_drop: why a smaller set than asked goes; None where it does not. notes:
-    what else decided, as sentences.
+    device: the name of the device that the latency table was measured on.
+    measured_percent: None if that device is not available here, so that only the prediction counts.
+    selection_frequency, set_frequency: the share of the resamples of images and savings that drop each candidate, and that choose
+    exactly this set; empty and None for recipe paper, which ranks blocks and considers no sets.
+    within_drop: why a smaller set than requested is dropped; None if it is not.
+    notes: what else decided, as sentences.
     """
 
     schema: int = SCHEMA
@@ -228,17 +239,18 @@ class Plan:
 
     @property
     def chosen(self) -> Considered | None:
-        """The set that goes, with its verified error and loss; None where sets were not searched for."""
+        """The chosen set, with its verified error and loss; None if sets were not searched."""
         return next((one for one in self.considered if one.dropped == self.dropped), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefitChoice:
-    """How one stream value was refitted: the way of least error, and what every way gave.
+    """How one stream value was refitted: the chosen solver, and the error of every solver.
 
-    point: the value of the traced graph. errors: by way, the features' error over their variance, on images that the
-    solution did not see. images: by way, on how many; one that was significantly worse than the best was eliminated early, its
-    error is then the best's plus their difference on these.
+    point: the value of the traced graph.
+    errors: by solver, error of the features over their variance, on images not used for the solution.
+    images: by solver, the number of these images. A solver that was significantly worse than the best was eliminated early; its
+    error is the best's plus their difference on the images that it saw.
     """
 
     point: str
@@ -249,12 +261,13 @@ class RefitChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A pruned network's weights at one stage, and how it came to them.
+    """The weights of a pruned network at one stage, and how they were computed.
 
-    mse: error of the pre-pooling features. judged_on: which images that error, the one before and the history are of.
+    mse: error of the pre-pooling features.
+    judged_on: the images of this error, of the one before it and of the history.
     history: (step, mse) pairs.
-    choices: of the closed-form refit, site by site. relative: mse over the features' variance, what recoveries are
-    compared by; None where it was not computed.
+    choices: of the closed-form refit, point by point.
+    relative: mse over the variance of the features, by which recoveries are compared; None if it was not computed.
     """
 
     schema: int = SCHEMA
@@ -274,7 +287,7 @@ class Student:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSummary:
-    """Which network, and how its input is made."""
+    """The network, and how its input is made."""
 
     name: str
     weights: str
@@ -289,7 +302,7 @@ class NetworkSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSummary:
-    """Which images, how many for what."""
+    """The images, and how many are used for what."""
 
     fit: int
     held_out: int
