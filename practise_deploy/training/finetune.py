@@ -21,7 +21,7 @@ from practise_deploy.training.batches import augmented_views
 from practise_deploy.training.checkpoint import TrainingLog
 from practise_deploy.training.distillation import Distillation, distillation_of
 from practise_deploy.training.mimic import mimic
-from practise_deploy.training.schedule import RATE_DIVISOR, Schedule
+from practise_deploy.training.schedule import Schedule
 
 PAPER = Schedule(steps=2000, norms="trained")
 TINY = Schedule(
@@ -135,7 +135,7 @@ def _method(schedule: Schedule, distillation: Distillation, log: TrainingLog) ->
     norms = {"trained": "trained", "frozen": "frozen statistics"}
     parts = [
         f"feature mimicking, {schedule.steps} steps of {schedule.batch_size}",
-        f"{'SGD' if schedule.optimiser == 'sgd' else 'AdamW'}, rate {schedule.learning_rate / RATE_DIVISOR**log.restarts:g}",
+        f"{'SGD' if schedule.optimiser == 'sgd' else 'AdamW'}, rate {schedule.rate_limit(log.restarts):g}",
         f"BatchNorm {norms[schedule.norms]}",
         f"{100 * schedule.mix:.0f}% of batches mixed" if schedule.mix else "",
         f"hints at block outputs x{schedule.hints:g}" if schedule.hints and distillation.hints else "",

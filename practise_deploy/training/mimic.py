@@ -23,7 +23,7 @@ from practise_deploy.run import UNREADABLE
 from practise_deploy.training.batches import BatchSampler
 from practise_deploy.training.checkpoint import TrainingLog, TrainingState, moving_average
 from practise_deploy.training.distillation import Distillation
-from practise_deploy.training.schedule import MAX_RESTARTS, RATE_DIVISOR, Schedule
+from practise_deploy.training.schedule import MAX_RESTARTS, Schedule
 
 _SAVE_EVERY_S = 20.0
 _FIRST_STEPS = 8
@@ -82,13 +82,14 @@ def _diverges(log: TrainingLog, schedule: Schedule) -> bool:
 
 
 def _restarted_log(log: TrainingLog, schedule: Schedule) -> TrainingLog:
-    """The log of a restart, with a lower rate."""
+    """The log of a restart at a quarter of the rate; one note tells of all of them."""
     (_, before), (_, after) = log.history[0], log.history[-1]
+    rate, others = schedule.rate_limit(log.restarts), log.notes[:-1] if log.restarts else log.notes
     note = (
-        f"at a rate of {schedule.learning_rate / RATE_DIVISOR**log.restarts:g} the error rose from {before:.4g} to {after:.4g} in "
-        f"{log.step} steps: training restarted with a quarter of the rate"
+        f"the rate was lowered from {schedule.rate_limit():g} to {schedule.rate_limit(log.restarts + 1):g}: at {rate:g} the error rose "
+        f"from {before:.4g} to {after:.4g} in {log.step} steps"
     )
-    return TrainingLog(history=log.history[:1], notes=(*log.notes, note), restarts=log.restarts + 1)
+    return TrainingLog(history=log.history[:1], notes=(*others, note), restarts=log.restarts + 1)
 
 
 def _start(

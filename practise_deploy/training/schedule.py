@@ -46,6 +46,10 @@ class Schedule:
     seed: int = 0
     dtype: torch.dtype = torch.float32
 
+    def rate_limit(self, restarts: int = 0) -> float:
+        """The highest learning rate after this many restarts."""
+        return self.learning_rate / RATE_DIVISOR**restarts
+
     def rate(self, step: int, restarts: int = 0) -> float:
         """The learning rate of a step after this many restarts."""
         return self._rate(step) / RATE_DIVISOR**restarts

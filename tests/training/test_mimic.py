@@ -114,8 +114,9 @@ RETREATING = Schedule(steps=24, batch_size=8, optimiser="adamw", learning_rate=0
 def test_rate_that_leads_away_is_quartered_and_the_descent_begun_anew():
     _, course, _ = descend(RETREATING)
     _, steady, _ = descend(replace(RETREATING, restart_ratio=0.0))
-    assert course.restarts > 0 and len(course.notes) == course.restarts
-    assert "at a rate of 0.02 the error rose from" in course.notes[0]
+    assert course.restarts > 0
+    (note,) = course.notes
+    assert note.startswith(f"the rate was lowered from 0.02 to {0.02 / 4**course.restarts:g}: at ")
     assert [step for step, _ in course.history] == sorted({step for step, _ in course.history}) and course.step == 24
     assert course.history[-1][1] < steady.history[-1][1]
 
