@@ -348,13 +348,16 @@ def _read_file(path: Path) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in document.items() if key != "schema"}
 
 
+_RENAMED = {"for": "target_archs"}
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             names = [*Settings.model_fields, *(flag.name for flag in option_flags())]
-            near = nearest(key, names)
+            near = _RENAMED.get(key) or nearest(key, names)
             lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near}'?" if near else ""))
         else:
             lines.append(_refused(problem))

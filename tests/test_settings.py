@@ -9,7 +9,9 @@ from practise_deploy.errors import InputError
 from practise_deploy.settings import MAX_DROP, Settings, read_settings
 
 
-@pytest.mark.parametrize(("written", "meant"), [("redcue", "reduce"), ("budget_s", "measure_budget_s")])
+@pytest.mark.parametrize(
+    ("written", "meant"), [("redcue", "reduce"), ("budget_s", "measure_budget_s"), ("for", "target_archs")]
+)
 def test_unknown_setting_is_an_error_that_suggests_the_nearest(written, meant):
     with pytest.raises(InputError) as error:
         read_settings({written: 20})

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ except ImportError:  # Windows: what a killed run left there stays
 
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")
 _LOCK = ".in-use"
+_ABANDONED_S = 3600.0
 
 
 def regular_file(path: Path, *homes: Path) -> Path:
@@ -133,3 +135,7 @@ def _sweep(place: Path, prefix: str) -> None:
         with suppress(OSError), open(path, "r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path.parent, ignore_errors=True)
+    for path in place.glob(f"{glob.escape(prefix)}*"):
+        with suppress(OSError):  # killed before it took its lock; a folder that is not empty stays
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.rmdir()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, those that end a line unseen, and those that turn the direction of text."""
+_CODE = "\n    import "
+"""How Python begins in a remedy."""
 _SPACES = str.maketrans("\n\r\t", "   ")
 
 
@@ -20,11 +23,20 @@ def one_line(text: str) -> str:
     return clean(text.translate(_SPACES))
 
 
+def with_code(text: str) -> str:
+    """A message in one line, and below it the Python that it ends in, if any, as lines to copy."""
+    message, marker, code = text.partition(_CODE)
+    lines = textwrap.dedent(marker + code).splitlines() if marker else ()
+    return "\n".join([one_line(message), *(clean(line) for line in lines if line)])
+
+
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours; a dash where there is no number."""
     if not math.isfinite(seconds):
         return "-"
+    if seconds < 0.0005:
+        return "0 s"
     if seconds < 60:
-        return f"{f'{seconds:#.2g}'.rstrip('.') if seconds else 0} s"
+        return f"{f'{seconds:#.2g}'.rstrip('.')} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

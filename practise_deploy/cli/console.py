@@ -15,7 +15,7 @@ from practise_backends.results.bench import Benchmark
 from practise_backends.results.formatting import confidence, count, listed, plural, rounds, size
 from practise_backends.results.table_diff import TableDiff
 from practise_backends.results.tables import Table, engines, savings, scenarios, throughput
-from practise_backends.terminal import clean, duration, one_line
+from practise_backends.terminal import clean, duration, one_line, with_code
 from practise_backends.terms import Comparison, LatencyTable, Scenario, Throughput
 from practise_deploy.cli.progress import Bar, Lines, rich_bars, rich_console
 from practise_deploy.deployment.kit import WrittenKit
@@ -62,7 +62,7 @@ class Console:
 
         self._stderr.print(Text.assemble(("error: ", "bold red"), one_line(message)), soft_wrap=True)
         if remedy:
-            self._stderr.print(Text.assemble(("remedy: ", "bold"), one_line(remedy)), soft_wrap=True)
+            self._stderr.print(Text.assemble(("remedy: ", "bold"), with_code(remedy)), soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,18 @@ def test_folders_of_killed_runs_are_removed_and_those_in_use_stay(tmp_path: Path
         with temporary_folder(tmp_path) as second:
             assert first.is_dir() and second.is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["practise-notes"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of this kind")
+def test_empty_folders_that_were_left_long_ago_are_removed_too(tmp_path: Path):
+    for name, age_s in (("practise-old", 7200), ("practise-new", 0), ("practise-notes", 7200)):
+        (tmp_path / name).mkdir()
+        if name == "practise-notes":
+            (tmp_path / name / "mine.txt").write_text("keep")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    with temporary_folder(tmp_path):
+        assert not (tmp_path / "practise-old").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"practise-new", "practise-notes"}
 
 
 def test_name_that_is_no_text_is_written_as_an_escape(tmp_path: Path):

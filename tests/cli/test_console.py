@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from practise_deploy.cli.console import Console
+from practise_deploy.network.inputs import wrapper_text
 from practise_deploy.outcome import Answer
 from samples import plans, releases
 
@@ -159,6 +160,16 @@ def test_prose_goes_to_stderr_and_stops_where_quiet(capsys: pytest.CaptureFixtur
 def test_errors_are_said_even_where_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     Console(quiet=True).error("cannot read [x]\x1b[31m", "give another --data")
     assert capsys.readouterr() == ("", "error: cannot read [x][31m\nremedy: give another --data\n")
+
+
+def test_python_of_a_remedy_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    remedy = wrapper_text("wrap it", "FUNCTION()", "self.network(images, mask=...)")
+    Console(quiet=True).error("it takes a mask", remedy)
+    message, _, code = capsys.readouterr().err.partition("wrapped:\n")
+    assert message == "error: it takes a mask\nremedy: wrap it, and give FILE.py:"
+    names: dict[str, object] = {}
+    exec(compile(code, "wrapped", "exec"), names)
+    assert callable(names["wrapped"])
 
 
 def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -428,6 +428,7 @@ def test_counts_and_durations_are_short() -> None:
     assert (count(25_557_032), count(896)) == ("25.6 M", "896")
     assert duration(3700) == "1 h 1 min"
     assert duration(61.2) == "1 min 1 s"
+    assert (duration(8.2e-7), duration(0.039)) == ("0 s", "0.039 s")
 
 
 def test_report_needs_no_torch() -> None:
