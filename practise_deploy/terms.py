@@ -94,6 +94,14 @@ class Recoverabilities:
     of: tuple[Recoverability, ...]
     interactions: Arrays = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises: ValueError where interactions are not of these blocks, as in a damaged file."""
+        for name, values in self.interactions.items():
+            if values.dtype.kind != "f" or values.ndim != 3 or values.shape[1:] != (len(self.of),) * 2:
+                raise ValueError(
+                    f"the interactions '{name}' are {values.dtype}{list(values.shape)}, not of {len(self.of)} blocks"
+                )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:

@@ -232,3 +232,11 @@ def test_resampling_gives_the_same_every_time():
     chosen = best_sets(candidates, Budget(reduce_percent=15.0), 1)[0]
     first, again = (selection_frequencies(candidates, Budget(reduce_percent=15.0), chosen, {}) for _ in range(2))
     assert first == again and set(first[0]) == set("abcdef")
+
+
+@pytest.mark.parametrize("values", [np.zeros(4), np.zeros((2, 3, 3)), np.zeros((2, 2, 2), dtype="datetime64[s]")])
+def test_interactions_that_are_not_of_the_blocks_are_no_record(values):
+    """As a damaged file may hold; what is read back is then computed again."""
+    good = judged([1.0, 2.0], features=np.zeros((2, 2, 2)))
+    with pytest.raises(ValueError, match="not of 2 blocks"):
+        replace(good, interactions={"features": values})
