@@ -125,6 +125,16 @@ class Silent:
 
 
 @runtime_checkable
+class OfSeveralParts(Protocol):
+    """A step's result whose parts, read back from files, may not belong together."""
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether they do."""
+        ...
+
+
+@runtime_checkable
 class WithFiles(Protocol):
     """A step's result that stands for files in the run folder."""
 
@@ -250,7 +260,7 @@ class Run:
             if array_fields(record):
                 arrays = read_arrays(self._steps / f"{name}.npz")
                 record = dataclasses.replace(cast(Any, record), **{array_fields(record)[0]: arrays})
-            return record
+            return None if isinstance(record, OfSeveralParts) and not record.is_consistent else record
         except (*UNREADABLE, ValidationError):
             return None
 

@@ -288,7 +288,7 @@ class Settings(RecoveryRecipe, Goal, DeploymentTarget, ImageSource, NetworkSourc
 def panel_of(name: str) -> str | None:
     """The title under which --help lists a setting; None of one that belongs to no part."""
     parts = (NetworkSource, ImageSource, DeploymentTarget, Goal, RecoveryRecipe)
-    return next((part.panel for part in parts if name in part.__annotations__), None)
+    return next((part.panel for part in parts if name in part.model_fields and name not in _Part.model_fields), None)
 
 
 def read_settings(given: dict[str, Any], *, file: Path | None = None, base: dict[str, Any] | None = None) -> Settings:

@@ -94,13 +94,12 @@ class Recoverabilities:
     of: tuple[Recoverability, ...]
     interactions: Arrays = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Raises: ValueError where interactions are not of these blocks, as in a damaged file."""
-        for name, values in self.interactions.items():
-            if values.dtype.kind != "f" or values.ndim != 3 or values.shape[1:] != (len(self.of),) * 2:
-                raise ValueError(
-                    f"the interactions '{name}' are {values.dtype}{list(values.shape)}, not of {len(self.of)} blocks"
-                )
+    @property
+    def is_consistent(self) -> bool:
+        """Whether the interactions are of these blocks; in a damaged file they may not be."""
+        sizes = (len(self.of),) * 2
+        arrays = self.interactions.values()
+        return all(array.dtype.kind == "f" and array.ndim == 3 and array.shape[1:] == sizes for array in arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,9 +61,9 @@ def _every_refusal_says_something() -> Iterator[None]:
     """Whatever any test makes the product refuse has a message and a remedy."""
     plain = Refusal.__init__
 
-    def checked(self: Refusal, message: str, *, remedy: str) -> None:
+    def checked(self: Refusal, message: str, *, remedy: str, snippet: str = "") -> None:
         assert message.strip() and remedy.strip(), f"{type(self).__name__}({message!r}, remedy={remedy!r})"
-        plain(self, message, remedy=remedy)
+        plain(self, message, remedy=remedy, snippet=snippet)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Refusal, "__init__", checked)

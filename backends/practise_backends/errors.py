@@ -24,15 +24,16 @@ _NO_MEMORY = ("bad_alloc", "allocate memory", "out of memory", "failed to map se
 class Refusal(Exception):
     """What went wrong, where, and (`remedy`) what to do about it.
 
-    exit_code: of a command that it ends: 2 what was asked, 3 the environment.
+    snippet: Python to write, where the remedy is that. exit_code: of a command that it ends: 2 what was asked, 3 the environment.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, *, remedy: str) -> None:
+    def __init__(self, message: str, *, remedy: str, snippet: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.snippet = snippet
 
 
 class EnvironmentProblem(Refusal):

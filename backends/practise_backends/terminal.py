@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, those that end a line unseen, and those that turn the direction of text."""
-_CODE = "\n    import "
-"""How Python begins in a remedy."""
 _SPACES = str.maketrans("\n\r\t", "   ")
 
 
@@ -21,13 +18,6 @@ def clean(text: str) -> str:
 def one_line(text: str) -> str:
     """The same in one line, so that a name cannot look like a line of ours."""
     return clean(text.translate(_SPACES))
-
-
-def with_code(text: str) -> str:
-    """A message in one line, and below it the Python that it ends in, if any, as lines to copy."""
-    message, marker, code = text.partition(_CODE)
-    lines = textwrap.dedent(marker + code).splitlines() if marker else ()
-    return "\n".join([one_line(message), *(clean(line) for line in lines if line)])
 
 
 def duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ def main() -> None:
         if code == 130:  # what typer makes of an interrupt
             code = _interrupted()
     except Refusal as error:
-        code = _refuse(error.message, error.remedy, error.exit_code)
+        code = _refuse(error.message, error.remedy, error.exit_code, error.snippet)
     except KeyboardInterrupt:
         code = _interrupted()
     except Exception as error:
@@ -73,8 +73,8 @@ def _interrupted() -> int:
     return _refuse("interrupted", "the same command resumes where it stopped", 130)
 
 
-def _refuse(message: str, remedy: str, code: int) -> int:
+def _refuse(message: str, remedy: str, code: int, snippet: str = "") -> int:
     from practise_deploy.cli.console import Console  # brings numpy, which --help can do without
 
-    Console().error(message, remedy)
+    Console().error(message, remedy, snippet)
     return code

@@ -15,7 +15,7 @@ from practise_backends.results.bench import Benchmark
 from practise_backends.results.formatting import confidence, count, listed, plural, rounds, size
 from practise_backends.results.table_diff import TableDiff
 from practise_backends.results.tables import Table, engines, savings, scenarios, throughput
-from practise_backends.terminal import clean, duration, one_line, with_code
+from practise_backends.terminal import clean, duration, one_line
 from practise_backends.terms import Comparison, LatencyTable, Scenario, Throughput
 from practise_deploy.cli.progress import Bar, Lines, rich_bars, rich_console
 from practise_deploy.deployment.kit import WrittenKit
@@ -56,13 +56,15 @@ class Console:
         if not self.quiet:
             self._stderr.print(one_line(text), style="dim", markup=False, soft_wrap=True)
 
-    def error(self, message: str, remedy: str = "") -> None:
-        """An error and its remedy, shown even if quiet."""
+    def error(self, message: str, remedy: str = "", snippet: str = "") -> None:
+        """An error and its remedy, shown even if quiet. snippet: Python to write, whose lines stay."""
         from rich.text import Text
 
         self._stderr.print(Text.assemble(("error: ", "bold red"), one_line(message)), soft_wrap=True)
         if remedy:
-            self._stderr.print(Text.assemble(("remedy: ", "bold"), with_code(remedy)), soft_wrap=True)
+            self._stderr.print(Text.assemble(("remedy: ", "bold"), one_line(remedy)), soft_wrap=True)
+        for line in snippet.splitlines():
+            self._stderr.print(one_line(line), markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:

@@ -43,7 +43,7 @@ def with_checked_labels(tiny: TinySet, original: Original) -> TinySet:
 
 
 def check_judgeable(images: Images, original: Original, points: float, progress: Progress) -> None:
-    """Refuse a demand on the accuracy that these labels can never prove: they do not tell the original's own answers from chance.
+    """Refuse a demand on the accuracy that these labels can never prove: by them the original itself is no better than chance.
 
     Images are looked at until enough answers are right.
     Raises: InputError.
@@ -60,7 +60,7 @@ def check_judgeable(images: Images, original: Original, points: float, progress:
         progress.advance(part.stop, len(images))
     raise InputError(
         f"--max-drop {points:g} cannot be judged: the original itself is right on {correct} of {len(images):,} held-out images, "
-        "which cannot be told from chance",
+        "which is indistinguishable from chance",
         remedy="check that the labels are in the order of the network's outputs (--classes), and --weights, --mean and --std; "
         "give more labelled images where these are few; --max-drop none waives the demand",
     )

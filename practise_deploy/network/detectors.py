@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from practise_deploy.errors import InputError
-from practise_deploy.network.inputs import wrapper_text
+from practise_deploy.network.inputs import wrapper
 
 _BACKBONES = ("backbone.body", "backbone")
 """Where detectors have the network that computes features of the images: below a pyramid of them, which has no residual units, or alone."""
@@ -28,9 +28,8 @@ def check_no_detector(run: Callable[[Any], Any], sample: Tensor, output: Any) ->
         raise InputError(
             f"the network is a detector: it returns {', '.join(map(str, output))} as a dictionary for each image; "
             "only networks of one output, a tensor, are planned for so far",
-            remedy=wrapper_text(
-                "prune its backbone alone, in a module that returns one tensor", *_backbone(run, sample)
-            ),
+            remedy="prune its backbone alone, in a module that returns one tensor, and give FILE.py:wrapped",
+            snippet=_backbone_wrapper(run, sample),
         )
 
 
@@ -45,11 +44,12 @@ def check_takes_no_list(run: Callable[[Any], Any], sample: Tensor) -> None:
     check_no_detector(run, sample, output)
 
 
-def _backbone(run: Callable[[Any], Any], sample: Tensor) -> tuple[str, str]:
-    """A detector's backbone and a tensor that it returns, as Python."""
+def _backbone_wrapper(run: Callable[[Any], Any], sample: Tensor) -> str:
+    """A wrapper around a detector's backbone that returns one tensor, as Python."""
     parts = dict(run.named_modules()) if isinstance(run, nn.Module) else {}
     for path in _BACKBONES:
         with contextlib.suppress(Exception), torch.no_grad():
             features = parts[path](sample)
-            return f"FUNCTION().{path}", "self.network(images)" if isinstance(features, Tensor) else _LAST_MAP
-    return "FUNCTION().backbone", _LAST_MAP
+            call = "self.network(images)" if isinstance(features, Tensor) else _LAST_MAP
+            return wrapper(call, f"FUNCTION().{path}")
+    return wrapper(_LAST_MAP, "FUNCTION().backbone")

@@ -20,21 +20,18 @@ _OTHER_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def wrapper_remedy(call: str) -> str:
-    """The remedy for a network that takes something else: a wrapper to write. call: the arguments of the inner call."""
-    what = "wrap it in a module that takes the images alone and fixes the rest (...)"
-    return wrapper_text(what, "FUNCTION()", f"self.network({call})")
+TAKE_IMAGES = "wrap it in a module that takes the images alone and fixes the rest (...), and give FILE.py:wrapped"
+"""The remedy for a network that takes something else, with the snippet of a `wrapper`."""
 
 
-def wrapper_text(what: str, network: str, output: str) -> str:
-    """What to do, and the wrapper to write for it. network, output: as Python."""
-    imports = "torch, types" if "types." in output else "torch"
-    return f"""{what}, and give FILE.py:wrapped:
-    import {imports}
-    class Wrapped(torch.nn.Module):
-        def __init__(self): super().__init__(); self.network = {network}
-        def forward(self, images): return {output}
-    def wrapped(): return Wrapped()"""
+def wrapper(call: str, network: str = "FUNCTION()") -> str:
+    """A wrapper to write around a network, as Python. call: what it returns, for `images` and `self.network`."""
+    imports = "torch, types" if "types." in call else "torch"
+    return f"""import {imports}
+class Wrapped(torch.nn.Module):
+    def __init__(self): super().__init__(); self.network = {network}
+    def forward(self, images): return {call}
+def wrapped(): return Wrapped()"""
 
 
 def check_inputs(module: nn.Module) -> None:
@@ -51,12 +48,14 @@ def check_inputs(module: nn.Module) -> None:
         rest = [f"{name}=..." for name in needed if name != first.name]
         raise InputError(
             f"the network's forward needs {', '.join(needed)}; it is run with one tensor of images alone",
-            remedy=wrapper_remedy(", ".join([images, *rest])),
+            remedy=TAKE_IMAGES,
+            snippet=wrapper(f"self.network({', '.join([images, *rest])})"),
         )
     if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
         raise InputError(
             f"the network's forward takes any number of inputs, *{parameters[0].name}; it is run with one tensor of images",
-            remedy=wrapper_remedy("images"),
+            remedy=TAKE_IMAGES,
+            snippet=wrapper("self.network(images)"),
         )
 
 
@@ -85,7 +84,8 @@ def check_kind(run: Callable[[Any], Any], sample: Tensor) -> None:
 def _structure_error(kind: str, names: Iterable[str], call: str) -> InputError:
     return InputError(
         f"the network's forward takes {kind} {', '.join(names)}; it is run with one tensor of images",
-        remedy=wrapper_remedy(call),
+        remedy=TAKE_IMAGES,
+        snippet=wrapper(f"self.network({call})"),
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.detectors import check_no_detector, check_takes_no_list
-from practise_deploy.network.inputs import check_kind, wrapper_remedy
+from practise_deploy.network.inputs import TAKE_IMAGES, check_kind, wrapper
 
 RETURN_LOGITS = "wrap it in a module that returns the logits alone: FILE.py:FUNCTION"
 _INPUT_TYPE_ERRORS = (AttributeError, KeyError, IndexError, NotImplementedError, TypeError)
@@ -71,7 +71,8 @@ def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
 def _run_error(error: Exception, sample: Tensor) -> InputError:
     if isinstance(error, _INPUT_TYPE_ERRORS) or "unpack" in str(error):
         message = f"the network does not run on one tensor of images, of shape {tuple(sample.shape)}"
-        return InputError(f"{message}: {type(error).__name__}: {first_line(error)}", remedy=wrapper_remedy("images"))
+        message += f": {type(error).__name__}: {first_line(error)}"
+        return InputError(message, remedy=TAKE_IMAGES, snippet=wrapper("self.network(images)"))
     return InputError(
         f"the network does not run on an input of shape {tuple(sample.shape)}: {first_line(error)}",
         remedy="give its input size with --input-size, and --mean and --std as many numbers as it takes channels",

@@ -59,7 +59,7 @@ def basic_solvers() -> dict[str, Solver]:
 def all_solvers() -> dict[str, Solver]:
     """Every solver by its name, but for no refit."""
     solvers = basic_solvers()
-    for name, solver in basic_solvers().items():
+    for name, solver in list(solvers.items()):
         if solver.kind is SolverKind.RIDGE:
             solvers[f"{name}, {REPAIRED}"] = Solver(solver.kind, partial(_repaired, solver.solve), refines=name)
             solvers[f"{name}, {WEIGHTED}"] = Solver(solver.kind, solver.solve, weighted=True, refines=name)

@@ -30,8 +30,8 @@ OF_MEMORY = "OutOfMemory"
 OF_OPTIONS = {"BadParameter", "ArgumentTypeError"}
 """Are told by typer and argparse, which put the option before the message and the way to its help behind it."""
 BARE = {"ValueError", "TypeError", "RuntimeError", "KeyError", "IndexError", "AttributeError", "Exception"}
-ASKED_FOR = {"__getattr__", "__getitem__", "__post_init__"}
-"""Python itself wants a bare error of these where there is no such thing; records check themselves where a file is read."""
+ASKED_FOR = {"__getattr__", "__getitem__"}
+"""Python itself wants a bare error of these where there is no such thing."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w-])")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from practise_deploy.cli.console import Console
-from practise_deploy.network.inputs import wrapper_text
+from practise_deploy.network.inputs import wrapper
 from practise_deploy.outcome import Answer
 from samples import plans, releases
 
@@ -163,10 +163,9 @@ def test_errors_are_said_even_where_quiet(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_python_of_a_remedy_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
-    remedy = wrapper_text("wrap it", "FUNCTION()", "self.network(images, mask=...)")
-    Console(quiet=True).error("it takes a mask", remedy)
-    message, _, code = capsys.readouterr().err.partition("wrapped:\n")
-    assert message == "error: it takes a mask\nremedy: wrap it, and give FILE.py:"
+    Console(quiet=True).error("it takes a mask", "wrap it", wrapper("self.network(images, mask=...)"))
+    message, _, code = capsys.readouterr().err.partition("wrap it\n")
+    assert message == "error: it takes a mask\nremedy: "
     names: dict[str, object] = {}
     exec(compile(code, "wrapped", "exec"), names)
     assert callable(names["wrapped"])

@@ -22,6 +22,10 @@ from practise_backends.terms import (
 
 _NOT_MEASURED = "not measured here"
 _UNSUPPORTED = "not determined by these samples"
+_PAIRED = (
+    " The median round is the same for both networks, so that their p50 differ by the speed-up. The sessions of both were loaded "
+    "together and took turns; alone an engine may be a little faster."
+)
 _MARKED = re.compile(r"([\\`*_{}\[\]|~$])")
 
 
@@ -39,7 +43,11 @@ class Table:
 
 def engines(measurement: Comparison | Benchmark, *, files: bool = False) -> Table:
     """The figures of the engines, one column each. files: and where they lie."""
-    figures, unit = measurement.engines, milliseconds(measurement.timed_by)
+    figures, unit, alone = (
+        measurement.engines,
+        milliseconds(measurement.timed_by),
+        measurement.speedup is None,
+    )
     rows = (
         *((("File", *(engine.file for engine in figures)),) if files else ()),
         (f"p50, {unit}", *(interval(engine.p50_ms, absent=_UNSUPPORTED) for engine in figures)),
@@ -57,12 +65,11 @@ def engines(measurement: Comparison | Benchmark, *, files: bool = False) -> Tabl
         ("Precision", *(_precision(engine) for engine in figures)),
     )
     return Table(
-        title="One network in rounds" if measurement.speedup is None else "Engines in paired rounds",
+        title="One network in rounds" if alone else "Engines in paired rounds",
         head=("Figure", *(engine.name for engine in figures)),
         rows=rows,
-        note="All figures are of the rounds that count: discarded ones are not among them. p50 is the latency in the median round, "
-        "the same for both, so that the two differ by the speed-up; the other percentiles are of one run. Brackets hold the interval. "
-        "All sessions of both networks were loaded and took turns; alone an engine may be a little faster.",
+        note="Discarded rounds do not count. p50 is the latency in the median round; the other percentiles are of single runs. Brackets "
+        "hold the interval." + ("" if alone else _PAIRED),
     )
 
 
