@@ -63,15 +63,37 @@ class NetworkSource(_Part):
 
     network: str = Field(
         EMBEDDED,
-        description="torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, or digits (embedded)",
+        description="FILE.onnx, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, or digits (embedded)",
     )
     weights: Path | None = Field(None, description="state dict (.pt, .pth, .safetensors)")
-    input_size: int | None = Field(None, ge=8, description="side of the input in pixels (default: the network's own)")
+    input_size: tuple[int, int] | None = Field(
+        None, description="input in pixels, one side or HEIGHTxWIDTH, at least 8 (default: the network's own)"
+    )
     resize: int | None = Field(None, ge=8, description="shorter side before the centre crop")
     mean: tuple[float, ...] | None = Field(None, description="per-channel mean of pixels in [0, 1]")
     std: tuple[float, ...] | None = Field(None, description="per-channel standard deviation of pixels in [0, 1]")
+    channel_order: Literal["rgb", "bgr"] | None = Field(
+        None, description="order of the colours that the network takes (default: rgb)"
+    )
+    layout: Literal["nchw", "nhwc"] | None = Field(
+        None, description="axes of an ONNX file's input (default: told from its shape)"
+    )
     interpolation: Interpolation | None = Field(None, description="how images are resized")
     augment: Literal["crop-flip", "crop", "none"] | None = Field(None, description="augmentation while finetuning")
+
+    @field_validator("input_size", mode="before")
+    @classmethod
+    def _sides(cls, value: Any) -> Any:
+        sides = str(value).lower().split("x") if isinstance(value, (int, str)) else value
+        if sides is None:
+            return None
+        try:
+            height, width = (int(side) for side in (sides if len(sides) > 1 else [*sides, *sides]))
+        except (TypeError, ValueError):
+            raise ValueError("must be a number of pixels, or HEIGHTxWIDTH such as 48x192") from None
+        if min(height, width) < 8:
+            raise ValueError("must be 8 pixels or more")
+        return height, width
 
     @field_validator("mean", "std", mode="before")
     @classmethod
@@ -277,7 +299,8 @@ class Settings(RecoveryRecipe, Goal, DeploymentTarget, ImageSource, NetworkSourc
             if isinstance(value, bool):
                 words.append(flag if value else f"--no-{flag[2:]}")
             else:
-                words += [flag, ",".join(str(each) for each in value) if isinstance(value, tuple) else f"{value}"]
+                separator = "x" if name == "input_size" else ","
+                words += [flag, separator.join(map(str, value)) if isinstance(value, tuple) else f"{value}"]
         for option in option_flags():
             if option.name in self.backend_options:
                 value = [] if option.parse is None else [as_text(self.backend_options[option.name])]

@@ -20,6 +20,8 @@ class Preprocessing:
     squash: images are scaled to exactly that size instead, whatever their shape.
     mean, std: per channel, of pixels scaled to [0, 1].
     assumed: which of these are assumptions, because nothing states them.
+    channel_order: rgb, or bgr as OpenCV reads images.
+    layout: of the input of a user's ONNX file, nchw or nhwc; networks in torch take nchw.
     """
 
     channels: int
@@ -31,6 +33,8 @@ class Preprocessing:
     augment: str
     assumed: tuple[str, ...] = ()
     squash: bool = False
+    channel_order: str = "rgb"
+    layout: str = "nchw"
 
     @property
     def enlarged(self) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from practise_backends.errors import BackendError
 from practise_backends.rounds.feeds import random_feeds
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions
+from practise_deploy.network.onnx_import.file import images_of
 
 _TRIED = 3
 _TOLERANCE = 1e-3
@@ -23,8 +25,11 @@ def with_any_batch(path: Path, folder: Path) -> Path:
     a batch of three must give the same outputs as three single runs.
     """
     model = onnx.load(path)
-    _free_reshapes(model.graph)
-    for value in (*model.graph.input, *model.graph.output):
+    inputs = images_of(model)
+    if all(dimension.dim_value == 0 for value in inputs for dimension in value.type.tensor_type.shape.dim[:1]):
+        return path
+    _free_reshapes(model.graph, inputs)
+    for value in (*inputs, *model.graph.output):
         dimensions = value.type.tensor_type.shape.dim
         if dimensions:
             dimensions[0].dim_param = "batch"
@@ -34,9 +39,9 @@ def with_any_batch(path: Path, folder: Path) -> Path:
     return copy if _same(path, copy) else path
 
 
-def _free_reshapes(graph: onnx.GraphProto) -> None:
+def _free_reshapes(graph: onnx.GraphProto, inputs: Sequence[onnx.ValueInfoProto]) -> None:
     """A Reshape to a constant shape that begins with the batch leaves that dimension open."""
-    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value if graph.input[0].type.tensor_type.shape.dim else 0
+    batch = next((value.type.tensor_type.shape.dim[0].dim_value for value in inputs if value.type.tensor_type.shape.dim), 0)
     shapes = {
         initializer.name: onnx.numpy_helper.to_array(initializer)
         for initializer in graph.initializer

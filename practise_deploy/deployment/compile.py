@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from practise_backends.errors import EnvironmentProblem
@@ -14,13 +15,21 @@ from practise_deploy.run import file_digest
 _LISTED_LAYERS = 10  # most layers in another precision that a message lists
 
 
-def compile_network(backend: Backend, model: Path, conditions: Conditions, progress: Progress) -> DeployedModel:
+def compile_network(
+    backend: Backend,
+    model: Path,
+    conditions: Conditions,
+    progress: Progress,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> DeployedModel:
     """Compile a network; if the backend's artefacts are separate files, write one next to it.
+
+    shapes: of inputs that are open besides the batch.
 
     Raises: CompileError, DeviceUnavailable; EnvironmentProblem where it cannot be written.
     """
     suffix = backend.capabilities.engine_suffix
-    artifact = backend.compile(model, conditions, progress=progress)
+    artifact = backend.compile(model, conditions, shapes=shapes, progress=progress)
     try:
         files = backend.save(artifact, model.with_suffix(suffix)) if suffix else ()
     except OSError as error:

@@ -28,7 +28,16 @@ def export_onnx(
     finish: a last transformation, such as another precision.
     Shapes: input_shape (batch, channels, height, width). Raises: InputError where it cannot be exported.
     """
-    model = finish(to_onnx(network, input_shape, dynamic_batch=dynamic_batch))
+    return write_onnx(
+        finish(to_onnx(network, input_shape, dynamic_batch=dynamic_batch)), path, dynamic_batch=dynamic_batch
+    )
+
+
+def write_onnx(model: onnx.ModelProto, path: Path, *, dynamic_batch: bool) -> ExportedModel:
+    """Write a network, checked, atomically.
+
+    Raises: InputError where it is no valid ONNX.
+    """
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:

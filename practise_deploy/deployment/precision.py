@@ -18,9 +18,11 @@ import onnx
 from practise_backends.choices import Precision
 from practise_backends.errors import lacks_memory
 from practise_backends.files import temporary_folder
+from practise_deploy.deployment.verify import in_layout
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import batches
+from practise_deploy.network.onnx_import.file import images_of
 
 SYMMETRIC = ("Conv", "Gemm", "Add")
 _IN_FLOAT = ("InstanceNormalization", "GroupNormalization")
@@ -78,7 +80,7 @@ def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: b
         quantize_static(
             shaped,
             quantised,
-            _reader(model.graph.input[0].name, _noise(model) if images is None else _pixels(images, model)),
+            _reader(images_of(model)[0].name, _noise(model) if images is None else _pixels(images, model)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
@@ -112,11 +114,11 @@ def _symmetric() -> dict[str, Any]:
 def _pixels(images: FitImages, model: onnx.ModelProto) -> Iterator[Pixels]:
     """Batches of at most `_CALIBRATED` images, sampled at random since files are sorted by class; the last is padded with copies.
 
-    Shapes: each [batch, channels, height, width].
+    Shapes: each [batch, channels, height, width], or as the file has its input.
     """
     batch, drawn = _shape(model)[0], images.subsample(_CALIBRATED, seed=0)
     for part in batches(len(drawn), batch):
-        pixels = drawn.batch(part).numpy()
+        pixels = in_layout(drawn.batch(part), drawn.preprocessing.layout)
         padding = np.repeat(pixels[-1:], batch - len(pixels), axis=0)
         yield np.ascontiguousarray(np.concatenate([pixels, padding]))
 
@@ -128,7 +130,7 @@ def _noise(model: onnx.ModelProto) -> Iterator[Pixels]:
 
 def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
     """The input's shape, with a dynamic batch as 1."""
-    return tuple(dimension.dim_value or 1 for dimension in model.graph.input[0].type.tensor_type.shape.dim)
+    return tuple(dimension.dim_value or 1 for dimension in images_of(model)[0].type.tensor_type.shape.dim)
 
 
 def _reader(name: str, feeds: Iterator[Pixels]) -> Any:

@@ -78,16 +78,16 @@ def torch_runner(network: fx.GraphModule) -> Runner:
     return compute
 
 
-def engine_runner(engine: Any, batch: int) -> Runner:
+def engine_runner(engine: Any, batch: int, layout: str = "nchw") -> Runner:
     """Run a network in an engine, in the engine's input type. Shapes: images [n, channels, height, width] -> logits [n, classes].
 
-    batch: the engine's fixed batch size; the last batch is padded with copies.
+    batch: the engine's fixed batch size; the last batch is padded with copies. layout: of the engine's input.
     """
     input_spec = engine.inputs[0]
 
     def compute(images: Tensor) -> Outputs:
         chunks = []
-        array = np.ascontiguousarray(images.contiguous().numpy())
+        array = in_layout(images, layout)
         for part in batches(len(array), batch):
             x = array[part]
             padded = np.concatenate([x, np.repeat(x[-1:], batch - len(x), 0)]) if len(x) < batch else x
@@ -96,6 +96,11 @@ def engine_runner(engine: Any, batch: int) -> Runner:
         return np.concatenate(chunks)
 
     return compute
+
+
+def in_layout(images: Tensor, layout: str) -> npt.NDArray[np.float32]:
+    """Images as a network's input has them. Shapes: images [n, channels, height, width]."""
+    return np.ascontiguousarray((images.permute(0, 2, 3, 1) if layout == "nhwc" else images).contiguous().numpy())
 
 
 def verify(runners: Runners, images: HeldOutImages, progress: Progress) -> Verification:

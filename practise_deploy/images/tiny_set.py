@@ -142,9 +142,14 @@ class TinySet:
 
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Bytes to normalised float32; float32 pixels are taken as normalised already. Shapes: [n, channels, height, width]."""
+    """Bytes to normalised float32, in the network's order of channels; float32 pixels are taken as the network's input already.
+
+    Shapes: [n, channels, height, width]. mean and std are in the network's order of channels.
+    """
     if pixels.dtype != torch.uint8:
         return pixels
+    if preprocessing.channel_order == "bgr":
+        pixels = pixels.flip(1)
     mean, std = (
         torch.tensor(channels, device=pixels.device).view(1, -1, 1, 1)
         for channels in (preprocessing.mean, preprocessing.std)

@@ -19,7 +19,7 @@ from torchvision.ops import StochasticDepth
 from practise_deploy.errors import NoDroppableBlock
 from practise_deploy.network.activations import find_feature, macs_by_node
 from practise_deploy.network.near_misses import near_misses
-from practise_deploy.network.operators import is_addition, is_computed, module_of, scope_kinds, shape_of
+from practise_deploy.network.operators import FILE_NAME, is_addition, is_computed, module_of, scope_kinds, shape_of
 from practise_deploy.network.units import Unit, dominators, format_shape, has_weights, holder_of, unit_at, weights_of
 from practise_deploy.terms import Block
 
@@ -114,16 +114,18 @@ def _names(units: list[Unit]) -> dict[fx.Node, str]:
     """Units named by the module that holds them, and by their addition where it holds several."""
     holders = {unit.addition: holder_of(unit.nodes) for unit in units}
     names = list(holders.values())
-    return {
-        node: name if name and names.count(name) == 1 else f"{name}.{node.name}".lstrip(".")
-        for node, name in holders.items()
-    }
+    return {node: name if name and names.count(name) == 1 else _own_name(name, node) for node, name in holders.items()}
+
+
+def _own_name(holder: str, node: fx.Node) -> str:
+    """The name of one value of several in a module: that of its node in an ONNX file, which is unique already."""
+    return node.meta.get(FILE_NAME) or f"{holder}.{node.name}".lstrip(".")
 
 
 def _near_miss_name(unit: Unit, taken: set[str]) -> str:
     """The module that holds a near miss, and the value that ends it where the name is taken."""
     name = holder_of(unit.nodes)
-    return f"{name}.{unit.addition.name}".lstrip(".") if not name or name in taken else name
+    return _own_name(name, unit.addition) if not name or name in taken else name
 
 
 def _kind(unit: Unit, name: str) -> str:

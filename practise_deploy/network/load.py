@@ -1,11 +1,11 @@
-"""Loading a network: by library name, from a user's Python file, or from a torch.export file."""
+"""Loading a network: by library name, from a user's Python file, from an ONNX or a torch.export file."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,10 +17,14 @@ from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.activations import find_feature, input_of, logits_of, macs_by_node
 from practise_deploy.network.materialise_weights import materialise_weights
 from practise_deploy.network.onnx_graph import quiet
+from practise_deploy.network.onnx_import.comparison import check_translation
+from practise_deploy.network.onnx_import.file import OnnxFile, read_onnx
+from practise_deploy.network.onnx_import.input_scaling import stated_input
+from practise_deploy.network.onnx_import.translate import Translation, translate
 from practise_deploy.network.operators import module_of
 from practise_deploy.network.sources import Config, construct
 from practise_deploy.network.trace import annotate_shapes, one_output, trace
-from practise_deploy.network.trial import check_batches
+from practise_deploy.network.trial import check_batches, noise
 from practise_deploy.network.weights import load_state_dict
 from practise_deploy.network.wrappers import without_wrappers
 from practise_deploy.settings import INTERPOLATIONS, NetworkSource
@@ -34,13 +38,14 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 class Network:
     """A traced network in eval mode, with a summary of it. `trainable` is False for torch.export files.
 
-    structure: sha256 of what it computes besides its weights.
+    structure: sha256 of what it computes besides its weights. translation: of an ONNX file, which is edited where others are exported.
     """
 
     traced: fx.GraphModule
     summary: NetworkSummary
     trainable: bool
     structure: str
+    translation: Translation | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -59,6 +64,8 @@ def load_network(
     """
     if source.network.endswith(".pt2"):
         return _load_exported(Path(source.network), source)
+    if source.network.endswith(".onnx"):
+        return _load_onnx(Path(source.network), source, image_size)
     module, config, weights = construct(source, structure_only)
     with about(source.network):
         module, wrapper_notes = without_wrappers(module)
@@ -88,7 +95,7 @@ def _preprocessing(config: Config, source: NetworkSource, image_size: tuple[int,
     channels = len(source.mean or source.std or range(network_channels))
     assumed = [] if "input_size" in config or source.input_size else [f"input size {size[0]}x{size[1]}"]
     if source.input_size:
-        size = [source.input_size, source.input_size]
+        size = list(source.input_size)
     configured = config if channels == network_channels else {}
     defaults = _IMAGENET if channels == 3 else {"mean": (0.0,) * channels, "std": (1.0,) * channels}
     normalisation = {name: getattr(source, name) or configured.get(name) for name in defaults}
@@ -119,6 +126,7 @@ def _preprocessing(config: Config, source: NetworkSource, image_size: tuple[int,
         interpolation=interpolation,
         augment=source.augment or config.get("augment") or "crop-flip",
         assumed=tuple(assumed),
+        channel_order=source.channel_order or "rgb",
     )
 
 
@@ -203,6 +211,56 @@ def fingerprint(traced: fx.GraphModule, structure: str) -> str:
     return digest.hexdigest()
 
 
+def _check_size(path: Path, source: NetworkSource, sides: tuple[int | None, ...]) -> None:
+    """Refuse another size than a file is for. sides: (height, width), None where it takes any."""
+    wanted = source.input_size
+    if wanted is not None and any(side not in (None, given) for side, given in zip(sides, wanted, strict=True)):
+        fixed = "x".join("any" if side is None else str(side) for side in sides)
+        raise InputError(
+            f"{path} takes inputs of {fixed}, not {wanted[0]}x{wanted[1]}", remedy="leave --input-size out"
+        )
+
+
+def _load_onnx(path: Path, source: NetworkSource, image_size: tuple[int, int] | None) -> Network:
+    """An ONNX file: translated to torch, and compared with ONNX Runtime on noise."""
+    if source.weights is not None:
+        raise InputError(f"{path} has its weights in it; --weights cannot replace them", remedy="leave --weights out")
+    file = read_onnx(path, source.layout)
+    _check_size(path, source, file.shape[1:])
+    stated = stated_input(file)
+    channels, height, width = file.shape
+    config = dict(stated.config)
+    if height is not None and width is not None:
+        config["input_size"] = (channels or 3, height, width)
+    elif source.input_size is None and image_size is not None:
+        config.setdefault("input_size", (channels or 3, *image_size))
+    preprocessing = replace(_preprocessing(config, source, image_size), layout=file.layout)
+    if channels not in (None, preprocessing.channels):
+        raise InputError(
+            f"{path} takes {channels} channels, not {preprocessing.channels}",
+            remedy=f"give --mean and --std {channels} numbers each",
+        )
+    with about(path):
+        translation = translate(file, (preprocessing.channels, *preprocessing.size))
+        traced = translation.network
+        one_output(traced, "export the network with one output")
+        annotate_shapes(traced, (1, preprocessing.channels, *preprocessing.size))
+        check_batches(traced)
+        check_translation(translation, noise(traced, (2, preprocessing.channels, *preprocessing.size)))
+    structure = structure_of(traced)
+    notes = (*stated.notes, *_free_sides_note(file, preprocessing))
+    summary = _summary(traced, structure, str(path), "in the file", preprocessing, notes)
+    return Network(traced, summary, True, structure, translation)
+
+
+def _free_sides_note(file: OnnxFile, preprocessing: Preprocessing) -> tuple[str, ...]:
+    """A note on what a network that takes images of any size is planned and measured with."""
+    if None not in file.shape[1:]:
+        return ()
+    height, width = preprocessing.size
+    return (f"the file takes images of any size; it is planned and measured with {height}x{width} (see --input-size)",)
+
+
 def _load_exported(path: Path, source: NetworkSource) -> Network:
     """A torch.export file: it can be inspected, measured and exported, not finetuned."""
     if problem := why_no_file(path):
@@ -232,10 +290,7 @@ def _load_exported(path: Path, source: NetworkSource) -> Network:
             f"{path} takes {str(example_input.dtype).removeprefix('torch.')}{list(shape)}, not images float32[n, channels, height, width]",
             remedy="export the network in float32, with images for its input",
         )
-    if source.input_size not in (None, shape[2], shape[3]):
-        raise InputError(
-            f"{path} takes inputs of {shape[2]}x{shape[3]}, not {source.input_size}", remedy="leave --input-size out"
-        )
+    _check_size(path, source, shape[2:])
     preprocessing = _preprocessing({"input_size": shape[1:]}, source, None)
     if preprocessing.channels != shape[1]:
         raise InputError(

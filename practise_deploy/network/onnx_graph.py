@@ -18,7 +18,8 @@ from practise_deploy.errors import InputError
 from practise_deploy.network.activations import logits_of
 from practise_deploy.terms import Block
 
-_TAP = "value:"
+CUT = "value:"
+"""What the names of the values begin with that blocks are cut at."""
 _INLINE_BYTES = 1024  # what is smaller (shapes, axes) stays in the graph, where shape inference reads it
 
 
@@ -39,28 +40,33 @@ def with_splices(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: S
     output = nodes["output"]
     output.args = ((logits_of(tapped), *(nodes[name] for name in cut_values)),)
     tapped.recompile()
-    return _export(tapped, tuple(input_shape), ["logits", *(_TAP + name for name in cut_values)], False)
+    return _export(tapped, tuple(input_shape), ["logits", *(CUT + name for name in cut_values)], False)
 
 
-def only_logits(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network from `with_splices` with its logits as the only output, as it is deployed; `without_blocks` still finds the cuts."""
+def as_deployed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network from `with_splices` with its own outputs alone; `without_blocks` still finds the cuts."""
     deployed = onnx.ModelProto()
     deployed.CopyFrom(model)
-    logits = [value for value in model.graph.output if value.name == "logits"]
+    outputs = _outputs(model)
     del deployed.graph.output[:]
-    deployed.graph.output.extend(logits)
+    deployed.graph.output.extend(outputs)
     return deployed
+
+
+def _outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The outputs that are not there for the cuts alone."""
+    return [value for value in model.graph.output if not value.name.startswith(CUT)]
 
 
 def without_blocks(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.ModelProto:
     """The network without these blocks: consumers of their exits read their entries; dead nodes are removed.
 
-    model: from `with_splices`. Takes milliseconds where the weights are in a separate file (`externalise_weights`); others are copied.
+    model: from `with_splices`, or a file's `cuttable`. Takes milliseconds where the weights are in a separate file (`externalise_weights`); others are copied.
     """
     aliases = {
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"
     }  # one value, two names
-    cuts = {_resolve(_TAP + block.exit, aliases): _resolve(_TAP + block.entry, aliases) for block in dropped}
+    cuts = {_resolve(CUT + block.exit, aliases): _resolve(CUT + block.entry, aliases) for block in dropped}
     replacement = {old: _resolve(new, cuts) for old, new in cuts.items()}
     replacement |= {alias: replacement[of] for alias in aliases if (of := _resolve(alias, aliases)) in replacement}
     nodes = []
@@ -69,10 +75,11 @@ def without_blocks(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.Mod
             node = copy.deepcopy(node)
             node.input[:] = [replacement.get(name, name) for name in node.input]
         nodes.append(node)
-    if "logits" in replacement:  # the last block's exit is the output
-        nodes = [node for node in nodes if "logits" not in node.output]
-        nodes.append(onnx.helper.make_node("Identity", [replacement["logits"]], ["logits"]))
-    return _assemble(model, _live_nodes(nodes, "logits"))
+    outputs = {value.name for value in _outputs(model)}
+    for name in outputs & replacement.keys():  # a block's exit is an output
+        nodes = [node for node in nodes if name not in node.output]
+        nodes.append(onnx.helper.make_node("Identity", [replacement[name]], [name]))
+    return _assemble(model, _live_nodes(nodes, outputs))
 
 
 def externalise_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
@@ -90,30 +97,31 @@ def _resolve(name: str, replacement: dict[str, str]) -> str:
     return name
 
 
-def _live_nodes(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
-    needed, kept = {output}, []
+def _live_nodes(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
+    needed, kept = set(outputs), list[onnx.NodeProto]()
     for node in reversed(nodes):
         if needed & set(node.output):
-            needed |= set(node.input) | _captured(node)
+            needed |= set(node.input) | captured(node)
             kept.append(node)
     return kept[::-1]
 
 
-def _captured(node: onnx.NodeProto) -> set[str]:
+def captured(node: onnx.NodeProto) -> set[str]:
     """Outer values that a node's subgraphs read."""
     graphs = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    return {name for graph in graphs for inner in graph.node for name in {*inner.input, *_captured(inner)}}
+    return {name for graph in graphs for inner in graph.node for name in {*inner.input, *captured(inner)}}
 
 
 def _assemble(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
-    used = {name for node in nodes for name in {*node.input, *_captured(node)}}
+    used = {name for node in nodes for name in {*node.input, *captured(node)}}
     pruned = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
     pruned.opset_import.extend(model.opset_import)
     pruned.functions.extend(model.functions)
     pruned.graph.name = model.graph.name
     pruned.graph.node.extend(nodes)
-    pruned.graph.input.extend(model.graph.input)
-    pruned.graph.output.extend(value for value in model.graph.output if value.name == "logits")
+    weights = {weight.name for weight in model.graph.initializer}  # old files list those among the inputs
+    pruned.graph.input.extend(value for value in model.graph.input if value.name not in weights - used)
+    pruned.graph.output.extend(_outputs(model))
     pruned.graph.initializer.extend(weight for weight in model.graph.initializer if weight.name in used)
     return pruned
 

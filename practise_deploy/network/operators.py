@@ -49,6 +49,10 @@ def asks_size(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device")
 
 
+FILE_NAME = "name in the file"
+"""The key in a node's meta of the name that the node has in the user's ONNX file."""
+
+
 def scope_of(node: fx.Node) -> tuple[str, ...]:
     """The modules around a node, outermost first."""
     stack = node.meta.get("nn_module_stack") or {}

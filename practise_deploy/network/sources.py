@@ -53,15 +53,15 @@ def construct(source: NetworkSource, structure_only: bool) -> tuple[nn.Module, C
             f"{source.network} is a file of weights or of TorchScript, not the Python that makes the network",
             remedy=f"write FILE.py:FUNCTION --weights {source.network}",
         )
-    if Path(source.network).suffix.lower() in (".onnx", ".ort", ".engine"):
+    if Path(source.network).suffix.lower() in (".ort", ".engine"):
         raise InputError(
-            f"{source.network} is a network without its Python, in which alone blocks can be found so far",
-            remedy="give the Python as FILE.py:FUNCTION, or the network's name in torchvision or timm; "
+            f"{source.network} is compiled, and its blocks are no longer in it",
+            remedy="give the ONNX file that it was made of; "
             f"practise-deploy bench {source.network} measures the file itself, compare does beside another",
         )
     raise InputError(
         f"unknown network '{source.network}'",
-        remedy="name it as torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",
+        remedy="name it as FILE.onnx, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",
     )
 
 

@@ -80,14 +80,16 @@ def _is_fixed_point(traced: fx.GraphModule, node: fx.Node, activation: fx.Node) 
 
 
 def holder_of(nodes: Iterable[fx.Node]) -> str:
-    """The innermost module around all of these nodes."""
-    paths = [[*scope_of(node)[-1:], ""][0].split(".") for node in nodes]
+    """The innermost module around all of these nodes, or the common path of their names in an ONNX file."""
+    scopes = [[*scope_of(node)[-1:], ""][0] for node in nodes]
+    separator = "/" if any("/" in scope for scope in scopes) else "."
+    paths = [scope.split(separator) for scope in scopes]
     common = []
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:
             break
         common.append(parts[0])
-    return ".".join(common)
+    return separator.join(common)
 
 
 def has_weights(traced: fx.GraphModule, nodes: Iterable[fx.Node]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,7 +32,8 @@ from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.load import Network, load_network
-from practise_deploy.network.onnx_graph import only_logits, with_splices
+from practise_deploy.network.onnx_graph import as_deployed, with_splices
+from practise_deploy.network.onnx_import.replacement import cuttable
 from practise_deploy.planning.gate import Criteria
 from practise_deploy.refit.recover import recover
 from practise_deploy.run import Run, Screen, digest
@@ -52,7 +53,7 @@ class Deployment:
     """Where and how the network will run.
 
     device: fingerprint of the device at hand, empty where it is not. target_archs: what an engine is built ahead for, instead of the
-    device here.
+    device here. shapes: of the inputs that a file leaves open besides the batch.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Deployment:
     local_backend: Backend | None
     device: str
     target_archs: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def backend(self) -> Backend:
@@ -70,7 +72,8 @@ class Deployment:
 
     def opened(self, file: Path) -> Engine:
         """An ONNX file or an engine as the device runs it."""
-        return self.backend.open(artifact_of(self.backend, file, self.conditions), self.conditions)
+        artifact = artifact_of(self.backend, file, self.conditions, shapes=self.shapes)
+        return self.backend.open(artifact, self.conditions)
 
     @property
     def runs_here(self) -> bool:
@@ -106,8 +109,10 @@ class CuttableModel:
     def proto(self) -> onnx.ModelProto:
         """The ONNX model; its ranges in int8 are of noise, as its speed does not depend on them."""
         with self.screen("Exporting the network"), about(self.network.summary.name):
-            cuttable = with_splices(self.network.traced, self.blocks, self.form.input_shape)
-            return self.form.lowered(only_logits(cuttable))
+            shape, translation = self.form.input_shape, self.network.translation
+            if translation is not None:
+                return self.form.lowered(cuttable(translation, self.blocks, shape))
+            return self.form.lowered(as_deployed(with_splices(self.network.traced, self.blocks, shape)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +251,17 @@ class BuildContext:
             local_backend=backend,
             device="" if backend is None else backend.device().fingerprint,
             target_archs=target_archs(self.settings),
+            shapes=self.open_shapes,
         )
+
+    @property
+    def open_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the inputs that an ONNX file leaves open besides the batch, by name."""
+        translation = self.network.translation
+        if translation is None or None not in translation.file.shape:
+            return {}
+        shape = (self.settings.batch, *self.network.input_shape[1:])
+        return {translation.file.input: translation.file.in_layout(shape)}
 
     @property
     def setup(self) -> MeasurementSetup:
@@ -256,7 +271,10 @@ class BuildContext:
             sessions=self.settings.sessions,
             keep_throttled=self.settings.keep_throttled,
         )
-        return MeasurementSetup(backend=self.backend, conditions=self.deployment.conditions, stopping_rule=rule)
+        deployment = self.deployment
+        return MeasurementSetup(
+            backend=self.backend, conditions=deployment.conditions, stopping_rule=rule, shapes=deployment.shapes
+        )
 
     @property
     def ranking_setup(self) -> MeasurementSetup:

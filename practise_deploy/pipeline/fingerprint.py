@@ -98,7 +98,7 @@ def _of_cuttable(model: CuttableModel) -> Any:
 @fingerprint.register
 def _of_deployment(deployment: Deployment) -> Any:
     """Without the backend itself, which its name, options and device stand for."""
-    names = ("name", "options", "conditions", "device", "target_archs")
+    names = ("name", "options", "conditions", "device", "target_archs", "shapes")
     return {name: fingerprint(getattr(deployment, name)) for name in names}
 
 

@@ -25,13 +25,14 @@ from practise_deploy.compute import exact
 from practise_deploy.deployment.batching import with_any_batch
 from practise_deploy.deployment.block_latency import measure_block_latency
 from practise_deploy.deployment.compile import compile_network
-from practise_deploy.deployment.export import export_onnx
+from practise_deploy.deployment.export import export_onnx, write_onnx
 from practise_deploy.deployment.frontier import Neighbour, evaluation_sample, judge_neighbours
 from practise_deploy.deployment.rehearse import rehearse
 from practise_deploy.deployment.verify import Runner, Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
 from practise_deploy.network.load import Network
+from practise_deploy.network.onnx_import.replacement import replacement
 from practise_deploy.network.surgery import drop_blocks, load_weights
 from practise_deploy.outcome import DeployedModel, ExportedModel, Frontier, Rehearsal, Throughputs, Verification
 from practise_deploy.pipeline.context import BlockBench, Deployment, ExportForm, Recovery, named
@@ -199,8 +200,13 @@ def finetune_student(
 
 
 def export(pruned: Pruned, form: ExportForm, name: str, work: Workspace) -> ExportedModel:
-    """The network as ONNX. name: of the file."""
+    """The network as ONNX, or the user's own file without the blocks. name: of the file."""
+    translation = pruned.network.translation
     with work.screen(f"Exporting {name}"), about(pruned.network.summary.name):
+        if translation is not None:
+            weights = {} if pruned.student is None else pruned.student.weights
+            model = form.lowered(replacement(translation, pruned.dropped, weights))
+            return write_onnx(model, work.folder / name, dynamic_batch=translation.file.batch is None)
         return export_onnx(
             pruned.graph,
             form.input_shape,
@@ -220,10 +226,11 @@ def rehearse_original(
     conditions, file = deployment.conditions, work.folder / original.path
     with ExitStack() as held:
         progress = held.enter_context(work.screen("Running the original on a few images, as it is deployed"))
-        forms = {"teacher": torch_runner(network.traced), "ONNX": _onnx_form(file, conditions)}
+        layout = network.summary.preprocessing.layout
+        forms = {"teacher": torch_runner(network.traced), "ONNX": _onnx_form(file, conditions, layout)}
         if deployment.runs_here:
             engine = held.enter_context(closing(deployment.opened(file)))
-            forms["engine"] = engine_runner(engine, conditions.batch)
+            forms["engine"] = engine_runner(engine, conditions.batch, layout)
         held.enter_context(exact(conditions.seed))
         return rehearse(forms, images, conditions.precision, progress)
 
@@ -231,7 +238,9 @@ def rehearse_original(
 def compile_model(model: ExportedModel, deployment: Deployment, work: Workspace) -> DeployedModel:
     """What the device runs, and the proof of its precision."""
     with work.screen("Compiling for the device") as progress:
-        return compile_network(deployment.backend, work.folder / model.path, deployment.conditions, progress)
+        return compile_network(
+            deployment.backend, work.folder / model.path, deployment.conditions, progress, deployment.shapes
+        )
 
 
 def verify_release(
@@ -240,19 +249,20 @@ def verify_release(
     """Does every form compute what the one before does? Teacher, student, ONNX, and the engine where it can run here."""
     assert files.compiled is not None
     conditions, folder = deployment.conditions, work.folder
+    layout = pruned.network.summary.preprocessing.layout
     with ExitStack() as held:
         engine = None
         if not deployment.target_archs:
             opened = held.enter_context(closing(deployment.opened(folder / files.compiled.path)))
-            engine = engine_runner(opened, conditions.batch)
+            engine = engine_runner(opened, conditions.batch, layout)
         lowered = conditions.precision != Precision.FP32
         forms = Runners(
             teacher=torch_runner(pruned.network.traced),
             student=torch_runner(pruned.graph),
-            onnx=_onnx_form(folder / files.model.path, conditions),
+            onnx=_onnx_form(folder / files.model.path, conditions, layout),
             engine=engine,
             precision=conditions.precision,
-            original=_onnx_form(folder / files.original.path, conditions) if lowered else None,
+            original=_onnx_form(folder / files.original.path, conditions, layout) if lowered else None,
         )
         progress = held.enter_context(work.screen("Verifying on held-out images"))
         held.enter_context(exact(conditions.seed))
@@ -306,7 +316,7 @@ def judge_sets(
     return Frontier(points=points, fit_images=len(calibration.images), images=len(images))
 
 
-def _onnx_form(file: Path, conditions: Conditions) -> Runner:
+def _onnx_form(file: Path, conditions: Conditions, layout: str) -> Runner:
     """An ONNX file as ONNX Runtime computes it operator by operator, nothing optimised."""
     backend, at = OrtBackend(), Conditions(batch=conditions.batch, threads=conditions.threads)
-    return engine_runner(backend.open(backend.compile(file, at), at, optimise=False), conditions.batch)
+    return engine_runner(backend.open(backend.compile(file, at), at, optimise=False), conditions.batch, layout)

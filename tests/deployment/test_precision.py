@@ -17,7 +17,7 @@ from practise_backends.terms import Conditions
 from practise_deploy.deployment.precision import in_precision, to_fp16, to_int8
 from practise_deploy.errors import InputError
 from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.onnx_graph import only_logits, to_onnx, with_splices, without_blocks
+from practise_deploy.network.onnx_graph import as_deployed, to_onnx, with_splices, without_blocks
 from practise_deploy.network.trace import trace
 from practise_deploy.terms import Block
 from samples.lessons import MOBILENET, RESNET, images
@@ -108,7 +108,7 @@ def test_block_left_out_of_a_converted_network_leaves_what_converting_the_smalle
     name: str, precision: str, symmetric: bool
 ):
     cut, blocks = cuts(name)
-    whole = in_precision(only_logits(cut), precision, None, symmetric=symmetric)
+    whole = in_precision(as_deployed(cut), precision, None, symmetric=symmetric)
     for dropped in ([], blocks[:1], blocks[1:3], blocks[-1:]):
         left = without_blocks(whole, dropped)
         wanted = in_precision(without_blocks(cut, dropped), precision, None, symmetric=symmetric)

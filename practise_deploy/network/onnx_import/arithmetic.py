@@ -1,0 +1,242 @@
+"""Nodes that compute without weights: sums, products, activations, reductions, poolings."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from practise_deploy.network.onnx_import.known import Untranslatable
+from practise_deploy.network.onnx_import.layers import padded, padding_of
+from practise_deploy.network.onnx_import.rearranging import axes_of
+from practise_deploy.network.onnx_import.translator import Translator, attributes_of
+
+_MOST = 3.0e38
+"""What as good as no bound is to those who write files."""
+_BINARY: dict[str, Callable[..., Any]] = {
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Mul": operator.mul,
+    "Pow": torch.pow,
+    "Max": torch.maximum,
+    "Min": torch.minimum,
+}
+_UNARY: dict[str, Callable[..., Any]] = {
+    "Abs": torch.abs,
+    "Ceil": torch.ceil,
+    "Cos": torch.cos,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Floor": torch.floor,
+    "HardSwish": F.hardswish,
+    "Log": torch.log,
+    "Mish": F.mish,
+    "Neg": torch.neg,
+    "Reciprocal": torch.reciprocal,
+    "Relu": torch.relu,
+    "Sigmoid": torch.sigmoid,
+    "Sin": torch.sin,
+    "Softplus": F.softplus,
+    "Sqrt": torch.sqrt,
+    "Tanh": torch.tanh,
+}
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "ReduceMean": torch.mean,
+    "ReduceSum": torch.sum,
+    "ReduceMax": torch.amax,
+    "ReduceMin": torch.amin,
+}
+
+
+def _binary(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Two operands; Max, Min and Sum take any number of them."""
+    if attributes_of(node).get("broadcast"):
+        raise Untranslatable("it broadcasts as files before opset 7 do")
+    function, operands = _BINARY[node.op_type], [t.operand(node, index) for index in range(len(node.input))]
+    if node.op_type in ("Max", "Min", "Pow"):
+        operands = [_tensor(t, node, index, each) for index, each in enumerate(operands)]
+    made = operands[0]
+    for other in operands[1:]:
+        made = t.call(function, made, other)
+    return made
+
+
+def _tensor(t: Translator, node: onnx.NodeProto, index: int, operand: Any) -> Any:
+    """An operand as a tensor where the function takes no number: everywhere but in exponents."""
+    if isinstance(operand, fx.Node) or (node.op_type == "Pow" and index == 1):
+        return operand
+    return t.value(node.input[index])
+
+
+def _sum(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    return functools.reduce(lambda first, second: t.call(operator.add, first, second), map(t.value, node.input))
+
+
+def _div(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Div, of floats."""
+    return t.call(operator.truediv, t.operand(node, 0), t.operand(node, 1))
+
+
+def _unary(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    return t.call(_UNARY[node.op_type], t.value(node.input[0]))
+
+
+def _same(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Identity and Dropout, a node of its own: the file's values stay apart."""
+    return t.call_module(node, nn.Identity(), t.value(node.input[0]))
+
+
+def _cast(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    kind = onnx.helper.tensor_dtype_to_np_dtype(attributes_of(node)["to"])
+    return t.call("to", t.value(node.input[0]), getattr(torch, str(kind)))
+
+
+def _clip(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Clip: a rectifier where it is one."""
+    attributes = attributes_of(node)
+    low, high = (attributes.get(name, t.constant(node, at)) for at, name in ((1, "min"), (2, "max")))
+    low, high = (None if each is None or abs(float(each)) > _MOST else float(each) for each in (low, high))
+    source = t.value(node.input[0])
+    if low == 0 and high in (None, 6.0):
+        return t.call(F.relu6 if high else torch.relu, source)
+    return source if low is None and high is None else t.call(torch.clamp, source, low, high)
+
+
+def _hard_sigmoid(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    attributes, source = attributes_of(node), t.value(node.input[0])
+    slope, offset = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
+    if offset == 0.5 and abs(slope - 1 / 6) < 1e-6:
+        return t.call(F.hardsigmoid, source)
+    return t.call(torch.clamp, t.call(operator.add, t.call(operator.mul, source, slope), offset), 0.0, 1.0)
+
+
+def _leaky_relu(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    return t.call(F.leaky_relu, t.value(node.input[0]), attributes_of(node).get("alpha", 0.01))
+
+
+def _elu(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    return t.call(F.elu, t.value(node.input[0]), attributes_of(node).get("alpha", 1.0))
+
+
+def _gelu(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    return t.call(F.gelu, t.value(node.input[0]), approximate=attributes_of(node).get("approximate", "none"))
+
+
+def _softmax(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Softmax and LogSoftmax; before opset 13 over all axes from the given one on."""
+    function = torch.softmax if node.op_type == "Softmax" else torch.log_softmax
+    rank, old = len(t.shapes(node.input[0])[0]), t.opset < 13
+    axis = attributes_of(node).get("axis", 1 if old else -1) % rank
+    source = t.value(node.input[0])
+    if not old or axis == rank - 1 or all(side == 1 for side in t.shapes(node.input[0])[0][axis + 1 :]):
+        return t.call(function, source, axis)
+    sides = t.shapes(node.input[0])[0][axis:]
+    return t.call("unflatten", t.call(function, t.call(torch.flatten, source, axis), axis), axis, sides)
+
+
+def _reduce(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    attributes, axes = attributes_of(node), axes_of(t, node)
+    rank = len(t.shapes(node.input[0])[0])
+    if not axes and attributes.get("noop_with_empty_axes"):
+        return _same(t, node)
+    over = [axis % rank for axis in axes] if axes else list(range(rank))
+    if t.image_axis(node.input[0]) in over:
+        raise Untranslatable("it mixes the images")
+    return t.call(_REDUCTIONS[node.op_type], t.value(node.input[0]), tuple(over), bool(attributes.get("keepdims", 1)))
+
+
+def _global_pool(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    if len(t.shapes(node.input[0])[0]) != 4:
+        axes = tuple(range(2, len(t.shapes(node.input[0])[0])))
+        function: Any = torch.mean if node.op_type == "GlobalAveragePool" else torch.amax
+        return t.call(function, t.value(node.input[0]), axes, True)
+    pool = nn.AdaptiveAvgPool2d if node.op_type == "GlobalAveragePool" else nn.AdaptiveMaxPool2d
+    return t.call_module(node, pool(1), t.value(node.input[0]))
+
+
+def _pool(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """MaxPool and AveragePool of maps."""
+    attributes, shape = attributes_of(node), t.shapes(node.input[0])[0]
+    kernel = attributes["kernel_shape"]
+    if len(kernel) != 2 or len([name for name in node.output if name]) > 1:
+        raise Untranslatable("it pools no maps, or gives indices too")
+    strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
+    reach = [dilation * (side - 1) + 1 for dilation, side in zip(dilations, kernel, strict=True)]
+    pads, ceil = padding_of(attributes, shape[2:], reach, strides), bool(attributes.get("ceil_mode"))
+    source, maximum = t.value(node.input[0]), node.op_type == "MaxPool"
+    counts_padding = bool(attributes.get("count_include_pad"))
+    if pads[:2] != pads[2:] or any(2 * pad > side for pad, side in zip(pads, kernel, strict=False)):
+        if not maximum and not counts_padding:
+            raise Untranslatable("it averages over padding that is not symmetric")
+        source, pads = padded(t, node, source, pads, -float("inf") if maximum else 0.0), [0] * 4
+    if maximum:
+        return t.call_module(node, nn.MaxPool2d(kernel, strides, pads[:2], dilations, ceil_mode=ceil), source)
+    layer = nn.AvgPool2d(kernel, strides, pads[:2], ceil_mode=ceil, count_include_pad=counts_padding)
+    return t.call_module(node, layer, source)
+
+
+def _resize(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Resize and Upsample of maps, to the size that comes of it."""
+    attributes, shape = attributes_of(node), t.shapes(node.input[0])[0]
+    mode, place = attributes.get("mode", "nearest"), attributes.get("coordinate_transformation_mode", "half_pixel")
+    sizes = t.known.of_batches(node.input[3])[0] if len(node.input) > 3 and node.input[3] else None
+    if len(shape) != 4 or place not in ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"):
+        raise Untranslatable(f"it resizes a value of {len(shape)} axes by the rule {place}")
+    if sizes is None:
+        index = 1 if node.op_type == "Upsample" else 2
+        scales = attributes.get("scales", t.constant(node, index))
+        sizes = [int(side * scale) for side, scale in zip(shape, scales, strict=True)]
+    size, source = [int(side) for side in sizes[-2:]], t.value(node.input[0])
+    if mode == "nearest":
+        exact = place != "asymmetric" and any(side % before for side, before in zip(size, shape[2:], strict=True))
+        return t.call(F.interpolate, source, size=size, mode="nearest-exact" if exact else "nearest")
+    if place == "asymmetric":
+        raise Untranslatable(f"it resizes by mode {mode} with the rule {place}")
+    kind = {"linear": "bilinear", "cubic": "bicubic"}[mode]
+    return t.call(F.interpolate, source, size=size, mode=kind, align_corners=place == "align_corners")
+
+
+def _einsum(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    return t.call(torch.einsum, attributes_of(node)["equation"], *map(t.value, node.input))
+
+
+def _where(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    return t.call(torch.where, *map(t.value, node.input))
+
+
+def _prelu(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """PRelu: max(0, x) + slope min(0, x)."""
+    return t.call(_leaky, t.value(node.input[0]), t.value(node.input[1]))
+
+
+def _leaky(x: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(x < 0, x * slope, x)
+
+
+OPERATIONS: dict[str, Callable[[Translator, onnx.NodeProto], fx.Node]] = {
+    **dict.fromkeys(_BINARY, _binary),
+    **dict.fromkeys(_UNARY, _unary),
+    **dict.fromkeys(_REDUCTIONS, _reduce),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
+    **dict.fromkeys(("Identity", "Dropout"), _same),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
+    **dict.fromkeys(("AveragePool", "MaxPool"), _pool),
+    **dict.fromkeys(("Resize", "Upsample"), _resize),
+    "Cast": _cast,
+    "Clip": _clip,
+    "Div": _div,
+    "Einsum": _einsum,
+    "Elu": _elu,
+    "Gelu": _gelu,
+    "HardSigmoid": _hard_sigmoid,
+    "LeakyRelu": _leaky_relu,
+    "PRelu": _prelu,
+    "Sum": _sum,
+    "Where": _where,
+}

@@ -1,0 +1,220 @@
+"""Nodes that put numbers in other places: shapes, orders, parts, copies."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import fx
+from torch.nn import functional as F
+
+from practise_deploy.network.onnx_import.known import BATCHES, Array, Shape, Untranslatable
+from practise_deploy.network.onnx_import.layers import padded
+from practise_deploy.network.onnx_import.translator import Translator, attributes_of
+
+
+def axes_of(t: Translator, node: onnx.NodeProto) -> list[int] | None:
+    """The axes of a node: an attribute in old files, its second input in new ones."""
+    axes = attributes_of(node).get("axes")
+    if axes is None:
+        given = t.constant(node, 1)
+        axes = None if given is None else given.reshape(-1).tolist()
+    return axes
+
+
+def reshape(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Reshape. What its target holds of the number of images is left open."""
+    targets = [_target(t, node, number) for number in range(len(BATCHES))]
+    return t.call(torch.reshape, t.value(node.input[0]), _with_images(t, targets, inferred=True))
+
+
+def _target(t: Translator, node: onnx.NodeProto, number: int) -> Shape:
+    """The shape that is asked for, settled, for one of `BATCHES`."""
+    before = t.shapes(node.input[0])[number]
+    attributes = attributes_of(node)
+    asked = t.known.of_batches(node.input[1])[number].tolist() if len(node.input) > 1 else attributes["shape"]
+    sides = [before[at] if side == 0 and not attributes.get("allowzero") else int(side) for at, side in enumerate(asked)]
+    count, wanted = int(np.prod(before)), int(np.prod(sides))
+    if -1 not in sides and wanted != count and sides and count % wanted == 0:
+        sides[0] *= count // wanted  # a file for one image, and more of them
+    elif -1 in sides and len(sides) > 1 and sides[0] == 1 == t.batch and before[0] == BATCHES[number]:
+        sides[0] = BATCHES[number]
+    if -1 in sides:
+        sides[sides.index(-1)] = count // max(1, -int(np.prod(sides)))
+    return tuple(sides)
+
+
+def _with_images(t: Translator, shapes: list[Shape], *, inferred: bool = False) -> tuple[Any, ...]:
+    """A shape for any number of images. inferred: a side that depends on it may be -1."""
+    sides: list[Any] = []
+    for side, other in zip(*shapes, strict=True):
+        if side == other:
+            sides.append(side)
+        elif side * BATCHES[1] != other * BATCHES[0]:
+            raise Untranslatable("its shape is not in proportion to the number of images")
+        else:
+            sides.append(-1 if inferred and -1 not in sides else t.images(side // BATCHES[0]))
+    return tuple(sides)
+
+
+def flatten(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Flatten to two axes."""
+    axis, rank = attributes_of(node).get("axis", 1), len(t.shapes(node.input[0])[0])
+    source = t.value(node.input[0])
+    if axis % rank == 1:
+        return t.call(torch.flatten, source, 1)
+    shapes = t.shapes(node.input[0])
+    parts = [(int(np.prod(shape[: axis % rank])), int(np.prod(shape[axis % rank :]))) for shape in shapes]
+    return t.call(torch.reshape, source, _with_images(t, parts, inferred=True))
+
+
+def transpose(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Transpose."""
+    rank = len(t.shapes(node.input[0])[0])
+    return t.call(torch.permute, t.value(node.input[0]), tuple(attributes_of(node).get("perm", range(rank)[::-1])))
+
+
+def squeeze(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Squeeze; without axes, of every axis of one that is not the images'."""
+    shape, axes = t.shapes(node.input[0])[0], axes_of(t, node)
+    if axes is None:
+        axes = [axis for axis, side in enumerate(shape) if side == 1]
+    made = t.value(node.input[0])
+    for axis in sorted((axis % len(shape) for axis in axes), reverse=True):
+        made = t.call(torch.squeeze, made, axis)
+    return made
+
+
+def unsqueeze(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Unsqueeze."""
+    axes = axes_of(t, node) or []
+    rank, made = len(t.shapes(node.input[0])[0]) + len(axes), t.value(node.input[0])
+    for axis in sorted(axis % rank for axis in axes):
+        made = t.call(torch.unsqueeze, made, axis)
+    return made
+
+
+def concat(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Concat; what a file for one image holds once is repeated for every image."""
+    shapes = [t.shapes(name)[0] for name in node.input]
+    rank, axis = len(shapes[0]), attributes_of(node)["axis"]
+    parts = [t.value(name) for name in node.input]
+    if axis % rank and any(t.image_axis(name) == 0 for name in node.input):
+        parts = [
+            t.call("repeat", part, t.images(), *(1,) * (rank - 1)) if shape[0] == 1 else part
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
+    return t.call(torch.cat, parts, axis)
+
+
+def split(t: Translator, node: onnx.NodeProto) -> tuple[fx.Node, ...]:
+    """Split."""
+    attributes = attributes_of(node)
+    axis, sizes = attributes.get("axis", 0), attributes.get("split")
+    if sizes is None:
+        given = t.constant(node, 1)
+        side = t.shapes(node.input[0])[0][axis]
+        step = -(-side // len(node.output))
+        sizes = [min(step, side - step * at) for at in range(len(node.output))] if given is None else given.tolist()
+    parts = t.call(torch.split, t.value(node.input[0]), list(sizes), axis)
+    return tuple(t.call(operator.getitem, parts, number) for number in range(len(node.output)))
+
+
+def slice_(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Slice along any axes but the images'."""
+    attributes, shape = attributes_of(node), t.shapes(node.input[0])[0]
+    names = ("starts", "ends", "axes", "steps")
+    given = [attributes.get(name, t.constant(node, at + 1)) for at, name in enumerate(names)]
+    starts, ends = (np.asarray(each).reshape(-1).tolist() for each in given[:2])
+    axes = range(len(starts)) if given[2] is None else np.asarray(given[2]).reshape(-1).tolist()
+    steps = [1] * len(starts) if given[3] is None else np.asarray(given[3]).reshape(-1).tolist()
+    index, made = [slice(None)] * len(shape), t.value(node.input[0])
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        part = range(shape[axis])[_bounded(start, shape[axis]) : _end(end, step, shape[axis]) : step]
+        if axis % len(shape) == t.image_axis(node.input[0]) and (step != 1 or len(part) != shape[axis]):
+            raise Untranslatable("it takes some of the images")
+        if step < 0:
+            made = t.call(torch.index_select, made, axis % len(shape), t.held(node, np.array(list(part))))
+        elif len(part) != shape[axis]:
+            index[axis] = slice(part.start, part.stop, step)
+    whole = all(each == slice(None) for each in index)
+    return made if whole else t.call(operator.getitem, made, tuple(index))
+
+
+def _bounded(at: int, side: int) -> int:
+    return max(-side, min(at, side))
+
+
+def _end(at: int, step: int, side: int) -> int | None:
+    """Where a slice ends, in Python's terms: backwards past the first is no end."""
+    return None if step < 0 and at < -side else _bounded(at, side)
+
+
+def gather(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Gather: one index, or several in any shape."""
+    axis, rank = attributes_of(node).get("axis", 0), len(t.shapes(node.input[0])[0])
+    if not t.is_constant(node, 1):  # rows of a table
+        if axis == 0 and t.is_constant(node, 0):
+            return t.call(F.embedding, t.call("long", t.value(node.input[1])), t.operand(node, 0))
+        raise Untranslatable("its indices are computed")
+    indices: Array = t.constant(node, 1)
+    if axis % rank == t.image_axis(node.input[0]):
+        raise Untranslatable("it takes some of the images")
+    if indices.ndim == 0:
+        return t.call(torch.select, t.value(node.input[0]), axis, int(indices))
+    side = t.shapes(node.input[0])[0][axis]
+    made = t.call(torch.index_select, t.value(node.input[0]), axis, t.held(node, indices.reshape(-1) % side))
+    return made if indices.ndim == 1 else t.call("unflatten", made, axis, indices.shape)
+
+
+def expand(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Expand."""
+    shapes = [
+        np.broadcast_shapes(t.shapes(node.input[0])[number], tuple(t.known.of_batches(node.input[1])[number]))
+        for number in range(len(BATCHES))
+    ]
+    return t.call("expand", t.value(node.input[0]), *_with_images(t, shapes))
+
+
+def pad(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Pad, around maps and rows."""
+    attributes, rank = attributes_of(node), len(t.shapes(node.input[0])[0])
+    given = attributes.get("pads")
+    pads = [int(each) for each in (t.constant(node, 1) if given is None else given)]
+    if t.constant(node, 3) is not None:
+        axes, short = [int(axis) % rank for axis in t.constant(node, 3)], pads
+        pads = [0] * 2 * rank
+        for at, axis in enumerate(axes):
+            pads[axis], pads[axis + rank] = short[at], short[at + len(axes)]
+    mode, value = attributes.get("mode", "constant"), float(t.constant(node, 2, attributes.get("value", 0.0)))
+    first = next((axis for axis in range(rank) if pads[axis] or pads[axis + rank]), rank)
+    images = t.image_axis(node.input[0])
+    if images is not None and (pads[images] or pads[images + rank]):
+        raise Untranslatable("it adds images")
+    if first == rank:
+        return t.value(node.input[0])
+    kept = min(first, max(1, rank - 2))
+    around = pads[kept:rank] + pads[rank + kept :]
+    if mode == "constant":
+        return padded(t, node, t.value(node.input[0]), around, value)
+    half = len(around) // 2
+    sides = [amount for pair in zip(around[:half][::-1], around[half:][::-1], strict=True) for amount in pair]
+    return t.call(F.pad, t.value(node.input[0]), sides, {"edge": "replicate"}.get(mode, mode))
+
+
+OPERATIONS = {
+    "Concat": concat,
+    "Expand": expand,
+    "Flatten": flatten,
+    "Gather": gather,
+    "Pad": pad,
+    "Reshape": reshape,
+    "Slice": slice_,
+    "Split": split,
+    "Squeeze": squeeze,
+    "Transpose": transpose,
+    "Unsqueeze": unsqueeze,
+}
