@@ -16,6 +16,7 @@ from practise_deploy.terms import (
     Plan,
     Recoverability,
     Student,
+    TaskKind,
 )
 
 
@@ -33,7 +34,8 @@ class OutputDiff:
     """Two forms of the network compared on the same held-out images.
 
     max_abs, rms: of the outputs' difference; relative_rms: over the rms of the first outputs. cosine: the lowest over images.
-    agreement_percent: images with the same top-1 class; None where the output is no classifier's.
+    agreement_percent: how far the answers agree (`tasks.judging`), of classifiers images with the same top-1 class; None where the
+    task has no answers. Of several outputs the worst counts.
     """
 
     before: str
@@ -68,8 +70,8 @@ class Verification:
     """teacher -> student -> ONNX -> engine on held-out images, then teacher -> engine directly.
 
     The chain ends with ONNX where the engine cannot run here. faithful: the links behind the student hold.
-    original: None in float32, where there is nothing to convert. loss: from the original to the last form; None where the
-    output is no classifier's.
+    original: None in float32, where there is nothing to convert. loss: from the original to the last form; None where the task has no
+    answers. neighbours_percent: of embeddings, the share of every image's five nearest others that stay; None where there are too few.
     """
 
     schema: int = SCHEMA
@@ -80,6 +82,7 @@ class Verification:
     faithful: bool
     problems: tuple[str, ...]
     original: Converted | None = None
+    neighbours_percent: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +146,8 @@ class FrontierPoint:
     """A set of blocks dropped, what the device saved without them, and what the network still knew.
 
     recovery: how it was recovered ("none", "closed form" or "finetuned"). reduction_percent: measured.
-    accuracy: top-1 on labelled held-out images, None without labels; agreement_percent: images with the
-    original's top-1 class. loss: against the original. Both None where the output is no classifier's.
+    accuracy: top-1 on labelled held-out images, None without labels; agreement_percent: with the original's answers. loss: against
+    the original. Both None where the task has no answers.
     chosen: this is the plan's set.
     """
 
@@ -191,6 +194,7 @@ class Criterion:
     reason: str
     by_default: bool = False
     estimated: bool = False
+    kind: TaskKind = TaskKind.CLASSIFICATION
 
     @property
     def fails(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -79,6 +80,11 @@ class NetworkSource(_Part):
         None, description="axes of an ONNX file's input (default: told from its shape)"
     )
     interpolation: Interpolation | None = Field(None, description="how images are resized")
+    task: str | None = Field(
+        None,
+        description="what the network is judged by: classification, binary, multi-label, regression, embedding, segmentation, sequence, "
+        "ctc, detection, or FILE.py:FUNCTION, a measure of your own (default: told from its outputs)",
+    )
     augment: Literal["crop-flip", "crop", "none"] | None = Field(None, description="augmentation while finetuning")
 
     @field_validator("input_size", mode="before")
@@ -99,6 +105,21 @@ class NetworkSource(_Part):
     @classmethod
     def _numbers(cls, value: Any) -> Any:
         return tuple(float(part) for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str | None) -> str | None:
+        from practise_deploy.terms import TaskKind  # brings numpy, which --help can do without
+
+        kinds = [kind.value for kind in TaskKind if kind is not TaskKind.CUSTOM]
+        if value is None or value == "auto":
+            return None
+        if value not in kinds and not re.fullmatch(r".+\.py:\w+", value):
+            near = nearest(value, kinds)
+            raise ValueError(
+                (f"did you mean {near}? " if near else "") + f"must be {', '.join(kinds)}, or FILE.py:FUNCTION"
+            )
+        return value
 
     @field_validator("mean")
     @classmethod

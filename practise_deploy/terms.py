@@ -3,11 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from practise_backends.terms import Arrays, Interval
 
 SCHEMA = 4
 """Of the records of this half; latency tables and comparisons have that of the device half."""
+
+
+class TaskKind(str, Enum):
+    """What a network's outputs say, and so what it means that two networks agree."""
+
+    CLASSIFICATION = "classification"
+    BINARY = "binary"
+    MULTI_LABEL = "multi-label"
+    REGRESSION = "regression"
+    EMBEDDING = "embedding"
+    SEGMENTATION = "segmentation"
+    SEQUENCE = "sequence"
+    CTC = "ctc"
+    DETECTION = "detection"
+    CUSTOM = "custom"
+
+
+class Scores(str, Enum):
+    """What scores are."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a network is judged by.
+
+    output: the number of the output that is judged, among those of `names`; detection and a metric look at all. shapes: of every output,
+    for one image. metric: the user's, as FILE.py:FUNCTION. reason: how the kind was told, as the end of a sentence; empty where it was
+    given. metric_sha256: of the metric's file.
+    """
+
+    kind: TaskKind = TaskKind.CLASSIFICATION
+    scores: Scores = Scores.LOGITS
+    output: int = 0
+    names: tuple[str, ...] = ("logits",)
+    shapes: tuple[tuple[int, ...], ...] = ()
+    metric: str = ""
+    metric_sha256: str = ""
+    reason: str = ""
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether labels can say how often the network is right."""
+        return self.kind in (TaskKind.CLASSIFICATION, TaskKind.BINARY)
+
+
+CLASSES = Task()
+"""The task of a network whose only output are logits of classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,10 +202,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """Accuracy lost against the original, in points of top-1, on images that took no part in the fit.
+    """What was lost against the original, in points of the task's measure, on images that took no part in the fit.
 
-    estimated: there are no labels, and the loss is estimated from the original's own probabilities.
-    agreement_percent: the share of images with the original's answer.
+    kind: the task's. Of classifiers the points are of top-1; of all others they are of agreement with the original.
+    estimated: there are no labels, and the loss of accuracy is estimated from the original's own probabilities.
+    agreement_percent: of classifiers the share of images with the original's answer; else the mean agreement over the images.
     above_chance: whether the original is right significantly more often than chance, by the labels; otherwise there is no accuracy
     to lose.
     """
@@ -164,6 +216,7 @@ class Loss:
     agreement_percent: Interval
     images: int
     above_chance: bool = True
+    kind: TaskKind = TaskKind.CLASSIFICATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,6 +362,7 @@ class NetworkSummary:
     feature: str
     preprocessing: Preprocessing
     notes: tuple[str, ...]
+    task: Task = CLASSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,9 @@ def with_any_batch(path: Path, folder: Path) -> Path:
 
 def _free_reshapes(graph: onnx.GraphProto, inputs: Sequence[onnx.ValueInfoProto]) -> None:
     """A Reshape to a constant shape that begins with the batch leaves that dimension open."""
-    batch = next((value.type.tensor_type.shape.dim[0].dim_value for value in inputs if value.type.tensor_type.shape.dim), 0)
+    batch = next(
+        (value.type.tensor_type.shape.dim[0].dim_value for value in inputs if value.type.tensor_type.shape.dim), 0
+    )
     shapes = {
         initializer.name: onnx.numpy_helper.to_array(initializer)
         for initializer in graph.initializer

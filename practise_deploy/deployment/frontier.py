@@ -5,18 +5,15 @@ It uses held-out images, so nothing is chosen by it: the plan and the weights ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from practise_backends.interfaces import Progress
 from practise_backends.terms import Comparison, Interval
-from practise_deploy.deployment.verify import Outputs, Runner, accuracy, is_classifier, outputs_of
+from practise_deploy.deployment.verify import Runner, accuracy, look_at
 from practise_deploy.images.tiny_set import HeldOutImages
-from practise_deploy.outcome import Accuracy, FrontierPoint, Verification
-from practise_deploy.planning.loss import loss_of, percent
-from practise_deploy.terms import Plan
+from practise_deploy.outcome import FrontierPoint, Verification
+from practise_deploy.terms import CLASSES, Plan, Task
 
 NEAR = 2
 MOST_JUDGED = 400
@@ -48,33 +45,31 @@ def evaluation_sample(images: HeldOutImages, seed: int) -> HeldOutImages:
 
 
 def judge_neighbours(
-    teacher: Runner, neighbours: Sequence[Neighbour], chosen: tuple[str, ...], images: HeldOutImages, progress: Progress
+    teacher: Runner,
+    neighbours: Sequence[Neighbour],
+    chosen: tuple[str, ...],
+    images: HeldOutImages,
+    progress: Progress,
+    task: Task = CLASSES,
 ) -> tuple[FrontierPoint, ...]:
     """Accuracy and agreement of every neighbour, on the same images."""
-    runners: Mapping[str, Runner] = {
-        "": teacher,
-        **{str(index): neighbour.form for index, neighbour in enumerate(neighbours)},
-    }
-    outputs = outputs_of(runners, images, progress)
-    before = outputs.pop("")
-    classifies = is_classifier(before)
-    truth = images.labels.numpy() if classifies and images.labels is not None else None
-    points = []
-    for neighbour, after in zip(neighbours, outputs.values(), strict=True):
-        top1: Accuracy | None = None if truth is None else accuracy(after, truth)
-        agree = int((_top(before) == _top(after)).sum())
-        points.append(
-            FrontierPoint(
-                dropped=neighbour.dropped,
-                recovery=neighbour.recovery,
-                reduction_percent=neighbour.reduction_percent,
-                accuracy=top1,
-                agreement_percent=percent(agree, len(after)) if classifies else None,
-                loss=loss_of(before, after, truth) if classifies else None,
-                chosen=set(neighbour.dropped) == set(chosen),
-            )
+    names = [str(index) for index in range(len(neighbours))]
+    runners = {"": teacher, **{name: neighbour.form for name, neighbour in zip(names, neighbours, strict=True)}}
+    looked_at = look_at(runners, [("", name) for name in names], images, progress, task)
+    truth = None if images.labels is None or not task.has_accuracy else images.labels.numpy()
+    answers, links = looked_at.answers, looked_at.links
+    return tuple(
+        FrontierPoint(
+            dropped=neighbour.dropped,
+            recovery=neighbour.recovery,
+            reduction_percent=neighbour.reduction_percent,
+            accuracy=accuracy(answers[name], truth) if name in answers and truth is not None else None,
+            agreement_percent=link.agreement_percent,
+            loss=looked_at.loss("", name, truth),
+            chosen=set(neighbour.dropped) == set(chosen),
         )
-    return tuple(points)
+        for name, neighbour, link in zip(names, neighbours, links, strict=True)
+    )
 
 
 def released_point(plan: Plan, bench: Comparison, verification: Verification) -> FrontierPoint:
@@ -90,7 +85,3 @@ def released_point(plan: Plan, bench: Comparison, verification: Verification) ->
         loss=verification.loss,
         chosen=True,
     )
-
-
-def _top(outputs: Outputs) -> Outputs:
-    return np.asarray(outputs.reshape(len(outputs), -1).argmax(1))

@@ -11,10 +11,11 @@ from pathlib import Path
 from practise_backends.choices import Precision
 from practise_backends.errors import EnvironmentProblem
 from practise_backends.interfaces import Progress
-from practise_deploy.deployment.verify import Runner, compare, outputs_of, problems_of, tolerances
+from practise_deploy.deployment.verify import Runner, look_at, problems_of, tolerances
 from practise_deploy.errors import VerificationFailed
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.outcome import Rehearsal
+from practise_deploy.terms import Task
 
 IMAGES = 8
 _COPIES = 8
@@ -35,13 +36,14 @@ def check_space(folder: Path, parameters: int) -> None:
         )
 
 
-def rehearse(runners: Mapping[str, Runner], images: FitImages, precision: Precision, progress: Progress) -> Rehearsal:
+def rehearse(
+    runners: Mapping[str, Runner], images: FitImages, precision: Precision, progress: Progress, task: Task
+) -> Rehearsal:
     """Compare the original's runners, the teacher first, each with the previous one, on a few images.
 
     Raises: VerificationFailed where a runner's outputs differ from those of the previous one.
     """
-    outputs = outputs_of(runners, images.subsample(IMAGES, seed=0), progress)
-    links = tuple(compare(a, b, outputs[a], outputs[b]) for a, b in pairwise(outputs))
+    links = look_at(runners, [*pairwise(runners)], images.subsample(IMAGES, seed=0), progress, task).links
     for link, allowed in zip(links, tolerances(precision), strict=False):  # there may be no engine here
         classless = replace(link, agreement_percent=None)  # too few images to judge it
         if problems := problems_of(classless, allowed):

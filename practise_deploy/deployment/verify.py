@@ -14,12 +14,18 @@ from torch import Tensor, fx
 
 from practise_backends.choices import Precision
 from practise_backends.interfaces import Progress
+from practise_backends.terms import Interval
 from practise_deploy.images.tiny_set import HeldOutImages, Images
 from practise_deploy.network.activations import batches
 from practise_deploy.outcome import Accuracy, Converted, OutputDiff, Verification
-from practise_deploy.planning.loss import loss_of, percent
+from practise_deploy.planning.loss import percent
+from practise_deploy.tasks.answers import answers_of
+from practise_deploy.tasks.judging import agreement_of, loss_of, neighbours_kept
+from practise_deploy.terms import CLASSES, Loss, Task, TaskKind
 
-Outputs = npt.NDArray[np.float32]
+Outputs = tuple[npt.NDArray[np.float32], ...]
+"""A network's outputs, the first axis of each the images."""
+Answers = npt.NDArray[np.floating]
 Runner = Callable[[Tensor], Outputs]
 
 _BATCH = 32
@@ -44,7 +50,7 @@ REROUNDED = Tolerance(relative_rms=0.15, cosine=0.97, agreement_percent=95.0)
 
 @dataclass(frozen=True, slots=True)
 class Runners:
-    """The runners of a network on its way to the device, in order; each maps images to logits.
+    """The runners of a network on its way to the device, in order; each maps images to outputs.
 
     engine: None where it cannot run on this machine. precision: of the ONNX file and the engine. original: the teacher in that
     precision, if it is not fp32; it is not part of the chain.
@@ -69,17 +75,18 @@ def tolerances(precision: Precision) -> tuple[Tolerance, Tolerance]:
 
 
 def torch_runner(network: fx.GraphModule) -> Runner:
-    """Run a network in torch, in fp32. Shapes: images [n, channels, height, width] -> logits [n, classes]."""
+    """Run a network in torch, in fp32. Shapes: images [n, channels, height, width] -> outputs [n, ...]."""
 
     def compute(images: Tensor) -> Outputs:
         with torch.inference_mode():
-            return np.asarray(network(images).float().numpy())
+            result = network(images)
+        return tuple(_as_array(each.numpy()) for each in (result if isinstance(result, tuple) else (result,)))
 
     return compute
 
 
 def engine_runner(engine: Any, batch: int, layout: str = "nchw") -> Runner:
-    """Run a network in an engine, in the engine's input type. Shapes: images [n, channels, height, width] -> logits [n, classes].
+    """Run a network in an engine, in the engine's input type. Shapes: images [n, channels, height, width] -> outputs [n, ...].
 
     batch: the engine's fixed batch size; the last batch is padded with copies. layout: of the engine's input.
     """
@@ -92,10 +99,14 @@ def engine_runner(engine: Any, batch: int, layout: str = "nchw") -> Runner:
             x = array[part]
             padded = np.concatenate([x, np.repeat(x[-1:], batch - len(x), 0)]) if len(x) < batch else x
             outputs = engine.run({input_spec.name: padded.astype(input_spec.dtype, copy=False)})
-            chunks.append(np.asarray(outputs[engine.outputs[0].name], dtype=np.float32)[: len(x)])
-        return np.concatenate(chunks)
+            chunks.append([_as_array(outputs[spec.name])[: len(x)] for spec in engine.outputs])
+        return tuple(np.concatenate(each) for each in zip(*chunks, strict=True))
 
     return compute
+
+
+def _as_array(output: Any) -> npt.NDArray[np.float32]:
+    return np.asarray(output, dtype=np.float32)
 
 
 def in_layout(images: Tensor, layout: str) -> npt.NDArray[np.float32]:
@@ -103,80 +114,145 @@ def in_layout(images: Tensor, layout: str) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray((images.permute(0, 2, 3, 1) if layout == "nhwc" else images).contiguous().numpy())
 
 
-def verify(runners: Runners, images: HeldOutImages, progress: Progress) -> Verification:
+def verify(runners: Runners, images: HeldOutImages, progress: Progress, task: Task = CLASSES) -> Verification:
     """Compare each runner with the previous one; those after the student must agree within the tolerances."""
-    original = {} if runners.original is None else {_ORIGINAL: runners.original}
-    outputs = outputs_of({**runners.named(), **original}, images, progress)
-    converted = outputs.pop(_ORIGINAL, None)
-    names = list(outputs)
+    named = runners.named()
+    names = list(named)
     pairs = [*pairwise(names), (names[0], names[-1])]
-    links = tuple(compare(a, b, outputs[a], outputs[b]) for a, b in pairs)
+    if runners.original is not None:
+        named[_ORIGINAL] = runners.original
+        pairs.append((names[0], _ORIGINAL))
+    looked_at = look_at(named, pairs, images, progress, task)
+    links = looked_at.links[: len(names)]
     checked = zip(links[1:-1], tolerances(runners.precision), strict=False)  # without an engine there is one link less
     problems = tuple(problem for link, tolerance in checked for problem in problems_of(link, tolerance))
-    classifies = is_classifier(outputs["teacher"])
-    truth = None if images.labels is None or not classifies else images.labels.numpy()
+    truth = None if images.labels is None or not task.has_accuracy else images.labels.numpy()
+    answers = looked_at.answers
     return Verification(
         links=links,
-        accuracy={} if truth is None else {name: accuracy(outputs[name], truth) for name in names},
-        loss=loss_of(outputs[names[0]], outputs[names[-1]], truth) if classifies else None,
+        accuracy={name: accuracy(answers[name], truth) for name in names if name in answers and truth is not None},
+        loss=looked_at.loss(names[0], names[-1], truth),
         images=len(images),
         faithful=not problems,
         problems=problems,
-        original=None if converted is None else _converted(outputs[names[0]], converted, truth, classifies=classifies),
+        original=None if runners.original is None else _converted(looked_at, names[0], truth),
+        neighbours_percent=looked_at.neighbours_percent(names[0], names[-1]),
     )
 
 
-def outputs_of(runners: Mapping[str, Runner], images: Images, progress: Progress) -> dict[str, Outputs]:
-    """The outputs of every runner. Shapes: [images, ...]."""
-    collected: dict[str, list[Outputs]] = {name: [] for name in runners}
+@dataclass(frozen=True, slots=True)
+class LookedAt:
+    """Several runners on the same images: how pairs of them differ, and what each answered, where the task has answers."""
+
+    task: Task
+    links: tuple[OutputDiff, ...]
+    answers: dict[str, Answers]
+
+    def loss(self, before: str, after: str, truth: npt.NDArray[np.int64] | None) -> Loss | None:
+        """What is lost from one to another; None where there are no answers. Shapes: truth [images]."""
+        if before not in self.answers:
+            return None
+        return loss_of(self.task, self.answers[before], self.answers[after], truth)
+
+    def neighbours_percent(self, before: str, after: str) -> float | None:
+        """Of embeddings, the share of nearest neighbours that stay (`tasks.judging.neighbours_kept`)."""
+        if self.task.kind is not TaskKind.EMBEDDING:
+            return None
+        share = neighbours_kept(self.answers[before], self.answers[after])
+        return None if share is None else 100 * share
+
+
+def look_at(
+    runners: Mapping[str, Runner],
+    pairs: Sequence[tuple[str, str]],
+    images: Images,
+    progress: Progress,
+    task: Task = CLASSES,
+) -> LookedAt:
+    """Run all on the images, batch by batch: outputs are not kept, answers are."""
+    differences = [_Difference() for _ in pairs]
+    collected: dict[str, list[Answers]] = {name: [] for name in runners}
     for part in batches(len(images), _BATCH):
         x = images.batch(part)
-        for name, runner in runners.items():
-            collected[name].append(runner(x))
+        outputs = {name: runner(x) for name, runner in runners.items()}
+        for name, answered in collected.items():
+            answers = answers_of(task, [torch.from_numpy(output) for output in outputs[name]])
+            answered += [] if answers is None else [answers.numpy()]
+        for difference, (before, after) in zip(differences, pairs, strict=True):
+            difference.add(outputs[before], outputs[after])
         progress.advance(part.stop, len(images), "images")
-    return {name: np.concatenate(parts) for name, parts in collected.items()}
+    answers_by_name = {name: np.concatenate(parts) for name, parts in collected.items() if parts}
+    links = (
+        difference.between(*pair, _agreement(task, answers_by_name, *pair))
+        for difference, pair in zip(differences, pairs, strict=True)
+    )
+    return LookedAt(task, tuple(links), answers_by_name)
 
 
-def is_classifier(outputs: Outputs) -> bool:
-    """Whether the outputs are scores of two or more classes. Shapes: [images, ...]."""
-    return outputs.ndim == 2 and outputs.shape[1] > 1
+def _agreement(task: Task, answers: Mapping[str, Answers], before: str, after: str) -> Interval | None:
+    return agreement_of(task, answers[before], answers[after]) if before in answers else None
 
 
-def _converted(
-    teacher: Outputs, converted: Outputs, truth: npt.NDArray[np.int64] | None, *, classifies: bool
-) -> Converted:
-    """What the precision alone costs the original. Shapes: teacher, converted [images, ...], truth [images]."""
+class _Difference:
+    """The difference of two runners' outputs, summed over batches; where there are several outputs, that of the worst."""
+
+    def __init__(self) -> None:
+        self.images, self.max_abs, self.cosine = 0, 0.0, 1.0
+        self.squares = np.zeros((3, 0))
+        """By output: of the first's values, of the differences, and how many there are."""
+
+    def add(self, first: Outputs, second: Outputs) -> None:
+        """Shapes: [n, ...] each."""
+        self.images += len(first[0])
+        if not self.squares.shape[1]:
+            self.squares = np.zeros((3, len(first)))
+        for number, pair in enumerate(zip(first, second, strict=True)):
+            flat = [outputs.reshape(len(outputs), -1).astype(np.float64) for outputs in pair]
+            difference = flat[0] - flat[1]
+            norms = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
+            same = (difference == 0).all(1)  # zeros have no direction: they agree with zeros alone
+            cosine = np.where(norms > 0, (flat[0] * flat[1]).sum(1) / np.maximum(norms, 1e-300), same)
+            self.cosine = float(np.minimum(self.cosine, cosine.min()))
+            self.max_abs = float(np.maximum(self.max_abs, np.abs(difference).max()))
+            self.squares[:, number] += np.square(flat[0]).sum(), np.square(difference).sum(), difference.size
+
+    def between(self, before: str, after: str, agreement: Interval | None) -> OutputDiff:
+        """The record."""
+        values, differences, counts = self.squares
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = np.where(values > 0, np.sqrt(differences / values), np.where(differences > 0, 1.0, differences))
+        return OutputDiff(
+            before=before,
+            after=after,
+            max_abs=self.max_abs,
+            rms=float(np.sqrt(differences.sum() / counts.sum())),
+            relative_rms=float(relative.max()),
+            cosine=self.cosine,
+            agreement_percent=agreement,
+            images=self.images,
+        )
+
+
+def compare(before: str, after: str, first: Outputs, second: Outputs, task: Task = CLASSES) -> OutputDiff:
+    """Compare the outputs of two runners on the same images. Shapes: first, second [images, ...] each."""
+    difference = _Difference()
+    difference.add(first, second)
+    answers = [answers_of(task, [torch.from_numpy(_as_array(each)) for each in outputs]) for outputs in (first, second)]
+    known = {name: each.numpy() for name, each in zip((before, after), answers, strict=True) if each is not None}
+    return difference.between(before, after, _agreement(task, known, before, after))
+
+
+def _converted(looked_at: LookedAt, teacher: str, truth: npt.NDArray[np.int64] | None) -> Converted:
+    """What the precision alone costs the original. Shapes: truth [images]."""
+    answers = looked_at.answers.get(_ORIGINAL)
     return Converted(
-        link=compare("teacher", _ORIGINAL, teacher, converted),
-        accuracy=None if truth is None else accuracy(converted, truth),
-        loss=loss_of(teacher, converted, truth) if classifies else None,
+        link=looked_at.links[-1],
+        accuracy=None if truth is None or answers is None else accuracy(answers, truth),
+        loss=looked_at.loss(teacher, _ORIGINAL, truth),
     )
 
 
-def compare(before: str, after: str, first: Outputs, second: Outputs) -> OutputDiff:
-    """Compare the outputs of two runners on the same images. Shapes: first, second [images, ...]."""
-    flat = [outputs.reshape(len(outputs), -1).astype(np.float64) for outputs in (first, second)]
-    difference = flat[0] - flat[1]
-    norms = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
-    same = (difference == 0).all(1)  # zeros have no direction: they agree with zeros alone
-    cosine = np.where(norms > 0, (flat[0] * flat[1]).sum(1) / np.maximum(norms, 1e-300), same)
-    scale = float(np.sqrt(np.square(flat[0]).mean()))
-    rms = float(np.sqrt(np.square(difference).mean()))
-    agree = int((flat[0].argmax(1) == flat[1].argmax(1)).sum())
-    answers = is_classifier(first)
-    return OutputDiff(
-        before=before,
-        after=after,
-        max_abs=float(np.abs(difference).max()),
-        rms=rms,
-        relative_rms=rms / scale if scale else float(rms > 0),
-        cosine=float(cosine.min()),
-        agreement_percent=percent(agree, len(first)) if answers else None,
-        images=len(first),
-    )
-
-
-def accuracy(logits: Outputs, truth: npt.NDArray[np.int64]) -> Accuracy:
+def accuracy(logits: Answers, truth: npt.NDArray[np.int64]) -> Accuracy:
     """Top-1. Shapes: logits [n, classes], truth [n]."""
     correct = int((logits.argmax(1) == truth).sum())
     return Accuracy(percent=percent(correct, len(truth)), correct=correct, images=len(truth))
@@ -198,7 +274,7 @@ def problems_of(link: OutputDiff, allowed: Tolerance) -> Sequence[str]:
         )
     if link.agreement_percent is not None and link.agreement_percent.estimate < allowed.agreement_percent:
         problems.append(
-            f"{link.before} -> {link.after}: the same top-1 class on {link.agreement_percent.estimate:.1f}% of images, "
+            f"{link.before} -> {link.after}: the same answers to {link.agreement_percent.estimate:.1f}%, "
             f"at least {allowed.agreement_percent:g}% is required"
         )
     return problems

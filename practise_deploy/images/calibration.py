@@ -9,11 +9,24 @@ import torch
 from torch import Tensor, fx
 
 from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.heads import has_heads, scale_heads
+from practise_deploy.terms import CLASSES, Task
+
+_TO_SCALE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What a network is compared by: its features, by their name in the graph, and its answers to the task. dtype: to compute in."""
+
+    feature: str
+    dtype: torch.dtype = torch.float32
+    task: Task = CLASSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationProblem:
-    """A traced teacher, the name of its pre-pooling feature map, the images to fit, and the random seed.
+    """A traced teacher, the name of its pre-pooling feature map, the images to fit, the task, and the random seed.
 
     comparison_dtype: the precision in which candidates are compared; sums and solutions are never below fp32.
     single_split: fit on one split only, and return the student that was validated, without a fit to all images.
@@ -25,6 +38,12 @@ class CalibrationProblem:
     seed: int = 0
     comparison_dtype: torch.dtype = torch.float32
     single_split: bool = False
+    task: Task = CLASSES
+
+    @property
+    def end(self) -> End:
+        """What the teacher and its students are compared by."""
+        return End(self.feature, self.comparison_dtype, self.task)
 
     @property
     def device(self) -> torch.device:
@@ -65,3 +84,12 @@ class CalibrationProblem:
     def batch_size(self) -> int:
         """Images per forward pass, such that the activations that are kept fit in memory."""
         return 16 if self.images.pixels.shape[-1] > 64 else 64
+
+
+def with_scaled_heads(teacher: fx.GraphModule, images: FitImages) -> fx.GraphModule:
+    """The network, its heads scaled by what they read of some images (`heads.scale_heads`); itself where it has one head."""
+    if not has_heads(teacher):
+        return teacher
+    scaled = copy.deepcopy(teacher)
+    scale_heads(scaled, images.subsample(_TO_SCALE, seed=0).batch(slice(None)))
+    return scaled

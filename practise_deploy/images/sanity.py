@@ -15,6 +15,8 @@ from practise_deploy.images.labels import NUMERIC_ORDER_NOTE, TEXT_ORDER
 from practise_deploy.images.tiny_set import Images, TinySet
 from practise_deploy.network.activations import batches
 from practise_deploy.planning.loss import above_chance, paired_difference
+from practise_deploy.tasks.answers import answers_of
+from practise_deploy.terms import CLASSES, Task
 
 _MAX_IMAGES, _BATCH = 64, 16
 _ENOUGH_CORRECT = 8
@@ -22,18 +24,20 @@ _ENOUGH_CORRECT = 8
 _MIN_IMAGES = 8
 """Fewer images may well be of one class."""
 
-Original = Callable[[Tensor], Tensor]
+Original = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
 ImagesT = TypeVar("ImagesT", bound=Images)
 
 
-def with_checked_labels(tiny: TinySet, original: Original) -> TinySet:
+def with_checked_labels(tiny: TinySet, original: Original, task: Task = CLASSES) -> TinySet:
     """The images with labels in the order of the original's outputs, as its answers suggest, and with notes on what looks wrong.
 
     Raises: InputError where the original puts out NaN or infinity.
     """
     notes = list(tiny.summary.notes)
     sources = (tiny.fit, tiny.held_out)[: len(tiny.text_orders)]
-    orders = [_order(images, original, order, notes) for images, order in zip(sources, tiny.text_orders, strict=True)]
+    orders = [
+        _order(images, original, order, notes, task) for images, order in zip(sources, tiny.text_orders, strict=True)
+    ]
     return replace(
         tiny,
         fit=_relabelled(tiny.fit, orders[0]),
@@ -42,7 +46,9 @@ def with_checked_labels(tiny: TinySet, original: Original) -> TinySet:
     )
 
 
-def check_judgeable(images: Images, original: Original, points: float, progress: Progress) -> None:
+def check_judgeable(
+    images: Images, original: Original, points: float, progress: Progress, task: Task = CLASSES
+) -> None:
     """Refuse a demand on the accuracy that these labels can never prove: by them the original itself is no better than chance.
 
     Images are looked at until enough answers are right.
@@ -52,10 +58,12 @@ def check_judgeable(images: Images, original: Original, points: float, progress:
         return
     correct = 0
     for part in batches(len(images), _BATCH):
-        outputs = _outputs(images.subset(torch.arange(part.start, part.stop)), original)
-        correct += int((outputs.argmax(1) == images.labels[part]).sum())
+        scores = _scores(images.subset(torch.arange(part.start, part.stop)), original, task)
+        if scores is None:
+            return
+        correct += int((scores.argmax(1) == images.labels[part]).sum())
         is_enough = correct >= _ENOUGH_CORRECT or part.stop == len(images)
-        if is_enough and above_chance(correct, part.stop, outputs.shape[1]):
+        if is_enough and above_chance(correct, part.stop, scores.shape[1]):
             return
         progress.advance(part.stop, len(images))
     raise InputError(
@@ -66,13 +74,15 @@ def check_judgeable(images: Images, original: Original, points: float, progress:
     )
 
 
-def _order(images: Images, original: Original, text_order: Mapping[int, int], notes: list[str]) -> Mapping[int, int]:
+def _order(
+    images: Images, original: Original, text_order: Mapping[int, int], notes: list[str], task: Task
+) -> Mapping[int, int]:
     """The mapping by which the images' labels are to be reordered; empty where they stay."""
     sample = images.subsample(_MAX_IMAGES, seed=0)
-    outputs = _outputs(sample, original)
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
+    scores = _scores(sample, original, task)
+    if scores is None:
         return {}
-    answers = outputs.argmax(1)
+    answers = scores.argmax(1)
     if (
         len(sample) >= _MIN_IMAGES
         and len(set(answers.tolist())) == 1
@@ -86,7 +96,7 @@ def _order(images: Images, original: Original, text_order: Mapping[int, int], no
         return {}
     order = _order_by_answers(answers, sample.labels, text_order, notes)
     correct = int((answers == _reorder(sample.labels, order)).sum())
-    if not above_chance(correct, len(sample), outputs.shape[1]):
+    if not above_chance(correct, len(sample), scores.shape[1]):
         notes.append(
             f"the original is right on {correct} of {len(sample)} images, which is indistinguishable from chance: do the labels, its weights, --mean "
             "and --std belong together?"
@@ -94,16 +104,28 @@ def _order(images: Images, original: Original, text_order: Mapping[int, int], no
     return order
 
 
-def _outputs(images: Images, original: Original) -> Tensor:
-    """The original's outputs. Shapes: [images, ...]."""
+def _scores(images: Images, original: Original, task: Task) -> Tensor | None:
+    """The original's scores of classes; None where the task has none. Shapes: [images, classes].
+
+    Raises: InputError where any output is NaN or infinity.
+    """
+    answered = []
     with torch.inference_mode():
-        outputs = torch.cat([original(images.batch(part)) for part in batches(len(images), _BATCH)])
-    if not torch.isfinite(outputs).all():
+        for part in batches(len(images), _BATCH):
+            result = original(images.batch(part))
+            outputs = result if isinstance(result, tuple) else (result,)
+            _check_finite(outputs, len(images))
+            answered.append(answers_of(task, outputs) if task.has_accuracy else None)
+    scores = [each for each in answered if each is not None]
+    return torch.cat(scores) if scores else None
+
+
+def _check_finite(outputs: tuple[Tensor, ...], images: int) -> None:
+    if not all(bool(torch.isfinite(output).all()) for output in outputs):
         raise InputError(
-            f"the original puts out NaN or infinity for the images ({len(images)} were tried), though not for random pixels",
+            f"the original puts out NaN or infinity for the images ({images} were tried), though not for random pixels",
             remedy="give the --mean and --std that it was trained with, and images of the range that they are for",
         )
-    return outputs
 
 
 def _order_by_answers(

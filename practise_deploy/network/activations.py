@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from practise_deploy.errors import InputError
 from practise_deploy.network.execution import Env, execute, execute_group, fusion_groups
 from practise_deploy.network.operators import is_computed, module_of, shape_of
+from practise_deploy.network.outputs import outputs_of
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
 _POOLINGS = {F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.avg_pool2d, torch.mean, torch.amax, "mean", "amax"}
@@ -50,16 +50,8 @@ def input_of(traced: fx.GraphModule) -> fx.Node:
 
 
 def logits_of(traced: fx.GraphModule) -> fx.Node:
-    """The network's output."""
-    output = next(node for node in reversed(traced.graph.nodes) if node.op == "output").args[0]
-    while isinstance(output, (tuple, list)):
-        output = output[0]
-    if not isinstance(output, fx.Node):
-        raise InputError(
-            f"the network returns a {type(output).__name__}, not a tensor",
-            remedy="wrap it in a function of a file that returns the logits: FILE.py:FUNCTION",
-        )
-    return output
+    """The network's first output."""
+    return outputs_of(traced)[0]
 
 
 def node_by_name(traced: fx.GraphModule, name: str) -> fx.Node:
@@ -154,7 +146,7 @@ def macs_by_node(traced: fx.GraphModule, images: Tensor) -> dict[str, int]:
 
     macs: dict[str, int] = {}
     env: Env = {input_of(traced).name: images}
-    nodes = nodes_to_compute([logits_of(traced)], env)
+    nodes = nodes_to_compute(outputs_of(traced), env)
     last_use = {used: node for node in nodes for used in node.all_input_nodes}
     trainable = [parameter for parameter in traced.parameters() if parameter.requires_grad]
     fastpath = torch.backends.mha.get_fastpath_enabled()

@@ -17,7 +17,8 @@ from torch import fx
 from torchvision.ops import StochasticDepth
 
 from practise_deploy.errors import NoDroppableBlock
-from practise_deploy.network.activations import find_feature, macs_by_node
+from practise_deploy.network.activations import macs_by_node
+from practise_deploy.network.heads import feature_of
 from practise_deploy.network.near_misses import near_misses
 from practise_deploy.network.operators import FILE_NAME, is_addition, is_computed, module_of, scope_kinds, shape_of
 from practise_deploy.network.units import Unit, dominators, format_shape, has_weights, holder_of, unit_at, weights_of
@@ -40,7 +41,7 @@ def find_blocks(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> tuple[B
     dominator = dominators(traced)
     units = [unit for unit in _units(traced, dominator) if has_weights(traced, unit.nodes)]
     names = _names(units)
-    feature, structure_classes = find_feature(traced), dict[str, int]()
+    feature, structure_classes = feature_of(traced), dict[str, int]()
     unit_block = partial(_unit_block, traced, macs, structure_classes)
     blocks = [unit_block(unit, names[unit.addition], _undroppable_reason(unit, units, feature)) for unit in units]
     blocks += _without_skip(traced, blocks, macs, structure_classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from torch import fx, nn
 from practise_backends.errors import about, lacks_memory
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.activations import find_feature, input_of, logits_of, macs_by_node
+from practise_deploy.network.activations import input_of, macs_by_node
+from practise_deploy.network.heads import feature_of, join_heads
 from practise_deploy.network.materialise_weights import materialise_weights
 from practise_deploy.network.onnx_graph import quiet
 from practise_deploy.network.onnx_import.comparison import check_translation
@@ -22,13 +24,15 @@ from practise_deploy.network.onnx_import.file import OnnxFile, read_onnx
 from practise_deploy.network.onnx_import.input_scaling import stated_input
 from practise_deploy.network.onnx_import.translate import Translation, translate
 from practise_deploy.network.operators import module_of
+from practise_deploy.network.outputs import NAMES, flatten_outputs, output_node
 from practise_deploy.network.sources import Config, construct
-from practise_deploy.network.trace import annotate_shapes, one_output, trace
+from practise_deploy.network.telling import told_task
+from practise_deploy.network.trace import annotate_shapes, trace
 from practise_deploy.network.trial import check_batches, noise
 from practise_deploy.network.weights import load_state_dict
 from practise_deploy.network.wrappers import without_wrappers
 from practise_deploy.settings import INTERPOLATIONS, NetworkSource
-from practise_deploy.terms import NetworkSummary, Preprocessing
+from practise_deploy.terms import NetworkSummary, Preprocessing, Task, TaskKind
 
 _HASHED_TYPES = (type(None), bool, int, float, str, tuple)
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -76,13 +80,15 @@ def load_network(
     with about(source.network):
         preprocessing = _preprocessing(config, source, image_size)
         module, materialise_notes = materialise_weights(module)
-        traced, leaves = trace(module, (1, preprocessing.channels, *preprocessing.size))
+        shape = (1, preprocessing.channels, *preprocessing.size)
+        traced, leaves = trace(module, shape)
         check_batches(traced)
+        task = _prepared(traced, source, {}, shape)
     leaf_notes = tuple(f"{name} could not be traced into and counts as one operation" for name in leaves)
     notes = (*wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
     file = Path(source.network.rpartition(":")[0])
     structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
-    summary = _summary(traced, structure, source.network, weights, preprocessing, notes)
+    summary = _summary(traced, structure, source.network, weights, preprocessing, task, notes)
     for weight in traced.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
@@ -150,9 +156,9 @@ def _summary(
     name: str,
     weights: str,
     preprocessing: Preprocessing,
+    task: Task,
     notes: tuple[str, ...],
 ) -> NetworkSummary:
-    logits = logits_of(traced).meta["shape"]
     sample = torch.zeros(1, preprocessing.channels, *preprocessing.size)
     notes += tuple(
         f"assumed: {what} (the network states none; see --input-size, --mean, --std)" for what in preprocessing.assumed
@@ -163,11 +169,43 @@ def _summary(
         sha256=fingerprint(traced, structure),
         parameters=sum(weight.numel() for weight in traced.parameters()),
         macs=sum(macs_by_node(traced, sample).values()),
-        output_classes=logits[1] if logits is not None and len(logits) == 2 else None,
-        feature=find_feature(traced).name,
+        output_classes=_classes(task),
+        feature=feature_of(traced).name,
         preprocessing=preprocessing,
-        notes=notes,
+        notes=(*notes, *_task_note(task)),
+        task=task,
     )
+
+
+def _classes(task: Task) -> int | None:
+    """How many classes labels may name; None where the network is no classifier."""
+    if task.kind is TaskKind.BINARY:
+        return 2
+    return math.prod(task.shapes[task.output]) if task.kind is TaskKind.CLASSIFICATION else None
+
+
+def _task_note(task: Task) -> tuple[str, ...]:
+    """How the network is judged, where that is not plain."""
+    others = [name for at, name in enumerate(task.names) if at != task.output]
+    several = bool(others) and task.kind not in (TaskKind.DETECTION, TaskKind.CUSTOM)
+    judged = (
+        f", by its output '{task.names[task.output]}'; {', '.join(others)}: compared, not judged" if several else ""
+    )
+    if not task.reason or (task.kind is TaskKind.CLASSIFICATION and not several):
+        return (f"judged as {task.kind.value}{judged}",) if several else ()
+    return (f"judged as {task.kind.value}{judged}: {task.reason} (see --task)",)
+
+
+def _prepared(
+    traced: fx.GraphModule, source: NetworkSource, metadata: Mapping[str, str], shape: tuple[int, ...]
+) -> Task:
+    """What the network is judged by; its heads' inputs are made one value where there are several."""
+    task = told_task(traced, source.task, metadata, shape)
+    before = len(traced.graph.nodes)
+    join_heads(traced)
+    if len(traced.graph.nodes) > before:
+        annotate_shapes(traced, shape)
+    return task
 
 
 def structure_of(traced: fx.GraphModule, source: bytes = b"") -> str:
@@ -243,13 +281,16 @@ def _load_onnx(path: Path, source: NetworkSource, image_size: tuple[int, int] | 
     with about(path):
         translation = translate(file, (preprocessing.channels, *preprocessing.size))
         traced = translation.network
-        one_output(traced, "export the network with one output")
-        annotate_shapes(traced, (1, preprocessing.channels, *preprocessing.size))
+        flatten_outputs(traced)
+        output_node(traced).meta[NAMES] = tuple(output.name for output in file.model.graph.output)
+        shape = (1, preprocessing.channels, *preprocessing.size)
+        annotate_shapes(traced, shape)
         check_batches(traced)
-        check_translation(translation, noise(traced, (2, preprocessing.channels, *preprocessing.size)))
+        check_translation(translation, noise(traced, (2, *shape[1:])))
+        task = _prepared(traced, source, {entry.key: entry.value for entry in file.model.metadata_props}, shape)
     structure = structure_of(traced)
     notes = (*stated.notes, *_free_sides_note(file, preprocessing))
-    summary = _summary(traced, structure, str(path), "in the file", preprocessing, notes)
+    summary = _summary(traced, structure, str(path), "in the file", preprocessing, task, notes)
     return Network(traced, summary, True, structure, translation)
 
 
@@ -280,7 +321,7 @@ def _load_exported(path: Path, source: NetworkSource) -> Network:
         ) from None
     assert isinstance(traced, fx.GraphModule)
     with about(path):
-        one_output(traced, "export the network with its logits alone, or give it as FILE.py:FUNCTION")
+        flatten_outputs(traced)
     traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
     traced.recompile()
     example_input = input_of(traced).meta["val"]
@@ -297,7 +338,9 @@ def _load_exported(path: Path, source: NetworkSource) -> Network:
             f"{path} takes {shape[1]} channels, not {preprocessing.channels}",
             remedy=f"give --mean and --std {shape[1]} numbers each",
         )
-    annotate_shapes(traced, (1, *shape[1:]) if _accepts_one_image(traced, shape) else shape)
+    shape = (1, *shape[1:]) if _accepts_one_image(traced, shape) else shape
+    annotate_shapes(traced, shape)
+    task = _prepared(traced, source, {}, shape)
     structure = structure_of(traced)
     summary = _summary(
         traced,
@@ -305,6 +348,7 @@ def _load_exported(path: Path, source: NetworkSource) -> Network:
         str(path),
         "in the file",
         preprocessing,
+        task,
         ("a torch.export file: measured and exported, not finetuned",),
     )
     return Network(traced, summary, False, structure)

@@ -15,7 +15,7 @@ from torch import fx
 
 from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError
-from practise_deploy.network.activations import logits_of
+from practise_deploy.network.outputs import names_of, outputs_of
 from practise_deploy.terms import Block
 
 CUT = "value:"
@@ -24,12 +24,12 @@ _INLINE_BYTES = 1024  # what is smaller (shapes, axes) stays in the graph, where
 
 
 def to_onnx(traced: fx.GraphModule, input_shape: Sequence[int], *, dynamic_batch: bool = False) -> onnx.ModelProto:
-    """The network as ONNX with input `input` and output `logits`; BatchNorm is folded by the exporter.
+    """The network as ONNX with input `input` and outputs by their names, `logits` where there is one; BatchNorm is folded by the exporter.
 
     Shapes: input_shape (batch, channels, height, width).
     Raises: InputError naming the operator where the exporter cannot express the network.
     """
-    return _export(traced, tuple(input_shape), ["logits"], dynamic_batch)
+    return _export(traced, tuple(input_shape), list(names_of(traced)), dynamic_batch)
 
 
 def with_splices(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: Sequence[int]) -> onnx.ModelProto:
@@ -38,9 +38,9 @@ def with_splices(traced: fx.GraphModule, blocks: Iterable[Block], input_shape: S
     tapped = copy.deepcopy(traced)
     nodes = {node.name: node for node in tapped.graph.nodes}
     output = nodes["output"]
-    output.args = ((logits_of(tapped), *(nodes[name] for name in cut_values)),)
+    output.args = ((*outputs_of(tapped), *(nodes[name] for name in cut_values)),)
     tapped.recompile()
-    return _export(tapped, tuple(input_shape), ["logits", *(CUT + name for name in cut_values)], False)
+    return _export(tapped, tuple(input_shape), [*names_of(traced), *(CUT + name for name in cut_values)], False)
 
 
 def as_deployed(model: onnx.ModelProto) -> onnx.ModelProto:

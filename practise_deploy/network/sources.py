@@ -10,7 +10,7 @@ import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -147,13 +147,35 @@ def _suggestion(name: str, names: list[str]) -> str:
     return f"did you mean {' or '.join(matches)}?" if matches else "look the name up in the library's list of models"
 
 
+def function_of_file(path: Path, function: str) -> Callable[..., Any]:
+    """A function of a user's Python file, which is run for it; naming the file is the user's choice to run it.
+
+    Raises: InputError.
+    """
+    with _user_code(path, function), _as_program(path):
+        return _run(path, function)
+    raise AssertionError  # what does not return raises
+
+
 def _from_file(path: Path, function: str) -> nn.Module:
-    """Run a user's Python file and call its function; naming the file is the user's choice to run it."""
+    """The network that a function of a user's file makes."""
+    with _user_code(path, function), _as_program(path):
+        module = _run(path, function)()
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module",
+            remedy="let the function return the network itself",
+        )
+    return module
+
+
+@contextlib.contextmanager
+def _user_code(path: Path, function: str) -> Iterator[None]:
+    """Errors of a user's code as errors of the input."""
     if problem := why_no_file(path):
-        raise InputError(problem, remedy="give the path of the Python file that makes the network, as FILE.py:FUNCTION")
+        raise InputError(problem, remedy="give the path of the Python file, as FILE.py:FUNCTION")
     try:
-        with _as_program(path):
-            module = _run(path, function)
+        yield
     except InputError:
         raise
     except SystemExit as error:
@@ -168,12 +190,6 @@ def _from_file(path: Path, function: str) -> nn.Module:
             f"{path}:{function} failed{_line_in(path, error)}: {type(error).__name__}: {error}",
             remedy=f"mend the file until this runs in its folder: python -c 'import {path.stem}; {path.stem}.{function}()'",
         ) from None
-    if not isinstance(module, nn.Module):
-        raise InputError(
-            f"{path}:{function} returned {type(module).__name__}, not a torch.nn.Module",
-            remedy="let the function return the network itself",
-        )
-    return module
 
 
 def _config_of(module: nn.Module, network: str) -> Config:
@@ -199,11 +215,11 @@ def _run(path: Path, function: str) -> Any:
     user_module = importlib.util.module_from_spec(spec)
     sys.modules[name] = user_module
     spec.loader.exec_module(user_module)
-    make = getattr(user_module, function, None)
-    if not callable(make):
+    made = getattr(user_module, function, None)
+    if not callable(made):
         offered = [name for name, value in vars(user_module).items() if inspect.isfunction(value)]
         raise InputError(f"{path} has no function '{function}'", remedy=f"it has: {', '.join(offered) or 'none'}")
-    return make()
+    return made
 
 
 def _is_library_name(name: str) -> bool:

@@ -20,9 +20,10 @@ from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.functionalise import functionalise
 from practise_deploy.network.inputs import check_inputs
 from practise_deploy.network.operators import module_of
+from practise_deploy.network.outputs import flatten_outputs
 from practise_deploy.network.sums import canonicalise_sums
 from practise_deploy.network.tracers import graphs_of
-from practise_deploy.network.trial import RETURN_LOGITS, check_same, noise, output_of
+from practise_deploy.network.trial import check_same, noise, result_of
 
 
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -33,7 +34,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     """
     check_inputs(module)
     sample = noise(module, input_shape)
-    expected = output_of(module, sample)
+    expected = result_of(module, sample)
     first_error: InputError | None = None
     for graph, leaves in graphs_of(module, input_shape):
         try:
@@ -44,7 +45,9 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[fx.GraphModu
     raise first_error
 
 
-def _normalised_graph(module: nn.Module, graph: fx.Graph, sample: Tensor, expected: Tensor) -> fx.GraphModule:
+def _normalised_graph(
+    module: nn.Module, graph: fx.Graph, sample: Tensor, expected: tuple[Tensor, ...]
+) -> fx.GraphModule:
     """A graph of the module in the form this package relies on, checked on a sample."""
     traced = fx.GraphModule(module, graph)
     _erase_assertions(traced.graph)
@@ -53,7 +56,7 @@ def _normalised_graph(module: nn.Module, graph: fx.Graph, sample: Tensor, expect
     _restore_standard_layers(traced, module)
     _resolve_named_paddings(traced)
     _fold_zero_padding(traced)
-    one_output(traced, RETURN_LOGITS)
+    flatten_outputs(traced)
     _tidy(traced.eval())
     annotate_shapes(traced, tuple(sample.shape))
     check_same(traced, sample, expected)
@@ -65,19 +68,6 @@ def _erase_assertions(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.op == "call_function" and "_assert" in getattr(node.target, "__name__", "") and not node.users:
             graph.erase_node(node)
-
-
-def one_output(traced: fx.GraphModule, remedy: str) -> None:
-    """Replace a tuple of one output by that output; refuse several, as none is marked as the logits."""
-    output = next(node for node in reversed(traced.graph.nodes) if node.op == "output")
-    while isinstance(output.args[0], (tuple, list)):
-        outputs = [value for value in output.args[0] if value is not None]
-        if len(outputs) != 1:
-            raise InputError(
-                f"the network returns {len(outputs)} outputs, and one is planned for",
-                remedy=remedy,
-            )
-        output.args = (outputs[0],)
 
 
 def _tidy(traced: fx.GraphModule) -> None:

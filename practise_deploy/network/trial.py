@@ -13,8 +13,9 @@ from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.detectors import check_no_detector, check_takes_no_list
 from practise_deploy.network.inputs import TAKE_IMAGES, check_kind, wrapper
+from practise_deploy.network.outputs import flattened, outputs_of
 
-RETURN_LOGITS = "wrap it in a module that returns the logits alone: FILE.py:FUNCTION"
+RETURN_TENSORS = "wrap it in a module that returns the tensors it is to be judged by: FILE.py:FUNCTION"
 _INPUT_TYPE_ERRORS = (AttributeError, KeyError, IndexError, NotImplementedError, TypeError)
 """Errors of a network that expects an input of another type."""
 
@@ -26,28 +27,22 @@ def noise(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     return torch.randn(input_shape, generator=torch.Generator().manual_seed(0)).to(parameter.device, dtype)
 
 
-def output_of(run: Callable[[Tensor], Any], sample: Tensor) -> Tensor:
-    """A network's one output.
+def result_of(run: Callable[[Tensor], Any], sample: Tensor) -> tuple[Tensor, ...]:
+    """The tensors that a network returns, whatever holds them.
 
-    Raises: InputError where it does not run, puts out no numbers, or anything but one tensor.
+    Raises: InputError where it does not run, returns no tensor, or puts out what is no number.
     """
     output = _run(run, sample)
     check_no_detector(run, sample, output)
-    while type(output) in (tuple, list):
-        outputs = [value for value in output if value is not None]
-        if len(outputs) != 1:
-            raise InputError(
-                f"the network returns {len(outputs)} outputs, and one is planned for", remedy=RETURN_LOGITS
-            )
-        output = outputs[0]
-    if not isinstance(output, Tensor):
-        raise InputError(f"the network returns {_type_with_fields(output)}, not a tensor", remedy=RETURN_LOGITS)
-    if not torch.isfinite(output).all():
+    tensors = tuple(flattened(output).values())
+    if not tensors:
+        raise InputError(f"the network returns {_type_with_fields(output)}, and no tensor in it", remedy=RETURN_TENSORS)
+    if not all(torch.isfinite(tensor).all() for tensor in tensors):
         raise InputError(
             f"the network puts out NaN or infinity for random pixels of shape {tuple(sample.shape)}",
             remedy="give whole, trained weights with --weights",
         )
-    return output
+    return tensors
 
 
 def _run(run: Callable[[Tensor], Any], sample: Tensor) -> Any:
@@ -93,19 +88,20 @@ def check_batches(traced: fx.GraphModule) -> None:
 
     Raises: InputError.
     """
-    output = next(node for node in reversed(traced.graph.nodes) if node.op == "output").all_input_nodes[0]
-    one, two = output.meta["shape"], output.meta.get("for_two")
-    if two is None:
+    outputs = outputs_of(traced)
+    if any(output.meta.get("for_two") is None for output in outputs):
         pixels = next(node for node in traced.graph.nodes if node.op == "placeholder").meta["shape"]
         raise InputError(
             f"the network runs on one image, but not on two: {_failure(traced, noise(traced, (2, *pixels[1:])))}",
             remedy="let its forward take any number of images: x.flatten(1), for example, instead of x.view(1, -1)",
         )
-    if not one or not isinstance(two, tuple) or two[:1] != (2,) or one[1:] != two[1:]:
-        raise InputError(
-            f"the network gives an output of shape {one} for one image and {two} for two: not one for each",
-            remedy="let its forward return the logits of every image, of shape (images, classes)",
-        )
+    for output in outputs:
+        one, two = output.meta["shape"], output.meta["for_two"]
+        if not one or not isinstance(two, tuple) or two[:1] != (2,) or one[1:] != two[1:]:
+            raise InputError(
+                f"the network gives an output of shape {one} for one image and {two} for two: not one for each",
+                remedy="let its forward return what it says of every image along the first axis: (images, classes), for example",
+            )
 
 
 def _failure(run: Callable[[Tensor], Any], sample: Tensor) -> str:
@@ -117,17 +113,21 @@ def _failure(run: Callable[[Tensor], Any], sample: Tensor) -> str:
     return "it computes something else"
 
 
-def check_same(traced: fx.GraphModule, sample: Tensor, expected: Tensor) -> None:
+def check_same(traced: fx.GraphModule, sample: Tensor, expected: tuple[Tensor, ...]) -> None:
     """Refuse a graph that computes something else than the network, which happens where values are written in place.
 
     Raises: InputError, also for a module that writes into its input: others read that too.
     """
-    traced_output = output_of(_InputWriteCheck(traced).run, sample)
-    if traced_output.shape != expected.shape or not torch.allclose(traced_output, expected, rtol=1e-3, atol=1e-4):
+    found = result_of(_InputWriteCheck(traced).run, sample)
+    if len(found) != len(expected) or not all(map(_alike, found, expected)):
         raise InputError(
             f"the traced network does not compute what the network computes on an input of shape {tuple(sample.shape)}",
             remedy="let its forward write into no value that has two names, draw no random numbers and not depend on values",
         )
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 class _InputWriteCheck(fx.Interpreter):

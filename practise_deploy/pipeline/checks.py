@@ -32,13 +32,10 @@ def check_inputs(context: BuildContext) -> None:
 
 def _check_judgeable(context: BuildContext, max_drop: float) -> None:
     """Refuse a demand on the accuracy that could only be missed."""
-    if not context.is_classifier:
-        raise InputError(
-            f"--max-drop {max_drop:g} cannot be judged: {context.settings.network} is no classifier, so no accuracy is known",
-            remedy="leave the demand out, and judge the network by your own measure",
-        )
-    with context.screen("Holding the original against the labels") as progress:
-        check_judgeable(context.images.held_out, context.network.traced, max_drop, progress)
+    task = context.network.summary.task
+    if task.has_accuracy:
+        with context.screen("Holding the original against the labels") as progress:
+            check_judgeable(context.images.held_out, context.network.traced, max_drop, progress, task)
 
 
 def check_reached(plan: Plan, within: WithinDrop | None, disturbed: EnvironmentProblem | None, goal: Goal) -> None:

@@ -27,7 +27,7 @@ from practise_deploy.deployment.target import (
     reads_symmetric_int8,
     target_archs,
 )
-from practise_deploy.images.calibration import CalibrationProblem
+from practise_deploy.images.calibration import CalibrationProblem, with_scaled_heads
 from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.network.blocks import droppable, find_blocks
@@ -193,11 +193,6 @@ class BuildContext:
         """Of the blocks: a network whose blocks are named alike has others in them."""
         return digest([(block.name, block.kind, block.shape, block.parameters) for block in self.blocks])
 
-    @property
-    def is_classifier(self) -> bool:
-        """Whether the network scores two classes or more, so that there is an accuracy to lose."""
-        return (self.network.summary.output_classes or 0) > 1
-
     # The images
 
     @cached_property
@@ -205,14 +200,17 @@ class BuildContext:
         """The tiny set and the held-out images."""
         with self.screen("Reading the images"):
             images = load_images(self.settings, self.network.summary)
-            return with_checked_labels(images, self.network.traced) if self.network.trainable else images
+            if not self.network.trainable:
+                return images
+            return with_checked_labels(images, self.network.traced, self.network.summary.task)
 
     @cached_property
     def calibration(self) -> CalibrationProblem:
         """What planning and recovery learn from, where they compute."""
         problem = CalibrationProblem(
-            teacher=self.network.traced,
+            teacher=with_scaled_heads(self.network.traced, self.images.fit),
             feature=self.network.summary.feature,
+            task=self.network.summary.task,
             images=self.images.fit,
             seed=self.settings.seed,
             comparison_dtype=self.training_precision,

@@ -85,7 +85,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """The loss that is allowed, in points of top-1, and whether finetuning is still to come."""
+    """The loss that is allowed, in points, and whether finetuning is still to come."""
 
     points: float
     finetuned: bool
@@ -232,7 +232,7 @@ def rehearse_original(
             engine = held.enter_context(closing(deployment.opened(file)))
             forms["engine"] = engine_runner(engine, conditions.batch, layout)
         held.enter_context(exact(conditions.seed))
-        return rehearse(forms, images, conditions.precision, progress)
+        return rehearse(forms, images, conditions.precision, progress, network.summary.task)
 
 
 def compile_model(model: ExportedModel, deployment: Deployment, work: Workspace) -> DeployedModel:
@@ -266,7 +266,7 @@ def verify_release(
         )
         progress = held.enter_context(work.screen("Verifying on held-out images"))
         held.enter_context(exact(conditions.seed))
-        return verify(forms, held_out_images, progress)
+        return verify(forms, held_out_images, progress, pruned.network.summary.task)
 
 
 def compare_models(
@@ -312,7 +312,8 @@ def judge_sets(
         how = "none" if recovery.paper else "closed form"
         neighbours.append(Neighbour(dropped=names, recovery=how, reduction_percent=reduction, form=form))
     with work.screen("Judging neighbouring sets of blocks") as progress, exact(calibration.seed):
-        points = judge_neighbours(torch_runner(network.traced), neighbours, dropped_blocks, images, progress)
+        teacher, task = torch_runner(network.traced), network.summary.task
+        points = judge_neighbours(teacher, neighbours, dropped_blocks, images, progress, task)
     return Frontier(points=points, fit_images=len(calibration.images), images=len(images))
 
 

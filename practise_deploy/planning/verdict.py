@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from practise_backends.choices import Precision
 from practise_backends.terms import Comparison
 from practise_deploy.outcome import Answer, Criterion, GateResult, Verdict, Verification
-from practise_deploy.planning.gate import FROM_CHANCE, lost_points
+from practise_deploy.planning.gate import lost_points
+from practise_deploy.planning.measures import agreement_text, is_of_accuracy, nothing_to_lose
 from practise_deploy.planning.remeasuring import FASTER, UNDECIDED, speed_answer, speedup_for
 from practise_deploy.settings import flag_of
 from practise_deploy.terms import Plan
@@ -84,9 +85,7 @@ def _before_finetuning(plan: Plan) -> str:
     if loss is None:
         return ""
     how = ", estimated without labels," if loss.estimated else ""
-    return (
-        f"before finetuning: {lost_points(loss.points)}{how} on {loss.images:,} images that the judged fits did not see"
-    )
+    return f"before finetuning: {lost_points(loss.points, loss.kind)}{how} on {loss.images:,} images that the judged fits did not see"
 
 
 def _default(constraint: Criterion) -> str:
@@ -148,17 +147,18 @@ def _accuracy(verification: Verification, *, in_doubt: bool) -> str:
     """The loss of accuracy; where it is in doubt, the loss that cannot be excluded."""
     loss = verification.loss
     if loss is None:
-        return "no loss of accuracy can be measured, since the output is no classifier's"
+        return "no loss can be measured, since the output is not what the task is about (see --task)"
     images, accuracies = (
         f"{loss.images:,} held-out images",
         [accuracy.percent.estimate for accuracy in verification.accuracy.values()],
     )
     summary = f"top-1 {accuracies[0]:.1f}% → {accuracies[-1]:.1f}%" if accuracies else (
-        f"estimated without labels, the original's answer on {loss.agreement_percent.estimate:.1f}%"
+        f"{'estimated without labels, ' if loss.estimated else ''}{agreement_text(loss.kind, f'{loss.agreement_percent.estimate:.1f}%')}"
     )  # fmt: skip
     if in_doubt and not loss.above_chance:
-        return f"{FROM_CHANCE} ({summary} on {images})"
+        return f"{nothing_to_lose(loss.kind)} ({summary} on {images})"
     if in_doubt:
-        lost, _, _ = lost_points(loss.points).partition(" [")
+        lost, _, _ = lost_points(loss.points, loss.kind).partition(" [")
         return f"{lost} ({summary}) on {images}, where a loss of up to {loss.points.high:.1f} points cannot be excluded"
-    return f"{lost_points(loss.points)} ({summary} {'on' if accuracies else 'of'} {images})"
+    of = "of" if is_of_accuracy(loss.kind) and not accuracies else "on"
+    return f"{lost_points(loss.points, loss.kind)} ({summary} {of} {images})"

@@ -6,15 +6,16 @@ It is refitted at the cut or, where nothing can be solved there, at the first po
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx
 
 from practise_deploy.compute import autocast
-from practise_deploy.images.calibration import CalibrationProblem
-from practise_deploy.network.activations import compute, downstream, logits_of, node_by_name, nodes_to_compute
+from practise_deploy.images.calibration import CalibrationProblem, End
+from practise_deploy.network.activations import compute, downstream, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
+from practise_deploy.network.outputs import outputs_of
 from practise_deploy.network.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, Errors, joined
 from practise_deploy.refit.elimination import survivors, winner_of
@@ -35,7 +36,7 @@ SOLVERS = ridge_solvers((0.03, 0.3))
 class Candidate:
     """A block, the network without it, its point, and by the solver: the change of its weights, and the errors.
 
-    end: the feature map's name in the network without it, and the precision to judge in. needs: the teacher's values that
+    end: what it is compared by. needs: the teacher's values that
     all this is computed from, beside the point's target. _read: what its problem and replays read. _between: of those, and of what
     leads to them, what lies behind the cut, so that it is not the teacher's.
     """
@@ -43,7 +44,7 @@ class Candidate:
     block: Block
     student: fx.GraphModule
     point: ReconstructionPoint | None
-    end: tuple[str, torch.dtype]
+    end: End
     needs: frozenset[str] = field(init=False)
     changes: dict[str, Tensor] = field(default_factory=dict)
     errors: dict[str, list[Errors]] = field(default_factory=dict)
@@ -71,7 +72,8 @@ class Candidate:
     @property
     def _unchanged_ends(self) -> set[str]:
         """Where the network ends, as far as the value that is changed is not before it."""
-        return {self.end[0], logits_of(self.student).name} - downstream(node_by_name(self.student, self._place))
+        ends = {self.end.feature, *(output.name for output in outputs_of(self.student))}
+        return ends - downstream(node_by_name(self.student, self._place))
 
     @property
     def is_refitted_at_the_cut(self) -> bool:
@@ -95,7 +97,7 @@ class Candidate:
 
     def ends(self, env: Env) -> dict[str, Ends]:
         """Where the network ends with every solver that is left. env: the teacher's values, of `needs`."""
-        values = self._prefix_values(env, self.end[1])
+        values = self._prefix_values(env, self.end.dtype)
         return {
             solver: replay(self.student, values, self._place, self._value(solver, values), self.end)
             for solver in self.remaining
@@ -104,7 +106,7 @@ class Candidate:
     def _value(self, solver: str, values: Env) -> Tensor:
         if solver == NO_REFIT or self.point is None:
             return values[self._place]
-        return changed(self.point, self.changes[solver], values, self.end[1])
+        return changed(self.point, self.changes[solver], values, self.end.dtype)
 
     def _prefix_values(self, env: Env, dtype: torch.dtype) -> Env:
         """What its problem and a replay from its point read, in the network without the block. dtype: to compute in."""
@@ -135,5 +137,5 @@ class Candidate:
 def candidate_for(calibration: CalibrationProblem, block: Block) -> Candidate:
     """The network without a block, as it is before anything is solved."""
     student = drop_blocks(calibration.teacher, [block], share_weights=True)
-    end = feature_in(student, calibration.feature, [block]), calibration.comparison_dtype
+    end = replace(calibration.end, feature=feature_in(student, calibration.feature, [block]))
     return Candidate(block, student, first_point(student, calibration.teacher, block, calibration.feature), end)

@@ -1,4 +1,4 @@
-"""How far a network is from its teacher, image by image: at the features, which decides, and at the classes. No labels."""
+"""How far a network is from its teacher, image by image: at the features, which decides, and at the answers. No labels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from practise_backends.rounds.intervals import bootstrap
 from practise_backends.terms import Interval
 from practise_deploy.compute import autocast
 from practise_deploy.errors import InputError
-from practise_deploy.network.activations import compute, logits_of, node_by_name, nodes_to_compute
+from practise_deploy.images.calibration import End
+from practise_deploy.network.activations import compute, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
+from practise_deploy.network.outputs import outputs_of
+from practise_deploy.tasks.answers import answers_of
 
 
 @dataclass(frozen=True)
 class Ends:
-    """Where a network ends. Shapes: features [n, ...] before pooling, logits [n, classes] or None where it has none."""
+    """Where a network ends. Shapes: features [n, ...] before pooling, answers [n, numbers] or None where the task has none."""
 
     features: Tensor
-    logits: Tensor | None
+    answers: Tensor | None
 
     @cached_property
     def variance(self) -> Tensor:
@@ -36,13 +39,13 @@ class Ends:
 class Errors:
     """By image. Shapes: features [n], mean squared differences; variance [n], of the teacher's features.
 
-    teacher_logits, student_logits: both networks' logits [n, classes], without columns where there are no classes.
+    teacher_answers, student_answers: those of both networks [n, numbers], without columns where there are none.
     """
 
     features: Tensor
     variance: Tensor
-    teacher_logits: Tensor
-    student_logits: Tensor
+    teacher_answers: Tensor
+    student_answers: Tensor
 
     def first(self, images: int) -> Errors:
         """Those of the first so many images."""
@@ -63,25 +66,23 @@ class Errors:
         return float(self.by_image.mean())
 
 
-def end_of(network: fx.GraphModule, env: Env, feature: str, dtype: torch.dtype = torch.float32) -> Ends:
+def end_of(network: fx.GraphModule, env: Env, end: End) -> Ends:
     """Compute a network's ends from any known values, nothing else."""
-    end, logits = node_by_name(network, feature), logits_of(network)
-    keep = frozenset({end.name, logits.name})
+    feature, outputs = node_by_name(network, end.feature), outputs_of(network)
+    keep = frozenset({feature.name, *(output.name for output in outputs)})
     device = next(value.device for value in env.values() if isinstance(value, Tensor))  # a batch size is none
-    with autocast(device, dtype):
-        values = compute(network, nodes_to_compute([end, logits], env), env, keep)
-    outputs = values[logits.name]
-    return Ends(values[end.name].float(), outputs.float() if outputs.ndim == 2 else None)
+    with autocast(device, end.dtype):
+        values = compute(network, nodes_to_compute([feature, *outputs], env), env, keep)
+    return Ends(values[feature.name].float(), answers_of(end.task, [values[output.name] for output in outputs]))
 
 
 def errors_of(teacher: Ends, student: Ends) -> Errors:
     """The student's errors, image by image."""
     features = (teacher.features - student.features).square().mean(tuple(range(1, teacher.features.ndim)))
     none = features.new_zeros(len(features), 0)
-    both = teacher.logits is not None and student.logits is not None
-    teacher_logits, student_logits = (teacher.logits, student.logits) if both else (none, none)
-    assert teacher_logits is not None and student_logits is not None
-    return Errors(features, teacher.variance, teacher_logits, student_logits)
+    if teacher.answers is None or student.answers is None:
+        return Errors(features, teacher.variance, none, none)
+    return Errors(features, teacher.variance, teacher.answers, student.answers)
 
 
 def joined(parts: list[Errors]) -> Errors:

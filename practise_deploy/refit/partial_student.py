@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, fx
 
@@ -47,7 +48,7 @@ class PartialStudent:
         self.student = drop_blocks(calibration.teacher, dropped)
         self.points = points_of(self.student, calibration.teacher, dropped, calibration.feature)
         cuts = {block.entry for block in dropped}
-        self.end = (feature_in(self.student, calibration.feature, dropped), calibration.comparison_dtype)
+        self.end = replace(calibration.end, feature=feature_in(self.student, calibration.feature, dropped))
         self.rows = rows_in_memory(self.points, len(fit_images), ENOUGH_TO_COMPARE if to_compare else ROWS, students)
         self.sampler = Sampler(len(fit_images), calibration.seed, self.rows)
         self.precision = next(calibration.teacher.parameters()).dtype
@@ -67,9 +68,7 @@ class PartialStudent:
             self.fit_values += moved(self.student, first, [prefix], self.points)
         for x in _parts(validation, _BATCH):
             prefix = self._prefix_values(common, x)
-            self.teacher_ends.append(
-                end_of(calibration.teacher, prefix, calibration.feature, calibration.comparison_dtype)
-            )
+            self.teacher_ends.append(end_of(calibration.teacher, prefix, calibration.end))
             self.validation_values += moved(self.student, first, [prefix], self.points)
 
     def _prefix_values(self, common: Sequence[fx.Node], x: Tensor) -> Env:
@@ -106,7 +105,7 @@ class PartialStudent:
     def errors(self) -> list[Errors]:
         """The judged images' errors of the student as it is."""
         pairs = zip(self.validation_values, self.teacher_ends, strict=True)
-        return [errors_of(teacher_ends, end_of(self.student, env, *self.end)) for env, teacher_ends in pairs]
+        return [errors_of(teacher_ends, end_of(self.student, env, self.end)) for env, teacher_ends in pairs]
 
     @property
     def point(self) -> ReconstructionPoint:
@@ -154,7 +153,7 @@ class PartialStudent:
             values = compute(self.student, nodes_to_compute(extra, env), env, keep)
 
             def evaluate(solver: str, values: Env = values, teacher_ends: Ends = teacher_ends) -> Errors:
-                value = self.solutions[solver].value(values, self.end[1])
+                value = self.solutions[solver].value(values, self.end.dtype)
                 return errors_of(teacher_ends, replay(self.student, values, point.value.name, value, self.end))
 
             yield evaluate

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx
 
-from practise_deploy.network.activations import compute, logits_of, nodes_to_compute
+from practise_deploy.network.activations import compute, nodes_to_compute
 from practise_deploy.network.execution import Env
+from practise_deploy.network.heads import ends_of
 from practise_deploy.network.operators import shape_of
 from practise_deploy.refit.writers import ReconstructionPoint
 
@@ -64,17 +65,17 @@ def until_cut(student: fx.GraphModule, done: Sequence[fx.Node], cuts: Iterable[s
 
 
 def live(traced: fx.GraphModule, done: Sequence[fx.Node], later: Sequence[ReconstructionPoint]) -> list[fx.Node]:
-    """What the rest of the network needs of the nodes that are done, and its output, once that is among them.
+    """What the rest of the network needs of the nodes that are done, and its outputs, once they are among them.
 
     What writers of later points give is not among it, as it will change: their inputs are.
     """
     before = set(done)
-    output = logits_of(traced)
-    needed = set(nodes_to_compute([output], set()))
+    ends = ends_of(traced)
+    needed = set(nodes_to_compute(ends, set()))
     to_come = {node for point in later for writer in point.writers for node in writer.span}
     return [
         n
         for n in done
         if n in needed and n.op != "get_attr" and n not in to_come
-        and (n is output or any(user in needed and (user not in before or user in to_come) for user in n.users))
+        and (n in ends or any(user in needed and (user not in before or user in to_come) for user in n.users))
     ]  # fmt: skip

@@ -19,7 +19,6 @@ from practise_backends.interfaces import Progress
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.surgery import weights_of
-from practise_deploy.planning.loss import loss_of
 from practise_deploy.planning.sets import Verified
 from practise_deploy.refit.criterion import Errors, joined
 from practise_deploy.refit.elimination import comparable, eliminate, paired_error, winner_of
@@ -28,6 +27,7 @@ from practise_deploy.refit.points import cuts_without_point
 from practise_deploy.refit.rows import ROWS
 from practise_deploy.refit.solvers import NO_REFIT, SOLVERS, Solver
 from practise_deploy.refit.writers import ReconstructionPoint
+from practise_deploy.tasks.judging import loss_of
 from practise_deploy.terms import Block, RefitChoice, Student
 
 BEST_EACH = "each with its best solver"
@@ -106,12 +106,12 @@ def verified_without(calibration: CalibrationProblem, dropped: Sequence[Block], 
     with more rows and more solvers, rarely finds more error. All sets of a calibration are judged on the same images.
     """
     errors = min(judged_without(calibration, dropped, progress), key=comparable)
-    by_image, classes = np.asarray(errors.by_image.double().cpu()), errors.teacher_logits.shape[1]
-    if classes < 2:
+    by_image = np.asarray(errors.by_image.double().cpu())
+    teacher, student = (each.cpu().numpy() for each in (errors.teacher_answers, errors.student_answers))
+    if not teacher.shape[1]:
         return Verified(by_image, None)
-    labels = calibration.comparison_labels
-    truth = None if labels is None else labels.numpy()
-    return Verified(by_image, loss_of(errors.teacher_logits.cpu().numpy(), errors.student_logits.cpu().numpy(), truth))
+    labels = calibration.comparison_labels if calibration.task.has_accuracy else None
+    return Verified(by_image, loss_of(calibration.task, teacher, student, None if labels is None else labels.numpy()))
 
 
 def judged_without(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
@@ -19,8 +19,9 @@ from practise_backends.interfaces import Progress
 from practise_deploy.compute import autocast
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, compute, input_of, logits_of, node_by_name, nodes_to_compute
+from practise_deploy.network.activations import batches, compute, input_of, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
+from practise_deploy.network.outputs import outputs_of
 from practise_deploy.refit.candidate import Candidate, candidate_for
 from practise_deploy.refit.criterion import Ends, end_of, errors_of, interactions_of, joined, mean_interval, not_finite
 from practise_deploy.refit.normal_equations import NormalEquations
@@ -125,12 +126,12 @@ def _teacher_on(
 ) -> Iterator[tuple[Env, Ends]]:
     """The teacher's needed values, and where it ends, by batch."""
     teacher = calibration.teacher
-    start, ends = input_of(teacher).name, {calibration.feature, logits_of(teacher).name}
+    start, ends = input_of(teacher).name, {calibration.feature, *(output.name for output in outputs_of(teacher))}
     nodes = nodes_to_compute([node_by_name(teacher, name) for name in needed | ends], {start})
     for part in batches(len(images), calibration.batch_size):
         with autocast(calibration.device, calibration.comparison_dtype):
             env = compute(teacher, nodes, {start: images.batch(part)}, needed | ends | {start})
-        yield env, end_of(teacher, env, calibration.feature)
+        yield env, end_of(teacher, env, replace(calibration.end, dtype=torch.float32))
 
 
 def _judge(candidates: Sequence[Candidate], env: Env, teacher_ends: Ends, work: _Work) -> _Products:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from practise_deploy.compute import autocast
+from practise_deploy.images.calibration import End
 from practise_deploy.network.activations import downstream, node_by_name
 from practise_deploy.network.execution import Env
 from practise_deploy.refit.affine import applied
@@ -33,10 +34,10 @@ def read_by_replay(network: fx.GraphModule, name: str) -> set[str]:
     return {source.name for node in behind for source in node.all_input_nodes} - affected
 
 
-def replay(network: fx.GraphModule, env: Env, name: str, value: Tensor, end: tuple[str, torch.dtype]) -> Ends:
+def replay(network: fx.GraphModule, env: Env, name: str, value: Tensor, end: End) -> Ends:
     """The network's ends when one value is another. env: known values, also of the part that changes.
 
-    end: the feature map's name, and the precision to compute in. Shapes: value like the value that it takes the place of.
+    Shapes: value like the value that it takes the place of.
     """
     alive = {node.name for node in network.graph.nodes}
     affected = downstream(node_by_name(network, name))
@@ -46,4 +47,4 @@ def replay(network: fx.GraphModule, env: Env, name: str, value: Tensor, end: tup
         if node_name in alive and node_name not in affected
     }
     values[name] = value
-    return end_of(network, values, *end)
+    return end_of(network, values, end)

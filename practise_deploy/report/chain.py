@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from practise_backends.results.formatting import interval, number
 from practise_deploy.outcome import OutputDiff, Release
+from practise_deploy.planning.measures import agreement_title
 from practise_deploy.report.rows import precision
+from practise_deploy.terms import TaskKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,14 @@ def steps(release: Release) -> tuple[Step, ...]:
     first = Step(name=chain[0].before, details=_details(chain[0].before, release))
     return (
         first,
-        *(Step(name=link.after, details=_details(link.after, release), compared=_compared(link)) for link in chain),
+        *(
+            Step(
+                name=link.after,
+                details=_details(link.after, release),
+                compared=_compared(link, release.network.task.kind),
+            )
+            for link in chain
+        ),
     )
 
 
@@ -39,17 +48,19 @@ def chain_of(links: tuple[OutputDiff, ...]) -> tuple[OutputDiff, ...]:
     return tuple(chain)
 
 
-def direct(links: tuple[OutputDiff, ...]) -> tuple[str, ...]:
+def direct(links: tuple[OutputDiff, ...], kind: TaskKind) -> tuple[str, ...]:
     """The comparisons that skip steps, as sentences."""
     chain = chain_of(links)
     return tuple(
-        f"Directly, {link.before} to {link.after}: {', '.join(_compared(link))}." for link in links if link not in chain
+        f"Directly, {link.before} to {link.after}: {', '.join(_compared(link, kind))}."
+        for link in links
+        if link not in chain
     )
 
 
-def _compared(link: OutputDiff) -> tuple[str, ...]:
+def _compared(link: OutputDiff, kind: TaskKind) -> tuple[str, ...]:
     agreement = link.agreement_percent
-    same = () if agreement is None else (f"{interval(agreement, '%')} same top-1 class",)
+    same = () if agreement is None else (f"{agreement_title(kind).lower()} {interval(agreement, '%')}",)
     return (*same, f"max abs difference {number(link.max_abs)}")
 
 

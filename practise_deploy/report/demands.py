@@ -8,6 +8,7 @@ from practise_backends.results.formatting import interval, listed, missing
 from practise_backends.results.tables import Table
 from practise_backends.terms import Interval
 from practise_deploy.outcome import Answer, Criterion, FrontierPoint, GateResult
+from practise_deploy.planning.measures import loss_title
 from practise_deploy.report.formatting import lost_or_gained, times
 
 FormatRequirement = Callable[[float], str]
@@ -56,6 +57,7 @@ def alternatives(gate: GateResult) -> tuple[str, ...]:
 
 def _row(constraint: Criterion) -> tuple[str, ...]:
     title, format_requirement, format_figure = _format_of(constraint.name)
+    title = title if constraint.name != "max_drop" else loss_title(constraint.kind)
     figure = format_figure(constraint.measured) if constraint.measured else missing("unknown")
     figure += ", estimated" if constraint.estimated else ""
     by_default = ", the default" if constraint.by_default else ""

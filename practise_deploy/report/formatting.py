@@ -6,16 +6,17 @@ from dataclasses import replace
 
 from practise_backends.results.formatting import interval, missing
 from practise_backends.terms import Interval
+from practise_deploy.planning.measures import points_of
 from practise_deploy.terms import Loss
 
 NOT_RUN = "the engine was built ahead and has not run"
 
 
-def points_lost(loss: Loss | None, *, absent: str = "no classifier's output") -> str:
-    """A loss of accuracy with its interval, and whether it is an estimate."""
+def points_lost(loss: Loss | None, *, absent: str = "no answers to the task") -> str:
+    """A loss with its interval, and whether it is an estimate."""
     if loss is None:
         return missing(absent)
-    return f"{interval(loss.points, ' points')}{', estimated' if loss.estimated else ''}"
+    return f"{interval(loss.points, f' {points_of(loss.kind)}')}{', estimated' if loss.estimated else ''}"
 
 
 def lost_or_gained(loss: Loss | None) -> str:

@@ -8,6 +8,7 @@ from practise_backends.choices import Precision
 from practise_backends.results.formatting import conditions, interval, listed, missing, number, plural, rounds
 from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
+from practise_deploy.planning.measures import agreement_text, loss_title
 from practise_deploy.report import tables
 from practise_deploy.report.formatting import NOT_RUN, lost_or_gained, times
 
@@ -36,11 +37,17 @@ def quality(release: Release) -> Figure:
             title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_images(release)}; {_lost(release)}"
         )
     if verification.loss is None:
-        text = missing("the output is no classifier's")
+        text = missing("no answers to the task")
         return Figure(title="Accuracy lost", text=text, detail=_images(release))
-    agreement = f"the original's answer on {interval(verification.loss.agreement_percent, '%')}"
-    text = interval(verification.loss.points, " points")
-    return Figure(title="Accuracy lost, estimated", text=text, detail=f"{_images(release)}, no labels; {agreement}")
+    loss = verification.loss
+    agreement = agreement_text(loss.kind, interval(loss.agreement_percent, "%"))
+    title, unlabelled = loss_title(loss.kind), ", no labels" if loss.estimated else ""
+    text = interval(loss.points, " points")
+    return Figure(
+        title=f"{title}, estimated" if loss.estimated else title,
+        text=text,
+        detail=f"{_images(release)}{unlabelled}; {agreement}",
+    )
 
 
 def latency_change(release: Release) -> str:

@@ -21,22 +21,24 @@ from practise_backends.results.tables import milliseconds
 from practise_backends.terminal import duration
 from practise_backends.terms import Comparison, Device, LatencyTable, Measurement
 from practise_deploy.outcome import Converted, DeployedModel, ExportedModel, Verification
+from practise_deploy.planning.measures import agreement_text, agreement_title, is_of_accuracy, loss_title
 from practise_deploy.report.formatting import lost_or_gained, points_lost, times
 from practise_deploy.report.tables import ELSEWHERE
-from practise_deploy.terms import DatasetSummary, NetworkSummary, Plan, Preprocessing, Student
+from practise_deploy.terms import DatasetSummary, NetworkSummary, Plan, Preprocessing, Student, TaskKind
 
 Rows = tuple[tuple[str, str], ...]
 
 
 def network_rows(network: NetworkSummary) -> Rows:
     """The network and its preprocessing."""
-    classes = str(network.output_classes) if network.output_classes else missing("the output is no classifier's")
+    classes = str(network.output_classes) if network.output_classes else missing("no classifier")
     return (
         ("Network", network.name),
         ("Weights", network.weights),
         ("sha256", network.sha256),
         ("Parameters", count(network.parameters)),
         ("MACs", f"{count(network.macs)} per image"),
+        ("Judged as", network.task.kind.value + (f" by {network.task.metric}" if network.task.metric else "")),
         ("Classes", classes),
         ("Features compared at", network.feature),
         *preprocessing_rows(network.preprocessing),
@@ -175,8 +177,9 @@ def _loss_before_finetuning(plan: Plan) -> Rows:
     loss = plan.chosen.loss if plan.chosen else None
     if loss is None:
         return ()
-    same = f"the original's answer on {interval(loss.agreement_percent, '%')} of {plural(loss.images, 'image')} not used in the fit"
-    return (("Accuracy lost before finetuning", f"{points_lost(loss)}; {same}"),)
+    same = agreement_text(loss.kind, interval(loss.agreement_percent, "%"))
+    same += f" {'of' if is_of_accuracy(loss.kind) else 'on'} {plural(loss.images, 'image')} not used in the fit"
+    return ((f"{loss_title(loss.kind)} before finetuning", f"{points_lost(loss)}; {same}"),)
 
 
 def _stability(plan: Plan) -> Rows:
@@ -203,15 +206,14 @@ def student_rows(student: Student) -> Rows:
 
 def verification_rows(verification: Verification) -> Rows:
     """The outcome of the verification."""
+    loss, neighbours = verification.loss, verification.neighbours_percent
+    kind = TaskKind.CLASSIFICATION if loss is None else loss.kind
     return (
         ("Shipped network is faithful to the student", "yes" if verification.faithful else "no"),
         ("Held-out images", f"{verification.images:,}"),
-        ("Accuracy lost", points_lost(verification.loss)),
-        *(
-            (("Same top-1 class as the original", interval(verification.loss.agreement_percent, "%")),)
-            if verification.loss
-            else ()
-        ),
+        (loss_title(kind), points_lost(loss)),
+        *(((f"{agreement_title(kind)}, with the original", interval(loss.agreement_percent, "%")),) if loss else ()),
+        *((("Nearest neighbours kept, of 5", f"{number(neighbours)}%"),) if neighbours is not None else ()),
         *converted_rows(verification.original),
     )
 
@@ -222,7 +224,7 @@ def converted_rows(converted: Converted | None) -> Rows:
         return ()
     same, away = converted.link.agreement_percent, number(100 * converted.link.relative_rms)
     text = (
-        f"{interval(same, '%')} same top-1 class as in fp32"
+        f"{agreement_title(converted.loss.kind).lower() if converted.loss else 'agreement'} with fp32: {interval(same, '%')}"
         if same
         else f"outputs {away}% away from those in fp32 (rms)"
     )

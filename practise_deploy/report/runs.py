@@ -44,7 +44,7 @@ def results_table(releases: Mapping[str, Release]) -> Table:
         strong=tuple(index for index, release in enumerate(releases.values()) if release.verdict.kept),
         note="Brackets hold intervals; coloured rows kept their promise. Points lost are paired by image, "
         "or estimated where there are no labels; "
-        "agreement is the share of images with the original's own top-1 class.",
+        "agreement is with the original's own answers: of classifiers, the share of images with its top-1 class.",
     )
 
 

@@ -146,7 +146,7 @@ def _verification(release: Release) -> Section:
         chain=chain.steps(release),
         rows=verification_rows(verification),
         tables=(*((tables.accuracies(verification),) if verification.accuracy else ()), tables.links(verification)),
-        notes=(*chain.direct(verification.links), *verification.problems),
+        notes=(*chain.direct(verification.links, release.network.task.kind), *verification.problems),
     )
 
 

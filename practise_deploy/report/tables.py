@@ -9,8 +9,9 @@ from practise_backends.results.formatting import ABSENT, count, interval, listed
 from practise_backends.results.tables import Table, saved
 from practise_backends.terms import LatencyTable
 from practise_deploy.outcome import Accuracy, DeployedModel, OutputDiff, Verification
+from practise_deploy.planning.measures import agreement_title, loss_title
 from practise_deploy.report.formatting import points_lost
-from practise_deploy.terms import Block, Plan, Recoverability, RefitChoice, Student
+from practise_deploy.terms import Block, Plan, Recoverability, RefitChoice, Student, TaskKind
 
 ELSEWHERE = "the device of the table is not available here"
 _SETS = (
@@ -83,11 +84,13 @@ def considered(plan: Plan) -> Table:
         )
         for candidate in plan.considered
     )
+    kinds = [candidate.loss.kind for candidate in plan.considered if candidate.loss]
+    lost = loss_title(kinds[0] if kinds else TaskKind.CLASSIFICATION)
     head = (
         "Set",
         "Predicted error",
         "Verified error",
-        "Accuracy lost before finetuning",
+        f"{lost} before finetuning",
         "Predicted reduction",
         "Measured reduction",
         "Outcome",
@@ -101,8 +104,8 @@ def considered(plan: Plan) -> Table:
         note=(
             "Predicted error: from the errors of single blocks and their interactions, relative to a typical "
             "block; it ranks sets. Verified error: of the features over their variance, on validation images, "
-            "after the whole network was refitted with one ridge. Accuracy lost: of the same networks on the same"
-            " images. "
+            "after the whole network was refitted with one ridge. "
+            f"{lost}: of the same networks on the same images. "
         )
         + _MARGIN,
     )
@@ -145,13 +148,14 @@ def students(stages: Mapping[str, Student]) -> Table:
 
 def links(verification: Verification) -> Table:
     """The comparisons along the chain from the teacher to the engine."""
-    head = ("From", "To", "Max abs", "RMS", "Lowest cosine", "Same top-1 class", "Images")
+    kind = TaskKind.CLASSIFICATION if verification.loss is None else verification.loss.kind
+    head = ("From", "To", "Max abs", "RMS", "Lowest cosine", agreement_title(kind), "Images")
     return Table(
         title="Outputs compared",
         head=head,
         rows=tuple(_link_row(link) for link in verification.links),
         left=(0, 1),
-        note="Max abs and RMS are of the outputs' difference, on held-out images; brackets: Wilson interval.",
+        note="Max abs and RMS are of the outputs' difference, on held-out images; brackets: the interval.",
     )
 
 
@@ -257,7 +261,7 @@ def _outcome(name: str, plan: Plan) -> str:
 
 
 def _link_row(link: OutputDiff) -> tuple[str, ...]:
-    agreement = interval(link.agreement_percent, "%", absent="no classifier's output")
+    agreement = interval(link.agreement_percent, "%", absent="no answers to the task")
     differences = (number(link.max_abs), number(link.rms), _cosine(link.cosine))
     return (link.before, link.after, *differences, agreement, f"{link.images:,}")
 

@@ -10,6 +10,7 @@ from practise_backends.results.formatting import interval, listed, missing, plur
 from practise_backends.results.tables import Table
 from practise_backends.terms import Interval
 from practise_deploy.outcome import FrontierPoint, Release
+from practise_deploy.planning.measures import agreement_title, is_of_accuracy, loss_title
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
 from practise_deploy.report.formatting import lost_or_gained, points_lost
@@ -49,8 +50,9 @@ def frontier_table(release: Release) -> Table:
     evaluated = release.frontier
     points = [point for point in evaluated.points if point.dropped]
     labelled = any(point.accuracy for point in points)
+    kind = release.network.task.kind
     accuracy_head = ("Top-1 accuracy",) if labelled else ()
-    head = ("Dropped", "Recovery", "Reduction", "Same top-1 class", *accuracy_head, "Accuracy lost", "Blocks")
+    head = ("Dropped", "Recovery", "Reduction", agreement_title(kind), *accuracy_head, loss_title(kind), "Blocks")
     return Table(
         title="The chosen set and its neighbours",
         head=head,
@@ -66,6 +68,8 @@ def _loss_note(points: Sequence[FrontierPoint]) -> str:
     losses = [point.loss for point in points if point.loss]
     if not losses:
         return ""
+    if not is_of_accuracy(losses[0].kind):
+        return " Agreement lost is what does not agree with the original."
     estimated = any(loss.estimated for loss in losses)
     return " Accuracy lost is estimated without labels." if estimated else " Accuracy lost is paired by image."
 
@@ -101,7 +105,7 @@ def _gain(point: FrontierPoint) -> str:
     if point.loss:
         return f"{saved}; {lost_or_gained(point.loss)}"
     same = point.agreement_percent
-    return saved if same is None else f"{saved} and agrees on {interval(same, '%')} of the images"
+    return saved if same is None else f"{saved} and agrees to {interval(same, '%')}"
 
 
 def _measure(release: Release) -> str:
@@ -193,7 +197,7 @@ def _row(point: FrontierPoint, labelled: bool) -> tuple[str, ...]:
         plural(len(point.dropped), "block"),
         _recovery(point),
         interval(point.reduction_percent, "%"),
-        interval(point.agreement_percent, "%", absent="no classifier's output"),
+        interval(point.agreement_percent, "%", absent="no answers to the task"),
         *((accuracy,) if labelled else ()),
         lost,
         listed(point.dropped),

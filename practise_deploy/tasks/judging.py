@@ -1,0 +1,148 @@
+"""How far two networks agree, and what one lost against the other, by the task that both are for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from practise_backends.terms import Interval
+from practise_deploy.planning.loss import loss_of as loss_of_classes
+from practise_deploy.planning.loss import mean_of_shares, percent
+from practise_deploy.tasks.detection import has_boxes, matched
+from practise_deploy.tasks.metric import scored
+from practise_deploy.terms import Loss, Task, TaskKind
+
+Answers = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float64]
+_BLANK = 0
+"""The class that separates characters in CTC's outputs."""
+_SCORED = (TaskKind.CLASSIFICATION, TaskKind.BINARY)
+
+
+def shares_of(task: Task, original: Answers, other: Answers) -> Floats:
+    """By image, how far two networks' answers agree, from 0 to 1. Shapes: answers [n, numbers] -> [n]."""
+    if task.kind is TaskKind.CUSTOM:
+        return scored(task, original, other)
+    return _SHARES[task.kind](original.astype(np.float64), other.astype(np.float64))
+
+
+def agreement_of(task: Task, original: Answers, other: Answers) -> Interval:
+    """The mean agreement in percent with its interval."""
+    shares = shares_of(task, original, other)
+    if task.kind in _SCORED:
+        return percent(int(shares.sum()), len(shares))
+    lost = mean_of_shares(1 - shares)
+    return Interval(
+        estimate=100 * (1 - lost.estimate),
+        low=100 * (1 - lost.high),
+        high=100 * (1 - lost.low),
+        confidence=lost.confidence,
+    )
+
+
+def loss_of(task: Task, original: Answers, other: Answers, labels: npt.NDArray[np.integer] | None = None) -> Loss:
+    """What is lost on images that the fit did not use.
+
+    Of classifiers it is of accuracy (`planning.loss`). Of all others it is what does not agree: a network cannot have lost more of a
+    share that is taken over images, pixels, characters or boxes. Shapes: answers [n, numbers], labels [n].
+    """
+    if task.kind in _SCORED:
+        return loss_of_classes(original, other, labels)
+    agreement = agreement_of(task, original, other)
+    return Loss(
+        points=Interval(
+            estimate=100 - agreement.estimate,
+            low=100 - agreement.high,
+            high=100 - agreement.low,
+            confidence=agreement.confidence,
+        ),
+        estimated=False,
+        agreement_percent=agreement,
+        images=len(original),
+        above_chance=task.kind is not TaskKind.DETECTION or has_boxes(original.astype(np.float64)),
+        kind=task.kind,
+    )
+
+
+def _same_class(original: Floats, other: Floats) -> Floats:
+    finite = np.isfinite(original).all(1) & np.isfinite(other).all(1)
+    return np.asarray((original.argmax(1) == other.argmax(1)) & finite, dtype=np.float64)
+
+
+def _same_labels(original: Floats, other: Floats) -> Floats:
+    return np.asarray(((original > 0) == (other > 0)).mean(1))
+
+
+def _same_numbers(original: Floats, other: Floats) -> Floats:
+    return np.asarray((original == other).mean(1))
+
+
+def _same_characters(original: Floats, other: Floats) -> Floats:
+    """1 - the edit distance of the texts over the longer one's length."""
+    return np.array([_likeness(*map(_text, pair)) for pair in zip(original, other, strict=True)])
+
+
+def _text(classes: Floats) -> tuple[int, ...]:
+    """The classes that are left once repetitions are one and blanks are gone."""
+    firsts = classes[np.insert(classes[1:] != classes[:-1], 0, True)]
+    return tuple(int(each) for each in firsts if each != _BLANK)
+
+
+def _likeness(first: tuple[int, ...], second: tuple[int, ...]) -> float:
+    longer = max(len(first), len(second))
+    return 1 - _edits(first, second) / longer if longer else 1.0
+
+
+def _edits(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """Levenshtein's distance, row by row."""
+    if first == second:
+        return 0
+    row = list(range(len(second) + 1))
+    for at, one in enumerate(first, 1):
+        before, row[0] = row[0], at
+        for column, two in enumerate(second, 1):
+            before, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, before + (one != two))
+    return row[-1]
+
+
+def _explained(original: Floats, other: Floats) -> Floats:
+    """1 - the squared difference over the variance of the original's values, which is taken number by number over the images.
+
+    Where there are few numbers or images the variance is of all of them.
+    """
+    spread = original.var(0) if len(original) > 1 else np.zeros(original.shape[1])
+    variance = np.maximum(spread.mean(), 1e-12)
+    return np.clip(1 - np.square(original - other).mean(1) / variance, 0.0, 1.0)
+
+
+def _cosine(original: Floats, other: Floats) -> Floats:
+    norms = np.linalg.norm(original, axis=1) * np.linalg.norm(other, axis=1)
+    return np.clip((original * other).sum(1) / np.maximum(norms, 1e-300), 0.0, 1.0)
+
+
+def neighbours_kept(original: Answers, other: Answers, nearest: int = 5) -> float | None:
+    """The share of every image's nearest others, by cosine, that are the same in both; None where there are too few images."""
+    if len(original) <= 2 * nearest:
+        return None
+    found = []
+    for answers in (original, other):
+        unit = answers / np.maximum(np.linalg.norm(answers, axis=1, keepdims=True), 1e-30)
+        likeness = unit @ unit.T
+        np.fill_diagonal(likeness, -np.inf)
+        found.append(np.argsort(-likeness, axis=1, kind="stable")[:, :nearest])
+    return float(np.mean([len({*a} & {*b}) / nearest for a, b in zip(*found, strict=True)]))
+
+
+_SHARES: dict[TaskKind, Callable[[Floats, Floats], Floats]] = {
+    TaskKind.CLASSIFICATION: _same_class,
+    TaskKind.BINARY: _same_class,
+    TaskKind.MULTI_LABEL: _same_labels,
+    TaskKind.SEGMENTATION: _same_numbers,
+    TaskKind.SEQUENCE: _same_numbers,
+    TaskKind.CTC: _same_characters,
+    TaskKind.REGRESSION: _explained,
+    TaskKind.EMBEDDING: _cosine,
+    TaskKind.DETECTION: matched,
+}
