@@ -18,6 +18,8 @@ from practise_deploy.network.onnx_import.translate import Translation
 
 _TOLERANCE = 1e-3
 """Root mean square of the difference over that of the values. Measured on networks that are the same: 1e-6 to 1e-4."""
+_LEAST = 1e-6
+"""A difference of float32 values that are of the order of 1, such as a probability: one below is none."""
 _Values = dict[str, npt.NDArray[np.generic]]
 
 
@@ -91,4 +93,4 @@ def _same(expected: npt.NDArray[np.generic], actual: npt.NDArray[np.generic]) ->
     first, second = expected.astype(np.float64), actual.astype(np.float64)
     scale = float(np.sqrt(np.square(first).mean())) if first.size else 0.0
     difference = float(np.sqrt(np.square(first - second).mean())) if first.size else 0.0
-    return difference <= _TOLERANCE * scale or difference < 1e-12
+    return difference <= _TOLERANCE * scale or difference < _LEAST
