@@ -36,8 +36,9 @@ def _parts(output: Any) -> Iterator[tuple[str, Any]]:
     """What a value holds, by name; the value itself where it is a leaf."""
     if _is_leaf(output):
         yield "", output
-    elif isinstance(output, fx.Node):  # a call of a dataclass
-        names = [field.name for field in fields(output.target)]  # type: ignore[arg-type]
+    elif isinstance(output, fx.Node):  # a call of a dataclass or a named tuple
+        kind: Any = output.target
+        names = kind._fields if hasattr(kind, "_fields") else [field.name for field in fields(kind)]
         yield from zip(names, output.args, strict=False)
         yield from output.kwargs.items()
     elif isinstance(output, Mapping):
@@ -51,11 +52,12 @@ def _parts(output: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_leaf(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, fx.Node) and not _makes_dataclass(value))
+    return isinstance(value, Tensor) or (isinstance(value, fx.Node) and not _makes_record(value))
 
 
-def _makes_dataclass(node: fx.Node) -> bool:
-    return isclass(node.target) and is_dataclass(node.target)
+def _makes_record(node: fx.Node) -> bool:
+    """Whether a value of a graph is a dataclass or a named tuple that is made there."""
+    return isclass(node.target) and (is_dataclass(node.target) or hasattr(node.target, "_fields"))
 
 
 def flatten_outputs(traced: fx.GraphModule) -> None:

@@ -30,7 +30,7 @@ def answers_of(task: Task, outputs: Sequence[Tensor]) -> Tensor | None:
 
 def _classes(output: Tensor, scores: Scores) -> Tensor | None:
     """Logits of every class."""
-    flat = output.flatten(1) if math.prod(output.shape[2:]) == 1 else output
+    flat = output.flatten(1) if output.ndim > 2 and math.prod(output.shape[2:]) == 1 else output
     if flat.ndim != 2 or flat.shape[1] < 2:
         return None
     return flat.clamp_min(_SMALLEST).log() if scores is Scores.PROBABILITIES else flat
@@ -38,7 +38,7 @@ def _classes(output: Tensor, scores: Scores) -> Tensor | None:
 
 def _binary(output: Tensor, scores: Scores) -> Tensor | None:
     """Logits of no and yes, half of the one logit against the other half."""
-    flat = output.flatten(1)
+    flat = output.reshape(len(output), -1)
     if flat.shape[1] != 1:
         return None
     half = _logits(flat, scores) / 2
@@ -47,7 +47,7 @@ def _binary(output: Tensor, scores: Scores) -> Tensor | None:
 
 def _labels(output: Tensor, scores: Scores) -> Tensor:
     """A logit for every label."""
-    return _thinned(_logits(output, scores).flatten(1))
+    return _thinned(_logits(output, scores).reshape(len(output), -1))
 
 
 def _logits(output: Tensor, scores: Scores) -> Tensor:
@@ -71,11 +71,11 @@ def _positions(output: Tensor, scores: Scores) -> Tensor | None:
 
 
 def _values(output: Tensor, scores: Scores) -> Tensor:
-    return _thinned(output.flatten(1))
+    return _thinned(output.reshape(len(output), -1))
 
 
 def _everything(outputs: Sequence[Tensor]) -> Tensor:
-    return torch.cat([output.float().flatten(1) for output in outputs], 1)
+    return torch.cat([output.float().reshape(len(output), -1) for output in outputs], 1)
 
 
 def _thinned(flat: Tensor) -> Tensor:

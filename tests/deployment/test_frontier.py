@@ -49,7 +49,7 @@ def answering(wrong_from: int | None = None) -> Runner:
     def compute(images: Tensor) -> Outputs:
         numbers = images[:, 0, 0, 0].numpy().astype(int)
         late = np.zeros_like(numbers) if wrong_from is None else numbers >= wrong_from
-        return np.eye(CLASSES, dtype=np.float32)[(numbers + late) % CLASSES]
+        return (np.eye(CLASSES, dtype=np.float32)[(numbers + late) % CLASSES],)
 
     return compute
 
@@ -155,7 +155,7 @@ def test_without_labels_the_loss_is_estimated_by_the_originals_own_probabilities
     assert points[0].accuracy is None and points[0].loss is not None
     assert (points[0].loss.estimated, points[0].loss.images) == (True, 100)
     assert points[0].loss.points.estimate == pytest.approx(
-        estimated_points(answering()(held_out(100).pixels), answering(90)(held_out(100).pixels)).estimate
+        estimated_points(answering()(held_out(100).pixels)[0], answering(90)(held_out(100).pixels)[0]).estimate
     )
     assert 0 < points[0].loss.points.estimate < 10
     assert points[0].loss.points.low < points[0].loss.points.estimate < points[0].loss.points.high
@@ -166,7 +166,7 @@ def test_without_labels_the_loss_is_estimated_by_the_originals_own_probabilities
 
 def test_network_that_gives_maps_has_no_accuracy_though_there_are_labels():
     def maps(images: Tensor) -> Outputs:
-        return answering()(images)[:, :, None, None].repeat(2, axis=2)
+        return (answering()(images)[0][:, :, None, None].repeat(2, axis=2),)
 
     one = replace(neighbour(1, None), form=maps)
     (point,) = judge_neighbours(maps, [one], (), held_out(40, [0] * 40), Screen())

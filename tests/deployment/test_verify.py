@@ -15,14 +15,13 @@ from practise_deploy.deployment.verify import (
     accuracy,
     compare,
     engine_runner,
-    is_classifier,
     torch_runner,
     verify,
 )
 from practise_deploy.images.tiny_set import HeldOutImages
 from practise_deploy.network.trace import trace
 from practise_deploy.planning.loss import paired_difference
-from practise_deploy.terms import Preprocessing
+from practise_deploy.terms import Preprocessing, Task
 
 SHAPE = (1, 3, 8, 8)
 
@@ -46,7 +45,7 @@ def held_out(count: int, labels: list[int] | None = None) -> HeldOutImages:
 def test_comparison_of_known_arrays():
     first = np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0], [5.0, 1.0]], np.float32)
     second = np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 2.0], [5.0, 3.0]], np.float32)
-    link = compare("a", "b", first, second)
+    link = compare("a", "b", (first,), (second,))
     assert (link.before, link.after, link.images) == ("a", "b", 4)
     assert link.max_abs == 2.0
     assert link.rms == pytest.approx((6 / 8) ** 0.5)
@@ -57,29 +56,29 @@ def test_comparison_of_known_arrays():
 def test_cosine_is_of_the_worst_image():
     first = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
     second = np.array([[2.0, 0.0], [1.0, 1.0]], np.float32)
-    assert compare("a", "b", first, second).cosine == pytest.approx(0.5**0.5)
+    assert compare("a", "b", (first,), (second,)).cosine == pytest.approx(0.5**0.5)
 
 
 def test_outputs_that_are_equal_agree_in_everything():
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    link = compare("a", "b", x, x.copy())
+    link = compare("a", "b", (x,), (x.copy(),))
     assert (link.max_abs, link.rms, link.agreement_percent.estimate) == (0.0, 0.0, 100.0)
     assert link.cosine == pytest.approx(1.0)
 
 
 def test_two_outputs_of_nothing_but_zeros_agree():
-    assert compare("a", "b", np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)).cosine == 1.0
+    assert compare("a", "b", (np.zeros((2, 3)),), (np.zeros((2, 3)),)).cosine == 1.0
 
 
 def test_zeros_in_place_of_an_answer_do_not_agree():
     """An engine that computes nothing has no direction to be right in."""
     first = np.array([[2.0, 1.0]], np.float32)
-    assert compare("a", "b", first, np.zeros((1, 2), np.float32)).cosine == 0.0
+    assert compare("a", "b", (first,), (np.zeros((1, 2)),)).cosine == 0.0
 
 
 def test_feature_maps_are_compared_as_vectors():
     first = np.ones((2, 3, 4, 4), np.float32)
-    link = compare("a", "b", first, first + 0.5)
+    link = compare("a", "b", (first,), (first + 0.5,))
     assert link.rms == pytest.approx(0.5)
     assert link.cosine == pytest.approx(1.0)
 
@@ -88,11 +87,6 @@ def test_accuracy_counts_correct_answers():
     logits = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]], np.float32)
     found = accuracy(logits, np.array([0, 1, 2, 2]))
     assert (found.correct, found.images, found.percent.estimate) == (3, 4, 75.0)
-
-
-@pytest.mark.parametrize(("shape", "told"), [((4, 2), True), ((4, 1), False), ((4, 2, 7, 7), False), ((4,), False)])
-def test_classifier_scores_two_classes_or_more(shape: tuple[int, ...], told: bool):
-    assert is_classifier(np.zeros(shape, np.float32)) is told
 
 
 # Engines of a fixed batch.
@@ -118,7 +112,7 @@ class FixedBatch:
 def test_last_batch_is_padded_and_the_padding_does_not_come_back(count):
     engine = FixedBatch()
     x = held_out(count).pixels.contiguous(memory_format=torch.channels_last)
-    found = engine_runner(engine, 4)(x)
+    (found,) = engine_runner(engine, 4)(x)
     assert found.shape == (count, 1)
     np.testing.assert_allclose(found[:, 0], x.sum((1, 2, 3)).numpy(), rtol=1e-4, atol=1e-4)
     assert len(engine.fed) == -(-count // 4)
@@ -211,7 +205,7 @@ def test_student_may_differ_from_its_teacher(chain):
     """That is what pruning does; only what follows the student must be faithful."""
     sound = forms(chain)
     found = verify(
-        Runners(lambda x: -sound.teacher(x), sound.student, sound.onnx, sound.engine), held_out(20), Silent()
+        Runners(lambda x: (-sound.teacher(x)[0],), sound.student, sound.onnx, sound.engine), held_out(20), Silent()
     )
     assert found.faithful
     assert found.links[0].cosine == pytest.approx(-1.0, abs=1e-5)
@@ -221,7 +215,7 @@ def test_student_may_differ_from_its_teacher(chain):
 def test_labels_give_the_accuracy_of_every_form(chain):
     traced, _ = chain
     images = held_out(20)
-    truth = torch_runner(traced)(images.batch(slice(0, 20))).argmax(1)
+    truth = torch_runner(traced)(images.batch(slice(0, 20)))[0].argmax(1)
     truth[:5] = (truth[:5] + 1) % 5
     found = verify(forms(chain), held_out(20, truth.tolist()), Silent())
     assert list(found.accuracy) == ["teacher", "student", "ONNX", "engine"]
@@ -233,10 +227,10 @@ def test_labels_give_the_accuracy_of_every_form(chain):
 def test_loss_is_of_the_last_form_against_the_teacher(chain):
     """The teacher is right on all twenty images; a student that answers one class more is right on none."""
     sound = forms(chain)
-    truth = sound.teacher(held_out(20).batch(slice(0, 20))).argmax(1)
+    truth = sound.teacher(held_out(20).batch(slice(0, 20)))[0].argmax(1)
 
     def turned(x):
-        return np.roll(sound.teacher(x), 1, axis=1)
+        return (np.roll(sound.teacher(x)[0], 1, axis=1),)
 
     found = verify(Runners(sound.teacher, turned, turned, turned), held_out(20, truth.tolist()), Silent())
     assert found.loss is not None and found.loss.points == paired_difference(20, 0, 20)
@@ -256,7 +250,7 @@ def test_what_is_no_classifier_has_neither_accuracy_nor_loss(chain, labels: list
     sound = forms(chain)
 
     def summed(x):
-        return sound.teacher(x).sum(1, keepdims=True)
+        return (sound.teacher(x)[0].sum(1, keepdims=True),)
 
     found = verify(Runners(summed, summed, summed, summed, original=summed), held_out(20, labels), Silent())
     assert found.faithful and found.accuracy == {} and found.loss is None
@@ -266,11 +260,11 @@ def test_what_is_no_classifier_has_neither_accuracy_nor_loss(chain, labels: list
 @pytest.mark.parametrize("labelled", [True, False])
 def test_what_another_precision_costs_the_original_is_a_loss_of_its_own(chain, labelled: bool):
     sound = forms(chain)
-    truth = sound.teacher(held_out(20).batch(slice(0, 20))).argmax(1)
+    truth = sound.teacher(held_out(20).batch(slice(0, 20)))[0].argmax(1)
     images = held_out(20, truth.tolist() if labelled else None)
 
     def coarse(x):
-        return np.roll(sound.teacher(x), 1, axis=1)
+        return (np.roll(sound.teacher(x)[0], 1, axis=1),)
 
     found = verify(Runners(sound.teacher, sound.student, sound.onnx, sound.engine, original=coarse), images, Silent())
     assert found.loss is not None and found.loss.points.estimate == 0.0
@@ -284,5 +278,22 @@ def test_outputs_that_are_no_scores_of_classes_have_no_agreement():
     rng = np.random.default_rng(0)
     for shape in ((20, 1), (20, 4, 4)):
         first = rng.normal(size=shape).astype(np.float32)
-        assert compare("a", "b", first, -first).agreement_percent is None
-    assert compare("a", "b", *rng.normal(size=(2, 20, 2))).agreement_percent is not None
+        assert compare("a", "b", (first,), (-first,)).agreement_percent is None
+    first, second = rng.normal(size=(2, 20, 2))
+    assert compare("a", "b", (first,), (second,)).agreement_percent is not None
+
+
+def test_of_several_outputs_the_worst_counts():
+    rng = np.random.default_rng(0)
+    small, large = rng.normal(size=(20, 3)), 1000 * rng.normal(size=(20, 8))
+    link = compare("a", "b", (large, small), (large + 1, -small))
+    assert link.cosine == pytest.approx(-1.0) and link.relative_rms == pytest.approx(2.0)
+    assert link.max_abs == pytest.approx(2 * np.abs(small).max())
+
+
+def test_agreement_is_of_the_output_that_the_task_judges():
+    rng = np.random.default_rng(0)
+    values, logits = rng.normal(size=(2, 20, 4))
+    task = Task(output=1, names=("values", "logits"), shapes=((4,), (4,)))
+    link = compare("a", "b", (values, logits), (-values, logits), task)
+    assert link.agreement_percent is not None and link.agreement_percent.estimate == 100.0

@@ -69,16 +69,6 @@ def test_feature_is_found_before_pooling_by_a_mean():
     assert str(find_feature(traced).target) == "0"
 
 
-def test_network_that_returns_a_dictionary_is_an_error_with_a_remedy():
-    class Segmenter(nn.Module):
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"out": x * 2}
-
-    with pytest.raises(InputError, match="returns a dict of out, not a tensor") as error:
-        trace(Segmenter().eval(), SHAPE)
-    assert "returns the logits alone" in error.value.remedy
-
-
 def test_multiply_accumulates_are_counted_for_convolutions_linear_layers_and_attention():
     class Attention(nn.Module):
         def __init__(self) -> None:

@@ -13,6 +13,7 @@ from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.load import load_network
 from practise_deploy.network.onnx_graph import to_onnx, with_splices, without_blocks
 from practise_deploy.settings import Settings
+from practise_deploy.terms import TaskKind
 
 torch.set_num_threads(1)  # networks this small run slower on two
 NETWORKS = Path(__file__).parents[1] / "networks.py"
@@ -110,12 +111,12 @@ class Several(nn.Module):
     [lambda y, means: [y, means], lambda y, means: {"means": means, "logits": y}, lambda y, means: ((means, None), y)],
     ids=["list", "dict", "nested"],
 )
-def test_export_file_of_several_outputs_is_refused_and_none_is_dropped(tmp_path: Path, wrap):
+def test_export_file_of_several_outputs_keeps_all_of_them(tmp_path: Path, wrap):
     program = torch.export.export(Several(wrap).eval(), (torch.zeros(1, 3, 16, 16),))
     torch.export.save(program, tmp_path / "s.pt2")
-    with pytest.raises(InputError, match="returns 2 outputs") as error:
-        load_network(Settings(network=str(tmp_path / "s.pt2")))
-    assert "export the network with its logits alone" in error.value.remedy
+    network = load_network(Settings(network=str(tmp_path / "s.pt2")))
+    assert sorted(tuple(output.shape) for output in network.traced(torch.ones(1, 3, 16, 16))) == [(1, 3), (1, 10)]
+    assert network.summary.task.kind is TaskKind.CLASSIFICATION
 
 
 def test_export_file_of_one_output_in_a_structure_is_understood(tmp_path: Path):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from practise_deploy.errors import InputError
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.load import load_network
+from practise_deploy.network.outputs import flattened, names_of
 from practise_deploy.network.trace import trace
 from practise_deploy.network.trial import check_batches
 from practise_deploy.settings import Settings
@@ -164,24 +165,43 @@ class Gives(Network):
 
 
 @pytest.mark.parametrize(
-    "wrap, said",
+    "wrap, names",
     [
-        (lambda y: Heads(y, y * 2), "a Heads of classes, boxes"),
-        (lambda y: Single(y), "a Single of classes"),
-        (lambda y: Found(y, mask=y), "a Found of classes, mask"),
-        (lambda y: {"classes": y, "box": y}, "a dict of classes, box"),
-        (lambda y: OrderedDict(classes=y), "an OrderedDict of classes"),
-        (lambda y: ([y, None], (y, y)), "2 outputs"),
-        (lambda y: [{"classes": y}], "a dict of classes"),
-        (lambda y: None, "a NoneType"),
-        (lambda y: (), "0 outputs"),
+        (lambda y: Heads(y, y * 2), ("classes", "boxes")),
+        (lambda y: Single(y), ("classes",)),
+        (lambda y: Found(y, mask=y * 3), ("classes", "mask")),
+        (lambda y: {"classes": y, "box": y * 2}, ("classes", "box")),
+        (lambda y: OrderedDict(classes=y), ("classes",)),
+        (lambda y: ([y, None], (y * 2, y * 3)), ("0.0", "1.0", "1.1")),
+        (lambda y: [{"classes": y}], ("0.classes",)),
+        (lambda y: Found({"deep": y}, mask=[y * 2]), ("classes.deep", "mask.0")),
+        (lambda y: y, ("logits",)),
+        (lambda y: (y,), ("logits",)),
     ],
-    ids=["named", "named of one", "dataclass", "dict", "dict of one", "nested", "list of a dict", "none", "empty"],
+    ids=[
+        "named", "named of one", "dataclass", "dict", "dict of one", "nested", "list of a dict", "nested dataclass", "tensor",
+        "tuple of one",
+    ],
+)  # fmt: skip
+def test_outputs_of_any_structure_are_taken_one_after_another_by_their_names(wrap, names):
+    network = Gives(wrap).eval()
+    x = torch.randn(2, *SHAPE[1:])
+    traced, _ = trace(network, SHAPE)
+    assert names_of(traced) == names
+    found = traced(x)
+    expected = list(flattened(network(x)).values())
+    assert all(map(torch.equal, found if isinstance(found, tuple) else (found,), expected))
+
+
+@pytest.mark.parametrize(
+    "wrap, said",
+    [(lambda y: None, "a NoneType"), (lambda y: (), "a tuple"), (lambda y: {"classes": None}, "a dict of classes")],
+    ids=["none", "empty", "dict of nothing"],
 )
-def test_network_that_gives_more_than_one_tensor_is_refused_by_what_it_gives(wrap, said):
-    with pytest.raises(InputError, match=f"returns {said}") as error:
+def test_network_that_gives_no_tensor_is_refused_by_what_it_gives(wrap, said):
+    with pytest.raises(InputError, match=f"returns {said}, and no tensor in it") as error:
         trace(Gives(wrap).eval(), SHAPE)
-    assert "returns the logits alone" in error.value.remedy
+    assert "returns the tensors" in error.value.remedy
 
 
 class Maps(Network):
