@@ -57,6 +57,20 @@ class Task:
         return self.kind in (TaskKind.CLASSIFICATION, TaskKind.BINARY)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """One input of a network that takes several, or anything but images.
+
+    dtype: numpy's name of its type. shape: of one sample, without the batch. is_mask: whether it says which positions count (1) and
+    which are padding (0).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    is_mask: bool = False
+
+
 CLASSES = Task()
 """The task of a network whose only output are logits of classes."""
 
@@ -73,6 +87,8 @@ class Preprocessing:
     assumed: which of these are assumptions, because nothing states them.
     channel_order: rgb, or bgr as OpenCV reads images.
     layout: of the input of a user's ONNX file, nchw or nhwc; networks in torch take nchw.
+    inputs: of a network that takes several, or anything but images: they are kept as one row of numbers a sample, in this order, which
+    stands for an image of one channel, height 1 and that width.
     """
 
     channels: int
@@ -86,6 +102,7 @@ class Preprocessing:
     squash: bool = False
     channel_order: str = "rgb"
     layout: str = "nchw"
+    inputs: tuple[InputSpec, ...] = ()
 
     @property
     def enlarged(self) -> tuple[int, int]:

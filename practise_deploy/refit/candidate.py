@@ -80,12 +80,12 @@ class Candidate:
         """Whether the values at its point are the teacher's."""
         return self.point is not None and not self._between
 
-    def add_rows(self, equations: NormalEquations, env: Env, sampler: Sampler) -> None:
-        """Add a batch to its problem. env: the teacher's values, of `needs` and of the point's target."""
+    def add_rows(self, equations: NormalEquations, env: Env, sampler: Sampler, x: Tensor) -> None:
+        """Add a batch to its problem. env: the teacher's values, of `needs` and of the point's target. Shapes: x the network's input."""
         if self.point is not None:
             target = sampler.vectors(self.point, env[self.point.target])
             values = self._prefix_values(env, torch.float32)
-            equations.add(*rows_for(self.point, values, target, sampler))
+            equations.add(*rows_for(self.point, values, target, sampler), sampler.counted(self.point, x))
 
     def solve(self, equations: NormalEquations) -> None:
         """With every solver."""

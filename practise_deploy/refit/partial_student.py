@@ -50,12 +50,13 @@ class PartialStudent:
         cuts = {block.entry for block in dropped}
         self.end = replace(calibration.end, feature=feature_in(self.student, calibration.feature, dropped))
         self.rows = rows_in_memory(self.points, len(fit_images), ENOUGH_TO_COMPARE if to_compare else ROWS, students)
-        self.sampler = Sampler(len(fit_images), calibration.seed, self.rows)
+        self.sampler = Sampler(len(fit_images), calibration.seed, self.rows, fit_images.preprocessing)
         self.precision = next(calibration.teacher.parameters()).dtype
         self.solved, self.solutions = 0, dict[str, Solution]()
         self.problem: Problem | None = None
         self.targets: dict[str, list[Tensor]] = {point.value.name: [] for point in self.points}
         self.weights: dict[str, list[Tensor]] = {point.value.name: [] for point in self.points}
+        self.counted: dict[str, list[Tensor | None]] = {point.value.name: [] for point in self.points}
         self.fit_values, self.validation_values, self.teacher_ends = list[Env](), list[Env](), list[Ends]()
         # images whose values are kept, by all chains
         self.in_memory = students * (len(fit_images) + len(validation or ()))
@@ -64,7 +65,7 @@ class PartialStudent:
         common = live(self.student, until_cut(self.student, first, cuts), self.points)
         for x in _parts(fit_images, _BATCH if self.weighted else calibration.batch_size):
             prefix = self._prefix_values(common, x)
-            self._look(prefix)
+            self._look(prefix, x)
             self.fit_values += moved(self.student, first, [prefix], self.points)
         for x in _parts(validation, _BATCH):
             prefix = self._prefix_values(common, x)
@@ -77,7 +78,7 @@ class PartialStudent:
         keep = frozenset([*start, *(node.name for node in common)])
         return compute(self.student, nodes_to_compute(common, start), start, keep)
 
-    def _look(self, prefix: Env) -> None:
+    def _look(self, prefix: Env, x: Tensor) -> None:
         """The teacher's values at the sampled positions, and how much its features depend on them."""
         teacher, feature = self.calibration.teacher, self.calibration.feature
         goals = {point.value.name: node_by_name(teacher, point.target) for point in self.points}
@@ -92,6 +93,7 @@ class PartialStudent:
         for point in self.points:
             name, goal = point.value.name, goals[point.value.name].name
             self.targets[name].append(self.sampler.vectors(point, values[goal]))
+            self.counted[name].append(self.sampler.counted(point, x))
             if self.weighted:
                 self.weights[name].append(self.sampler.vectors(point, slopes[goal]).squeeze(2).flatten())
 
@@ -120,9 +122,10 @@ class PartialStudent:
         order, keep = nodes_to_compute(needed, self.fit_values[0]), frozenset(node.name for node in needed)
         weighted = any(solver.weighted for solver in solvers)
         weights = self.weights[name] if weighted else [None] * len(self.fit_values)
-        for env, teacher_vectors, weight in zip(self.fit_values, self.targets[name], weights, strict=True):
+        batch = zip(self.fit_values, self.targets[name], weights, self.counted[name], strict=True)
+        for env, teacher_vectors, weight, counted in batch:
             values = compute(self.student, order, env, keep)
-            self.problem.add(values, teacher_vectors, self.sampler, weight)
+            self.problem.add(values, teacher_vectors, self.sampler, weight, counted)
 
     def _approach(self) -> None:
         """Compute all up to the next point's writers, as far as memory allows: it will be needed more than once."""

@@ -26,15 +26,18 @@ class Problem:
     sums: NormalEquations = field(default_factory=NormalEquations)
     weighted: NormalEquations = field(default_factory=NormalEquations)
 
-    def add(self, env: Env, teacher_vectors: Tensor, sampler: Sampler, weights: Tensor | None) -> None:
+    def add(
+        self, env: Env, teacher_vectors: Tensor, sampler: Sampler, weights: Tensor | None, counted: Tensor | None
+    ) -> None:
         """Sum the rows of a batch, and where there are weights sum them weighted too.
 
-        Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions; weights [rows].
+        counted: 0 for the rows of padding, else 1; None where all count.
+        Shapes: wanted [n, positions, channels], the teacher's value at the drawn positions; weights, counted [rows].
         """
         patches, targets = rows_for(self.point, env, teacher_vectors, sampler)
-        self.sums.add(patches, targets)
+        self.sums.add(patches, targets, counted)
         if weights is not None:
-            self.weighted.add(patches, targets, weights)
+            self.weighted.add(patches, targets, weights if counted is None else weights * counted)
 
     @property
     def start(self) -> Tensor:

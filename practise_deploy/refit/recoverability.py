@@ -99,7 +99,7 @@ class _Work:
 
 def _fit(calibration: CalibrationProblem, candidates: Sequence[Candidate], fit: FitImages, work: _Work) -> None:
     """Solve every candidate's point with every solver."""
-    sampler = Sampler(len(fit), calibration.seed, ENOUGH_TO_COMPARE)
+    sampler = Sampler(len(fit), calibration.seed, ENOUGH_TO_COMPARE, fit.preprocessing)
     sums = [NormalEquations() for _ in candidates]
     for part in batches(len(fit), calibration.batch_size):
         _sum_equations(calibration.teacher, list(zip(candidates, sums, strict=True)), fit.batch(part), sampler)
@@ -118,7 +118,7 @@ def _sum_equations(
         teacher, nodes_to_compute([node_by_name(teacher, name) for name in names], {start}), {start: images}, names
     )
     for candidate, equations in solved:
-        candidate.add_rows(equations, env, sampler)
+        candidate.add_rows(equations, env, sampler, images)
 
 
 def _teacher_on(

@@ -11,8 +11,10 @@ from torch import Tensor, fx
 
 from practise_deploy.network.execution import Env
 from practise_deploy.network.operators import shape_of
+from practise_deploy.network.packing import mask_of
 from practise_deploy.refit.affine import Places, patches_of
 from practise_deploy.refit.writers import ReconstructionPoint
+from practise_deploy.terms import Preprocessing
 
 ROWS, ENOUGH_TO_COMPARE = 20_000, 10_000
 """Rows of a solution that is shipped, and of one that blocks or sets of them are compared by."""
@@ -39,9 +41,12 @@ def rows_in_memory(points: Sequence[ReconstructionPoint], images: int, most: int
 class Sampler:
     """Draws the same random positions of every image, so that about so many rows are summed in all."""
 
-    def __init__(self, images: int, seed: int, rows: int = ROWS) -> None:
+    def __init__(
+        self, images: int, seed: int, rows: int = ROWS, preprocessing: Preprocessing | None = None
+    ) -> None:
+        """preprocessing: of the images, where padding may be among their positions."""
         self.per_image = max(1, rows // max(1, images))
-        self.seed = seed
+        self.seed, self.preprocessing = seed, preprocessing
 
     def places(self, point: ReconstructionPoint) -> Places:
         """The drawn positions of a point's value; of a sequence the first is always among them, mostly the class token."""
@@ -54,6 +59,17 @@ class Sampler:
     def vectors(self, point: ReconstructionPoint, value: Tensor) -> Tensor:
         """A value of the point's shape at the drawn positions. Shapes: [n, positions, channels]."""
         return point.layout.vectors(value, self.places(point))
+
+
+    def counted(self, point: ReconstructionPoint, x: Tensor) -> Tensor | None:
+        """A weight of 1 for every row whose position counts, 0 for padding; None where all count.
+
+        Shapes: x the network's input [n, ...] -> [n * positions].
+        """
+        mask = None if self.preprocessing is None else mask_of(x, self.preprocessing)
+        if mask is None or point.layout.sides != mask.shape[1:]:
+            return None
+        return (mask[:, self.places(point)[0]] > 0).float().flatten()
 
 
 def channels_of(point: ReconstructionPoint) -> int:
