@@ -1,0 +1,206 @@
+"""Text encoders from a Hugging Face folder on disk: exported to ONNX, which is what is planned, cut and shipped.
+
+Encoders that see all tokens at once, as BERT does: the padding mask is handed to them as what is added to the attention scores, so that
+nothing in the graph depends on where padding is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+
+from practise_backends.errors import EnvironmentProblem, lacks_memory
+from practise_deploy.errors import InputError, first_line
+from practise_deploy.network.onnx_graph import quiet
+
+PREFIX = "hf:"
+MASK = "attention_mask"
+DEFAULT_LENGTH = 128
+_MASKED = -10000.0
+_LEAST_COUNT = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A text encoder: its tokenizer, its module, which takes the tokenizer's arrays in this order, and what its outputs are called."""
+
+    tokenizer: Any
+    module: nn.Module
+    inputs: tuple[str, ...]
+    output: str
+    notes: tuple[str, ...]
+    longest: int
+
+
+def load_encoder(folder: Path, *, structure_only: bool = False) -> Encoder:
+    """The encoder of a folder with config.json, weights and a tokenizer.
+
+    Raises: InputError; EnvironmentProblem where the package transformers is missing.
+    """
+    transformers = _transformers()
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder} holds no config.json", remedy="give the folder that save_pretrained wrote, as hf:FOLDER"
+        )
+    with _from_disk(folder):
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        names = [name for name in config.architectures or () if hasattr(transformers, name)]
+        kind = getattr(transformers, names[0]) if names else transformers.AutoModel
+        if getattr(config, "is_decoder", False) or "CausalLM" in kind.__name__ or config.is_encoder_decoder:
+            raise InputError(
+                f"{folder} holds {kind.__name__}, which writes text; encoders of text can be cut so far",
+                remedy="give a text encoder or a classifier of texts, such as BERT",
+            )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        network = kind.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
+    inputs = tuple(name for name in tokenizer.model_input_names if name in ("input_ids", MASK, "token_type_ids"))
+    pooling, normalised = _pooling(folder)
+    is_bare = not any(word in kind.__name__ for word in ("Classification", "MultipleChoice"))
+    notes = () if not is_bare else (_pooling_note(pooling, normalised),)
+    module = Pooled(network, inputs, pooling, normalised) if is_bare else Scored(network, inputs)
+    longest = min(int(getattr(config, "max_position_embeddings", 512)), int(tokenizer.model_max_length))
+    return Encoder(tokenizer, module, inputs, "embedding" if is_bare else "logits", notes, longest)
+
+
+def tokens_of(encoder: Encoder, lines: list[str], length: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Texts as the encoder's inputs, padded and cut to a length. Shapes: [texts, length] each."""
+    made = encoder.tokenizer(lines, padding="max_length", truncation=True, max_length=length, return_tensors="np")
+    return {name: np.asarray(made[name], dtype=np.int64) for name in encoder.inputs}
+
+
+def longest_of(encoder: Encoder, lines: list[str]) -> int:
+    """The number of tokens of the longest text, rounded up to 8."""
+    counts = [len(ids) for ids in encoder.tokenizer(lines)["input_ids"]]
+    return min(encoder.longest, -(-max(counts) // 8) * 8)
+
+
+def exported_encoder(encoder: Encoder, length: int) -> onnx.ModelProto:
+    """The encoder as ONNX for texts of one length, any number of them.
+
+    Raises: InputError where the exporter cannot express it.
+    """
+    sample = tokens_of(encoder, ["one text", "and another one"], length)
+    batch = {0: torch.export.Dim("batch")}
+    with quiet():
+        try:
+            program = torch.onnx.export(
+                encoder.module,
+                tuple(torch.from_numpy(sample[name]) for name in encoder.inputs),
+                dynamo=True,
+                verbose=False,
+                input_names=list(encoder.inputs),
+                output_names=[encoder.output],
+                dynamic_shapes=tuple(batch for _ in encoder.inputs),
+            )
+        except Exception as error:
+            if lacks_memory(error):
+                raise
+            raise InputError(
+                f"the encoder cannot be exported to ONNX: {first_line(error.__cause__ or error)}",
+                remedy="export it yourself and give FILE.onnx, with the tokens in an .npz",
+            ) from None
+    assert program is not None
+    return program.model_proto
+
+
+class Scored(nn.Module):
+    """An encoder that gives scores of classes."""
+
+    def __init__(self, network: nn.Module, inputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network, self.inputs = network, inputs
+
+    def forward(self, *tokens: Tensor) -> Tensor:
+        """Shapes: tokens [n, length] each -> [n, classes]."""
+        return self.network(**_prepared(self.inputs, tokens)).logits
+
+
+class Pooled(nn.Module):
+    """An encoder with what sentence-transformers puts behind it: one vector for each text."""
+
+    def __init__(self, network: nn.Module, inputs: tuple[str, ...], pooling: str, normalised: bool) -> None:
+        super().__init__()
+        self.network, self.inputs, self.pooling, self.normalised = network, inputs, pooling, normalised
+
+    def forward(self, *tokens: Tensor) -> Tensor:
+        """Shapes: tokens [n, length] each -> [n, width]."""
+        states = self.network(**_prepared(self.inputs, tokens))[0]
+        counts = dict(zip(self.inputs, tokens, strict=True))[MASK].unsqueeze(-1).to(states.dtype)
+        vector = states[:, 0] if self.pooling == "cls" else (states * counts).sum(1) / counts.sum(1).clamp_min(_LEAST_COUNT)
+        return nn.functional.normalize(vector, dim=1) if self.normalised else vector
+
+
+def _prepared(inputs: tuple[str, ...], tokens: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """The inputs by name, the mask as what is added to the scores. Shapes: mask [n, length] -> [n, 1, 1, length]."""
+    prepared = dict(zip(inputs, tokens, strict=True))
+    prepared[MASK] = (1.0 - prepared[MASK][:, None, None, :].float()) * _MASKED
+    return prepared
+
+
+def _pooling(folder: Path) -> tuple[str, bool]:
+    """mean or cls, and whether vectors are normalised, as sentence-transformers' files say; the mean where there are none."""
+    modules = _json(folder / "modules.json")
+    kinds = [str(each.get("type", "")) for each in modules] if isinstance(modules, list) else []
+    config = _json(folder / "1_Pooling" / "config.json")
+    pooling = "cls" if isinstance(config, Mapping) and config.get("pooling_mode_cls_token") else "mean"
+    return pooling, any(kind.endswith("Normalize") for kind in kinds)
+
+
+def _pooling_note(pooling: str, normalised: bool) -> str:
+    how = "the first token's state" if pooling == "cls" else "the mean of the tokens' states"
+    return f"a text's embedding is {how}{', of length 1' if normalised else ''}"
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise EnvironmentProblem(
+            "hf:FOLDER needs the package transformers, which is not installed",
+            remedy='pip install "practise-deploy[transformers]"',
+        ) from None
+    return transformers
+
+
+@contextmanager
+def _from_disk(folder: Path) -> Any:
+    """Errors of what is read from a folder as errors of the input, and no word of the library's."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        raise InputError(
+            f"{folder} cannot be read: {first_line(error)}",
+            remedy="give the folder that save_pretrained wrote, with its weights and its tokenizer",
+        ) from None
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
