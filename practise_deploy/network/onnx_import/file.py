@@ -129,7 +129,9 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
             optimised = node.domain.startswith("com.microsoft")
             raise InputError(
                 f"{path} holds the operator {node.domain}.{node.op_type} {where}, which is not ONNX's own",
-                remedy="give the file from before ONNX Runtime optimised it" if optimised else "export it of standard operators",
+                remedy="give the file from before ONNX Runtime optimised it"
+                if optimised
+                else "export it of standard operators",
             )
 
 
