@@ -47,12 +47,41 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "Sqrt": torch.sqrt,
     "Tanh": torch.tanh,
 }
+
+
+def _l1(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    return x.abs().sum(axes, keep)
+
+
+def _l2(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    return x.square().sum(axes, keep).sqrt()
+
+
+def _sum_square(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    return x.square().sum(axes, keep)
+
+
+def _log_sum(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    return x.sum(axes, keep).log()
+
+
+def _prod(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    for axis in sorted(axes, reverse=True):
+        x = x.prod(axis, keep)
+    return x
+
+
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "ReduceMean": torch.mean,
-    "ReduceSum": torch.sum,
+    "ReduceL1": _l1,
+    "ReduceL2": _l2,
+    "ReduceLogSum": _log_sum,
+    "ReduceLogSumExp": torch.logsumexp,
     "ReduceMax": torch.amax,
+    "ReduceMean": torch.mean,
     "ReduceMin": torch.amin,
-    "ReduceL2": torch.linalg.vector_norm,
+    "ReduceProd": _prod,
+    "ReduceSum": torch.sum,
+    "ReduceSumSquare": _sum_square,
 }
 
 
@@ -131,6 +160,10 @@ def _elu(t: Translator, node: onnx.NodeProto) -> fx.Node:
     return t.call(F.elu, t.value(node.input[0]), attributes_of(node).get("alpha", 1.0))
 
 
+def _thresholded_relu(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    return t.call(F.threshold, t.value(node.input[0]), attributes_of(node).get("alpha", 1.0), 0.0)
+
+
 def _gelu(t: Translator, node: onnx.NodeProto) -> fx.Node:
     return t.call(F.gelu, t.value(node.input[0]), approximate=attributes_of(node).get("approximate", "none"))
 
@@ -157,10 +190,16 @@ def _reduce(t: Translator, node: onnx.NodeProto) -> fx.Node:
     over = [axis % rank for axis in axes] if axes else list(range(rank))
     if t.image_axis(node.input[0]) in over:
         raise Untranslatable("it mixes the images")
-    function, keep, source = _REDUCTIONS[node.op_type], bool(attributes.get("keepdims", 1)), t.value(node.input[0])
-    if function is torch.linalg.vector_norm:
-        return t.call(function, source, 2, tuple(over), keep)
-    return t.call(function, source, tuple(over), keep)
+    return t.call(_REDUCTIONS[node.op_type], t.value(node.input[0]), tuple(over), bool(attributes.get("keepdims", 1)))
+
+
+def _arg_max(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """ArgMax, the first of several."""
+    attributes = attributes_of(node)
+    if attributes.get("select_last_index"):
+        raise Untranslatable("it selects the last of several")
+    axis, keep = attributes.get("axis", 0), bool(attributes.get("keepdims", 1))
+    return t.call(torch.argmax, t.value(node.input[0]), axis, keep)
 
 
 def _einsum(t: Translator, node: onnx.NodeProto) -> fx.Node:
@@ -186,6 +225,7 @@ OPERATIONS: dict[str, Callable[[Translator, onnx.NodeProto], fx.Node]] = {
     **dict.fromkeys(_REDUCTIONS, _reduce),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
     **dict.fromkeys(("Identity", "Dropout"), _same),
+    "ArgMax": _arg_max,
     "Cast": _cast,
     "Clip": _clip,
     "Div": _div,
@@ -196,5 +236,6 @@ OPERATIONS: dict[str, Callable[[Translator, onnx.NodeProto], fx.Node]] = {
     "LeakyRelu": _leaky_relu,
     "PRelu": _prelu,
     "Sum": _sum,
+    "ThresholdedRelu": _thresholded_relu,
     "Where": _where,
 }

@@ -19,7 +19,7 @@ _QUANTISED = {
     "QuantizeLinear",
 }  # fmt: skip
 _OLDEST = 9
-_CONVERTED_TO = 13
+_CONVERTED_TO = 9
 """Opset that files before `_OLDEST` are read in."""
 _CHANNELS = (1, 3, 4)
 _EXPORT_AGAIN = "export the network again, with opset 13 or later"

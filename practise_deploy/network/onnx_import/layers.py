@@ -62,7 +62,7 @@ def transposed_convolution(t: Translator, node: onnx.NodeProto) -> fx.Node:
         weight.shape[2:],
         stride=attributes.get("strides", 1),
         padding=pads[:rank] if symmetric else 0,
-        output_padding=extra if symmetric else 0,
+        output_padding=extra,
         groups=groups,
         bias=bias is not None,
         dilation=attributes.get("dilations", 1),
@@ -70,12 +70,7 @@ def transposed_convolution(t: Translator, node: onnx.NodeProto) -> fx.Node:
     made = t.layer(node, layer, t.value(node.input[0]), _filled(node, layer, weight, bias))
     if symmetric:
         return made
-    return padded(
-        t,
-        node,
-        made,
-        [-pad for pad in pads[:rank]] + [more - pad for pad, more in zip(pads[rank:], extra, strict=True)],
-    )
+    return padded(t, node, made, [-pad for pad in pads])
 
 
 def _transposed_padding(
@@ -93,7 +88,7 @@ def _transposed_padding(
     for axis, size in enumerate(asked[-rank:]):
         reach = dilations[axis] * (weight.shape[2 + axis] - 1) + 1
         total = max(0, strides[axis] * (sides[axis] - 1) + extra[axis] + reach - size)
-        starts.append(total - total // 2 if kind == "SAME_LOWER" else total // 2)
+        starts.append(total // 2 if kind == "SAME_UPPER" else total - total // 2)
         ends.append(total - starts[-1])
     return starts + ends, extra
 

@@ -240,8 +240,19 @@ def _pads(t: Translator, node: onnx.NodeProto, rank: int) -> list[int]:
     return spread
 
 
+def depth_to_space(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """DepthToSpace."""
+    attributes, source = attributes_of(node), t.value(node.input[0])
+    side, channels = attributes["blocksize"], t.shapes(node.input[0])[0][1]
+    if attributes.get("mode", "DCR") == "DCR":
+        blocks = t.call("unflatten", source, 1, (side * side, channels // side**2))
+        source = t.call("flatten", t.call("transpose", blocks, 1, 2), 1, 2)
+    return t.call(F.pixel_shuffle, source, side)
+
+
 OPERATIONS = {
     "Concat": concat,
+    "DepthToSpace": depth_to_space,
     "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,

@@ -18,6 +18,9 @@ from practise_deploy.network.onnx_import.translator import Translator
 
 _MAX_POOLS: dict[int, Any] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _AVERAGE_POOLS: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_ROUNDED = ("round_prefer_floor", "round_prefer_ceil")
+_REPEATING = {"half_pixel": _ROUNDED, "pytorch_half_pixel": _ROUNDED, "asymmetric": ("floor",)}
+"""How the nearest value is rounded where every value is repeated in resizing by a whole number."""
 _MODES = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}
 
 
@@ -78,6 +81,8 @@ def resize(t: Translator, node: onnx.NodeProto) -> fx.Node:
     arguments = _interpolation(rule, shape, size, scales)
     if arguments is not None:
         return t.call(F.interpolate, t.value(node.input[0]), size=list(size[2:]), **arguments)
+    if rule.get("coordinate_transformation_mode") == "align_corners":
+        scales = None  # the ends decide
     rows, columns = (
         t.held(node, _resizing_matrix(rule, shape[axis], size[axis], None if scales is None else scales[axis]))
         for axis in (2, 3)
@@ -121,16 +126,16 @@ def _interpolation(
 ) -> dict[str, Any] | None:
     """How torch's own function computes the same; None where it does not."""
     mode, place = rule.get("mode", "nearest"), rule.get("coordinate_transformation_mode", "half_pixel")
-    special = {"antialias", "exclude_outside", "cubic_coeff_a"} & {name for name, value in rule.items() if value}
-    whole = all(after % before == 0 for before, after in zip(shape[2:], size[2:], strict=True))
     exact = scales is None or all(side * scale == int(side * scale) for side, scale in zip(shape, scales, strict=True))
-    if special or not exact or 1 in size[2:]:
+    special = rule.get("antialias") or rule.get("exclude_outside") or rule.get("cubic_coeff_a", -0.75) != -0.75
+    if special or 1 in size[2:]:
         return None
     if mode == "nearest":
-        repeats = place in ("half_pixel", "pytorch_half_pixel", "asymmetric") and whole
-        if not repeats or (place == "asymmetric" and rule.get("nearest_mode", "round_prefer_floor") != "floor"):
+        repeats = all(after % before == 0 for before, after in zip(shape[2:], size[2:], strict=True))
+        rounding = rule.get("nearest_mode", "round_prefer_floor")
+        if not repeats or not exact or rounding not in _REPEATING.get(place, ()):
             return None
-    elif place not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+    elif place != "align_corners" and (not exact or place not in ("half_pixel", "pytorch_half_pixel")):
         return None
     corners = {} if mode == "nearest" else {"align_corners": place == "align_corners"}
     return {"mode": _MODES[mode], **corners}
@@ -138,7 +143,7 @@ def _interpolation(
 
 def _resizing_matrix(rule: dict[str, Any], before: int, after: int, scale: float | None) -> Array:
     """What ONNX's own implementation makes of every unit vector. Shapes: [after, before]."""
-    how = [onnx.numpy_helper.from_array(np.array([1, after], np.int64), "sizes")]
+    how = [onnx.numpy_helper.from_array(np.array([before, after], np.int64), "sizes")]
     inputs = ["unit", "", "", "sizes"]
     if scale is not None:
         how, inputs = [onnx.numpy_helper.from_array(np.array([1, scale], np.float32), "scales")], ["unit", "", "scales"]
