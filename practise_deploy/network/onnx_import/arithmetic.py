@@ -7,15 +7,16 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from practise_deploy.network.onnx_import.known import Untranslatable
-from practise_deploy.network.onnx_import.layers import padded, padding_of
+from practise_deploy.network.onnx_import.nodes import attributes_of
 from practise_deploy.network.onnx_import.rearranging import axes_of
-from practise_deploy.network.onnx_import.translator import Translator, attributes_of
+from practise_deploy.network.onnx_import.translator import Translator
 
 _MOST = 3.0e38
 """What as good as no bound is to those who write files."""
@@ -46,11 +47,41 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "Sqrt": torch.sqrt,
     "Tanh": torch.tanh,
 }
+
+
+def _l1(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    return x.abs().sum(axes, keep)
+
+
+def _l2(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    return x.square().sum(axes, keep).sqrt()
+
+
+def _sum_square(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    return x.square().sum(axes, keep)
+
+
+def _log_sum(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    return x.sum(axes, keep).log()
+
+
+def _prod(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    for axis in sorted(axes, reverse=True):
+        x = x.prod(axis, keep)
+    return x
+
+
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "ReduceMean": torch.mean,
-    "ReduceSum": torch.sum,
+    "ReduceL1": _l1,
+    "ReduceL2": _l2,
+    "ReduceLogSum": _log_sum,
+    "ReduceLogSumExp": torch.logsumexp,
     "ReduceMax": torch.amax,
+    "ReduceMean": torch.mean,
     "ReduceMin": torch.amin,
+    "ReduceProd": _prod,
+    "ReduceSum": torch.sum,
+    "ReduceSumSquare": _sum_square,
 }
 
 
@@ -79,7 +110,9 @@ def _sum(t: Translator, node: onnx.NodeProto) -> fx.Node:
 
 
 def _div(t: Translator, node: onnx.NodeProto) -> fx.Node:
-    """Div, of floats."""
+    """Div; integers are rounded towards zero."""
+    if any(not t.is_float(name) for name in node.input):
+        return t.call(torch.div, t.value(node.input[0]), t.value(node.input[1]), rounding_mode="trunc")
     return t.call(operator.truediv, t.operand(node, 0), t.operand(node, 1))
 
 
@@ -89,6 +122,8 @@ def _unary(t: Translator, node: onnx.NodeProto) -> fx.Node:
 
 def _same(t: Translator, node: onnx.NodeProto) -> fx.Node:
     """Identity and Dropout, a node of its own: the file's values stay apart."""
+    if node.op_type == "Dropout" and np.any(t.constant(node, 2, False)):
+        raise Untranslatable("it is in training mode, and draws random numbers")
     return t.call_module(node, nn.Identity(), t.value(node.input[0]))
 
 
@@ -100,8 +135,9 @@ def _cast(t: Translator, node: onnx.NodeProto) -> fx.Node:
 def _clip(t: Translator, node: onnx.NodeProto) -> fx.Node:
     """Clip: a rectifier where it is one."""
     attributes = attributes_of(node)
-    low, high = (attributes.get(name, t.constant(node, at)) for at, name in ((1, "min"), (2, "max")))
-    low, high = (None if each is None or abs(float(each)) > _MOST else float(each) for each in (low, high))
+    given = [attributes.get(name, t.constant(node, at)) for at, name in ((1, "min"), (2, "max"))]
+    bounds = [None if each is None else np.asarray(each).item() for each in given]
+    low, high = (None if each is None or abs(each) > _MOST else each for each in bounds)
     source = t.value(node.input[0])
     if low == 0 and high in (None, 6.0):
         return t.call(F.relu6 if high else torch.relu, source)
@@ -124,6 +160,10 @@ def _elu(t: Translator, node: onnx.NodeProto) -> fx.Node:
     return t.call(F.elu, t.value(node.input[0]), attributes_of(node).get("alpha", 1.0))
 
 
+def _thresholded_relu(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    return t.call(F.threshold, t.value(node.input[0]), attributes_of(node).get("alpha", 1.0), 0.0)
+
+
 def _gelu(t: Translator, node: onnx.NodeProto) -> fx.Node:
     return t.call(F.gelu, t.value(node.input[0]), approximate=attributes_of(node).get("approximate", "none"))
 
@@ -134,6 +174,8 @@ def _softmax(t: Translator, node: onnx.NodeProto) -> fx.Node:
     rank, old = len(t.shapes(node.input[0])[0]), t.opset < 13
     axis = attributes_of(node).get("axis", 1 if old else -1) % rank
     source = t.value(node.input[0])
+    if t.image_axis(node.input[0]) in range(axis, rank if old else axis + 1):
+        raise Untranslatable("it mixes the images")
     if not old or axis == rank - 1 or all(side == 1 for side in t.shapes(node.input[0])[0][axis + 1 :]):
         return t.call(function, source, axis)
     sides = t.shapes(node.input[0])[0][axis:]
@@ -144,62 +186,20 @@ def _reduce(t: Translator, node: onnx.NodeProto) -> fx.Node:
     attributes, axes = attributes_of(node), axes_of(t, node)
     rank = len(t.shapes(node.input[0])[0])
     if not axes and attributes.get("noop_with_empty_axes"):
-        return _same(t, node)
+        return t.call_module(node, nn.Identity(), t.value(node.input[0]))
     over = [axis % rank for axis in axes] if axes else list(range(rank))
     if t.image_axis(node.input[0]) in over:
         raise Untranslatable("it mixes the images")
     return t.call(_REDUCTIONS[node.op_type], t.value(node.input[0]), tuple(over), bool(attributes.get("keepdims", 1)))
 
 
-def _global_pool(t: Translator, node: onnx.NodeProto) -> fx.Node:
-    if len(t.shapes(node.input[0])[0]) != 4:
-        axes = tuple(range(2, len(t.shapes(node.input[0])[0])))
-        function: Any = torch.mean if node.op_type == "GlobalAveragePool" else torch.amax
-        return t.call(function, t.value(node.input[0]), axes, True)
-    pool = nn.AdaptiveAvgPool2d if node.op_type == "GlobalAveragePool" else nn.AdaptiveMaxPool2d
-    return t.call_module(node, pool(1), t.value(node.input[0]))
-
-
-def _pool(t: Translator, node: onnx.NodeProto) -> fx.Node:
-    """MaxPool and AveragePool of maps."""
-    attributes, shape = attributes_of(node), t.shapes(node.input[0])[0]
-    kernel = attributes["kernel_shape"]
-    if len(kernel) != 2 or len([name for name in node.output if name]) > 1:
-        raise Untranslatable("it pools no maps, or gives indices too")
-    strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
-    reach = [dilation * (side - 1) + 1 for dilation, side in zip(dilations, kernel, strict=True)]
-    pads, ceil = padding_of(attributes, shape[2:], reach, strides), bool(attributes.get("ceil_mode"))
-    source, maximum = t.value(node.input[0]), node.op_type == "MaxPool"
-    counts_padding = bool(attributes.get("count_include_pad"))
-    if pads[:2] != pads[2:] or any(2 * pad > side for pad, side in zip(pads, kernel, strict=False)):
-        if not maximum and not counts_padding:
-            raise Untranslatable("it averages over padding that is not symmetric")
-        source, pads = padded(t, node, source, pads, -float("inf") if maximum else 0.0), [0] * 4
-    if maximum:
-        return t.call_module(node, nn.MaxPool2d(kernel, strides, pads[:2], dilations, ceil_mode=ceil), source)
-    layer = nn.AvgPool2d(kernel, strides, pads[:2], ceil_mode=ceil, count_include_pad=counts_padding)
-    return t.call_module(node, layer, source)
-
-
-def _resize(t: Translator, node: onnx.NodeProto) -> fx.Node:
-    """Resize and Upsample of maps, to the size that comes of it."""
-    attributes, shape = attributes_of(node), t.shapes(node.input[0])[0]
-    mode, place = attributes.get("mode", "nearest"), attributes.get("coordinate_transformation_mode", "half_pixel")
-    sizes = t.known.of_batches(node.input[3])[0] if len(node.input) > 3 and node.input[3] else None
-    if len(shape) != 4 or place not in ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"):
-        raise Untranslatable(f"it resizes a value of {len(shape)} axes by the rule {place}")
-    if sizes is None:
-        index = 1 if node.op_type == "Upsample" else 2
-        scales = attributes.get("scales", t.constant(node, index))
-        sizes = [int(side * scale) for side, scale in zip(shape, scales, strict=True)]
-    size, source = [int(side) for side in sizes[-2:]], t.value(node.input[0])
-    if mode == "nearest":
-        exact = place != "asymmetric" and any(side % before for side, before in zip(size, shape[2:], strict=True))
-        return t.call(F.interpolate, source, size=size, mode="nearest-exact" if exact else "nearest")
-    if place == "asymmetric":
-        raise Untranslatable(f"it resizes by mode {mode} with the rule {place}")
-    kind = {"linear": "bilinear", "cubic": "bicubic"}[mode]
-    return t.call(F.interpolate, source, size=size, mode=kind, align_corners=place == "align_corners")
+def _arg_max(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """ArgMax, the first of several."""
+    attributes = attributes_of(node)
+    if attributes.get("select_last_index"):
+        raise Untranslatable("it selects the last of several")
+    axis, keep = attributes.get("axis", 0), bool(attributes.get("keepdims", 1))
+    return t.call(torch.argmax, t.value(node.input[0]), axis, keep)
 
 
 def _einsum(t: Translator, node: onnx.NodeProto) -> fx.Node:
@@ -225,9 +225,7 @@ OPERATIONS: dict[str, Callable[[Translator, onnx.NodeProto], fx.Node]] = {
     **dict.fromkeys(_REDUCTIONS, _reduce),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
     **dict.fromkeys(("Identity", "Dropout"), _same),
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
-    **dict.fromkeys(("AveragePool", "MaxPool"), _pool),
-    **dict.fromkeys(("Resize", "Upsample"), _resize),
+    "ArgMax": _arg_max,
     "Cast": _cast,
     "Clip": _clip,
     "Div": _div,
@@ -238,5 +236,6 @@ OPERATIONS: dict[str, Callable[[Translator, onnx.NodeProto], fx.Node]] = {
     "LeakyRelu": _leaky_relu,
     "PRelu": _prelu,
     "Sum": _sum,
+    "ThresholdedRelu": _thresholded_relu,
     "Where": _where,
 }

@@ -19,7 +19,7 @@ _QUANTISED = {
     "QuantizeLinear",
 }  # fmt: skip
 _OLDEST = 9
-_CONVERTED_TO = 13
+_CONVERTED_TO = 9
 """Opset that files before `_OLDEST` are read in."""
 _CHANNELS = (1, 3, 4)
 _EXPORT_AGAIN = "export the network again, with opset 13 or later"
@@ -129,7 +129,9 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
             optimised = node.domain.startswith("com.microsoft")
             raise InputError(
                 f"{path} holds the operator {node.domain}.{node.op_type} {where}, which is not ONNX's own",
-                remedy="give the file from before ONNX Runtime optimised it" if optimised else "export it of standard operators",
+                remedy="give the file from before ONNX Runtime optimised it"
+                if optimised
+                else "export it of standard operators",
             )
 
 

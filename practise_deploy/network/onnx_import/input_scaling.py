@@ -34,7 +34,9 @@ def stated_input(file: OnnxFile) -> StatedInput:
         if len(size) == 2 and file.shape[1] is None:
             config["input_size"] = (file.shape[0] or 3, int(size[0]), int(size[1]))
         config |= {"mean": (0.0,) * (file.shape[0] or 3), "std": (1.0,) * (file.shape[0] or 3), "crop_mode": "squash"}
-        notes.append("scaled as Ultralytics' metadata in the file imply: pixels over 255; squashed to the input, not padded")
+        notes.append(
+            "scaled as Ultralytics' metadata in the file imply: pixels over 255; squashed to the input, not padded"
+        )
     for name in ("mean", "std"):
         if values := _numbers(metadata.get(name, "")):
             config[name] = tuple(values)
@@ -69,7 +71,9 @@ def _normalisation(file: OnnxFile) -> tuple[bool, str] | None:
     for node in file.model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    value, scale, shift, last = file.input, np.float64(1), np.float64(0), ""
+    value, last = file.input, ""
+    scale: Any = 1.0
+    shift: Any = 0.0
     while len(readers.get(value, [])) == 1:
         node = readers[value][0]
         constant = next((constants[name] for name in node.input if name in constants), None)

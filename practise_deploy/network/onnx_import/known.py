@@ -59,6 +59,14 @@ class KnownValues:
             else:
                 self.sizes[name] = tuple(arrays)
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Know values by further names. names: the further one of each."""
+        for name, further in names.items():
+            if name in self.sizes:
+                self.sizes[further] = self.sizes[name]
+            else:
+                self.constants[further] = self.constants[name]
+
     def one_image(self, name: str) -> Array:
         """What a value that depends on the number of images holds for each of them.
 

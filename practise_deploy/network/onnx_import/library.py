@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx
-from torch import fx, nn
+from torch import fx
 
 from practise_backends.errors import EnvironmentProblem
 from practise_deploy.network.onnx_import.known import Untranslatable
+from practise_deploy.network.onnx_import.nodes import freeze
 from practise_deploy.network.onnx_import.translator import Translator
 
 
@@ -19,23 +21,21 @@ def by_library(t: Translator, node: onnx.NodeProto) -> fx.Node:
     """
     converters = _converters(node.op_type)
     graph = converters["OnnxGraph"](_alone(t, node))
-    try:
-        converter = converters["get_converter"](domain="", operation_type=node.op_type, version=t.opset)
-    except NotImplementedError:
-        raise Untranslatable(f"onnx2torch does not know {node.op_type} of opset {t.opset} either") from None
+    converter = _converter(converters["get_converter"], node.op_type, t.opset)
     module, mapping = converter(next(iter(graph.nodes.values())), graph)
     arguments = [t.value(name) if name else None for name in mapping.inputs]
-    _freeze(module)
+    freeze(module)
     return t.call_module(node, module, *arguments)
 
 
-def _freeze(module: nn.Module) -> None:
-    """Let no weight be trained, as none is tied to its place in the file."""
-    for part in module.modules():
-        for name, weight in list(part._parameters.items()):
-            if weight is not None:
-                del part._parameters[name]
-                part.register_buffer(name, weight.detach())
+def _converter(get_converter: Callable[..., Any], operator: str, opset: int) -> Callable[..., Any]:
+    """That of an opset, else of the newest before: what an operator computes is compared with ONNX Runtime afterwards."""
+    for version in range(opset, 0, -1):
+        try:
+            return get_converter(domain="", operation_type=operator, version=version)
+        except NotImplementedError:
+            continue
+    raise Untranslatable(f"onnx2torch does not know {operator} of opset {opset} either")
 
 
 def _converters(operator: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,12 @@ from torch import fx
 from torch.nn import functional as F
 
 from practise_deploy.network.onnx_import.known import BATCHES, Array, Shape, Untranslatable
-from practise_deploy.network.onnx_import.layers import padded
-from practise_deploy.network.onnx_import.translator import Translator, attributes_of
+from practise_deploy.network.onnx_import.nodes import attributes_of
+from practise_deploy.network.onnx_import.padding import padded
+from practise_deploy.network.onnx_import.translator import Translator
+
+_ALL = 2**31 - 1
+"""Where slices end that go to the end of any side."""
 
 
 def axes_of(t: Translator, node: onnx.NodeProto) -> list[int] | None:
@@ -33,21 +38,38 @@ def reshape(t: Translator, node: onnx.NodeProto) -> fx.Node:
 
 def _target(t: Translator, node: onnx.NodeProto, number: int) -> Shape:
     """The shape that is asked for, settled, for one of `BATCHES`."""
-    before = t.shapes(node.input[0])[number]
-    attributes = attributes_of(node)
+    before, attributes = t.shapes(node.input[0])[number], attributes_of(node)
     asked = t.known.of_batches(node.input[1])[number].tolist() if len(node.input) > 1 else attributes["shape"]
-    sides = [before[at] if side == 0 and not attributes.get("allowzero") else int(side) for at, side in enumerate(asked)]
-    count, wanted = int(np.prod(before)), int(np.prod(sides))
-    if -1 not in sides and wanted != count and sides and count % wanted == 0:
-        sides[0] *= count // wanted  # a file for one image, and more of them
-    elif -1 in sides and len(sides) > 1 and sides[0] == 1 == t.batch and before[0] == BATCHES[number]:
-        sides[0] = BATCHES[number]
+    keeps_zero, axis = bool(attributes.get("allowzero")), t.image_axis(node.input[0])
+    if t.batch is None or axis is None or (len(node.input) > 1 and node.input[1] in t.known.sizes):
+        return _settled(asked, before, keeps_zero)
+    per_image = before[axis] // BATCHES[number]
+    settled = list(_settled(asked, (*before[:axis], per_image * t.batch, *before[axis + 1 :]), keeps_zero))
+    place = _place_of_images(settled, int(np.prod(before[:axis])), t.batch)
+    settled[place] = settled[place] // t.batch * BATCHES[number]
+    return tuple(settled)
+
+
+def _settled(asked: Sequence[int], before: Shape, keeps_zero: bool) -> Shape:
+    """A target of Reshape without its zeros and -1."""
+    sides = [before[at] if side == 0 and not keeps_zero else int(side) for at, side in enumerate(asked)]
     if -1 in sides:
-        sides[sides.index(-1)] = count // max(1, -int(np.prod(sides)))
+        sides[sides.index(-1)] = int(np.prod(before)) // max(1, -int(np.prod(sides)))
     return tuple(sides)
 
 
-def _with_images(t: Translator, shapes: list[Shape], *, inferred: bool = False) -> tuple[Any, ...]:
+def _place_of_images(sides: Sequence[int], outside: int, batch: int) -> int:
+    """The axis that images are in: the first one whose side holds their number, with as much outside of it as before.
+
+    sides: for a fixed number of images. outside: how many values lie outside of them.
+    """
+    for axis, side in enumerate(sides):
+        if int(np.prod(sides[:axis])) == outside and side % batch == 0:
+            return axis
+    raise Untranslatable("its shape holds the number of images in no axis of its own")
+
+
+def _with_images(t: Translator, shapes: Sequence[Shape], *, inferred: bool = False) -> tuple[Any, ...]:
     """A shape for any number of images. inferred: a side that depends on it may be -1."""
     sides: list[Any] = []
     for side, other in zip(*shapes, strict=True):
@@ -102,7 +124,9 @@ def concat(t: Translator, node: onnx.NodeProto) -> fx.Node:
     shapes = [t.shapes(name)[0] for name in node.input]
     rank, axis = len(shapes[0]), attributes_of(node)["axis"]
     parts = [t.value(name) for name in node.input]
-    if axis % rank and any(t.image_axis(name) == 0 for name in node.input):
+    if axis % rank in [t.image_axis(name) for name in node.input]:
+        raise Untranslatable("it adds images")
+    if any(t.image_axis(name) == 0 for name in node.input):
         parts = [
             t.call("repeat", part, t.images(), *(1,) * (rank - 1)) if shape[0] == 1 else part
             for part, shape in zip(parts, shapes, strict=True)
@@ -114,6 +138,8 @@ def split(t: Translator, node: onnx.NodeProto) -> tuple[fx.Node, ...]:
     """Split."""
     attributes = attributes_of(node)
     axis, sizes = attributes.get("axis", 0), attributes.get("split")
+    if axis % len(t.shapes(node.input[0])[0]) == t.image_axis(node.input[0]):
+        raise Untranslatable("it takes some of the images")
     if sizes is None:
         given = t.constant(node, 1)
         side = t.shapes(node.input[0])[0][axis]
@@ -133,9 +159,11 @@ def slice_(t: Translator, node: onnx.NodeProto) -> fx.Node:
     steps = [1] * len(starts) if given[3] is None else np.asarray(given[3]).reshape(-1).tolist()
     index, made = [slice(None)] * len(shape), t.value(node.input[0])
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if axis % len(shape) == t.image_axis(node.input[0]):
+            if step != 1 or start != 0 or end < (t.batch or _ALL):
+                raise Untranslatable("it takes some of the images")
+            continue
         part = range(shape[axis])[_bounded(start, shape[axis]) : _end(end, step, shape[axis]) : step]
-        if axis % len(shape) == t.image_axis(node.input[0]) and (step != 1 or len(part) != shape[axis]):
-            raise Untranslatable("it takes some of the images")
         if step < 0:
             made = t.call(torch.index_select, made, axis % len(shape), t.held(node, np.array(list(part))))
         elif len(part) != shape[axis]:
@@ -180,33 +208,51 @@ def expand(t: Translator, node: onnx.NodeProto) -> fx.Node:
 
 
 def pad(t: Translator, node: onnx.NodeProto) -> fx.Node:
-    """Pad, around maps and rows."""
+    """Pad. Copies of what is there are taken axis by axis."""
     attributes, rank = attributes_of(node), len(t.shapes(node.input[0])[0])
-    given = attributes.get("pads")
-    pads = [int(each) for each in (t.constant(node, 1) if given is None else given)]
-    if t.constant(node, 3) is not None:
-        axes, short = [int(axis) % rank for axis in t.constant(node, 3)], pads
-        pads = [0] * 2 * rank
-        for at, axis in enumerate(axes):
-            pads[axis], pads[axis + rank] = short[at], short[at + len(axes)]
-    mode, value = attributes.get("mode", "constant"), float(t.constant(node, 2, attributes.get("value", 0.0)))
+    pads, mode = _pads(t, node, rank), attributes.get("mode", "constant")
     first = next((axis for axis in range(rank) if pads[axis] or pads[axis + rank]), rank)
     images = t.image_axis(node.input[0])
     if images is not None and (pads[images] or pads[images + rank]):
         raise Untranslatable("it adds images")
-    if first == rank:
-        return t.value(node.input[0])
-    kept = min(first, max(1, rank - 2))
-    around = pads[kept:rank] + pads[rank + kept :]
+    made = t.value(node.input[0])
     if mode == "constant":
-        return padded(t, node, t.value(node.input[0]), around, value)
-    half = len(around) // 2
-    sides = [amount for pair in zip(around[:half][::-1], around[half:][::-1], strict=True) for amount in pair]
-    return t.call(F.pad, t.value(node.input[0]), sides, {"edge": "replicate"}.get(mode, mode))
+        value = np.asarray(attributes.get("value", t.constant(node, 2, 0.0))).item()
+        kept = min(first, max(1, rank - 2))
+        return made if first == rank else padded(t, node, made, pads[kept:rank] + pads[rank + kept :], value)
+    for axis in range(first, rank):
+        if pads[axis] or pads[axis + rank]:
+            places = np.pad(np.arange(t.shapes(node.input[0])[0][axis]), (pads[axis], pads[axis + rank]), mode)
+            made = t.call(torch.index_select, made, axis, t.held(node, places))
+    return made
+
+
+def _pads(t: Translator, node: onnx.NodeProto, rank: int) -> list[int]:
+    """The padding of every axis, all starts before all ends: an attribute in old files, of some axes only in new ones."""
+    given = attributes_of(node).get("pads")
+    pads = [int(each) for each in (t.constant(node, 1) if given is None else given)]
+    axes = t.constant(node, 3)
+    if axes is None:
+        return pads
+    spread = [0] * 2 * rank
+    for at, axis in enumerate(int(each) % rank for each in axes):
+        spread[axis], spread[axis + rank] = pads[at], pads[at + len(axes)]
+    return spread
+
+
+def depth_to_space(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """DepthToSpace."""
+    attributes, source = attributes_of(node), t.value(node.input[0])
+    side, channels = attributes["blocksize"], t.shapes(node.input[0])[0][1]
+    if attributes.get("mode", "DCR") == "DCR":
+        blocks = t.call("unflatten", source, 1, (side * side, channels // side**2))
+        source = t.call("flatten", t.call("transpose", blocks, 1, 2), 1, 2)
+    return t.call(F.pixel_shuffle, source, side)
 
 
 OPERATIONS = {
     "Concat": concat,
+    "DepthToSpace": depth_to_space,
     "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -10,15 +10,16 @@ import torch
 from torch import fx
 
 from practise_deploy.errors import InputError
-from practise_deploy.network.onnx_import import arithmetic, layers, rearranging
+from practise_deploy.network.onnx_import import arithmetic, layers, rearranging, resampling
 from practise_deploy.network.onnx_import.file import OnnxFile, readable
-from practise_deploy.network.onnx_import.known import BATCHES
+from practise_deploy.network.onnx_import.known import BATCHES, Untranslatable
 from practise_deploy.network.onnx_import.library import by_library
 from practise_deploy.network.onnx_import.translator import VALUE, Operand, Translator
 
 OPERATIONS = {
     **arithmetic.OPERATIONS,
     **rearranging.OPERATIONS,
+    **resampling.OPERATIONS,
     "BatchNormalization": layers.batch_norm,
     "Conv": layers.convolution,
     "ConvTranspose": layers.transposed_convolution,
@@ -57,14 +58,31 @@ def translate(file: OnnxFile, shape: tuple[int, int, int]) -> Translation:
     )
     if file.layout == "nhwc":
         translator.rebind(file.input, translator.call(torch.permute, images, (0, 2, 3, 1)))
-    for node in _ordered(model.graph):
-        translator.take(node, OPERATIONS.get(node.op_type, by_library))
+    _take_all(translator, _ordered(model.graph))
     network = translator.finished([output.name for output in model.graph.output])
     values = {node.name: node.meta[VALUE] for node in network.graph.nodes if VALUE in node.meta}
     operands = {key: places for key, places in translator.operands.items() if key in network.state_dict()}
-    return Translation(
-        file=file, network=network, values=values, operands=operands, layers=translator.layers
-    )
+    return Translation(file=file, network=network, values=values, operands=operands, layers=translator.layers)
+
+
+def _take_all(t: Translator, nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        t.take(node, _if if node.op_type == "If" else OPERATIONS.get(node.op_type, by_library))
+
+
+def _if(t: Translator, node: onnx.NodeProto) -> tuple[fx.Node, ...]:
+    """If, whose condition no image decides: the branch that is taken."""
+    if not t.is_constant(node, 0):
+        raise Untranslatable("its condition depends on the images")
+    name = "then_branch" if t.constant(node, 0).item() else "else_branch"
+    graph = next(attribute.g for attribute in node.attribute if attribute.name == name)
+    with t.branch(graph):
+        _take_all(t, graph.node)
+    results = [output.name for output in graph.output]
+    if all(result in t.known for result in results):
+        t.known.rename(dict(zip(results, node.output, strict=True)))
+        return ()
+    return tuple(t.value(result) for result in results)
 
 
 def _ordered(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

@@ -6,30 +6,37 @@ computes shapes as it runs becomes one that does not. The number of images is fr
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import operator
-import re
 from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from practise_backends.errors import lacks_memory
-from practise_deploy.errors import InputError, first_line
+from practise_backends.errors import Refusal, lacks_memory
 from practise_deploy.network.execution import Env, execute
 from practise_deploy.network.onnx_import.known import BATCHES, Array, KnownValues, Shape, Untranslatable
+from practise_deploy.network.onnx_import.nodes import (
+    freeze,
+    identifier,
+    is_weight,
+    label_of,
+    readers_of,
+    reads_of,
+    scope_of,
+    tensor_of,
+    untranslatable,
+    unused,
+)
 from practise_deploy.network.operators import FILE_NAME
 
 VALUE = "onnx value"
 """The key in a node's meta of the name of the file's value that it is."""
 _TRAINED_BY = {"Add", "Mul", "Sub", "Div", "MatMul", "Gemm"}
-_MASKING = 1e4
-"""Constants as large as this mask values out; they are no weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +69,13 @@ class Translator:
         self.root.add_module("weights", self.weights)
         initializers = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
         self.known = KnownValues(initializers, opset, self._shapes)
-        self._readers = _readers(model.graph)
-        self._unread = Counter(name for node in model.graph.node for name in node.input)
+        self._readers = readers_of(model.graph)
+        self._unread = Counter(name for node in model.graph.node for name in reads_of(node))
         self._nodes: dict[str, fx.Node] = {}
+        self._weights: dict[str, fx.Node] = {}
         self._shape_of: dict[str, tuple[Shape, ...]] = {}
         self._fused: set[str] = set()
+        self._branches = 0  # that are being taken, each in the one before
         self._envs: tuple[Env, ...] = tuple({} for _ in BATCHES)
         self._executed = 0
 
@@ -92,6 +101,12 @@ class Translator:
             return tuple(array.shape for array in self.known.of_batches(name))
         return self._shapes(name)
 
+    def is_float(self, name: str) -> bool:
+        """Whether a value holds floats."""
+        if name in self.known:
+            return self.known.of_batches(name)[0].dtype.kind == "f"
+        return bool(self._envs[0][self._nodes[name].name].is_floating_point())
+
     def image_axis(self, name: str) -> int | None:
         """The first axis whose length depends on the number of images."""
         first, second = self.shapes(name)
@@ -100,11 +115,18 @@ class Translator:
     def operand(self, node: onnx.NodeProto, index: int) -> Any:
         """An operand: a number where it is a constant of one element, a parameter where it may be a weight, else any node."""
         array = self.known.constants.get(node.input[index])
-        if array is not None and array.size == 1 and array.dtype.kind in "fiu":
+        if array is not None and self._is_number(node, array):
             return array.item()
-        if array is not None and node.op_type in _TRAINED_BY and _is_weight(array):
+        if array is not None and node.op_type in _TRAINED_BY and is_weight(array) and not self._branches:
             return self._weight(node, index)
         return self.value(node.input[index])
+
+    def _is_number(self, node: onnx.NodeProto, array: Array) -> bool:
+        """Whether a constant of one element is nothing else to a node: it gives its result no more axes."""
+        others = [name for name in node.input if name not in self.known]
+        if array.size != 1 or array.dtype.kind not in "fiu" or node.op_type == "MatMul":
+            return False
+        return bool(others) and array.ndim <= max(len(self.shapes(name)[0]) for name in others)
 
     def value(self, name: str) -> fx.Node:
         """A value as a node of the graph, made where it is a constant, or repeated for every image."""
@@ -145,7 +167,7 @@ class Translator:
 
     def call_module(self, node: onnx.NodeProto, module: nn.Module, *args: Any, **kwargs: Any) -> fx.Node:
         """A call of a module, which is named after the file's node."""
-        name = _unused(identifier(node.name or node.output[0]), self.root._modules)
+        name = unused(identifier(label_of(node)), self.root._modules)
         self.root.add_module(name, module.eval())
         return self.graph.call_module(name, args, kwargs)
 
@@ -154,6 +176,9 @@ class Translator:
     ) -> fx.Node:
         """A call of a layer with weights. operands: by the names of its state."""
         call = self.call_module(node, module, source)
+        if self._branches:
+            freeze(module)
+            return call
         self.layers[str(call.target)] = node.output[0]
         self.operands |= {f"{call.target}.{name}": (operand,) for name, operand in operands.items()}
         return call
@@ -173,6 +198,16 @@ class Translator:
         self._executed = 1
         return placeholder
 
+    @contextlib.contextmanager
+    def branch(self, graph: onnx.GraphProto) -> Iterator[None]:
+        """While a graph in a node is translated: what is in it is neither trained nor cut."""
+        self.known.constants.update({each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer})
+        self._branches += 1
+        try:
+            yield
+        finally:
+            self._branches -= 1
+
     def rebind(self, name: str, made: fx.Node) -> None:
         """Let another node be a value of the file from now on."""
         self._nodes[name].meta.pop(VALUE, None)
@@ -182,7 +217,7 @@ class Translator:
     def take(self, node: onnx.NodeProto, operation: Callable[[Translator, onnx.NodeProto], Any]) -> None:
         """Take one node of the file into the graph. operation: makes it, or a tuple of what it gives.
 
-        Raises: InputError.
+        Raises: InputError, EnvironmentProblem.
         """
         if node.output[0] in self._fused:
             return
@@ -196,14 +231,15 @@ class Translator:
                 self._bind(name, value)
             made_for_it = list(self.graph.nodes)[before:]
             for new in made_for_it:
-                new.meta["nn_module_stack"] = _scope(node)
-                new.meta[FILE_NAME] = node.name or node.output[0]
+                new.meta["nn_module_stack"] = scope_of(node)
+                new.meta[FILE_NAME] = label_of(node)
             self._execute()
-            self._forget(node, made_for_it)
+            if not self._branches:
+                self._forget(node, made_for_it)
         except Exception as error:  # whatever an operator's arguments make torch raise
-            if lacks_memory(error) or isinstance(error, InputError):
+            if lacks_memory(error) or isinstance(error, Refusal):
                 raise
-            raise _untranslatable(node, error) from error
+            raise untranslatable(node, error) from error
 
     def finished(self, outputs: list[str]) -> fx.GraphModule:
         """The network, with these values as its outputs."""
@@ -218,24 +254,29 @@ class Translator:
     def _bind(self, name: str, made: fx.Node) -> None:
         if name:
             self._nodes[name] = made
-            made.meta.setdefault(VALUE, name)
+            if not self._branches:
+                made.meta.setdefault(VALUE, name)
 
     def _shapes(self, name: str) -> tuple[Shape, ...]:
         return self._shape_of[self._nodes[name].name]
 
     def _weight(self, node: onnx.NodeProto, index: int) -> fx.Node:
-        """A constant operand as a parameter, which all nodes of the file that read it share."""
+        """A constant operand as a parameter, which all nodes that train it share; others read a copy of their own."""
         name, array = node.input[index], self.known.constants[node.input[index]]
-        path = f"weights.{identifier(name)}"
-        if path not in self.operands:
-            self.weights.register_parameter(identifier(name), nn.Parameter(tensor_of(array)))
-            self._nodes[name] = self.graph.get_attr(path)
+        if name not in self._weights:
+            attribute = self._attribute(name)
+            self.weights.register_parameter(attribute, nn.Parameter(tensor_of(array)))
+            self._weights[name] = self.graph.get_attr(f"weights.{attribute}")
+        path = str(self._weights[name].target)
         operand = Operand(value=node.output[0], index=index, shape=array.shape)
         self.operands[path] = (*self.operands.get(path, ()), operand)
-        return self._nodes[name]
+        return self._weights[name]
+
+    def _attribute(self, name: str) -> str:
+        return unused(identifier(name), {**self.weights._buffers, **self.weights._parameters})
 
     def _buffer(self, name: str, array: Array) -> fx.Node:
-        attribute = _unused(identifier(name), {**self.weights._buffers, **self.weights._parameters})
+        attribute = self._attribute(name)
         self.weights.register_buffer(attribute, tensor_of(array))
         return self.graph.get_attr(f"weights.{attribute}")
 
@@ -252,61 +293,9 @@ class Translator:
 
     def _forget(self, node: onnx.NodeProto, made_for_it: list[fx.Node]) -> None:
         """Free what no other node of the file reads."""
-        self._unread.subtract(node.input)
+        self._unread.subtract(reads_of(node))
         read_by_others = {made for name, made in self._nodes.items() if self._unread[name] > 0}
         for each in (*made_for_it, *(self._nodes[name] for name in node.input if name in self._nodes)):
-            if each not in read_by_others and each.op != "placeholder":
+            if each not in read_by_others and each.op not in ("placeholder", "get_attr"):
                 for env in self._envs:
                     env.pop(each.name, None)
-
-
-def identifier(name: str) -> str:
-    """A name of the file as one of Python."""
-    return re.sub(r"\W", "_", name).strip("_") or "value"
-
-
-def tensor_of(array: Array) -> Tensor:
-    """A copy of an array."""
-    return torch.from_numpy(np.array(array))
-
-
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes, texts as such."""
-    values = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
-
-
-def _unused(name: str, taken: Container[str]) -> str:
-    """The name, with a number behind it where it is taken."""
-    numbered = (name if number == 1 else f"{name}_{number}" for number in itertools.count(1))
-    return next(each for each in numbered if each not in taken)
-
-
-def _is_weight(array: Array) -> bool:
-    """Whether a constant may be a trained weight, and no mask."""
-    return array.dtype == np.float32 and array.size > 1 and bool(np.abs(array).max() < _MASKING)
-
-
-def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """The nodes that read every value, once for each time that they do; an output of the graph is read by what is no node."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    for output in graph.output:
-        readers.setdefault(output.name, []).extend([onnx.NodeProto()] * 2)
-    return readers
-
-
-def _scope(node: onnx.NodeProto) -> dict[str, tuple[str, str]]:
-    """The module that a node was in, by its name, in the form of torch's tracers."""
-    path, _, _ = node.name.rpartition("/")
-    return {path: (path, "residual unit")} if path else {}
-
-
-def _untranslatable(node: onnx.NodeProto, error: Exception) -> InputError:
-    where = f"{node.op_type} '{node.name or node.output[0]}'"
-    return InputError(
-        f"the node {where} has no counterpart in torch: {first_line(error)}",
-        remedy="give the network's Python as FILE.py:FUNCTION, or export it again without this operator",
-    )
