@@ -64,7 +64,7 @@ class NetworkSource(_Part):
 
     network: str = Field(
         EMBEDDED,
-        description="FILE.onnx, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, or digits (embedded)",
+        description="FILE.onnx, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, hf:FOLDER, FILE.pt2, efficientnet-lite0, or digits (embedded)",
     )
     weights: Path | None = Field(None, description="state dict (.pt, .pth, .safetensors)")
     input_size: tuple[int, int] | None = Field(
@@ -73,6 +73,11 @@ class NetworkSource(_Part):
     resize: int | None = Field(None, ge=8, description="shorter side before the centre crop")
     mean: tuple[float, ...] | None = Field(None, description="per-channel mean of pixels in [0, 1]")
     std: tuple[float, ...] | None = Field(None, description="per-channel standard deviation of pixels in [0, 1]")
+    sequence_length: int | None = Field(
+        None,
+        ge=2,
+        description="positions of a text, or of what else an ONNX file leaves open (default: that of --data)",
+    )
     channel_order: Literal["rgb", "bgr"] | None = Field(
         None, description="order of the colours that the network takes (default: rgb)"
     )
@@ -141,7 +146,9 @@ class ImageSource(_Part):
 
     panel: ClassVar[str] = "Images"
 
-    data: Path | None = Field(None, description="the tiny set: a folder, a list file or an .npz")
+    data: Path | None = Field(
+        None, description="the tiny set: a folder, a list file or an .npz; a text file for hf:FOLDER"
+    )
     eval: Path | None = Field(None, description="labelled images, used for verification alone")
     classes: Path | None = Field(None, description="class names, one a line, in the order of the network's outputs")
     fit_images: int | None = Field(None, ge=8, description="use at most this many images to fit (default: all)")

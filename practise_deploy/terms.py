@@ -88,7 +88,7 @@ class Preprocessing:
     channel_order: rgb, or bgr as OpenCV reads images.
     layout: of the input of a user's ONNX file, nchw or nhwc; networks in torch take nchw.
     inputs: of a network that takes several, or anything but images: they are kept as one row of numbers a sample, in this order, which
-    stands for an image of one channel, height 1 and that width.
+    stands for an image of one channel, height 1 and that width. tokenizer: the Hugging Face folder of the one that makes them of texts.
     """
 
     channels: int
@@ -103,6 +103,7 @@ class Preprocessing:
     channel_order: str = "rgb"
     layout: str = "nchw"
     inputs: tuple[InputSpec, ...] = ()
+    tokenizer: str = ""
 
     @property
     def enlarged(self) -> tuple[int, int]:

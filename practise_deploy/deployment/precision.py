@@ -18,7 +18,7 @@ import onnx
 from practise_backends.choices import Precision
 from practise_backends.errors import lacks_memory
 from practise_backends.files import temporary_folder
-from practise_deploy.deployment.verify import in_layout
+from practise_deploy.deployment.verify import feeds_of, filled
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import batches
@@ -28,7 +28,7 @@ SYMMETRIC = ("Conv", "Gemm", "Add")
 _IN_FLOAT = ("InstanceNormalization", "GroupNormalization")
 _CALIBRATED = 256  # images at most, since each is a run of the whole network
 
-Pixels = npt.NDArray[np.float32]
+Feeds = dict[str, npt.NDArray[Any]]
 
 
 def in_precision(
@@ -80,7 +80,7 @@ def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: b
         quantize_static(
             shaped,
             quantised,
-            _reader(images_of(model)[0].name, _noise(model) if images is None else _pixels(images, model)),
+            _reader(_noise(model) if images is None else _samples(images, model)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
@@ -111,35 +111,37 @@ def _symmetric() -> dict[str, Any]:
     }
 
 
-def _pixels(images: FitImages, model: onnx.ModelProto) -> Iterator[Pixels]:
-    """Batches of at most `_CALIBRATED` images, sampled at random since files are sorted by class; the last is padded with copies.
-
-    Shapes: each [batch, channels, height, width], or as the file has its input.
-    """
-    batch, drawn = _shape(model)[0], images.subsample(_CALIBRATED, seed=0)
+def _samples(images: FitImages, model: onnx.ModelProto) -> Iterator[Feeds]:
+    """Batches of at most `_CALIBRATED` images, sampled at random since files are sorted by class; the last is filled with copies."""
+    value = images_of(model)[0]
+    batch, drawn = _shape(value)[0], images.subsample(_CALIBRATED, seed=0)
     for part in batches(len(drawn), batch):
-        pixels = in_layout(drawn.batch(part), drawn.preprocessing.layout)
-        padding = np.repeat(pixels[-1:], batch - len(pixels), axis=0)
-        yield np.ascontiguousarray(np.concatenate([pixels, padding]))
+        feeds = feeds_of(drawn.batch(part), value.name, drawn.preprocessing)
+        yield {name: np.ascontiguousarray(filled(array, batch)) for name, array in feeds.items()}
 
 
-def _noise(model: onnx.ModelProto) -> Iterator[Pixels]:
-    """One batch of Gaussian noise. Shapes: [batch, channels, height, width]."""
-    yield np.random.default_rng(0).standard_normal(_shape(model)).astype(np.float32)
+def _noise(model: onnx.ModelProto) -> Iterator[Feeds]:
+    """One batch of Gaussian noise; whole numbers are 0 or 1."""
+    rng = np.random.default_rng(0)
+    feeds: Feeds = {}
+    for value in images_of(model):
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        drawn = rng.standard_normal(_shape(value))
+        feeds[value.name] = (drawn if dtype.kind == "f" else drawn > 0).astype(dtype)
+    yield feeds
 
 
-def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    """The input's shape, with a dynamic batch as 1."""
-    return tuple(dimension.dim_value or 1 for dimension in images_of(model)[0].type.tensor_type.shape.dim)
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """An input's shape, with a dynamic batch as 1."""
+    return tuple(dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim)
 
 
-def _reader(name: str, feeds: Iterator[Pixels]) -> Any:
+def _reader(feeds: Iterator[Feeds]) -> Any:
     """The batches as ONNX Runtime's calibration data reader."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, Pixels] | None:
-            pixels = next(feeds, None)
-            return None if pixels is None else {name: pixels}
+        def get_next(self) -> Feeds | None:
+            return next(feeds, None)
 
     return Reader()

@@ -17,11 +17,12 @@ from practise_backends.interfaces import Progress
 from practise_backends.terms import Interval
 from practise_deploy.images.tiny_set import HeldOutImages, Images
 from practise_deploy.network.activations import batches
+from practise_deploy.network.packing import unpacked
 from practise_deploy.outcome import Accuracy, Converted, OutputDiff, Verification
 from practise_deploy.planning.loss import percent
 from practise_deploy.tasks.answers import answers_of
 from practise_deploy.tasks.judging import agreement_of, loss_of, neighbours_kept
-from practise_deploy.terms import CLASSES, Loss, Task, TaskKind
+from practise_deploy.terms import CLASSES, Loss, Preprocessing, Task, TaskKind
 
 Outputs = tuple[npt.NDArray[np.float32], ...]
 """A network's outputs, the first axis of each the images."""
@@ -85,21 +86,21 @@ def torch_runner(network: fx.GraphModule) -> Runner:
     return compute
 
 
-def engine_runner(engine: Any, batch: int, layout: str = "nchw") -> Runner:
+def engine_runner(engine: Any, batch: int, preprocessing: Preprocessing | None = None) -> Runner:
     """Run a network in an engine, in the engine's input type. Shapes: images [n, channels, height, width] -> outputs [n, ...].
 
-    batch: the engine's fixed batch size; the last batch is padded with copies. layout: of the engine's input.
+    batch: the engine's fixed batch size; the last batch is padded with copies. preprocessing: how the engine takes its
+    input, where that is not as torch does.
     """
-    input_spec = engine.inputs[0]
 
     def compute(images: Tensor) -> Outputs:
         chunks = []
-        array = in_layout(images, layout)
-        for part in batches(len(array), batch):
-            x = array[part]
-            padded = np.concatenate([x, np.repeat(x[-1:], batch - len(x), 0)]) if len(x) < batch else x
-            outputs = engine.run({input_spec.name: padded.astype(input_spec.dtype, copy=False)})
-            chunks.append([_as_array(outputs[spec.name])[: len(x)] for spec in engine.outputs])
+        arrays = feeds_of(images, engine.inputs[0].name, preprocessing)
+        for part in batches(len(images), batch):
+            x = {spec.name: arrays[spec.name][part].astype(spec.dtype, copy=False) for spec in engine.inputs}
+            outputs = engine.run({name: filled(array, batch) for name, array in x.items()})
+            count = min(part.stop, len(images)) - part.start
+            chunks.append([_as_array(outputs[spec.name])[:count] for spec in engine.outputs])
         return tuple(np.concatenate(each) for each in zip(*chunks, strict=True))
 
     return compute
@@ -109,9 +110,17 @@ def _as_array(output: Any) -> npt.NDArray[np.float32]:
     return np.asarray(output, dtype=np.float32)
 
 
-def in_layout(images: Tensor, layout: str) -> npt.NDArray[np.float32]:
-    """Images as a network's input has them. Shapes: images [n, channels, height, width]."""
-    return np.ascontiguousarray((images.permute(0, 2, 3, 1) if layout == "nhwc" else images).contiguous().numpy())
+def filled(array: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:
+    """A batch, filled with copies of its last sample."""
+    return np.concatenate([array, np.repeat(array[-1:], batch - len(array), 0)]) if len(array) < batch else array
+
+
+def feeds_of(images: Tensor, name: str, preprocessing: Preprocessing | None) -> dict[str, npt.NDArray[Any]]:
+    """Samples by the inputs of a network. name: of its only one. Shapes: images [n, channels, height, width]."""
+    if preprocessing is not None and preprocessing.inputs:
+        return unpacked(images.contiguous().numpy(), preprocessing.inputs)
+    turned = images.permute(0, 2, 3, 1) if preprocessing is not None and preprocessing.layout == "nhwc" else images
+    return {name: np.ascontiguousarray(turned.contiguous().numpy())}
 
 
 def verify(runners: Runners, images: HeldOutImages, progress: Progress, task: Task = CLASSES) -> Verification:

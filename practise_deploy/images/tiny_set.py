@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -15,7 +16,8 @@ from torchvision.transforms import v2
 from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError
 from practise_deploy.images.labels import in_text_order, labels_of
-from practise_deploy.images.reading import MODES, Reader, channels_first, list_images, read_npz
+from practise_deploy.images.packed import list_packed, samples_of
+from practise_deploy.images.reading import MODES, Listing, Reader, channels_first, list_images, read_npz
 from practise_deploy.settings import EMBEDDED, ImageSource
 from practise_deploy.terms import DatasetSummary, NetworkSummary, Preprocessing
 
@@ -161,6 +163,8 @@ def image_size_of(settings: ImageSource) -> tuple[int, int] | None:
     """(height, width) of the images in an .npz; None for files, which are resized."""
     if settings.data is None or settings.data.suffix != ".npz":
         return None
+    if "images" not in samples_of(settings).shapes:  # arrays of other inputs, or an error that is told later
+        return None
     array = list_images(settings.data).array
     assert array is not None
     image_shape = array.shape[1:]
@@ -179,7 +183,7 @@ def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
                 remedy="give a folder, a list file or an .npz with --data",
             )
         return _embedded(settings, network.preprocessing)
-    listing = list_images(settings.data)
+    listing = _listed(settings.data, network.preprocessing)
     notes = list(listing.notes)
     labels = labels_of(listing, settings, network, notes)
     fit_indices, held_out_indices = _random_split(len(listing), settings)
@@ -188,7 +192,7 @@ def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
     fit_images = FitImages(*read(listing, labels, fit_indices), network.preprocessing)
     test, test_labels, test_indices = listing, labels, held_out_indices
     if settings.eval:
-        test = list_images(settings.eval)
+        test = _listed(settings.eval, network.preprocessing)
         notes += test.notes
         test_labels, test_indices = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
     held_out = HeldOutImages(*read(test, test_labels, test_indices), network.preprocessing)
@@ -202,6 +206,10 @@ def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
     tiny_set = _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
     sources = (listing, test) if settings.eval else (listing,)
     return replace(tiny_set, text_orders=tuple(in_text_order(source, settings, network) for source in sources))
+
+
+def _listed(path: Path, preprocessing: Preprocessing) -> Listing:
+    return list_packed(path, preprocessing) if preprocessing.inputs else list_images(path)
 
 
 def _random_split(count: int, settings: ImageSource) -> tuple[list[int], list[int]]:
@@ -232,7 +240,7 @@ def _dtype_notes(fit: FitImages, held_out: HeldOutImages) -> list[str]:
 
 def _raw_pixels_note(images: Images) -> str:
     """A note where float images look raw; else empty."""
-    if not images.pixels.is_floating_point() or not len(images):
+    if not images.pixels.is_floating_point() or not len(images) or images.preprocessing.inputs:
         return ""
     low, high = float(images.pixels.min()), float(images.pixels.max())
     if low < 0 or 1 < high <= _MAX_NORMALISED:

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from practise_deploy.network.execution import Env, execute, execute_group, fusion_groups
-from practise_deploy.network.operators import is_computed, module_of, shape_of
+from practise_deploy.network.operators import is_addition, is_computed, module_of, shape_of
 from practise_deploy.network.outputs import outputs_of
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
@@ -84,7 +84,8 @@ def forward(traced: fx.GraphModule, images: Tensor, targets: Sequence[fx.Node]) 
 def find_feature(traced: fx.GraphModule) -> fx.Node:
     """The feature map before global average pooling, f in the paper (section 3.1).
 
-    Where nothing pools, the input of the last linear layer; where there is none, the output itself.
+    Where nothing pools, the input of the last linear layer; where there is none behind the last sum, the states that are pooled to one
+    for each sample, else the output itself.
     """
     logits = logits_of(traced)
     for node in _upstream(logits):
@@ -93,10 +94,23 @@ def find_feature(traced: fx.GraphModule) -> fx.Node:
             return source
         if _is_map(node):  # a map of several positions, and nothing pooled it
             break
+    pooled: fx.Node | None = None
     for node in _upstream(logits):
         if isinstance(module_of(traced, node), nn.Linear):
             return node.all_input_nodes[0]
-    return logits
+        if is_addition(node):  # nothing but norms and pooling behind the last sum: there is no head
+            break
+        pooled = pooled or _pooled_positions(node)
+    return pooled or logits
+
+
+def _pooled_positions(node: fx.Node) -> fx.Node | None:
+    """The states of all positions, where a value is their sum or mean. Shapes: [n, positions, channels] -> [n, channels]."""
+    source = node.all_input_nodes[0] if node.all_input_nodes else None
+    before, after = shape_of(source) if source is not None else None, shape_of(node)
+    if before is None or after is None or len(before) != 3 or len(after) != 2 or before[::2] != after:
+        return None
+    return source
 
 
 def _upstream(node: fx.Node) -> Iterator[fx.Node]:

@@ -6,6 +6,7 @@ nothing in the graph depends on where padding is.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -43,8 +44,10 @@ class Encoder:
     longest: int
 
 
-def load_encoder(folder: Path, *, structure_only: bool = False) -> Encoder:
+def load_encoder(folder: Path, *, tokenizer_only: bool = False) -> Encoder:
     """The encoder of a folder with config.json, weights and a tokenizer.
+
+    tokenizer_only: without its weights, to read texts with.
 
     Raises: InputError; EnvironmentProblem where the package transformers is missing.
     """
@@ -63,14 +66,16 @@ def load_encoder(folder: Path, *, structure_only: bool = False) -> Encoder:
                 remedy="give a text encoder or a classifier of texts, such as BERT",
             )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        network = kind.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
+        network = nn.Module()
+        if not tokenizer_only:
+            network = kind.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
     inputs = tuple(name for name in tokenizer.model_input_names if name in ("input_ids", MASK, "token_type_ids"))
     pooling, normalised = _pooling(folder)
     is_bare = not any(word in kind.__name__ for word in ("Classification", "MultipleChoice"))
     notes = () if not is_bare else (_pooling_note(pooling, normalised),)
     module = Pooled(network, inputs, pooling, normalised) if is_bare else Scored(network, inputs)
     longest = min(int(getattr(config, "max_position_embeddings", 512)), int(tokenizer.model_max_length))
-    return Encoder(tokenizer, module, inputs, "embedding" if is_bare else "logits", notes, longest)
+    return Encoder(tokenizer, module, inputs, "sentence_embedding" if is_bare else "logits", notes, longest)
 
 
 def tokens_of(encoder: Encoder, lines: list[str], length: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -101,7 +106,7 @@ def exported_encoder(encoder: Encoder, length: int) -> onnx.ModelProto:
                 verbose=False,
                 input_names=list(encoder.inputs),
                 output_names=[encoder.output],
-                dynamic_shapes=tuple(batch for _ in encoder.inputs),
+                dynamic_shapes=(tuple(batch for _ in encoder.inputs),),
             )
         except Exception as error:
             if lacks_memory(error):
@@ -137,7 +142,9 @@ class Pooled(nn.Module):
         """Shapes: tokens [n, length] each -> [n, width]."""
         states = self.network(**_prepared(self.inputs, tokens))[0]
         counts = dict(zip(self.inputs, tokens, strict=True))[MASK].unsqueeze(-1).to(states.dtype)
-        vector = states[:, 0] if self.pooling == "cls" else (states * counts).sum(1) / counts.sum(1).clamp_min(_LEAST_COUNT)
+        vector = (
+            states[:, 0] if self.pooling == "cls" else (states * counts).sum(1) / counts.sum(1).clamp_min(_LEAST_COUNT)
+        )
         return nn.functional.normalize(vector, dim=1) if self.normalised else vector
 
 
@@ -183,7 +190,7 @@ def _transformers() -> Any:
 @contextmanager
 def _from_disk(folder: Path) -> Any:
     """Errors of what is read from a folder as errors of the input, and no word of the library's."""
-    from transformers.utils import logging
+    logging: Any = importlib.import_module("transformers.utils.logging")
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -17,24 +17,28 @@ from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.activations import input_of, macs_by_node
 from practise_deploy.network.heads import feature_of, join_heads
+from practise_deploy.network.hugging_face import DEFAULT_LENGTH, exported_encoder, load_encoder, longest_of
+from practise_deploy.network.hugging_face import PREFIX as HUGGING_FACE
 from practise_deploy.network.materialise_weights import materialise_weights
 from practise_deploy.network.onnx_graph import quiet
 from practise_deploy.network.onnx_import.comparison import check_translation
-from practise_deploy.network.onnx_import.file import OnnxFile, read_onnx
+from practise_deploy.network.onnx_import.file import OnnxFile, described, read_onnx
 from practise_deploy.network.onnx_import.input_scaling import stated_input
-from practise_deploy.network.onnx_import.translate import Translation, translate
+from practise_deploy.network.onnx_import.translate import Translation, sample_of, translate
 from practise_deploy.network.operators import module_of
 from practise_deploy.network.outputs import NAMES, flatten_outputs, output_node
+from practise_deploy.network.samples import Samples, packed_input
 from practise_deploy.network.sources import Config, construct
 from practise_deploy.network.telling import told_task
 from practise_deploy.network.trace import annotate_shapes, trace
-from practise_deploy.network.trial import check_batches, noise
+from practise_deploy.network.trial import check_batches
 from practise_deploy.network.weights import load_state_dict
 from practise_deploy.network.wrappers import without_wrappers
 from practise_deploy.settings import INTERPOLATIONS, NetworkSource
 from practise_deploy.terms import NetworkSummary, Preprocessing, Task, TaskKind
 
 _HASHED_TYPES = (type(None), bool, int, float, str, tuple)
+Notes = tuple[str, ...]
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -58,18 +62,26 @@ class Network:
 
 
 def load_network(
-    source: NetworkSource, *, structure_only: bool = False, image_size: tuple[int, int] | None = None
+    source: NetworkSource,
+    *,
+    structure_only: bool = False,
+    image_size: tuple[int, int] | None = None,
+    samples: Samples | None = None,
 ) -> Network:
     """The network that the settings name, with its weights.
 
     structure_only: pretrained weights are not fetched; enough to inspect blocks or to measure latency.
-    image_size: (height, width) of the given images, used where neither network nor settings state a size.
+    image_size: (height, width) of the given images, used where neither network nor settings state a size. samples: what is given to a
+    network that takes no images.
     Raises: InputError, EnvironmentProblem.
     """
     if source.network.endswith(".pt2"):
         return _load_exported(Path(source.network), source)
     if source.network.endswith(".onnx"):
-        return _load_onnx(Path(source.network), source, image_size)
+        read = read_onnx(Path(source.network), source.layout)
+        return _load_onnx(read, source, image_size, samples or Samples())
+    if source.network.startswith(HUGGING_FACE):
+        return _load_encoder(Path(source.network.removeprefix(HUGGING_FACE)), source, samples or Samples())
     module, config, weights = construct(source, structure_only)
     with about(source.network):
         module, wrapper_notes = without_wrappers(module)
@@ -259,11 +271,54 @@ def _check_size(path: Path, source: NetworkSource, sides: tuple[int | None, ...]
         )
 
 
-def _load_onnx(path: Path, source: NetworkSource, image_size: tuple[int, int] | None) -> Network:
+def _load_onnx(
+    file: OnnxFile, source: NetworkSource, image_size: tuple[int, int] | None, samples: Samples, notes: Notes = ()
+) -> Network:
     """An ONNX file: translated to torch, and compared with ONNX Runtime on noise."""
     if source.weights is not None:
-        raise InputError(f"{path} has its weights in it; --weights cannot replace them", remedy="leave --weights out")
-    file = read_onnx(path, source.layout)
+        raise InputError(
+            f"{file.path} has its weights in it; --weights cannot replace them", remedy="leave --weights out"
+        )
+    if file.takes_images:
+        preprocessing, stated = _image_input(file, source, image_size)
+    else:
+        preprocessing, stated = packed_input(file, source, samples)
+    shape = (1, preprocessing.channels, *preprocessing.size)
+    with about(file.path):
+        translation = translate(file, shape[1:], preprocessing.inputs)
+        traced = translation.network
+        flatten_outputs(traced)
+        output_node(traced).meta[NAMES] = tuple(output.name for output in file.model.graph.output)
+        annotate_shapes(traced, shape)
+        check_batches(traced)
+        check_translation(translation, sample_of(2, shape[1:], preprocessing.inputs))
+        task = _prepared(traced, source, {entry.key: entry.value for entry in file.model.metadata_props}, shape)
+    structure = structure_of(traced)
+    summary = _summary(traced, structure, source.network, "in the file", preprocessing, task, (*notes, *stated))
+    return Network(traced, summary, True, structure, translation)
+
+
+def _load_encoder(folder: Path, source: NetworkSource, samples: Samples) -> Network:
+    """A Hugging Face folder: exported to ONNX for texts of one length, which is what is shipped."""
+    encoder = load_encoder(folder)
+    length = source.sequence_length or (longest_of(encoder, list(samples.lines)) if samples.lines else DEFAULT_LENGTH)
+    if length > encoder.longest:
+        raise InputError(
+            f"{folder} takes {encoder.longest} tokens at most, not {length}", remedy="give --sequence-length"
+        )
+    model = exported_encoder(encoder, length)
+    told = "as --sequence-length says" if source.sequence_length else (
+        "the longest text of --data" if samples.lines else "assumed (see --sequence-length)"
+    )  # fmt: skip
+    notes = (*encoder.notes, f"planned, measured and shipped for texts of {length} tokens, {told}")
+    return _load_onnx(described(folder, model), source, None, Samples(tokenizer=str(folder)), notes)
+
+
+def _image_input(
+    file: OnnxFile, source: NetworkSource, image_size: tuple[int, int] | None
+) -> tuple[Preprocessing, Notes]:
+    """How images are made for a file, with notes on who says so."""
+    path = file.path
     _check_size(path, source, file.shape[1:])
     stated = stated_input(file)
     channels, height, width = file.shape
@@ -278,20 +333,7 @@ def _load_onnx(path: Path, source: NetworkSource, image_size: tuple[int, int] | 
             f"{path} takes {channels} channels, not {preprocessing.channels}",
             remedy=f"give --mean and --std {channels} numbers each",
         )
-    with about(path):
-        translation = translate(file, (preprocessing.channels, *preprocessing.size))
-        traced = translation.network
-        flatten_outputs(traced)
-        output_node(traced).meta[NAMES] = tuple(output.name for output in file.model.graph.output)
-        shape = (1, preprocessing.channels, *preprocessing.size)
-        annotate_shapes(traced, shape)
-        check_batches(traced)
-        check_translation(translation, noise(traced, (2, *shape[1:])))
-        task = _prepared(traced, source, {entry.key: entry.value for entry in file.model.metadata_props}, shape)
-    structure = structure_of(traced)
-    notes = (*stated.notes, *_free_sides_note(file, preprocessing))
-    summary = _summary(traced, structure, str(path), "in the file", preprocessing, task, notes)
-    return Network(traced, summary, True, structure, translation)
+    return preprocessing, (*stated.notes, *_free_sides_note(file, preprocessing))
 
 
 def _free_sides_note(file: OnnxFile, preprocessing: Preprocessing) -> tuple[str, ...]:

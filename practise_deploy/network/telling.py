@@ -129,5 +129,7 @@ def _is_by_norm(node: fx.Node) -> bool:
     sources = [source for source in node.all_input_nodes if is_computed(source)]
     if len(sources) != 2:
         return False
+    if sources[1].target == "expand":
+        sources[1] = sources[1].all_input_nodes[0]
     before, by = (shape_of(source) or () for source in sources)
     return len(before) == len(by) and bool(by) and by[-1] == 1 < before[-1]

@@ -28,6 +28,7 @@ from practise_deploy.deployment.target import (
     target_archs,
 )
 from practise_deploy.images.calibration import CalibrationProblem, with_scaled_heads
+from practise_deploy.images.packed import samples_of
 from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.network.blocks import droppable, find_blocks
@@ -174,8 +175,12 @@ class BuildContext:
     def network(self) -> Network:
         """The teacher."""
         with self.screen("Loading the network"):
-            size = image_size_of(self.settings)
-            return load_network(self.settings, structure_only=self.structure_only, image_size=size)
+            return load_network(
+                self.settings,
+                structure_only=self.structure_only,
+                image_size=image_size_of(self.settings),
+                samples=samples_of(self.settings),
+            )
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -256,10 +261,9 @@ class BuildContext:
     def open_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shapes of the inputs that an ONNX file leaves open besides the batch, by name."""
         translation = self.network.translation
-        if translation is None or None not in translation.file.shape:
+        if translation is None or not translation.file.has_free_sides:
             return {}
-        shape = (self.settings.batch, *self.network.input_shape[1:])
-        return {translation.file.input: translation.file.in_layout(shape)}
+        return translation.shapes(self.settings.batch, self.network.input_shape[1:])
 
     @property
     def setup(self) -> MeasurementSetup:
@@ -349,7 +353,8 @@ class BuildContext:
     @property
     def finetuning(self) -> Schedule:
         """How the student is finetuned."""
-        return schedule_for(self.settings, self.network.input_shape[-1], self.training_precision)
+        schedule = schedule_for(self.settings, self.network.input_shape[-1], self.training_precision)
+        return replace(schedule, mix=0.0) if self.network.summary.preprocessing.inputs else schedule
 
     @property
     def training_precision(self) -> torch.dtype:

@@ -41,9 +41,7 @@ def rows_in_memory(points: Sequence[ReconstructionPoint], images: int, most: int
 class Sampler:
     """Draws the same random positions of every image, so that about so many rows are summed in all."""
 
-    def __init__(
-        self, images: int, seed: int, rows: int = ROWS, preprocessing: Preprocessing | None = None
-    ) -> None:
+    def __init__(self, images: int, seed: int, rows: int = ROWS, preprocessing: Preprocessing | None = None) -> None:
         """preprocessing: of the images, where padding may be among their positions."""
         self.per_image = max(1, rows // max(1, images))
         self.seed, self.preprocessing = seed, preprocessing
@@ -59,7 +57,6 @@ class Sampler:
     def vectors(self, point: ReconstructionPoint, value: Tensor) -> Tensor:
         """A value of the point's shape at the drawn positions. Shapes: [n, positions, channels]."""
         return point.layout.vectors(value, self.places(point))
-
 
     def counted(self, point: ReconstructionPoint, x: Tensor) -> Tensor | None:
         """A weight of 1 for every row whose position counts, 0 for padding; None where all count.

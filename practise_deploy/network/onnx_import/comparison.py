@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions
 from practise_deploy.errors import InputError
-from practise_deploy.network.onnx_import.file import OnnxFile, readable
+from practise_deploy.network.onnx_import.file import readable
 from practise_deploy.network.onnx_import.translate import Translation
 
 _TOLERANCE = 1e-3
@@ -31,7 +31,7 @@ def check_translation(translation: Translation, images: Tensor) -> None:
     """
     file = translation.file
     names = [output.name for output in file.model.graph.output]
-    expected = _by_runtime(file, file.model, images)
+    expected = _by_runtime(translation, file.model, images)
     with torch.inference_mode():
         result = translation.network(images)
     results = result if isinstance(result, tuple) else (result,)
@@ -43,13 +43,16 @@ def check_translation(translation: Translation, images: Tensor) -> None:
             )
 
 
-def _by_runtime(file: OnnxFile, model: onnx.ModelProto, images: Tensor) -> _Values:
+def _by_runtime(translation: Translation, model: onnx.ModelProto, images: Tensor) -> _Values:
     """The outputs of a model of the file, image by image where it is for a fixed number."""
+    file = translation.file
     conditions, backend = Conditions(batch=file.batch or 1), OrtBackend()
     engine = backend.open(backend.compile(model.SerializeToString(), conditions), conditions, optimise=False)
-    array = images.numpy() if file.layout == "nchw" else images.permute(0, 2, 3, 1).contiguous().numpy()
-    step = file.batch or len(array)
-    runs = [engine.run({file.input: array[at : at + step]}) for at in range(0, len(array) - step + 1, step)]
+    feeds, step = translation.feeds(images), file.batch or len(images)
+    runs = [
+        engine.run({name: array[at : at + step] for name, array in feeds.items()})
+        for at in range(0, len(images) - step + 1, step)
+    ]
     return {name: np.concatenate([np.atleast_1d(run[name]) for run in runs]) for name in runs[0]}
 
 
@@ -61,7 +64,7 @@ def _first(translation: Translation, image: Tensor) -> str:
     taken = set(translation.values.values()) & {name for node in model.graph.node for name in node.output}
     outputs = {output.name for output in model.graph.output}
     traced.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in sorted(taken - outputs))
-    expected = _by_runtime(translation.file, traced, image)
+    expected = _by_runtime(translation, traced, image)
     recorder = _Recorder(translation.network, translation.values)
     with torch.inference_mode():
         recorder.run(image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,25 +22,55 @@ _OLDEST = 9
 _CONVERTED_TO = 9
 """Opset that files before `_OLDEST` are read in."""
 _CHANNELS = (1, 3, 4)
+_DTYPES: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.INT64: "int64",
+    TensorProto.INT32: "int32",
+    TensorProto.BOOL: "bool",
+}
 _EXPORT_AGAIN = "export the network again, with opset 13 or later"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnnxFile:
-    """A user's file. model: with its weights in it. input: the images' value. layout: nchw or nhwc.
+class FileInput:
+    """An input of a file. dtype: numpy's name of its type. sides: of one sample, None where one is free."""
 
-    shape: of one image as (channels, height, width); None where a side is free. batch: how many images it is for; None for any.
+    name: str
+    dtype: str
+    sides: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxFile:
+    """A user's file. model: with its weights in it. inputs: all of them. layout: of images, nchw or nhwc.
+
+    batch: how many samples it is for; None for any.
     """
 
     path: Path
     model: onnx.ModelProto
-    input: str
+    inputs: tuple[FileInput, ...]
     layout: str
     batch: int | None
-    shape: tuple[int | None, int | None, int | None]
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its only input are images."""
+        return _is_of_images(self.inputs)
+
+    @property
+    def shape(self) -> tuple[int | None, int | None, int | None]:
+        """Of one image as (channels, height, width), None where a side is free."""
+        first, second, third = self.inputs[0].sides
+        return (first, second, third) if self.layout == "nchw" else (third, first, second)
+
+    @property
+    def has_free_sides(self) -> bool:
+        """Whether any input leaves more open than how many samples there are."""
+        return any(None in each.sides for each in self.inputs)
 
     def in_layout(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """A shape (n, channels, height, width) as the file has its input."""
+        """A shape (n, channels, height, width) as the file has its images."""
         return shape if self.layout == "nchw" else (shape[0], *shape[2:], shape[1])
 
 
@@ -65,8 +95,7 @@ def read_onnx(path: Path, layout: str | None = None) -> OnnxFile:
     _check_operators(path, model)
     if opset < _OLDEST:
         _converted(path, model)  # refused now where it cannot be read
-    images = _images(path, model)
-    return _described(path, model, images, layout)
+    return described(path, model, layout)
 
 
 def readable(file: OnnxFile) -> tuple[onnx.ModelProto, int]:
@@ -135,29 +164,33 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
             )
 
 
-def _images(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The one input."""
-    inputs = images_of(model)
-    if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs) or "none"
+def described(path: Path, model: onnx.ModelProto, layout: str | None = None) -> OnnxFile:
+    """A model with what it takes. path: to name it by.
+
+    Raises: InputError where it takes what is no tensor of numbers with a batch.
+    """
+    inputs, batches = [], set()
+    for value in images_of(model):
+        kind = value.type.tensor_type
+        dims = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
+        if kind.elem_type not in _DTYPES or not dims:
+            dtype = TensorProto.DataType.Name(kind.elem_type).lower()
+            raise InputError(
+                f"the input '{value.name}' of {path} is {dtype} with {len(dims)} axes, not {', '.join(_DTYPES.values())} with a batch",
+                remedy="export the network in float32, with samples along the first axis; --precision fp16 ships it so",
+            )
+        inputs.append(FileInput(name=value.name, dtype=_DTYPES[kind.elem_type], sides=tuple(dims[1:])))
+        batches.add(dims[0])
+    if not inputs or len(batches) > 1:
         raise InputError(
-            f"{path} has {len(inputs)} inputs ({names}); it is run with one tensor of images alone",
-            remedy="export the network with its images as the only input, and the rest as constants",
+            f"{path} takes {'no input' if not inputs else 'inputs of several batches'}",
+            remedy="export the network with inputs that all have the samples along their first axis",
         )
-    kind = inputs[0].type.tensor_type
-    if kind.elem_type != TensorProto.FLOAT or len(kind.shape.dim) != 4:
-        dtype = TensorProto.DataType.Name(kind.elem_type).lower()
-        raise InputError(
-            f"the input '{inputs[0].name}' of {path} is {dtype} with {len(kind.shape.dim)} axes, not images, float with 4",
-            remedy="export the network in float32, with images for its input; --precision fp16 ships it so",
-        )
-    return inputs[0]
+    if layout is None and _is_of_images(inputs):
+        sides = inputs[0].sides
+        layout = "nhwc" if sides[2] in _CHANNELS and sides[0] not in _CHANNELS else "nchw"
+    return OnnxFile(path=path, model=model, inputs=tuple(inputs), layout=layout or "nchw", batch=batches.pop())
 
 
-def _described(path: Path, model: onnx.ModelProto, images: onnx.ValueInfoProto, layout: str | None) -> OnnxFile:
-    dims = [dim.dim_value if dim.dim_value > 0 else None for dim in images.type.tensor_type.shape.dim]
-    layout = layout or ("nhwc" if dims[3] in _CHANNELS and dims[1] not in _CHANNELS else "nchw")
-    first, second, third = dims[1:] if layout == "nchw" else (dims[3], dims[1], dims[2])
-    return OnnxFile(
-        path=path, model=model, input=images.name, layout=layout, batch=dims[0], shape=(first, second, third)
-    )
+def _is_of_images(inputs: Sequence[FileInput]) -> bool:
+    return len(inputs) == 1 and inputs[0].dtype == "float32" and len(inputs[0].sides) == 3

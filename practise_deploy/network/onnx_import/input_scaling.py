@@ -71,7 +71,7 @@ def _normalisation(file: OnnxFile) -> tuple[bool, str] | None:
     for node in file.model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    value, last = file.input, ""
+    value, last = file.inputs[0].name, ""
     scale: Any = 1.0
     shift: Any = 0.0
     while len(readers.get(value, [])) == 1:

@@ -52,16 +52,17 @@ def cuttable(translation: Translation, blocks: Iterable[Block], input_shape: Seq
     Shapes: input_shape (batch, channels, height, width).
     """
     model = _own_copy(translation)
-    fix_shape(model, translation.file.in_layout(tuple(input_shape)))
+    fix_shapes(model, translation.shapes(input_shape[0], input_shape[1:]))
     ends = dict.fromkeys(name for block in blocks for name in (block.entry, block.exit))
     model.graph.node.extend(helper.make_node("Identity", [translation.values[end]], [CUT + end]) for end in ends)
     return model
 
 
-def fix_shape(model: onnx.ModelProto, shape: Sequence[int]) -> None:
-    """Let the images have this shape."""
-    for dim, side in zip(images_of(model)[0].type.tensor_type.shape.dim, shape, strict=True):
-        dim.dim_value = side
+def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Let the inputs have these shapes."""
+    for value in images_of(model):
+        for dim, side in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
+            dim.dim_value = side
 
 
 def _own_copy(translation: Translation) -> onnx.ModelProto:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from practise_deploy.errors import InputError
 from practise_deploy.network.onnx_import import arithmetic, layers, rearranging, resampling
@@ -15,6 +17,8 @@ from practise_deploy.network.onnx_import.file import OnnxFile, readable
 from practise_deploy.network.onnx_import.known import BATCHES, Untranslatable
 from practise_deploy.network.onnx_import.library import by_library
 from practise_deploy.network.onnx_import.translator import VALUE, Operand, Translator
+from practise_deploy.network.packing import parts, unpack, unpacked
+from practise_deploy.terms import InputSpec
 
 OPERATIONS = {
     **arithmetic.OPERATIONS,
@@ -34,35 +38,79 @@ class Translation:
     """A file's network in torch, for any number of images, and where its values and weights stand in the file.
 
     values: the file's name of a value of the graph. operands: where the weights of a state key stand; others are not trained. layers:
-    by module, the value that the file's node gives.
+    by module, the value that the file's node gives. inputs: of a file that takes no images.
     """
 
     file: OnnxFile
+    inputs: tuple[InputSpec, ...]
     network: fx.GraphModule
     values: Mapping[str, str]
     operands: Mapping[str, tuple[Operand, ...]]
     layers: Mapping[str, str]
 
+    def feeds(self, samples: Tensor) -> dict[str, npt.NDArray[np.generic]]:
+        """Samples by the file's inputs. Shapes: as the network takes them [n, ...]."""
+        if self.inputs:
+            return unpacked(samples.numpy(), self.inputs)
+        turned = samples.permute(0, 2, 3, 1) if self.file.layout == "nhwc" else samples
+        return {self.file.inputs[0].name: turned.contiguous().numpy()}
 
-def translate(file: OnnxFile, shape: tuple[int, int, int]) -> Translation:
+    def shapes(self, batch: int, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """The shapes of the file's inputs. shape: (channels, height, width) of images."""
+        if self.inputs:
+            return {spec.name: (batch, *spec.shape) for spec in self.inputs}
+        return {self.file.inputs[0].name: self.file.in_layout((batch, *shape))}
+
+
+def translate(file: OnnxFile, shape: tuple[int, ...], inputs: Sequence[InputSpec] = ()) -> Translation:
     """The network of a file.
 
+    inputs: of a file that takes no images, whose samples come packed (`network.packing`).
     Shapes: shape (channels, height, width) of the images. It takes [n, channels, height, width] whatever the file's layout.
     Raises: InputError, which names the node that has no counterpart.
     """
     model, opset = readable(file)
     translator = Translator(model, opset=opset, batch=file.batch)
-    generator = torch.Generator().manual_seed(0)
-    images = translator.add_input(
-        file.input, tuple(torch.randn((batch, *shape), generator=generator) for batch in BATCHES)
-    )
-    if file.layout == "nhwc":
-        translator.rebind(file.input, translator.call(torch.permute, images, (0, 2, 3, 1)))
+    images = translator.add_input(tuple(sample_of(batch, shape, inputs) for batch in BATCHES))
+    if inputs:
+        for spec, part in zip(inputs, parts(inputs), strict=True):
+            dtype = getattr(torch, spec.dtype)
+            translator.bind(spec.name, translator.call(unpack, images, part.start, part.stop, spec.shape, dtype))
+    elif file.layout == "nhwc":
+        translator.bind(file.inputs[0].name, translator.call(torch.permute, images, (0, 2, 3, 1)))
+    else:
+        translator.bind(file.inputs[0].name, images)
     _take_all(translator, _ordered(model.graph))
     network = translator.finished([output.name for output in model.graph.output])
     values = {node.name: node.meta[VALUE] for node in network.graph.nodes if VALUE in node.meta}
     operands = {key: places for key, places in translator.operands.items() if key in network.state_dict()}
-    return Translation(file=file, network=network, values=values, operands=operands, layers=translator.layers)
+    return Translation(
+        file=file,
+        inputs=tuple(inputs),
+        network=network,
+        values=values,
+        operands=operands,
+        layers=translator.layers,
+    )
+
+
+def sample_of(count: int, shape: tuple[int, ...], inputs: Sequence[InputSpec] = ()) -> Tensor:
+    """Noise as a network takes it, always the same; whole numbers are 0 or 1, and the first position always counts.
+
+    Shapes: [count, *shape].
+    """
+    generator = torch.Generator().manual_seed(0)
+    if not inputs:
+        return torch.randn((count, *shape), generator=generator)
+    drawn = []
+    for spec in inputs:
+        values = torch.randn((count, *spec.shape), generator=generator)
+        if spec.dtype != "float32":
+            values = (values > 0).float()
+        if spec.is_mask:
+            values[:, 0] = 1.0
+        drawn.append(values.flatten(1))
+    return torch.cat(drawn, 1)[:, None, None]
 
 
 def _take_all(t: Translator, nodes: Iterable[onnx.NodeProto]) -> None:

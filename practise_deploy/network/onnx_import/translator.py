@@ -188,13 +188,12 @@ class Translator:
         self._fused.add(reader.output[0])
         self._bind(reader.output[0], made)
 
-    def add_input(self, name: str, samples: tuple[Tensor, ...]) -> fx.Node:
+    def add_input(self, samples: tuple[Tensor, ...]) -> fx.Node:
         """The input. samples: noise for each of `BATCHES`."""
         placeholder = self.graph.placeholder("input")
         for env, sample in zip(self._envs, samples, strict=True):
             env[placeholder.name] = sample
         self._shape_of[placeholder.name] = tuple(tuple(sample.shape) for sample in samples)
-        self._bind(name, placeholder)
         self._executed = 1
         return placeholder
 
@@ -208,9 +207,8 @@ class Translator:
         finally:
             self._branches -= 1
 
-    def rebind(self, name: str, made: fx.Node) -> None:
-        """Let another node be a value of the file from now on."""
-        self._nodes[name].meta.pop(VALUE, None)
+    def bind(self, name: str, made: fx.Node) -> None:
+        """Let a node be an input of the file."""
         self._bind(name, made)
         self._execute()
 

@@ -1,0 +1,103 @@
+"""Samples of networks that take no images: arrays by name from an .npz, or lines of text; packed as `network.packing` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from practise_backends.files import read_text, why_no_file
+from practise_deploy.errors import InputError, reason
+from practise_deploy.images.reading import Listing
+from practise_deploy.network.hugging_face import load_encoder, tokens_of
+from practise_deploy.network.packing import LARGEST, pack
+from practise_deploy.network.samples import Samples
+from practise_deploy.run import read_arrays
+from practise_deploy.settings import ImageSource
+from practise_deploy.terms import InputSpec, Preprocessing
+
+_NPZ = "write one with numpy.savez(path, NAME=array, ...), an array for every input, samples along the first axis"
+_TEXT = "write one text a line, in UTF-8"
+
+
+def samples_of(settings: ImageSource) -> Samples:
+    """What --data holds for a network that takes no images; nothing where there is none."""
+    path = settings.data
+    if path is None or path.is_dir() or not path.exists():
+        return Samples()
+    if path.suffix != ".npz":
+        return Samples(lines=tuple(_lines(path))) if path.suffix == ".txt" else Samples()
+    return Samples(shapes={name: array.shape[1:] for name, array in _arrays(path).items() if array.ndim})
+
+
+def list_packed(path: Path, preprocessing: Preprocessing) -> Listing:
+    """The samples as rows of numbers.
+
+    Raises: InputError for arrays that are missing, of other shapes or numbers than the inputs take, or for what is no text.
+    """
+    if problem := why_no_file(path):
+        raise InputError(problem, remedy=_TEXT if preprocessing.tokenizer else _NPZ)
+    if preprocessing.tokenizer and path.suffix != ".npz":
+        lines = _lines(path)
+        encoder = load_encoder(Path(preprocessing.tokenizer), tokenizer_only=True)
+        arrays = dict(tokens_of(encoder, lines, preprocessing.inputs[0].shape[0]))
+        long = sum(len(ids) > preprocessing.inputs[0].shape[0] for ids in encoder.tokenizer(lines)["input_ids"])
+        notes = (f"{long} of {len(lines)} texts are cut to {preprocessing.inputs[0].shape[0]} tokens",) if long else ()
+        return Listing(source=str(path), array=pack(arrays, preprocessing.inputs), notes=notes)
+    arrays = _arrays(path)
+    for spec in preprocessing.inputs:
+        _check_array(path, arrays, spec)
+    counts = {len(arrays[spec.name]) for spec in preprocessing.inputs}
+    if len(counts) > 1:
+        raise InputError(f"the arrays in {path} are of {' and '.join(map(str, sorted(counts)))} samples", remedy=_NPZ)
+    labels = arrays.get("labels")
+    usable = labels is not None and labels.ndim == 1 and labels.dtype.kind in "ui" and {len(labels)} == counts
+    unread = sorted(arrays.keys() - {spec.name for spec in preprocessing.inputs} - ({"labels"} if usable else set()))
+    notes = (f"{path}: {', '.join(unread)}: no input of the network, and not read",) if unread else ()
+    return Listing(
+        source=str(path),
+        array=pack(arrays, preprocessing.inputs),
+        classes=tuple(int(label) for label in labels) if usable and labels is not None else None,
+        notes=notes,
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    """The texts of a file, without empty lines and repetitions."""
+    try:
+        lines = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the texts in {path}: {reason(error)}", remedy=_TEXT) from None
+    lines = list(dict.fromkeys(line for line in lines if line))
+    if not lines:
+        raise InputError(f"{path} holds no text", remedy=_TEXT)
+    return lines
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_arrays(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no usable .npz file: {reason(error)}", remedy=_NPZ) from None
+
+
+def _check_array(path: Path, arrays: dict[str, np.ndarray], spec: InputSpec) -> None:
+    array = arrays.get(spec.name)
+    if array is None:
+        raise InputError(
+            f"{path} has no array '{spec.name}', which the network takes; it has: {', '.join(arrays) or 'none'}",
+            remedy=_NPZ,
+        )
+    wanted = f"{spec.dtype}[n, {', '.join(map(str, spec.shape))}]"
+    if array.shape[1:] != spec.shape or array.dtype.kind not in ("fiub" if spec.dtype == "float32" else "iub"):
+        raise InputError(
+            f"the array '{spec.name}' in {path} is {array.dtype}{list(array.shape)}; the network takes {wanted}",
+            remedy=_NPZ,
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"the array '{spec.name}' in {path} holds NaN or infinity", remedy="leave such samples out")
+    if array.dtype.kind in "iu" and array.size and np.abs(array).max() > LARGEST:
+        raise InputError(
+            f"the array '{spec.name}' in {path} holds {np.abs(array).max()}; whole numbers up to {LARGEST:,} can be kept",
+            remedy="give smaller numbers",
+        )
