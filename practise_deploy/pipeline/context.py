@@ -266,6 +266,12 @@ class BuildContext:
         return translation.shapes(self.settings.batch, self.network.input_shape[1:])
 
     @property
+    def deployed_shape(self) -> tuple[int, ...]:
+        """The shape of the first input that the device is fed."""
+        translation, shape = self.network.translation, self.form.input_shape
+        return shape if translation is None else next(iter(translation.shapes(shape[0], shape[1:]).values()))
+
+    @property
     def setup(self) -> MeasurementSetup:
         """How networks are measured."""
         rule = StoppingRule(
@@ -313,7 +319,7 @@ class BuildContext:
         backend = self.local_backend
         return TableRequirements(
             blocks=tuple(block.name for block in self.candidates),
-            input_shape=self.form.input_shape,
+            input_shape=self.deployed_shape,
             backend=self.settings.backend if backend is None else backend.name,
             conditions=self.deployment.conditions,
             structure_sha256=self.structure_sha256,

@@ -40,7 +40,7 @@ def _blank(context: BuildContext) -> Kit:
     return Kit(
         network=settings.network,
         structure_sha256=context.structure_sha256,
-        input_shape=context.form.input_shape,
+        input_shape=context.deployed_shape,
         precision=settings.precision,
         weights=context.network.summary.weights,
         asked=_without_folders(measuring_of(settings)),

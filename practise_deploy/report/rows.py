@@ -46,7 +46,10 @@ def network_rows(network: NetworkSummary) -> Rows:
 
 
 def preprocessing_rows(preprocessing: Preprocessing) -> Rows:
-    """From an image file to the network's input."""
+    """From an image file, a text or arrays to the network's input."""
+    if preprocessing.inputs:
+        taken = (f"{spec.name} {spec.dtype}[{', '.join(map(str, spec.shape))}]" for spec in preprocessing.inputs)
+        return (("Inputs", ", ".join(taken)), ("Tokenizer", preprocessing.tokenizer or missing("arrays are given")))
     high, wide = preprocessing.size
     taller, wider = preprocessing.enlarged
     scaled = f"squashed to {taller} × {wider}" if preprocessing.squash else f"scaled to cover {taller} × {wider}"
@@ -57,6 +60,8 @@ def preprocessing_rows(preprocessing: Preprocessing) -> Rows:
     return (
         ("Input", f"{plural(preprocessing.channels, 'channel')}; {side}"),
         ("Normalised", f"mean {means}; standard deviation {deviations}"),
+        *((("Channels", "blue, green, red"),) if preprocessing.channel_order == "bgr" else ()),
+        *((("Layout", "height, width, channels"),) if preprocessing.layout == "nhwc" else ()),
         ("Augmentation", preprocessing.augment),
         ("Assumed, as not stated", listed(preprocessing.assumed)),
     )
