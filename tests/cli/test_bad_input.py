@@ -222,7 +222,8 @@ def test_missing_settings_file(cli: Cli, job: Job):
         ("nowhere.py:make", ("no such file: nowhere.py",)),
         ("nowhere.pt2", ("no such file: nowhere.pt2",)),
         ("", ("unknown network ''",)),
-        ("model.onnx", ("model.onnx is a network without its Python", "practise-deploy bench model.onnx")),
+        ("model.onnx", ("no such file: model.onnx",)),
+        ("model.ort", ("model.ort is compiled", "practise-deploy bench model.ort")),
     ],
 )
 def test_unknown_network(cli: Cli, job: Job, network: str, words: tuple[str, ...]):
@@ -261,8 +262,8 @@ def test_file_with_a_syntax_error(cli: Cli, job: Job, tmp_path: Path):
             ("needs image, mask", "FILE.py:wrapped"),
         ),
         (
-            "from torch import nn\nclass Dict(nn.Module):\n    def forward(self, x):\n        return {'out': x}\nmake = Dict\n",
-            ("returns a dict of out", "FILE.py:FUNCTION"),
+            "from torch import nn\nclass Dict(nn.Module):\n    def forward(self, x):\n        return {'out': 'x'}\nmake = Dict\n",
+            ("returns a dict of out, and no tensor in it", "FILE.py:FUNCTION"),
         ),
     ],
     ids=["exits", "two inputs", "a dict"],

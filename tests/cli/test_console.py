@@ -122,8 +122,7 @@ def test_absent_figures_are_shown_with_their_reasons(capsys: pytest.CaptureFixtu
     console.show_plan(bare.plan, bare.recoverability)
     out = capsys.readouterr().out
     assert "None" not in out
-    assert "– (the output is no classifier's)" in out
-    assert "– (no classifier's output)" in out
+    assert "– (no answers to the task)" in out
     assert "Promise broken" in " ".join(out.split())
 
 

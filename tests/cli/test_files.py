@@ -206,8 +206,9 @@ def test_bench_of_a_file_is_not_the_stage(cli: Cli, pair: tuple[Path, Path]):
 
 
 def test_file_that_cannot_be_built_from_is_measured_by_what_its_refusal_names(cli: Cli, pair: tuple[Path, Path]):
-    refused = cli("build", pair[0])
-    assert refused.code == 2 and f"practise-deploy bench {pair[0]}" in refused.err
+    compiled = pair[0].with_suffix(".ort")
+    refused = cli("build", compiled)
+    assert refused.code == 2 and f"practise-deploy bench {compiled}" in refused.err
     assert cli("bench", pair[0], *QUICK, "--no-footprint").code == 0
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from practise_deploy.network.activations import find_feature
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.load import load_network
 from practise_deploy.network.surgery import drop_blocks
@@ -193,7 +194,7 @@ def test_what_a_unit_makes_of_its_input_for_others_keeps_it():
 
 
 class EndsInAUnit(nn.Module):
-    """Its last linear layer is within a unit: what it reads is the feature map."""
+    """Nothing stands behind its last sum, which is what a student is compared by."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,7 +205,8 @@ class EndsInAUnit(nn.Module):
         return self.narrow(torch.relu(self.wide(x))) + x
 
 
-def test_unit_that_holds_the_feature_map_stays_and_says_so():
+def test_network_without_a_head_is_compared_by_its_last_sum_and_the_unit_there_can_go():
     shape = (1, 3, 2, 2)
-    (block,) = find_blocks(trace(EndsInAUnit().eval(), shape)[0], shape)
-    assert (block.droppable, block.reason) == (False, "it holds relu, the feature map that a student is compared by")
+    traced, _ = trace(EndsInAUnit().eval(), shape)
+    (block,) = find_blocks(traced, shape)
+    assert block.droppable and find_feature(traced).name == block.exit

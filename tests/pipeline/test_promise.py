@@ -27,7 +27,7 @@ from practise_deploy.outcome import Answer
 from practise_deploy.pipeline import stages
 from practise_deploy.planning.sets import Verified
 from practise_deploy.refit.recover import verified_without
-from practise_deploy.terms import Block
+from practise_deploy.terms import Block, TaskKind
 
 Copy = Callable[[], Path]
 
@@ -233,26 +233,21 @@ def of_one_number(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "network": given["network"].replace("tiny_resnet", "one_number")}
 
 
-def test_demand_on_the_accuracy_of_what_is_no_classifier_is_refused_before_anything_is_measured(
-    tmp_path: Path, given: dict[str, Any]
-):
-    with device(), pytest.raises(InputError, match="is no classifier, so no accuracy is known") as raised:
-        assert make_build(tmp_path / "run", **of_one_number(given), max_drop=1.0).release
-    assert "leave the demand out" in raised.value.remedy
-    assert not (tmp_path / "run" / "latency.json").exists()
-
-
-def test_network_that_is_no_classifier_is_built_and_no_loss_of_accuracy_is_claimed(
+def test_network_that_is_no_classifier_is_judged_by_agreement_and_no_accuracy_is_claimed(
     tmp_path: Path, given: dict[str, Any]
 ):
     with device():
-        release = make_build(tmp_path / "run", **{**of_one_number(given), "iterations": 1}).release
-    assert release.verification.faithful and release.verification.loss is None
-    assert {point.loss for point in release.frontier.points} == {one.loss for one in release.plan.considered} == {None}
-    assert (release.verdict.answer, release.verdict.exit_code) == (Answer.NOT_PROVEN, 0)
-    assert "no loss of accuracy can be measured, since the output is no classifier's" in release.verdict.sentence
+        release = make_build(tmp_path / "run", **{**of_one_number(given), "iterations": 1, "max_drop": 100.0}).release
+    loss = release.verification.loss
+    assert release.network.task.kind is TaskKind.REGRESSION and release.verification.accuracy == {}
+    assert release.verification.faithful and loss is not None and not loss.estimated
+    assert loss.points.estimate == pytest.approx(100 - loss.agreement_percent.estimate)
+    assert all(point.loss.kind is TaskKind.REGRESSION for point in release.frontier.points)
+    assert (release.verdict.answer, release.verdict.exit_code) == (Answer.KEPT, 0)
+    assert "points of agreement lost" in release.verdict.sentence and "top-1" not in release.verdict.sentence
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "estimated without labels" not in page and "no classifier" in page
+    assert "estimated without labels" not in page and "Agreement lost" in page and "Variance explained" in page
+    assert "top-1" not in page.lower() and "accuracy lost" not in page.lower()
 
 
 def test_loss_of_accuracy_is_judged_on_labelled_images(copied: Copy, given: dict[str, Any], tmp_path: Path):
