@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -22,6 +23,9 @@ _OLDEST = 9
 _CONVERTED_TO = 9
 """Opset that files before `_OLDEST` are read in."""
 _CHANNELS = (1, 3, 4)
+MOST_BYTES = 2**31
+"""Of a message of protobuf."""
+_LOOPS = ("Loop", "Scan", "SequenceMap")
 _EXPORT_AGAIN = "export the network again, with opset 13 or later"
 
 
@@ -52,9 +56,21 @@ def read_onnx(path: Path, layout: str | None = None) -> OnnxFile:
     """
     if problem := why_no_file(path):
         raise InputError(problem, remedy="give the path of an ONNX file")
+    model = _loaded(path)
+    _check_size(path, model)
+    _check_operators(path, model)
+    _check_outputs(path, model)
+    if opset_of(model) < _OLDEST:
+        _converted(path, model)  # refused now where it cannot be read
+    images = _images(path, model)
+    return _described(path, model, images, layout)
+
+
+def _loaded(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
-        opset = max(entry.version for entry in model.opset_import if entry.domain in _STANDARD)
+        if not model.graph.node or not model.opset_import:
+            raise ValueError("it holds no network")
     except Exception as error:
         if lacks_memory(error):
             raise
@@ -62,11 +78,35 @@ def read_onnx(path: Path, layout: str | None = None) -> OnnxFile:
             f"{path} cannot be read as ONNX: {first_line(error)}",
             remedy="give a file that an ONNX exporter wrote, with the file of its weights beside it where it has one",
         ) from None
-    _check_operators(path, model)
-    if opset < _OLDEST:
-        _converted(path, model)  # refused now where it cannot be read
-    images = _images(path, model)
-    return _described(path, model, images, layout)
+    if not any(entry.domain in _STANDARD for entry in model.opset_import):
+        raise InputError(f"{path} holds none of ONNX's own operators", remedy="export it of standard operators")
+    return model
+
+
+def _check_size(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse what does not fit into one message of ONNX, in which networks are measured and written."""
+    if (size := model.ByteSize()) >= MOST_BYTES:
+        raise InputError(
+            f"{path} holds {size / 2**30:.1f} GiB with its weights, and an ONNX network that is edited at most 2 GiB",
+            remedy="give the network's Python as FILE.py:FUNCTION",
+        )
+
+
+def check_batch(file: OnnxFile, batch: int, *, dynamic: bool) -> None:
+    """Refuse to measure or to write a file for another number of images than it is fixed to.
+
+    Raises: InputError.
+    """
+    if file.batch is None or (file.batch == batch and not dynamic):
+        return
+    flag = "--dynamic-batch" if dynamic else f"--batch {batch}"
+    remedy = (
+        "export it with a dynamic batch axis, or leave --dynamic-batch out" if dynamic else f"give --batch {file.batch}"
+    )
+    raise InputError(
+        f"{file.path} is for {file.batch} image{'s' * (file.batch > 1)} at a time, which {flag} contradicts",
+        remedy=remedy,
+    )
 
 
 def readable(file: OnnxFile) -> tuple[onnx.ModelProto, int]:
@@ -106,7 +146,7 @@ def _converted(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
         ) from None
 
 
-def nodes_in(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def nodes_in(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     """All nodes of a graph and of the graphs in them."""
     for node in graph.node:
         yield node
@@ -118,12 +158,17 @@ def nodes_in(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 def _check_operators(path: Path, model: onnx.ModelProto) -> None:
     """Refuse quantised networks and operators that are not ONNX's own."""
     own = {(function.domain, function.name) for function in model.functions}
-    for node in nodes_in(model.graph):
+    for node in chain(nodes_in(model.graph), *(nodes_in(function) for function in model.functions)):
         where = f"(node '{node.name or next(iter(node.output), '')}')"
         if node.op_type in _QUANTISED:
             raise InputError(
                 f"{path} is quantised already: it holds {node.op_type} {where}, and integers cannot be fitted",
                 remedy="give the file from before quantisation, and --precision int8 to ship it so",
+            )
+        if node.op_type in _LOOPS and node.domain in _STANDARD:
+            raise InputError(
+                f"{path} holds the loop {node.op_type} {where}, and blocks cannot be found in a network that repeats itself",
+                remedy="export the network with its loops written out",
             )
         if node.domain not in _STANDARD and (node.domain, node.op_type) not in own:
             optimised = node.domain.startswith("com.microsoft")
@@ -132,6 +177,16 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
                 remedy="give the file from before ONNX Runtime optimised it"
                 if optimised
                 else "export it of standard operators",
+            )
+
+
+def _check_outputs(path: Path, model: onnx.ModelProto) -> None:
+    for output in model.graph.output:
+        kind = output.type.WhichOneof("value")
+        if kind not in (None, "tensor_type"):
+            raise InputError(
+                f"the output '{output.name}' of {path} is a {str(kind).removesuffix('_type').replace('_', ' ')}, not a tensor",
+                remedy="export the network with tensors for its outputs",
             )
 
 
@@ -156,7 +211,14 @@ def _images(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 def _described(path: Path, model: onnx.ModelProto, images: onnx.ValueInfoProto, layout: str | None) -> OnnxFile:
     dims = [dim.dim_value if dim.dim_value > 0 else None for dim in images.type.tensor_type.shape.dim]
-    layout = layout or ("nhwc" if dims[3] in _CHANNELS and dims[1] not in _CHANNELS else "nchw")
+    told = "nhwc" if dims[3] in _CHANNELS and dims[1] not in _CHANNELS else "nchw"
+    channels = dims[3 if layout == "nhwc" else 1]
+    if layout not in (None, told) and channels is not None and channels not in _CHANNELS:
+        raise InputError(
+            f"the input '{images.name}' of {path} has {channels} values where --layout {layout} says that the channels are",
+            remedy=f"leave --layout out, or give --layout {told}",
+        )
+    layout = layout or told
     first, second, third = dims[1:] if layout == "nchw" else (dims[3], dims[1], dims[2])
     return OnnxFile(
         path=path, model=model, input=images.name, layout=layout, batch=dims[0], shape=(first, second, third)
