@@ -248,17 +248,21 @@ def _load_onnx(path: Path, source: NetworkSource, image_size: tuple[int, int] | 
         check_batches(traced)
         check_translation(translation, noise(traced, (2, preprocessing.channels, *preprocessing.size)))
     structure = structure_of(traced)
-    notes = (*stated.notes, *_free_sides_note(file, preprocessing))
+    notes = (*stated.notes, *_free_axes_notes(file, preprocessing))
     summary = _summary(traced, structure, str(path), "in the file", preprocessing, notes)
     return Network(traced, summary, True, structure, translation)
 
 
-def _free_sides_note(file: OnnxFile, preprocessing: Preprocessing) -> tuple[str, ...]:
-    """A note on what a network that takes images of any size is planned and measured with."""
-    if None not in file.shape[1:]:
-        return ()
+def _free_axes_notes(file: OnnxFile, preprocessing: Preprocessing) -> tuple[str, ...]:
+    """What a network that takes images of any size, or of any channels, is planned and measured with."""
+    channels, *sides = file.shape
     height, width = preprocessing.size
-    return (f"the file takes images of any size; it is planned and measured with {height}x{width} (see --input-size)",)
+    notes = []
+    if None in sides:
+        notes.append(f"the file takes images of any size; it is planned and measured with {height}x{width} (see --input-size)")
+    if channels is None:
+        notes.append(f"the file leaves its channels open; {preprocessing.channels} are assumed (see --mean)")
+    return tuple(notes)
 
 
 def _load_exported(path: Path, source: NetworkSource) -> Network:
