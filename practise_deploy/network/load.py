@@ -333,15 +333,21 @@ def _image_input(
             f"{path} takes {channels} channels, not {preprocessing.channels}",
             remedy=f"give --mean and --std {channels} numbers each",
         )
-    return preprocessing, (*stated.notes, *_free_sides_note(file, preprocessing))
+    return preprocessing, (*stated.notes, *_free_axes_notes(file, preprocessing))
 
 
-def _free_sides_note(file: OnnxFile, preprocessing: Preprocessing) -> tuple[str, ...]:
-    """A note on what a network that takes images of any size is planned and measured with."""
-    if None not in file.shape[1:]:
-        return ()
+def _free_axes_notes(file: OnnxFile, preprocessing: Preprocessing) -> tuple[str, ...]:
+    """What a network that takes images of any size, or of any channels, is planned and measured with."""
+    channels, *sides = file.shape
     height, width = preprocessing.size
-    return (f"the file takes images of any size; it is planned and measured with {height}x{width} (see --input-size)",)
+    notes = []
+    if None in sides:
+        notes.append(
+            f"the file takes images of any size; it is planned and measured with {height}x{width} (see --input-size)"
+        )
+    if channels is None:
+        notes.append(f"the file leaves its channels open; {preprocessing.channels} are assumed (see --mean)")
+    return tuple(notes)
 
 
 def _load_exported(path: Path, source: NetworkSource) -> Network:

@@ -109,7 +109,13 @@ def _live_nodes(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> list[onnx
 def captured(node: onnx.NodeProto) -> set[str]:
     """Outer values that a node's subgraphs read."""
     graphs = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    return {name for graph in graphs for inner in graph.node for name in {*inner.input, *captured(inner)}}
+    names = set[str]()
+    for graph in graphs:
+        own = {each.name for each in (*graph.input, *graph.initializer)}
+        own |= {name for inner in graph.node for name in inner.output} | {""}
+        read = {name for inner in graph.node for name in {*inner.input, *captured(inner)}}
+        names |= (read | {output.name for output in graph.output}) - own
+    return names
 
 
 def _assemble(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:

@@ -35,7 +35,7 @@ def packed_input(file: OnnxFile, source: NetworkSource, samples: Samples) -> tup
         flags = ", ".join("--" + name.replace("_", "-") for name in unused)
         raise InputError(f"{file.path} takes no images, so {flags} cannot be heeded", remedy=f"leave {flags} out")
     notes: list[str] = []
-    inputs = tuple(_spec(each, source, samples, notes) for each in file.inputs)
+    inputs = tuple(_spec(file, each, source, samples, notes) for each in file.inputs)
     prepared = Preprocessing(
         channels=1,
         size=(1, packed_width(inputs)),
@@ -52,7 +52,7 @@ def packed_input(file: OnnxFile, source: NetworkSource, samples: Samples) -> tup
     return prepared, tuple(dict.fromkeys(notes))
 
 
-def _spec(given: FileInput, source: NetworkSource, samples: Samples, notes: list[str]) -> InputSpec:
+def _spec(file: OnnxFile, given: FileInput, source: NetworkSource, samples: Samples, notes: list[str]) -> InputSpec:
     """An input with its sides settled: by the file, by --data, by --sequence-length, else assumed."""
     known = samples.shapes.get(given.name)
     if known is not None and (
@@ -60,7 +60,7 @@ def _spec(given: FileInput, source: NetworkSource, samples: Samples, notes: list
     ):
         wanted = "x".join("any" if side is None else str(side) for side in given.sides) or "one number"
         raise InputError(
-            f"the array '{given.name}' is {'x'.join(map(str, known)) or 'one number'} for a sample; the network takes {wanted}",
+            f"the array '{given.name}' is {'x'.join(map(str, known)) or 'one number'} for a sample; {file.path} takes {wanted}",
             remedy="give an .npz with an array of that shape for every input, samples along the first axis",
         )
     free = source.sequence_length or _DEFAULT

@@ -34,6 +34,7 @@ from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, l
 from practise_deploy.network.blocks import droppable, find_blocks
 from practise_deploy.network.load import Network, load_network
 from practise_deploy.network.onnx_graph import as_deployed, with_splices
+from practise_deploy.network.onnx_import.file import check_batch
 from practise_deploy.network.onnx_import.replacement import cuttable
 from practise_deploy.planning.gate import Criteria
 from practise_deploy.refit.recover import recover
@@ -175,12 +176,15 @@ class BuildContext:
     def network(self) -> Network:
         """The teacher."""
         with self.screen("Loading the network"):
-            return load_network(
+            network = load_network(
                 self.settings,
                 structure_only=self.structure_only,
                 image_size=image_size_of(self.settings),
                 samples=samples_of(self.settings),
             )
+        if network.translation is not None:
+            check_batch(network.translation.file, self.settings.batch, dynamic=self.settings.dynamic_batch)
+        return network
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_resnet
-from practise_deploy.errors import InputError
 from practise_deploy.network.activations import find_feature, forward, logits_of, macs_by_node, nodes_to_compute
 from practise_deploy.network.trace import trace
 

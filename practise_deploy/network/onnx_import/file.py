@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -28,6 +29,9 @@ _DTYPES: dict[int, str] = {
     TensorProto.INT32: "int32",
     TensorProto.BOOL: "bool",
 }
+MOST_BYTES = 2**31
+"""Of a message of protobuf."""
+_LOOPS = ("Loop", "Scan", "SequenceMap")
 _EXPORT_AGAIN = "export the network again, with opset 13 or later"
 
 
@@ -78,13 +82,24 @@ def read_onnx(path: Path, layout: str | None = None) -> OnnxFile:
     """A file with its weights.
 
     layout: that of its input, where the user states it.
-    Raises: InputError for what is no file, no ONNX, quantised, of custom operators, or takes anything but one float tensor of images.
+    Raises: InputError for what is no file, no ONNX, quantised, of custom operators, or takes what is no tensor with a batch.
     """
     if problem := why_no_file(path):
         raise InputError(problem, remedy="give the path of an ONNX file")
+    model = _loaded(path)
+    _check_size(path, model)
+    _check_operators(path, model)
+    _check_outputs(path, model)
+    if opset_of(model) < _OLDEST:
+        _converted(path, model)  # refused now where it cannot be read
+    return described(path, model, layout)
+
+
+def _loaded(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
-        opset = max(entry.version for entry in model.opset_import if entry.domain in _STANDARD)
+        if not model.graph.node or not model.opset_import:
+            raise ValueError("it holds no network")
     except Exception as error:
         if lacks_memory(error):
             raise
@@ -92,10 +107,35 @@ def read_onnx(path: Path, layout: str | None = None) -> OnnxFile:
             f"{path} cannot be read as ONNX: {first_line(error)}",
             remedy="give a file that an ONNX exporter wrote, with the file of its weights beside it where it has one",
         ) from None
-    _check_operators(path, model)
-    if opset < _OLDEST:
-        _converted(path, model)  # refused now where it cannot be read
-    return described(path, model, layout)
+    if not any(entry.domain in _STANDARD for entry in model.opset_import):
+        raise InputError(f"{path} holds none of ONNX's own operators", remedy="export it of standard operators")
+    return model
+
+
+def _check_size(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse what does not fit into one message of ONNX, in which networks are measured and written."""
+    if (size := model.ByteSize()) >= MOST_BYTES:
+        raise InputError(
+            f"{path} holds {size / 2**30:.1f} GiB with its weights, and an ONNX network that is edited at most 2 GiB",
+            remedy="give the network's Python as FILE.py:FUNCTION",
+        )
+
+
+def check_batch(file: OnnxFile, batch: int, *, dynamic: bool) -> None:
+    """Refuse to measure or to write a file for another number of images than it is fixed to.
+
+    Raises: InputError.
+    """
+    if file.batch is None or (file.batch == batch and not dynamic):
+        return
+    flag = "--dynamic-batch" if dynamic else f"--batch {batch}"
+    remedy = (
+        "export it with a dynamic batch axis, or leave --dynamic-batch out" if dynamic else f"give --batch {file.batch}"
+    )
+    raise InputError(
+        f"{file.path} is for {file.batch} image{'s' * (file.batch > 1)} at a time, which {flag} contradicts",
+        remedy=remedy,
+    )
 
 
 def readable(file: OnnxFile) -> tuple[onnx.ModelProto, int]:
@@ -135,7 +175,7 @@ def _converted(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
         ) from None
 
 
-def nodes_in(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def nodes_in(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     """All nodes of a graph and of the graphs in them."""
     for node in graph.node:
         yield node
@@ -147,12 +187,17 @@ def nodes_in(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 def _check_operators(path: Path, model: onnx.ModelProto) -> None:
     """Refuse quantised networks and operators that are not ONNX's own."""
     own = {(function.domain, function.name) for function in model.functions}
-    for node in nodes_in(model.graph):
+    for node in chain(nodes_in(model.graph), *(nodes_in(function) for function in model.functions)):
         where = f"(node '{node.name or next(iter(node.output), '')}')"
         if node.op_type in _QUANTISED:
             raise InputError(
                 f"{path} is quantised already: it holds {node.op_type} {where}, and integers cannot be fitted",
                 remedy="give the file from before quantisation, and --precision int8 to ship it so",
+            )
+        if node.op_type in _LOOPS and node.domain in _STANDARD:
+            raise InputError(
+                f"{path} holds the loop {node.op_type} {where}, and blocks cannot be found in a network that repeats itself",
+                remedy="export the network with its loops written out",
             )
         if node.domain not in _STANDARD and (node.domain, node.op_type) not in own:
             optimised = node.domain.startswith("com.microsoft")
@@ -161,6 +206,16 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
                 remedy="give the file from before ONNX Runtime optimised it"
                 if optimised
                 else "export it of standard operators",
+            )
+
+
+def _check_outputs(path: Path, model: onnx.ModelProto) -> None:
+    for output in model.graph.output:
+        kind = output.type.WhichOneof("value")
+        if kind not in (None, "tensor_type"):
+            raise InputError(
+                f"the output '{output.name}' of {path} is a {str(kind).removesuffix('_type').replace('_', ' ')}, not a tensor",
+                remedy="export the network with tensors for its outputs",
             )
 
 
@@ -186,11 +241,22 @@ def described(path: Path, model: onnx.ModelProto, layout: str | None = None) -> 
             f"{path} takes {'no input' if not inputs else 'inputs of several batches'}",
             remedy="export the network with inputs that all have the samples along their first axis",
         )
-    if layout is None and _is_of_images(inputs):
-        sides = inputs[0].sides
-        layout = "nhwc" if sides[2] in _CHANNELS and sides[0] not in _CHANNELS else "nchw"
-    return OnnxFile(path=path, model=model, inputs=tuple(inputs), layout=layout or "nchw", batch=batches.pop())
+    layout = _layout(path, inputs[0], layout) if _is_of_images(inputs) else "nchw"
+    return OnnxFile(path=path, model=model, inputs=tuple(inputs), layout=layout, batch=batches.pop())
 
 
 def _is_of_images(inputs: Sequence[FileInput]) -> bool:
     return len(inputs) == 1 and inputs[0].dtype == "float32" and len(inputs[0].sides) == 3
+
+
+def _layout(path: Path, images: FileInput, asked: str | None) -> str:
+    """The layout of images, asked for or told from their channels."""
+    sides = images.sides
+    told = "nhwc" if sides[2] in _CHANNELS and sides[0] not in _CHANNELS else "nchw"
+    channels = sides[2 if asked == "nhwc" else 0]
+    if asked not in (None, told) and channels is not None and channels not in _CHANNELS:
+        raise InputError(
+            f"the input '{images.name}' of {path} has {channels} values where --layout {asked} says that the channels are",
+            remedy=f"leave --layout out, or give --layout {told}",
+        )
+    return asked or told

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from practise_deploy.errors import InputError, first_line
+from practise_deploy.network.onnx_graph import captured
 from practise_deploy.network.onnx_import.known import Array
 
 _MASKING = 1e4
@@ -75,20 +76,6 @@ def readers_of(graph: onnx.GraphProto) -> Readers:
 def reads_of(node: onnx.NodeProto) -> list[str]:
     """What a node reads, and what the graphs in it do."""
     return [*node.input, *captured(node)]
-
-
-def graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """The graphs that a node holds."""
-    return [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
-
-
-def captured(node: onnx.NodeProto) -> set[str]:
-    """What the graphs in a node read of the graphs around it, and perhaps names of their own."""
-    names = set[str]()
-    for graph in graphs_in(node):
-        names |= {output.name for output in graph.output}
-        names |= {name for inner in graph.node for name in (*inner.input, *captured(inner))}
-    return names
 
 
 def scope_of(node: onnx.NodeProto) -> dict[str, tuple[str, str]]:

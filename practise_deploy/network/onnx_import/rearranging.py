@@ -183,19 +183,38 @@ def _end(at: int, step: int, side: int) -> int | None:
 
 def gather(t: Translator, node: onnx.NodeProto) -> fx.Node:
     """Gather: one index, or several in any shape."""
-    axis, rank = attributes_of(node).get("axis", 0), len(t.shapes(node.input[0])[0])
-    if not t.is_constant(node, 1):  # rows of a table
+    rank = len(t.shapes(node.input[0])[0])
+    axis = attributes_of(node).get("axis", 0) % rank
+    if node.input[1] not in t.known:  # rows of a table
         if axis == 0 and t.is_constant(node, 0):
             return t.call(F.embedding, t.call("long", t.value(node.input[1])), t.operand(node, 0))
         raise Untranslatable("its indices are computed")
+    if axis == t.image_axis(node.input[0]):
+        return _gathered_within_images(t, node)
     indices: Array = t.constant(node, 1)
-    if axis % rank == t.image_axis(node.input[0]):
-        raise Untranslatable("it takes some of the images")
     if indices.ndim == 0:
         return t.call(torch.select, t.value(node.input[0]), axis, int(indices))
     side = t.shapes(node.input[0])[0][axis]
     made = t.call(torch.index_select, t.value(node.input[0]), axis, t.held(node, indices.reshape(-1) % side))
     return made if indices.ndim == 1 else t.call("unflatten", made, axis, indices.shape)
+
+
+def _gathered_within_images(t: Translator, node: onnx.NodeProto) -> fx.Node:
+    """Gather of a row that holds all images one after another, the same places of each: torch's exporter writes strides so."""
+    length = t.shapes(node.input[0])[0][0] // BATCHES[0]
+    arrays = t.known.of_batches(node.input[1])
+    fixed = t.is_constant(node, 1)
+    one = arrays[0] if fixed else arrays[0][: len(arrays[0]) // BATCHES[0]]
+    same = all(
+        np.array_equal(array, np.concatenate([one + number * length for number in range(1 if fixed else batch)]))
+        for array, batch in zip(arrays, BATCHES, strict=True)
+    )
+    whole = fixed and t.batch == 1 and length > 1 and one.ndim > 0
+    if len(t.shapes(node.input[0])[0]) != 1 or not same or (fixed and not whole):
+        raise Untranslatable("it takes some of the images")
+    rows = t.call("unflatten", t.value(node.input[0]), 0, (-1, length))
+    made = t.call(torch.index_select, rows, 1, t.held(node, one.reshape(-1) % length))
+    return t.call(torch.reshape, made, (-1, *one.shape[1:]))
 
 
 def expand(t: Translator, node: onnx.NodeProto) -> fx.Node:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
+from torch import Tensor
 
 from practise_backends.terms import Arrays
 from practise_deploy.network.onnx_graph import CUT, captured
@@ -28,22 +29,28 @@ def replacement(translation: Translation, dropped: Sequence[Block], weights: Arr
     Names, order, types and shapes of inputs and outputs stay, as do opset, metadata and all nodes that compute what they did.
     weights: by state key; those that are as the file has them leave it as it is.
     """
+    current = translation.network.state_dict()
+    changed = {key: array for key, array in weights.items() if not _is_same(current.get(key), array)}
+    if not dropped and not changed:
+        return _copy(translation.file.model)
     model = _own_copy(translation)
     editor = _Editor(model)
     before = editor.live()
-    current = translation.network.state_dict()
-    for key, array in weights.items():
-        if key in current and np.array_equal(current[key].numpy(), array):
-            continue
-        for operand in translation.operands.get(key, ()):
-            editor.set_operand(operand, array)
-        if key not in translation.operands and array.any():
+    for key, array in changed.items():
+        if key in translation.operands:
+            editor.set_operands(translation.operands[key], array)
+        else:
             editor.add_bias(translation.layers[key.rpartition(".")[0]], array)
     cuts = {translation.values[block.exit]: translation.values[block.entry] for block in dropped}
     for exit_ in cuts:
         editor.join(exit_, _last(exit_, cuts))
     editor.remove_dead(before)
     return model
+
+
+def _is_same(current: Tensor | None, array: npt.NDArray[np.generic]) -> bool:
+    """Whether a weight is as it was; a bias that was not there was zero."""
+    return not array.any() if current is None else np.array_equal(current.numpy(), array)
 
 
 def cuttable(translation: Translation, blocks: Iterable[Block], input_shape: Sequence[int]) -> onnx.ModelProto:
@@ -66,13 +73,18 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> N
 
 
 def _own_copy(translation: Translation) -> onnx.ModelProto:
-    model = onnx.ModelProto()
-    model.CopyFrom(translation.file.model)
+    model = _copy(translation.file.model)
     if model.functions:  # blocks may lie across them
         from onnx.inliner import inline_local_functions
 
         model = inline_local_functions(model)
     return model
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
 
 
 def _last(value: str, cuts: Mapping[str, str]) -> str:
@@ -102,18 +114,22 @@ class _Editor:
             todo += {*node.input, *captured(node)}
         return found
 
-    def set_operand(self, operand: Operand, array: npt.NDArray[np.generic]) -> None:
+    def set_operands(self, operands: Sequence[Operand], array: npt.NDArray[np.generic]) -> None:
         """Put a weight where it stands in the file: in place, or beside it where others read the same constant."""
-        node = self._maker[operand.value]
-        name = node.input[operand.index]
-        value = (array.T if operand.transposed else array).reshape(operand.shape)
-        held = next((each for each in self._graph.initializer if each.name == name), None)
-        if held is not None:
-            value = value.astype(numpy_helper.to_array(held).dtype)
-        if held is not None and self._uses()[name] == 1:
-            held.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        else:
-            node.input[operand.index] = self._new_weight(name, value)
+        by_name: dict[str, list[Operand]] = {}
+        for operand in operands:
+            by_name.setdefault(self._maker[operand.value].input[operand.index], []).append(operand)
+        for name, readers in by_name.items():
+            value = (array.T if readers[0].transposed else array).reshape(readers[0].shape)
+            held = next((each for each in self._graph.initializer if each.name == name), None)
+            if held is not None:
+                value = value.astype(numpy_helper.to_array(held).dtype)
+            if held is not None and self._uses()[name] == len(readers):
+                held.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
+                continue
+            beside = self._new_weight(name, value)
+            for reader in readers:
+                self._maker[reader.value].input[reader.index] = beside
 
     def add_bias(self, value: str, array: npt.NDArray[np.generic]) -> None:
         """Give the layer that gives this value a bias, which it had none of."""

@@ -16,6 +16,7 @@ from practise_deploy.network.onnx_import import arithmetic, layers, rearranging,
 from practise_deploy.network.onnx_import.file import OnnxFile, readable
 from practise_deploy.network.onnx_import.known import BATCHES, Untranslatable
 from practise_deploy.network.onnx_import.library import by_library
+from practise_deploy.network.onnx_import.nodes import reads_of
 from practise_deploy.network.onnx_import.translator import VALUE, Operand, Translator
 from practise_deploy.network.packing import parts, unpack, unpacked
 from practise_deploy.terms import InputSpec
@@ -141,10 +142,10 @@ def _ordered(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
     waiting, ordered = list(graph.node), list[onnx.NodeProto]()
     while waiting:
-        ready = [node for node in waiting if known.issuperset(node.input)]
+        ready = [node for node in waiting if known.issuperset(reads_of(node))]
         if not ready:
             raise InputError(
-                f"the value '{next(name for name in waiting[0].input if name not in known)}' that a node of the file reads is nowhere defined",
+                f"the value '{next(name for name in reads_of(waiting[0]) if name not in known)}' that a node of the file reads is nowhere defined",
                 remedy="export the network again; onnx.checker says what else is wrong with the file",
             )
         known.update(name for node in ready for name in node.output)
