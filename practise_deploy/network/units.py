@@ -1,55 +1,41 @@
-"""Units of a traced network: the values between an addition and its immediate dominator."""
+"""Units of a traced network: what a sum adds to its skip, or all the values between it and its immediate dominator."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import fx, nn
 
 from practise_deploy.network.operators import is_computed, is_relu, is_relu6, module_of, scope_of
+from practise_deploy.network.skips import Flow, Skip
 
 _KEEPS_SIGN = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.Dropout)
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The values from its entry, which is none of them, to its exit: the addition, or a rectifier behind it."""
+    """The values from its entry, which is none of them, to its exit: the addition, or a rectifier behind it.
+
+    skip: the term of the addition that stays, and is the entry; None where it has none.
+    """
 
     entry: fx.Node
     addition: fx.Node
     exit: fx.Node
     nodes: tuple[fx.Node, ...]
+    skip: Skip | None
 
 
-def dominators(traced: fx.GraphModule) -> dict[fx.Node, fx.Node]:
-    """Immediate dominator of every value that depends on the input (edges through non-tensors do not count)."""
-    parent: dict[fx.Node, fx.Node] = {}
-    depth: dict[fx.Node, int] = {}
-    for node in traced.graph.nodes:
-        if node.op == "placeholder" and not depth:
-            depth[node] = 0
-        sources = [n for n in node.all_input_nodes if n in depth and is_computed(n)]
-        if not sources or node.op == "output":
-            continue
-        common = sources[0]
-        for other in sources[1:]:
-            while common is not other:
-                if depth[common] >= depth[other]:
-                    common = parent[common]
-                else:
-                    other = parent[other]
-        parent[node], depth[node] = common, depth[common] + 1
-    return parent
-
-
-def unit_at(traced: fx.GraphModule, addition: fx.Node, dominator: Mapping[fx.Node, fx.Node]) -> Unit:
-    """The unit that ends in an addition."""
-    entry, inside = dominator[addition], set[fx.Node]()
-    stack = [addition]
+def unit_at(traced: fx.GraphModule, addition: fx.Node, flow: Flow) -> Unit:
+    """The unit that ends in an addition: without a skip, all between it and its dominator."""
+    skip, entry = flow.skips.get(addition), flow.dominator[addition]
+    if skip is not None:
+        entry = skip.term
+    inside, stack = set[fx.Node](), [addition]
     while stack:
         node = stack.pop()
-        if node is not entry and node not in inside:
+        if node is not entry and node not in inside and not (skip and flow.precedes(node, entry)):
             inside.add(node)
             stack.extend(n for n in node.all_input_nodes if n.op != "placeholder" and is_computed(n))
     last = addition
@@ -57,17 +43,23 @@ def unit_at(traced: fx.GraphModule, addition: fx.Node, dominator: Mapping[fx.Nod
     if len(users) == 1 and is_relu(traced, users[0]) and _is_fixed_point(traced, entry, users[0]):
         last = users[0]
         inside.add(last)
-    inside -= _shared_constants(traced, inside, dominator)
-    return Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside))
+    inside -= _shared(traced, inside, flow, addition)
+    return Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside), skip)
 
 
-def _shared_constants(
-    traced: fx.GraphModule, inside: set[fx.Node], dominator: Mapping[fx.Node, fx.Node]
-) -> set[fx.Node]:
-    """Values of a unit that do not depend on the input and that others read too, such as positional angles."""
-    shared: set[fx.Node] = set()
+def _shared(traced: fx.GraphModule, inside: set[fx.Node], flow: Flow, addition: fx.Node) -> set[fx.Node]:
+    """Values of a unit that others read too and that stay with them: such as do not depend on its input, as positional angles
+    and masks, and those that other branches of the same sum read.
+    """
+    skip, shared = flow.skips.get(addition), set[fx.Node]()
+    end = flow.end_of(addition)
     for node in reversed(traced.graph.nodes):
-        if node in inside and node not in dominator and not (inside - shared).issuperset(node.users):
+        outside = node.users.keys() - (inside - shared)
+        if node not in inside or not outside:
+            continue
+        from_elsewhere = not flow.precedes(skip.base, node) if skip else node not in flow.dominator
+        among_branches = end is not addition and all(flow.precedes(user, end) for user in outside)
+        if from_elsewhere or (among_branches and node is not addition):
             shared.add(node)
     return shared
 

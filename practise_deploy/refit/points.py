@@ -139,7 +139,7 @@ def _layers(
     leads_to = _next_sums(student, solved, feature)
     layers = dict[fx.Node, ReconstructionPoint]()
     for node in values:
-        if student[node].role is Role.REARRANGEMENT or leads_to[node] <= solved:
+        if student[node].role in (Role.REARRANGEMENT, Role.FACTOR) or leads_to[node] <= solved:
             continue
         writer = writer_of(student, node)
         if writer is not None and writer.operator not in taken and math.prod(writer.from_operator.after.sides) > 1:

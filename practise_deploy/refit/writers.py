@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import fx, nn
 
@@ -13,18 +14,20 @@ from practise_deploy.refit.affine import Affine, channel_axis
 from practise_deploy.refit.annotation import AnnotatedGraph, Role, Scale
 from practise_deploy.refit.layout import Layout, Rearrangement, followed
 
-_LINEAR = {Role.NORM, Role.SCALE, Role.REARRANGEMENT, Role.IDENTITY}
+_LINEAR = {Role.NORM, Role.SCALE, Role.FACTOR, Role.REARRANGEMENT, Role.IDENTITY}
 """What may stand behind an affine operator for it to be a writer."""
-_SAME_NUMBERS = {Role.REARRANGEMENT, Role.IDENTITY}
+_MULTIPLES = {Role.FACTOR, Role.REARRANGEMENT, Role.IDENTITY}
+"""What a stream value may go through behind its sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
     """The last affine operator of a branch that adds into a stream, and what is linear behind it, up to its output.
 
-    layer: what the operator calls. norm: a BatchNorm. scale: learned numbers that multiply the channels (LayerScale).
-    from_operator, from_output: how the stream value that is looked at is what these give, rearranged. span: the values from the
-    operator to there, and those that give the factors.
+    layer: what the operator calls. norm: a BatchNorm. scale: learned numbers that multiply the channels (LayerScale), or one for
+    all (ReZero). from_operator, from_output: how the stream value that is looked at is what these give, rearranged. span: the values
+    from the operator to there, and those that give the factors. constant: what they are multiplied by beside norm and scale;
+    constant_behind: the part of it behind the output.
     """
 
     operator: fx.Node
@@ -35,6 +38,8 @@ class Writer:
     from_operator: Rearrangement
     from_output: Rearrangement
     span: tuple[fx.Node, ...]
+    constant: float = 1.0
+    constant_behind: float = 1.0
 
     @property
     def source(self) -> fx.Node:
@@ -48,7 +53,7 @@ class Writer:
 
     @property
     def factors(self) -> nn.Parameter | None:
-        """The factors of its channels. Shapes: as many numbers as channels, of any shape."""
+        """The learned factors of its channels. Shapes: as many numbers as channels, or one, of any shape."""
         return None if self.scale is None else self.scale.factors
 
     @property
@@ -114,7 +119,22 @@ def _writer(graph: AnnotatedGraph, span: Sequence[fx.Node], behind: Sequence[fx.
         return None
     norm, scale = factored
     made_by = scale.made_by if scale else ()
-    return Writer(operator, output, layer, norm, scale, from_operator, rest[1], (*span, *behind, *made_by))
+    constant_behind = _constant(graph, [output, *behind])
+    constant = _constant(graph, span) * constant_behind
+    if not constant:
+        return None
+    span = (*span, *behind, *made_by)
+    return Writer(operator, output, layer, norm, scale, from_operator, rest[1], span, constant, constant_behind)
+
+
+def _constant(graph: AnnotatedGraph, path: Sequence[fx.Node]) -> float:
+    """What the first of these values, each computed from the one before, is multiplied by until the last one."""
+    constant = 1.0
+    for source, node in pairwise(path):
+        operation = graph[node]
+        if operation.role is not Role.SUM or node.args[1] is source:  # the second term of a difference
+            constant *= operation.factor
+    return constant
 
 
 def _norm_and_scale(
@@ -125,16 +145,18 @@ def _norm_and_scale(
     axes: those of the channels, by value.
     """
     norm, scale = None, None
+    multiplied = False
     for node, axis in zip(span[1:], axes, strict=False):
         operation = graph[node]
         if operation.role is Role.NORM:
-            if norm or scale or axis != 1:
+            if norm or multiplied or axis != 1:
                 return None
             norm = graph.norm(node)
         elif operation.scale is not None:
-            if scale or not operation.scale.is_along(axis, shape_of(node) or ()):
+            if scale or not (operation.scale.is_single or operation.scale.is_along(axis, shape_of(node) or ())):
                 return None
             scale = operation.scale
+        multiplied = multiplied or operation.role in (Role.SCALE, Role.FACTOR)
     return norm, scale
 
 
@@ -151,11 +173,11 @@ def _is_of_images(graph: AnnotatedGraph, operator: fx.Node, path: Rearrangement)
 def writers_into(graph: AnnotatedGraph, value: fx.Node) -> tuple[Writer, ...]:
     """The writers of a value: itself a writer's output, or a sum with such terms, whose channels are along one axis.
 
-    The sum may be rearranged before it is the value, where nobody reads it as it was.
+    The sum may be rearranged, or multiplied by a constant, before it is the value, where nobody reads it as it was.
     """
     path = [value]
-    if graph[value].role is Role.REARRANGEMENT:
-        while (source := _source_through(graph, path[0], _SAME_NUMBERS)) is not None:
+    if graph[value].role in (Role.REARRANGEMENT, Role.FACTOR):
+        while (source := _source_through(graph, path[0], _MULTIPLES)) is not None:
             path.insert(0, source)
     if graph[path[0]].role is Role.SUM:
         terms = [term for term in path[0].all_input_nodes if len(graph[term].readers) == 1]
