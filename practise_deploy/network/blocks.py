@@ -45,7 +45,8 @@ def find_blocks(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> tuple[B
     unit_block = partial(_unit_block, traced, macs, structure_classes)
     blocks, offered = list[Block](), list[Unit]()
     for unit in units:  # those within others come first
-        reason = _undroppable_reason(unit, offered, feature)
+        skip = flow.skips.get(unit.addition)
+        reason = skip.weighting if skip and skip.weighting else _undroppable_reason(unit, offered, feature)
         blocks.append(unit_block(unit, names[unit.addition], reason))
         offered += [] if reason else [unit]
     blocks += _without_skip(traced, blocks, macs, structure_classes)
@@ -88,8 +89,6 @@ def _units(traced: fx.GraphModule, flow: Flow) -> list[Unit]:
 
 
 def _undroppable_reason(unit: Unit, offered: list[Unit], feature: fx.Node) -> str:
-    if unit.skip and unit.skip.weighting:
-        return unit.skip.weighting
     before, after = shape_of(unit.entry), shape_of(unit.exit)
     if before is None or after is None or before != after:
         return f"it changes the shape: {format_shape(before)} in, {format_shape(after)} out"

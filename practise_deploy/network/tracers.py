@@ -102,6 +102,17 @@ class _SizedTracer(_Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         return attr_val if self.executing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """A value's parts, where it is a tuple or a list; unpacking is traced without this."""
+        parts = self.parts_of(obj)
+        return super().iter(obj) if parts is None else (obj[index] for index in range(parts))
+
+    def parts_of(self, value: fx.Proxy) -> int | None:
+        """How many parts a tuple or a list has; None where it is none or could not be computed."""
+        self._execute()
+        parts = self.envs[0].get(value.node.name)
+        return len(parts) if isinstance(parts, (tuple, list)) and not isinstance(parts, torch.Size) else None
+
     def shape_of(self, value: fx.Proxy) -> tuple[int | fx.Proxy, ...] | None:
         """A value's sizes; None where it is no tensor or could not be computed."""
         self._execute()
@@ -168,6 +179,12 @@ class _SizedProxy(fx.Proxy):
     def dim(self) -> Any:
         """As a tensor's."""
         return self.ndim
+
+    def __len__(self) -> int:
+        """As a tuple's or a list's."""
+        assert isinstance(self.tracer, _SizedTracer)
+        parts = self.tracer.parts_of(self)
+        return super().__len__() if parts is None else parts
 
 
 def _zeros_like(value: Any) -> Any:

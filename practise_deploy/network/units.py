@@ -15,23 +15,23 @@ _KEEPS_SIGN = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The values from its entry, which is none of them, to its exit: the addition, or a rectifier behind it.
-
-    skip: the term of the addition that stays, and is the entry; None where it has none.
-    """
+    """The values from its entry, which is none of them, to its exit: the addition, or a rectifier behind it."""
 
     entry: fx.Node
     addition: fx.Node
     exit: fx.Node
     nodes: tuple[fx.Node, ...]
-    skip: Skip | None
 
 
 def unit_at(traced: fx.GraphModule, addition: fx.Node, flow: Flow) -> Unit:
     """The unit that ends in an addition: without a skip, all between it and its dominator."""
-    skip, entry = flow.skips.get(addition), flow.dominator[addition]
-    if skip is not None:
-        entry = skip.term
+    skip = flow.skips.get(addition)
+    if skip is None or skip.weighting:
+        return _unit(traced, addition, flow, None, flow.dominator[addition])
+    return _unit(traced, addition, flow, skip, skip.term)
+
+
+def _unit(traced: fx.GraphModule, addition: fx.Node, flow: Flow, skip: Skip | None, entry: fx.Node) -> Unit:
     inside, stack = set[fx.Node](), [addition]
     while stack:
         node = stack.pop()
@@ -43,25 +43,42 @@ def unit_at(traced: fx.GraphModule, addition: fx.Node, flow: Flow) -> Unit:
     if len(users) == 1 and is_relu(traced, users[0]) and _is_fixed_point(traced, entry, users[0]):
         last = users[0]
         inside.add(last)
-    inside -= _shared(traced, inside, flow, addition)
-    return Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside), skip)
+    inside -= _shared(traced, inside, flow, addition, skip)
+    return Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside))
 
 
-def _shared(traced: fx.GraphModule, inside: set[fx.Node], flow: Flow, addition: fx.Node) -> set[fx.Node]:
-    """Values of a unit that others read too and that stay with them: such as do not depend on its input, as positional angles
-    and masks, and those that other branches of the same sum read.
+def _shared(
+    traced: fx.GraphModule, inside: set[fx.Node], flow: Flow, addition: fx.Node, skip: Skip | None
+) -> set[fx.Node]:
+    """Values within a unit that others read too and that stay with them.
+
+    They do not depend on its input, as positional angles, or, where the sum has a skip, are computed from it without weights, as masks,
+    or are read by other branches of the same sum.
     """
-    skip, shared = flow.skips.get(addition), set[fx.Node]()
-    end = flow.end_of(addition)
+    shared, end = set[fx.Node](), flow.end_of(addition)
+    weighted = _weighted(traced, inside)
     for node in reversed(traced.graph.nodes):
         outside = node.users.keys() - (inside - shared)
-        if node not in inside or not outside:
+        if node not in inside or node is addition or not outside:
             continue
-        from_elsewhere = not flow.precedes(skip.base, node) if skip else node not in flow.dominator
-        among_branches = end is not addition and all(flow.precedes(user, end) for user in outside)
-        if from_elsewhere or (among_branches and node is not addition):
+        if skip is None:
+            stays = node not in flow.dominator
+        elif node not in weighted or not flow.precedes(skip.base, node):
+            stays = True
+        else:
+            stays = end is not addition and all(flow.precedes(user, end) for user in outside)
+        if stays:
             shared.add(node)
     return shared
+
+
+def _weighted(traced: fx.GraphModule, inside: set[fx.Node]) -> set[fx.Node]:
+    """Of these values those that are computed with weights, or from such."""
+    weighted = set[fx.Node]()
+    for node in traced.graph.nodes:
+        if node in inside and (weights_of(traced, node) or not weighted.isdisjoint(node.all_input_nodes)):
+            weighted.add(node)
+    return weighted
 
 
 def _is_fixed_point(traced: fx.GraphModule, node: fx.Node, activation: fx.Node) -> bool:
