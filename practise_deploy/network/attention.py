@@ -43,7 +43,7 @@ def additive_mask(x: Tensor, mask: Tensor | None, padding: Tensor | None, heads:
     total = None
     if mask is not None:
         total = _additive(mask, x.dtype)
-        total = total if total.ndim == 2 else total.unflatten(0, (-1, heads))
+        total = total if total.ndim == 2 else torch.unflatten(total, 0, (-1, heads))
     if padding is not None:
         keys = _additive(padding, x.dtype)[:, None, None, :]
         total = keys if total is None else total + keys

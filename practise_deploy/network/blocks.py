@@ -19,9 +19,9 @@ from torch import fx, nn
 from practise_deploy.errors import NoDroppableBlock
 from practise_deploy.network.activations import find_feature, macs_by_node
 from practise_deploy.network.near_misses import near_misses
-from practise_deploy.network.operators import is_computed, is_difference, is_idle, module_of, scope_kinds, shape_of
+from practise_deploy.network.operators import is_difference, is_idle, module_of, scope_kinds, shape_of
 from practise_deploy.network.skips import Flow
-from practise_deploy.network.units import Unit, format_shape, has_weights, holder_of, unit_at, weights_of
+from practise_deploy.network.units import Unit, format_shape, has_weights, holder_of, readers, unit_at, weights_of
 from practise_deploy.terms import Block
 
 _MAX_SHOWN = 3
@@ -94,21 +94,13 @@ def _undroppable_reason(unit: Unit, offered: list[Unit], feature: fx.Node) -> st
         return f"it changes the shape: {format_shape(before)} in, {format_shape(after)} out"
     inside = set(unit.nodes)
     for node in unit.nodes:
-        if node is not unit.exit and _escapes(node, inside):
+        if node is not unit.exit and not readers(node) <= inside:
             return f"its inner value {node.name} is also used outside of it"
     if feature in inside and feature is not unit.exit:
         return f"it holds {feature.name}, the feature map that a student is compared by"
     if any(other.addition in inside for other in offered):
         return "it holds a smaller residual unit, which is offered instead"
     return ""
-
-
-def _escapes(node: fx.Node, inside: set[fx.Node]) -> bool:
-    """Whether a value is used outside; sizes are followed to where they are used."""
-    for user in node.users:
-        if user not in inside and (user.op == "output" or is_computed(user) or _escapes(user, inside)):
-            return True
-    return False
 
 
 def _names(units: list[Unit]) -> dict[fx.Node, str]:

@@ -91,7 +91,9 @@ def _name(node: fx.Node) -> str:
 
 
 def _is_underscored(name: str) -> bool:
-    return name.endswith("_") and not name.endswith("__")
+    return (
+        name.endswith("_") and not name.endswith("__") and not hasattr(operator, name)
+    )  # Python's own and_, or_, not_
 
 
 def _counterpart(name: str) -> Callable[..., Any]:

@@ -15,9 +15,7 @@ _CONCATENATIONS = {"cat", "concat", "concatenate", "stack", "hstack"}
 _SUMS = {"add", "sub", "subtract"}
 
 
-def near_misses(
-    traced: fx.GraphModule, flow: Flow, units: Sequence[Unit]
-) -> Iterator[tuple[Unit, str]]:
+def near_misses(traced: fx.GraphModule, flow: Flow, units: Sequence[Unit]) -> Iterator[tuple[Unit, str]]:
     """The smallest near misses outside of all units, in order, each with the reason why it is no unit."""
     covered = {node for unit in units for node in unit.nodes}
     for node, entry in flow.dominator.items():

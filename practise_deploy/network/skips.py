@@ -121,7 +121,11 @@ class Flow:
         if by_number := scaled_by_number(self.traced, value):
             return by_number[0], ""
         for scaled, factor in _both_ways(product_of(value)):
-            if not isinstance(scaled, fx.Node) or not isinstance(factor, fx.Node) or shape_of(scaled) != shape_of(value):
+            if (
+                not isinstance(scaled, fx.Node)
+                or not isinstance(factor, fx.Node)
+                or shape_of(scaled) != shape_of(value)
+            ):
                 continue
             if self.depends_on_input(scaled) and not self.depends_on_input(factor):
                 return scaled, "" if stored(factor) else _weighted_by(factor)

@@ -44,7 +44,9 @@ def _rewritten(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     reversed_ = node.target in _REVERSED
     with traced.graph.inserting_before(node):
         if alpha != 1:
-            first, second = (_times(traced, first, alpha), second) if reversed_ else (first, _times(traced, second, alpha))
+            first, second = (
+                (_times(traced, first, alpha), second) if reversed_ else (first, _times(traced, second, alpha))
+            )
         terms = (second, first) if reversed_ else (first, second)
         total = traced.graph.call_function(operator.add if node.target in _ADDITIONS else operator.sub, terms)
     total.meta = dict(node.meta)

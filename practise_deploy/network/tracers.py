@@ -102,7 +102,7 @@ class _SizedTracer(_Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         return attr_val if self.executing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
-    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+    def iter(self, obj: Any) -> Iterator[Any]:
         """A value's parts, where it is a tuple or a list; unpacking is traced without this."""
         parts = self.parts_of(obj)
         return super().iter(obj) if parts is None else (obj[index] for index in range(parts))

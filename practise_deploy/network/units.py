@@ -58,8 +58,7 @@ def _shared(
     shared, end = set[fx.Node](), flow.end_of(addition)
     weighted = _weighted(traced, inside)
     for node in reversed(traced.graph.nodes):
-        outside = node.users.keys() - (inside - shared)
-        if node not in inside or node is addition or not outside:
+        if node not in inside or node is addition or not (outside := readers(node) - (inside - shared)):
             continue
         if skip is None:
             stays = node not in flow.dominator
@@ -70,6 +69,14 @@ def _shared(
         if stays:
             shared.add(node)
     return shared
+
+
+def readers(node: fx.Node) -> set[fx.Node]:
+    """The values that are computed from a value, and the output; sizes are followed to where they are used."""
+    found = set[fx.Node]()
+    for user in node.users:
+        found |= {user} if user.op == "output" or is_computed(user) else readers(user)
+    return found
 
 
 def _weighted(traced: fx.GraphModule, inside: set[fx.Node]) -> set[fx.Node]:

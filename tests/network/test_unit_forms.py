@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,16 +12,20 @@ from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.onnx_graph import with_splices, without_blocks
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.network.trace import trace
-from samples.residuals import FORMS, ONE, SHAPE, TWO, Meeting, droppable_of, outputs, units, without_branches
+from samples.residuals import (
+    FORMS,
+    ONE,
+    SHAPE,
+    TWO,
+    Meeting,
+    droppable_of,
+    onnx_output,
+    outputs,
+    units,
+    without_branches,
+)
 
 torch.set_num_threads(1)  # networks this small run slower on two
-
-
-def run(model, x: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"input": x})[0]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -40,22 +43,28 @@ def test_dropping_units_leaves_what_the_network_computes_with_zeros_for_their_br
     blocks = droppable_of(find_blocks(traced, SHAPE))
     dropped = data.draw(st.lists(st.sampled_from(blocks), unique_by=lambda block: block.exit))
     student = drop_blocks(traced, dropped)
-    torch.testing.assert_close(outputs(student), outputs(without_branches(module, traced, student)), rtol=1e-4, atol=1e-5)
-    lost = sum(weight.numel() for weight in traced.parameters()) - sum(weight.numel() for weight in student.parameters())
+    torch.testing.assert_close(
+        outputs(student), outputs(without_branches(module, traced, student)), rtol=1e-4, atol=1e-5
+    )
+    lost = sum(weight.numel() for weight in traced.parameters()) - sum(
+        weight.numel() for weight in student.parameters()
+    )
     shared = 12 * sum(form.startswith("two: shared") for form in forms)  # a norm of two branches goes with the second
     assert 0 <= lost - sum(block.parameters for block in dropped) <= shared
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_dropping_in_onnx_equals_dropping_in_torch(form: str) -> None:
-    traced, _ = trace(units(form, form), SHAPE)
+@pytest.mark.parametrize("first", range(0, len(FORMS), 8))
+def test_dropping_in_onnx_equals_dropping_in_torch(first: int) -> None:
+    traced, _ = trace(units(*list(FORMS)[first : first + 8]), SHAPE)
     blocks = droppable_of(find_blocks(traced, SHAPE))
     model = with_splices(traced, blocks, SHAPE)
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    for dropped in ([], blocks[:1], blocks[-1:], blocks):
+    for dropped in ([], blocks, *([block] for block in blocks)):
         with torch.no_grad():
             expected = drop_blocks(traced, dropped)(x).numpy()
-        assert np.abs(run(without_blocks(model, dropped), x.numpy()) - expected).max() < 1e-5
+        np.testing.assert_allclose(
+            onnx_output(without_blocks(model, dropped), x.numpy()), expected, rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("form, scale", [("scaled skip", 0.5), ("negative skip", -1.0), ("scaled sum", 0.5**0.5)])

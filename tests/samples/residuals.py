@@ -6,6 +6,9 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import onnx
+import onnxruntime
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
@@ -117,6 +120,7 @@ ONE: dict[str, Meeting] = {
     "scaled skip with alpha": lambda u, x: torch.add(u.f(x), x, alpha=0.5),
     "negative skip": lambda u, x: u.f(x) + -x,
     "learned skip": lambda u, x: u.gain * x + u.f(x),
+    "learned skip of every channel": lambda u, x: u.gamma * x + u.f(x),
     "scaled sum": lambda u, x: (x + u.f(x)) / math.sqrt(2),
     "sum scaled by a tensor": lambda u, x: (x + u.f(x)) / torch.sqrt(torch.tensor(2.0)),
     "sum scaled by a buffer": lambda u, x: (x - u.f(x)) * u.constant,
@@ -162,7 +166,10 @@ def units(*forms: str | Meeting) -> Units:
 
 def without_branches(module: nn.Module, traced: fx.GraphModule, student: fx.GraphModule) -> nn.Module:
     """The network that was traced, with zeros for all weights that are gone from the student: its branches give nothing."""
-    zeroed, gone = copy.deepcopy(module), dict(traced.named_parameters()).keys() - dict(student.named_parameters()).keys()
+    zeroed, gone = (
+        copy.deepcopy(module),
+        dict(traced.named_parameters()).keys() - dict(student.named_parameters()).keys(),
+    )
     with torch.no_grad():
         for name in gone:
             zeroed.get_parameter(name).zero_()
@@ -179,3 +186,11 @@ def outputs(network: nn.Module, shape: Sequence[int] = SHAPE) -> Tensor:
 def droppable_of(blocks: Sequence[Block]) -> list[Block]:
     """The blocks that can be dropped."""
     return [block for block in blocks if block.droppable]
+
+
+def onnx_output(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    """What onnxruntime makes of a network's input."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"input": x})[0]
