@@ -16,6 +16,11 @@ _NEGATIONS = {operator.neg, torch.neg, torch.negative, "neg", "negative"}
 _RESHAPES = {"reshape", "view", "unsqueeze"}
 
 
+def is_scaling(node: fx.Node) -> bool:
+    """Whether an operation is a product, a quotient or a change of sign."""
+    return node.op in ("call_function", "call_method") and node.target in _PRODUCTS | _QUOTIENTS | _NEGATIONS
+
+
 def product_of(node: fx.Node) -> tuple[Any, Any] | None:
     """The two factors of a product, nodes or numbers; None where a value is none."""
     if node.op not in ("call_function", "call_method") or node.target not in _PRODUCTS or len(node.args) != 2:

@@ -19,9 +19,9 @@ from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.functionalise import functionalise
 from practise_deploy.network.inputs import check_inputs
-from practise_deploy.network.operators import IDLE, is_custom_module, module_of
+from practise_deploy.network.operators import IDLE, module_of
 from practise_deploy.network.sums import canonicalise_sums, chain_sums
-from practise_deploy.network.tracers import graphs_of
+from practise_deploy.network.tracers import graphs_of, operations_in
 from practise_deploy.network.trial import RETURN_LOGITS, check_same, noise, output_of
 
 
@@ -240,23 +240,10 @@ def _fold_zero_padding(traced: fx.GraphModule) -> None:
 
 def _mark_idle(traced: fx.GraphModule) -> None:
     """Mark the calls of modules of the network's own that give back what they get, as stochastic depth does in eval mode."""
-    idle = dict[nn.Module, bool]()
     for node in traced.graph.nodes:
         module = module_of(traced, node)
-        if module is not None and is_custom_module(module) and not module.state_dict():
-            if module not in idle:
-                idle[module] = _gives_back(module)
-            node.meta[IDLE] = idle[module]
-
-
-def _gives_back(module: nn.Module) -> bool:
-    """Whether a module gives back its only input, whatever it is."""
-    try:
-        graph = fx.Tracer().trace(module)
-    except Exception:  # it decides on values, or takes what cannot be traced
-        return False
-    nodes = list(graph.nodes)
-    return [node.op for node in nodes] == ["placeholder", "output"] and nodes[1].args[0] is nodes[0]
+        if module is not None and operations_in(module) == []:
+            node.meta[IDLE] = True
 
 
 def _can_pad(traced: fx.GraphModule, node: fx.Node) -> bool:

@@ -28,7 +28,7 @@ class Residual(nn.Module):
         self.meeting = meeting
         self.f, self.g = _branch(width), _branch(width)
         self.norm, self.drop, self.depth = nn.GroupNorm(2, width), nn.Dropout(0.3), StochasticDepth(0.2, "row")
-        self.skipped = Skipped()
+        self.skipped, self.times = Skipped(), Times(0.6)
         self.gain, self.weight = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.tensor([0.4, 0.9]))
         self.gamma = nn.Parameter(torch.empty(width, 1, 1).uniform_(0.5, 1.5))
         self.register_buffer("constant", torch.tensor([0.5]))
@@ -44,6 +44,17 @@ class Skipped(nn.Module):
         if not self.training:
             return x
         return x / 0.8 * (torch.rand(x.shape[0], 1, 1, 1) < 0.8)
+
+
+class Times(nn.Module):
+    """A product in a module."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
 
 
 def _branch(width: int) -> nn.Module:
@@ -116,6 +127,7 @@ ONE: dict[str, Meeting] = {
     "functional stochastic depth": lambda u, x: x + stochastic_depth(u.f(x), 0.3, "row", u.training),
     "stochastic depth by hand": lambda u, x: x + u.skipped(u.f(x)),
     "scaled skip": lambda u, x: 0.5 * x + u.f(x),
+    "factors in modules": lambda u, x: u.times(u.f(x)) + u.times(x),
     "scaled skip behind": lambda u, x: u.f(x) + x / 2,
     "scaled skip with alpha": lambda u, x: torch.add(u.f(x), x, alpha=0.5),
     "negative skip": lambda u, x: u.f(x) + -x,
