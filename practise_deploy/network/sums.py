@@ -38,7 +38,7 @@ def _summand(node: fx.Node) -> fx.Node | None:
 def _rewritten(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """A sum with alpha, and a difference the other way round, as plain ones; None of anything else."""
     first, second, alpha = _terms(node)
-    plain = alpha == 1 and node.target not in _REVERSED and "other" not in node.kwargs
+    plain = alpha == 1 and node.target not in _REVERSED and node.kwargs.keys().isdisjoint(("input", "other"))
     if plain or not isinstance(first, fx.Node) or not isinstance(second, fx.Node):
         return None
     reversed_ = node.target in _REVERSED
@@ -61,11 +61,12 @@ def _times(traced: fx.GraphModule, value: fx.Node, factor: float) -> fx.Node:
 
 def _terms(node: fx.Node) -> tuple[Any, Any, Any]:
     """The two terms of a sum or a difference, and alpha; 1 of what is none."""
-    if node.target not in _ADDITIONS | _SUBTRACTIONS | _REVERSED or not node.args:
+    if node.target not in _ADDITIONS | _SUBTRACTIONS | _REVERSED:
         return None, None, 1
+    first = node.kwargs.get("input", node.args[0] if node.args else None)
     second = node.kwargs.get("other", node.args[1] if len(node.args) > 1 else None)
     alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
-    return node.args[0], second, alpha if isinstance(alpha, (int, float)) else 1
+    return first, second, alpha if isinstance(alpha, (int, float)) else 1
 
 
 def chain_sums(traced: fx.GraphModule) -> None:

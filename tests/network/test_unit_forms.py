@@ -36,7 +36,7 @@ def test_every_branch_is_a_unit(form: str) -> None:
 
 
 @given(st.lists(st.sampled_from(sorted(FORMS)), min_size=1, max_size=3), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_dropping_units_leaves_what_the_network_computes_with_zeros_for_their_branches(forms, data) -> None:
     module = units(*forms)
     traced, _ = trace(module, SHAPE)

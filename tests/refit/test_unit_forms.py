@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from practise_deploy.network.activations import forward, node_by_name
-from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.surgery import drop_blocks, splices
 from practise_deploy.refit.annotation import AnnotatedGraph
-from practise_deploy.refit.points import first_point
+from practise_deploy.refit.points import first_point, points_of
 from practise_deploy.refit.replay import changed
 from practise_deploy.refit.rows import values_for
 from practise_deploy.refit.write_back import put_in, start_of
@@ -61,6 +61,20 @@ def test_value_that_a_change_of_weights_gives_is_the_one_that_is_computed_with_i
     torch.testing.assert_close(
         values_at(student, x, [point.value.name])[0], changed(point, change, env, torch.float64), rtol=1e-6, atol=1e-8
     )
+
+
+@pytest.mark.parametrize(
+    "form", [form for form in FORMS if form.startswith("two: ") and form != "two: one after another"]
+)
+def test_input_that_another_branch_reads_is_not_refitted_without_the_first(form: str) -> None:
+    teacher, feature, blocks = in_double(units(form, form), SHAPE)
+    first, second = droppable_of(list(blocks.values()))[-2:]
+    student = drop_blocks(teacher, [first])
+    points = points_of(student, teacher, [first], feature)
+    assert points[0].target == second.exit
+    assert splices(student, [first]) == {} or form == "two: scaled skip"  # there the scaled input is the sum's alone
+    both = drop_blocks(teacher, [first, second])
+    assert points_of(both, teacher, [first, second], feature)[0].target == second.exit
 
 
 def writers_at_the_end(network: nn.Module) -> list[str]:

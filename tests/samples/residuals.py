@@ -99,7 +99,7 @@ ONE: dict[str, Meeting] = {
     "sum": lambda u, x: x + u.f(x),
     "factor": lambda u, x: x + 0.1 * u.f(x),
     "alpha": lambda u, x: torch.add(x, u.f(x), alpha=0.2),
-    "other": lambda u, x: torch.add(x, other=u.f(x), alpha=2),
+    "by name": lambda u, x: torch.add(input=x, other=u.f(x), alpha=2),
     "difference": lambda u, x: x - u.f(x),
     "difference behind a rectifier": lambda u, x: x - u.f(x).relu(),
     "difference with alpha": lambda u, x: torch.sub(x, u.f(x), alpha=0.5),
