@@ -13,7 +13,6 @@ from practise_deploy.network.operators import is_sum
 from practise_deploy.network.scalings import scaled_by_number
 from practise_deploy.terms import Block
 
-
 _KEPT = "also read as what it was"
 
 

@@ -206,7 +206,7 @@ def _holds_one_parameter(module: nn.Module) -> bool:
 def _only_multiplies(module: nn.Module) -> bool:
     """Whether all that a module does is to multiply by constants."""
     operations = operations_in(module)
-    return bool(operations) and all(is_scaling(node) for node in operations)
+    return operations is not None and len(operations) > 0 and all(is_scaling(node) for node in operations)
 
 
 def operations_in(module: nn.Module) -> list[fx.Node] | None:
