@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from practise_deploy.network.execution import Env, execute, execute_group, fusion_groups
-from practise_deploy.network.operators import is_addition, is_computed, module_of, shape_of
+from practise_deploy.network.operators import is_computed, is_sum, module_of, shape_of
 from practise_deploy.network.outputs import outputs_of
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
@@ -98,7 +98,7 @@ def find_feature(traced: fx.GraphModule) -> fx.Node:
     for node in _upstream(logits):
         if isinstance(module_of(traced, node), nn.Linear):
             return node.all_input_nodes[0]
-        if is_addition(node):  # nothing but norms and pooling behind the last sum: there is no head
+        if is_sum(node):  # nothing but norms and pooling behind the last sum: there is no head
             break
         pooled = pooled or _pooled_positions(node)
     return pooled or logits

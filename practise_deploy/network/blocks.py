@@ -1,27 +1,28 @@
 """Residual units, found in any network by the flow of its values, not by names.
 
-A unit ends in an addition of two values of one shape. Its entry is the addition's immediate dominator:
-the last value that everything in the unit is computed from. It can be dropped, that is, its exit replaced by
-its entry, if nothing else enters or leaves it and both have the same shape.
+A unit ends in the sum or difference of two values of one shape. Its entry is the term that the other one is computed from (the
+skip): the unit's input, scaled or with other branches added if the sum has it so. A sum without such a term has its immediate
+dominator as entry: the last value that everything in the unit is computed from. A unit can be dropped, that is, its exit replaced by
+its entry, if nothing leaves it elsewhere and both have the same shape.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import fx
-from torchvision.ops import StochasticDepth
+from torch import fx, nn
 
 from practise_deploy.errors import NoDroppableBlock
 from practise_deploy.network.activations import macs_by_node
 from practise_deploy.network.heads import feature_of
 from practise_deploy.network.near_misses import near_misses
-from practise_deploy.network.operators import FILE_NAME, is_addition, is_computed, module_of, scope_kinds, shape_of
-from practise_deploy.network.units import Unit, dominators, format_shape, has_weights, holder_of, unit_at, weights_of
+from practise_deploy.network.operators import FILE_NAME, is_difference, is_idle, module_of, scope_kinds, shape_of
+from practise_deploy.network.skips import Flow
+from practise_deploy.network.units import Unit, format_shape, has_weights, holder_of, readers, unit_at, weights_of
 from practise_deploy.terms import Block
 
 _MAX_SHOWN = 3
@@ -38,14 +39,19 @@ def find_blocks(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> tuple[B
     """
     parameter = next(traced.parameters(), torch.empty(0))
     macs = macs_by_node(traced, torch.zeros(1, *input_shape[1:], device=parameter.device, dtype=parameter.dtype))
-    dominator = dominators(traced)
-    units = [unit for unit in _units(traced, dominator) if has_weights(traced, unit.nodes)]
+    flow = Flow(traced)
+    units = [unit for unit in _units(traced, flow) if has_weights(traced, unit.nodes)]
     names = _names(units)
     feature, structure_classes = feature_of(traced), dict[str, int]()
     unit_block = partial(_unit_block, traced, macs, structure_classes)
-    blocks = [unit_block(unit, names[unit.addition], _undroppable_reason(unit, units, feature)) for unit in units]
+    blocks, offered = list[Block](), list[Unit]()
+    for unit in units:  # those within others come first
+        skip = flow.skips.get(unit.addition)
+        reason = skip.weighting if skip and skip.weighting else _undroppable_reason(unit, offered, feature)
+        blocks.append(unit_block(unit, names[unit.addition], reason))
+        offered += [] if reason else [unit]
     blocks += _without_skip(traced, blocks, macs, structure_classes)
-    for unit, reason in near_misses(traced, dominator, units):
+    for unit, reason in near_misses(traced, flow, units):
         blocks.append(unit_block(unit, _near_miss_name(unit, {block.name for block in blocks}), reason))
     position = {node.name: index for index, node in enumerate(traced.graph.nodes)}
     return tuple(sorted(blocks, key=lambda block: position[block.exit]))
@@ -78,37 +84,24 @@ def _no_block_reason(blocks: tuple[Block, ...]) -> str:
     return "; ".join(f"{block.name}: {block.reason}" for block in blocks[:_MAX_SHOWN]) + more
 
 
-def _units(traced: fx.GraphModule, dominator: Mapping[fx.Node, fx.Node]) -> list[Unit]:
-    additions = [node for node in traced.graph.nodes if node in dominator and is_addition(node)]
-    return [
-        unit_at(traced, node, dominator)
-        for node in additions
-        if all(source in dominator or source.op == "placeholder" for source in node.all_input_nodes)  # no mere bias
-    ]
+def _units(traced: fx.GraphModule, flow: Flow) -> list[Unit]:
+    sums = [node for node in traced.graph.nodes if flow.is_sum(node)]
+    return [unit_at(traced, node, flow) for node in sums if node in flow.skips or not is_difference(node)]
 
 
-def _undroppable_reason(unit: Unit, units: list[Unit], feature: fx.Node) -> str:
+def _undroppable_reason(unit: Unit, offered: list[Unit], feature: fx.Node) -> str:
     before, after = shape_of(unit.entry), shape_of(unit.exit)
     if before is None or after is None or before != after:
         return f"it changes the shape: {format_shape(before)} in, {format_shape(after)} out"
     inside = set(unit.nodes)
     for node in unit.nodes:
-        if node is not unit.exit and _escapes(node, inside):
+        if node is not unit.exit and not readers(node) <= inside:
             return f"its inner value {node.name} is also used outside of it"
     if feature in inside and feature is not unit.exit:
         return f"it holds {feature.name}, the feature map that a student is compared by"
-    for other in units:
-        if other is not unit and other.addition in inside and shape_of(other.entry) == shape_of(other.exit):
-            return "it holds a smaller residual unit, which is offered instead"
+    if any(other.addition in inside for other in offered):
+        return "it holds a smaller residual unit, which is offered instead"
     return ""
-
-
-def _escapes(node: fx.Node, inside: set[fx.Node]) -> bool:
-    """Whether a value is used outside; sizes are followed to where they are used."""
-    for user in node.users:
-        if user not in inside and (user.op == "output" or is_computed(user) or _escapes(user, inside)):
-            return True
-    return False
 
 
 def _names(units: list[Unit]) -> dict[fx.Node, str]:
@@ -159,9 +152,7 @@ def _block(
 
 def _signature(traced: fx.GraphModule, node: fx.Node) -> str:
     module = module_of(traced, node)
-    inactive = module is not None and (
-        "Drop" in type(module).__name__ or isinstance(module, StochasticDepth)
-    )  # in eval mode
+    inactive = module is not None and is_idle(traced, node) and not isinstance(module, nn.Identity)
     if node.op == "get_attr":
         return f"weight {shape_of(node)}"
     operation = "nothing" if inactive else repr(module) if module is not None else str(node.target)

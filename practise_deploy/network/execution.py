@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import hardtanh, relu
 
-from practise_deploy.network.operators import is_addition, is_relu, is_relu6, is_unmodified, module_of
+from practise_deploy.network.operators import is_relu, is_relu6, is_sum, is_unmodified, module_of
 
 Env = dict[str, Tensor]
 FusionGroup = tuple[fx.Node, ...]
@@ -73,7 +73,7 @@ def _fuses(traced: fx.GraphModule, group: FusionGroup, reader: fx.Node) -> bool:
     last, module = module_of(traced, group[-1]), module_of(traced, reader)
     if _is_exactly(last, nn.Conv2d) and isinstance(module, nn.BatchNorm2d) and not module.training:
         return _is_exactly(module, nn.BatchNorm2d) and module.running_var is not None
-    is_fresh = _is_exactly(last, nn.Conv2d, nn.BatchNorm2d) or is_addition(group[-1])  # no gradient needs their results
+    is_fresh = _is_exactly(last, nn.Conv2d, nn.BatchNorm2d) or is_sum(group[-1])  # no gradient needs their results
     return is_fresh and is_relu(traced, reader) and (module is None or _is_exactly(module, nn.ReLU, nn.ReLU6))
 
 

@@ -17,6 +17,7 @@ _OPERATORS: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
     operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
 }
 
 
@@ -27,6 +28,9 @@ def functionalise(traced: fx.GraphModule) -> None:
     """
     position = {node: index for index, node in enumerate(traced.graph.nodes)}
     for node in traced.graph.nodes:
+        if isinstance(written := node.kwargs.get("out"), fx.Node):
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key != "out"}
+            _replace_later_uses(written, node, position)
         if _is_in_place(traced, node):
             _make_out_of_place(node)
             if node.args and isinstance(node.args[0], fx.Node):
@@ -87,7 +91,9 @@ def _name(node: fx.Node) -> str:
 
 
 def _is_underscored(name: str) -> bool:
-    return name.endswith("_") and not name.endswith("__")
+    return (
+        name.endswith("_") and not name.endswith("__") and not hasattr(operator, name)
+    )  # Python's own and_, or_, not_
 
 
 def _counterpart(name: str) -> Callable[..., Any]:

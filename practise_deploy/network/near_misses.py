@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import fx
 
 from practise_deploy.network.attention import decides_on_values
-from practise_deploy.network.operators import is_computed, is_custom_module, module_of, shape_of
+from practise_deploy.network.operators import is_computed, is_custom_module, module_of, operation_name, shape_of
+from practise_deploy.network.skips import Flow
 from practise_deploy.network.units import Unit, format_shape, has_weights, unit_at
 
 _CONCATENATIONS = {"cat", "concat", "concatenate", "stack", "hstack"}
-_SUBTRACTIONS = {"sub", "subtract", "rsub"}
+_SUMS = {"add", "sub", "subtract"}
 
 
-def near_misses(
-    traced: fx.GraphModule, dominator: Mapping[fx.Node, fx.Node], units: Sequence[Unit]
-) -> Iterator[tuple[Unit, str]]:
+def near_misses(traced: fx.GraphModule, flow: Flow, units: Sequence[Unit]) -> Iterator[tuple[Unit, str]]:
     """The smallest near misses outside of all units, in order, each with the reason why it is no unit."""
     covered = {node for unit in units for node in unit.nodes}
-    for node, entry in dominator.items():
-        sources = [n for n in node.all_input_nodes if is_computed(n) and (n in dominator or n is entry)]
+    for node, entry in flow.dominator.items():
+        sources = [n for n in node.all_input_nodes if is_computed(n) and (n in flow.dominator or n is entry)]
         if node in covered or not (reason := _reason(traced, node, entry, sources)):
             continue
-        candidate = unit_at(traced, node, dominator)
+        candidate = unit_at(traced, node, flow)
         if covered.isdisjoint(candidate.nodes) and has_weights(traced, candidate.nodes):
             covered.update(candidate.nodes)
             yield candidate, reason
@@ -35,44 +34,36 @@ def _reason(traced: fx.GraphModule, node: fx.Node, entry: fx.Node, sources: list
     if len(sources) == 1:
         is_candidate = before == after is not None and _is_residual_leaf(traced, node)
         return "it could not be looked into, and may hold residual units" if is_candidate else ""
-    if _operation(node) in _CONCATENATIONS and shape_of(sources[0]):
+    if operation_name(node) in _CONCATENATIONS and shape_of(sources[0]):
+        if _is_summed(node):
+            return "its branches are stacked and then summed: x + f(x) would do"
         shapes_text = f": {format_shape(before)} in, {format_shape(after)} out" if before else ""
         return f"its branches are concatenated, not added{shapes_text}"
     if entry not in sources or len(sources) != 2:
         return ""
     shapes = [shape_of(source) or () for source in sources]
-    if _operation(node) == "add":
+    if operation_name(node) in _SUMS:
         return _sum_reason(shapes)
-    return _join_reason(node, entry) if {*shapes} == {after} else ""
+    return _join_reason(node) if {*shapes} == {after} else ""
+
+
+def _is_summed(node: fx.Node) -> bool:
+    """Whether all that is done with stacked values is that they are added up."""
+    return operation_name(node) == "stack" and {operation_name(user) for user in node.users} == {"sum"}
 
 
 def _sum_reason(shapes: list[tuple[int, ...]]) -> str:
     """Why the sum of a value and of what is made of it ends no unit."""
     if shapes[0] != shapes[1]:
         return f"its sum is of two shapes: {format_shape(shapes[0])} and {format_shape(shapes[1])}"
-    if len(shapes[0]) > 2:
-        return "its sum multiplies a term (alpha)"
     return f"its sum is of vectors, not of maps or tokens: {format_shape(shapes[0])} numbers each"
 
 
-def _join_reason(node: fx.Node, entry: fx.Node) -> str:
+def _join_reason(node: fx.Node) -> str:
     """Why a value and a function of it, of one shape, form no sum."""
-    operation = _operation(node)
     if node.op == "call_module":
         return f"its terms meet in a module that could not be looked into: {node.target}"
-    if operation not in _SUBTRACTIONS:
-        return f"its terms meet in {operation}, not in a sum"
-    if node.args[0] is not entry:
-        return "it subtracts its input, whose sign would change without the rest"
-    return "its terms are subtracted, and no weights right before can take the sign: x + (-f(x)) would do"
-
-
-def _operation(node: fx.Node) -> str:
-    """The operation's name in torch or Python, such as add; empty for a module."""
-    if node.op == "call_module":
-        return ""
-    target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    return target.partition(".")[0].strip("_")
+    return f"its terms meet in {operation_name(node)}, not in a sum"
 
 
 def _is_residual_leaf(traced: fx.GraphModule, node: fx.Node) -> bool:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
+from torchvision.ops import stochastic_depth
 
-_ADDITIONS = {operator.add, torch.add, torch.ops.aten.add.Tensor}
-_RELUS = {torch.relu, nn.functional.relu, nn.functional.relu6, torch.ops.aten.relu.default}
+IDLE = "idle"
+"""Key in a node's meta: that its module, of the network's own, gives back what it gets in eval mode."""
+_ADDITIONS = {operator.add, torch.add, torch.ops.aten.add.Tensor, "add"}
+_SUBTRACTIONS = {operator.sub, torch.sub, torch.subtract, "sub", "subtract"}
+_DROPOUTS = {
+    function: inspect.signature(function)
+    for function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, stochastic_depth)
+}
+_RELUS = {torch.relu, F.relu, F.relu6, torch.ops.aten.relu.default}
 
 
 def is_computed(node: fx.Node) -> bool:
@@ -80,15 +90,38 @@ def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 def is_relu6(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a value is the ReLU6 of another."""
-    return isinstance(module_of(traced, node), nn.ReLU6) or node.target is nn.functional.relu6
+    return isinstance(module_of(traced, node), nn.ReLU6) or node.target is F.relu6
 
 
-def is_addition(node: fx.Node) -> bool:
-    """Whether a value is the plain sum of two computed values of one shape, and not of one with itself."""
-    if node.target not in _ADDITIONS and not (node.op == "call_method" and node.target == "add"):
-        return False
-    if node.kwargs.get("alpha", 1) != 1:
+def is_sum(node: fx.Node) -> bool:
+    """Whether a value is the sum or the difference of two computed values of one shape, and not of one with itself."""
+    called = node.op in ("call_function", "call_method")
+    if not called or node.target not in _ADDITIONS | _SUBTRACTIONS or node.kwargs.get("alpha", 1) != 1:
         return False
     sources = [n for n in node.args if isinstance(n, fx.Node) and n.op != "get_attr"]
     shapes = {shape_of(n) for n in sources}
     return len(set(sources)) == 2 and len(shapes) == 1 and None not in shapes and len(shapes.pop() or ()) >= 3
+
+
+def is_difference(node: fx.Node) -> bool:
+    """Whether a value is another one less a second one."""
+    return node.op in ("call_function", "call_method") and node.target in _SUBTRACTIONS
+
+
+def is_idle(traced: nn.Module, node: fx.Node) -> bool:
+    """Whether a value is, in eval mode, what its operation gets: that of an identity, or dropout of any kind."""
+    if node.op == "call_function" and node.target in _DROPOUTS:
+        return _DROPOUTS[node.target].bind(*node.args, **node.kwargs).arguments.get("training") is False
+    module = module_of(traced, node)
+    if module is None or len(node.all_input_nodes) != 1:
+        return False
+    kind = type(module).__name__
+    return kind in ("Identity", "StochasticDepth") or "Drop" in kind or bool(node.meta.get(IDLE))
+
+
+def operation_name(node: fx.Node) -> str:
+    """The operation's name in torch or Python, such as add; empty for a module."""
+    if node.op == "call_module":
+        return ""
+    target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return target.partition(".")[0].strip("_")

@@ -9,7 +9,16 @@ import torch
 from torch import fx
 
 from practise_backends.terms import Arrays
+from practise_deploy.network.operators import is_sum
+from practise_deploy.network.scalings import scaled_by_number
 from practise_deploy.terms import Block
+
+_KEPT = "also read as what it was"
+
+
+def keeps_its_value(node: fx.Node) -> bool:
+    """Whether a value, which replaces a partial sum of branches, is read by another branch too: it should stay what it was."""
+    return bool(node.meta.get(_KEPT))
 
 
 def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block], *, share_weights: bool = False) -> fx.GraphModule:
@@ -21,15 +30,31 @@ def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block], *, share_weig
     by_name = {node.name: node for node in student.graph.nodes}
     order = list(by_name)
     replacement: dict[str, fx.Node] = {}
+    joined: list[tuple[fx.Node, set[fx.Node]]] = []
     for block in sorted(dropped, key=lambda b: order.index(b.exit)):
-        entry = replacement.get(block.entry, by_name[block.entry])
-        by_name[block.exit].replace_all_uses_with(entry)
+        entry, exit_ = replacement.get(block.entry, by_name[block.entry]), by_name[block.exit]
+        if _is_joined(student, exit_):
+            joined.append((entry, entry.users.keys() - exit_.users.keys()))
+        exit_.replace_all_uses_with(entry)
         replacement[block.exit] = entry
     student.graph.eliminate_dead_code()
+    for entry, readers in joined:
+        entry.meta[_KEPT] = not readers.isdisjoint(student.graph.nodes)
     if not share_weights:
         student.delete_all_unused_submodules()
     student.recompile()
     return student
+
+
+def _is_joined(network: fx.GraphModule, value: fx.Node) -> bool:
+    """Whether a value, or a multiple of it, is just the term of another sum."""
+    while len(value.users) == 1:
+        (value,) = value.users
+        if is_sum(value):
+            return True
+        if scaled_by_number(network, value) is None:
+            return False
+    return False
 
 
 def _share_modules(network: fx.GraphModule) -> fx.GraphModule:
@@ -42,7 +67,8 @@ def _share_modules(network: fx.GraphModule) -> fx.GraphModule:
 def splices(student: fx.GraphModule, dropped: Sequence[Block]) -> dict[str, str]:
     """For every splice, the value that stays (the first dropped block's entry) and the exit it replaces (the last one's).
 
-    A value that would replace several exits, those of parallel blocks, is left out. dropped: in any order.
+    A value that would replace several exits, those of parallel blocks, is left out, and so is one that other branches of the same
+    sum read. dropped: in any order.
     """
     branches: dict[str, list[str]] = {}
     for block in dropped:
@@ -55,7 +81,7 @@ def splices(student: fx.GraphModule, dropped: Sequence[Block]) -> dict[str, str]
             (end,) = branches[end]
         if root not in inner and end not in branches:
             replaced[root] = end
-    alive = {node.name for node in student.graph.nodes}
+    alive = {node.name for node in student.graph.nodes if not keeps_its_value(node)}
     return {entry: exit_ for entry, exit_ in replaced.items() if entry in alive}
 
 

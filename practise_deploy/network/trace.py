@@ -19,10 +19,10 @@ from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.functionalise import functionalise
 from practise_deploy.network.inputs import check_inputs
-from practise_deploy.network.operators import module_of
+from practise_deploy.network.operators import IDLE, module_of
 from practise_deploy.network.outputs import flatten_outputs
-from practise_deploy.network.sums import canonicalise_sums
-from practise_deploy.network.tracers import graphs_of
+from practise_deploy.network.sums import canonicalise_sums, chain_sums
+from practise_deploy.network.tracers import graphs_of, operations_in
 from practise_deploy.network.trial import check_same, noise, result_of
 
 
@@ -56,9 +56,11 @@ def _normalised_graph(
     _restore_standard_layers(traced, module)
     _resolve_named_paddings(traced)
     _fold_zero_padding(traced)
+    _mark_idle(traced)
     flatten_outputs(traced)
     _tidy(traced.eval())
     annotate_shapes(traced, tuple(sample.shape))
+    chain_sums(traced)
     check_same(traced, sample, expected)
     return traced
 
@@ -224,6 +226,14 @@ def _fold_zero_padding(traced: fx.GraphModule) -> None:
             padded.padding = (int(padded.padding[0]) + top, int(padded.padding[1]) + left)
             traced.set_submodule(str(user.target), padded)
         node.replace_all_uses_with(node.all_input_nodes[0])
+
+
+def _mark_idle(traced: fx.GraphModule) -> None:
+    """Mark the calls of modules of the network's own that give back what they get, as stochastic depth does in eval mode."""
+    for node in traced.graph.nodes:
+        module = module_of(traced, node)
+        if module is not None and operations_in(module) == []:
+            node.meta[IDLE] = True
 
 
 def _can_pad(traced: fx.GraphModule, node: fx.Node) -> bool:

@@ -16,6 +16,7 @@ from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.attention import decides_on_values, traceable_forward
 from practise_deploy.network.execution import Env, execute
 from practise_deploy.network.operators import is_custom_module
+from practise_deploy.network.scalings import is_scaling
 
 _CONSTANT_TYPES = (type(None), bool, int, float, str)
 _BATCH_SIZES = (2, 61)
@@ -41,9 +42,10 @@ def graphs_of(module: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple
 
 
 class _Tracer(fx.Tracer):
-    """Traces into containers, modules that hold one parameter and nothing else, as LayerScale does, and custom modules that join values.
+    """Traces into containers, and of modules without children into those that hold one parameter and nothing else, as LayerScale does,
+    those that only multiply by constants, and custom modules that join values.
 
-    Other modules without children stay leaves, and so do `leaves`, the paths of modules that cannot be traced.
+    The others stay leaves, and so do `leaves`, the paths of modules that cannot be traced.
     """
 
     def __init__(self, leaves: frozenset[str]) -> None:
@@ -57,7 +59,7 @@ class _Tracer(fx.Tracer):
         if module_qualified_name in self.leaves:
             return True
         if next(m.children(), None) is None:
-            return not (_holds_one_parameter(m) or (self.joining and is_custom_module(m)))
+            return not (_holds_one_parameter(m) or (self.joining and is_custom_module(m)) or _only_multiplies(m))
         if decides_on_values(m):
             return False
         return super().is_leaf_module(m, module_qualified_name) and not isinstance(m, nn.Sequential)
@@ -101,6 +103,17 @@ class _SizedTracer(_Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         return attr_val if self.executing else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def iter(self, obj: Any) -> Iterator[Any]:
+        """A value's parts, where it is a tuple or a list; unpacking is traced without this."""
+        parts = self.parts_of(obj)
+        return super().iter(obj) if parts is None else (obj[index] for index in range(parts))
+
+    def parts_of(self, value: fx.Proxy) -> int | None:
+        """How many parts a tuple or a list has; None where it is none or could not be computed."""
+        self._execute()
+        parts = self.envs[0].get(value.node.name)
+        return len(parts) if isinstance(parts, (tuple, list)) and not isinstance(parts, torch.Size) else None
 
     def shape_of(self, value: fx.Proxy) -> tuple[int | fx.Proxy, ...] | None:
         """A value's sizes; None where it is no tensor or could not be computed."""
@@ -169,6 +182,12 @@ class _SizedProxy(fx.Proxy):
         """As a tensor's."""
         return self.ndim
 
+    def __len__(self) -> int:
+        """As a tuple's or a list's."""
+        assert isinstance(self.tracer, _SizedTracer)
+        parts = self.tracer.parts_of(self)
+        return super().__len__() if parts is None else parts
+
 
 def _zeros_like(value: Any) -> Any:
     """A real tensor of zeros for a fake one."""
@@ -182,6 +201,28 @@ def _dtype_of(module: nn.Module) -> torch.dtype:
 def _holds_one_parameter(module: nn.Module) -> bool:
     """Whether a module of the network's own has one parameter and nothing else."""
     return is_custom_module(module) and len(module._parameters) == 1 and not module._buffers
+
+
+def _only_multiplies(module: nn.Module) -> bool:
+    """Whether all that a module does is to multiply by constants."""
+    operations = operations_in(module)
+    return operations is not None and len(operations) > 0 and all(is_scaling(node) for node in operations)
+
+
+def operations_in(module: nn.Module) -> list[fx.Node] | None:
+    """The operations of a module of the network's own that takes one value and has no parameters and no children.
+
+    None of another module, and where they cannot be told.
+    """
+    if not is_custom_module(module) or next(module.children(), None) is not None or module._parameters:
+        return None
+    try:
+        nodes = list(fx.Tracer().trace(module).nodes)
+    except Exception:  # it decides on values
+        return None
+    if [node.op for node in nodes].count("placeholder") != 1 or not isinstance(nodes[-1].args[0], fx.Node):
+        return None
+    return [node for node in nodes if node.op not in ("placeholder", "get_attr", "output")]
 
 
 def _trace(module: nn.Module, make_tracer: Callable[[frozenset[str]], _Tracer]) -> tuple[fx.Graph, tuple[str, ...]]:

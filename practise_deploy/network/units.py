@@ -1,13 +1,14 @@
-"""Units of a traced network: the values between an addition and its immediate dominator."""
+"""Units of a traced network: what a sum adds to its skip, or all the values between it and its immediate dominator."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import fx, nn
 
 from practise_deploy.network.operators import is_computed, is_relu, is_relu6, module_of, scope_of
+from practise_deploy.network.skips import Flow, Skip
 
 _KEEPS_SIGN = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.Dropout)
 
@@ -22,34 +23,19 @@ class Unit:
     nodes: tuple[fx.Node, ...]
 
 
-def dominators(traced: fx.GraphModule) -> dict[fx.Node, fx.Node]:
-    """Immediate dominator of every value that depends on the input (edges through non-tensors do not count)."""
-    parent: dict[fx.Node, fx.Node] = {}
-    depth: dict[fx.Node, int] = {}
-    for node in traced.graph.nodes:
-        if node.op == "placeholder" and not depth:
-            depth[node] = 0
-        sources = [n for n in node.all_input_nodes if n in depth and is_computed(n)]
-        if not sources or node.op == "output":
-            continue
-        common = sources[0]
-        for other in sources[1:]:
-            while common is not other:
-                if depth[common] >= depth[other]:
-                    common = parent[common]
-                else:
-                    other = parent[other]
-        parent[node], depth[node] = common, depth[common] + 1
-    return parent
+def unit_at(traced: fx.GraphModule, addition: fx.Node, flow: Flow) -> Unit:
+    """The unit that ends in an addition: without a skip, all between it and its dominator."""
+    skip = flow.skips.get(addition)
+    if skip is None or skip.weighting:
+        return _unit(traced, addition, flow, None, flow.dominator[addition])
+    return _unit(traced, addition, flow, skip, skip.term)
 
 
-def unit_at(traced: fx.GraphModule, addition: fx.Node, dominator: Mapping[fx.Node, fx.Node]) -> Unit:
-    """The unit that ends in an addition."""
-    entry, inside = dominator[addition], set[fx.Node]()
-    stack = [addition]
+def _unit(traced: fx.GraphModule, addition: fx.Node, flow: Flow, skip: Skip | None, entry: fx.Node) -> Unit:
+    inside, stack = set[fx.Node](), [addition]
     while stack:
         node = stack.pop()
-        if node is not entry and node not in inside:
+        if node is not entry and node not in inside and not (skip and flow.precedes(node, entry)):
             inside.add(node)
             stack.extend(n for n in node.all_input_nodes if n.op != "placeholder" and is_computed(n))
     last = addition
@@ -57,19 +43,49 @@ def unit_at(traced: fx.GraphModule, addition: fx.Node, dominator: Mapping[fx.Nod
     if len(users) == 1 and is_relu(traced, users[0]) and _is_fixed_point(traced, entry, users[0]):
         last = users[0]
         inside.add(last)
-    inside -= _shared_constants(traced, inside, dominator)
+    inside -= _shared(traced, inside, flow, addition, skip)
     return Unit(entry, addition, last, tuple(n for n in traced.graph.nodes if n in inside))
 
 
-def _shared_constants(
-    traced: fx.GraphModule, inside: set[fx.Node], dominator: Mapping[fx.Node, fx.Node]
+def _shared(
+    traced: fx.GraphModule, inside: set[fx.Node], flow: Flow, addition: fx.Node, skip: Skip | None
 ) -> set[fx.Node]:
-    """Values of a unit that do not depend on the input and that others read too, such as positional angles."""
-    shared: set[fx.Node] = set()
+    """Values within a unit that others read too and that stay with them.
+
+    They do not depend on its input, as positional angles, or, where the sum has a skip, are computed from it without weights, as masks,
+    or are read by other branches of the same sum.
+    """
+    shared, end = set[fx.Node](), flow.end_of(addition)
+    weighted = _weighted(traced, inside)
     for node in reversed(traced.graph.nodes):
-        if node in inside and node not in dominator and not (inside - shared).issuperset(node.users):
+        if node not in inside or node is addition or not (outside := readers(node) - (inside - shared)):
+            continue
+        if skip is None:
+            stays = node not in flow.dominator
+        elif node not in weighted or not flow.precedes(skip.base, node):
+            stays = True
+        else:
+            stays = end is not addition and all(flow.precedes(user, end) for user in outside)
+        if stays:
             shared.add(node)
     return shared
+
+
+def readers(node: fx.Node) -> set[fx.Node]:
+    """The values that are computed from a value, and the output; sizes are followed to where they are used."""
+    found = set[fx.Node]()
+    for user in node.users:
+        found |= {user} if user.op == "output" or is_computed(user) else readers(user)
+    return found
+
+
+def _weighted(traced: fx.GraphModule, inside: set[fx.Node]) -> set[fx.Node]:
+    """Of these values those that are computed with weights, or from such."""
+    weighted = set[fx.Node]()
+    for node in traced.graph.nodes:
+        if node in inside and (weights_of(traced, node) or not weighted.isdisjoint(node.all_input_nodes)):
+            weighted.add(node)
+    return weighted
 
 
 def _is_fixed_point(traced: fx.GraphModule, node: fx.Node, activation: fx.Node) -> bool:

@@ -14,10 +14,19 @@ from torch import fx, nn
 from torchvision.models.maxvit import SwapAxes, WindowDepartition, WindowPartition
 from torchvision.ops.misc import Permute
 
-from practise_deploy.network.operators import asks_size, is_addition, is_relu, is_unmodified, module_of, shape_of
+from practise_deploy.network.operators import (
+    asks_size,
+    is_difference,
+    is_idle,
+    is_relu,
+    is_sum,
+    is_unmodified,
+    module_of,
+    shape_of,
+)
+from practise_deploy.network.scalings import product_of, scaled_by_number
 from practise_deploy.refit.affine import Affine
 
-_PRODUCTS = {operator.mul, torch.mul, "mul"}
 _RESHAPES = {"reshape", "view", "unsqueeze"}
 _REARRANGING = (
     "contiguous", "flatten", "moveaxis", "movedim", "permute", "reshape", "roll", "squeeze", "swapaxes", "transpose",
@@ -35,13 +44,16 @@ class Role(Enum):
     NORM = auto()
     """A BatchNorm with statistics and parameters of its own, called nowhere else."""
     SCALE = auto()
-    """A product with a learned parameter that nothing else uses (LayerScale)."""
+    """A product with a learned parameter that nothing else uses (LayerScale, ReZero)."""
+    FACTOR = auto()
+    """A multiple of a value by a constant number."""
     REARRANGEMENT = auto()
     """The same numbers in other places, or some of them."""
     IDENTITY = auto()
     """Nothing: an identity, or dropout of any kind."""
     ZERO_PADDING = auto()
     SUM = auto()
+    """A sum or a difference of two values."""
     RELU = auto()
     """ReLU or ReLU6."""
     OTHER = auto()
@@ -63,19 +75,26 @@ class Scale:
         factors = dict(enumerate(self.shape, len(value_shape) - len(self.shape)))
         return factors.get(axis) == value_shape[axis] and all(side == 1 for at, side in factors.items() if at != axis)
 
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one factor for all channels."""
+        return self.factors.numel() == 1
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One operation of a network.
 
     source: the value that it works on; None of a sum, and where the role is OTHER. scale: where that is its role. readers: who
-    reads the numbers that it gives, and not just their size.
+    reads the numbers that it gives, and not just their size. factor: the constant that it multiplies by; of a difference, its
+    second term.
     """
 
     role: Role
     source: fx.Node | None
     scale: Scale | None
     readers: tuple[fx.Node, ...]
+    factor: float = 1.0
 
 
 class AnnotatedGraph:
@@ -132,9 +151,13 @@ def _operation(network: fx.GraphModule, node: fx.Node, uses: _Uses) -> Operation
     product = _scale(network, node, uses)
     if product is not None:
         return Operation(Role.SCALE, *product, readers)
+    multiple = scaled_by_number(network, node)
+    if multiple is not None:
+        return Operation(Role.FACTOR, multiple[0], None, readers, multiple[1])
     role = _role(network, node, uses)
     sources = [] if role in (Role.SUM, Role.OTHER) else _read(node)
-    return Operation(role, sources[0] if sources else None, None, readers)
+    sign = -1.0 if role is Role.SUM and is_difference(node) else 1.0
+    return Operation(role, sources[0] if sources else None, None, readers, sign)
 
 
 def _role(network: fx.GraphModule, node: fx.Node, uses: _Uses) -> Role:
@@ -142,14 +165,14 @@ def _role(network: fx.GraphModule, node: fx.Node, uses: _Uses) -> Role:
     module = module_of(network, node)
     if is_relu(network, node):
         return Role.RELU
-    if is_addition(node):
+    if is_sum(node):
         return Role.SUM
     if _is_rearrangement(module, node):
         return Role.REARRANGEMENT
+    if is_idle(network, node):
+        return Role.IDENTITY
     if module is None:
         return Role.OTHER
-    if _is_identity(module):
-        return Role.IDENTITY
     if isinstance(module, nn.ZeroPad2d):
         return Role.ZERO_PADDING
     if _is_settable_norm(module) and uses.is_called_once(node):
@@ -180,12 +203,6 @@ def _is_settable_norm(module: nn.Module) -> bool:
     return module.affine and module.running_mean is not None
 
 
-def _is_identity(module: nn.Module) -> bool:
-    """Whether a module gives what it gets in eval mode; some networks have identities of their own."""
-    kind = type(module).__name__
-    return kind in ("Identity", "StochasticDepth") or "Drop" in kind
-
-
 def _read(node: fx.Node) -> list[fx.Node]:
     """The values that an operation reads, without the sizes that it asks."""
     return [source for source in node.all_input_nodes if "for_two" not in source.meta or shape_of(source) is not None]
@@ -205,9 +222,10 @@ def _is_rearrangement(module: nn.Module | None, node: fx.Node) -> bool:
 
 def _scale(network: fx.GraphModule, node: fx.Node, uses: _Uses) -> tuple[fx.Node, Scale] | None:
     """The value that a product scales, and by what; None where it is not another value of its shape times a parameter."""
-    if node.op == "call_module" or node.target not in _PRODUCTS or len(node.args) != 2:
+    product = product_of(node)
+    if product is None:
         return None
-    for scaled, factor in (node.args, node.args[::-1]):
+    for scaled, factor in (product, product[::-1]):
         if isinstance(scaled, fx.Node) and isinstance(factor, fx.Node) and shape_of(scaled) == shape_of(node):
             parameter = _parameter(network, factor, uses)
             if parameter is not None:

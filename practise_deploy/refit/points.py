@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from practise_deploy.network.activations import node_by_name, nodes_to_compute
 from practise_deploy.network.operators import module_of, shape_of
-from practise_deploy.network.surgery import feature_in, splices
+from practise_deploy.network.surgery import feature_in, keeps_its_value, splices
 from practise_deploy.refit.annotation import AnnotatedGraph, Role
 from practise_deploy.refit.writers import (
     ReconstructionPoint,
@@ -27,8 +27,11 @@ def point_at_cut(
 ) -> ReconstructionPoint | None:
     """Where a cut can be refitted: the value that stays, and the teacher's value it stands for.
 
-    None where nothing linear writes it (a stem behind max pooling), or activations differ on both sides.
+    None where nothing linear writes it (a stem behind max pooling), where activations differ on both sides, and where the value is also
+    read by other branches of the sum that the block was one of.
     """
+    if keeps_its_value(node_by_name(student.network, entry)):
+        return None
     kept = behind_identities(student, node_by_name(student.network, entry))
     goal = behind_identities(teacher, node_by_name(teacher.network, exit_))
     if (student[kept].role is Role.RELU) != (teacher[goal].role is Role.RELU):
@@ -139,7 +142,7 @@ def _layers(
     leads_to = _next_sums(student, solved, feature)
     layers = dict[fx.Node, ReconstructionPoint]()
     for node in values:
-        if student[node].role is Role.REARRANGEMENT or leads_to[node] <= solved:
+        if student[node].role in (Role.REARRANGEMENT, Role.FACTOR) or leads_to[node] <= solved:
             continue
         writer = writer_of(student, node)
         if writer is not None and writer.operator not in taken and math.prod(writer.from_operator.after.sides) > 1:

@@ -87,7 +87,8 @@ def rows_for(point: ReconstructionPoint, env: Env, teacher_vectors: Tensor, samp
         at = writer.from_operator.places_before(places)
         parts.append(patches_of(writer.layer, source, at))
         at = writer.from_output.places_before(places)
-        rest = rest + writer.from_output.before.vectors(env[writer.output.name], at)
+        given = writer.from_output.before.vectors(env[writer.output.name], at)
+        rest = rest + given * writer.constant_behind.to(given)
     ones = parts[0].new_ones(len(parts[0]), 1)
     return torch.cat([*parts, ones], 1), rest.flatten(0, 1)
 

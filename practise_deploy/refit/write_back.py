@@ -11,7 +11,7 @@ from practise_deploy.refit.writers import ReconstructionPoint, Writer
 
 
 def folded_weights(writer: Writer) -> Tensor:
-    """The writer's weights with its BatchNorm and its scale folded in, as the refit sees them.
+    """The writer's weights with its BatchNorm, its scale and constants folded in, as the refit sees them.
 
     Shapes: [d + 1, outputs], bias last.
     """
@@ -27,6 +27,7 @@ def folded_weights(writer: Writer) -> Tensor:
             (bias - norm.running_mean.double()) * gain + norm.bias.detach().double(),
         )
         weights = torch.cat([weight.T, bias[None]])
+    weights = weights * writer.constant
     return weights if scale is None else weights * scale.detach().double().flatten()
 
 
@@ -42,6 +43,7 @@ def write_back(writer: Writer, solution: Tensor, equations: NormalEquations, row
 
     Shapes: solution [d + 1, outputs], bias last.
     """
+    solution = solution / writer.constant
     if writer.norm is None:
         _write(writer, solution)
     else:
@@ -59,10 +61,11 @@ def _write(writer: Writer, solution: Tensor) -> None:
     with torch.no_grad():
         if scale is not None:
             # factor = sign * (new length / old length); the operator then holds the solution over the factor
-            lengths, signs = _with_bias(operator).norm(dim=0), torch.where(scale.flatten() < 0, -1.0, 1.0).double()
-            new_lengths = solution.norm(dim=0)
+            together = (0,) if scale.numel() == solution.shape[1] else (0, 1)  # or one factor for all outputs
+            lengths, signs = _with_bias(operator).norm(dim=together), torch.where(scale.flatten() < 0, -1.0, 1.0)
+            new_lengths = solution.norm(dim=together)
             usable = (lengths > 0) & (new_lengths > 0)
-            scale.copy_(torch.where(usable, signs * new_lengths / lengths.where(usable, 1), 1).view_as(scale))
+            scale.copy_(torch.where(usable, signs.double() * new_lengths / lengths.where(usable, 1), 1).view_as(scale))
             solution = solution / scale.double().flatten()
         operator.weight.copy_(solution[:-1].T.reshape(operator.weight.shape))
         if operator.bias is not None or solution[-1].any():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from practise_deploy.network.activations import input_of, nodes_to_compute
 from practise_deploy.network.operators import shape_of
@@ -13,18 +15,21 @@ from practise_deploy.refit.affine import Affine, channel_axis
 from practise_deploy.refit.annotation import AnnotatedGraph, Role, Scale
 from practise_deploy.refit.layout import Layout, Rearrangement, followed
 
-_LINEAR = {Role.NORM, Role.SCALE, Role.REARRANGEMENT, Role.IDENTITY}
+_LINEAR = {Role.NORM, Role.SCALE, Role.FACTOR, Role.REARRANGEMENT, Role.IDENTITY}
 """What may stand behind an affine operator for it to be a writer."""
-_SAME_NUMBERS = {Role.REARRANGEMENT, Role.IDENTITY}
+_MULTIPLES = {Role.SCALE, Role.FACTOR, Role.REARRANGEMENT, Role.IDENTITY}
+"""What a stream value may go through behind its sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
     """The last affine operator of a branch that adds into a stream, and what is linear behind it, up to its output.
 
-    layer: what the operator calls. norm: a BatchNorm. scale: learned numbers that multiply the channels (LayerScale).
-    from_operator, from_output: how the stream value that is looked at is what these give, rearranged. span: the values from the
-    operator to there, and those that give the factors.
+    layer: what the operator calls. norm: a BatchNorm. scale: learned numbers that multiply the channels (LayerScale), or one for
+    all (ReZero). from_operator, from_output: how the stream value that is looked at is what these give, rearranged. span: the values
+    from the operator to there, and those that give the factors. constant: what they are multiplied by beside norm and scale;
+    constant_behind: the part of it behind the output, where learned factors count too, as they are not the writer's alone.
+    Shapes: constants [channels] or [1], in fp64.
     """
 
     operator: fx.Node
@@ -35,6 +40,8 @@ class Writer:
     from_operator: Rearrangement
     from_output: Rearrangement
     span: tuple[fx.Node, ...]
+    constant: Tensor
+    constant_behind: Tensor
 
     @property
     def source(self) -> fx.Node:
@@ -48,7 +55,7 @@ class Writer:
 
     @property
     def factors(self) -> nn.Parameter | None:
-        """The factors of its channels. Shapes: as many numbers as channels, of any shape."""
+        """The learned factors of its channels. Shapes: as many numbers as channels, or one, of any shape."""
         return None if self.scale is None else self.scale.factors
 
     @property
@@ -114,7 +121,38 @@ def _writer(graph: AnnotatedGraph, span: Sequence[fx.Node], behind: Sequence[fx.
         return None
     norm, scale = factored
     made_by = scale.made_by if scale else ()
-    return Writer(operator, output, layer, norm, scale, from_operator, rest[1], (*span, *behind, *made_by))
+    constants = _constants(graph, span), _constants(graph, [output, *behind], axes[len(span) - 1 :])
+    if constants[0] is None or constants[1] is None:
+        return None
+    whole = constants[0] * constants[1]
+    if not whole.all():
+        return None
+    return Writer(
+        operator, output, layer, norm, scale, from_operator, rest[1], (*span, *behind, *made_by), whole, constants[1]
+    )
+
+
+def _constants(graph: AnnotatedGraph, path: Sequence[fx.Node], axes: Sequence[int] | None = None) -> Tensor | None:
+    """What the first of these values, each computed from the one before, is multiplied by until the last one.
+
+    axes: those of the channels, by value, if learned factors count. None where those are not of the channels.
+    Shapes: [channels] or [1], in fp64.
+    """
+    product = torch.ones(1, dtype=torch.float64, device=next(graph.network.parameters()).device)
+    for number, (source, node) in enumerate(pairwise(path), 1):
+        operation = graph[node]
+        if axes is not None and operation.scale is not None:
+            if not _is_of_channels(operation.scale, axes[number], node):
+                return None
+            product = product * operation.scale.factors.detach().double().flatten()
+        elif operation.role is not Role.SUM or node.args[1] is source:  # the second term of a difference
+            product = product * operation.factor
+    return product
+
+
+def _is_of_channels(scale: Scale, axis: int, value: fx.Node) -> bool:
+    """Whether it is one factor for all channels of a value, or one for each. axis: that of the channels."""
+    return scale.is_single or scale.is_along(axis, shape_of(value) or ())
 
 
 def _norm_and_scale(
@@ -125,16 +163,18 @@ def _norm_and_scale(
     axes: those of the channels, by value.
     """
     norm, scale = None, None
+    multiplied = False
     for node, axis in zip(span[1:], axes, strict=False):
         operation = graph[node]
         if operation.role is Role.NORM:
-            if norm or scale or axis != 1:
+            if norm or multiplied or axis != 1:
                 return None
             norm = graph.norm(node)
         elif operation.scale is not None:
-            if scale or not operation.scale.is_along(axis, shape_of(node) or ()):
+            if scale or not _is_of_channels(operation.scale, axis, node):
                 return None
             scale = operation.scale
+        multiplied = multiplied or operation.role in (Role.SCALE, Role.FACTOR)
     return norm, scale
 
 
@@ -151,11 +191,11 @@ def _is_of_images(graph: AnnotatedGraph, operator: fx.Node, path: Rearrangement)
 def writers_into(graph: AnnotatedGraph, value: fx.Node) -> tuple[Writer, ...]:
     """The writers of a value: itself a writer's output, or a sum with such terms, whose channels are along one axis.
 
-    The sum may be rearranged before it is the value, where nobody reads it as it was.
+    The sum may be rearranged, or multiplied, before it is the value, where nobody reads it as it was.
     """
     path = [value]
-    if graph[value].role is Role.REARRANGEMENT:
-        while (source := _source_through(graph, path[0], _SAME_NUMBERS)) is not None:
+    if graph[value].role in (Role.REARRANGEMENT, Role.FACTOR, Role.SCALE):
+        while (source := _source_through(graph, path[0], _MULTIPLES)) is not None:
             path.insert(0, source)
     if graph[path[0]].role is Role.SUM:
         terms = [term for term in path[0].all_input_nodes if len(graph[term].readers) == 1]

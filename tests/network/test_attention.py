@@ -69,6 +69,23 @@ def weights_of_it(attention: nn.Module, x: Tensor, **asked) -> Tensor:
     return found * weights.flatten(1, -2).sum(1)[..., None]
 
 
+CAUSAL = torch.ones(6, 6, dtype=torch.bool).triu(1)
+
+
+def masked_by(**masks):
+    """A call of attention with masks, of one image or made of the images."""
+
+    def call(attention: nn.Module, x: Tensor) -> Tensor:
+        made = {name: mask(x) if callable(mask) else mask for name, mask in masks.items()}
+        return attention(x, x, x, need_weights=False, **made)[0]
+
+    return call
+
+
+def dark(x: Tensor) -> Tensor:
+    return x.mean(2) > x.mean((1, 2))[:, None] + 0.1
+
+
 @pytest.mark.parametrize(
     "network",
     [
@@ -77,9 +94,19 @@ def weights_of_it(attention: nn.Module, x: Tensor, **asked) -> Tensor:
         Attends(bias=False, dropout=0.5, kdim=8, vdim=8),
         Attends(weights_of_it),
         Attends(lambda attention, x: weights_of_it(attention, x, average_attn_weights=False)),
+        Attends(lambda attention, x: weights_of_it(attention, x, attn_mask=CAUSAL)),
+        Attends(masked_by(attn_mask=CAUSAL)),
+        Attends(masked_by(attn_mask=torch.rand(6, 6).double())),
+        Attends(masked_by(attn_mask=CAUSAL, is_causal=True)),
+        Attends(masked_by(key_padding_mask=dark)),
+        Attends(masked_by(key_padding_mask=lambda x: x.mean(2), attn_mask=torch.rand(6, 6).double())),
+        Attends(masked_by(attn_mask=lambda x: (x @ x.transpose(1, 2)).repeat_interleave(2, 0))),
     ],
-    ids=["plain", "by name, weights thrown away", "no bias", "its weights are used", "weights by head are used"],
-)
+    ids=[
+        "plain", "by name, weights thrown away", "no bias", "its weights are used", "weights by head are used",
+        "masked, its weights are used", "mask", "mask of numbers", "causal mask", "padding", "both masks", "mask by head",
+    ],
+)  # fmt: skip
 def test_attention_of_a_stream_to_itself_is_traced_into(network):
     traced, whole = same(network, TOKENS)
     assert whole == ()
@@ -91,10 +118,6 @@ def test_attention_whose_weights_nobody_reads_does_not_compute_them():
     assert not any("softmax" in node.name for node in traced.graph.nodes)
 
 
-def masked(attention: nn.Module, x: Tensor) -> Tensor:
-    return attention(x, x, x, need_weights=False, attn_mask=torch.ones(6, 6, dtype=torch.bool).triu(1))[0]
-
-
 def hooked() -> nn.Module:
     network = Attends()
     network.attention.register_forward_hook(lambda module, given, found: (found[0] * 2, found[1]))
@@ -104,7 +127,6 @@ def hooked() -> nn.Module:
 @pytest.mark.parametrize(
     "network",
     [
-        Attends(masked),
         Attends(lambda attention, x: attention(x, x * 2, x, need_weights=False)[0]),
         Attends(lambda attention, x: attention(x, x, x * 2, need_weights=False)[0]),
         Attends(batch_first=False),
@@ -112,7 +134,7 @@ def hooked() -> nn.Module:
         Attends(add_zero_attn=True),
         hooked(),
     ],
-    ids=["mask", "other keys", "other values", "positions first", "bias of k and v", "zeros", "hook"],
+    ids=["other keys", "other values", "positions first", "bias of k and v", "zeros", "hook"],
 )
 def test_other_attention_stays_whole_and_is_named(network):
     _, whole = same(network, TOKENS)
@@ -138,13 +160,23 @@ def test_encoder_of_torch_is_made_of_residual_units(how):
     ]
 
 
-def test_encoder_with_a_mask_stays_whole_and_is_named():
-    class Masked(Encoder):
-        def forward(self, x: Tensor) -> Tensor:
-            mask = torch.ones(16, 16, dtype=torch.bool).triu(1)
-            return self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2), mask).mean(1))
+class Masked(Encoder):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        mask, padding = torch.ones(16, 16, dtype=torch.bool).triu(1), dark(x) & (torch.arange(16) > 0)
+        return self.head(self.encoder(x, mask, padding).mean(1))
 
-    _, whole = same(Masked(norm_first=True), IMAGE)
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_encoder_with_masks_is_traced_into(norm_first):
+    _, whole = same(Masked(norm_first=norm_first), IMAGE)
+    assert whole == ()
+
+
+def test_encoder_that_leaves_out_what_is_padded_stays_whole_and_is_named():
+    network = Masked(norm_first=False)
+    network.encoder.use_nested_tensor = True
+    _, whole = same(network, IMAGE)
     assert whole == ("encoder",)
 
 

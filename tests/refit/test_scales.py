@@ -21,7 +21,8 @@ from samples.scales import MAP, TOKENS, Gain, Scaled, last_value, writer_at_the_
         (Gain(6, does=lambda x, gain: x.relu() * gain), False),
         (Gain(6, does=lambda x, gain: x * gain + gain), False),
         (Gain(6, does=lambda x, gain: x * gain if x.sum() > 0 else x), False),
-        (Gain(1), False),
+        (Gain(1), True),
+        (Gain(), True),
     ],
 )
 def test_module_of_one_parameter_is_a_scale_where_it_multiplies_by_it(module, is_scale):
