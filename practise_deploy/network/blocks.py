@@ -20,7 +20,7 @@ from practise_deploy.errors import NoDroppableBlock
 from practise_deploy.network.activations import macs_by_node
 from practise_deploy.network.heads import feature_of
 from practise_deploy.network.near_misses import near_misses
-from practise_deploy.network.operators import FILE_NAME, is_difference, is_idle, module_of, scope_kinds, shape_of
+from practise_deploy.network.operators import FILE_NAME, is_difference, is_idle, module_of, scope_kinds, scope_of, shape_of
 from practise_deploy.network.skips import Flow
 from practise_deploy.network.units import Unit, format_shape, has_weights, holder_of, readers, unit_at, weights_of
 from practise_deploy.terms import Block
@@ -107,6 +107,11 @@ def _undroppable_reason(unit: Unit, offered: list[Unit], feature: fx.Node) -> st
 def _names(units: list[Unit]) -> dict[fx.Node, str]:
     """Units named by the module that holds them, and by their addition where it holds several."""
     holders = {unit.addition: holder_of(unit.nodes) for unit in units}
+    names = list(holders.values())
+    for node, name in holders.items():  # a part of a module that holds other units too is not called like all of it
+        inner = [*scope_of(node)[-1:], ""][0]
+        if inner.startswith(name) and inner not in names and any(other.startswith(f"{name}.") for other in names):
+            holders[node] = inner
     names = list(holders.values())
     return {node: name if name and names.count(name) == 1 else _own_name(name, node) for node, name in holders.items()}
 

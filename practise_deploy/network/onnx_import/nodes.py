@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 from collections.abc import Container
@@ -18,6 +19,8 @@ from practise_deploy.network.onnx_import.known import Array
 
 _MASKING = 1e4
 """Constants as large as this mask values out; they are no weights."""
+_SCOPES, _KINDS = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
+"""Keys of the metadata in which torch's exporter keeps the modules that a node was in, and their classes."""
 Readers = dict[str, list[onnx.NodeProto]]
 
 
@@ -79,9 +82,15 @@ def reads_of(node: onnx.NodeProto) -> list[str]:
 
 
 def scope_of(node: onnx.NodeProto) -> dict[str, tuple[str, str]]:
-    """The module that a node was in, by its name, in the form of torch's tracers."""
-    path, _, _ = node.name.rpartition("/")
-    return {path: (path, "residual unit")} if path else {}
+    """The modules that a node was in, in the form of torch's tracers: as its exporter's metadata say, else by the node's own name."""
+    metadata = {entry.key: entry.value for entry in node.metadata_props}
+    try:
+        scopes, kinds = (ast.literal_eval(metadata[key]) for key in (_SCOPES, _KINDS))
+        modules = list(zip(scopes, kinds, strict=True))[1:-1]
+        return {path: (path, str(kind).rpartition(".")[2]) for path, kind in modules if path}
+    except (KeyError, ValueError, SyntaxError, TypeError):
+        path, _, _ = node.name.rpartition("/")
+        return {path: (path, "residual unit")} if path else {}
 
 
 def untranslatable(node: onnx.NodeProto, error: Exception) -> InputError:
