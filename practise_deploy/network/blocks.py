@@ -20,7 +20,15 @@ from practise_deploy.errors import NoDroppableBlock
 from practise_deploy.network.activations import macs_by_node
 from practise_deploy.network.heads import feature_of
 from practise_deploy.network.near_misses import near_misses
-from practise_deploy.network.operators import FILE_NAME, is_difference, is_idle, module_of, scope_kinds, scope_of, shape_of
+from practise_deploy.network.operators import (
+    FILE_NAME,
+    is_difference,
+    is_idle,
+    module_of,
+    scope_kinds,
+    scope_of,
+    shape_of,
+)
 from practise_deploy.network.skips import Flow
 from practise_deploy.network.units import Unit, format_shape, has_weights, holder_of, readers, unit_at, weights_of
 from practise_deploy.terms import Block

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import torch
+
 from practise_backends.errors import EnvironmentProblem
 from practise_deploy.compute import pick_device
+from practise_deploy.deployment.verify import torch_runner
 from practise_deploy.errors import InputError
 from practise_deploy.images.sanity import check_judgeable
+from practise_deploy.network.onnx_import.comparison import check_translation
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.planning.choose import out_of_reach
 from practise_deploy.planning.within_drop import costs_too_much
 from practise_deploy.settings import Goal
-from practise_deploy.terms import Plan, WithinDrop
+from practise_deploy.tasks.answers import answers_of
+from practise_deploy.tasks.judging import shares_of
+from practise_deploy.terms import Plan, TaskKind, WithinDrop
+
+_LOOKED_AT = 8
 
 
 def check_inputs(context: BuildContext) -> None:
@@ -26,8 +34,23 @@ def check_inputs(context: BuildContext) -> None:
         )
     pick_device(settings.compute)
     _ = context.candidates, context.images  # computed, or refused, here and now
+    _check_on_images(context)
     if isinstance(settings.max_drop, float):
         _check_judgeable(context, settings.max_drop)
+
+
+def _check_on_images(context: BuildContext) -> None:
+    """Refuse an ONNX file that is something else in torch, and a metric of the user's that does not work."""
+    network, images = context.network, context.images.fit.subsample(_LOOKED_AT, context.settings.seed)
+    samples, task = images.batch(slice(None)), network.summary.task
+    if network.translation is not None:
+        with context.screen("Holding the network in torch against the file in ONNX Runtime"):
+            check_translation(network.translation, samples)
+    if task.kind is TaskKind.CUSTOM:
+        outputs = [torch.from_numpy(output) for output in torch_runner(network.traced)(samples)]
+        answers = answers_of(task, outputs)
+        assert answers is not None
+        shares_of(task, answers.numpy(), answers.numpy())
 
 
 def _check_judgeable(context: BuildContext, max_drop: float) -> None:
