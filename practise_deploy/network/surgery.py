@@ -33,7 +33,7 @@ def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block], *, share_weig
     joined: list[tuple[fx.Node, set[fx.Node]]] = []
     for block in sorted(dropped, key=lambda b: order.index(b.exit)):
         entry, exit_ = replacement.get(block.entry, by_name[block.entry]), by_name[block.exit]
-        if _is_joined(student, exit_):
+        if entry in exit_.all_input_nodes and _is_joined(student, exit_):
             joined.append((entry, entry.users.keys() - exit_.users.keys()))
         exit_.replace_all_uses_with(entry)
         replacement[block.exit] = entry
