@@ -1,0 +1,209 @@
+"""From inspect to ONNX and back, for the networks of torchvision and of timm: does a block go, is the rest refitted, and is it all the same?
+
+    python benchmarks/reproduce/zoo.py [NETWORK...] [--again] [--limit-s 180] [--limit-gib 8]
+
+Random weights, and the smallest input that a network takes of a few. Of each network one block is dropped, the rest refitted on noise and
+exported; the ONNX file must compute in ONNX Runtime what the student computes in torch. Then the original's own export is read back as a
+user's file: it must have the same blocks, and what is left of it without the same block must compute what the network does without it. Every
+classifier, detector and segmentation network of torchvision, and of timm the smallest networks of every family. Each runs in a process of
+its own, with a limit of time and of memory. Written anew after every network, and resumable: benchmarks/results/zoo.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import time
+import traceback
+from collections import Counter
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import timm
+import torch
+from torch import Tensor, fx
+from torchvision import models
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from tiny.provenance import commit
+from tiny.subjects import ROOT
+
+from practise_backends.errors import Refusal
+from practise_deploy.images.calibration import CalibrationProblem, with_scaled_heads
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.blocks import find_blocks
+from practise_deploy.network.load import Network, load_network
+from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.network.onnx_import.file import described
+from practise_deploy.network.onnx_import.replacement import replacement
+from practise_deploy.network.onnx_import.translate import translate
+from practise_deploy.network.surgery import drop_blocks, load_weights
+from practise_deploy.refit.recover import recover
+from practise_deploy.run import Silent, write_atomically
+from practise_deploy.settings import Settings
+from practise_deploy.terms import Block
+
+PATH = ROOT / "benchmarks" / "results" / "zoo.json"
+SIDES = (64, 96, 128, 192, 224, 256, 299)
+IMAGES, TOLERANCE = 10, 1e-4
+EACH_FAMILY, LARGEST = 3, 40e6
+Row = dict[str, Any]
+
+
+def names() -> list[str]:
+    """Networks of both libraries, of timm the first of every family."""
+    kinds = (models, models.detection, models.segmentation)
+    chosen = [f"torchvision:{name}" for kind in kinds for name in models.list_models(kind)]
+    families: dict[str, list[str]] = {}
+    for name in timm.list_models():
+        families.setdefault(timm.models.model_entrypoint(name).__module__.rpartition(".")[2], []).append(name)
+    small = ("tiny", "nano", "atto", "pico", "femto", "small", "mini", "xxs", "test", "18", "26", "_s", "b0")
+    for found in families.values():
+        ranked = sorted(found, key=lambda name: not any(word in name for word in small))
+        chosen += [f"timm:{name}" for name in ranked[:EACH_FAMILY]]
+    return chosen
+
+
+def row_of(name: str, limit_s: float, limit_gib: float) -> Row:
+    """What became of one network, in a process of its own."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_send, args=(name, limit_gib, theirs))
+    process.start()
+    theirs.close()
+    try:
+        found = ours.recv() if ours.poll(limit_s) else {"ended": f"not within {limit_s:g} s"}
+    except EOFError:
+        process.join()
+        found = {"ended": f"killed by signal {-(process.exitcode or 0)}"}
+    process.kill()
+    process.join()
+    return {"network": name, **found}
+
+
+def _send(name: str, limit_gib: float, result: Connection) -> None:
+    limit = int(limit_gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    began = time.monotonic()
+    found: Row = {}
+    try:
+        _run(name, found)
+        found["ended"] = "passed"
+    except Refusal as error:
+        found["ended"] = f"refused: {error.message}"
+    except AssertionError as error:
+        found["ended"] = f"failed: {error}"
+    except BaseException:
+        found |= {"ended": "traceback", "traceback": traceback.format_exc(limit=-4)}
+    result.send(found | {"seconds": round(time.monotonic() - began, 1)})
+
+
+def _run(name: str, found: Row) -> None:
+    """All of it; what is found is written down as it is known."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    network = _loaded(name)
+    blocks = find_blocks(network.traced, network.input_shape)
+    gone = [block for block in blocks if block.droppable]
+    task = network.summary.task
+    found |= {"input": network.input_shape[1:], "task": task.kind.value, "units": len(blocks), "droppable": len(gone)}
+    if not gone:
+        raise Refusal("no block can be dropped", remedy="")
+    dropped = gone[len(gone) // 2]
+    found["dropped"] = dropped.name
+    student = _refitted(network, dropped)
+    model = to_onnx(student, (2, *network.input_shape[1:]))
+    x = torch.randn(2, *network.input_shape[1:])
+    found["exported"] = _difference(student, model.SerializeToString(), x)
+    assert found["exported"] <= TOLERANCE, f"its ONNX is {found['exported']:.1e} away from the student"
+    _read_back(network, dropped, len(gone), x, found)
+
+
+def _loaded(name: str) -> Network:
+    """At the smallest side that it runs on."""
+    first: Refusal | None = None
+    for side in SIDES:
+        try:
+            return load_network(Settings(network=name, input_size=side), structure_only=True)
+        except Refusal as error:
+            first = first or error
+    assert first is not None
+    try:
+        return load_network(Settings(network=name), structure_only=True)
+    except Refusal:
+        raise first from None
+
+
+def _refitted(network: Network, dropped: Block) -> fx.GraphModule:
+    """The network without the block, refitted on noise."""
+    images = FitImages(torch.randn(IMAGES, *network.input_shape[1:]), None, network.summary.preprocessing)
+    problem = CalibrationProblem(
+        teacher=with_scaled_heads(network.traced, images),
+        feature=network.summary.feature,
+        images=images,
+        task=network.summary.task,
+        single_split=True,
+    )
+    student = drop_blocks(problem.teacher, [dropped])
+    load_weights(student, recover(problem, [dropped], Silent()).weights)
+    return student.eval()
+
+
+def _read_back(network: Network, dropped: Block, droppable: int, x: Tensor, found: Row) -> None:
+    """The original's export as a user's file."""
+    whole = to_onnx(network.traced, (2, *network.input_shape[1:]))
+    translation = translate(described(Path(network.summary.name), whole), network.input_shape[1:])
+    from practise_deploy.network.trace import annotate_shapes
+
+    annotate_shapes(translation.network, network.input_shape)
+    again = [block for block in find_blocks(translation.network, network.input_shape) if block.droppable]
+    found["read_back"] = len(again)
+    assert len(again) == droppable, f"{len(again)} blocks can be dropped of its ONNX, {droppable} of itself"
+    same = again[droppable // 2]
+    model = replacement(translation, [same], {}).SerializeToString()
+    found["replaced"] = _difference(drop_blocks(network.traced, [dropped]).eval(), model, x)
+    assert found["replaced"] <= TOLERANCE, f"its ONNX without the block is {found['replaced']:.1e} away"
+
+
+def _difference(network: fx.GraphModule, model: bytes, x: Tensor) -> float:
+    """The largest difference of outputs over the largest output."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    computed = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        result = network(x)
+    wanted = [each.numpy() for each in (result if isinstance(result, tuple) else (result,))]
+    return max(
+        float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-6)) for a, b in zip(wanted, computed, strict=True)
+    )
+
+
+def main() -> None:
+    """The named networks, or all: those that were not yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NETWORK")
+    parser.add_argument("--again", action="store_true", help="also those that are in the JSON")
+    parser.add_argument("--limit-s", type=float, default=180)
+    parser.add_argument("--limit-gib", type=float, default=8)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = {row["network"]: row for row in json.loads(PATH.read_text())["networks"]} if PATH.is_file() else {}
+    for name in options.names or names():
+        if options.again or name not in rows:
+            rows[name] = row_of(name, options.limit_s, options.limit_gib) | {"commit": commit()}
+            print(rows[name], flush=True)
+            ended = Counter(str(row["ended"]).partition(":")[0] for row in rows.values())
+            lines = ",\n".join(json.dumps(rows[each]) for each in sorted(rows))
+            head = {"schema": 1, "limit_s": options.limit_s, "tolerance": TOLERANCE, "ended": ended}
+            write_atomically(PATH, f'{json.dumps(head)[:-1]}, "networks": [\n{lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    main()
