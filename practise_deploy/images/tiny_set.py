@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from torchvision.transforms import v2
 from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError
 from practise_deploy.images.labels import in_text_order, labels_of
-from practise_deploy.images.reading import MODES, Reader, channels_first, list_images, read_npz
+from practise_deploy.images.reading import MODES, Listing, Listings, Reader, channels_first, list_images, read_npz
 from practise_deploy.settings import EMBEDDED, ImageSource
 from practise_deploy.terms import DatasetSummary, NetworkSummary, Preprocessing
 
@@ -23,6 +24,7 @@ MIN_IMAGES = 8
 _MAX_NORMALISED = 16.0
 """Images normalised by their own mean and deviation lie within a few units."""
 FOLDS = 5
+_NO_LISTINGS: Listings = {}
 
 
 def _sha256(pixels: Tensor) -> hashlib._Hash:
@@ -152,17 +154,22 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
-def image_size_of(settings: ImageSource) -> tuple[int, int] | None:
-    """(height, width) of the images in an .npz; None for files, which are resized."""
-    if settings.data is None or settings.data.suffix != ".npz":
+def image_size_of(settings: ImageSource, listings: Listings = _NO_LISTINGS) -> tuple[int, int] | None:
+    """(height, width) of the images in an array; None for files, which are resized."""
+    if settings.data is None or (settings.data.suffix != ".npz" and settings.data not in listings):
         return None
-    array = list_images(settings.data).array
-    assert array is not None
+    array = _listed(settings.data, listings).array
+    if array is None:
+        return None
     image_shape = array.shape[1:]
     return image_shape[1:3] if len(image_shape) == 3 and channels_first(image_shape, array.dtype) else image_shape[:2]
 
 
-def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
+def _listed(place: Path, listings: Listings) -> Listing:
+    return listings[place] if place in listings else list_images(place)
+
+
+def load_images(settings: ImageSource, network: NetworkSummary, listings: Listings = _NO_LISTINGS) -> TinySet:
     """The tiny set and the held-out images that the settings name.
 
     Raises: InputError for missing, broken or too few images.
@@ -174,7 +181,7 @@ def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
                 remedy="give a folder, a list file or an .npz with --data",
             )
         return _embedded(settings, network.preprocessing)
-    listing = list_images(settings.data)
+    listing = _listed(settings.data, listings)
     notes = list(listing.notes)
     labels = labels_of(listing, settings, network, notes)
     fit_indices, held_out_indices = _random_split(len(listing), settings)
@@ -183,7 +190,7 @@ def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
     fit_images = FitImages(*read(listing, labels, fit_indices), network.preprocessing)
     test, test_labels, test_indices = listing, labels, held_out_indices
     if settings.eval:
-        test = list_images(settings.eval)
+        test = _listed(settings.eval, listings)
         notes += test.notes
         test_labels, test_indices = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
     held_out = HeldOutImages(*read(test, test_labels, test_indices), network.preprocessing)

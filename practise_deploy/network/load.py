@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import math
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from practise_backends.errors import about, lacks_memory
 from practise_backends.files import why_no_file
@@ -18,11 +19,11 @@ from practise_deploy.network.activations import find_feature, input_of, logits_o
 from practise_deploy.network.materialise_weights import materialise_weights
 from practise_deploy.network.onnx_graph import quiet
 from practise_deploy.network.operators import module_of
-from practise_deploy.network.sources import Config, construct
+from practise_deploy.network.sources import Config, config_of, construct
 from practise_deploy.network.trace import annotate_shapes, one_output, trace
 from practise_deploy.network.trial import check_batches
 from practise_deploy.network.weights import load_state_dict
-from practise_deploy.network.wrappers import without_wrappers
+from practise_deploy.network.wrappers import name_of, without_wrappers
 from practise_deploy.settings import INTERPOLATIONS, NetworkSource
 from practise_deploy.terms import NetworkSummary, Preprocessing
 
@@ -48,6 +49,16 @@ class Network:
         return (1, self.summary.preprocessing.channels, *self.summary.preprocessing.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a module is from: its name and configuration, what its weights are, and the user's file that made it."""
+
+    name: str
+    config: Config
+    weights: str
+    code: bytes = b""
+
+
 def load_network(
     source: NetworkSource, *, structure_only: bool = False, image_size: tuple[int, int] | None = None
 ) -> Network:
@@ -60,22 +71,56 @@ def load_network(
     if source.network.endswith(".pt2"):
         return _load_exported(Path(source.network), source)
     module, config, weights = construct(source, structure_only)
-    with about(source.network):
+    file = Path(source.network.rpartition(":")[0])
+    code = file.read_bytes() if file.suffix == ".py" else b""
+    return _network_of(module, Origin(source.network, config, weights, code), source, image_size)
+
+
+def network_of(module: nn.Module, source: NetworkSource, image_size: tuple[int, int] | None = None) -> Network:
+    """The network that a module in this process is, of a copy: the module itself stays as it is.
+
+    image_size: as in `load_network`. Raises: InputError.
+    """
+    name = name_of(module)
+    with about(name):
+        copied = _copy_of(module)
+    origin = Origin(name, config_of(copied, name), "as the module has them")
+    return _network_of(copied, origin, source, image_size)
+
+
+def _copy_of(module: nn.Module) -> nn.Module:
+    """A copy that shares nothing. Tensors that were computed from others, which nothing else copies, are copied by their values."""
+    computed = [v for part in module.modules() for v in vars(part).values() if isinstance(v, Tensor) and not v.is_leaf]
+    try:
+        return copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        raise InputError(
+            f"{type(module).__name__} cannot be copied: {first_line(error)}",
+            remedy="give a module that copy.deepcopy copies: without handles, locks or process groups among its attributes",
+        ) from None
+
+
+def _network_of(
+    module: nn.Module, origin: Origin, source: NetworkSource, image_size: tuple[int, int] | None
+) -> Network:
+    """The module traced, which is changed on the way."""
+    weights, weight_notes = origin.weights, tuple[str, ...]()
+    with about(origin.name):
         module, wrapper_notes = without_wrappers(module)
-    weight_notes: tuple[str, ...] = ()
     if source.weights is not None:
         weight_notes = load_state_dict(module, source.weights)
         weights = str(source.weights)
-    with about(source.network):
-        preprocessing = _preprocessing(config, source, image_size)
+    with about(origin.name):
+        preprocessing = _preprocessing(origin.config, source, image_size)
         module, materialise_notes = materialise_weights(module)
         traced, leaves = trace(module, (1, preprocessing.channels, *preprocessing.size))
         check_batches(traced)
     leaf_notes = tuple(f"{name} could not be traced into and counts as one operation" for name in leaves)
     notes = (*wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
-    file = Path(source.network.rpartition(":")[0])
-    structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
-    summary = _summary(traced, structure, source.network, weights, preprocessing, notes)
+    structure = structure_of(traced, origin.code)
+    summary = _summary(traced, structure, origin.name, weights, preprocessing, notes)
     for weight in traced.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU

@@ -34,7 +34,7 @@ def _check_judgeable(context: BuildContext, max_drop: float) -> None:
     """Refuse a demand on the accuracy that could only be missed."""
     if not context.is_classifier:
         raise InputError(
-            f"--max-drop {max_drop:g} cannot be judged: {context.settings.network} is no classifier, so no accuracy is known",
+            f"--max-drop {max_drop:g} cannot be judged: {context.network.summary.name} is no classifier, so no accuracy is known",
             remedy="leave the demand out, and judge the network by your own measure",
         )
     with context.screen("Holding the original against the labels") as progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from practise_deploy.deployment.target import (
     target_archs,
 )
 from practise_deploy.images.calibration import CalibrationProblem
+from practise_deploy.images.reading import Listings
 from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.network.blocks import droppable, find_blocks
@@ -149,7 +150,7 @@ class Recovery:
 class BuildContext:
     """One run folder and what its settings name; each property is computed when it is first asked for.
 
-    structure_only: pretrained weights are not fetched. loaded_backend: where the caller has one already.
+    structure_only: pretrained weights are not fetched. loaded_backend, loaded_network, listings: what the caller has already.
     """
 
     settings: Settings
@@ -157,6 +158,8 @@ class BuildContext:
     command: str = ""
     structure_only: bool = False
     loaded_backend: Backend | None = None
+    loaded_network: Network | None = None
+    listings: Listings = field(default_factory=dict)
 
     @property
     def screen(self) -> Screen:
@@ -168,8 +171,10 @@ class BuildContext:
     @cached_property
     def network(self) -> Network:
         """The teacher."""
+        if self.loaded_network is not None:
+            return self.loaded_network
         with self.screen("Loading the network"):
-            size = image_size_of(self.settings)
+            size = image_size_of(self.settings, self.listings)
             return load_network(self.settings, structure_only=self.structure_only, image_size=size)
 
     @cached_property
@@ -180,7 +185,7 @@ class BuildContext:
     @property
     def candidates(self) -> tuple[Block, ...]:
         """The blocks that can be dropped; NoDroppableBlock is raised where there is none."""
-        with about(self.settings.network):
+        with about(self.network.summary.name):
             return droppable(self.blocks)
 
     @cached_property
@@ -199,7 +204,7 @@ class BuildContext:
     def images(self) -> TinySet:
         """The tiny set and the held-out images."""
         with self.screen("Reading the images"):
-            images = load_images(self.settings, self.network.summary)
+            images = load_images(self.settings, self.network.summary, self.listings)
             return with_checked_labels(images, self.network.traced) if self.network.trainable else images
 
     @cached_property

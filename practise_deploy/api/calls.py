@@ -1,0 +1,118 @@
+"""The functions of the API. Each is a command by another name: what is computed, kept and refused is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from practise_backends.cli.commands import compare_files
+from practise_backends.files import temporary_folder
+from practise_deploy.api.comparing import PARAMETERS, Exporter, options_of, settings_of_modules
+from practise_deploy.api.results import Comparison, Inspection, LatencyTable, Plan, Release, shown
+from practise_deploy.api.session import Request, process_wide, session
+from practise_deploy.progress import ProgressDisplay
+from practise_deploy.settings import Settings
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_OTHERS = ("network", "data", "backend_options")
+
+
+def _listing(names: Sequence[str]) -> Callable[[_Function], _Function]:
+    """Lists settings in a function's documentation."""
+
+    def documented(function: _Function) -> _Function:
+        lines = []
+        for name in names:
+            field = Settings.model_fields.get(name)
+            lines.append(f"    {name}: {field.description}" if field is not None else f"    {name}")
+        function.__doc__ = "\n".join([f"{function.__doc__}".rstrip(), "", "    Settings:", *lines])
+        return function
+
+    return documented
+
+
+_SETTINGS = [name for name in Settings.model_fields if name not in _OTHERS]
+
+
+@_listing(_SETTINGS)
+def inspect(network: Any, *, progress: bool = True, **settings: Any) -> Inspection:
+    """Find the network's residual blocks, and why some cannot be dropped. Nothing is measured or written.
+
+    network: a torch.nn.Module, which stays as it is, or a name or path as on the command line.
+    """
+    request = Request(network=network, keywords=settings, progress=progress)
+    with session(request, structure_only=True, needs_device=False) as running:
+        context = running.build.context
+        return Inspection(network=context.network.summary, blocks=context.blocks)
+
+
+@_listing(_SETTINGS)
+def measure_latency(network: Any, images: Any = None, *, progress: bool = True, **settings: Any) -> LatencyTable:
+    """Measure what every block costs on the device. images: their size counts alone.
+
+    network: as in `inspect`. Raises: Refusal.
+    """
+    request = Request(network=network, images=images, keywords=settings, progress=progress)
+    with session(request, structure_only=True) as running:
+        _ = running.build.context.candidates  # refused before anything is measured
+        with running.recorded():
+            return shown(LatencyTable, running.build.latency)
+
+
+@_listing(_SETTINGS)
+def plan(network: Any, images: Any = None, *, progress: bool = True, **settings: Any) -> Plan:
+    """Choose the blocks to drop: measure, score, and verify sets of blocks; nothing is finetuned.
+
+    network, images: as in `build`. Raises: TargetOutOfReach, and any other Refusal.
+    """
+    request = Request(network=network, images=images, keywords=settings, progress=progress)
+    with session(request) as running:
+        build = running.build
+        build.check(device=build.context.settings.latency_table is None)
+        with running.recorded():
+            return shown(Plan, build.reached_plan, recoverability=build.recoverability.of)
+
+
+@_listing(_SETTINGS)
+def build(network: Any, images: Any = None, *, progress: bool = True, **settings: Any) -> Release:
+    """Make the network faster: measure, plan, recover, export, verify, measure again, and write a report.
+
+    The run folder `out` remembers finished stages: the same call continues there. A broken promise is no error: see `Release.kept`.
+
+    network: a torch.nn.Module, which stays as it is, or a name or path as on the command line.
+    images: arrays or tensors, (images, labels), a Dataset, a DataLoader, PIL images, or a path; eval likewise, with labels.
+    progress: False for silence.
+    Raises: InputError, TargetOutOfReach, EnvironmentProblem, and any other Refusal.
+    """
+    request = Request(network=network, images=images, keywords=settings, progress=progress)
+    with session(request) as running:
+        made = running.build
+        made.check()
+        with running.recorded():
+            return Release(record=made.release, folder=made.context.run.folder, pruned=made.pruned)
+
+
+@_listing(PARAMETERS)
+def compare(a: Any, b: Any, *, progress: bool = True, **settings: Any) -> Comparison:
+    """Measure two networks in the same rounds: is `b` faster than `a`?
+
+    a, b: ONNX files or engines, run folders or releases (their new networks), or modules, which are exported to ONNX first.
+    Raises: Refusal.
+    """
+    with ExitStack() as held:
+        display, notes = ProgressDisplay(quiet=not progress), list[str]()
+        held.enter_context(process_wide(0))
+        options = options_of(settings)
+        exporter = Exporter(
+            folder=held.enter_context(temporary_folder()),
+            settings=settings_of_modules(settings),
+            display=display,
+            notes=notes,
+        )
+        files = exporter.file_of(a, "a"), exporter.file_of(b, "b")
+        bar = held.enter_context(display.progress("Measuring both"))
+        comparison, requirement = compare_files(*files, options, bar)
+        comparison = replace(comparison, notes=(*comparison.notes, *notes))
+        return shown(Comparison, comparison, requirement=requirement)
