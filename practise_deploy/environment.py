@@ -22,7 +22,8 @@ def set_library_defaults() -> None:
     make every parallel section wait for a core.
     """
     disable_telemetry()
-    if "torch" in sys.modules and _WAITING not in os.environ:
+    torch = sys.modules.get("torch")
+    if torch is not None and _WAITING not in os.environ and torch.get_num_threads() > 1:
         _unsaid.append(_LOADED_BEFORE)
     set_default(_WAITING, "PASSIVE")
 

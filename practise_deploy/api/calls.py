@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from practise_backends.cli.commands import compare_files
 from practise_backends.files import temporary_folder
-from practise_deploy.api.comparing import PARAMETERS, Exporter, options_of, settings_of_modules
+from practise_deploy.api.comparing import OF_COMPARISON, Exporter, check_about_modules, options_of, settings_of_modules
 from practise_deploy.api.results import Comparison, Inspection, LatencyTable, Plan, Release, shown
 from practise_deploy.api.session import Request, process_wide, session
+from practise_deploy.api.words import SETTINGS, in_python
 from practise_deploy.progress import ProgressDisplay
-from practise_deploy.settings import Settings
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_OTHERS = ("network", "data", "backend_options")
 
 
-def _listing(names: Sequence[str]) -> Callable[[_Function], _Function]:
+def _listing(settings: Mapping[str, str]) -> Callable[[_Function], _Function]:
     """Lists settings in a function's documentation."""
 
     def documented(function: _Function) -> _Function:
-        lines = []
-        for name in names:
-            field = Settings.model_fields.get(name)
-            lines.append(f"    {name}: {field.description}" if field is not None else f"    {name}")
+        lines = (f"    {name}: {in_python(text)}" for name, text in settings.items())
         function.__doc__ = "\n".join([f"{function.__doc__}".rstrip(), "", "    Settings:", *lines])
         return function
 
     return documented
 
 
-_SETTINGS = [name for name in Settings.model_fields if name not in _OTHERS]
-
-
-@_listing(_SETTINGS)
+@_listing(SETTINGS)
 def inspect(network: Any, *, progress: bool = True, **settings: Any) -> Inspection:
     """Find the network's residual blocks, and why some cannot be dropped. Nothing is measured or written.
 
@@ -48,7 +41,7 @@ def inspect(network: Any, *, progress: bool = True, **settings: Any) -> Inspecti
         return Inspection(network=context.network.summary, blocks=context.blocks)
 
 
-@_listing(_SETTINGS)
+@_listing(SETTINGS)
 def measure_latency(network: Any, images: Any = None, *, progress: bool = True, **settings: Any) -> LatencyTable:
     """Measure what every block costs on the device. images: their size counts alone.
 
@@ -61,7 +54,7 @@ def measure_latency(network: Any, images: Any = None, *, progress: bool = True, 
             return shown(LatencyTable, running.build.latency)
 
 
-@_listing(_SETTINGS)
+@_listing(SETTINGS)
 def plan(network: Any, images: Any = None, *, progress: bool = True, **settings: Any) -> Plan:
     """Choose the blocks to drop: measure, score, and verify sets of blocks; nothing is finetuned.
 
@@ -75,7 +68,7 @@ def plan(network: Any, images: Any = None, *, progress: bool = True, **settings:
             return shown(Plan, build.reached_plan, recoverability=build.recoverability.of)
 
 
-@_listing(_SETTINGS)
+@_listing(SETTINGS)
 def build(network: Any, images: Any = None, *, progress: bool = True, **settings: Any) -> Release:
     """Make the network faster: measure, plan, recover, export, verify, measure again, and write a report.
 
@@ -94,7 +87,7 @@ def build(network: Any, images: Any = None, *, progress: bool = True, **settings
             return Release(record=made.release, folder=made.context.run.folder, pruned=made.pruned)
 
 
-@_listing(PARAMETERS)
+@_listing(OF_COMPARISON)
 def compare(a: Any, b: Any, *, progress: bool = True, **settings: Any) -> Comparison:
     """Measure two networks in the same rounds: is `b` faster than `a`?
 
@@ -105,6 +98,7 @@ def compare(a: Any, b: Any, *, progress: bool = True, **settings: Any) -> Compar
         display, notes = ProgressDisplay(quiet=not progress), list[str]()
         held.enter_context(process_wide(0))
         options = options_of(settings)
+        check_about_modules(settings, a, b)
         exporter = Exporter(
             folder=held.enter_context(temporary_folder()),
             settings=settings_of_modules(settings),

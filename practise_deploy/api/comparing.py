@@ -14,6 +14,7 @@ from practise_backends.flags import Flag, nearest, option_flags
 from practise_backends.options import CompareOptions, flags_of
 from practise_deploy.api.results import Release
 from practise_deploy.api.session import Keywords, network_name
+from practise_deploy.api.words import described
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.target import reads_symmetric_int8
 from practise_deploy.errors import InputError
@@ -26,7 +27,15 @@ from practise_deploy.settings import NetworkSource, Settings, read_settings
 
 _OF_A_MODULE = tuple(name for name in NetworkSource.model_fields if name not in ("network", "augment", "seed"))
 _FLAGS = {flag.name: flag for flag in flags_of(CompareOptions) if flag.name != "json"}
-PARAMETERS = (*_FLAGS, *_OF_A_MODULE)
+_IN_PYTHON = {
+    "footprint": "measure cold start and memory too, in fresh processes",
+    "shape": "of inputs whose dimensions are dynamic: {'images': (1, 3, 224, 224)}",
+    "min_speedup": "`kept` where the lower bound of the speed-up's interval is at least this (without it: above 1)",
+}
+OF_COMPARISON = {name: described(_IN_PYTHON.get(name, flag.help), flag.default) for name, flag in _FLAGS.items()} | {
+    name: f"of modules: {Settings.model_fields[name].description}" for name in _OF_A_MODULE
+}
+"""The settings of a comparison, and what they say."""
 
 
 def options_of(keywords: Keywords) -> CompareOptions:
@@ -35,7 +44,7 @@ def options_of(keywords: Keywords) -> CompareOptions:
     Raises: InputError.
     """
     backends_own = {flag.name: flag for flag in option_flags()}
-    known = (*PARAMETERS, *backends_own)
+    known = (*OF_COMPARISON, *backends_own)
     for name in keywords:
         if name not in known:
             near = nearest(name, known)
@@ -55,6 +64,16 @@ def _read(flag: Flag, value: Any) -> Any:
         return flag.read(value)
     except ValueError as error:
         raise InputError(f"{flag.name}: {error}", remedy="help(practise_deploy.compare) lists the settings") from None
+
+
+def check_about_modules(keywords: Keywords, *networks: Any) -> None:
+    """Refuse settings of modules where there are only files.
+
+    Raises: InputError.
+    """
+    given = [name for name in keywords if name in _OF_A_MODULE]
+    if given and not any(isinstance(network, nn.Module) for network in networks):
+        raise InputError(f"{given[0]} says nothing about files, which are built already", remedy="leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,9 @@ def list_object(images: Any, parameter: str, seed: int, progress: Progress) -> L
     reader = _Reader(parameter, seed, progress)
     samples = list(reader.samples(images))
     if not samples:
-        raise InputError(f"{parameter} holds no images", remedy="give 50 to 500 images")
+        raise InputError(
+            f"{parameter} holds no images", remedy="give 50 to 500 images; a generator that was read before is empty"
+        )
     return replace(_of_samples(samples, parameter), source=parameter, notes=tuple(reader.notes))
 
 

@@ -175,7 +175,7 @@ class Release(Shown):
 
     @property
     def _line(self) -> str:
-        return f"{self.record.network.name}: {self.verdict.sentence} Promise {self.verdict.answer.value}."
+        return f"{self.record.network.name}: {self.verdict.sentence}"
 
     @property
     def _section(self) -> Section:

@@ -88,7 +88,7 @@ class Request:
         listings = {}
         for parameter, (place, images) in given.items():
             if place is not None and str(place).startswith(OF_PYTHON):
-                with display.progress(f"Reading {parameter}") as progress:
+                with display.progress(f"Reading {in_python(str(place))}") as progress:
                     listings[place] = list_object(images, parameter, settings.seed, progress)
         return listings
 

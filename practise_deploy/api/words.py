@@ -15,17 +15,33 @@ from practise_backends.options import CompareOptions, flags_of
 from practise_deploy.settings import OF_PYTHON, Settings
 
 _FLAG = re.compile(r"--(no-)?([a-z][a-z0-9-]*[a-z0-9])(?: (none\b|-?\d+(?:\.\d+)?%?))?")
+_OBJECT = re.compile(rf"{OF_PYTHON}(?:(images|eval):)?(\w+)")
 _PHRASES = {
+    "give a folder, a list file or an .npz with --data": "give arrays, a Dataset, a DataLoader, PIL images or a path with the parameter images",
     "--help lists": "help(practise_deploy.build) lists",
     ": FILE.py:FUNCTION": ", and give that module",
     "FILE.py:wrapped": "wrapped()",
 }
 
 
+def described(text: str, default: Any) -> str:
+    """What a setting says, with its default where it has one."""
+    return text if default in (None, False, ()) else f"{text} (default: {default})"
+
+
+SETTINGS = {
+    name: described(f"{field.description}", field.default)
+    for name, field in Settings.model_fields.items()
+    if name not in ("network", "data", "backend_options")
+} | {flag.name: flag.help for flag in option_flags()}
+"""The settings of a build, and what they say."""
+
+
 def in_python(text: str) -> str:
     """A message of the command line as one for Python: `--max-drop none` becomes `max_drop="none"`."""
     for words, python in _PHRASES.items():
         text = text.replace(words, python)
+    text = _OBJECT.sub(lambda match: f"{match[1]} ({match[2]})" if match[1] else match[2], text)
     return _FLAG.sub(_parameter, text)
 
 
