@@ -72,7 +72,8 @@ class Request:
         """The settings, checked. Raises: InputError."""
         if "data" in self.keywords:
             raise InputError(
-                "data=... is what the parameter images is for", remedy="give the images as the second argument"
+                f"data={type(self.keywords['data']).__name__} is what the parameter images is for",
+                remedy="give the images as the second argument",
             )
         named = {"network": network_name(self.network), "data": place_of(self.images, "images")}
         return read_settings({**self.keywords, **named, "eval": place_of(self.keywords.get("eval"), "eval")})
