@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from torch import nn
+
 from practise_backends.cli.commands import compare_files
 from practise_backends.files import temporary_folder
 from practise_deploy.api.comparing import OF_COMPARISON, Exporter, check_about_modules, options_of, settings_of_modules
 from practise_deploy.api.results import Comparison, Inspection, LatencyTable, Plan, Release, shown
-from practise_deploy.api.session import Request, process_wide, session
+from practise_deploy.api.session import Request, no_device, process_wide, session
 from practise_deploy.api.words import SETTINGS, in_python
+from practise_deploy.deployment.target import backend_or_table
 from practise_deploy.progress import ProgressDisplay
 
+Network = nn.Module | str | os.PathLike[str]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -30,19 +35,20 @@ def _listing(settings: Mapping[str, str]) -> Callable[[_Function], _Function]:
 
 
 @_listing(SETTINGS)
-def inspect(network: Any, *, progress: bool = True, **settings: Any) -> Inspection:
+def inspect(network: Network, *, progress: bool = True, **settings: Any) -> Inspection:
     """Find the network's residual blocks, and why some cannot be dropped. Nothing is measured or written.
 
     network: a torch.nn.Module, which stays as it is, or a name or path as on the command line.
     """
     request = Request(network=network, keywords=settings, progress=progress)
-    with session(request, structure_only=True, needs_device=False) as running:
+    with session(request, no_device, structure_only=True) as running:
         context = running.build.context
+        running.tell(context.network.summary.notes)
         return Inspection(network=context.network.summary, blocks=context.blocks)
 
 
 @_listing(SETTINGS)
-def measure_latency(network: Any, images: Any = None, *, progress: bool = True, **settings: Any) -> LatencyTable:
+def measure_latency(network: Network, images: Any = None, *, progress: bool = True, **settings: Any) -> LatencyTable:
     """Measure what every block costs on the device. images: their size counts alone.
 
     network: as in `inspect`. Raises: Refusal.
@@ -55,13 +61,13 @@ def measure_latency(network: Any, images: Any = None, *, progress: bool = True, 
 
 
 @_listing(SETTINGS)
-def plan(network: Any, images: Any = None, *, progress: bool = True, **settings: Any) -> Plan:
+def plan(network: Network, images: Any = None, *, progress: bool = True, **settings: Any) -> Plan:
     """Choose the blocks to drop: measure, score, and verify sets of blocks; nothing is finetuned.
 
     network, images: as in `build`. Raises: TargetOutOfReach, and any other Refusal.
     """
     request = Request(network=network, images=images, keywords=settings, progress=progress)
-    with session(request) as running:
+    with session(request, backend_or_table) as running:
         build = running.build
         build.check(device=build.context.settings.latency_table is None)
         with running.recorded():
@@ -69,7 +75,7 @@ def plan(network: Any, images: Any = None, *, progress: bool = True, **settings:
 
 
 @_listing(SETTINGS)
-def build(network: Any, images: Any = None, *, progress: bool = True, **settings: Any) -> Release:
+def build(network: Network, images: Any = None, *, progress: bool = True, **settings: Any) -> Release:
     """Make the network faster: measure, plan, recover, export, verify, measure again, and write a report.
 
     The run folder `out` remembers finished stages: the same call continues there. A broken promise is no error: see `Release.kept`.
@@ -84,11 +90,11 @@ def build(network: Any, images: Any = None, *, progress: bool = True, **settings
         made = running.build
         made.check()
         with running.recorded():
-            return Release(record=made.release, folder=made.context.run.folder, pruned=made.pruned)
+            return Release(record=made.release, folder=made.context.run.folder, _pruned=made.pruned)
 
 
 @_listing(OF_COMPARISON)
-def compare(a: Any, b: Any, *, progress: bool = True, **settings: Any) -> Comparison:
+def compare(a: Network | Release, b: Network | Release, *, progress: bool = True, **settings: Any) -> Comparison:
     """Measure two networks in the same rounds: is `b` faster than `a`?
 
     a, b: ONNX files or engines, run folders or releases (their new networks), or modules, which are exported to ONNX first.

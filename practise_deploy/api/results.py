@@ -135,12 +135,12 @@ class Release(Shown):
 
     record: outcome.Release
     folder: Path
-    pruned: Pruned
+    _pruned: Pruned
 
     @cached_property
     def network(self) -> nn.Module:
         """The new network in torch, float32, on the CPU, in eval mode; it takes what the original takes."""
-        return self.pruned.graph
+        return self._pruned.graph
 
     @property
     def onnx(self) -> Path:

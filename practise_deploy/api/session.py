@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from practise_backends.interfaces import Backend
 from practise_deploy.api.images import list_object, place_of
 from practise_deploy.api.words import call_of, in_python, python_errors
-from practise_deploy.deployment.target import backend_or_table
+from practise_deploy.deployment.target import backend_of
 from practise_deploy.environment import unsaid_notes
 from practise_deploy.errors import InputError
 from practise_deploy.images.reading import Listing
@@ -32,6 +33,18 @@ from practise_deploy.run import Run
 from practise_deploy.settings import OF_PYTHON, Settings, read_settings
 
 Keywords = dict[str, Any]
+Preflight = Callable[[Settings, Callable[[str], None]], Backend | None]
+
+
+def this_device(settings: Settings, tell: Callable[[str], None]) -> Backend | None:
+    """The backend with its device. Raises: EnvironmentProblem where one of them is missing."""
+    return backend_of(settings)
+
+
+def no_device(settings: Settings, tell: Callable[[str], None]) -> Backend | None:
+    """None, where nothing is measured."""
+    return None
+
 
 _ONE_AT_A_TIME = threading.RLock()
 """Measurements beside each other disturb each other, and torch's settings and generators are the process's."""
@@ -48,12 +61,13 @@ class Session:
     def recorded(self) -> Iterator[None]:
         """Write into the run folder. What is computed in here may be kept from an earlier call."""
         context = self.build.context
-        self._tell(context.network.summary.notes)
+        self.tell(context.network.summary.notes)
         with recording(context.run, context.settings):
             yield
-        self._tell(notes_of(self.build))
+        self.tell(notes_of(self.build))
 
-    def _tell(self, notes: tuple[str, ...]) -> None:
+    def tell(self, notes: Sequence[str]) -> None:
+        """Show notes on what was computed."""
         for note in notes:
             self.display.note(f"note: {in_python(note)}")
 
@@ -127,17 +141,17 @@ def process_wide(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def session(request: Request, *, structure_only: bool = False, needs_device: bool = True) -> Iterator[Session]:
+def session(request: Request, preflight: Preflight = this_device, *, structure_only: bool = False) -> Iterator[Session]:
     """Everything that a call computes is computed in here.
 
-    structure_only: as in `BuildContext`. Raises: Refusal.
+    preflight: finds the backend before anything is loaded. structure_only: as in `BuildContext`. Raises: Refusal.
     """
     with python_errors():
         settings, display = request.settings, request.display
     with process_wide(settings.seed):
         for note in unsaid_notes():
             display.note(f"note: {note}")
-        backend = backend_or_table(settings, display.note) if needs_device else None
+        backend = preflight(settings, display.note)
         listings = request.listings(settings, display)
         loaded = None
         if isinstance(request.network, nn.Module):

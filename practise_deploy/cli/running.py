@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from practise_deploy.cli.console import Console
     from practise_deploy.pipeline.build import Build
 
+
 def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Arguments) -> int:
     """Compute a stage and show its result; gives the exit code."""
     from practise_deploy.cli.console import Console

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +52,13 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a module is from: its name and configuration, what its weights are, and the user's file that made it."""
+    """Where a module is from: its name and configuration, what its weights are, the user's file that made it, and what there is to say."""
 
     name: str
     config: Config
     weights: str
     code: bytes = b""
+    notes: tuple[str, ...] = ()
 
 
 def load_network(
@@ -84,7 +86,8 @@ def network_of(module: nn.Module, source: NetworkSource, image_size: tuple[int, 
     name = name_of(module)
     with about(name):
         copied = _copy_of(module)
-    origin = Origin(name, config_of(copied, name), "as the module has them")
+    notes = _without_hooks(copied)
+    origin = Origin(name, config_of(copied, name), "as the module has them", notes=notes)
     return _network_of(copied, origin, source, image_size)
 
 
@@ -100,6 +103,17 @@ def _copy_of(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied: {first_line(error)}",
             remedy="give a module that copy.deepcopy copies: without handles, locks or process groups among its attributes",
         ) from None
+
+
+def _without_hooks(module: nn.Module) -> tuple[str, ...]:
+    """Take a copy's forward hooks off, which would tell their owner of every run of ours; returns a note where there are some."""
+    parts = [part for part in module.modules() if part._forward_hooks]
+    for part in parts:
+        part._forward_hooks = OrderedDict()
+    names = ", ".join(type(part).__name__ for part in parts[:3])
+    return (
+        (f"forward hooks are left out of the copy (of {names}), with all that they change in outputs",) if parts else ()
+    )
 
 
 def _network_of(
@@ -118,7 +132,7 @@ def _network_of(
         traced, leaves = trace(module, (1, preprocessing.channels, *preprocessing.size))
         check_batches(traced)
     leaf_notes = tuple(f"{name} could not be traced into and counts as one operation" for name in leaves)
-    notes = (*wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
+    notes = (*origin.notes, *wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
     structure = structure_of(traced, origin.code)
     summary = _summary(traced, structure, origin.name, weights, preprocessing, notes)
     for weight in traced.parameters():

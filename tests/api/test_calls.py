@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from html import unescape
+from itertools import product
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,13 @@ from torch.utils.data import DataLoader, TensorDataset
 import practise_deploy as pd
 from api.quick import SETTINGS
 from networks import plain_network
+from practise_deploy.api.session import process_wide
 from practise_deploy.cli.running import run_stage
 from practise_deploy.cli.stages import STAGES
 from practise_deploy.embedded import digits
 from practise_deploy.outcome import Answer
 from practise_deploy.pipeline.results import read_release
+from practise_deploy.progress import shows_bars
 from samples import plans, releases
 
 
@@ -226,3 +231,31 @@ def test_comparison_shows_its_requirement():
     comparison = releases.comparison()
     mine = shown(Comparison, comparison, requirement=require(comparison))
     assert repr(mine).startswith("Speed-up 1.281× (1.275 to 1.287), faster; passed: ") and "p50" in mine._repr_html_()
+
+
+# The process
+
+
+def test_calls_of_several_threads_wait_for_each_other():
+    order = list[str]()
+
+    def second() -> None:
+        with process_wide(0):
+            order.append("second")
+
+    waiting = Thread(target=second)
+    with process_wide(0):
+        waiting.start()
+        waiting.join(0.05)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize(("terminal", "notebook", "widgets"), product([True, False], repeat=3))
+def test_bars_move_in_a_terminal_and_in_a_notebook_with_widgets(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, notebook: bool, widgets: bool
+):
+    monkeypatch.setattr("practise_deploy.progress.find_spec", lambda name: object() if widgets else None)
+    console = SimpleNamespace(is_terminal=terminal, is_jupyter=notebook)
+    assert shows_bars(console) is (terminal or (notebook and widgets))

@@ -93,6 +93,17 @@ def test_network_is_named_by_its_class_and_what_is_around_it_stays(make: Callabl
     assert torch.allclose(network.traced(sample), original(sample), atol=1e-2)
 
 
+def test_hooks_of_a_module_hear_nothing_of_us_and_that_is_told():
+    module, heard = tiny_resnet(), list[Any]()
+    handle = module.conv1.register_forward_hook(lambda *told: heard.append(told))
+    notes = network_of(module, SETTINGS).summary.notes
+    assert not heard and any("forward hooks are left out of the copy (of Conv2d)" in note for note in notes)
+    module(torch.zeros(1, 3, 16, 16))
+    assert len(heard) == 1
+    handle.remove()
+    assert not any("hooks" in note for note in network_of(module, SETTINGS).summary.notes)
+
+
 def test_configuration_of_a_module_says_how_its_input_is_prepared():
     module = tiny_resnet()
     module.pretrained_cfg = {"input_size": (3, 16, 16), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
