@@ -107,12 +107,18 @@ def shows_bars(console: rich.console.Console) -> bool:
 def rich_console(*, stderr: bool) -> rich.console.Console:
     """A console as wide as its terminal or notebook; elsewhere wide enough for every table, and without colour."""
     from rich.console import Console as RichConsole
+    from rich.control import Control
 
     class Patient(RichConsole):
         def on_broken_pipe(self) -> None:
             """Fall silent if the reader has gone; rich would exit with a different code."""
             self.quiet = True
             stop_telling()
+
+        def control(self, *control: Control) -> None:
+            """Move no cursor in a notebook, which would get an empty line for each move."""
+            if not self.is_jupyter:
+                super().control(*control)
 
     console = Patient(stderr=stderr, highlight=False)
     if console.is_terminal or console.is_jupyter:
