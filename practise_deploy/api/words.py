@@ -17,7 +17,8 @@ from practise_deploy.settings import OF_PYTHON, Settings
 _FLAG = re.compile(r"--(no-)?([a-z][a-z0-9-]*[a-z0-9])(?: (none\b|-?\d+(?:\.\d+)?%?))?")
 _OBJECT = re.compile(rf"{OF_PYTHON}(?:(images|eval):)?(\w+)")
 _PHRASES = {
-    "give a folder, a list file or an .npz with --data": "give arrays, a Dataset, a DataLoader, PIL images or a path with the parameter images",
+    "give a folder, a list file or an .npz with --data": "give arrays, a Dataset, a DataLoader, PIL images or a path as the parameter images",
+    "with --data": "as the parameter images",
     "--help lists": "help(practise_deploy.build) lists",
     ": FILE.py:FUNCTION": ", and give that module",
     "FILE.py:wrapped": "wrapped()",

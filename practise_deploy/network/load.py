@@ -116,6 +116,16 @@ def _without_hooks(module: nn.Module) -> tuple[str, ...]:
     )
 
 
+def _check_weights(module: nn.Module) -> None:
+    """Refuse weights that have no values."""
+    name = next((name for name, weight in module.named_parameters() if weight.is_meta), None)
+    if name is not None:
+        raise InputError(
+            f"the weight {name} is on the device meta, and has no values",
+            remedy="give it values: network.to_empty(device='cpu'), and then load its weights",
+        )
+
+
 def _network_of(
     module: nn.Module, origin: Origin, source: NetworkSource, image_size: tuple[int, int] | None
 ) -> Network:
@@ -127,6 +137,7 @@ def _network_of(
         weight_notes = load_state_dict(module, source.weights)
         weights = str(source.weights)
     with about(origin.name):
+        _check_weights(module)
         preprocessing = _preprocessing(origin.config, source, image_size)
         module, materialise_notes = materialise_weights(module)
         traced, leaves = trace(module, (1, preprocessing.channels, *preprocessing.size))

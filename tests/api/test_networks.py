@@ -125,6 +125,11 @@ def test_module_that_cannot_be_copied_is_an_error_with_a_remedy():
     assert "copy.deepcopy" in str(refused.value)
 
 
+def test_weights_without_values_are_an_error_that_names_one():
+    with pytest.raises(pd.InputError, match=r"TinyResNet: the weight conv1\.weight is on the device meta"):
+        pd.inspect(tiny_resnet().to("meta"), input_size=16, progress=False)
+
+
 def test_refusal_of_a_network_names_its_class_and_the_python_to_write():
     class Paired(nn.Module):
         def forward(self, images: Any, mask: Any) -> Any:
