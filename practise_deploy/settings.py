@@ -27,6 +27,10 @@ else:
     import tomli as tomllib
 
 EMBEDDED = "digits"
+SETTINGS_FILE = "settings.json"
+"""Where a run folder keeps its settings."""
+OF_PYTHON = "python:"
+"""Begins the name of what was given as an object in Python, which no command line can load: python:ResNet, python:images:ndarray."""
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Recipe = Literal["refit", "paper"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
@@ -313,7 +317,7 @@ class Settings(RecoveryRecipe, Goal, DeploymentTarget, ImageSource, NetworkSourc
         """Where the results go."""
         if self.out is not None:
             return self.out
-        name = self.network.replace(":", "-").replace("/", "-").strip(".-")
+        name = self.network.removeprefix(OF_PYTHON).replace(":", "-").replace("/", "-").strip(".-")
         return Path("runs") / name
 
     def command(self, verb: str) -> str:

@@ -10,11 +10,12 @@ import sys
 
 import typer
 
-from practise_backends.cli.program import begin, set_default
+from practise_backends.cli.program import begin
 from practise_backends.cli.result import of_the_system
 from practise_backends.errors import OutOfMemory, Refusal, lacks_memory
 from practise_deploy.cli import files, stages
 from practise_deploy.cli.app import app
+from practise_deploy.environment import set_library_defaults
 
 __all__ = ["app", "main"]
 
@@ -26,9 +27,7 @@ files.register()
 
 def main() -> None:
     """Run the command line; every known error is one message and its exit code."""
-    # Read once, when torch is loaded: its idle threads sleep instead of spinning. Spinning ones disturb the engine that is measured
-    # beside them, and on a busy machine make every parallel section wait for a core.
-    set_default("OMP_WAIT_POLICY", "PASSIVE")
+    set_library_defaults()
     begin()
     try:
         code = app(standalone_mode=False)

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from practise_backends.cli.result import unwritable
-from practise_backends.interfaces import Progress
 from practise_backends.results.bench import Benchmark
-from practise_backends.results.formatting import confidence, count, listed, plural, rounds, size
+from practise_backends.results.formatting import plural, size
 from practise_backends.results.table_diff import TableDiff
-from practise_backends.results.tables import Table, engines, savings, scenarios, throughput
-from practise_backends.terminal import clean, duration, one_line
+from practise_backends.results.tables import Table, scenarios, throughput
+from practise_backends.terminal import clean, one_line
 from practise_backends.terms import Comparison, LatencyTable, Scenario, Throughput
-from practise_deploy.cli.progress import Bar, Lines, rich_bars, rich_console
 from practise_deploy.deployment.kit import WrittenKit
 from practise_deploy.outcome import ExportedModel, Release, Verification
-from practise_deploy.report import measurements, tables
-from practise_deploy.report.demands import demands
-from practise_deploy.report.headline import latency_change, latency_title, quality, speed
-from practise_deploy.report.rows import (
-    Rows,
-    comparison_rows,
-    compiled_rows,
-    exported_rows,
-    latency_rows,
-    plan_rows,
-    preprocessing_rows,
-    student_rows,
-    verification_rows,
-)
+from practise_deploy.progress import ProgressDisplay, rich_console
+from practise_deploy.report import summaries, tables
+from practise_deploy.report.rows import Rows, exported_rows, student_rows, verification_rows
+from practise_deploy.report.section import Section
 from practise_deploy.report.table_diff import diff_rows, diff_table
-from practise_deploy.run import Silent
 from practise_deploy.terms import Block, NetworkSummary, Plan, Recoverability, Student
 
 if TYPE_CHECKING:
@@ -43,18 +28,8 @@ if TYPE_CHECKING:
     import rich.progress
 
 
-class Console:
+class Console(ProgressDisplay):
     """Prose and progress go to stderr, tables to stdout; `quiet` shows errors only."""
-
-    def __init__(self, *, quiet: bool = False, now_s: Callable[[], float] = time.monotonic) -> None:
-        self.quiet = quiet
-        self._now_s = now_s
-        self._bars: rich.progress.Progress | None = None
-
-    def note(self, text: str) -> None:
-        """A dimmed message."""
-        if not self.quiet:
-            self._stderr.print(one_line(text), style="dim", markup=False, soft_wrap=True)
 
     def error(self, message: str, remedy: str = "", snippet: str = "") -> None:
         """An error and its remedy, shown even if quiet. snippet: Python to write, whose lines stay."""
@@ -66,42 +41,16 @@ class Console:
         for line in snippet.splitlines():
             self._stderr.print(one_line(line), markup=False, soft_wrap=True)
 
-    @contextmanager
-    def progress(self, title: str) -> Iterator[Progress]:
-        """Show the progress of a step: a bar in a terminal, occasional lines elsewhere."""
-        began = self._now_s()
-        if self.quiet:
-            yield Silent()
-        elif self._stderr.is_terminal:
-            with self._bar(title) as bar:
-                yield bar
-        else:
-            self.note(f"{title} ...")
-            yield Lines(title, self.note, self._now_s)
-        self.note(f"{title}: {duration(self._now_s() - began)}")
-
     def show_blocks(self, blocks: Sequence[Block], network: NetworkSummary) -> None:
         """The network and its blocks."""
-        droppable = sum(block.droppable for block in blocks)
-        self._rows(
-            network.name,
-            (
-                ("Parameters", count(network.parameters)),
-                ("MACs", f"{count(network.macs)} per image"),
-                ("Weights", network.weights),
-                *preprocessing_rows(network.preprocessing),
-                ("Blocks", f"{len(blocks)}, of which {droppable} can be dropped"),
-            ),
-        )
-        self._table(tables.inspected(blocks))
-        self._notes(network.notes)
+        section = summaries.inspection(blocks, network)
+        self._rows(section.title, section.rows)
+        self._tables_of(section)
+        self._notes(section.notes)
 
     def show_latency(self, table: LatencyTable) -> None:
         """The latency of each block on the device."""
-        self._table(savings(table))
-        self._table(measurements.checks(table))
-        self._rows("", (*latency_rows(table), ("Intervals", confidence(table.baseline_ms))))
-        self._notes(table.notes)
+        self._section(summaries.latency(table))
 
     def show_table_diff(self, diff: TableDiff) -> None:
         """Two devices, or two measurements, block by block."""
@@ -124,13 +73,7 @@ class Console:
 
     def show_plan(self, plan: Plan, recoverability: Sequence[Recoverability]) -> None:
         """Which blocks are dropped, and why the others are kept."""
-        self._table(tables.choices(plan, recoverability))
-        if plan.considered:
-            self._table(tables.considered(plan))
-        elif plan.attempts:
-            self._table(tables.attempts(plan))
-        self._rows("Plan", plan_rows(plan))
-        self._notes(plan.notes)
+        self._section(summaries.plan(plan, recoverability))
 
     def show_student(self, student: Student, title: str) -> None:
         """How the pruned network recovered."""
@@ -151,9 +94,7 @@ class Console:
 
     def show_comparison(self, measurement: Comparison | Benchmark) -> None:
         """Two networks against each other, or one alone."""
-        self._table(engines(measurement, files=measurement.speedup is None))
-        self._rows("", comparison_rows(measurement))
-        self._notes(measurement.notes)
+        self._section(summaries.comparison(measurement))
 
     def show_throughput(self, throughputs: tuple[Throughput, ...]) -> None:
         """Images a second by batch and threads."""
@@ -167,34 +108,24 @@ class Console:
 
     def show_release(self, release: Release, folder: Path) -> None:
         """The result of a build: speed-up, loss, and files."""
-        kept, won = quality(release), speed(release)
-        level = confidence(release.speedup or release.plan.predicted_percent)
-        self._rows(
-            release.network.name,
-            (
-                (won.title, f"{won.text}, {level} interval"),
-                (latency_title(release), latency_change(release)),
-                ("Rounds", rounds(release.measured_on)),
-                (kept.title, f"{kept.text} ({kept.detail})" if kept.detail else kept.text),
-                ("Blocks dropped", f"{len(release.plan.dropped)}: {listed(release.plan.dropped)}"),
-                ("Network", release.exported.path),
-                *compiled_rows(release.compiled),
-                ("Files", str(folder)),
-                ("Verdict", release.verdict.sentence),
-                ("Promise", release.verdict.answer.value),
-            ),
-        )
-        self._notes(release.verdict.reasons)
-        if release.gate:
-            self._table(demands(release.gate))
+        section = summaries.release(release, folder)
+        self._rows(section.title, section.rows)
+        self._notes(section.notes)
+        self._tables_of(section)
+
+    def _section(self, section: Section) -> None:
+        """Tables, then what surrounds them."""
+        self._tables_of(section)
+        self._rows(section.title, section.rows)
+        self._notes(section.notes)
+
+    def _tables_of(self, section: Section) -> None:
+        for table in section.tables:
+            self._table(table)
 
     @cached_property
     def _stdout(self) -> rich.console.Console:
         return rich_console(stderr=False)
-
-    @cached_property
-    def _stderr(self) -> rich.console.Console:
-        return rich_console(stderr=True)
 
     def _result(self, *parts: rich.console.RenderableType, soft_wrap: bool = False) -> None:
         try:
@@ -244,15 +175,3 @@ class Console:
         if table.note:
             self._result(Text(clean(table.note), style="dim"), soft_wrap=True)
         self._result()
-
-    @contextmanager
-    def _bar(self, title: str) -> Iterator[Progress]:
-        """A new bar, or one more beneath the bars that are shown already."""
-        if self._bars is not None:
-            yield Bar(self._bars, title, self._now_s)
-            return
-        with rich_bars(self._stderr) as self._bars:
-            try:
-                yield Bar(self._bars, title, self._now_s)
-            finally:
-                self._bars = None

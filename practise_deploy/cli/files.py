@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from practise_backends.cli.result import put
-from practise_backends.files import why_no_file
 from practise_backends.flags import option_flags
 from practise_backends.options import BenchOptions, CompareOptions, flags_of
 from practise_backends.terminal import clean
@@ -140,17 +139,9 @@ def _pair(first: Path, second: Path | None) -> tuple[Path, Path]:
 
 
 def _network(path: Path, name: str = _MODEL) -> Path:
-    """The file itself, or a run's file of that name, unchanged since its build."""
-    from practise_deploy.pipeline.results import unchanged
+    from practise_deploy.pipeline.results import network_file
 
-    inside = os.path.isdir(path)  # False for an invalid name, where Path.is_dir may raise
-    problem = why_no_file(path / name if inside else path)
-    if problem:
-        raise InputError(
-            f"{path} holds no {name}" if inside else problem,
-            remedy="give the folder of a finished build, or the path of an ONNX file",
-        )
-    return unchanged(path / name) if inside else path
+    return network_file(path, name)
 
 
 def _bench(common: Arguments, settings: Arguments, extra: Arguments) -> int:

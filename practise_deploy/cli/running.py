@@ -5,25 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from practise_backends.cli.result import put
-from practise_backends.errors import Refusal
 from practise_backends.parsing import read_json
 from practise_deploy.cli import kits
 from practise_deploy.cli.app import Arguments
 from practise_deploy.cli.stage import Stage
 from practise_deploy.errors import InputError, reason
-from practise_deploy.settings import EMBEDDED, Settings, read_settings
+from practise_deploy.settings import EMBEDDED, SETTINGS_FILE, Settings, read_settings
 
 if TYPE_CHECKING:
     from practise_deploy.cli.console import Console
     from practise_deploy.pipeline.build import Build
-    from practise_deploy.run import Run
-
-SETTINGS = "settings.json"
 
 
 def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Arguments) -> int:
@@ -38,6 +34,7 @@ def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Argument
     backend = stage.preflight(settings, console.note)
     from practise_deploy.pipeline.build import Build
     from practise_deploy.pipeline.context import BuildContext
+    from practise_deploy.pipeline.session import recording
     from practise_deploy.run import Run
 
     tell = console.note if common["explain"] else lambda _: None
@@ -57,33 +54,18 @@ def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Argument
             console.note(f"note: {note}")
     if not stage.in_run:
         return _emit(stage, build, console, common)
-    with run.locked(), _settings_of(run, settings):
+    with recording(run, settings):
         with contextlib.redirect_stdout(sys.stderr):
             stage.keep(build, extra)
         return _emit(stage, build, console, common)
 
 
-@contextlib.contextmanager
-def _settings_of(run: Run, settings: Settings) -> Iterator[None]:
-    """Keep the settings in the run folder, to resume from; restore the previous ones if these are refused."""
-    file = run.folder / SETTINGS
-    before = file.read_text(encoding="utf-8") if file.is_file() else None
-    run.write(SETTINGS, json.dumps({"schema": 1, **settings.model_dump(mode="json")}, indent=1))
-    try:
-        yield
-    except Refusal:
-        if before is not None:
-            run.write(SETTINGS, before)
-        raise
-
-
 def _emit(stage: Stage, build: Build, console: Console, common: dict[str, Any]) -> int:
+    from practise_deploy.pipeline.session import notes_of
+
     with contextlib.redirect_stdout(sys.stderr):
         result = stage.result(build)
-    for note in (
-        *(build.context.images.summary.notes if "images" in vars(build.context) else ()),
-        *(build.finetuned.notes if "finetuned" in vars(build) else ()),
-    ):
+    for note in notes_of(build):
         console.note(f"note: {note}")
     if common["json"]:
         from practise_deploy.run import to_json
@@ -100,7 +82,7 @@ def _settings(
     """Flags override the settings file, which overrides the run folder's settings (if no network is named)."""
     if network is not None:
         return read_settings({**overrides, "network": network}, file=config)
-    earlier = Path(overrides["out"]) / SETTINGS if "out" in overrides else None
+    earlier = Path(overrides["out"]) / SETTINGS_FILE if "out" in overrides else None
     if earlier is not None and earlier.is_file():
         try:
             base = read_json(earlier)

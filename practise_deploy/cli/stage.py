@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from practise_backends.errors import EnvironmentProblem
 from practise_deploy.cli.app import Arguments, Parameter
 from practise_deploy.cli.files import OverFiles
 from practise_deploy.settings import Settings
@@ -28,14 +27,9 @@ def require_device(settings: Settings, tell: Tell) -> Backend | None:
 
 def require_device_or_table(settings: Settings, tell: Tell) -> Backend | None:
     """The same; None if they are not available, but a latency table replaces the device."""
-    require_backend(settings, tell)
-    try:
-        return require_device(settings, tell)
-    except EnvironmentProblem as error:
-        if settings.latency_table is None:
-            raise
-        tell(f"note: {error.message}; going by {settings.latency_table} alone")
-        return None
+    from practise_deploy.deployment.target import backend_or_table
+
+    return backend_or_table(settings, tell)
 
 
 def require_backend(settings: Settings, tell: Tell) -> Backend | None:

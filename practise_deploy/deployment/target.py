@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from practise_backends.errors import EnvironmentProblem
 from practise_backends.interfaces import Backend
 from practise_backends.options import Measuring, flags_of
 from practise_backends.runtimes import catalog
@@ -37,6 +40,21 @@ def backend_of(target: DeploymentTarget) -> Backend:
             remedy=_NO_TABLE_REMEDY,
         )
     return backend
+
+
+def backend_or_table(target: DeploymentTarget, tell: Callable[[str], None]) -> Backend | None:
+    """The same; None where it is not available, and a latency table stands for it, which is told.
+
+    Raises: as `backend_of`.
+    """
+    check_supported(target)
+    try:
+        return backend_of(target)
+    except EnvironmentProblem as error:
+        if target.latency_table is None:
+            raise
+        tell(f"note: {error.message}; going by {target.latency_table} alone")
+        return None
 
 
 def check_supported(target: DeploymentTarget) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from practise_backends.files import read_text, why_no_file
 from practise_deploy.errors import InputError, reason
-from practise_deploy.images.reading import Listing
+from practise_deploy.images.reading import Listing, Listings
 from practise_deploy.network.hugging_face import load_encoder, tokens_of
 from practise_deploy.network.packing import LARGEST, pack
 from practise_deploy.network.samples import Samples
@@ -17,13 +17,14 @@ from practise_deploy.settings import ImageSource
 from practise_deploy.terms import InputSpec, Preprocessing
 
 _NPZ = "write one with numpy.savez(path, NAME=array, ...), an array for every input, samples along the first axis"
+_NO_LISTINGS: Listings = {}
 _TEXT = "write one text a line, in UTF-8"
 
 
-def samples_of(settings: ImageSource) -> Samples:
+def samples_of(settings: ImageSource, listings: Listings = _NO_LISTINGS) -> Samples:
     """What --data holds for a network that takes no images; nothing where there is none."""
     path = settings.data
-    if path is None or path.is_dir() or not path.exists():
+    if path is None or path in listings or path.is_dir() or not path.exists():
         return Samples()
     if path.suffix != ".npz":
         return Samples(lines=tuple(_lines(path))) if path.suffix == ".txt" else Samples()

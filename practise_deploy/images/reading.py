@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from practise_backends.errors import about, lacks_memory
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, reason
 from practise_deploy.run import read_arrays
+from practise_deploy.settings import OF_PYTHON
 from practise_deploy.terms import Preprocessing
 
 _SUFFIXES = set(Image.registered_extensions())
@@ -37,11 +39,11 @@ MODES = {
 class Listing:
     """Images before decoding: files or an array, with class names or numbers where there are any.
 
-    source: the path that they are listed from. by_folder: the classes are names of folders. notes: what was left out, and why.
+    files: or images that are open already. source: the path that they are listed from. by_folder: the classes are names of folders. notes: what was left out, and why.
     """
 
     source: str = ""
-    files: tuple[Path, ...] = ()
+    files: tuple[Path | Image.Image, ...] = ()
     array: np.ndarray | None = None
     classes: tuple[str | int, ...] | None = None
     by_folder: bool = False
@@ -50,10 +52,24 @@ class Listing:
     def __len__(self) -> int:
         return len(self.files) if self.array is None else len(self.array)
 
+    def place_of(self, index: int) -> str:
+        """Where an image is, for messages."""
+        file = self.files[index] if self.array is None else None
+        return str(file) if isinstance(file, Path) else f"{self.source}: image {index}"
+
+
+Listings = Mapping[Path, Listing]
+"""Images that were listed before, by the place that settings have for them."""
+
 
 def list_images(path: Path) -> Listing:
     if path.is_dir():
         return replace(_list_folder(path), source=str(path))
+    if str(path).startswith(OF_PYTHON):
+        raise InputError(
+            f"{path} was an object in Python, which no command line can read",
+            remedy="call practise_deploy from Python again, or give a folder of images, a list file or an .npz with --data",
+        )
     if problem := why_no_file(path, "folder or file"):
         raise InputError(problem, remedy="give a folder of images, a list file or an .npz")
     return replace(_list_npz(path) if path.suffix == ".npz" else _list_file(path), source=str(path))
@@ -175,20 +191,27 @@ def read_npz(path: Path, images: str = "images") -> dict[str, np.ndarray]:
 
 def _list_npz(path: Path) -> Listing:
     arrays = read_npz(path)
-    images, labels = arrays["images"], arrays.get("labels")
+    return list_arrays(arrays["images"], arrays.get("labels"), f"{path}: ", (_NPZ_REMEDY, _LABELS_REMEDY))
+
+
+def list_arrays(images: np.ndarray, labels: np.ndarray | None, place: str, remedies: tuple[str, str]) -> Listing:
+    """Images in an array, with their labels. place: begins messages. remedies: for images, and for labels.
+
+    Raises: InputError.
+    """
     if images.ndim not in (3, 4) or not len(images) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
         raise InputError(
-            f"{path}: 'images' is {images.dtype}{list(images.shape)}; expected uint8[n, height, width, channels] "
+            f"{place}'images' is {images.dtype}{list(images.shape)}; expected uint8[n, height, width, channels] "
             "or float32[n, channels, height, width]",
-            remedy=_NPZ_REMEDY,
+            remedy=remedies[0],
         )
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "ui"):
         raise InputError(
-            f"{path}: 'labels' is {labels.dtype}{list(labels.shape)}; expected one whole number for each image",
-            remedy=_LABELS_REMEDY,
+            f"{place}'labels' is {labels.dtype}{list(labels.shape)}; expected one whole number for each image",
+            remedy=remedies[1],
         )
     if labels is not None and len(labels) != len(images):
-        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels", remedy=_LABELS_REMEDY)
+        raise InputError(f"{place}{len(images)} images but {len(labels)} labels", remedy=remedies[1])
     return Listing(array=images, classes=None if labels is None else tuple(int(label) for label in labels))
 
 
@@ -212,7 +235,7 @@ class Reader:
         read: list[int] = []
         for index in indices:
             image = (
-                self._read_file(listing.files[index])
+                self._read_file(listing.files[index], listing.place_of(index))
                 if listing.array is None
                 else self._read_array(listing.array, index, listing.source)
             )
@@ -222,14 +245,14 @@ class Reader:
         targets = None if labels is None else torch.tensor([labels[index] for index in read], dtype=torch.int64)
         return pixels if len(read) == len(indices) else pixels[: len(read)].clone(), targets
 
-    def _read_file(self, path: Path) -> Tensor | None:
+    def _read_file(self, file: Path | Image.Image, place: str) -> Tensor | None:
         if self.preprocessing.channels not in (1, 3):
             raise InputError(
-                f"{path}: the network takes {self.preprocessing.channels} channels, which image files do not have",
+                f"{place}: the network takes {self.preprocessing.channels} channels, which image files do not have",
                 remedy="give an .npz with images float32[n, channels, height, width], normalised",
             )
         try:
-            with Image.open(path) as opened:
+            with Image.open(file) if isinstance(file, Path) else nullcontext(file) as opened:
                 image = _eight_bits(ImageOps.exif_transpose(opened), opened.format)
                 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
@@ -238,7 +261,7 @@ class Reader:
         except Exception as error:  # decoders raise whatever they like
             if lacks_memory(error):
                 raise
-            problem = f"{path}: {error}"
+            problem = f"{place}: {error}"
         if not self.skip_bad:
             raise InputError(f"broken image {problem}", remedy="remove it, or give --skip-bad-images")
         self.skipped.append(problem)

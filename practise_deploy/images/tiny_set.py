@@ -17,7 +17,7 @@ from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError
 from practise_deploy.images.labels import in_text_order, labels_of
 from practise_deploy.images.packed import list_packed, samples_of
-from practise_deploy.images.reading import MODES, Listing, Reader, channels_first, list_images, read_npz
+from practise_deploy.images.reading import MODES, Listing, Listings, Reader, channels_first, list_images, read_npz
 from practise_deploy.settings import EMBEDDED, ImageSource
 from practise_deploy.terms import DatasetSummary, NetworkSummary, Preprocessing
 
@@ -25,6 +25,7 @@ MIN_IMAGES = 8
 _MAX_NORMALISED = 16.0
 """Images normalised by their own mean and deviation lie within a few units."""
 FOLDS = 5
+_NO_LISTINGS: Listings = {}
 
 
 def _sha256(pixels: Tensor) -> hashlib._Hash:
@@ -159,19 +160,27 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
-def image_size_of(settings: ImageSource) -> tuple[int, int] | None:
-    """(height, width) of the images in an .npz; None for files, which are resized."""
-    if settings.data is None or settings.data.suffix != ".npz":
+def image_size_of(settings: ImageSource, listings: Listings = _NO_LISTINGS) -> tuple[int, int] | None:
+    """(height, width) of the images in an array; None for files, which are resized."""
+    if settings.data is None or (settings.data.suffix != ".npz" and settings.data not in listings):
         return None
-    if "images" not in samples_of(settings).shapes:  # arrays of other inputs, or an error that is told later
+    if settings.data not in listings and "images" not in samples_of(settings).shapes:
+        return None  # arrays of other inputs, or an error that is told later
+    array = _listed(settings.data, listings).array
+    if array is None:
         return None
-    array = list_images(settings.data).array
-    assert array is not None
     image_shape = array.shape[1:]
     return image_shape[1:3] if len(image_shape) == 3 and channels_first(image_shape, array.dtype) else image_shape[:2]
 
 
-def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
+def _listed(place: Path, listings: Listings, preprocessing: Preprocessing | None = None) -> Listing:
+    if place in listings:
+        return listings[place]
+    packed = preprocessing is not None and preprocessing.inputs
+    return list_packed(place, preprocessing) if preprocessing is not None and packed else list_images(place)
+
+
+def load_images(settings: ImageSource, network: NetworkSummary, listings: Listings = _NO_LISTINGS) -> TinySet:
     """The tiny set and the held-out images that the settings name.
 
     Raises: InputError for missing, broken or too few images.
@@ -183,7 +192,7 @@ def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
                 remedy="give a folder, a list file or an .npz with --data",
             )
         return _embedded(settings, network.preprocessing)
-    listing = _listed(settings.data, network.preprocessing)
+    listing = _listed(settings.data, listings, network.preprocessing)
     notes = list(listing.notes)
     labels = labels_of(listing, settings, network, notes)
     fit_indices, held_out_indices = _random_split(len(listing), settings)
@@ -192,7 +201,7 @@ def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
     fit_images = FitImages(*read(listing, labels, fit_indices), network.preprocessing)
     test, test_labels, test_indices = listing, labels, held_out_indices
     if settings.eval:
-        test = _listed(settings.eval, network.preprocessing)
+        test = _listed(settings.eval, listings, network.preprocessing)
         notes += test.notes
         test_labels, test_indices = labels_of(test, settings, network, notes, required=True), list(range(len(test)))
     held_out = HeldOutImages(*read(test, test_labels, test_indices), network.preprocessing)
@@ -206,10 +215,6 @@ def load_images(settings: ImageSource, network: NetworkSummary) -> TinySet:
     tiny_set = _tiny_set(fit_images, held_out, str(settings.data), tuple(skipped), tuple(dict.fromkeys(notes)))
     sources = (listing, test) if settings.eval else (listing,)
     return replace(tiny_set, text_orders=tuple(in_text_order(source, settings, network) for source in sources))
-
-
-def _listed(path: Path, preprocessing: Preprocessing) -> Listing:
-    return list_packed(path, preprocessing) if preprocessing.inputs else list_images(path)
 
 
 def _random_split(count: int, settings: ImageSource) -> tuple[list[int], list[int]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from practise_backends.errors import about, lacks_memory
 from practise_backends.files import why_no_file
@@ -28,12 +30,12 @@ from practise_deploy.network.onnx_import.translate import Translation, sample_of
 from practise_deploy.network.operators import module_of
 from practise_deploy.network.outputs import NAMES, flatten_outputs, output_node
 from practise_deploy.network.samples import Samples, packed_input
-from practise_deploy.network.sources import Config, construct
+from practise_deploy.network.sources import Config, config_of, construct
 from practise_deploy.network.telling import told_task
 from practise_deploy.network.trace import annotate_shapes, trace
 from practise_deploy.network.trial import check_batches
 from practise_deploy.network.weights import load_state_dict
-from practise_deploy.network.wrappers import without_wrappers
+from practise_deploy.network.wrappers import name_of, without_wrappers
 from practise_deploy.settings import INTERPOLATIONS, NetworkSource
 from practise_deploy.terms import NetworkSummary, Preprocessing, Task, TaskKind
 
@@ -61,6 +63,17 @@ class Network:
         return (1, self.summary.preprocessing.channels, *self.summary.preprocessing.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a module is from: its name and configuration, what its weights are, the user's file that made it, and what there is to say."""
+
+    name: str
+    config: Config
+    weights: str
+    code: bytes = b""
+    notes: tuple[str, ...] = ()
+
+
 def load_network(
     source: NetworkSource,
     *,
@@ -83,24 +96,81 @@ def load_network(
     if source.network.startswith(HUGGING_FACE):
         return _load_encoder(Path(source.network.removeprefix(HUGGING_FACE)), source, samples or Samples())
     module, config, weights = construct(source, structure_only)
-    with about(source.network):
+    file = Path(source.network.rpartition(":")[0])
+    code = file.read_bytes() if file.suffix == ".py" else b""
+    return _network_of(module, Origin(source.network, config, weights, code), source, image_size)
+
+
+def network_of(module: nn.Module, source: NetworkSource, image_size: tuple[int, int] | None = None) -> Network:
+    """The network that a module in this process is, of a copy: the module itself stays as it is.
+
+    image_size: as in `load_network`. Raises: InputError.
+    """
+    name = name_of(module)
+    with about(name):
+        copied = _copy_of(module)
+    notes = _without_hooks(copied)
+    origin = Origin(name, config_of(copied, name), "as the module has them", notes=notes)
+    return _network_of(copied, origin, source, image_size)
+
+
+def _copy_of(module: nn.Module) -> nn.Module:
+    """A copy that shares nothing. Tensors that were computed from others, which nothing else copies, are copied by their values."""
+    computed = [v for part in module.modules() for v in vars(part).values() if isinstance(v, Tensor) and not v.is_leaf]
+    try:
+        return copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        raise InputError(
+            f"{type(module).__name__} cannot be copied: {first_line(error)}",
+            remedy="give a module that copy.deepcopy copies: without handles, locks or process groups among its attributes",
+        ) from None
+
+
+def _without_hooks(module: nn.Module) -> tuple[str, ...]:
+    """Take a copy's forward hooks off, which would tell their owner of every run of ours; returns a note where there are some."""
+    parts = [part for part in module.modules() if part._forward_hooks]
+    for part in parts:
+        part._forward_hooks = OrderedDict()
+    names = ", ".join(type(part).__name__ for part in parts[:3])
+    return (
+        (f"forward hooks are left out of the copy (of {names}), with all that they change in outputs",) if parts else ()
+    )
+
+
+def _check_weights(module: nn.Module) -> None:
+    """Refuse weights that have no values."""
+    name = next((name for name, weight in module.named_parameters() if weight.is_meta), None)
+    if name is not None:
+        raise InputError(
+            f"the weight {name} is on the device meta, and has no values",
+            remedy="give it values: network.to_empty(device='cpu'), and then load its weights",
+        )
+
+
+def _network_of(
+    module: nn.Module, origin: Origin, source: NetworkSource, image_size: tuple[int, int] | None
+) -> Network:
+    """The module traced, which is changed on the way."""
+    weights, weight_notes = origin.weights, tuple[str, ...]()
+    with about(origin.name):
         module, wrapper_notes = without_wrappers(module)
-    weight_notes: tuple[str, ...] = ()
     if source.weights is not None:
         weight_notes = load_state_dict(module, source.weights)
         weights = str(source.weights)
-    with about(source.network):
-        preprocessing = _preprocessing(config, source, image_size)
+    with about(origin.name):
+        _check_weights(module)
+        preprocessing = _preprocessing(origin.config, source, image_size)
         module, materialise_notes = materialise_weights(module)
         shape = (1, preprocessing.channels, *preprocessing.size)
         traced, leaves = trace(module, shape)
         check_batches(traced)
         task = _prepared(traced, source, {}, shape)
     leaf_notes = tuple(f"{name} could not be traced into and counts as one operation" for name in leaves)
-    notes = (*wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
-    file = Path(source.network.rpartition(":")[0])
-    structure = structure_of(traced, file.read_bytes() if file.suffix == ".py" else b"")
-    summary = _summary(traced, structure, source.network, weights, preprocessing, task, notes)
+    notes = (*origin.notes, *wrapper_notes, *weight_notes, *materialise_notes, *leaf_notes)
+    structure = structure_of(traced, origin.code)
+    summary = _summary(traced, structure, origin.name, weights, preprocessing, task, notes)
     for weight in traced.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU

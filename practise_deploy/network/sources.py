@@ -22,7 +22,7 @@ from practise_backends.files import why_no_file
 from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.weights import load_state_dict
-from practise_deploy.settings import EMBEDDED, NetworkSource
+from practise_deploy.settings import EMBEDDED, OF_PYTHON, NetworkSource
 
 Config = Mapping[str, Any]
 
@@ -45,7 +45,7 @@ def construct(source: NetworkSource, structure_only: bool) -> tuple[nn.Module, C
     path, _, function = source.network.rpartition(":")
     if path.endswith(".py"):
         module = _from_file(Path(path), function)
-        return module, _config_of(module, source.network), "as the function returns them"
+        return module, config_of(module, source.network), "as the function returns them"
     if source.network.endswith(".py"):
         raise InputError(f"{source.network} names no function", remedy=f"write {source.network}:FUNCTION")
     if Path(source.network).suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
@@ -58,6 +58,11 @@ def construct(source: NetworkSource, structure_only: bool) -> tuple[nn.Module, C
             f"{source.network} is compiled, and its blocks are no longer in it",
             remedy="give the ONNX file that it was made of; "
             f"practise-deploy bench {source.network} measures the file itself, compare does beside another",
+        )
+    if source.network.startswith(OF_PYTHON):
+        raise InputError(
+            f"{source.network} was an object in Python, which no command line can load",
+            remedy="call practise_deploy.build from Python again, or give the network as FILE.py:FUNCTION",
         )
     raise InputError(
         f"unknown network '{source.network}'",
@@ -192,7 +197,7 @@ def _user_code(path: Path, function: str) -> Iterator[None]:
         ) from None
 
 
-def _config_of(module: nn.Module, network: str) -> Config:
+def config_of(module: nn.Module, network: str) -> Config:
     """A user network's preprocessing configuration in timm's form; empty where it has none."""
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
     if not isinstance(config, Mapping):

@@ -36,6 +36,13 @@ def without_wrappers(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     return root[0], (f"taken off, as it changes no result: {removals}",) if removals else ()
 
 
+def name_of(module: nn.Module) -> str:
+    """A network's name where it is an object: its class's, or that of what its wrappers hold."""
+    while (inner := _wrapped_module(module)) is not None:
+        module = inner
+    return type(module).__name__
+
+
 def _wrapped_module(module: nn.Module) -> nn.Module | None:
     """The module that a wrapper holds; None where it is no wrapper."""
     if isinstance(module, _WRAPPERS):

@@ -226,7 +226,7 @@ class Build:
         original = self.original
         if not self.context.network.trainable:
             return original
-        return self._step("export", stages.export, self._pruned, self.context.released_form, MODEL)
+        return self._step("export", stages.export, self.pruned, self.context.released_form, MODEL)
 
     @cached_property
     def compiled(self) -> DeployedModel:
@@ -238,7 +238,7 @@ class Build:
     def verification(self) -> Verification:
         """The chain teacher -> student -> ONNX -> engine on held-out images; without the engine where it cannot run here."""
         files = replace(self._files, compiled=self.compiled)
-        inputs = (self._pruned, files, self.context.deployment, self.context.images.held_out)
+        inputs = (self.pruned, files, self.context.deployment, self.context.images.held_out)
         return self._step("verify", stages.verify_release, *inputs)
 
     @cached_property
@@ -343,7 +343,8 @@ class Build:
         return self.context.block_bench if self.context.required_table.is_local(self.latency) else None
 
     @property
-    def _pruned(self) -> Pruned:
+    def pruned(self) -> Pruned:
+        """The new network, as torch computes it."""
         dropped = named(self.context.blocks, self.plan.dropped)
         return Pruned(network=self.context.network, dropped=dropped, student=self.finetuned)
 

@@ -29,6 +29,7 @@ from practise_deploy.deployment.target import (
 )
 from practise_deploy.images.calibration import CalibrationProblem, with_scaled_heads
 from practise_deploy.images.packed import samples_of
+from practise_deploy.images.reading import Listings
 from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.network.blocks import droppable, find_blocks
@@ -156,7 +157,7 @@ class Recovery:
 class BuildContext:
     """One run folder and what its settings name; each property is computed when it is first asked for.
 
-    structure_only: pretrained weights are not fetched. loaded_backend: where the caller has one already.
+    structure_only: pretrained weights are not fetched. loaded_backend, loaded_network, listings: what the caller has already.
     """
 
     settings: Settings
@@ -164,6 +165,8 @@ class BuildContext:
     command: str = ""
     structure_only: bool = False
     loaded_backend: Backend | None = None
+    loaded_network: Network | None = None
+    listings: Listings = field(default_factory=dict)
 
     @property
     def screen(self) -> Screen:
@@ -175,12 +178,14 @@ class BuildContext:
     @cached_property
     def network(self) -> Network:
         """The teacher."""
+        if self.loaded_network is not None:
+            return self.loaded_network
         with self.screen("Loading the network"):
             network = load_network(
                 self.settings,
                 structure_only=self.structure_only,
-                image_size=image_size_of(self.settings),
-                samples=samples_of(self.settings),
+                image_size=image_size_of(self.settings, self.listings),
+                samples=samples_of(self.settings, self.listings),
             )
         if network.translation is not None:
             check_batch(network.translation.file, self.settings.batch, dynamic=self.settings.dynamic_batch)
@@ -194,7 +199,7 @@ class BuildContext:
     @property
     def candidates(self) -> tuple[Block, ...]:
         """The blocks that can be dropped; NoDroppableBlock is raised where there is none."""
-        with about(self.settings.network):
+        with about(self.network.summary.name):
             return droppable(self.blocks)
 
     @cached_property
@@ -208,7 +213,7 @@ class BuildContext:
     def images(self) -> TinySet:
         """The tiny set and the held-out images."""
         with self.screen("Reading the images"):
-            images = load_images(self.settings, self.network.summary)
+            images = load_images(self.settings, self.network.summary, self.listings)
             if not self.network.trainable:
                 return images
             return with_checked_labels(images, self.network.traced, self.network.summary.task)

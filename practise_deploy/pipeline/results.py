@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
+from practise_backends.files import why_no_file
 from practise_backends.parsing import read_json
 from practise_backends.terms import Arrays, Device
 from practise_deploy.errors import InputError, reason
@@ -64,6 +65,21 @@ def unchanged(file: Path) -> Path:
             remedy=f"{_AGAIN}, which computes again what was changed",
         )
     return file
+
+
+def network_file(path: Path, name: str) -> Path:
+    """The file itself, or a run's file of that name, unchanged since its build.
+
+    Raises: InputError.
+    """
+    inside = os.path.isdir(path)  # False for an invalid name, where Path.is_dir may raise
+    problem = why_no_file(path / name if inside else path)
+    if problem:
+        raise InputError(
+            f"{path} holds no {name}" if inside else problem,
+            remedy="give the folder of a finished build, or the path of an ONNX file",
+        )
+    return unchanged(path / name) if inside else path
 
 
 def read_release(folder: Path) -> Release:

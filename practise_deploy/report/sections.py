@@ -46,6 +46,7 @@ _HOW_MEASURED = {
     False: ", by the table alone, as its device is not available here.",
 }
 _NO_SAMPLES = "The raw samples are missing, so neither the distributions nor the rounds can be drawn."
+_FROM_PYTHON = "It was built from Python, of objects that no command line has. This call, with the same objects"
 _OTHER_DEVICE = "The blocks were measured on a device with a different fingerprint."
 
 
@@ -257,11 +258,12 @@ def _environment(release: Release) -> Section:
 
 
 def _reproduce(release: Release) -> Section:
+    here = "" if release.bench is None else ", on this device,"
+    this = "This command" if release.command.startswith("practise-deploy ") else _FROM_PYTHON
     return Section(
         name="reproduce",
         title="Reproduce",
-        intro=f"Recipe {release.recipe}. This command{'' if release.bench is None else ', on this device,'} gives these "
-        "figures within their intervals.",
+        intro=f"Recipe {release.recipe}. {this}{here} gives these figures within their intervals.",
         code=release.command,
         rows=tuple((step, duration(seconds)) for step, seconds in release.seconds.items()),
     )

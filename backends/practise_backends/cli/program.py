@@ -13,12 +13,8 @@ _SET_HERE: dict[str, str] = {}
 
 
 def begin() -> None:
-    """Prepare this process for being a program of ours.
-
-    ONNX Runtime from 1.32 on sends what it was used for to its maker, unless this says otherwise before it is imported: from a
-    thread beside what is measured, with files left in the user's cache and among the temporary ones.
-    """
-    set_default("ORT_DISABLE_TELEMETRY", "1")
+    """Prepare this process for being a program of ours."""
+    disable_telemetry()
     _open_streams()
     if threading.current_thread() is not threading.main_thread():
         return  # which alone hears signals
@@ -28,6 +24,13 @@ def begin() -> None:
             number is not None and signal.getsignal(number) is not signal.SIG_IGN
         ):  # nohup asks to be left alone
             signal.signal(number, _interrupt)
+
+
+def disable_telemetry() -> None:
+    """ONNX Runtime from 1.32 on sends what it was used for to its maker, unless this says otherwise before it is imported: from a
+    thread beside what is measured, with files left in the user's cache and among the temporary ones.
+    """
+    set_default("ORT_DISABLE_TELEMETRY", "1")
 
 
 def set_default(name: str, value: str) -> None:

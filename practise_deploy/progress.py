@@ -1,13 +1,19 @@
-"""The progress of a step: a bar in a terminal, occasional lines elsewhere."""
+"""The progress of a step, on stderr: a bar in a terminal or a notebook, occasional lines elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from practise_backends.cli.progress import Pace
 from practise_backends.cli.result import stop_telling
-from practise_backends.terminal import clean, duration
+from practise_backends.interfaces import Progress
+from practise_backends.terminal import clean, duration, one_line
+from practise_deploy.run import Silent
 
 if TYPE_CHECKING:
     import rich.console
@@ -15,6 +21,50 @@ if TYPE_CHECKING:
 
 _DEFAULT_WIDTH = 200
 _EVERY_S = 10.0
+
+
+class ProgressDisplay:
+    """Notes and progress on stderr; nothing at all where `quiet`."""
+
+    def __init__(self, *, quiet: bool = False, now_s: Callable[[], float] = time.monotonic) -> None:
+        self.quiet = quiet
+        self._now_s = now_s
+        self._bars: rich.progress.Progress | None = None
+
+    def note(self, text: str) -> None:
+        """A dimmed message."""
+        if not self.quiet:
+            self._stderr.print(one_line(text), style="dim", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """Show the progress of a step: a bar in a terminal or a notebook, occasional lines elsewhere."""
+        began = self._now_s()
+        if self.quiet:
+            yield Silent()
+        elif shows_bars(self._stderr):
+            with self._bar(title) as bar:
+                yield bar
+        else:
+            self.note(f"{title} ...")
+            yield Lines(title, self.note, self._now_s)
+        self.note(f"{title}: {duration(self._now_s() - began)}")
+
+    @cached_property
+    def _stderr(self) -> rich.console.Console:
+        return rich_console(stderr=True)
+
+    @contextmanager
+    def _bar(self, title: str) -> Iterator[Progress]:
+        """A new bar, or one more beneath the bars that are shown already."""
+        if self._bars is not None:
+            yield Bar(self._bars, title, self._now_s)
+            return
+        with rich_bars(self._stderr) as self._bars:
+            try:
+                yield Bar(self._bars, title, self._now_s)
+            finally:
+                self._bars = None
 
 
 class Bar:
@@ -49,9 +99,15 @@ class Lines:
         self._tell(f"{self._title}: {', '.join(part for part in parts if part)}")
 
 
+def shows_bars(console: rich.console.Console) -> bool:
+    """Whether a bar can move there: in a terminal, and in a notebook that has ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
 def rich_console(*, stderr: bool) -> rich.console.Console:
-    """A console as wide as its terminal; elsewhere wide enough for every table, and without colour."""
+    """A console as wide as its terminal or notebook; elsewhere wide enough for every table, and without colour."""
     from rich.console import Console as RichConsole
+    from rich.control import Control
 
     class Patient(RichConsole):
         def on_broken_pipe(self) -> None:
@@ -59,8 +115,13 @@ def rich_console(*, stderr: bool) -> rich.console.Console:
             self.quiet = True
             stop_telling()
 
+        def control(self, *control: Control) -> None:
+            """Move no cursor in a notebook, which would get an empty line for each move."""
+            if not self.is_jupyter:
+                super().control(*control)
+
     console = Patient(stderr=stderr, highlight=False)
-    if console.is_terminal:
+    if console.is_terminal or console.is_jupyter:
         return console
     return Patient(stderr=stderr, highlight=False, width=_DEFAULT_WIDTH, color_system=None)
 

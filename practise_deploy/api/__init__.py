@@ -1,0 +1,1 @@
+"""What `import practise_deploy` offers: the stages of a build as functions, over objects that are in memory."""
