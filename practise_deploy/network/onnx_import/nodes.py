@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Container
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,24 @@ from torch import Tensor, nn
 
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.onnx_graph import captured
-from practise_deploy.network.onnx_import.known import Array
+from practise_deploy.network.onnx_import.known import Array, Shape
 
 _MASKING = 1e4
 """Constants as large as this mask values out; they are no weights."""
 Readers = dict[str, list[onnx.NodeProto]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operand:
+    """Where a weight stands in the file: an input of the node that gives a value.
+
+    shape: that of the constant in the file. transposed: whether the network holds its transpose.
+    """
+
+    value: str
+    index: int
+    shape: Shape
+    transposed: bool = False
 
 
 def identifier(name: str) -> str:
