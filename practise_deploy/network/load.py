@@ -361,7 +361,7 @@ def _load_onnx(
         output_node(traced).meta[NAMES] = tuple(output.name for output in file.model.graph.output)
         annotate_shapes(traced, shape)
         check_batches(traced)
-        check_translation(translation, sample_of(2, shape[1:], preprocessing.inputs))
+        check_translation(translation, sample_of(max(2, file.batch or 0), shape[1:], preprocessing.inputs))
         task = _prepared(traced, source, {entry.key: entry.value for entry in file.model.metadata_props}, shape)
     structure = structure_of(traced)
     summary = _summary(traced, structure, source.network, "in the file", preprocessing, task, (*notes, *stated))

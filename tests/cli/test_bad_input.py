@@ -222,8 +222,8 @@ def test_missing_settings_file(cli: Cli, job: Job):
         ("nowhere.py:make", ("no such file: nowhere.py",)),
         ("nowhere.pt2", ("no such file: nowhere.pt2",)),
         ("", ("unknown network ''",)),
-        ("model.onnx", ("no such file: model.onnx",)),
-        ("model.ort", ("model.ort is compiled", "practise-deploy bench model.ort")),
+        ("nowhere.onnx", ("no such file: nowhere.onnx",)),
+        ("model.engine", ("model.engine is compiled", "practise-deploy bench model.engine")),
     ],
 )
 def test_unknown_network(cli: Cli, job: Job, network: str, words: tuple[str, ...]):

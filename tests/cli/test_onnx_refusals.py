@@ -135,7 +135,9 @@ def test_no_file(cli: Cli, job: Job):
 @pytest.mark.parametrize("content", [b"", b"no network at all", b"\x08\x08"])
 def test_file_that_is_no_onnx(cli: Cli, job: Job, tmp_path: Path, content: bytes):
     (tmp_path / "net.onnx").write_bytes(content)
-    refused(cli("build", tmp_path / "net.onnx", *job[1:]), 2, "net.onnx cannot be read as ONNX", "an ONNX exporter wrote")
+    refused(
+        cli("build", tmp_path / "net.onnx", *job[1:]), 2, "net.onnx cannot be read as ONNX", "an ONNX exporter wrote"
+    )
 
 
 def test_file_that_is_cut_off(cli: Cli, job: Job, saved: Saved, resnet: onnx.ModelProto):
@@ -150,10 +152,18 @@ def test_weights_that_are_in_no_file_beside_it(cli: Cli, job: Job, tmp_path: Pat
     model.CopyFrom(resnet)
     onnx.save_model(model, path, save_as_external_data=True, location="net.weights", size_threshold=0)
     (tmp_path / "net.weights").unlink()
-    refused(cli("build", path, *job[1:]), 2, "net.onnx cannot be read as ONNX", "net.weights", "the file of its weights beside it")
+    refused(
+        cli("build", path, *job[1:]),
+        2,
+        "net.onnx cannot be read as ONNX",
+        "net.weights",
+        "the file of its weights beside it",
+    )
 
 
-def test_file_that_is_too_large(cli: Cli, job: Job, saved: Saved, resnet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch):
+def test_file_that_is_too_large(
+    cli: Cli, job: Job, saved: Saved, resnet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+):
     path = saved(resnet)
     monkeypatch.setattr(onnx_file, "MOST_BYTES", 1000)
     refused(cli("build", path, *job[1:]), 2, "net.onnx holds", "GiB", "FILE.py:FUNCTION")
@@ -167,7 +177,10 @@ def test_file_that_is_too_large(cli: Cli, job: Job, saved: Saved, resnet: onnx.M
         (("--mean", "0.5", "--std", "0.5"), ("takes 3 channels, not 1", "3 numbers each")),
         (("--weights", "w.pth"), ("has its weights in it", "leave --weights out")),
         (("--batch", 4), ("is for 1 image at a time, which --batch 4 contradicts", "give --batch 1")),
-        (("--dynamic-batch",), ("is for 1 image at a time, which --dynamic-batch contradicts", "leave --dynamic-batch out")),
+        (
+            ("--dynamic-batch",),
+            ("is for 1 image at a time, which --dynamic-batch contradicts", "leave --dynamic-batch out"),
+        ),
     ],
     ids=["size", "layout", "channels", "weights", "batch", "free batch"],
 )
@@ -185,7 +198,13 @@ def test_free_sides_are_assumed_and_said(cli: Cli, saved: Saved):
 
 
 def test_free_channels_are_assumed_and_said(cli: Cli, saved: Saved):
-    path = saved(model_of([node("Conv", "images", "w", to="x"), node("Add", "x", "images")], {"w": noise(3, 3, 1, 1)}, shape=("c", 16, 16)))
+    path = saved(
+        model_of(
+            [node("Conv", "images", "w", to="x"), node("Add", "x", "images")],
+            {"w": noise(3, 3, 1, 1)},
+            shape=("c", 16, 16),
+        )
+    )
     said = cli("inspect", path)
     assert said.code == 0 and "leaves its channels open; 3 are assumed" in " ".join((said.out + said.err).split())
 
@@ -198,7 +217,14 @@ def test_wrong_translation_names_the_first_node(cli: Cli, job: Job, saved: Saved
     monkeypatch.setitem(translation.OPERATIONS, "Tanh", wrong)
     nodes = [node("Relu", to="a"), node("Tanh", "a", to="b"), node("Sigmoid", "b", to="c"), node("Neg", "c")]
     said = cli("build", saved(small(*nodes)), *job[1:])
-    refused(said, 2, "computes something else in torch than in ONNX Runtime", "'result'", "node Tanh 'my Tanh'", "FILE.py:FUNCTION")
+    refused(
+        said,
+        2,
+        "computes something else in torch than in ONNX Runtime",
+        "'result'",
+        "node Tanh 'my Tanh'",
+        "FILE.py:FUNCTION",
+    )
 
 
 def test_package_that_is_missing_is_named(cli: Cli, job: Job, saved: Saved, monkeypatch: pytest.MonkeyPatch):
@@ -206,10 +232,20 @@ def test_package_that_is_missing_is_named(cli: Cli, job: Job, saved: Saved, monk
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnx2torch", None)
     path = saved(small(node("LRN", size=3)))
-    refused(cli("build", path, *job[1:]), 3, "the operator LRN needs the package onnx2torch", 'pip install "practise-deploy[onnx]"')
+    refused(
+        cli("build", path, *job[1:]),
+        3,
+        "the operator LRN needs the package onnx2torch",
+        'pip install "practise-deploy[onnx]"',
+    )
 
 
 def test_network_without_blocks_says_so(cli: Cli, job: Job, saved: Saved):
     weights = {"w": noise(4, 3, 3, 3), "v": noise(10, 4)}
-    nodes = [node("Conv", "images", "w", to="a"), node("GlobalAveragePool", "a", to="b"), node("Flatten", "b", to="c"), node("Gemm", "c", "v", transB=1)]
+    nodes = [
+        node("Conv", "images", "w", to="a"),
+        node("GlobalAveragePool", "a", to="b"),
+        node("Flatten", "b", to="c"),
+        node("Gemm", "c", "v", transB=1),
+    ]
     refused(cli("build", saved(small(*nodes, weights=weights)), *job[1:]), 2, "net.onnx")

@@ -26,7 +26,7 @@ _Values = dict[str, npt.NDArray[np.generic]]
 def check_translation(translation: Translation, images: Tensor) -> None:
     """Compare the outputs of both on some images, and refuse a translation that computes something else.
 
-    Shapes: images [n, channels, height, width].
+    Shapes: images [n, channels, height, width], at least as many as the file is for.
     Raises: InputError, which names the first node where they part; BackendError where ONNX Runtime does not run the file.
     """
     file = translation.file
@@ -38,7 +38,7 @@ def check_translation(translation: Translation, images: Tensor) -> None:
     for name, tensor in zip(names, results, strict=True):
         if not _same(expected[name], tensor.numpy()):
             raise InputError(
-                f"{file.path} computes something else in torch than in ONNX Runtime: its output '{name}' differs{_first(translation, images[:1])}",
+                f"{file.path} computes something else in torch than in ONNX Runtime: its output '{name}' differs{_first(translation, images[: file.batch or 1])}",
                 remedy="give the network's Python as FILE.py:FUNCTION, or export it again with another opset",
             )
 
@@ -56,7 +56,7 @@ def _by_runtime(translation: Translation, model: onnx.ModelProto, images: Tensor
     return {name: np.concatenate([np.atleast_1d(run[name]) for run in runs]) for name in runs[0]}
 
 
-def _first(translation: Translation, image: Tensor) -> str:
+def _first(translation: Translation, images: Tensor) -> str:
     """The first node that gives something else, as the end of a sentence; empty where each gives the same."""
     model, _ = readable(translation.file)
     traced = onnx.ModelProto()
@@ -64,10 +64,10 @@ def _first(translation: Translation, image: Tensor) -> str:
     taken = set(translation.values.values()) & {name for node in model.graph.node for name in node.output}
     outputs = {output.name for output in model.graph.output}
     traced.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in sorted(taken - outputs))
-    expected = _by_runtime(translation, traced, image)
+    expected = _by_runtime(translation, traced, images)
     recorder = _Recorder(translation.network, translation.values)
     with torch.inference_mode():
-        recorder.run(image)
+        recorder.run(images)
     for node in model.graph.node:
         for name in node.output:
             if name in recorder.found and name in expected and not _same(expected[name], recorder.found[name].numpy()):

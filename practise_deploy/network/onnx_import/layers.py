@@ -10,9 +10,9 @@ import torch
 from torch import fx, nn
 
 from practise_deploy.network.onnx_import.known import Array, Untranslatable
-from practise_deploy.network.onnx_import.nodes import attributes_of, tensor_of
+from practise_deploy.network.onnx_import.nodes import Operand, attributes_of, tensor_of
 from practise_deploy.network.onnx_import.padding import is_symmetric, padded, padding_of
-from practise_deploy.network.onnx_import.translator import Operand, Translator
+from practise_deploy.network.onnx_import.translator import Translator
 
 _CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

@@ -6,6 +6,7 @@ import ast
 import itertools
 import re
 from collections.abc import Container
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,26 @@ from torch import Tensor, nn
 
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.onnx_graph import captured
-from practise_deploy.network.onnx_import.known import Array
+from practise_deploy.network.onnx_import.known import Array, Shape
 
 _MASKING = 1e4
 """Constants as large as this mask values out; they are no weights."""
 _SCOPES, _KINDS = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 """Keys of the metadata in which torch's exporter keeps the modules that a node was in, and their classes."""
 Readers = dict[str, list[onnx.NodeProto]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operand:
+    """Where a weight stands in the file: an input of the node that gives a value.
+
+    shape: that of the constant in the file. transposed: whether the network holds its transpose.
+    """
+
+    value: str
+    index: int
+    shape: Shape
+    transposed: bool = False
 
 
 def identifier(name: str) -> str:

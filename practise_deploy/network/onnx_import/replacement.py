@@ -15,8 +15,8 @@ from torch import Tensor
 from practise_backends.terms import Arrays
 from practise_deploy.network.onnx_graph import CUT, captured
 from practise_deploy.network.onnx_import.file import images_of, nodes_in
+from practise_deploy.network.onnx_import.nodes import Operand
 from practise_deploy.network.onnx_import.translate import Translation
-from practise_deploy.network.onnx_import.translator import Operand
 from practise_deploy.terms import Block
 
 _LISTS_WEIGHTS_AS_INPUTS = 4

@@ -16,8 +16,8 @@ from practise_deploy.network.onnx_import import arithmetic, layers, rearranging,
 from practise_deploy.network.onnx_import.file import OnnxFile, readable
 from practise_deploy.network.onnx_import.known import BATCHES, Untranslatable
 from practise_deploy.network.onnx_import.library import by_library
-from practise_deploy.network.onnx_import.nodes import reads_of
-from practise_deploy.network.onnx_import.translator import VALUE, Operand, Translator
+from practise_deploy.network.onnx_import.nodes import Operand, reads_of
+from practise_deploy.network.onnx_import.translator import VALUE, Translator
 from practise_deploy.network.packing import parts, unpack, unpacked
 from practise_deploy.terms import InputSpec
 

@@ -10,7 +10,6 @@ import contextlib
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -21,6 +20,7 @@ from practise_backends.errors import Refusal, lacks_memory
 from practise_deploy.network.execution import Env, execute
 from practise_deploy.network.onnx_import.known import BATCHES, Array, KnownValues, Shape, Untranslatable
 from practise_deploy.network.onnx_import.nodes import (
+    Operand,
     freeze,
     identifier,
     is_weight,
@@ -37,19 +37,6 @@ from practise_deploy.network.operators import FILE_NAME
 VALUE = "onnx value"
 """The key in a node's meta of the name of the file's value that it is."""
 _TRAINED_BY = {"Add", "Mul", "Sub", "Div", "MatMul", "Gemm"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operand:
-    """Where a weight stands in the file: an input of the node that gives a value.
-
-    shape: that of the constant in the file. transposed: whether the network holds its transpose.
-    """
-
-    value: str
-    index: int
-    shape: Shape
-    transposed: bool = False
 
 
 class Translator:

@@ -17,12 +17,15 @@ from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_swin, tiny
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.network.activations import find_feature
 from practise_deploy.network.blocks import find_blocks
+from practise_deploy.network.load import load_network
 from practise_deploy.network.onnx_graph import without_blocks
+from practise_deploy.network.onnx_import.file import read_onnx
 from practise_deploy.network.onnx_import.replacement import cuttable, replacement
-from practise_deploy.network.onnx_import.translate import Translation
+from practise_deploy.network.onnx_import.translate import Translation, translate
 from practise_deploy.network.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.network.trace import annotate_shapes
 from practise_deploy.refit.recover import recover
+from practise_deploy.settings import Settings
 from practise_deploy.terms import Block
 from samples.exporting import Export
 from samples.lessons import Silent, images
@@ -377,3 +380,45 @@ def test_reshape_of_a_file_for_one_image_stays_for_one(tmp_path: Path):
     case = case_of(model_of(nodes, {**weights, "target": ints(1, -1)}, opset=13, batch=1), tmp_path, 8)
     student = case.student(case.blocks[:1])
     agree(replacement(case.translation, case.blocks[:1], weights_of(student)), student, case.pixels())
+
+
+def test_what_is_in_a_branch_is_neither_cut_nor_trained(tmp_path: Path):
+    units = residual(end="identity")
+    initializers = [*units.graph.initializer]
+    del units.graph.initializer[:]
+    inner = [*units.graph.node][1:9]
+    then = helper.make_graph(inner, "then", [], [helper.make_empty_tensor_value_info("x2")])
+    otherwise = helper.make_graph(
+        [helper.make_node("Neg", ["x0"], ["other"])], "else", [], [helper.make_empty_tensor_value_info("other")]
+    )
+    branching = helper.make_node("If", ["yes"], ["y"], then_branch=then, else_branch=otherwise, name="choice")
+    nodes = [units.graph.node[0], branching, *[*units.graph.node][9:]]
+    for node in nodes[2:]:
+        node.input[:] = ["y" if name == "x2" else name for name in node.input]
+    weights = {each.name: numpy_helper.to_array(each) for each in initializers}
+    translation = translated(model_of(nodes, {**weights, "yes": np.array(True)}), tmp_path, (8, 8))
+    annotate_shapes(translation.network, (1, 3, 8, 8))
+    blocks = find_blocks(translation.network, (1, 3, 8, 8))
+    assert len(blocks) == 1 and blocks[0].droppable, "what is in a branch is not trained, and so no block"
+    student = drop_blocks(translation.network, blocks)
+    case = Case(translation.file.model, translation, blocks, (1, 3, 8, 8))
+    change(case, student, with_biases=False)
+    agree(replacement(translation, blocks, weights_of(student)), student, case.pixels())
+
+
+def test_weights_in_a_file_beside_it_are_read(tmp_path: Path):
+    model = residual()
+    onnx.save_model(
+        model, tmp_path / "outside.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    translation = translate(read_onnx(tmp_path / "outside.onnx"), (3, 8, 8))
+    agree(replacement(translation, (), {}), translation.network, noise(2, 3, 8, 8))
+
+
+def test_file_for_four_images_is_compared_with_four(tmp_path: Path):
+    nodes = [*residual(end="output").graph.node]
+    weights = {each.name: numpy_helper.to_array(each) for each in residual(end="output").graph.initializer}
+    path = tmp_path / "four.onnx"
+    path.write_bytes(model_of(nodes, weights, batch=4).SerializeToString())
+    network = load_network(Settings(network=str(path)))
+    assert network.translation is not None and network.translation.file.batch == 4
