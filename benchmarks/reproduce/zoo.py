@@ -39,7 +39,8 @@ from practise_backends.errors import Refusal
 from practise_deploy.images.calibration import CalibrationProblem, with_scaled_heads
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.load import Network, load_network
+from practise_deploy.network.load import load_network
+from practise_deploy.network.loaded import Network
 from practise_deploy.network.onnx_graph import to_onnx
 from practise_deploy.network.onnx_import.file import described
 from practise_deploy.network.onnx_import.replacement import replacement

@@ -51,7 +51,7 @@ def load_encoder(folder: Path, *, tokenizer_only: bool = False) -> Encoder:
 
     Raises: InputError; EnvironmentProblem where the package transformers is missing.
     """
-    transformers = _transformers()
+    transformers = _transformers(folder)
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder} holds no config.json", remedy="give the folder that save_pretrained wrote, as hf:FOLDER"
@@ -176,12 +176,12 @@ def _json(file: Path) -> Any:
         return None
 
 
-def _transformers() -> Any:
+def _transformers(folder: Path) -> Any:
     try:
         import transformers
     except ImportError:
         raise EnvironmentProblem(
-            "hf:FOLDER needs the package transformers, which is not installed",
+            f"{PREFIX}{folder} needs the package transformers, which is not installed",
             remedy='pip install "practise-deploy[transformers]"',
         ) from None
     return transformers

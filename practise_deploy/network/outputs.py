@@ -69,7 +69,8 @@ def flatten_outputs(traced: fx.GraphModule) -> None:
     values = flattened(output.args[0])
     if not values:
         raise InputError(
-            "the network returns no tensor", remedy="let its forward return the tensors that it is to be judged by"
+            f"the network returns no tensor: {type(output.args[0]).__name__}",
+            remedy="let its forward return the tensors that it is to be judged by",
         )
     output.meta[NAMES] = tuple(values)
     nodes = tuple(values.values())

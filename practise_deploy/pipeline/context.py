@@ -33,7 +33,8 @@ from practise_deploy.images.reading import Listings
 from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.load import Network, load_network
+from practise_deploy.network.load import load_network
+from practise_deploy.network.loaded import Network
 from practise_deploy.network.onnx_graph import as_deployed, with_splices
 from practise_deploy.network.onnx_import.file import check_batch
 from practise_deploy.network.onnx_import.replacement import cuttable

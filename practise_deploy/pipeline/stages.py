@@ -31,7 +31,7 @@ from practise_deploy.deployment.rehearse import rehearse
 from practise_deploy.deployment.verify import Runner, Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
-from practise_deploy.network.load import Network
+from practise_deploy.network.loaded import Network
 from practise_deploy.network.onnx_import.replacement import replacement
 from practise_deploy.network.surgery import drop_blocks, load_weights
 from practise_deploy.outcome import DeployedModel, ExportedModel, Frontier, Rehearsal, Throughputs, Verification

@@ -60,7 +60,7 @@ def direct(links: tuple[OutputDiff, ...], kind: TaskKind) -> tuple[str, ...]:
 
 def _compared(link: OutputDiff, kind: TaskKind) -> tuple[str, ...]:
     agreement = link.agreement_percent
-    same = () if agreement is None else (f"{agreement_title(kind).lower()} {interval(agreement, '%')}",)
+    same = () if agreement is None else (f"{interval(agreement, '%')} {agreement_title(kind).lower()}",)
     return (*same, f"max abs difference {number(link.max_abs)}")
 
 

@@ -13,7 +13,8 @@ from torch import nn
 
 import practise_deploy as pd
 from networks import tiny_resnet
-from practise_deploy.network.load import Network, load_network, network_of
+from practise_deploy.network.load import load_network, network_of
+from practise_deploy.network.loaded import Network
 from practise_deploy.settings import Settings
 
 NETWORKS = Path(__file__).parents[1] / "networks.py"

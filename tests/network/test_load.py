@@ -11,8 +11,10 @@ import torch
 from practise_backends.errors import EnvironmentProblem
 from practise_deploy.errors import InputError
 from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.load import _preprocessing, fingerprint, load_network, structure_of
+from practise_deploy.network.load import load_network
+from practise_deploy.network.preprocessing import preprocessing_of
 from practise_deploy.network.sources import construct
+from practise_deploy.network.structure import fingerprint, structure_of
 from practise_deploy.network.surgery import drop_blocks
 from practise_deploy.settings import Settings
 
@@ -134,7 +136,7 @@ def test_what_nobody_stated_is_assumed_and_said():
 
 
 def configured(config: dict, **more):
-    return _preprocessing(config, Settings(network=TINY, **more), None)
+    return preprocessing_of(config, Settings(network=TINY, **more), None)
 
 
 def test_default_resize_is_of_the_inputs_shorter_side():

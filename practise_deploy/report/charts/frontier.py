@@ -105,7 +105,7 @@ def _gain(point: FrontierPoint) -> str:
     if point.loss:
         return f"{saved}; {lost_or_gained(point.loss)}"
     same = point.agreement_percent
-    return saved if same is None else f"{saved} and agrees to {interval(same, '%')}"
+    return saved if same is None else f"{saved} and agrees on {interval(same, '%')} of the images"
 
 
 def _measure(release: Release) -> str:
