@@ -128,18 +128,7 @@ def load_exported(path: Path, source: NetworkSource) -> Network:
         raise InputError(problem, remedy="give the path of a file that torch.export.save wrote")
     if source.weights is not None:
         raise InputError(f"{path} has its weights in it; --weights cannot replace them", remedy="leave --weights out")
-    try:
-        with quiet():
-            program = torch.export.load(path)
-            traced = program.run_decompositions({}).module()
-    except Exception as error:
-        if lacks_memory(error):
-            raise
-        raise InputError(
-            f"{path} is no torch.export file: {first_line(error)}",
-            remedy="write it again with torch.export.save and this version of torch, or give the network as FILE.py:FUNCTION",
-        ) from None
-    assert isinstance(traced, fx.GraphModule)
+    traced = _exported(path)
     with about(path):
         flatten_outputs(traced)
     traced.graph.set_codegen(fx.graph.CodeGen())  # the file's own expects exactly its outputs
@@ -165,6 +154,22 @@ def load_exported(path: Path, source: NetworkSource) -> Network:
     origin = Origin(str(path), _IN_THE_FILE, notes=("a torch.export file: measured and exported, not finetuned",))
     summary = summary_of(traced, structure, origin, preprocessing, task)
     return Network(traced, summary, False, structure)
+
+
+def _exported(path: Path) -> fx.GraphModule:
+    try:
+        with quiet():
+            program = torch.export.load(path)
+            traced = program.run_decompositions({}).module()
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        raise InputError(
+            f"{path} is no torch.export file: {first_line(error)}",
+            remedy="write it again with torch.export.save and this version of torch, or give the network as FILE.py:FUNCTION",
+        ) from None
+    assert isinstance(traced, fx.GraphModule)
+    return traced
 
 
 def _accepts_one_image(traced: fx.GraphModule, shape: tuple[int, ...]) -> bool:

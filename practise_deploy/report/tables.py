@@ -76,7 +76,7 @@ def considered(plan: Plan) -> Table:
             number(candidate.predicted_error),
             quantity(candidate.verified_error, "", absent="not verified"),
             points_lost(
-                candidate.loss, absent="not verified" if candidate.verified_error is None else "no classifier's output"
+                candidate.loss, absent="not verified" if candidate.verified_error is None else "no answers to the task"
             ),
             interval(candidate.predicted_percent, "%"),
             interval(candidate.measured_percent, "%", absent="not measured"),

@@ -208,7 +208,7 @@ def test_loss_of_what_is_no_classifier_fails_any_demand_and_says_why():
     constraint = only(found)
     assert found.fails and constraint.answer is NOT_PROVEN and constraint.measured is None
     assert not constraint.estimated
-    assert constraint.reason == "the output is no classifier's, so no loss of accuracy can be measured"
+    assert constraint.reason == "the output is not what the task is about, so no loss can be measured (see --task)"
 
 
 def test_set_whose_loss_is_unknown_passes_no_demand_on_it():

@@ -158,7 +158,7 @@ def test_sentence_tells_the_estimated_loss_and_the_agreement_where_there_are_no_
 def test_sentence_says_that_there_is_no_accuracy_where_the_output_is_no_classifiers():
     unknown = dataclasses.replace(SOUND, loss=None)
     sentence = judge(plan(None), unknown, bench(2, 1.9, 2.1), None).sentence
-    assert sentence.endswith(", no loss of accuracy can be measured, since the output is no classifier's.")
+    assert sentence.endswith(", no loss can be measured, since the output is not what the task is about (see --task).")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_headline_of_what_is_not_proven_says_why_nothing_can_be_told_of_what_is_
     verdict = judge(plan(None), unknown, FASTER, accuracy_gate(NOT_PROVEN, by_default=True))
     assert (verdict.answer, verdict.exit_code) == (NOT_PROVEN, 0)
     assert verdict.sentence.startswith("Not proven: 1.30 times as fast")
-    assert verdict.sentence.endswith(", no loss of accuracy can be measured, since the output is no classifier's.")
+    assert verdict.sentence.endswith(", no loss can be measured, since the output is not what the task is about (see --task).")
 
 
 def test_missed_speed_breaks_what_is_not_proven_and_the_doubt_is_still_told():

@@ -145,7 +145,7 @@ def test_frontier_of_what_is_no_classifier_tells_the_agreement_and_no_loss() -> 
     features = replace(whole, frontier=replace(whole.frontier, points=points))
     assert "agrees on" in neighbours(features)[0]
     table = frontier_table(features)
-    assert {row[table.head.index("Accuracy lost")] for row in table.rows} == {"– (no classifier's output)"}
+    assert {row[table.head.index("Accuracy lost")] for row in table.rows} == {"– (no answers to the task)"}
     assert "estimated" not in table.note
 
 

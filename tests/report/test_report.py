@@ -132,10 +132,10 @@ def test_command_and_block_names_are_escaped(release: Release) -> None:
 def test_absent_figures_are_dashes_with_their_reasons() -> None:
     page = render_html(releases.bare_release())
     assert "None" not in page and "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.S)
-    for reason in ("too few samples", "not measured here", "not judged", "no classifier&#39;s output", "not recorded"):
+    for reason in ("too few samples", "not measured here", "not judged", "no answers to the task", "not recorded"):
         assert f"– ({reason}" in read(page)
     assert "Promise broken (exit code 1)" in page
-    assert "Accuracy lost" in page and "– (the output is no classifier&#39;s)" in read(page)
+    assert "Accuracy lost" in page and "– (no answers to the task)" in read(page)
     assert "loss of accuracy is an estimate" not in page
     assert 'id="gate"' not in page and 'id="throughput"' not in page and 'id="trade"' not in page
     assert "<svg" not in page
@@ -334,7 +334,7 @@ def test_sets_tell_what_they_lost_before_finetuning(release: Release, page: str)
     unknown = replace(release.plan, considered=sets)
     lost = tables.considered(unknown).head.index("Accuracy lost before finetuning")
     assert [row[lost] for row in tables.considered(unknown).rows] == [
-        "– (no classifier's output)", "– (not verified)",
+        "– (no answers to the task)", "– (not verified)",
     ]  # fmt: skip
     assert "Accuracy lost before finetuning" not in dict(plan_rows(unknown))
 
@@ -420,7 +420,7 @@ def test_points_that_were_lost_say_whether_they_are_estimated_and_why_they_are_a
     found = releases.loss(releases.around(0.6, 0.8))
     assert points_lost(found) == "0.6 points (−0.2 to 1.4)"
     assert points_lost(replace(found, estimated=True)) == "0.6 points (−0.2 to 1.4), estimated"
-    assert points_lost(None) == "– (no classifier's output)"
+    assert points_lost(None) == "– (no answers to the task)"
     assert points_lost(None, absent="not verified") == "– (not verified)"
 
 

@@ -62,6 +62,7 @@ class Translator:
         self._weights: dict[str, fx.Node] = {}
         self._shape_of: dict[str, tuple[Shape, ...]] = {}
         self._fused: set[str] = set()
+        self._given: set[str] = set()  # inputs, and what is computed of them without weights
         self._branches = 0  # that are being taken, each in the one before
         self._envs: tuple[Env, ...] = tuple({} for _ in BATCHES)
         self._executed = 0
@@ -104,9 +105,14 @@ class Translator:
         array = self.known.constants.get(node.input[index])
         if array is not None and self._is_number(node, array):
             return array.item()
-        if array is not None and node.op_type in _TRAINED_BY and is_weight(array) and not self._branches:
+        if array is not None and node.op_type in _TRAINED_BY and is_weight(array) and self._may_train(node):
             return self._weight(node, index)
         return self.value(node.input[index])
+
+    def _may_train(self, node: onnx.NodeProto) -> bool:
+        """Whether a node's constants may be weights: not within a branch, nor where it just scales and shifts what is given."""
+        computed = [name for name in node.input if name not in self.known]
+        return not self._branches and not self._given.issuperset(computed)
 
     def _is_number(self, node: onnx.NodeProto, array: Array) -> bool:
         """Whether a constant of one element is nothing else to a node: it gives its result no more axes."""
@@ -196,6 +202,7 @@ class Translator:
 
     def bind(self, name: str, made: fx.Node) -> None:
         """Let a node be an input of the file."""
+        self._given.add(name)
         self._bind(name, made)
         self._execute()
 
@@ -211,7 +218,10 @@ class Translator:
             if self.known.can_fold(node):
                 self.known.fold(node)
                 return
+            weights = len(self.operands)
             made = operation(self, node)
+            if len(self.operands) == weights and self._given.issuperset(n for n in node.input if n not in self.known):
+                self._given.update(node.output)
             for name, value in zip(node.output, made if isinstance(made, tuple) else (made,), strict=False):
                 self._bind(name, value)
             made_for_it = list(self.graph.nodes)[before:]
