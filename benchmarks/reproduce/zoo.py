@@ -119,8 +119,8 @@ def _run(name: str, found: Row) -> None:
     dropped = gone[len(gone) // 2]
     found["dropped"] = dropped.name
     student = _refitted(network, dropped)
-    model = to_onnx(student, (2, *network.input_shape[1:]))
-    x = torch.randn(2, *network.input_shape[1:])
+    model = to_onnx(student, (1, *network.input_shape[1:]))
+    x = torch.randn(1, *network.input_shape[1:])
     found["exported"] = _difference(student, model.SerializeToString(), x)
     assert found["exported"] <= TOLERANCE, f"its ONNX is {found['exported']:.1e} away from the student"
     _read_back(network, dropped, len(gone), x, found)
@@ -158,7 +158,7 @@ def _refitted(network: Network, dropped: Block) -> fx.GraphModule:
 
 def _read_back(network: Network, dropped: Block, droppable: int, x: Tensor, found: Row) -> None:
     """The original's export as a user's file."""
-    whole = to_onnx(network.traced, (2, *network.input_shape[1:]))
+    whole = to_onnx(network.traced, (1, *network.input_shape[1:]))
     translation = translate(described(Path(network.summary.name), whole), network.input_shape[1:])
     from practise_deploy.network.trace import annotate_shapes
 

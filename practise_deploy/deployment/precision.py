@@ -22,6 +22,7 @@ from practise_deploy.deployment.verify import feeds_of, filled
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import batches
+from practise_deploy.network.onnx_graph import quiet
 from practise_deploy.network.onnx_import.file import images_of
 
 SYMMETRIC = ("Conv", "Gemm", "Add")
@@ -59,7 +60,8 @@ def to_int8(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool
     Raises: InputError where ONNX Runtime's quantiser cannot take it.
     """
     try:
-        return _quantised(model, images, symmetric=symmetric)
+        with quiet():
+            return _quantised(model, images, symmetric=symmetric)
     except Exception as error:  # whatever an operator makes it raise
         if lacks_memory(error):
             raise

@@ -22,13 +22,14 @@ def check_no_detector(run: Callable[[Any], Any], sample: Tensor, output: Any) ->
 
     Raises: InputError.
     """
+    listed = type(output) in (tuple, list)
     while type(output) in (tuple, list) and output:
         output = output[-1]  # of TorchScript's (losses, detections) the latter
-    if isinstance(output, Mapping) and "boxes" in output:
+    if listed and isinstance(output, Mapping) and "boxes" in output:
         raise InputError(
-            f"the network is a detector: it returns {', '.join(map(str, output))} as a dictionary for each image; "
-            "only networks of one output, a tensor, are planned for so far",
-            remedy="prune its backbone alone, in a module that returns one tensor, and give FILE.py:wrapped",
+            f"the network is a detector: it returns {', '.join(map(str, output))} as a dictionary for each image, "
+            "and not a tensor of all images for each of them",
+            remedy="prune its backbone alone, in a module that returns one tensor, and give FILE.py:wrapped; or export the detector, and give FILE.onnx",
             snippet=_backbone_wrapper(run, sample),
         )
 

@@ -171,8 +171,11 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence torch's exporters and readers, which warn about their internals; real problems are raised as errors."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    """Silence torch's exporters and readers and ONNX Runtime's quantiser, which warn about their internals; real problems are raised as errors.
+
+    The quantiser logs by the root.
+    """
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

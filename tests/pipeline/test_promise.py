@@ -277,7 +277,10 @@ def test_demand_on_the_accuracy_by_such_labels_is_refused_before_anything_is_mea
     tmp_path: Path, given: dict[str, Any]
 ):
     _, data = write_inputs(tmp_path, labelled=True)
-    with device(), pytest.raises(InputError, match=r"--max-drop 1 cannot be judged: .*indistinguishable from chance") as raised:
+    with (
+        device(),
+        pytest.raises(InputError, match=r"--max-drop 1 cannot be judged: .*indistinguishable from chance") as raised,
+    ):
         assert make_build(tmp_path / "run", **{**given, "data": data, "max_drop": 1.0}).release
     assert "--max-drop none" in raised.value.remedy
     assert not (tmp_path / "run" / "latency.json").exists() and not (tmp_path / "run" / "original.onnx").exists()

@@ -266,7 +266,9 @@ def test_headline_of_what_is_not_proven_says_why_nothing_can_be_told_of_what_is_
     verdict = judge(plan(None), unknown, FASTER, accuracy_gate(NOT_PROVEN, by_default=True))
     assert (verdict.answer, verdict.exit_code) == (NOT_PROVEN, 0)
     assert verdict.sentence.startswith("Not proven: 1.30 times as fast")
-    assert verdict.sentence.endswith(", no loss can be measured, since the output is not what the task is about (see --task).")
+    assert verdict.sentence.endswith(
+        ", no loss can be measured, since the output is not what the task is about (see --task)."
+    )
 
 
 def test_missed_speed_breaks_what_is_not_proven_and_the_doubt_is_still_told():

@@ -53,9 +53,7 @@ def test_pixels_are_of_the_best_class_and_a_single_map_is_split_at_a_half():
     scores = torch.randn(2, 3, 4, 5)
     assert torch.equal(answers(TaskKind.SEGMENTATION, scores), scores.argmax(1).flatten(1).float())
     single = torch.rand(2, 1, 4, 5)
-    assert torch.equal(
-        answers(TaskKind.SEGMENTATION, single, **PROBABILITIES), (single > 0.5).flatten(1).float()
-    )
+    assert torch.equal(answers(TaskKind.SEGMENTATION, single, **PROBABILITIES), (single > 0.5).flatten(1).float())
 
 
 def test_large_maps_are_looked_at_in_places_of_every_column():

@@ -1,0 +1,87 @@
+"""Networks with several heads: what all of them read is one value, and nothing else changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from practise_deploy.network.activations import find_feature, forward
+from practise_deploy.network.blocks import find_blocks
+from practise_deploy.network.heads import ends_of, feature_of, has_heads, join_heads, scale_heads
+from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.network.trace import annotate_shapes, trace
+
+SHAPE = (1, 3, 16, 16)
+
+
+class Heads(nn.Module):
+    """Maps of two sizes, each with a head of its own, behind residual units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = (
+            nn.Conv2d(3, 8, 3, 1, 1),
+            nn.Conv2d(8, 8, 3, 1, 1),
+            nn.Conv2d(8, 8, 3, 1, 1),
+        )
+        self.down, self.fine, self.coarse = nn.Conv2d(8, 12, 3, 2, 1), nn.Conv2d(8, 5, 1), nn.Conv2d(12, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(x)
+        x = x + self.first(x).relu()
+        x = x + self.second(x).relu()
+        return self.fine(x), 100 * self.coarse(self.down(x))
+
+
+@pytest.fixture
+def traced():
+    torch.manual_seed(0)
+    network, _ = trace(Heads().eval(), SHAPE)
+    join_heads(network)
+    annotate_shapes(network, SHAPE)
+    return network
+
+
+def test_heads_inputs_are_one_value_and_the_outputs_stay(traced):
+    feature = feature_of(traced)
+    assert has_heads(traced) and feature.meta["shape"] == (1, 8 * 16 * 16 + 12 * 8 * 8)
+    assert len(ends_of(traced)) == 3
+    torch.manual_seed(0)
+    assert all(map(torch.equal, traced(torch.ones(SHAPE)), Heads().eval()(torch.ones(SHAPE))))
+
+
+def test_every_head_counts_alike_however_large_and_strong_it_is(traced):
+    images = torch.randn(64, *SHAPE[1:])
+    scale_heads(traced, images)
+    feature = feature_of(traced)
+    (joined,) = forward(traced, images, [feature])
+    size = 8 * 16 * 16
+    for part, share in ((joined[:, :size], 0.5), (joined[:, size:], 0.5)):
+        assert float(part.var()) * part.shape[1] / joined.shape[1] == pytest.approx(share, rel=1e-3)
+
+
+def test_joined_features_survive_a_drop_and_are_no_output_of_the_export(traced):
+    blocks = find_blocks(traced, SHAPE)
+    assert [block.droppable for block in blocks] == [True, True]
+    student = drop_blocks(traced, [blocks[1]])
+    assert has_heads(student) and feature_in(student, feature_of(traced).name, [blocks[1]]) == feature_of(traced).name
+    model = to_onnx(student, SHAPE)
+    assert [output.name for output in model.graph.output] == ["0", "1"]
+    x = torch.randn(SHAPE)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for found, wanted in zip(session.run(None, {"input": x.numpy()}), student(x), strict=True):
+        np.testing.assert_allclose(found, wanted.detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_network_of_one_head_keeps_its_feature_map():
+    network, _ = trace(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval(), SHAPE
+    )
+    before = len(network.graph.nodes)
+    join_heads(network)
+    assert not has_heads(network) and len(network.graph.nodes) == before
+    assert feature_of(network) is find_feature(network)
