@@ -11,6 +11,7 @@ from collections.abc import Callable
 from tables.accuracy import losses, predicted_sets, promises, too_much
 from tables.builds import builds
 from tables.deploying import engines, precision
+from tables.foreign import foreign, zoo
 from tables.measuring import instrument, noise
 from tables.networks import inspect_all
 from tables.planning import choice, linear_streams, planning, single_blocks, sites, small_networks, sureness
@@ -22,7 +23,8 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
     "docs/accuracy.md": {"losses": losses, "promises": promises, "too_much": too_much},
     "docs/measuring.md": {"noise": noise, "instrument": instrument},
-    "docs/networks.md": {"inspect_all": inspect_all},
+    "docs/networks.md": {"inspect_all": inspect_all, "zoo": zoo},
+    "docs/onnx.md": {"foreign": foreign},
     "docs/planning.md": {
         "planning": planning,
         "choice": choice,
