@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tiny.provenance import commit
 from tiny.subjects import DATA, ROOT, folder_of
 
-from practise_backends.errors import Disturbed
+from practise_backends.errors import Disturbed, EnvironmentProblem
 from practise_deploy.deployment.target import backend_of
 from practise_deploy.errors import TargetOutOfReach
 from practise_deploy.pipeline.build import Build
@@ -194,7 +194,7 @@ def built(foreign: Foreign, wheels: Path, data: Path) -> dict[str, Any]:
         for asked in foreign.asked:
             try:
                 return {"asked": asked, "refused": refused} | _one(given | asked, place)
-            except (TargetOutOfReach, Disturbed) as error:
+            except (TargetOutOfReach, EnvironmentProblem, Disturbed) as error:
                 refused.append(f"{asked}: {error.message}")
         return {"asked": None, "refused": refused}
 

@@ -2,8 +2,8 @@
 
     python benchmarks/reproduce/zoo.py [NETWORK...] [--again] [--limit-s 180] [--limit-gib 8]
 
-Random weights, and the smallest input that a network takes of a few. Of each network one block is dropped, the rest refitted on noise and
-exported; the ONNX file must compute in ONNX Runtime what the student computes in torch. Then the original's own export is read back as a
+Random weights, and the smallest input that a network takes of a few. Of each network one block is dropped, what is before the cut refitted on noise,
+and the rest exported; the ONNX file must compute in ONNX Runtime what the student computes in torch. Then the original's own export is read back as a
 user's file: it must have the same blocks, and what is left of it without the same block must compute what the network does without it. Every
 classifier, detector and segmentation network of torchvision, and of timm the smallest networks of every family. Each runs in a process of
 its own, with a limit of time and of memory. Written anew after every network, and resumable: benchmarks/results/zoo.json.
@@ -45,9 +45,11 @@ from practise_deploy.network.onnx_graph import to_onnx
 from practise_deploy.network.onnx_import.file import described
 from practise_deploy.network.onnx_import.replacement import replacement
 from practise_deploy.network.onnx_import.translate import translate
-from practise_deploy.network.surgery import drop_blocks, load_weights
-from practise_deploy.refit.recover import recover
-from practise_deploy.run import Silent, write_atomically
+from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.refit.partial_student import PartialStudent
+from practise_deploy.refit.recover import ONE_RIDGE
+from practise_deploy.refit.solvers import SOLVERS
+from practise_deploy.run import write_atomically
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block
 
@@ -142,7 +144,7 @@ def _loaded(name: str) -> Network:
 
 
 def _refitted(network: Network, dropped: Block) -> fx.GraphModule:
-    """The network without the block, refitted on noise."""
+    """The network without the block, refitted on noise right at the cut, by one ridge."""
     images = FitImages(torch.randn(IMAGES, *network.input_shape[1:]), None, network.summary.preprocessing)
     problem = CalibrationProblem(
         teacher=with_scaled_heads(network.traced, images),
@@ -151,9 +153,13 @@ def _refitted(network: Network, dropped: Block) -> fx.GraphModule:
         task=network.summary.task,
         single_split=True,
     )
-    student = drop_blocks(problem.teacher, [dropped])
-    load_weights(student, recover(problem, [dropped], Silent()).weights)
-    return student.eval()
+    with torch.no_grad():
+        partial = PartialStudent(problem, [dropped], images, None, to_compare=True)
+        if partial.points:
+            partial.fit([SOLVERS[ONE_RIDGE]])
+            partial.solve({ONE_RIDGE: SOLVERS[ONE_RIDGE]})
+            partial.take(ONE_RIDGE)
+    return partial.student.eval()
 
 
 def _read_back(network: Network, dropped: Block, droppable: int, x: Tensor, found: Row) -> None:

@@ -136,7 +136,7 @@ def _pools_everything(traced: fx.GraphModule, node: fx.Node, source: fx.Node) ->
     module, before, after = module_of(traced, node), shape_of(source), shape_of(node)
     if isinstance(module, _POOLS):
         return after is None or not _is_map(node)
-    if before is None or after is None or len(before) != 4 or before[1] != after[1] or _is_map(node):
+    if before is None or after is None or len(before) != 4 or before[1:2] != after[1:2] or _is_map(node):
         return False
     if before[2] * before[3] == 1:
         return node.target in _POOLINGS

@@ -34,6 +34,7 @@ from practise_deploy.network.units import Unit, format_shape, has_weights, holde
 from practise_deploy.terms import Block
 
 _MAX_SHOWN = 3
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
 _REMEDY = (
     "let a unit end in x + f(x), a sum of maps or of tokens of one shape, and its forward decide on no values; "
     "or choose a network of such units, torchvision:resnet50 for example"
@@ -48,7 +49,7 @@ def find_blocks(traced: fx.GraphModule, input_shape: tuple[int, ...]) -> tuple[B
     parameter = next(traced.parameters(), torch.empty(0))
     macs = macs_by_node(traced, torch.zeros(1, *input_shape[1:], device=parameter.device, dtype=parameter.dtype))
     flow = Flow(traced)
-    units = [unit for unit in _units(traced, flow) if has_weights(traced, unit.nodes)]
+    units = _worth_dropping(traced, [unit for unit in _units(traced, flow) if has_weights(traced, unit.nodes)])
     names = _names(units)
     feature, structure_classes = feature_of(traced), dict[str, int]()
     unit_block = partial(_unit_block, traced, macs, structure_classes)
@@ -90,6 +91,17 @@ def _no_block_reason(blocks: tuple[Block, ...]) -> str:
         return "nowhere does a value meet what layers make of it"
     more = f"; and {len(blocks) - _MAX_SHOWN} more" if len(blocks) > _MAX_SHOWN else ""
     return "; ".join(f"{block.name}: {block.reason}" for block in blocks[:_MAX_SHOWN]) + more
+
+
+def _worth_dropping(traced: fx.GraphModule, units: list[Unit]) -> list[Unit]:
+    """The units without those within others that only scale and shift values, such as response norms: they are parts of them."""
+    slight = [unit for unit in units if not any(isinstance(module_of(traced, node), _LAYERS) for node in unit.nodes)]
+    inside = {id(unit) for unit in slight if any(_is_within(unit, other) for other in units)}
+    return [unit for unit in units if id(unit) not in inside]
+
+
+def _is_within(unit: Unit, other: Unit) -> bool:
+    return unit is not other and set(unit.nodes) < set(other.nodes)
 
 
 def _units(traced: fx.GraphModule, flow: Flow) -> list[Unit]:

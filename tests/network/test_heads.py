@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from practise_deploy.network.activations import find_feature, forward
 from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.heads import ends_of, feature_of, has_heads, join_heads, scale_heads
+from practise_deploy.network.load import load_network
 from practise_deploy.network.onnx_graph import to_onnx
-from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.network.onnx_import.replacement import replacement
+from practise_deploy.network.surgery import drop_blocks, feature_in, weights_of
 from practise_deploy.network.trace import annotate_shapes, trace
+from practise_deploy.settings import Settings
 
 SHAPE = (1, 3, 16, 16)
 
@@ -85,3 +88,21 @@ def test_network_of_one_head_keeps_its_feature_map():
     join_heads(network)
     assert not has_heads(network) and len(network.graph.nodes) == before
     assert feature_of(network) is find_feature(network)
+
+
+def test_file_of_a_network_with_several_heads_is_written_back_without_the_scales(tmp_path):
+    torch.manual_seed(0)
+    whole, _ = trace(Heads().eval(), SHAPE)
+    path = tmp_path / "heads.onnx"
+    path.write_bytes(to_onnx(whole, SHAPE).SerializeToString())
+    network = load_network(Settings(network=str(path)))
+    assert network.translation is not None and has_heads(network.traced)
+    block = next(block for block in find_blocks(network.traced, SHAPE) if block.droppable)
+    scale_heads(network.traced, torch.randn(8, *SHAPE[1:]))
+    student = drop_blocks(network.traced, [block])
+    weights = {**weights_of(student), "feature_scales": np.array([3.0, 4.0], np.float32)}
+    model = replacement(network.translation, [block], weights)
+    x = torch.randn(SHAPE)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for found, wanted in zip(session.run(None, {"input": x.numpy()}), student(x), strict=True):
+        np.testing.assert_allclose(found, wanted.detach().numpy(), rtol=1e-3, atol=1e-4)

@@ -219,10 +219,12 @@ def _gathered_within_images(t: Translator, node: onnx.NodeProto) -> fx.Node:
 
 def expand(t: Translator, node: onnx.NodeProto) -> fx.Node:
     """Expand."""
-    shapes = [
-        np.broadcast_shapes(t.shapes(node.input[0])[number], tuple(t.known.of_batches(node.input[1])[number]))
-        for number in range(len(BATCHES))
-    ]
+    shapes = []
+    for before, target in zip(t.shapes(node.input[0]), t.known.of_batches(node.input[1]), strict=True):
+        asked = target.tolist()
+        if t.batch and len(asked) == len(before) and before[0] > asked[0] > 1 and before[0] % asked[0] == 0:
+            asked[0] = before[0]  # a file for a fixed number of images, and more of them
+        shapes.append(np.broadcast_shapes(before, tuple(asked)))
     return t.call("expand", t.value(node.input[0]), *_with_images(t, shapes))
 
 

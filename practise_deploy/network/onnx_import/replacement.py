@@ -37,10 +37,11 @@ def replacement(translation: Translation, dropped: Sequence[Block], weights: Arr
     editor = _Editor(model)
     before = editor.live()
     for key, array in changed.items():
+        layer, _, name = key.rpartition(".")
         if key in translation.operands:
             editor.set_operands(translation.operands[key], array)
-        else:
-            editor.add_bias(translation.layers[key.rpartition(".")[0]], array)
+        elif name == "bias" and layer in translation.layers:  # others are no weights, such as the scales of features
+            editor.add_bias(translation.layers[layer], array)
     cuts = {translation.values[block.exit]: translation.values[block.entry] for block in dropped}
     for exit_ in cuts:
         editor.join(exit_, _last(exit_, cuts))

@@ -76,7 +76,8 @@ def resize(t: Translator, node: onnx.NodeProto) -> fx.Node:
     shape = t.shapes(node.input[0])[0]
     rule = _rule(t, node)
     size, scales = _size(t, node, shape)
-    if len(shape) != 4 or list(size[:2]) != list(shape[:2]):
+    images_stay = size[0] in (shape[0], t.batch)  # a file for one image, and more of them
+    if len(shape) != 4 or not images_stay or size[1] != shape[1]:
         raise Untranslatable("it resizes other axes than the height and the width of maps")
     arguments = _interpolation(rule, shape, size, scales)
     if arguments is not None:
