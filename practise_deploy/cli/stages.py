@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from practise_deploy.cli.console import Console
     from practise_deploy.pipeline.build import Build
 
-NETWORK = "FILE.onnx, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0, digits; or nothing: what --out holds, else digits"
+NETWORK = "FILE.onnx, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, hf:FOLDER, FILE.pt2, efficientnet-lite0, digits; or nothing: what --out holds, else digits"
 
 _METAVARS = {"reduce": "PERCENT", "max_drop": "POINTS|none", "input_size": "SIDE|HEIGHTxWIDTH"}
 

@@ -66,7 +66,7 @@ def construct(source: NetworkSource, structure_only: bool) -> tuple[nn.Module, C
         )
     raise InputError(
         f"unknown network '{source.network}'",
-        remedy="name it as FILE.onnx, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, FILE.pt2, efficientnet-lite0 or digits",
+        remedy="name it as FILE.onnx, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, hf:FOLDER, FILE.pt2, efficientnet-lite0 or digits",
     )
 
 
