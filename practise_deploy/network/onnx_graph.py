@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 
 from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError
@@ -137,6 +139,7 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
     traced = copy.deepcopy(traced)
     for weight in traced.parameters():  # channels last, a global pool becomes a gather that holds the batch
         weight.data = weight.data.contiguous()
+    _spell_out_attention(traced)
     # a traced batch of 1 would be taken for a constant, so a dynamic one is traced at 2
     sample = torch.zeros((max(shape[0], 2) if dynamic_batch else shape[0], *shape[1:]), device=parameter.device)
     with quiet():
@@ -167,6 +170,34 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
         node.doc_string = ""
     del model.graph.value_info[:]
     return model
+
+
+def _spell_out_attention(traced: fx.GraphModule) -> None:
+    """Attention with a mask as products and a softmax: the exporter's own decomposition of it has other strides than torch's, and then fails."""
+    for node in traced.graph.nodes:
+        masked = len(node.args) > 3 or node.kwargs.get("attn_mask") is not None
+        plain = not (node.kwargs.get("is_causal") or node.kwargs.get("enable_gqa") or len(node.args) > 5)
+        if node.target is nn.functional.scaled_dot_product_attention and masked and plain:
+            node.target = _attention
+    traced.recompile()
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    **_: Any,
+) -> Tensor:
+    """softmax(q k' scale + mask) v, by the names of torch's function; in eval mode there is no dropout.
+
+    Shapes: query [..., queries, width], key and value [..., keys, width], attn_mask broadcast to [..., queries, keys], added or boolean.
+    """
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    return scores.softmax(-1) @ value
 
 
 @contextlib.contextmanager

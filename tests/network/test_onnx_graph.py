@@ -190,3 +190,23 @@ class Bare(nn.Module):
 def test_block_at_the_very_input_or_output_can_go(gone):
     shape = (1, 3, 8, 8)
     assert Exported(trace(Bare().eval(), shape)[0], shape).gap(gone) < 1e-5
+
+
+@pytest.mark.parametrize("boolean", [False, True])
+def test_attention_with_a_mask_is_exported_as_it_is_computed(boolean: bool):
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.mask = nn.Linear(8, 24), nn.Parameter(torch.randn(1, 2, 16, 16))
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.qkv(x.flatten(2).transpose(1, 2)).reshape(-1, 16, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+            mask = self.mask > 0 if boolean else self.mask
+            return (
+                nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(-1, 16, 8)
+            )
+
+    traced, _ = trace(Attends().eval(), (1, 8, 4, 4))
+    x = torch.randn(1, 8, 4, 4)
+    with torch.no_grad():
+        np.testing.assert_allclose(run(to_onnx(traced, x.shape), x.numpy()), traced(x).numpy(), rtol=1e-4, atol=1e-5)

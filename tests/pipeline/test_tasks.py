@@ -13,7 +13,7 @@ from practise_deploy.terms import TaskKind
 
 from .scripted import device, make_build
 
-NETWORKS = '''
+NETWORKS = """
 import torch
 from dataclasses import dataclass
 from torch import nn
@@ -46,7 +46,7 @@ class Segments(nn.Module):
 
 def heads(): torch.manual_seed(0); return Heads()
 def segments(): torch.manual_seed(0); return Segments()
-'''
+"""
 
 
 def given(folder: Path, name: str, **more: object) -> dict[str, object]:
@@ -61,7 +61,9 @@ def test_outputs_of_a_dataclass_are_shipped_by_name_and_one_of_them_is_judged(tm
         release = make_build(tmp_path / "run", **given(tmp_path, "heads")).release
     task = release.network.task
     assert (task.kind, task.names, task.output) == (TaskKind.CLASSIFICATION, ("pose", "classes"), 0)
-    assert any("judged as classification, by its output 'pose'; classes: compared" in note for note in release.network.notes)
+    assert any(
+        "judged as classification, by its output 'pose'; classes: compared" in note for note in release.network.notes
+    )
     model = onnx.load(tmp_path / "run" / "model.onnx")
     assert [output.name for output in model.graph.output] == ["pose", "classes"]
     assert release.verification.faithful and release.verification.loss is not None
@@ -72,7 +74,9 @@ def test_maps_are_judged_pixel_by_pixel_and_the_page_says_so(tmp_path: Path):
         release = make_build(tmp_path / "run", **given(tmp_path, "segments")).release
     loss = release.verification.loss
     assert release.network.task.kind is TaskKind.SEGMENTATION and loss is not None
-    assert loss.points.estimate == pytest.approx(100 - loss.agreement_percent.estimate) and 0 < loss.points.estimate < 100
+    assert (
+        loss.points.estimate == pytest.approx(100 - loss.agreement_percent.estimate) and 0 < loss.points.estimate < 100
+    )
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Same pixels" in page and "Agreement lost" in page and "of pixels" in release.verdict.sentence
 
@@ -82,7 +86,9 @@ def test_metric_of_the_users_own_judges_and_is_tried_before_anything_is_measured
         "import numpy as np\ndef near(a, b):\n    return (np.abs(a - b).mean((1, 2, 3)) < 10).astype(float)\ndef broken(a, b):\n    return a.missing\n"
     )
     with device():
-        release = make_build(tmp_path / "run", **given(tmp_path, "segments", task=f"{tmp_path / 'own.py'}:near")).release
+        release = make_build(
+            tmp_path / "run", **given(tmp_path, "segments", task=f"{tmp_path / 'own.py'}:near")
+        ).release
         broken = make_build(tmp_path / "other", **given(tmp_path, "segments", task=f"{tmp_path / 'own.py'}:broken"))
         with pytest.raises(InputError, match="own.py:broken failed: AttributeError"):
             assert broken.release

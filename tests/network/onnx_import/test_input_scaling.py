@@ -37,7 +37,9 @@ def model_of(*steps: Step, **metadata: str) -> onnx.ModelProto:
         for name, shape in (("images", ["n", 3, 16, 16]), ("scores", ["n", 4, 14, 14]))
     ]
     made = helper.make_model(
-        helper.make_graph(nodes, "net", ends[:1], ends[1:], weights), opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+        helper.make_graph(nodes, "net", ends[:1], ends[1:], weights),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
     )
     for key, text in metadata.items():
         made.metadata_props.add(key=key, value=text)
