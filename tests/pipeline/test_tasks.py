@@ -90,7 +90,7 @@ def test_metric_of_the_users_own_judges_and_is_tried_before_anything_is_measured
             tmp_path / "run", **given(tmp_path, "segments", task=f"{tmp_path / 'own.py'}:near")
         ).release
         broken = make_build(tmp_path / "other", **given(tmp_path, "segments", task=f"{tmp_path / 'own.py'}:broken"))
-        with pytest.raises(InputError, match="own.py:broken failed: AttributeError"):
+        with pytest.raises(InputError, match=r"own\.py:broken failed: AttributeError"):
             assert broken.release
     assert release.verification.loss is not None and release.verification.loss.agreement_percent.estimate == 100
     assert "by the metric" in release.verdict.sentence
