@@ -86,12 +86,16 @@ def torch_runner(network: fx.GraphModule) -> Runner:
     return compute
 
 
-def engine_runner(engine: Any, batch: int, preprocessing: Preprocessing | None = None) -> Runner:
+def engine_runner(
+    engine: Any, batch: int, preprocessing: Preprocessing | None = None, names: Sequence[str] = ()
+) -> Runner:
     """Run a network in an engine, in the engine's input type. Shapes: images [n, channels, height, width] -> outputs [n, ...].
 
     batch: the engine's fixed batch size; the last batch is padded with copies. preprocessing: how the engine takes its
-    input, where that is not as torch does.
+    input, where that is not as torch does. names: of the outputs in the network's order, which an engine may change.
     """
+    given = [spec.name for spec in engine.outputs]
+    ordered = list(names) if set(names) == set(given) else given
 
     def compute(images: Tensor) -> Outputs:
         chunks = []
@@ -100,7 +104,7 @@ def engine_runner(engine: Any, batch: int, preprocessing: Preprocessing | None =
             x = {spec.name: arrays[spec.name][part].astype(spec.dtype, copy=False) for spec in engine.inputs}
             outputs = engine.run({name: filled(array, batch) for name, array in x.items()})
             count = min(part.stop, len(images)) - part.start
-            chunks.append([_as_array(outputs[spec.name])[:count] for spec in engine.outputs])
+            chunks.append([_as_array(outputs[name])[:count] for name in ordered])
         return tuple(np.concatenate(each) for each in zip(*chunks, strict=True))
 
     return compute

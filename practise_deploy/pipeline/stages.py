@@ -43,7 +43,7 @@ from practise_deploy.refit.recover import verified_without
 from practise_deploy.refit.recoverability import measure_recoverability
 from practise_deploy.refit.whole_recovery import is_doubtful, rescored
 from practise_deploy.run import Workspace
-from practise_deploy.terms import Block, Budget, Plan, Preprocessing, Prospect, Recoverabilities, Student, WithinDrop
+from practise_deploy.terms import Block, Budget, NetworkSummary, Plan, Prospect, Recoverabilities, Student, WithinDrop
 from practise_deploy.training.adaptor_scores import measure_by_adaptors
 from practise_deploy.training.distillation import distillation_of, find_hints
 from practise_deploy.training.finetune import finetune
@@ -226,11 +226,11 @@ def rehearse_original(
     conditions, file = deployment.conditions, work.folder / original.path
     with ExitStack() as held:
         progress = held.enter_context(work.screen("Running the original on a few images, as it is deployed"))
-        prepared = network.summary.preprocessing
-        forms = {"teacher": torch_runner(network.traced), "ONNX": _onnx_form(file, conditions, prepared)}
+        summary = network.summary
+        forms = {"teacher": torch_runner(network.traced), "ONNX": _onnx_form(file, conditions, summary)}
         if deployment.runs_here:
             engine = held.enter_context(closing(deployment.opened(file)))
-            forms["engine"] = engine_runner(engine, conditions.batch, prepared)
+            forms["engine"] = engine_runner(engine, conditions.batch, summary.preprocessing, summary.task.names)
         held.enter_context(exact(conditions.seed))
         return rehearse(forms, images, conditions.precision, progress, network.summary.task)
 
@@ -249,20 +249,20 @@ def verify_release(
     """Does every form compute what the one before does? Teacher, student, ONNX, and the engine where it can run here."""
     assert files.compiled is not None
     conditions, folder = deployment.conditions, work.folder
-    prepared = pruned.network.summary.preprocessing
+    summary = pruned.network.summary
     with ExitStack() as held:
         engine = None
         if not deployment.target_archs:
             opened = held.enter_context(closing(deployment.opened(folder / files.compiled.path)))
-            engine = engine_runner(opened, conditions.batch, prepared)
+            engine = engine_runner(opened, conditions.batch, summary.preprocessing, summary.task.names)
         lowered = conditions.precision != Precision.FP32
         forms = Runners(
             teacher=torch_runner(pruned.network.traced),
             student=torch_runner(pruned.graph),
-            onnx=_onnx_form(folder / files.model.path, conditions, prepared),
+            onnx=_onnx_form(folder / files.model.path, conditions, summary),
             engine=engine,
             precision=conditions.precision,
-            original=_onnx_form(folder / files.original.path, conditions, prepared) if lowered else None,
+            original=_onnx_form(folder / files.original.path, conditions, summary) if lowered else None,
         )
         progress = held.enter_context(work.screen("Verifying on held-out images"))
         held.enter_context(exact(conditions.seed))
@@ -317,7 +317,8 @@ def judge_sets(
     return Frontier(points=points, fit_images=len(calibration.images), images=len(images))
 
 
-def _onnx_form(file: Path, conditions: Conditions, prepared: Preprocessing) -> Runner:
+def _onnx_form(file: Path, conditions: Conditions, network: NetworkSummary) -> Runner:
     """An ONNX file as ONNX Runtime computes it operator by operator, nothing optimised."""
     backend, at = OrtBackend(), Conditions(batch=conditions.batch, threads=conditions.threads)
-    return engine_runner(backend.open(backend.compile(file, at), at, optimise=False), conditions.batch, prepared)
+    engine = backend.open(backend.compile(file, at), at, optimise=False)
+    return engine_runner(engine, conditions.batch, network.preprocessing, network.task.names)

@@ -297,3 +297,16 @@ def test_agreement_is_of_the_output_that_the_task_judges():
     task = Task(output=1, names=("values", "logits"), shapes=((4,), (4,)))
     link = compare("a", "b", (values, logits), (-values, logits), task)
     assert link.agreement_percent is not None and link.agreement_percent.estimate == 100.0
+
+
+def test_outputs_that_an_engine_has_in_another_order_are_put_in_the_networks(chain):
+    class Turned:
+        inputs = (TensorSpec(name="images", shape=(2, 3, 8, 8), dtype="float32"),)
+        outputs = tuple(TensorSpec(name=name, shape=(2, 1), dtype="float32") for name in ("second", "first"))
+
+        def run(self, tensors):
+            return {"second": np.full((2, 1), 2.0), "first": np.full((2, 1), 1.0)}
+
+    x = held_out(3).pixels
+    assert [found[0, 0] for found in engine_runner(Turned(), 2, None, ("first", "second"))(x)] == [1.0, 2.0]
+    assert [found[0, 0] for found in engine_runner(Turned(), 2)(x)] == [2.0, 1.0]
