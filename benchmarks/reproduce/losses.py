@@ -98,7 +98,7 @@ def student(
     found: dict[str, Any] = {"dropped": list(names)}
     for stage, errors in (("plain", plain), ("compared", refitted)):
         found[stage] = {"relative_error": errors.relative} | compared(
-            errors.teacher_logits.numpy(), errors.student_logits.numpy(), None
+            errors.teacher_answers.numpy(), errors.student_answers.numpy(), None
         )
     start = recover(calibration, blocks, Silent())
     network = drop_blocks(subject.teacher, blocks)

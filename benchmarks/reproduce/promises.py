@@ -148,7 +148,7 @@ def answers(file: Path, images: HeldOutImages) -> Answers:
     """What an ONNX file answers. Shape: [images, classes]."""
     backend = OrtBackend()
     form = engine_runner(backend.open(backend.compile(file, _CONDITIONS), _CONDITIONS), 1)
-    return np.concatenate([form(images.batch(slice(at, at + 100))) for at in range(0, len(images), 100)])
+    return np.concatenate([form(images.batch(slice(at, at + 100)))[0] for at in range(0, len(images), 100)])
 
 
 def held_against(build: Build, one: Drawn, data: Path) -> dict[str, Any]:
