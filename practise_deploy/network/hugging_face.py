@@ -60,18 +60,22 @@ def load_encoder(folder: Path, *, tokenizer_only: bool = False) -> Encoder:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         names = [name for name in config.architectures or () if hasattr(transformers, name)]
         kind = getattr(transformers, names[0]) if names else transformers.AutoModel
-        if getattr(config, "is_decoder", False) or "CausalLM" in kind.__name__ or config.is_encoder_decoder:
+        writes = any(word in kind.__name__ for word in ("CausalLM", "LMHead"))
+        if getattr(config, "is_decoder", False) or writes or config.is_encoder_decoder:
             raise InputError(
                 f"{folder} holds {kind.__name__}, which writes text; encoders of text can be cut so far",
                 remedy="give a text encoder or a classifier of texts, such as BERT",
             )
+        is_bare = not any(word in kind.__name__ for word in ("Classification", "MultipleChoice"))
+        kind = (
+            transformers.AutoModel if is_bare else kind
+        )  # an embedding is made of states, not of what a head makes of them
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         network = nn.Module()
         if not tokenizer_only:
             network = kind.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
     inputs = tuple(name for name in tokenizer.model_input_names if name in ("input_ids", MASK, "token_type_ids"))
     pooling, normalised = _pooling(folder)
-    is_bare = not any(word in kind.__name__ for word in ("Classification", "MultipleChoice"))
     notes = () if not is_bare else (_pooling_note(pooling, normalised),)
     module = Pooled(network, inputs, pooling, normalised) if is_bare else Scored(network, inputs)
     longest = min(int(getattr(config, "max_position_embeddings", 512)), int(tokenizer.model_max_length))

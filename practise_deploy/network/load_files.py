@@ -73,10 +73,13 @@ def load_onnx(
 def load_encoder_folder(folder: Path, source: NetworkSource, samples: Samples) -> Network:
     """A Hugging Face folder: exported to ONNX for texts of one length, which is what is shipped."""
     encoder = load_encoder(folder)
-    length = source.sequence_length or (longest_of(encoder, list(samples.lines)) if samples.lines else DEFAULT_LENGTH)
+    length = source.sequence_length or (
+        longest_of(encoder, list(samples.lines)) if samples.lines else min(DEFAULT_LENGTH, encoder.longest)
+    )
     if length > encoder.longest:
         raise InputError(
-            f"{folder} takes {encoder.longest} tokens at most, not {length}", remedy="give --sequence-length"
+            f"{folder} takes {encoder.longest} tokens at most, not {length}",
+            remedy=f"give --sequence-length {encoder.longest}, or less",
         )
     model = exported_encoder(encoder, length)
     told = "as --sequence-length says" if source.sequence_length else (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,3 +39,26 @@ def test_folder_that_cannot_be_read_is_an_error(cli: Cli, tmp_path: Path, change
 def test_texts_beyond_what_the_encoder_takes_are_refused(cli: Cli, folder: Path):
     said = cli("inspect", f"hf:{folder}", "--sequence-length", 64)
     assert said.code == 2 and "takes 32 tokens at most, not 64" in said.err
+    assert "give --sequence-length 32, or less" in said.err
+
+
+def test_assumed_length_is_one_that_the_encoder_takes(cli: Cli, folder: Path):
+    said = cli("inspect", f"hf:{folder}")
+    assert said.code == 0 and "texts of 32 tokens, assumed" in said.err
+
+
+def test_head_that_predicts_tokens_is_no_part_of_an_embedding(cli: Cli, folder: Path, tmp_path: Path):
+    transformers = pytest.importorskip("transformers")
+    masked = shutil.copytree(folder, tmp_path / "masked")
+    config = transformers.AutoConfig.from_pretrained(folder)
+    transformers.BertForMaskedLM(config).save_pretrained(masked)
+    said = cli("inspect", f"hf:{masked}")
+    assert said.code == 0 and f"{config.hidden_size} numbers" in said.err
+
+
+def test_networks_that_write_text_are_refused(cli: Cli, folder: Path, tmp_path: Path):
+    writer = shutil.copytree(folder, tmp_path / "writer")
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+    (writer / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    said = cli("inspect", f"hf:{writer}")
+    assert said.code == 2 and "GPT2LMHeadModel, which writes text" in said.err

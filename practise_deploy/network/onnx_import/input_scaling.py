@@ -33,7 +33,8 @@ def stated_input(file: OnnxFile) -> StatedInput:
         size = _numbers(metadata["imgsz"])
         if len(size) == 2 and file.shape[1] is None:
             config["input_size"] = (file.shape[0] or 3, int(size[0]), int(size[1]))
-        config |= {"mean": (0.0,) * (file.shape[0] or 3), "std": (1.0,) * (file.shape[0] or 3), "crop_mode": "squash"}
+        channels = file.shape[0] or 3
+        config |= {"mean": (0.0,) * channels, "std": (1.0,) * channels, "crop_mode": "squash", "crop_pct": 1.0}
         notes.append(
             "scaled as Ultralytics' metadata in the file imply: pixels over 255; squashed to the input, not padded"
         )
