@@ -25,7 +25,7 @@ def labels_of(
     """
     source = settings.eval if required else settings.data
     if listing.classes is None:
-        if required:
+        if required and network.output_classes is not None:
             raise InputError(
                 f"{source} has no labels",
                 remedy="one folder per class, a list file with labels, or an .npz with 'labels'",
@@ -41,12 +41,9 @@ def labels_of(
     if in_text_order(listing, settings, network):
         notes.append(f"{NUMERIC_ORDER_NOTE} (see --classes)")
     if outputs is None and network.output_classes is None:
-        problem = (
-            f"the labels in {source} say nothing of the network's output, which is no classifier's (images, classes)"
+        notes.append(
+            f"the network is judged as {network.task.kind.value}, by agreement: the labels in {source} are not used"
         )
-        if required:
-            raise InputError(problem, remedy="leave --eval out, or return the logits of every image")
-        notes.append(f"{problem}: they are not used")
         return None
     if outputs is None:
         problem = f"the class names in {source} cannot be matched to the network's {network.output_classes} outputs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ def samples_of(settings: ImageSource, listings: Listings = _NO_LISTINGS) -> Samp
     if path is None or path in listings or path.is_dir() or not path.exists():
         return Samples()
     if path.suffix != ".npz":
-        return Samples(lines=tuple(_lines(path))) if path.suffix == ".txt" else Samples()
+        with suppress(InputError):  # of images there is no text, and what is wrong with a text is told when it is read
+            return Samples(lines=tuple(_lines(path)))
+        return Samples()
     return Samples(shapes={name: array.shape[1:] for name, array in _arrays(path).items() if array.ndim})
 
 
@@ -43,7 +46,11 @@ def list_packed(path: Path, preprocessing: Preprocessing) -> Listing:
         encoder = load_encoder(Path(preprocessing.tokenizer), tokenizer_only=True)
         arrays = dict(tokens_of(encoder, lines, preprocessing.inputs[0].shape[0]))
         long = sum(len(ids) > preprocessing.inputs[0].shape[0] for ids in encoder.tokenizer(lines)["input_ids"])
-        notes = (f"{long} of {len(lines)} texts are cut to {preprocessing.inputs[0].shape[0]} tokens",) if long else ()
+        notes: tuple[str, ...] = ()
+        if long:
+            notes += (f"{long} of {len(lines)} texts are cut to {preprocessing.inputs[0].shape[0]} tokens",)
+        if repeated := len([line for line in read_text(path).splitlines() if line.strip()]) - len(lines):
+            notes += (f"{repeated} texts are there already, and left out",)
         return Listing(source=str(path), array=pack(arrays, preprocessing.inputs), notes=notes)
     arrays = _arrays(path)
     for spec in preprocessing.inputs:

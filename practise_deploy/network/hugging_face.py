@@ -29,12 +29,24 @@ PREFIX = "hf:"
 MASK = "attention_mask"
 DEFAULT_LENGTH = 128
 _MASKED = -10000.0
+_WRITERS = ("CausalLM", "LMHead", "GPT", "DoubleHeads")
+_SCORERS = ("SequenceClassification", "TokenClassification")
+_COUNT_BEHIND_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+    "xmod",
+)
 _LEAST_COUNT = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A text encoder: its tokenizer, its module, which takes the tokenizer's arrays in this order, and what its outputs are called."""
+    """A text encoder: its tokenizer, its module, which takes the tokenizer's arrays in this order, what its output is called, and its task where its class says that."""
 
     tokenizer: Any
     module: nn.Module
@@ -42,6 +54,7 @@ class Encoder:
     output: str
     notes: tuple[str, ...]
     longest: int
+    task: str | None = None
 
 
 def load_encoder(folder: Path, *, tokenizer_only: bool = False) -> Encoder:
@@ -52,34 +65,54 @@ def load_encoder(folder: Path, *, tokenizer_only: bool = False) -> Encoder:
     Raises: InputError; EnvironmentProblem where the package transformers is missing.
     """
     transformers = _transformers(folder)
+    if not folder.is_dir():
+        raise InputError(
+            f"no such folder: {folder}", remedy="give a Hugging Face folder on disk as hf:FOLDER; nothing is downloaded"
+        )
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder} holds no config.json", remedy="give the folder that save_pretrained wrote, as hf:FOLDER"
         )
     with _from_disk(folder):
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        names = [name for name in config.architectures or () if hasattr(transformers, name)]
-        kind = getattr(transformers, names[0]) if names else transformers.AutoModel
-        writes = any(word in kind.__name__ for word in ("CausalLM", "LMHead"))
-        if getattr(config, "is_decoder", False) or writes or config.is_encoder_decoder:
-            raise InputError(
-                f"{folder} holds {kind.__name__}, which writes text; encoders of text can be cut so far",
-                remedy="give a text encoder or a classifier of texts, such as BERT",
-            )
-        is_bare = not any(word in kind.__name__ for word in ("Classification", "MultipleChoice"))
-        kind = (
-            transformers.AutoModel if is_bare else kind
-        )  # an embedding is made of states, not of what a head makes of them
+        kind, has_scores, notes = _class_of(folder, config, transformers)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         network = nn.Module()
         if not tokenizer_only:
             network = kind.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
     inputs = tuple(name for name in tokenizer.model_input_names if name in ("input_ids", MASK, "token_type_ids"))
+    longest = min(_positions(config), int(tokenizer.model_max_length))
+    if has_scores:
+        task = "sequence" if "Token" in kind.__name__ else None
+        return Encoder(tokenizer, Scored(network, inputs), inputs, "logits", notes, longest, task)
     pooling, normalised = _pooling(folder)
-    notes = () if not is_bare else (_pooling_note(pooling, normalised),)
-    module = Pooled(network, inputs, pooling, normalised) if is_bare else Scored(network, inputs)
-    longest = min(int(getattr(config, "max_position_embeddings", 512)), int(tokenizer.model_max_length))
-    return Encoder(tokenizer, module, inputs, "sentence_embedding" if is_bare else "logits", notes, longest)
+    module = Pooled(network, inputs, pooling, normalised)
+    return Encoder(
+        tokenizer, module, inputs, "sentence_embedding", (*notes, _pooling_note(pooling, normalised)), longest
+    )
+
+
+def _class_of(folder: Path, config: Any, transformers: Any) -> tuple[Any, bool, tuple[str, ...]]:
+    """The class that reads a folder's weights, whether it gives scores of classes, and a note where a head is left out."""
+    names = [name for name in config.architectures or () if hasattr(transformers, name)]
+    name = names[0] if names else "AutoModel"
+    if getattr(config, "is_decoder", False) or config.is_encoder_decoder or any(word in name for word in _WRITERS):
+        raise InputError(
+            f"{folder} holds {name}, which writes text; encoders of text can be cut so far",
+            remedy="give a text encoder or a classifier of texts, such as BERT",
+        )
+    if any(word in name for word in _SCORERS):
+        return getattr(transformers, name), True, ()
+    headed = not name.endswith("Model")  # an embedding is made of states, not of what a head makes of them
+    notes = (f"the head of {name} is left out: its encoder alone is cut and shipped",) if headed else ()
+    return transformers.AutoModel, False, notes
+
+
+def _positions(config: Any) -> int:
+    """How many tokens a text may have: RoBERTa's kind begins to count behind the number of the padding."""
+    positions = int(getattr(config, "max_position_embeddings", 512))
+    begins = int(getattr(config, "pad_token_id", None) or 1) + 1
+    return positions - begins if str(getattr(config, "model_type", "")) in _COUNT_BEHIND_PADDING else positions
 
 
 def tokens_of(encoder: Encoder, lines: list[str], length: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -164,8 +197,27 @@ def _pooling(folder: Path) -> tuple[str, bool]:
     modules = _json(folder / "modules.json")
     kinds = [str(each.get("type", "")) for each in modules] if isinstance(modules, list) else []
     config = _json(folder / "1_Pooling" / "config.json")
-    pooling = "cls" if isinstance(config, Mapping) and config.get("pooling_mode_cls_token") else "mean"
-    return pooling, any(kind.endswith("Normalize") for kind in kinds)
+    asked = _asked_pooling(config) if isinstance(config, Mapping) else "mean"
+    if asked not in ("cls", "mean"):
+        raise InputError(
+            f"{folder} pools its tokens by '{asked}'; the first token's state and the mean are known",
+            remedy="export the encoder with its pooling to ONNX, and give FILE.onnx with the tokens in an .npz",
+        )
+    return asked, any(kind.endswith("Normalize") for kind in kinds)
+
+
+def _asked_pooling(config: Mapping[str, Any]) -> str:
+    """The pooling that sentence-transformers' file names, in its older form or its newer one."""
+    flags = [
+        name.removeprefix("pooling_mode_")
+        for name, value in config.items()
+        if value is True and name.startswith("pooling_mode_")
+    ]
+    named = config.get("pooling_mode")
+    kinds = flags or ([named] if isinstance(named, str) else ["mean"])
+    return (
+        {"cls_token": "cls", "mean_tokens": "mean"}.get(kinds[0], kinds[0]) if len(kinds) == 1 else " and ".join(kinds)
+    )
 
 
 def _pooling_note(pooling: str, normalised: bool) -> str:

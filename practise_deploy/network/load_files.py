@@ -18,7 +18,7 @@ from practise_deploy.network.onnx_graph import quiet
 from practise_deploy.network.onnx_import.comparison import check_translation
 from practise_deploy.network.onnx_import.file import OnnxFile, described
 from practise_deploy.network.onnx_import.input_scaling import stated_input
-from practise_deploy.network.onnx_import.translate import sample_of, translate
+from practise_deploy.network.onnx_import.translate import Translation, sample_of, translate
 from practise_deploy.network.outputs import NAMES, flatten_outputs, output_node
 from practise_deploy.network.preprocessing import preprocessing_of
 from practise_deploy.network.samples import Samples, packed_input
@@ -56,7 +56,7 @@ def load_onnx(
         preprocessing, stated = packed_input(file, source, samples)
     shape = (1, preprocessing.channels, *preprocessing.size)
     with about(file.path):
-        translation = translate(file, shape[1:], preprocessing.inputs)
+        translation = _translated(file, shape[1:], preprocessing)
         traced = translation.network
         flatten_outputs(traced)
         output_node(traced).meta[NAMES] = tuple(output.name for output in file.model.graph.output)
@@ -68,6 +68,18 @@ def load_onnx(
     origin = Origin(source.network, _IN_THE_FILE, notes=(*notes, *stated))
     summary = summary_of(traced, structure, origin, preprocessing, task)
     return Network(traced, summary, True, structure, translation)
+
+
+def _translated(file: OnnxFile, shape: tuple[int, ...], preprocessing: Preprocessing) -> Translation:
+    """The network in torch; where that fails for a size that was assumed, the size is what to give."""
+    try:
+        return translate(file, shape, preprocessing.inputs)
+    except InputError as error:
+        if any(what.startswith("input size") for what in preprocessing.assumed):
+            error.remedy = (
+                f"give the size that it is for with --input-size, HEIGHTxWIDTH: {shape[1]}x{shape[2]} was assumed"
+            )
+        raise
 
 
 def load_encoder_folder(folder: Path, source: NetworkSource, samples: Samples) -> Network:
@@ -86,6 +98,7 @@ def load_encoder_folder(folder: Path, source: NetworkSource, samples: Samples) -
         "the longest text of --data" if samples.lines else "assumed (see --sequence-length)"
     )  # fmt: skip
     notes = (*encoder.notes, f"planned, measured and shipped for texts of {length} tokens, {told}")
+    source = source.model_copy(update={"task": source.task or encoder.task})
     return load_onnx(described(folder, model), source, None, Samples(tokenizer=str(folder)), notes)
 
 

@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from practise_deploy.errors import InputError
-from practise_deploy.network.operators import is_computed, module_of, shape_of
+from practise_deploy.network.operators import is_computed, module_of, operation_name, shape_of
 from practise_deploy.network.outputs import names_of, outputs_of
 from practise_deploy.network.sources import function_of_file
 from practise_deploy.run import file_digest
@@ -28,6 +28,7 @@ _REARRANGING = {
 _FINEST = 64
 """Maps with fewer positions than this share of the pixels are features, not answers for every pixel."""
 _MOST_CLASSES = 512
+_LOOKED_BACK = 4
 
 
 def told_task(traced: fx.GraphModule, asked: str | None, metadata: Mapping[str, str], shape: tuple[int, ...]) -> Task:
@@ -50,7 +51,7 @@ def told_task(traced: fx.GraphModule, asked: str | None, metadata: Mapping[str, 
     number = next((at for at, each in enumerate(shapes) if _suits(kind, each)), None)
     if number is None:
         raise InputError(
-            f"--task {kind.value} does not suit outputs of shape {' and '.join(map(str, shapes))} for an image",
+            f"--task {kind.value} does not suit outputs of shape {' and '.join(map(str, shapes))} for a sample",
             remedy=f"give another --task, {told[0].kind.value} for example, or FILE.py:FUNCTION of your own",
         )
     scores = Scores.PROBABILITIES if _last(traced, outputs[number]) else Scores.LOGITS
@@ -74,9 +75,12 @@ def _told(traced: fx.GraphModule, output: fx.Node, metadata: Mapping[str, str], 
     sides, last = (shape_of(output) or (0,))[1:], _last(traced, output)
     while len(sides) > 1 and sides[-1] == 1:
         sides = sides[:-1]
-    what = f"an image has {'x'.join(map(str, sides)) or 'one'} number{'s' if math.prod(sides) > 1 else ''}, {last or 'no scores'} last"
+    what = f"a sample has {'x'.join(map(str, sides)) or 'one'} number{'s' if math.prod(sides) > 1 else ''}, {last or 'no scores'} last"
     scores = Scores.PROBABILITIES if last in ("softmax", "sigmoid") else Scores.LOGITS
-    return Task(kind=_kind(sides, last, metadata, shape), scores=scores, reason=what)
+    kind = _kind(sides, last, metadata, shape)
+    if kind is TaskKind.REGRESSION and len(sides) == 2:
+        what += "; where these are boxes or classes of positions, say so"
+    return Task(kind=kind, scores=scores, reason=what)
 
 
 def _kind(sides: tuple[int, ...], last: str, metadata: Mapping[str, str], shape: tuple[int, ...]) -> TaskKind:
@@ -106,7 +110,9 @@ def _suits(kind: TaskKind, sides: tuple[int, ...]) -> bool:
         return numbers == 1
     if kind is TaskKind.SEGMENTATION:
         return len(sides) == 3
-    return len(sides) == 2 if kind in (TaskKind.SEQUENCE, TaskKind.CTC) else True
+    if kind is TaskKind.EMBEDDING:
+        return numbers > 1
+    return len(sides) == 2 if kind in (TaskKind.SEQUENCE, TaskKind.CTC, TaskKind.DETECTION) else True
 
 
 def _last(traced: fx.GraphModule, output: fx.Node) -> str:
@@ -131,5 +137,19 @@ def _is_by_norm(node: fx.Node) -> bool:
         return False
     if sources[1].target == "expand":
         sources[1] = sources[1].all_input_nodes[0]
+    if not _is_length(sources[1]):
+        return False
     before, by = (shape_of(source) or () for source in sources)
     return len(before) == len(by) and bool(by) and by[-1] == 1 < before[-1]
+
+
+def _is_length(node: fx.Node) -> bool:
+    """Whether a value is a norm, or the root of a sum, seen through what bounds it."""
+    names = set[str]()
+    for _ in range(_LOOKED_BACK):
+        names.add(operation_name(node))
+        sources = [source for source in node.all_input_nodes if is_computed(source)]
+        if not sources:
+            break
+        node = sources[0]
+    return any("norm" in name or name == "l2" for name in names) or {"sqrt", "sum"} <= names

@@ -176,7 +176,7 @@ def test_file_that_is_too_large(
         (("--layout", "nhwc"), ("has 16 values where --layout nhwc", "leave --layout out")),
         (("--mean", "0.5", "--std", "0.5"), ("takes 3 channels, not 1", "3 numbers each")),
         (("--weights", "w.pth"), ("has its weights in it", "leave --weights out")),
-        (("--batch", 4), ("is for 1 image at a time, which --batch 4 contradicts", "give --batch 1")),
+        (("--batch", 4), ("is for 1 image at a time, which a batch of 4 (--batch) contradicts", "give --batch 1")),
         (
             ("--dynamic-batch",),
             ("is for 1 image at a time, which --dynamic-batch contradicts", "leave --dynamic-batch out"),

@@ -129,10 +129,11 @@ def test_classes_that_do_not_match_are_left_unused_for_fitting_and_an_error_for_
 def test_labels_for_an_output_that_is_no_classifiers_are_told_so(tmp_path: Path):
     numbered(tmp_path / "d" / "cat", 8), numbered(tmp_path / "d" / "ant", 8)
     tiny = load_images(settings(tmp_path / "d"), facts(outputs=None))
-    assert tiny.fit.labels is None and "no classifier's (images, classes): they are not used" in tiny.summary.notes[0]
-    with pytest.raises(InputError, match="no classifier's") as error:
-        load_images(settings(tmp_path / "d", eval=tmp_path / "d"), facts(outputs=None))
-    assert "--classes" not in error.value.remedy and "--eval" in error.value.remedy
+    assert tiny.fit.labels is None and tiny.summary.notes[0].endswith(f"the labels in {tmp_path / 'd'} are not used")
+    numbered(tmp_path / "eval" / "cat", 4, blue=1), numbered(tmp_path / "flat", 4, blue=2)
+    for held_out in ("eval", "flat"):
+        tiny = load_images(settings(tmp_path / "d", eval=tmp_path / held_out), facts(outputs=None))
+        assert (len(tiny.held_out), tiny.held_out.labels) == (4, None)
 
 
 def test_evaluation_images_are_all_held_out_and_all_others_are_fitted(tmp_path: Path):

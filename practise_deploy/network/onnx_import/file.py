@@ -128,7 +128,7 @@ def check_batch(file: OnnxFile, batch: int, *, dynamic: bool) -> None:
     """
     if file.batch is None or (file.batch == batch and not dynamic):
         return
-    flag = "--dynamic-batch" if dynamic else f"--batch {batch}"
+    flag = "--dynamic-batch" if dynamic else f"a batch of {batch} (--batch)"
     remedy = (
         "export it with a dynamic batch axis, or leave --dynamic-batch out" if dynamic else f"give --batch {file.batch}"
     )

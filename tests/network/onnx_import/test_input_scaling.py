@@ -82,7 +82,8 @@ def test_metadata_come_before_what_the_network_does():
     found = stated(("Div", [255.0]), mean="[0.5, 0.5, 0.5]", std="(0.25, 0.25, 0.25)")
     assert (found.config["mean"], found.config["std"]) == ((0.5,) * 3, (0.25,) * 3)
     assert stated(mean="not a list").config == {}
-    assert stated(stride="32", imgsz="[320, 640]").config["std"] == (1.0,) * 3
+    ultralytics = stated(stride="32", imgsz="[320, 640]").config
+    assert (ultralytics["std"], ultralytics["crop_pct"]) == ((1.0,) * 3, 1.0)
 
 
 def test_constants_of_a_normalisation_are_not_trained(tmp_path: Path):
