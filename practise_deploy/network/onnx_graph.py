@@ -22,6 +22,8 @@ from practise_deploy.terms import Block
 
 CUT = "value:"
 """What the names of the values begin with that blocks are cut at."""
+MOST_BYTES = 2**31
+"""One message of ONNX, in which networks are measured and written, holds less."""
 _INLINE_BYTES = 1024  # what is smaller (shapes, axes) stays in the graph, where shape inference reads it
 
 
@@ -165,11 +167,24 @@ def _export(traced: fx.GraphModule, shape: tuple[int, ...], outputs: list[str], 
             ) from None
     assert program is not None
     model = program.model_proto
+    check_size(model, "the network")
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
     del model.graph.value_info[:]
     return model
+
+
+def check_size(model: onnx.ModelProto, what: str) -> None:
+    """Refuse what does not fit into one message of ONNX.
+
+    Raises: InputError.
+    """
+    if (size := model.ByteSize()) >= MOST_BYTES:
+        raise InputError(
+            f"{what} takes {size / 2**30:.1f} GiB as ONNX with its weights; networks of less than 2 GiB can be measured and written",
+            remedy="give a smaller network of its family",
+        )
 
 
 def _spell_out_attention(traced: fx.GraphModule) -> None:

@@ -16,7 +16,7 @@ from torch import fx
 
 from cli.test_bad_input import Cli, Job, refused
 from networks import tiny_resnet
-from practise_deploy.network.onnx_import import file as onnx_file
+from practise_deploy.network import onnx_graph
 from practise_deploy.network.onnx_import import translate as translation
 from practise_deploy.network.onnx_import.nodes import attributes_of
 from practise_deploy.network.onnx_import.translator import Translator
@@ -165,8 +165,15 @@ def test_file_that_is_too_large(
     cli: Cli, job: Job, saved: Saved, resnet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ):
     path = saved(resnet)
-    monkeypatch.setattr(onnx_file, "MOST_BYTES", 1000)
-    refused(cli("build", path, *job[1:]), 2, "net.onnx holds", "GiB", "FILE.py:FUNCTION")
+    monkeypatch.setattr(onnx_graph, "MOST_BYTES", 1000)
+    refused(cli("build", path, *job[1:]), 2, "net.onnx takes", "less than 2 GiB", "a smaller network")
+
+
+def test_module_that_is_too_large(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(onnx_graph, "MOST_BYTES", 1000)
+    said = cli("build", *job)
+    assert said.code == 2 and "the network takes" in said.err and "less than 2 GiB" in said.err
+    assert not list(Path().rglob("*.onnx"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from onnx import AttributeProto, TensorProto
 from practise_backends.errors import lacks_memory
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
+from practise_deploy.network.onnx_graph import check_size
 
 _STANDARD = ("", "ai.onnx")
 _QUANTISED = {
@@ -29,8 +30,6 @@ _DTYPES: dict[int, str] = {
     TensorProto.INT32: "int32",
     TensorProto.BOOL: "bool",
 }
-MOST_BYTES = 2**31
-"""Of a message of protobuf."""
 _LOOPS = ("Loop", "Scan", "SequenceMap")
 _EXPORT_AGAIN = "export the network again, with opset 13 or later"
 
@@ -87,7 +86,7 @@ def read_onnx(path: Path, layout: str | None = None) -> OnnxFile:
     if problem := why_no_file(path):
         raise InputError(problem, remedy="give the path of an ONNX file")
     model = _loaded(path)
-    _check_size(path, model)
+    check_size(model, str(path))
     _check_operators(path, model)
     _check_outputs(path, model)
     if opset_of(model) < _OLDEST:
@@ -110,15 +109,6 @@ def _loaded(path: Path) -> onnx.ModelProto:
     if not any(entry.domain in _STANDARD for entry in model.opset_import):
         raise InputError(f"{path} holds none of ONNX's own operators", remedy="export it of standard operators")
     return model
-
-
-def _check_size(path: Path, model: onnx.ModelProto) -> None:
-    """Refuse what does not fit into one message of ONNX, in which networks are measured and written."""
-    if (size := model.ByteSize()) >= MOST_BYTES:
-        raise InputError(
-            f"{path} holds {size / 2**30:.1f} GiB with its weights, and an ONNX network that is edited at most 2 GiB",
-            remedy="give the network's Python as FILE.py:FUNCTION",
-        )
 
 
 def check_batch(file: OnnxFile, batch: int, *, dynamic: bool) -> None:
