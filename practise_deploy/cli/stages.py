@@ -58,7 +58,7 @@ def _add(stage: Stage) -> None:
         over.target if over is not None and "network" not in over.stays else "a run folder" if stage.of_a_run else ""
     )
     if target:
-        text = f"{target}, {NETWORK}"
+        text = f"{target}, {NETWORK.removeprefix('FILE.onnx, ') if 'FILE.onnx' in target else NETWORK}"
         shared[0] = Parameter("network", Annotated[str | None, typer.Argument(help=text, show_default=False)])
     flags = [Parameter(n, _option(n)) for n in Settings.model_fields if n not in ("network", "backend_options")]
     flags += backends_own_parameters()

@@ -22,7 +22,7 @@ from practise_backends.files import why_no_file
 from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.weights import load_state_dict
-from practise_deploy.settings import EMBEDDED, OF_PYTHON, NetworkSource
+from practise_deploy.settings import EMBEDDED, OF_PYTHON, SETTINGS_FILE, NetworkSource
 
 Config = Mapping[str, Any]
 
@@ -63,6 +63,15 @@ def construct(source: NetworkSource, structure_only: bool) -> tuple[nn.Module, C
         raise InputError(
             f"{source.network} was an object in Python, which no command line can load",
             remedy="call practise_deploy.build from Python again, or give the network as FILE.py:FUNCTION",
+        )
+    if source.network and (Path(source.network) / SETTINGS_FILE).is_file():
+        raise InputError(
+            f"{source.network} is a run folder, and no network",
+            remedy=f"give it as --out {source.network}, and no network: its own is in its settings",
+        )
+    if source.network and (Path(source.network) / "config.json").is_file():
+        raise InputError(
+            f"{source.network} is a folder of Hugging Face", remedy=f"write hf:{source.network} for its text encoder"
         )
     raise InputError(
         f"unknown network '{source.network}'",

@@ -231,6 +231,15 @@ def test_unknown_network(cli: Cli, job: Job, network: str, words: tuple[str, ...
 
 
 @pytest.mark.parametrize(
+    "file, words",
+    [("settings.json", ("is a run folder", "give it as --out ")), ("config.json", ("Hugging Face", "write hf:"))],
+)
+def test_folder_for_a_network(cli: Cli, job: Job, tmp_path: Path, file: str, words: tuple[str, ...]):
+    (tmp_path / file).write_text("{}")
+    refused(cli("finetune", tmp_path, *job[1:]), 2, *words)
+
+
+@pytest.mark.parametrize(
     "function, words",
     [
         (
