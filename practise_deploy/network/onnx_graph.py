@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 import torch
+from onnx.helper import tensor_dtype_to_np_dtype
 from torch import Tensor, fx, nn
 
 from practise_backends.errors import lacks_memory
@@ -180,9 +181,11 @@ def check_size(model: onnx.ModelProto, what: str) -> None:
 
     Raises: InputError.
     """
-    if (size := model.ByteSize()) >= MOST_BYTES:
+    tensors = [*model.graph.initializer, *(a.t for node in model.graph.node for a in node.attribute)]
+    size = sum(math.prod(each.dims) * tensor_dtype_to_np_dtype(each.data_type).itemsize for each in tensors if each.data_type)  # fmt: skip
+    if size >= MOST_BYTES:  # protobuf itself cannot tell the size of more
         raise InputError(
-            f"{what} takes {size / 2**30:.1f} GiB as ONNX with its weights; networks of less than 2 GiB can be measured and written",
+            f"{what} takes {size / 2**30:.1f} GiB as ONNX; networks of less than 2 GiB can be measured and written",
             remedy="give a smaller network of its family",
         )
 

@@ -16,6 +16,7 @@ from torch import fx
 
 from cli.test_bad_input import Cli, Job, refused
 from networks import tiny_resnet
+from practise_deploy.errors import InputError
 from practise_deploy.network import onnx_graph
 from practise_deploy.network.onnx_import import translate as translation
 from practise_deploy.network.onnx_import.nodes import attributes_of
@@ -169,10 +170,25 @@ def test_file_that_is_too_large(
     refused(cli("build", path, *job[1:]), 2, "net.onnx takes", "less than 2 GiB", "a smaller network")
 
 
+def test_size_is_of_all_weights_also_those_in_nodes():
+    weights = {"kernel": np.zeros((128, 1024), np.float32)}
+    held = helper.make_node("Constant", [], ["held"], value=numpy_helper.from_array(np.zeros((64, 1024)), "held"))
+    model = model_of([held, node("Relu")], weights, shape=(3, 16, 16))
+    onnx_graph.check_size(model, "net")
+    for tensor in (model.graph.initializer[0], held.attribute[0].t):
+        model.graph.node[0].CopyFrom(held)
+        dims = list(tensor.dims)
+        tensor.dims[:] = [2**20, 2**10]
+        model.graph.node[0].CopyFrom(held)
+        with pytest.raises(InputError, match=r"net takes [48]\.0 GiB"):
+            onnx_graph.check_size(model, "net")
+        tensor.dims[:] = dims
+
+
 def test_module_that_is_too_large(cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(onnx_graph, "MOST_BYTES", 1000)
     said = cli("build", *job)
-    assert said.code == 2 and "the network takes" in said.err and "less than 2 GiB" in said.err
+    assert said.code == 2 and "less than 2 GiB can be measured" in said.err
     assert not list(Path().rglob("*.onnx"))
 
 
