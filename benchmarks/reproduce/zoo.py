@@ -103,7 +103,7 @@ def _send(name: str, limit_gib: float, result: Connection) -> None:
     except AssertionError as error:
         found["ended"] = f"failed: {error}"
     except BaseException:
-        found |= {"ended": "traceback", "traceback": traceback.format_exc(limit=-4)}
+        found |= {"ended": "traceback", "traceback": traceback.format_exc(limit=-4).replace(f"{ROOT}/", "")}
     result.send(found | {"seconds": round(time.monotonic() - began, 1)})
 
 

@@ -29,7 +29,7 @@ def samples_of(settings: ImageSource, listings: Listings = _NO_LISTINGS) -> Samp
         return Samples()
     if path.suffix != ".npz":
         with suppress(InputError):  # of images there is no text, and what is wrong with a text is told when it is read
-            return Samples(lines=tuple(_lines(path)))
+            return Samples(lines=tuple(_lines(path)[0]))
         return Samples()
     return Samples(shapes={name: array.shape[1:] for name, array in _arrays(path).items() if array.ndim})
 
@@ -42,14 +42,14 @@ def list_packed(path: Path, preprocessing: Preprocessing) -> Listing:
     if problem := why_no_file(path):
         raise InputError(problem, remedy=_TEXT if preprocessing.tokenizer else _NPZ)
     if preprocessing.tokenizer and path.suffix != ".npz":
-        lines = _lines(path)
+        lines, repeated = _lines(path)
         encoder = load_encoder(Path(preprocessing.tokenizer), tokenizer_only=True)
         arrays = dict(tokens_of(encoder, lines, preprocessing.inputs[0].shape[0]))
         long = sum(len(ids) > preprocessing.inputs[0].shape[0] for ids in encoder.tokenizer(lines)["input_ids"])
         notes: tuple[str, ...] = ()
         if long:
             notes += (f"{long} of {len(lines)} texts are cut to {preprocessing.inputs[0].shape[0]} tokens",)
-        if repeated := len([line for line in read_text(path).splitlines() if line.strip()]) - len(lines):
+        if repeated:
             notes += (f"{repeated} texts are there already, and left out",)
         return Listing(source=str(path), array=pack(arrays, preprocessing.inputs), notes=notes)
     arrays = _arrays(path)
@@ -70,16 +70,16 @@ def list_packed(path: Path, preprocessing: Preprocessing) -> Listing:
     )
 
 
-def _lines(path: Path) -> list[str]:
-    """The texts of a file, without empty lines and repetitions."""
+def _lines(path: Path) -> tuple[list[str], int]:
+    """The texts of a file, without empty lines and repetitions, and how many repetitions there were."""
     try:
-        lines = [line.strip() for line in read_text(path).splitlines()]
+        written = [line for each in read_text(path).splitlines() if (line := each.strip())]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the texts in {path}: {reason(error)}", remedy=_TEXT) from None
-    lines = list(dict.fromkeys(line for line in lines if line))
+    lines = list(dict.fromkeys(written))
     if not lines:
         raise InputError(f"{path} holds no text", remedy=_TEXT)
-    return lines
+    return lines, len(written) - len(lines)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

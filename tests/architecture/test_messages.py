@@ -317,7 +317,7 @@ OF_OTHERS = {
     "nvidia-smi": ("--lock-gpu-clocks", "--persistence-mode"),
     "cpupower": ("--max",),
     "benchmarks/reliability": ("--only",),
-    "benchmarks/reproduce": ("--busy", "--grid", "--images", "--paper-steps", "--steps"),
+    "benchmarks/reproduce": ("--busy", "--grid", "--images", "--paper-steps", "--steps", "--wheels"),
 }
 """Options of other programs that messages and pages name."""
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "backends" / "README.md", *(ROOT / "docs").glob("*.md")]
