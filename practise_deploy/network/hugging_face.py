@@ -111,8 +111,10 @@ def _class_of(folder: Path, config: Any, transformers: Any) -> tuple[Any, bool, 
 def _positions(config: Any) -> int:
     """How many tokens a text may have: RoBERTa's kind begins to count behind the number of the padding."""
     positions = int(getattr(config, "max_position_embeddings", 512))
-    begins = int(getattr(config, "pad_token_id", None) or 1) + 1
-    return positions - begins if str(getattr(config, "model_type", "")) in _COUNT_BEHIND_PADDING else positions
+    if str(getattr(config, "model_type", "")) not in _COUNT_BEHIND_PADDING:
+        return positions
+    padding = getattr(config, "pad_token_id", None)
+    return positions - (1 if padding is None else int(padding)) - 1
 
 
 def tokens_of(encoder: Encoder, lines: list[str], length: int) -> dict[str, npt.NDArray[np.int64]]:

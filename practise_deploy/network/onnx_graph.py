@@ -182,7 +182,8 @@ def check_size(model: onnx.ModelProto, what: str) -> None:
     Raises: InputError.
     """
     tensors = [*model.graph.initializer, *(a.t for node in model.graph.node for a in node.attribute)]
-    size = sum(math.prod(each.dims) * tensor_dtype_to_np_dtype(each.data_type).itemsize for each in tensors if each.data_type)  # fmt: skip
+    held = [(each.dims, tensor_dtype_to_np_dtype(each.data_type)) for each in tensors if each.data_type]
+    size = sum(math.prod(dims) * kind.itemsize for dims, kind in held)
     if size >= MOST_BYTES:  # protobuf itself cannot tell the size of more
         raise InputError(
             f"{what} takes {size / 2**30:.1f} GiB as ONNX; networks of less than 2 GiB can be measured and written",

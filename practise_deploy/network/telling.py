@@ -79,7 +79,7 @@ def _told(traced: fx.GraphModule, output: fx.Node, metadata: Mapping[str, str], 
     scores = Scores.PROBABILITIES if last in ("softmax", "sigmoid") else Scores.LOGITS
     kind = _kind(sides, last, metadata, shape)
     if kind is TaskKind.REGRESSION and len(sides) == 2:
-        what += "; where these are boxes or classes of positions, say so"
+        what += "; where these are boxes or classes of positions, give --task detection or sequence"
     return Task(kind=kind, scores=scores, reason=what)
 
 

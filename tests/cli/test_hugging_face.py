@@ -6,10 +6,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from practise_deploy.network.hugging_face import _positions
 from samples.encoders import bert_folder
 
 pytest.importorskip("transformers", reason='needs transformers: pip install "practise-deploy[transformers]"')
@@ -36,6 +38,29 @@ def test_folder_that_cannot_be_read_is_an_error(cli: Cli, tmp_path: Path, change
     assert said.code == 2 and all(word in said.err for word in words) and "Traceback" not in said.err
 
 
+def test_folder_that_is_not_there_is_said_so(cli: Cli):
+    said = cli("inspect", "hf:nowhere")
+    assert said.code == 2 and "no such folder: nowhere" in said.err
+
+
+@pytest.mark.parametrize(
+    ("pooling", "name"),
+    [({"pooling_mode_max_tokens": True}, "max_tokens"), ({"pooling_mode": "weightedmean"}, "weightedmean")],
+)
+def test_pooling_that_is_not_known_is_refused(cli: Cli, folder: Path, tmp_path: Path, pooling: dict, name: str):
+    pooled = shutil.copytree(folder, tmp_path / "pooled")
+    (pooled / "1_Pooling").mkdir()
+    (pooled / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
+    said = cli("inspect", f"hf:{pooled}")
+    assert said.code == 2 and f"pools its tokens by '{name}'" in said.err and "FILE.onnx" in said.err
+
+
+@pytest.mark.parametrize(("kind", "padding", "longest"), [("bert", 0, 32), ("roberta", 1, 30), ("roberta", 0, 31)])
+def test_positions_of_roberta_begin_behind_the_padding(kind: str, padding: int, longest: int):
+    config = SimpleNamespace(model_type=kind, max_position_embeddings=32, pad_token_id=padding)
+    assert _positions(config) == longest
+
+
 def test_texts_beyond_what_the_encoder_takes_are_refused(cli: Cli, folder: Path):
     said = cli("inspect", f"hf:{folder}", "--sequence-length", 64)
     assert said.code == 2 and "takes 32 tokens at most, not 64" in said.err
@@ -54,6 +79,7 @@ def test_head_that_predicts_tokens_is_no_part_of_an_embedding(cli: Cli, folder: 
     transformers.BertForMaskedLM(config).save_pretrained(masked)
     said = cli("inspect", f"hf:{masked}")
     assert said.code == 0 and f"{config.hidden_size} numbers" in said.err
+    assert "the head of BertForMaskedLM is left out" in said.err
 
 
 def test_networks_that_write_text_are_refused(cli: Cli, folder: Path, tmp_path: Path):
