@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import re
 import resource
@@ -24,7 +23,6 @@ from collections.abc import Callable
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -33,6 +31,7 @@ from torchvision import models
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
 
+from tiny.limited import Row, row_of
 from tiny.provenance import commit
 from tiny.subjects import ROOT
 
@@ -46,7 +45,6 @@ from practise_deploy.run import write_atomically
 from practise_deploy.terms import Block
 
 PATH = ROOT / "benchmarks" / "results" / "inspect_all.json"
-Row = dict[str, Any]
 
 
 def names() -> list[str]:
@@ -54,26 +52,8 @@ def names() -> list[str]:
     return [*(f"torchvision:{name}" for name in models.list_models()), *(f"timm:{name}" for name in timm.list_models())]
 
 
-def ending(name: str, limit_s: float, limit_gib: float, refits: bool) -> Row:
-    """How inspect ends for one network, in a process of its own."""
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_inspect, args=(name, limit_gib, refits, theirs))
-    process.start()
-    theirs.close()
-    try:
-        found = ours.recv() if ours.poll(limit_s) else {"ended": f"killed: it had run for {limit_s:g} s"}
-    except EOFError:
-        process.join()
-        found = {"ended": f"killed: by signal {-(process.exitcode or 0)}"}
-    process.kill()
-    process.join()
-    return {"network": name, **found}
-
-
-def _inspect(name: str, limit_gib: float, refits: bool, result: Connection) -> None:
+def _inspect(name: str, refits: bool, result: Connection) -> None:
     """Run the command in this process, and send how it ended."""
-    limit = int(limit_gib * 2**30)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     torch.manual_seed(0)
     looked: list[tuple[fx.GraphModule, tuple[Block, ...]]] = []
     ground.find_blocks = _kept(looked)
@@ -165,7 +145,8 @@ def main() -> None:
     rows = {row["network"]: row for row in json.loads(PATH.read_text())["networks"]} if PATH.is_file() else {}
     for name in options.names or known:
         if options.again or name not in rows:
-            rows[name] = ending(name, options.limit_s, options.limit_gib, options.refits) | {"commit": commit()}
+            found = row_of(name, _inspect, options.refits, limit_s=options.limit_s, limit_gib=options.limit_gib)
+            rows[name] = found | {"commit": commit()}
             print(rows[name], flush=True)
             _write(rows, known, {"limit_s": options.limit_s, "limit_gib": options.limit_gib})
 

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import resource
 import sys
 import time
 import traceback
 from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -32,6 +29,7 @@ from torchvision import models
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from tiny.limited import Row, row_of
 from tiny.provenance import commit
 from tiny.subjects import ROOT
 
@@ -57,7 +55,6 @@ PATH = ROOT / "benchmarks" / "results" / "zoo.json"
 SIDES = (64, 96, 128, 192, 224, 256, 299)
 IMAGES, TOLERANCE = 10, 1e-4
 EACH_FAMILY, LARGEST = 3, 40e6
-Row = dict[str, Any]
 
 
 def names() -> list[str]:
@@ -74,25 +71,8 @@ def names() -> list[str]:
     return chosen
 
 
-def row_of(name: str, limit_s: float, limit_gib: float) -> Row:
-    """What became of one network, in a process of its own."""
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_send, args=(name, limit_gib, theirs))
-    process.start()
-    theirs.close()
-    try:
-        found = ours.recv() if ours.poll(limit_s) else {"ended": f"not within {limit_s:g} s"}
-    except EOFError:
-        process.join()
-        found = {"ended": f"killed by signal {-(process.exitcode or 0)}"}
-    process.kill()
-    process.join()
-    return {"network": name, **found}
-
-
-def _send(name: str, limit_gib: float, result: Connection) -> None:
-    limit = int(limit_gib * 2**30)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+def _send(name: str, result: Connection) -> None:
+    """Run it all in this process, and send how it ended."""
     began = time.monotonic()
     found: Row = {}
     try:
@@ -204,7 +184,9 @@ def main() -> None:
     rows = {row["network"]: row for row in json.loads(PATH.read_text())["networks"]} if PATH.is_file() else {}
     for name in options.names or names():
         if options.again or name not in rows:
-            rows[name] = row_of(name, options.limit_s, options.limit_gib) | {"commit": commit()}
+            rows[name] = row_of(name, _send, limit_s=options.limit_s, limit_gib=options.limit_gib) | {
+                "commit": commit()
+            }
             print(rows[name], flush=True)
             ended = Counter(str(row["ended"]).partition(":")[0] for row in rows.values())
             lines = ",\n".join(json.dumps(rows[each]) for each in sorted(rows))
