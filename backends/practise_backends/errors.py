@@ -18,7 +18,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-_NO_MEMORY = ("bad_alloc", "allocate memory", "out of memory", "failed to map segment")
+_NO_MEMORY = (
+    "bad_alloc",
+    "allocate memory",
+    "out of memory",
+    "failed to map segment",
+    "failed to serialize proto",
+)
+"""What libraries say without memory; protobuf says the same of 2 GiB and more, which is refused before."""
 
 
 class Refusal(Exception):

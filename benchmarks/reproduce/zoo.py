@@ -33,7 +33,7 @@ from tiny.limited import Row, row_of
 from tiny.provenance import commit
 from tiny.subjects import ROOT
 
-from practise_backends.errors import Refusal
+from practise_backends.errors import Refusal, lacks_memory
 from practise_deploy.images.calibration import CalibrationProblem, with_scaled_heads
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.blocks import find_blocks
@@ -82,8 +82,9 @@ def _send(name: str, result: Connection) -> None:
         found["ended"] = f"refused: {error.message}"
     except AssertionError as error:
         found["ended"] = f"failed: {error}"
-    except BaseException:
-        found |= {"ended": "traceback", "traceback": traceback.format_exc(limit=-4).replace(f"{ROOT}/", "")}
+    except BaseException as error:
+        ended = "killed: no memory within the limit" if lacks_memory(error) else "traceback"
+        found |= {"ended": ended, "traceback": traceback.format_exc(limit=-4).replace(f"{ROOT}/", "")}
     result.send(found | {"seconds": round(time.monotonic() - began, 1)})
 
 

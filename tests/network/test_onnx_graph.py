@@ -1,5 +1,8 @@
 """ONNX: a block dropped in the exported graph equals a block dropped in torch, checked through onnxruntime."""
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -210,3 +213,21 @@ def test_attention_with_a_mask_is_exported_as_it_is_computed(boolean: bool):
     x = torch.randn(1, 8, 4, 4)
     with torch.no_grad():
         np.testing.assert_allclose(run(to_onnx(traced, x.shape), x.numpy()), traced(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets the limit of memory by what /proc says of the process")
+def test_protobuf_without_memory_is_known_to_lack_it():
+    script = """
+import resource
+import onnx
+from practise_backends.errors import lacks_memory
+tensor = onnx.TensorProto(data_type=1, dims=[2**25], raw_data=bytes(2**27))
+held = int(open("/proc/self/status").read().split("VmData:")[1].split()[0]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (held + 2**26, held + 2**26))
+try:
+    tensor.SerializeToString()
+except BaseException as error:
+    print(lacks_memory(error))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.stdout == "True\n", ended.stderr
