@@ -1,4 +1,7 @@
-"""Images that are objects in Python, read once: arrays, tensors, pairs of them with labels, data sets, loaders, PIL images."""
+"""Samples that are objects in Python, read once: arrays, tensors, pairs of them with labels, data sets, loaders, PIL images.
+
+Dictionaries of arrays, whole or sample by sample, are for networks that take several inputs, or none of images.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from practise_backends.interfaces import Progress
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, first_line
 from practise_deploy.images.reading import Listing, channels_first, list_arrays
 from practise_deploy.settings import OF_PYTHON
 
@@ -47,11 +50,17 @@ def list_object(images: Any, parameter: str, seed: int, progress: Progress) -> L
 
     Raises: InputError; what the user's own data set raises.
     """
+    if _holds_arrays(images):
+        return Listing(source=parameter, arrays={name: _array(value) for name, value in images.items()})
     if _is_array(images):
         return replace(_of_array(_array(images), None, parameter), source=parameter)
     if isinstance(images, tuple) and len(images) == 2 and (_is_array(images[0]) or isinstance(images[0], list)):
         return replace(_of_pair(*images, parameter), source=parameter)
     reader = _Reader(parameter, seed, progress)
+    if _gives_mappings(images):
+        return Listing(
+            source=parameter, arrays=_joined(list(reader.mappings(images)), parameter), notes=tuple(reader.notes)
+        )
     samples = list(reader.samples(images))
     if not samples:
         raise InputError(
@@ -62,6 +71,39 @@ def list_object(images: Any, parameter: str, seed: int, progress: Progress) -> L
 
 def _is_array(value: object) -> bool:
     return isinstance(value, (np.ndarray, Tensor))
+
+
+def _holds_arrays(value: object) -> bool:
+    """Whether a value is a dictionary of arrays by name, numbers and lists of them among them."""
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return any(map(_is_array, value.values())) and all(map(_is_numeric, value.values()))
+
+
+def _is_numeric(value: object) -> bool:
+    return _is_array(value) or (
+        isinstance(value, (int, float, list, np.number)) and np.asarray(value).dtype.kind in "biuf"
+    )
+
+
+def _gives_mappings(source: Any) -> bool:
+    """Whether the items of a data set or a loader are dictionaries of arrays; an iterator is not asked, as that would take its first."""
+    if not isinstance(source, DataLoader):
+        return _is_map_style(source) and len(source) > 0 and _holds_arrays(source[0])
+    if _is_map_style(source.dataset) and not (len(source.dataset) and isinstance(source.dataset[0], Mapping)):  # type: ignore[arg-type]
+        return False
+    return _holds_arrays(next(iter(source), None))
+
+
+def _joined(parts: list[dict[str, np.ndarray]], parameter: str) -> dict[str, np.ndarray]:
+    """Batches of samples by name as one. Shapes: [n, ...] each."""
+    try:
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"the samples of {parameter} cannot be put together: {first_line(error)}",
+            remedy="give every sample the same names, and arrays of the same shapes: texts padded to one length",
+        ) from None
 
 
 def _array(value: Any) -> np.ndarray:
@@ -108,6 +150,18 @@ class _Reader:
                 return
             self.progress.advance(number, MOST_READ)
             yield sample
+
+    def mappings(self, source: Any) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of at most `MOST_READ` samples in all, by name; a sample of a data set is a batch of one."""
+        batched, count = isinstance(source, DataLoader) and source.batch_sampler is not None, 0
+        for item in self._items(source):
+            arrays = {name: _array(value) if batched else _array(value)[None] for name, value in item.items()}
+            if count >= MOST_READ:
+                self.notes.append(f"{self.parameter}: the first {count:,} samples are used, and there are more")
+                return
+            count += len(next(iter(arrays.values())))
+            self.progress.advance(min(count, MOST_READ), MOST_READ)
+            yield arrays
 
     def _varies(self, dataset: Any) -> bool:
         first, *others = (np.asarray(self._split(dataset[0])[0]) for _ in range(_READINGS))

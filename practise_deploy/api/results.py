@@ -17,6 +17,7 @@ from practise_backends.terminal import one_line
 from practise_backends.terms import Interval
 from practise_deploy import outcome, terms
 from practise_deploy.api.words import in_python
+from practise_deploy.network.named_inputs import OfNamedInputs
 from practise_deploy.pipeline.stages import Pruned
 from practise_deploy.report import summaries, templates
 from practise_deploy.report.formatting import times
@@ -139,8 +140,9 @@ class Release(Shown):
 
     @cached_property
     def network(self) -> nn.Module:
-        """The new network in torch, float32, on the CPU, in eval mode; it takes what the original takes."""
-        return self._pruned.graph
+        """The new network in torch, float32, on the CPU, in eval mode; it takes what the original takes, several inputs by name too."""
+        inputs = self.record.network.preprocessing.inputs
+        return OfNamedInputs(self._pruned.graph, inputs).eval() if inputs else self._pruned.graph
 
     @property
     def onnx(self) -> Path:

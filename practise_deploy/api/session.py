@@ -21,6 +21,7 @@ from practise_deploy.api.words import call_of, in_python, python_errors
 from practise_deploy.deployment.target import backend_of
 from practise_deploy.environment import unsaid_notes
 from practise_deploy.errors import InputError
+from practise_deploy.images.packed import samples_of
 from practise_deploy.images.reading import Listing
 from practise_deploy.images.tiny_set import image_size_of
 from practise_deploy.network.load import network_of
@@ -156,7 +157,8 @@ def session(request: Request, preflight: Preflight = this_device, *, structure_o
         loaded = None
         if isinstance(request.network, nn.Module):
             with display.progress("Tracing the network"):
-                loaded = network_of(request.network, settings, image_size_of(settings, listings))
+                size, samples = image_size_of(settings, listings), samples_of(settings, listings)
+                loaded = network_of(request.network, settings, size, samples)
         is_command = loaded is None and not listings
         context = BuildContext(
             settings=settings,

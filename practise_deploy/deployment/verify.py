@@ -17,7 +17,7 @@ from practise_backends.interfaces import Progress
 from practise_backends.terms import Interval
 from practise_deploy.images.tiny_set import HeldOutImages, Images
 from practise_deploy.network.activations import batches
-from practise_deploy.network.packing import unpacked
+from practise_deploy.network.packing import mask_of, unpacked
 from practise_deploy.outcome import Accuracy, Converted, OutputDiff, Verification
 from practise_deploy.planning.loss import percent
 from practise_deploy.tasks.answers import answers_of
@@ -188,8 +188,9 @@ def look_at(
     for part in batches(len(images), _BATCH):
         x = images.batch(part)
         outputs = {name: runner(x) for name, runner in runners.items()}
+        mask = mask_of(x, images.preprocessing)
         for name, answered in collected.items():
-            answers = answers_of(task, [torch.from_numpy(output) for output in outputs[name]])
+            answers = answers_of(task, [torch.from_numpy(output) for output in outputs[name]], mask)
             answered += [] if answers is None else [answers.numpy()]
         for difference, (before, after) in zip(differences, pairs, strict=True):
             difference.add(outputs[before], outputs[after])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,13 +26,22 @@ _TEXT = "write one text a line, in UTF-8"
 def samples_of(settings: ImageSource, listings: Listings = _NO_LISTINGS) -> Samples:
     """What --data holds for a network that takes no images; nothing where there is none."""
     path = settings.data
-    if path is None or path in listings or path.is_dir() or not path.exists():
+    if path is not None and path in listings:
+        return _described(listings[path].arrays)
+    if path is None or path.is_dir() or not path.exists():
         return Samples()
     if path.suffix != ".npz":
         with suppress(InputError):  # of images there is no text, and what is wrong with a text is told when it is read
             return Samples(lines=tuple(_lines(path)[0]))
         return Samples()
-    return Samples(shapes={name: array.shape[1:] for name, array in _arrays(path).items() if array.ndim})
+    return _described(_arrays(path))
+
+
+def _described(arrays: Mapping[str, np.ndarray]) -> Samples:
+    return Samples(
+        shapes={name: array.shape[1:] for name, array in arrays.items() if array.ndim},
+        dtypes={name: str(array.dtype) for name, array in arrays.items()},
+    )
 
 
 def list_packed(path: Path, preprocessing: Preprocessing) -> Listing:
@@ -52,18 +62,25 @@ def list_packed(path: Path, preprocessing: Preprocessing) -> Listing:
         if repeated:
             notes += (f"{repeated} texts are there already, and left out",)
         return Listing(source=str(path), array=pack(arrays, preprocessing.inputs), notes=notes)
-    arrays = _arrays(path)
+    return packed_arrays(str(path), _arrays(path), preprocessing)
+
+
+def packed_arrays(place: str, arrays: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> Listing:
+    """Arrays by name as rows of numbers. place: where they are, for messages.
+
+    Raises: InputError for arrays that are missing, of other shapes or numbers than the inputs take.
+    """
     for spec in preprocessing.inputs:
-        _check_array(path, arrays, spec)
+        _check_array(place, arrays, spec)
     counts = {len(arrays[spec.name]) for spec in preprocessing.inputs}
     if len(counts) > 1:
-        raise InputError(f"the arrays in {path} are of {' and '.join(map(str, sorted(counts)))} samples", remedy=_NPZ)
+        raise InputError(f"the arrays in {place} are of {' and '.join(map(str, sorted(counts)))} samples", remedy=_NPZ)
     labels = arrays.get("labels")
     usable = labels is not None and labels.ndim == 1 and labels.dtype.kind in "ui" and {len(labels)} == counts
     unread = sorted(arrays.keys() - {spec.name for spec in preprocessing.inputs} - ({"labels"} if usable else set()))
-    notes = (f"{path}: {', '.join(unread)}: no input of the network, and not read",) if unread else ()
+    notes = (f"{place}: {', '.join(unread)}: no input of the network, and not read",) if unread else ()
     return Listing(
-        source=str(path),
+        source=place,
         array=pack(arrays, preprocessing.inputs),
         classes=tuple(int(label) for label in labels) if usable and labels is not None else None,
         notes=notes,
@@ -89,23 +106,23 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is no usable .npz file: {reason(error)}", remedy=_NPZ) from None
 
 
-def _check_array(path: Path, arrays: dict[str, np.ndarray], spec: InputSpec) -> None:
+def _check_array(place: str, arrays: Mapping[str, np.ndarray], spec: InputSpec) -> None:
     array = arrays.get(spec.name)
     if array is None:
         raise InputError(
-            f"{path} has no array '{spec.name}', which the network takes; it has: {', '.join(arrays) or 'none'}",
+            f"{place} has no array '{spec.name}', which the network takes; it has: {', '.join(arrays) or 'none'}",
             remedy=_NPZ,
         )
     wanted = f"{spec.dtype}[n, {', '.join(map(str, spec.shape))}]"
     if array.shape[1:] != spec.shape or array.dtype.kind not in ("fiub" if spec.dtype == "float32" else "iub"):
         raise InputError(
-            f"the array '{spec.name}' in {path} is {array.dtype}{list(array.shape)}; the network takes {wanted}",
+            f"the array '{spec.name}' in {place} is {array.dtype}{list(array.shape)}; the network takes {wanted}",
             remedy=_NPZ,
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"the array '{spec.name}' in {path} holds NaN or infinity", remedy="leave such samples out")
+        raise InputError(f"the array '{spec.name}' in {place} holds NaN or infinity", remedy="leave such samples out")
     if array.dtype.kind in "iu" and array.size and np.abs(array).max() > LARGEST:
         raise InputError(
-            f"the array '{spec.name}' in {path} holds {np.abs(array).max()}; whole numbers up to {LARGEST:,} can be kept",
+            f"the array '{spec.name}' in {place} holds {np.abs(array).max()}; whole numbers up to {LARGEST:,} can be kept",
             remedy="give smaller numbers",
         )

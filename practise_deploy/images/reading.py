@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +39,13 @@ MODES = {
 class Listing:
     """Images before decoding: files or an array, with class names or numbers where there are any.
 
-    files: or images that are open already. source: the path that they are listed from. by_folder: the classes are names of folders. notes: what was left out, and why.
+    files: or images that are open already. arrays: of a network that takes no images, by its inputs, not packed yet. source: the path that they are listed from. by_folder: the classes are names of folders. notes: what was left out, and why.
     """
 
     source: str = ""
     files: tuple[Path | Image.Image, ...] = ()
     array: np.ndarray | None = None
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     classes: tuple[str | int, ...] | None = None
     by_folder: bool = False
     notes: tuple[str, ...] = ()

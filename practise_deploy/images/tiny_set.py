@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from practise_deploy.embedded import digits
 from practise_deploy.errors import InputError
 from practise_deploy.images.labels import in_text_order, labels_of
-from practise_deploy.images.packed import list_packed, samples_of
+from practise_deploy.images.packed import list_packed, packed_arrays, samples_of
 from practise_deploy.images.reading import MODES, Listing, Listings, Reader, channels_first, list_images, read_npz
 from practise_deploy.settings import EMBEDDED, ImageSource
 from practise_deploy.terms import DatasetSummary, NetworkSummary, Preprocessing
@@ -174,10 +174,31 @@ def image_size_of(settings: ImageSource, listings: Listings = _NO_LISTINGS) -> t
 
 
 def _listed(place: Path, listings: Listings, preprocessing: Preprocessing | None = None) -> Listing:
+    is_packed = preprocessing is not None and preprocessing.inputs
     if place in listings:
-        return listings[place]
-    packed = preprocessing is not None and preprocessing.inputs
-    return list_packed(place, preprocessing) if preprocessing is not None and packed else list_images(place)
+        listing = listings[place]
+        if preprocessing is not None and bool(is_packed) != bool(listing.arrays):
+            raise _of_other_kind(listing, preprocessing)
+        return (
+            packed_arrays(listing.source, listing.arrays, preprocessing)
+            if preprocessing is not None and is_packed
+            else listing
+        )
+    return list_packed(place, preprocessing) if preprocessing is not None and is_packed else list_images(place)
+
+
+def _of_other_kind(listing: Listing, preprocessing: Preprocessing) -> InputError:
+    """The error for images where a network takes none, and for arrays by name where it takes images."""
+    if listing.arrays:
+        return InputError(
+            f"{listing.source} holds arrays by name ({', '.join(listing.arrays)}), and the network takes images",
+            remedy="give the images alone, or a module whose forward has parameters of these names",
+        )
+    names = ", ".join(spec.name for spec in preprocessing.inputs)
+    return InputError(
+        f"{listing.source} holds images, and the network takes {names}",
+        remedy="give a dictionary with an array for each of them, samples along the first axis",
+    )
 
 
 def load_images(settings: ImageSource, network: NetworkSummary, listings: Listings = _NO_LISTINGS) -> TinySet:

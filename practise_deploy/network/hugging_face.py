@@ -23,12 +23,10 @@ from torch import Tensor, nn
 
 from practise_backends.errors import EnvironmentProblem, lacks_memory
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.onnx_graph import quiet
+from practise_deploy.network.named_inputs import MASK, exported, with_additive_mask
 
 PREFIX = "hf:"
-MASK = "attention_mask"
 DEFAULT_LENGTH = 128
-_MASKED = -10000.0
 _WRITERS = ("CausalLM", "LMHead", "GPT", "DoubleHeads")
 _SCORERS = ("SequenceClassification", "TokenClassification")
 _COUNT_BEHIND_PADDING = (
@@ -135,27 +133,8 @@ def exported_encoder(encoder: Encoder, length: int) -> onnx.ModelProto:
     Raises: InputError where the exporter cannot express it.
     """
     sample = tokens_of(encoder, ["one text", "and another one"], length)
-    batch = {0: torch.export.Dim("batch")}
-    with quiet():
-        try:
-            program = torch.onnx.export(
-                encoder.module,
-                tuple(torch.from_numpy(sample[name]) for name in encoder.inputs),
-                dynamo=True,
-                verbose=False,
-                input_names=list(encoder.inputs),
-                output_names=[encoder.output],
-                dynamic_shapes=(tuple(batch for _ in encoder.inputs),),
-            )
-        except Exception as error:
-            if lacks_memory(error):
-                raise
-            raise InputError(
-                f"the encoder cannot be exported to ONNX: {first_line(error.__cause__ or error)}",
-                remedy="export it yourself and give FILE.onnx, with the tokens in an .npz",
-            ) from None
-    assert program is not None
-    return program.model_proto
+    arrays = {name: torch.from_numpy(sample[name]) for name in encoder.inputs}
+    return exported(encoder.module, arrays, [encoder.output])
 
 
 class Scored(nn.Module):
@@ -167,7 +146,7 @@ class Scored(nn.Module):
 
     def forward(self, *tokens: Tensor) -> Tensor:
         """Shapes: tokens [n, length] each -> [n, classes]."""
-        return self.network(**_prepared(self.inputs, tokens)).logits
+        return self.network(**with_additive_mask(dict(zip(self.inputs, tokens, strict=True)))).logits
 
 
 class Pooled(nn.Module):
@@ -179,19 +158,12 @@ class Pooled(nn.Module):
 
     def forward(self, *tokens: Tensor) -> Tensor:
         """Shapes: tokens [n, length] each -> [n, width]."""
-        states = self.network(**_prepared(self.inputs, tokens))[0]
+        states = self.network(**with_additive_mask(dict(zip(self.inputs, tokens, strict=True))))[0]
         counts = dict(zip(self.inputs, tokens, strict=True))[MASK].unsqueeze(-1).to(states.dtype)
         vector = (
             states[:, 0] if self.pooling == "cls" else (states * counts).sum(1) / counts.sum(1).clamp_min(_LEAST_COUNT)
         )
         return nn.functional.normalize(vector, dim=1) if self.normalised else vector
-
-
-def _prepared(inputs: tuple[str, ...], tokens: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The inputs by name, the mask as what is added to the scores. Shapes: mask [n, length] -> [n, 1, 1, length]."""
-    prepared = dict(zip(inputs, tokens, strict=True))
-    prepared[MASK] = (1.0 - prepared[MASK][:, None, None, :].float()) * _MASKED
-    return prepared
 
 
 def _pooling(folder: Path) -> tuple[str, bool]:

@@ -22,6 +22,7 @@ _OTHER_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 TAKE_IMAGES = "wrap it in a module that takes the images alone and fixes the rest (...), and give FILE.py:wrapped"
 """The remedy for a network that takes something else, with the snippet of a `wrapper`."""
+_GIVE_ARRAYS = f"give --data an .npz with an array for each of them, by these names, samples along the first axis; or {TAKE_IMAGES}"
 
 
 def wrapper(call: str, network: str = "FUNCTION()") -> str:
@@ -48,7 +49,7 @@ def check_inputs(module: nn.Module) -> None:
         rest = [f"{name}=..." for name in needed if name != first.name]
         raise InputError(
             f"the network's forward needs {', '.join(needed)}; it is run with one tensor of images alone",
-            remedy=TAKE_IMAGES,
+            remedy=_GIVE_ARRAYS,
             snippet=wrapper(f"self.network({', '.join([images, *rest])})"),
         )
     if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
@@ -68,7 +69,8 @@ def check_kind(run: Callable[[Any], Any], sample: Tensor) -> None:
     _runs(run, probe)
     if probe._keys:
         fields = ", ".join(f"{key!r}: {value}" for key, value in probe._keys.items())
-        raise _structure_error("a mapping with the keys", probe._keys, f"{{{fields}}}")
+        remedy = _GIVE_ARRAYS if len(probe._keys) > 1 else TAKE_IMAGES
+        raise _structure_error("a mapping with the keys", probe._keys, f"{{{fields}}}", remedy)
     if probe._attributes:
         fields = ", ".join(f"{name}={value}" for name, value in probe._attributes.items())
         raise _structure_error("an object with the attributes", probe._attributes, f"types.SimpleNamespace({fields})")
@@ -76,15 +78,14 @@ def check_kind(run: Callable[[Any], Any], sample: Tensor) -> None:
         if _runs(run, make_input(sample)):
             raise InputError(
                 f"the network takes {kind}, not images, of shape (n, channels, height, width)",
-                remedy="give a network of images, torchvision:resnet50 for example: no others are cut here yet; as an ONNX file this one can be "
-                "measured: practise-deploy bench FILE.onnx, or compare A.onnx B.onnx",
+                remedy="give --data an .npz with an array of that shape, samples along the first axis, by the name of the parameter of its forward",
             )
 
 
-def _structure_error(kind: str, names: Iterable[str], call: str) -> InputError:
+def _structure_error(kind: str, names: Iterable[str], call: str, remedy: str = TAKE_IMAGES) -> InputError:
     return InputError(
         f"the network's forward takes {kind} {', '.join(names)}; it is run with one tensor of images",
-        remedy=TAKE_IMAGES,
+        remedy=remedy,
         snippet=wrapper(f"self.network({call})"),
     )
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from practise_backends.errors import about, lacks_memory
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.hugging_face import PREFIX as HUGGING_FACE
-from practise_deploy.network.load_files import load_encoder_folder, load_exported, load_onnx
+from practise_deploy.network.load_files import load_by_name, load_encoder_folder, load_exported, load_onnx
 from practise_deploy.network.loaded import Network, Origin, prepared_task, summary_of
 from practise_deploy.network.materialise_weights import materialise_weights
+from practise_deploy.network.named_inputs import named_inputs
 from practise_deploy.network.onnx_import.file import read_onnx
 from practise_deploy.network.preprocessing import preprocessing_of
 from practise_deploy.network.samples import Samples
@@ -52,20 +53,25 @@ def load_network(
     module, config, weights = construct(source, structure_only)
     file = Path(source.network.rpartition(":")[0])
     code = file.read_bytes() if file.suffix == ".py" else b""
-    return _network_of(module, Origin(source.network, weights, config, code), source, image_size)
+    return _network_of(module, Origin(source.network, weights, config, code), source, image_size, samples or Samples())
 
 
-def network_of(module: nn.Module, source: NetworkSource, image_size: tuple[int, int] | None = None) -> Network:
+def network_of(
+    module: nn.Module,
+    source: NetworkSource,
+    image_size: tuple[int, int] | None = None,
+    samples: Samples | None = None,
+) -> Network:
     """The network that a module in this process is, of a copy: the module itself stays as it is.
 
-    image_size: as in `load_network`. Raises: InputError.
+    image_size, samples: as in `load_network`. Raises: InputError.
     """
     name = name_of(module)
     with about(name):
         copied = _copy_of(module)
     notes = _without_hooks(copied)
     origin = Origin(name, "as the module has them", config_of(copied, name), notes=notes)
-    return _network_of(copied, origin, source, image_size)
+    return _network_of(copied, origin, source, image_size, samples or Samples())
 
 
 def _copy_of(module: nn.Module) -> nn.Module:
@@ -104,7 +110,7 @@ def _check_weights(module: nn.Module) -> None:
 
 
 def _network_of(
-    module: nn.Module, origin: Origin, source: NetworkSource, image_size: tuple[int, int] | None
+    module: nn.Module, origin: Origin, source: NetworkSource, image_size: tuple[int, int] | None, samples: Samples
 ) -> Network:
     """The module traced, which is changed on the way."""
     weight_notes: tuple[str, ...] = ()
@@ -115,6 +121,10 @@ def _network_of(
         origin = replace(origin, weights=str(source.weights))
     with about(origin.name):
         _check_weights(module)
+        if (inputs := named_inputs(module, samples)) is not None:
+            module, materialise_notes = materialise_weights(module)
+            notes = (*origin.notes, *wrapper_notes, *weight_notes, *materialise_notes)
+            return load_by_name(module, inputs, replace(origin, notes=notes), source, samples)
         preprocessing = preprocessing_of(origin.config, source, image_size)
         module, materialise_notes = materialise_weights(module)
         shape = (1, preprocessing.channels, *preprocessing.size)

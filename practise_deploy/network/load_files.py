@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from practise_backends.errors import about, lacks_memory
 from practise_backends.files import why_no_file
@@ -14,6 +14,7 @@ from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.activations import input_of
 from practise_deploy.network.hugging_face import DEFAULT_LENGTH, exported_encoder, load_encoder, longest_of
 from practise_deploy.network.loaded import Network, Origin, prepared_task, summary_of
+from practise_deploy.network.named_inputs import EXPORT, NamedInputs, exported_by_name
 from practise_deploy.network.onnx_graph import quiet
 from practise_deploy.network.onnx_import.comparison import check_translation
 from practise_deploy.network.onnx_import.file import OnnxFile, described
@@ -45,11 +46,32 @@ def _check_size(path: Path, source: NetworkSource, sides: tuple[int | None, ...]
 def load_onnx(
     file: OnnxFile, source: NetworkSource, image_size: tuple[int, int] | None, samples: Samples, notes: Notes = ()
 ) -> Network:
-    """An ONNX file: translated to torch, and compared with ONNX Runtime on noise."""
+    """An ONNX file, with its weights in it."""
     if source.weights is not None:
         raise InputError(
             f"{file.path} has its weights in it; --weights cannot replace them", remedy="leave --weights out"
         )
+    return _translated_network(file, source, image_size, samples, Origin(source.network, _IN_THE_FILE, notes=notes))
+
+
+def load_by_name(
+    module: nn.Module, inputs: NamedInputs, origin: Origin, source: NetworkSource, samples: Samples
+) -> Network:
+    """A module that takes the samples' arrays: exported to ONNX, which is what is shipped."""
+    model = exported_by_name(module, inputs, samples)
+    note = f"exported to ONNX as it takes {', '.join(inputs.names)}, which is what is planned, cut and shipped"
+    origin = replace(origin, notes=(*origin.notes, note))
+    try:
+        return _translated_network(described(Path(origin.name), model), source, None, samples, origin)
+    except InputError as error:
+        error.remedy = EXPORT
+        raise
+
+
+def _translated_network(
+    file: OnnxFile, source: NetworkSource, image_size: tuple[int, int] | None, samples: Samples, origin: Origin
+) -> Network:
+    """A file's network, translated to torch, and compared with ONNX Runtime on noise."""
     if file.takes_images:
         preprocessing, stated = _image_input(file, source, image_size)
     else:
@@ -63,10 +85,10 @@ def load_onnx(
         annotate_shapes(traced, shape)
         check_batches(traced)
         check_translation(translation, sample_of(max(2, file.batch or 0), shape[1:], preprocessing.inputs))
-        task = prepared_task(traced, source, {entry.key: entry.value for entry in file.model.metadata_props}, shape)
+        metadata = {entry.key: entry.value for entry in file.model.metadata_props}
+        task = prepared_task(traced, source, metadata, shape, preprocessing.inputs)
     structure = structure_of(traced)
-    origin = Origin(source.network, _IN_THE_FILE, notes=(*notes, *stated))
-    summary = summary_of(traced, structure, origin, preprocessing, task)
+    summary = summary_of(traced, structure, replace(origin, notes=(*origin.notes, *stated)), preprocessing, task)
     return Network(traced, summary, True, structure, translation)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +17,7 @@ from practise_deploy.network.structure import fingerprint
 from practise_deploy.network.telling import told_task
 from practise_deploy.network.trace import annotate_shapes
 from practise_deploy.settings import NetworkSource
-from practise_deploy.terms import NetworkSummary, Preprocessing, Task, TaskKind
+from practise_deploy.terms import InputSpec, NetworkSummary, Preprocessing, Task, TaskKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,19 @@ def _task_note(task: Task) -> tuple[str, ...]:
 
 
 def prepared_task(
-    traced: fx.GraphModule, source: NetworkSource, metadata: Mapping[str, str], shape: tuple[int, ...]
+    traced: fx.GraphModule,
+    source: NetworkSource,
+    metadata: Mapping[str, str],
+    shape: tuple[int, ...],
+    inputs: Sequence[InputSpec] = (),
 ) -> Task:
-    """What a traced network is judged by; its heads' inputs are made one value where there are several."""
+    """What a traced network is judged by; its heads' inputs are made one value where there are several, without padding.
+
+    inputs: of a network that takes no images.
+    """
     task = told_task(traced, source.task, metadata, shape)
     before = len(traced.graph.nodes)
-    join_heads(traced)
+    join_heads(traced, inputs)
     if len(traced.graph.nodes) > before:
         annotate_shapes(traced, shape)
     return task

@@ -32,29 +32,38 @@ def pack(arrays: Mapping[str, npt.NDArray[np.generic]], inputs: Sequence[InputSp
     return np.concatenate(rows, 1)[:, None, None]
 
 
+def packed(tensors: Mapping[str, Tensor], inputs: Sequence[InputSpec]) -> Tensor:
+    """The same of tensors. Shapes: [n, ...] by name -> [n, 1, 1, numbers]."""
+    return torch.cat([tensors[spec.name].float().flatten(1) for spec in inputs], 1)[:, None, None]
+
+
 def parts(inputs: Sequence[InputSpec]) -> list[slice]:
     """Where every input lies in a row."""
     ends = accumulate((math.prod(spec.shape) for spec in inputs), initial=0)
     return [slice(*pair) for pair in pairwise(ends)]
 
 
-def unpack(packed: Tensor, begin: int, end: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """One input. Shapes: packed [n, 1, 1, numbers] -> [n, *shape]."""
-    return packed.flatten(1)[:, begin:end].reshape(-1, *shape).to(dtype)
+def unpack(row: Tensor, begin: int, end: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """One input. Shapes: row [n, 1, 1, numbers] -> [n, *shape]."""
+    return row.flatten(1)[:, begin:end].reshape(-1, *shape).to(dtype)
 
 
-def unpacked(packed: npt.NDArray[np.float32], inputs: Sequence[InputSpec]) -> dict[str, npt.NDArray[np.generic]]:
-    """All inputs by name, of their own types. Shapes: packed [n, 1, 1, numbers] -> [n, ...] each."""
-    rows = packed.reshape(len(packed), -1)
+def unpacked(rows: npt.NDArray[np.float32], inputs: Sequence[InputSpec]) -> dict[str, npt.NDArray[np.generic]]:
+    """All inputs by name, of their own types. Shapes: rows [n, 1, 1, numbers] -> [n, ...] each."""
+    rows = rows.reshape(len(rows), -1)
     return {
         spec.name: np.ascontiguousarray(rows[:, part].reshape(-1, *spec.shape)).astype(spec.dtype)
         for spec, part in zip(inputs, parts(inputs), strict=True)
     }
 
 
-def mask_of(packed: Tensor, preprocessing: Preprocessing) -> Tensor | None:
-    """Which positions of every sample count; None where the network is told of none. Shapes: [n, 1, 1, numbers] -> [n, positions]."""
-    for spec, part in zip(preprocessing.inputs, parts(preprocessing.inputs), strict=True):
-        if spec.is_mask and len(spec.shape) == 1:
-            return packed.flatten(1)[:, part]
-    return None
+def mask_place(inputs: Sequence[InputSpec]) -> slice | None:
+    """Where a sample's row says which positions count; None where the network is told of no padding."""
+    masks = (place for spec, place in zip(inputs, parts(inputs), strict=True) if spec.is_mask and len(spec.shape) == 1)
+    return next(masks, None)
+
+
+def mask_of(rows: Tensor, preprocessing: Preprocessing) -> Tensor | None:
+    """Which positions of every sample count. Shapes: [n, 1, 1, numbers] -> [n, positions]."""
+    place = mask_place(preprocessing.inputs)
+    return None if place is None else rows.flatten(1)[:, place]

@@ -16,9 +16,10 @@ _DEFAULT = 128
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What --data holds. shapes: of a sample's arrays, by name. lines: of a text file. tokenizer: the folder of the one that reads them."""
+    """What --data holds. shapes, dtypes: of a sample's arrays, by name. lines: of a text file. tokenizer: the folder of the one that reads them."""
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     tokenizer: str = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,11 @@ from practise_deploy.terms import Scores, Task, TaskKind
 _SOFTMAX = {torch.softmax, F.softmax, "softmax", torch.ops.aten.softmax.int, torch.ops.aten._softmax.default}
 _SIGMOID = {torch.sigmoid, F.sigmoid, "sigmoid", torch.ops.aten.sigmoid.default}
 _NORMALISE = {F.normalize}
+_BOUNDED = {torch.tanh, F.tanh, "tanh", torch.ops.aten.tanh.default}
+_OF_VECTORS = ("norm", "layer norm", "tanh")
+"""Operations that no scores of classes end in."""
+_OF_EMBEDDINGS = re.compile("embed|pooler|feature")
+"""In the name of an output that is an embedding."""
 _REARRANGING = {
     torch.reshape, torch.flatten, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose,
     "reshape", "view", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "contiguous", "float",
@@ -44,7 +50,7 @@ def told_task(traced: fx.GraphModule, asked: str | None, metadata: Mapping[str, 
         path, _, function = asked.rpartition(":")
         function_of_file(Path(path), function)  # refused now where it is not there
         return replace(plain, kind=TaskKind.CUSTOM, metric=asked, metric_sha256=file_digest(Path(path)))
-    told = [_told(traced, output, metadata, shape) for output in outputs]
+    told = [_told(traced, *named, metadata, shape) for named in zip(outputs, plain.names, strict=True)]
     if asked in (None, "auto"):
         return _auto(plain, told, metadata)
     kind = TaskKind(asked)
@@ -54,7 +60,7 @@ def told_task(traced: fx.GraphModule, asked: str | None, metadata: Mapping[str, 
             f"--task {kind.value} does not suit outputs of shape {' and '.join(map(str, shapes))} for a sample",
             remedy=f"give another --task, {told[0].kind.value} for example, or FILE.py:FUNCTION of your own",
         )
-    scores = Scores.PROBABILITIES if _last(traced, outputs[number]) else Scores.LOGITS
+    scores = Scores.PROBABILITIES if _last(traced, outputs[number]) in ("softmax", "sigmoid") else Scores.LOGITS
     return replace(plain, kind=kind, scores=scores, output=number)
 
 
@@ -70,7 +76,9 @@ def _auto(plain: Task, told: list[Task], metadata: Mapping[str, str]) -> Task:
     return replace(plain, kind=chosen.kind, scores=chosen.scores, output=number, reason=chosen.reason)
 
 
-def _told(traced: fx.GraphModule, output: fx.Node, metadata: Mapping[str, str], shape: tuple[int, ...]) -> Task:
+def _told(
+    traced: fx.GraphModule, output: fx.Node, name: str, metadata: Mapping[str, str], shape: tuple[int, ...]
+) -> Task:
     """What one output says."""
     sides, last = (shape_of(output) or (0,))[1:], _last(traced, output)
     while len(sides) > 1 and sides[-1] == 1:
@@ -78,6 +86,8 @@ def _told(traced: fx.GraphModule, output: fx.Node, metadata: Mapping[str, str], 
     what = f"a sample has {'x'.join(map(str, sides)) or 'one'} number{'s' if math.prod(sides) > 1 else ''}, {last or 'no scores'} last"
     scores = Scores.PROBABILITIES if last in ("softmax", "sigmoid") else Scores.LOGITS
     kind = _kind(sides, last, metadata, shape)
+    if kind is TaskKind.CLASSIFICATION and _OF_EMBEDDINGS.search(name.lower()):
+        kind, what = TaskKind.EMBEDDING, f"the output is called '{name}'"
     if kind is TaskKind.REGRESSION and len(sides) == 2:
         what += "; where these are boxes or classes of positions, give --task detection or sequence"
     return Task(kind=kind, scores=scores, reason=what)
@@ -87,7 +97,13 @@ def _kind(sides: tuple[int, ...], last: str, metadata: Mapping[str, str], shape:
     if math.prod(sides) == 1:
         return TaskKind.BINARY if last == "sigmoid" else TaskKind.REGRESSION
     if len(sides) == 1:
-        return {"sigmoid": TaskKind.MULTI_LABEL, "norm": TaskKind.EMBEDDING}.get(last, TaskKind.CLASSIFICATION)
+        return (
+            TaskKind.MULTI_LABEL
+            if last == "sigmoid"
+            else TaskKind.EMBEDDING
+            if last in _OF_VECTORS
+            else TaskKind.CLASSIFICATION
+        )
     if len(sides) == 2 and last == "softmax":
         return TaskKind.CTC if "character" in metadata else TaskKind.SEQUENCE
     if len(sides) == 3 and _is_fine(sides, shape):
@@ -116,7 +132,7 @@ def _suits(kind: TaskKind, sides: tuple[int, ...]) -> bool:
 
 
 def _last(traced: fx.GraphModule, output: fx.Node) -> str:
-    """The operation that an output is of, seen through what only rearranges: softmax, sigmoid, norm, or none of these."""
+    """The operation that an output is of, seen through what only rearranges: softmax, sigmoid, norm, layer norm, tanh, or none of these."""
     node = output
     while (module := module_of(traced, node)) is None and node.target in _REARRANGING:
         node = node.all_input_nodes[0]
@@ -126,6 +142,10 @@ def _last(traced: fx.GraphModule, output: fx.Node) -> str:
         return "softmax"
     if isinstance(module, nn.Sigmoid) or node.target in _SIGMOID:
         return "sigmoid"
+    if isinstance(module, nn.LayerNorm) or node.target is F.layer_norm:
+        return "layer norm"
+    if isinstance(module, nn.Tanh) or node.target in _BOUNDED:
+        return "tanh"
     is_quotient = getattr(node.target, "__name__", node.target) in ("truediv", "div") and _is_by_norm(node)
     return "norm" if node.target in _NORMALISE or is_quotient else ""
 

@@ -18,6 +18,7 @@ from practise_deploy.errors import InputError
 from practise_deploy.images.calibration import End
 from practise_deploy.network.activations import compute, node_by_name, nodes_to_compute
 from practise_deploy.network.execution import Env
+from practise_deploy.network.heads import mask_of
 from practise_deploy.network.outputs import outputs_of
 from practise_deploy.tasks.answers import answers_of
 
@@ -68,12 +69,14 @@ class Errors:
 
 def end_of(network: fx.GraphModule, env: Env, end: End) -> Ends:
     """Compute a network's ends from any known values, nothing else."""
-    feature, outputs = node_by_name(network, end.feature), outputs_of(network)
-    keep = frozenset({feature.name, *(output.name for output in outputs)})
+    feature, outputs, mask = node_by_name(network, end.feature), outputs_of(network), mask_of(network)
+    ends = [feature, *outputs] if mask is None else [feature, *outputs, mask]
+    keep = frozenset(node.name for node in ends)
     device = next(value.device for value in env.values() if isinstance(value, Tensor))  # a batch size is none
     with autocast(device, end.dtype):
-        values = compute(network, nodes_to_compute([feature, *outputs], env), env, keep)
-    return Ends(values[feature.name].float(), answers_of(end.task, [values[output.name] for output in outputs]))
+        values = compute(network, nodes_to_compute(ends, env), env, keep)
+    counted = None if mask is None else values[mask.name]
+    return Ends(values[feature.name].float(), answers_of(end.task, [values[o.name] for o in outputs], counted))
 
 
 def errors_of(teacher: Ends, student: Ends) -> Errors:

@@ -16,16 +16,22 @@ _MOST_NUMBERS = 1 << 16
 _SMALLEST = 1e-12
 
 
-def answers_of(task: Task, outputs: Sequence[Tensor]) -> Tensor | None:
-    """The answers; None where the output is not what the task is about.
+def answers_of(task: Task, outputs: Sequence[Tensor], mask: Tensor | None = None) -> Tensor | None:
+    """The answers; None where the output is not what the task is about. mask: which positions count; those that do not have NaN.
 
-    Shapes: outputs [n, ...] -> [n, numbers]. Logits of classes (two for binary) or labels; numbers of classes by position; values;
-    for boxes see `detection.boxes_of`; for a metric all outputs, one after another.
+    Shapes: outputs [n, ...], mask [n, positions] -> [n, numbers]. Logits of classes (two for binary) or labels; numbers of classes by
+    position; values; for boxes see `detection.boxes_of`; for a metric all outputs, one after another.
     """
     if task.kind in _ALL_OUTPUTS:
         return _ALL_OUTPUTS[task.kind](outputs)
     output = outputs[task.output].float()
-    return _ANSWERS[task.kind](output, task.scores)
+    answers = _ANSWERS[task.kind](output, task.scores)
+    if answers is None or mask is None or output.ndim != 3 or output.shape[:2] != mask.shape:
+        return answers
+    padding = mask <= 0
+    if answers.shape != mask.shape:
+        padding = _thinned(padding.unsqueeze(2).expand(output.shape).flatten(1))
+    return answers.masked_fill(padding, math.nan)
 
 
 def _classes(output: Tensor, scores: Scores) -> Tensor | None:

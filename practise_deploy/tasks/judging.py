@@ -22,7 +22,10 @@ _SCORED = (TaskKind.CLASSIFICATION, TaskKind.BINARY)
 
 
 def shares_of(task: Task, original: Answers, other: Answers) -> Floats:
-    """By image, how far two networks' answers agree, from 0 to 1. Shapes: answers [n, numbers] -> [n]."""
+    """By image, how far two networks' answers agree, from 0 to 1. What is NaN in the original's is padding, and does not count.
+
+    Shapes: answers [n, numbers] -> [n].
+    """
     if task.kind is TaskKind.CUSTOM:
         return scored(task, original, other)
     return _SHARES[task.kind](original.astype(np.float64), other.astype(np.float64))
@@ -72,21 +75,29 @@ def _same_class(original: Floats, other: Floats) -> Floats:
 
 
 def _same_labels(original: Floats, other: Floats) -> Floats:
-    return np.asarray(((original > 0) == (other > 0)).mean(1))
+    return _mean((original > 0) == (other > 0), original)
 
 
 def _same_numbers(original: Floats, other: Floats) -> Floats:
-    return np.asarray((original == other).mean(1))
+    return _mean(original == other, original)
+
+
+def _mean(shares: npt.NDArray[np.generic], original: Floats) -> Floats:
+    """The mean over what counts. Shapes: [n, numbers] each -> [n]."""
+    counts = ~np.isnan(original)
+    return np.asarray((shares * counts).sum(1) / np.maximum(counts.sum(1), 1), dtype=np.float64)
 
 
 def _same_characters(original: Floats, other: Floats) -> Floats:
     """1 - the edit distance of the texts over the longer one's length."""
-    return np.array([_likeness(*map(_text, pair)) for pair in zip(original, other, strict=True)])
+    counts = ~np.isnan(original)
+    pairs = ((one[at], two[at]) for one, two, at in zip(original, other, counts, strict=True))
+    return np.array([_likeness(*map(_text, pair)) for pair in pairs])
 
 
 def _text(classes: Floats) -> tuple[int, ...]:
     """The classes that are left once repetitions are one and blanks are gone."""
-    firsts = classes[np.insert(classes[1:] != classes[:-1], 0, True)]
+    firsts = classes[np.insert(classes[1:] != classes[:-1], 0, True)] if len(classes) else classes
     return tuple(int(each) for each in firsts if each != _BLANK)
 
 
@@ -112,12 +123,16 @@ def _explained(original: Floats, other: Floats) -> Floats:
 
     Where there are few numbers or images the variance is of all of them.
     """
-    spread = original.var(0) if len(original) > 1 else np.zeros(original.shape[1])
-    variance = np.maximum(spread.mean(), 1e-12)
-    return np.clip(1 - np.square(original - other).mean(1) / variance, 0.0, 1.0)
+    counts = ~np.isnan(original)
+    known = np.ma.masked_array(original, ~counts)
+    spread = known.var(0) if len(original) > 1 else np.ma.zeros(original.shape[1])
+    # each number's variance over the images, by how many images it counts in
+    variance = max(float(np.ma.average(spread, weights=counts.sum(0))), 1e-12)
+    return np.clip(1 - _mean(np.square(np.where(counts, original - other, 0.0)), original) / variance, 0.0, 1.0)
 
 
 def _cosine(original: Floats, other: Floats) -> Floats:
+    original, other = np.nan_to_num(original), np.where(np.isnan(original), 0.0, other)
     norms = np.linalg.norm(original, axis=1) * np.linalg.norm(other, axis=1)
     return np.clip((original * other).sum(1) / np.maximum(norms, 1e-300), 0.0, 1.0)
 
@@ -127,7 +142,7 @@ def neighbours_kept(original: Answers, other: Answers, nearest: int = 5) -> floa
     if len(original) <= 2 * nearest:
         return None
     found = []
-    for answers in (original, other):
+    for answers in (np.nan_to_num(original), np.where(np.isnan(original), 0.0, other)):
         unit = answers / np.maximum(np.linalg.norm(answers, axis=1, keepdims=True), 1e-30)
         likeness = unit @ unit.T
         np.fill_diagonal(likeness, -np.inf)

@@ -11,6 +11,7 @@ from torch.nn.functional import mse_loss
 
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.activations import batches, downstream, forward, node_by_name, nodes_to_compute
+from practise_deploy.network.heads import mask_of
 from practise_deploy.network.surgery import feature_in, splices
 from practise_deploy.terms import Block
 from practise_deploy.training.schedule import Schedule
@@ -59,12 +60,15 @@ class Distillation:
         Shapes: x [n, channels, height, width] -> [].
         """
         matches = [(self.student_feature, self.teacher_feature), *(self.hints if schedule.hints else ())]
+        goals, mask = [node_by_name(self.teacher, name) for _, name in matches], mask_of(self.teacher)
         with torch.no_grad():
-            targets = forward(self.teacher, x, [node_by_name(self.teacher, name) for _, name in matches])
+            targets = forward(self.teacher, x, goals if mask is None else [*goals, mask])
+        counts = None if mask is None else targets[-1] > 0
         outputs = forward(self.student, x, [node_by_name(self.student, name) for name, _ in matches])
         loss = (relative_error if schedule.scaled else _squared_error)(outputs[0], targets[0])
         if schedule.hints and self.hints:
-            errors = [relative_error(*match) for match in zip(outputs[1:], targets[1:], strict=True)]
+            pairs = zip(outputs[1:], targets[1 : len(goals)], strict=True)
+            errors = [relative_error(_counted(output, counts), _counted(target, counts)) for output, target in pairs]
             loss = loss + schedule.hints * torch.stack(errors).mean()
         return loss
 
@@ -85,6 +89,11 @@ def distillation_of(
 def relative_error(output: Tensor, target: Tensor) -> Tensor:
     """Mean squared error over the target's variance. Shapes: both alike -> []."""
     return _squared_error(output, target) / target.float().var().clamp_min(1e-12)
+
+
+def _counted(value: Tensor, counts: Tensor | None) -> Tensor:
+    """A value without padding, where it has positions that may be padding. Shapes: [n, positions, channels], counts [n, positions]."""
+    return value if counts is None or value.ndim != 3 or value.shape[:2] != counts.shape else value[counts]
 
 
 def _squared_error(output: Tensor, target: Tensor) -> Tensor:

@@ -211,3 +211,56 @@ def test_what_the_users_own_data_set_raises_is_raised(pixels: np.ndarray):
 
     with pytest.raises(ZeroDivisionError, match="in a transform"):
         read(Broken(pixels))
+
+
+class Tokenised(Dataset):
+    """Dictionaries of arrays, numbers among them."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays["input_ids"])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {name: array[index].tolist() if name == "label" else array[index] for name, array in self.arrays.items()}
+
+
+ARRAYS = {"input_ids": np.arange(40 * 6).reshape(40, 6), "attention_mask": np.ones((40, 6), int), "label": LABELS}
+
+
+@pytest.mark.parametrize("form", [dict, Tokenised, lambda a: DataLoader(Tokenised(a), batch_size=7)])
+def test_dictionaries_of_arrays_are_read_by_name_whole_or_sample_by_sample(form):
+    listing = read(form(ARRAYS))
+    assert listing.array is None and not listing.files and listing.arrays.keys() == ARRAYS.keys()
+    assert all(np.array_equal(listing.arrays[name], array) for name, array in ARRAYS.items())
+
+
+def test_large_data_set_of_dictionaries_is_drawn_from_and_that_is_said():
+    ids = np.arange(2 * MOST_READ)[:, None]
+    listing = read(Tokenised({"input_ids": ids}))
+    drawn = listing.arrays["input_ids"][:, 0].tolist()
+    assert len(set(drawn)) == MOST_READ and drawn == sorted(drawn) and max(drawn) > MOST_READ
+    assert listing.notes == (f"images: {MOST_READ:,} of {2 * MOST_READ:,} images are used, drawn at random",)
+    of_loader = read(DataLoader(Tokenised({"input_ids": ids}), batch_size=100))
+    assert len(of_loader.arrays["input_ids"]) == MOST_READ and "there are more" in of_loader.notes[0]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [{"a": np.zeros(3)}, {"b": np.zeros(3)}],
+        [{"a": np.zeros(3)}, {"a": np.zeros(4)}],
+    ],
+)
+def test_dictionaries_that_do_not_belong_together_are_refused(samples):
+    with pytest.raises(InputError, match="the samples of images cannot be put together") as error:
+        read(samples)
+    assert "padded to one length" in error.value.remedy
+
+
+def test_arrays_by_name_for_a_network_of_images_are_refused():
+    with pytest.raises(
+        InputError, match=r"holds arrays by name \(input_ids, attention_mask, label\), and the network takes images"
+    ):
+        tiny_set(ARRAYS)

@@ -7,15 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 import practise_deploy as pd
+from api.quick import SETTINGS as QUICK
 from networks import tiny_resnet
+from pipeline.scripted import ScriptedOrt, device, ms_by_products
 from practise_deploy.network.load import load_network, network_of
 from practise_deploy.network.loaded import Network
 from practise_deploy.settings import Settings
+from samples.encoders import Encoder, tokens
 
 NETWORKS = Path(__file__).parents[1] / "networks.py"
 SETTINGS = Settings(input_size=16)
@@ -151,3 +156,18 @@ def test_what_is_no_network_is_an_error_with_a_remedy(network: Any):
 def test_object_of_python_is_refused_by_name():
     with pytest.raises(pd.InputError, match="python:TinyResNet was an object in Python"):
         load_network(Settings(network="python:TinyResNet"))
+
+
+def test_module_of_several_inputs_is_built_from_arrays_by_name(tmp_path: Path):
+    torch.manual_seed(0)
+    module, arrays = Encoder().eval(), tokens(40)
+    with device(ScriptedOrt(ms_by_products)):
+        release = pd.build(module, arrays, out=tmp_path / "run", progress=False, **QUICK)
+    tensors = {name: torch.from_numpy(array) for name, array in tokens(5, seed=3).items()}
+    found = release.network(**tensors)
+    assert torch.equal(found, release.network(*tensors.values())) and found.shape == module(**tensors).shape
+    session = onnxruntime.InferenceSession(str(release.onnx), providers=["CPUExecutionProvider"])
+    (shipped,) = session.run(None, {name: tensor.numpy() for name, tensor in tensors.items()})
+    assert np.allclose(shipped, found.detach().numpy(), atol=1e-4)
+    with pytest.raises(pd.InputError, match="holds images, and the network takes input_ids"):
+        pd.plan(f"{release.onnx}", np.zeros((40, 8, 8, 3), np.uint8), out=tmp_path / "other", progress=False)

@@ -106,3 +106,32 @@ def test_file_of_a_network_with_several_heads_is_written_back_without_the_scales
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for found, wanted in zip(session.run(None, {"input": x.numpy()}), student(x), strict=True):
         np.testing.assert_allclose(found, wanted.detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
+class States(nn.Module):
+    """Tokens' states behind residual units and a norm, as an output beside what a layer makes of the first one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.units = nn.ModuleList(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8)) for _ in range(3))
+        self.norm, self.pooler = nn.LayerNorm(8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        states = self.stem(x).flatten(2).transpose(1, 2)
+        for unit in self.units:
+            states = states + unit(states)
+        states = self.norm(states)
+        return {"last_hidden_state": states, "pooler_output": torch.tanh(self.pooler(states[:, 0]))}
+
+
+def test_output_without_a_head_is_mimicked_by_the_last_residual_sum_and_no_unit_is_lost_to_it():
+    traced, _ = trace(States().eval(), SHAPE)
+    join_heads(traced)
+    annotate_shapes(traced, SHAPE)
+    assert feature_of(traced).meta["shape"] == (1, 16 * 8 + 8)
+    blocks = find_blocks(traced, SHAPE)
+    assert [block.droppable for block in blocks] == [True] * 3
+    student = drop_blocks(traced, [blocks[-1]])
+    (features,) = forward(student, torch.randn(4, *SHAPE[1:]), [feature_of(student)])
+    assert features.shape == (4, 16 * 8 + 8)

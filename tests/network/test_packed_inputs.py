@@ -13,17 +13,25 @@ from practise_deploy.errors import InputError
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.packed import samples_of
 from practise_deploy.images.tiny_set import TinySet, load_images
+from practise_deploy.network.activations import forward
 from practise_deploy.network.blocks import find_blocks
+from practise_deploy.network.heads import feature_of
+from practise_deploy.network.heads import mask_of as mask_in
 from practise_deploy.network.load import load_network
 from practise_deploy.network.loaded import Network
 from practise_deploy.network.onnx_import.replacement import replacement
+from practise_deploy.network.outputs import outputs_of
 from practise_deploy.network.packing import mask_of, pack, unpacked
 from practise_deploy.network.surgery import drop_blocks, load_weights
 from practise_deploy.refit.recover import recover
 from practise_deploy.run import Silent
 from practise_deploy.settings import Settings
+from practise_deploy.tasks.answers import answers_of
+from practise_deploy.tasks.judging import agreement_of
 from practise_deploy.terms import TaskKind
-from samples.encoders import LENGTH, encoder_file, tokens
+from practise_deploy.training.distillation import distillation_of, find_hints
+from practise_deploy.training.schedule import Schedule
+from samples.encoders import LENGTH, WORDS, encoder_file, tokens
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +127,43 @@ def test_arrays_that_do_not_fit_are_refused(file: Path, tmp_path: Path, change: 
 def test_settings_of_images_are_refused(file: Path, tmp_path: Path):
     with pytest.raises(InputError, match="takes no images, so --mean, --input-size cannot be heeded"):
         opened(file, tokens(40), tmp_path, mean=(0.5,), input_size=8)
+
+
+def noisy(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """The same where positions count, anything else in the padding."""
+    return torch.where(counted.unsqueeze(2), values, torch.randn_like(values))
+
+
+def test_scores_of_tokens_are_compared_and_judged_without_padding(tmp_path: Path):
+    network, images = opened(encoder_file(tmp_path / "tagger.onnx", classes=5), tokens(40), tmp_path, task="sequence")
+    packed, feature = images.fit.batch(slice(None)), feature_of(network.traced)
+    counted = mask_of(packed, network.summary.preprocessing) > 0
+    assert (~counted).any() and mask_in(network.traced) is not None
+    (features,) = forward(network.traced, packed, [feature])
+    assert features.ndim == 3 and not features[~counted].any() and features[counted].all(1).any()
+    (scores,) = forward(network.traced, packed, outputs_of(network.traced))
+    teacher = answers_of(network.summary.task, [scores], counted.float())
+    student = answers_of(network.summary.task, [noisy(scores, counted)], counted.float())
+    assert agreement_of(network.summary.task, teacher.numpy(), student.numpy()).estimate == 100
+    unmasked = (answers_of(network.summary.task, [each]).numpy() for each in (scores, noisy(scores, counted)))
+    assert agreement_of(network.summary.task, *unmasked).estimate < 100
+    shuffled = torch.where(
+        counted.unsqueeze(2), scores.flip(2), scores
+    )  # wrong wherever it counts, right in all of the padding
+    wrong = answers_of(network.summary.task, [shuffled], counted.float())
+    assert agreement_of(network.summary.task, teacher.numpy(), wrong.numpy()).estimate < 50
+
+
+def test_hints_of_finetuning_leave_padding_out(tmp_path: Path):
+    network, images = opened(encoder_file(tmp_path / "tagger.onnx", classes=5), tokens(40), tmp_path, task="sequence")
+    blocks, packed = find_blocks(network.traced, network.input_shape), images.fit.batch(slice(None))
+    dropped = [next(block for block in blocks if block.droppable)]
+    student = drop_blocks(network.traced, dropped)
+    hints = find_hints(student, blocks, dropped, network.summary.feature)
+    pair = distillation_of(student, network.traced, network.summary.feature, dropped, hints=hints)
+    schedule = Schedule(steps=1, hints=3.0, scaled=True)
+    assert hints and pair.loss(packed, schedule) > 0
+    other = packed.clone().flatten(1)
+    padding = mask_of(packed, network.summary.preprocessing) <= 0
+    other[:, :LENGTH][padding] = WORDS - 1 - other[:, :LENGTH][padding]  # other words in the padding
+    assert torch.allclose(pair.loss(packed, schedule), pair.loss(other[:, None, None], schedule), rtol=1e-4)

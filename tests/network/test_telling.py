@@ -50,6 +50,9 @@ def told(end, asked: str | None = None, metadata: dict[str, str] | None = None) 
         (lambda x: pooled(x)[:, :1], TaskKind.REGRESSION, Scores.LOGITS),
         (lambda x: F.normalize(pooled(x), dim=1), TaskKind.EMBEDDING, Scores.LOGITS),
         (lambda x: pooled(x) / pooled(x).norm(dim=1, keepdim=True), TaskKind.EMBEDDING, Scores.LOGITS),
+        (lambda x: torch.tanh(pooled(x)), TaskKind.EMBEDDING, Scores.LOGITS),
+        (lambda x: F.layer_norm(pooled(x), (6,)), TaskKind.EMBEDDING, Scores.LOGITS),
+        (lambda x: {"image_embeds": pooled(x)}, TaskKind.EMBEDDING, Scores.LOGITS),
         (lambda x: x, TaskKind.SEGMENTATION, Scores.LOGITS),
         (lambda x: x[:, :1].sigmoid(), TaskKind.SEGMENTATION, Scores.PROBABILITIES),
         (lambda x: x[:, :1], TaskKind.REGRESSION, Scores.LOGITS),
@@ -82,6 +85,7 @@ def test_asked_task_is_of_the_first_output_that_suits_it():
         return pooled(x), torch.sigmoid(x)
 
     assert told(both, "segmentation").output == 1 and told(both, "segmentation").scores is Scores.PROBABILITIES
+    assert told(lambda x: F.normalize(pooled(x), dim=1), "classification").scores is Scores.LOGITS
     assert told(both, "embedding").output == 0 and told(lambda x: pooled(x)[:, :1], "binary").kind is TaskKind.BINARY
 
 

@@ -5,24 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 
-from practise_backends.terms import Artifact
 from practise_deploy.errors import InputError
 from practise_deploy.terms import TaskKind
 from samples.encoders import bert_folder, encoder_file, sentences, tokens
 
-from .scripted import ScriptedOrt, count_of, device, make_build
+from .scripted import ScriptedOrt, device, make_build, ms_by_products
 
 pytest.importorskip("transformers", reason='needs transformers: pip install "practise-deploy[transformers]"')
-
-
-def ms_by_products(artifact: Artifact) -> float:
-    """A tenth of a millisecond for every product of matrices."""
-    content = artifact.content
-    return 0.1 * count_of("MatMul", onnx.load_from_string(content) if isinstance(content, bytes) else content)
 
 
 def test_encoder_is_built_from_sentences_and_takes_the_tokenizers_arrays(tmp_path: Path):

@@ -16,10 +16,11 @@ LENGTH, WORDS = 12, 40
 
 
 class Encoder(nn.Module):
-    """Two post-norm layers over embedded tokens, and their mean over what is no padding."""
+    """Two post-norm layers over embedded tokens, and their mean over what is no padding; or scores of so many classes for each token."""
 
-    def __init__(self, width: int = 16, layers: int = 2) -> None:
+    def __init__(self, width: int = 16, layers: int = 2, classes: int = 0) -> None:
         super().__init__()
+        self.scores = nn.Linear(width, classes) if classes else None
         self.tokens, self.places = nn.Embedding(WORDS, width), nn.Parameter(0.1 * torch.randn(LENGTH, width))
         kinds = {"key": width, "query": width, "value": width, "out": width, "wide": 2 * width}
         self.layers = nn.ModuleList(
@@ -37,19 +38,21 @@ class Encoder(nn.Module):
             scores = layer["query"](x) @ layer["key"](x).transpose(1, 2) / 4 + masked
             x = layer["first"](x + layer["out"](scores.softmax(2) @ layer["value"](x)))
             x = layer["second"](x + layer["narrow"](layer["wide"](x).relu()))
+        if self.scores is not None:
+            return self.scores(x)
         counts = attention_mask.unsqueeze(2).float()
         pooled = (x * counts).sum(1) / counts.sum(1).clamp_min(1e-9)
         return nn.functional.normalize(pooled, dim=1)
 
 
-def encoder_file(path: Path, seed: int = 0) -> Path:
-    """The encoder as ONNX, for any number of texts."""
+def encoder_file(path: Path, seed: int = 0, classes: int = 0) -> Path:
+    """The encoder as ONNX, for any number of texts. classes: of each token, where it is no embedding."""
     torch.manual_seed(seed)
     sample = (torch.zeros(2, LENGTH, dtype=torch.long), torch.ones(2, LENGTH, dtype=torch.long))
     batch = {0: torch.export.Dim("n")}
     with quiet():
         program = torch.onnx.export(
-            Encoder().eval(), sample, dynamo=True, verbose=False, input_names=["input_ids", "attention_mask"],
+            Encoder(classes=classes).eval(), sample, dynamo=True, verbose=False, input_names=["input_ids", "attention_mask"],
             output_names=["vector"], dynamic_shapes=(batch, batch),
         )  # fmt: skip
     assert program is not None

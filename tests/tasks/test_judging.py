@@ -38,6 +38,32 @@ def test_characters_are_what_is_left_of_repetitions_and_blanks(first, second, sh
     assert shares(TaskKind.CTC, [first], [second]) == [pytest.approx(share)]
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("kind", "original", "other", "share"),
+    [
+        (TaskKind.SEQUENCE, [1, 2, NAN, NAN], [1, 0, 5, 6], 0.5),
+        (TaskKind.MULTI_LABEL, [1, -2, NAN, NAN], [1, 2, 3, NAN], 0.5),
+        (TaskKind.CTC, [5, 0, 6, NAN], [5, 0, 6, 7], 1.0),
+        (TaskKind.CTC, [NAN, NAN], [5, 6], 1.0),
+        (TaskKind.EMBEDDING, [3, 4, NAN], [6, 8, 100], 1.0),
+        (TaskKind.SEQUENCE, [NAN, NAN], [5, 6], 0.0),  # nothing counts: nothing is proven
+    ],
+)
+def test_what_is_nan_in_the_original_is_padding_and_does_not_count(kind, original, other, share: float):
+    assert shares(kind, [original], [other]) == [pytest.approx(share)]
+
+
+def test_variance_is_explained_of_what_counts_alone():
+    values = RNG.normal(size=(400, 5))
+    noisy, padding = values + 0.5 * RNG.normal(size=values.shape), RNG.random(values.shape) < 0.3
+    padding[:, 0] = False
+    found = np.mean(shares(TaskKind.REGRESSION, np.where(padding, NAN, values), np.where(padding, 1e6, noisy)))
+    assert found == pytest.approx(0.75, abs=0.03)
+
+
 def test_embeddings_agree_by_cosine_and_never_below_none():
     assert shares(TaskKind.EMBEDDING, [[3, 4], [1, 0], [1, 0]], [[6, 8], [0, 1], [-1, 0]]) == [pytest.approx(1.0), 0, 0]
 
