@@ -18,37 +18,43 @@ _TASKS = {
 
 
 def foreign() -> str:
-    """A row for each file, with the request that was met."""
+    """A row for each build of each file."""
     found = [json.loads(file.read_text()) for file in sorted(_FOLDER.glob("*.json"))]
     if not found:
         return ABSENT
     rows = [
-        "| network | fitted on | asked | blocks dropped | times as fast (95% interval) | agreement with the original (95% interval) | all blocks together save, by the table |",
+        "| network | fitted on | asked | blocks dropped | times as fast (95% interval) | agreement with the original (95% interval) | verdict |",
         "|---|---|---|---|---|---|---|",
-        *(_row(each) for each in found),
+        *(_row(each, build) for each in found for build in each["builds"]),
+    ]
+    savings = [
+        f"{each['network']} {sum(each['savings_percent'].values()):.0f}%"
+        for each in found
+        if each.get("savings_percent")
     ]
     made = ", ".join(sorted({each["commit"] for each in found}))
-    refused = [
-        f"- {each['network']}: {sentence}"
-        for each in found
-        for sentence in each["refused"][-1:]
-        if each["asked"] is None
-    ]
-    return "\n".join([*rows, "", *refused, *([""] if refused else []), f"Commits {made}."])
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"All droppable blocks together save, by the latency tables: {', '.join(savings)}.",
+            "",
+            f"Commits {made}.",
+        ]
+    )
 
 
-def _row(each: dict[str, Any]) -> str:
+def _row(each: dict[str, Any], build: dict[str, Any]) -> str:
     fitted = f"{each['fitted_on']} {each['images']}"
-    if each["asked"] is None:
-        return f"| {each['network']} | {fitted} | | none | | | |"
-    asked = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in each["asked"].items())
-    speedup, same = each["speedup"], each["agreement_percent"]
-    savings = each["savings_percent"]
+    asked = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in build["asked"].items())
+    if "refused" in build:
+        return f"| {each['network']} | {fitted} | `{asked}` | none | refused | {build['refused']} | |"
+    speedup, same = build["speedup"], build["agreement_percent"]
     return (
-        f"| {each['network']} | {fitted} | `{asked}` | {len(each['dropped'])} of {each['blocks']} "
+        f"| {each['network']} | {fitted} | `{asked}` | {len(build['dropped'])} of {each['blocks']} "
         f"| {speedup['estimate']:.3f} [{speedup['low']:.3f}, {speedup['high']:.3f}] "
-        f"| {_TASKS[each['task']]} {same['estimate']:.1f}% [{same['low']:.1f}, {same['high']:.1f}] of {each['images_judged']} "
-        f"| {sum(savings.values()):.0f}% |"
+        f"| {_TASKS[each['task']]} {same['estimate']:.1f}% [{same['low']:.1f}, {same['high']:.1f}] of {build['images_judged']} "
+        f"| {build['verdict'].partition(':')[0].lower()} |"
     )
 
 

@@ -43,6 +43,7 @@ from practise_deploy.refit.recover import recover
 from practise_deploy.run import Run, Screen, digest
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Budget, Student
+from practise_deploy.training.batches import are_tokens
 from practise_deploy.training.finetune import drop_only, schedule_for
 from practise_deploy.training.schedule import Schedule
 
@@ -370,7 +371,8 @@ class BuildContext:
     def finetuning(self) -> Schedule:
         """How the student is finetuned."""
         schedule = schedule_for(self.settings, self.network.input_shape[-1], self.training_precision)
-        return replace(schedule, mix=0.0) if self.network.summary.preprocessing.inputs else schedule
+        inputs = self.network.summary.preprocessing.inputs
+        return replace(schedule, mix=0.0) if inputs and not are_tokens(inputs) else schedule
 
     @property
     def training_precision(self) -> torch.dtype:

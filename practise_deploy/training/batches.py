@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from practise_deploy.images.tiny_set import FitImages, augmenter, normalise
+from practise_deploy.network.packing import mask_place
+from practise_deploy.terms import InputSpec
 from practise_deploy.training.schedule import Schedule
 
 _MIX_GROUP = 8  # validation images that are mixed with one weight: a single weight for all of them may be near 0 or 1
@@ -28,7 +31,7 @@ class BatchSampler:
             augmented = torch.stack([self.augment(image) for image in pixels])
             batch = normalise(augmented, self.images.preprocessing)
             if float(torch.rand(())) < self.schedule.mix:
-                batch = mixed(batch)
+                batch = mixed(batch, self.images.preprocessing.inputs)
         return batch.contiguous(memory_format=torch.channels_last)
 
     def which(self, step: int) -> Tensor:
@@ -51,16 +54,18 @@ def augmented_views(images: FitImages, schedule: Schedule) -> FitImages:
         pixels = torch.stack([augment(image) for image in images.pixels])
         if images.preprocessing.augment == "none" and schedule.mix:
             parts = torch.split(normalise(pixels, images.preprocessing), _MIX_GROUP)
-            pixels = torch.cat([mixed(part) for part in parts])
+            pixels = torch.cat([mixed(part, images.preprocessing.inputs) for part in parts])
     return FitImages(pixels, None, images.preprocessing)
 
 
-def mixed(images: Tensor) -> Tensor:
-    """Mix every image with another one of the batch, by mixup or by CutMix with even odds.
+def mixed(images: Tensor, inputs: Sequence[InputSpec] = ()) -> Tensor:
+    """Mix every image with another one of the batch, by mixup or by CutMix with even odds; tokens by CutMix alone.
 
     Without labels: the teacher sees the same mixture. Sources: Zhang et al. (ICLR 2018), Yun et al. (ICCV 2019).
-    Shapes: [n, channels, height, width].
+    inputs: of a network that takes no images. Shapes: [n, channels, height, width].
     """
+    if inputs:
+        return mixed_tokens(images, inputs)
     others = images[torch.randperm(len(images))]
     weight = float(torch.rand(()))
     if float(torch.rand(())) < 0.5:
@@ -72,3 +77,28 @@ def mixed(images: Tensor) -> Tensor:
     pasted = images.clone()
     pasted[:, :, rows, columns] = others[:, :, rows, columns]
     return pasted
+
+
+def are_tokens(inputs: Sequence[InputSpec]) -> bool:
+    """Whether all inputs are whole numbers, one for each position of a sequence."""
+    return len({spec.shape for spec in inputs}) == 1 and all(
+        len(spec.shape) == 1 and spec.dtype != "float32" for spec in inputs
+    )
+
+
+def mixed_tokens(rows: Tensor, inputs: Sequence[InputSpec]) -> Tensor:
+    """Give every text tokens of another one: a stretch of them, or scattered ones, with even odds; all inputs alike.
+
+    Shapes: rows [n, 1, 1, numbers], packed (`network.packing`).
+    """
+    count, positions = len(rows), inputs[0].shape[0]
+    place = mask_place(inputs)
+    lengths = rows.flatten(1)[:, place].sum(1) if place is not None else rows.new_full((count,), positions)
+    at, share = torch.arange(positions), torch.rand(count, 1)
+    if float(torch.rand(())) < 0.5:
+        begin = torch.rand(count, 1) * lengths[:, None]
+        taken = (at >= begin) & (at < begin + share * lengths[:, None])
+    else:
+        taken = torch.rand(count, positions) < share / 2
+    others = rows[torch.randperm(count)]
+    return torch.where(taken.repeat(1, len(inputs))[:, None, None], others, rows)

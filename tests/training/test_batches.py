@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from practise_deploy.training.batches import BatchSampler, augmented_views, mixed
+from practise_deploy.terms import InputSpec
+from practise_deploy.training.batches import BatchSampler, are_tokens, augmented_views, mixed
 from practise_deploy.training.schedule import Schedule
 from samples.lessons import photos
 
@@ -88,3 +90,37 @@ def test_batches_without_augmentation_are_the_images_themselves():
     data = photos(6, "none")
     draw = BatchSampler(data, Schedule(steps=1, batch_size=6))
     assert torch.equal(draw(2), data.batch(draw.which(2)))
+
+
+TOKENS = tuple(InputSpec(name=name, dtype="int64", shape=(10,), is_mask="mask" in name) for name in ("ids", "mask"))
+
+
+def texts(count: int) -> Tensor:
+    """Every text of one word of its own, and its mask, packed."""
+    lengths = 3 + torch.arange(count)[:, None] % 8
+    mask = (torch.arange(10) < lengths).float()
+    return torch.cat([(1 + torch.arange(count)[:, None]) * mask, mask], 1)[:, None, None]
+
+
+def test_tokens_are_mixed_with_those_of_another_text_and_go_with_their_mask():
+    rows = texts(64)
+    torch.manual_seed(0)
+    kinds = set[tuple[int, bool]]()
+    for _ in range(20):
+        found = mixed(rows, TOKENS)
+        assert found.shape == rows.shape and not torch.equal(found, rows)
+        ids, mask = found.flatten(1).split(10, 1)
+        assert torch.equal(ids > 0, mask > 0)  # a token comes with its own mask
+        for text in ids:
+            words = text[text > 0].unique()
+            assert len(words) <= 2
+            kinds.add((len(words), bool((text[:3] > 0).all())))
+    assert len(kinds) > 1
+
+
+def test_only_whole_numbers_of_one_length_are_tokens():
+    floats = InputSpec(name="x", dtype="float32", shape=(10,), is_mask=False)
+    longer = InputSpec(name="y", dtype="int64", shape=(12,), is_mask=False)
+    several = InputSpec(name="z", dtype="int64", shape=(10, 2), is_mask=False)
+    assert are_tokens(TOKENS) and not any(are_tokens((*TOKENS, other)) for other in (floats, longer, several))
+    assert not are_tokens(())
