@@ -48,10 +48,10 @@ from practise_deploy.compute import exact, pick_precision
 from practise_deploy.errors import first_line
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages, load_images
-from practise_deploy.network.activations import batches, forward, logits_of, node_by_name
-from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.load import load_network
-from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
+from practise_deploy.network.graph.activations import batches, forward, logits_of, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in, load_weights
+from practise_deploy.network.loading.load import load_network
+from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.refit.recover import recover, verified_without
 from practise_deploy.refit.recoverability import measure_recoverability

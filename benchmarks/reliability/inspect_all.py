@@ -36,8 +36,8 @@ from tiny.provenance import commit
 from tiny.subjects import ROOT
 
 from practise_deploy import cli
-from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.pipeline import context as ground
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import first_point, point_at_cut

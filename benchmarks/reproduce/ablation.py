@@ -34,7 +34,7 @@ from tiny.subjects import DATA, ROOT, folder_of
 from variants import VARIANTS, Task, finetuned
 
 from practise_deploy.compute import exact, fast_precision, pick_device
-from practise_deploy.network.surgery import feature_in
+from practise_deploy.network.graph.surgery import feature_in
 from practise_deploy.run import write_atomically
 from practise_deploy.settings import Settings
 from practise_deploy.training.finetune import schedule_for

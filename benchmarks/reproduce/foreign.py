@@ -118,7 +118,7 @@ def _exported(file: Path) -> Path:
     """EfficientNet-Lite0 as an engineer would export it: any number of images, names of its own."""
     import torch
 
-    from practise_deploy.network.sources import construct
+    from practise_deploy.network.loading.sources import construct
     from practise_deploy.settings import NetworkSource
 
     module, _, _ = construct(NetworkSource(network="efficientnet-lite0"), False)

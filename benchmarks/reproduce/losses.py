@@ -31,8 +31,8 @@ from torch import fx
 from practise_deploy.compute import exact, pick_precision
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import HeldOutImages
-from practise_deploy.network.activations import batches
-from practise_deploy.network.surgery import drop_blocks, load_weights
+from practise_deploy.network.graph.activations import batches
+from practise_deploy.network.graph.surgery import drop_blocks, load_weights
 from practise_deploy.planning.interactions import Candidates, best_sets
 from practise_deploy.planning.loss import estimated_points, estimated_share, temperatures
 from practise_deploy.refit.recover import judged_without, recover

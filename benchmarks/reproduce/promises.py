@@ -35,7 +35,7 @@ from practise_backends.terms import Conditions
 from practise_deploy.deployment.verify import engine_runner
 from practise_deploy.errors import TargetOutOfReach
 from practise_deploy.images.tiny_set import HeldOutImages, image_size_of, load_images
-from practise_deploy.network.load import load_network
+from practise_deploy.network.loading.load import load_network
 from practise_deploy.outcome import Frontier
 from practise_deploy.pipeline.build import Build
 from practise_deploy.pipeline.context import BuildContext

@@ -13,7 +13,7 @@ from torch import fx
 
 from practise_deploy.compute import pick_precision
 from practise_deploy.images.calibration import CalibrationProblem
-from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in, load_weights
 from practise_deploy.refit.recover import recover
 from practise_deploy.run import Silent
 from practise_deploy.terms import Block, Student

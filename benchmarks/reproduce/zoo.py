@@ -36,14 +36,14 @@ from tiny.subjects import ROOT
 from practise_backends.errors import Refusal, lacks_memory
 from practise_deploy.images.calibration import CalibrationProblem, with_scaled_heads
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.load import load_network
-from practise_deploy.network.loaded import Network
-from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.network.graph.onnx_graph import to_onnx
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.loading.load import load_network
+from practise_deploy.network.loading.loaded import Network
 from practise_deploy.network.onnx_import.file import described
 from practise_deploy.network.onnx_import.replacement import replacement
 from practise_deploy.network.onnx_import.translate import translate
-from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.refit.partial_student import PartialStudent
 from practise_deploy.refit.recover import ONE_RIDGE
 from practise_deploy.refit.solvers import SOLVERS
@@ -147,7 +147,7 @@ def _read_back(network: Network, dropped: Block, droppable: int, x: Tensor, foun
     """The original's export as a user's file."""
     whole = to_onnx(network.traced, (1, *network.input_shape[1:]))
     translation = translate(described(Path(network.summary.name), whole), network.input_shape[1:])
-    from practise_deploy.network.trace import annotate_shapes
+    from practise_deploy.network.tracing.trace import annotate_shapes
 
     annotate_shapes(translation.network, network.input_shape)
     again = [block for block in find_blocks(translation.network, network.input_shape) if block.droppable]

@@ -31,10 +31,10 @@ from practise_backends.runtimes.catalog import load_backend
 from practise_backends.runtimes.tensorrt.cuda import PACKAGES
 from practise_backends.terms import Conditions, StoppingRule
 from practise_deploy.deployment.precision import in_precision
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.onnx_graph import to_onnx
-from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.onnx_graph import to_onnx
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import droppable, find_blocks
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
 from tiny.provenance import commit

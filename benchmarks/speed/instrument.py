@@ -22,7 +22,7 @@ from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions, StoppingRule
 from practise_deploy.deployment.block_latency import variants_of
-from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.run import Run
 from practise_deploy.settings import read_settings

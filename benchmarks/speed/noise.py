@@ -80,7 +80,7 @@ def mean_ms(path: Path) -> float:
 
 def export(network: str, folder: Path) -> tuple[object, list, Path]:
     """The network with its cuts, its droppable blocks, and the plain network's file."""
-    from practise_deploy.network.onnx_graph import without_blocks
+    from practise_deploy.network.graph.onnx_graph import without_blocks
     from practise_deploy.pipeline.context import BuildContext
     from practise_deploy.run import Run
     from practise_deploy.settings import read_settings

@@ -43,11 +43,11 @@ from practise_deploy.compute import exact, pick_device, pick_precision
 from practise_deploy.deployment.latency_table import read_table
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, image_size_of, load_images
-from practise_deploy.network import activations as values
-from practise_deploy.network.activations import macs_by_node, node_by_name
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.load import load_network
-from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.graph import activations as values
+from practise_deploy.network.graph.activations import macs_by_node, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.loading.load import load_network
+from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.refit.recover import recover, verified_without
 from practise_deploy.refit.recoverability import measure_recoverability

@@ -28,7 +28,7 @@ from practise_backends.terms import Conditions, StoppingRule
 from practise_deploy.deployment.precision import in_precision
 from practise_deploy.deployment.verify import Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.tiny_set import HeldOutImages
-from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.run import Run, Silent
 

@@ -18,7 +18,7 @@ from practise_deploy.api.words import described
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.target import reads_symmetric_int8
 from practise_deploy.errors import InputError
-from practise_deploy.network.load import network_of
+from practise_deploy.network.loading.load import network_of
 from practise_deploy.pipeline.context import ExportForm
 from practise_deploy.pipeline.results import network_file
 from practise_deploy.pipeline.stages import MODEL

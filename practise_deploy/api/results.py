@@ -17,7 +17,7 @@ from practise_backends.terminal import one_line
 from practise_backends.terms import Interval
 from practise_deploy import outcome, terms
 from practise_deploy.api.words import in_python
-from practise_deploy.network.named_inputs import OfNamedInputs
+from practise_deploy.network.loading.named_inputs import OfNamedInputs
 from practise_deploy.pipeline.stages import Pruned
 from practise_deploy.report import summaries, templates
 from practise_deploy.report.formatting import times

@@ -24,8 +24,8 @@ from practise_deploy.errors import InputError
 from practise_deploy.images.packed import samples_of
 from practise_deploy.images.reading import Listing
 from practise_deploy.images.tiny_set import image_size_of
-from practise_deploy.network.load import network_of
-from practise_deploy.network.wrappers import name_of
+from practise_deploy.network.loading.load import network_of
+from practise_deploy.network.loading.wrappers import name_of
 from practise_deploy.pipeline.build import Build
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.pipeline.session import notes_of, recording

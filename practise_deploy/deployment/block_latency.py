@@ -13,7 +13,7 @@ from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.results.table import measure_sets, measure_table, measure_without
 from practise_backends.results.table_design import Cut
 from practise_backends.terms import Interval, LatencyTable
-from practise_deploy.network.onnx_graph import externalise_weights, without_blocks
+from practise_deploy.network.graph.onnx_graph import externalise_weights, without_blocks
 from practise_deploy.terms import Block
 
 

@@ -10,7 +10,7 @@ import onnx
 from torch import fx
 
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.onnx_graph import to_onnx
+from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.outcome import ExportedModel
 from practise_deploy.run import write_atomically
 

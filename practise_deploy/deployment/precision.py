@@ -21,8 +21,8 @@ from practise_backends.files import temporary_folder
 from practise_deploy.deployment.verify import feeds_of, filled
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches
-from practise_deploy.network.onnx_graph import quiet
+from practise_deploy.network.graph.activations import batches
+from practise_deploy.network.graph.onnx_graph import quiet
 from practise_deploy.network.onnx_import.file import images_of
 
 SYMMETRIC = ("Conv", "Gemm", "Add")

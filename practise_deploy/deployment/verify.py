@@ -16,8 +16,8 @@ from practise_backends.choices import Precision
 from practise_backends.interfaces import Progress
 from practise_backends.terms import Interval
 from practise_deploy.images.tiny_set import HeldOutImages, Images
-from practise_deploy.network.activations import batches
-from practise_deploy.network.packing import mask_of, unpacked
+from practise_deploy.network.graph.activations import batches
+from practise_deploy.network.graph.packing import mask_of, unpacked
 from practise_deploy.outcome import Accuracy, Converted, OutputDiff, Verification
 from practise_deploy.planning.loss import percent
 from practise_deploy.tasks.answers import answers_of

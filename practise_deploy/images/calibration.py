@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.heads import has_heads, scale_heads
+from practise_deploy.network.graph.heads import has_heads, scale_heads
 from practise_deploy.terms import CLASSES, Task
 
 _TO_SCALE = 16

@@ -1,4 +1,4 @@
-"""Samples of networks that take no images: arrays by name from an .npz, or lines of text; packed as `network.packing` says."""
+"""Samples of networks that take no images: arrays by name from an .npz, or lines of text; packed as `network.graph.packing` says."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from practise_backends.files import read_text, why_no_file
 from practise_deploy.errors import InputError, reason
 from practise_deploy.images.reading import Listing, Listings
-from practise_deploy.network.hugging_face import load_encoder, tokens_of
-from practise_deploy.network.packing import LARGEST, pack
-from practise_deploy.network.samples import Samples
+from practise_deploy.network.graph.packing import LARGEST, pack
+from practise_deploy.network.loading.hugging_face import load_encoder, tokens_of
+from practise_deploy.network.loading.samples import Samples
 from practise_deploy.run import read_arrays
 from practise_deploy.settings import ImageSource
 from practise_deploy.terms import InputSpec, Preprocessing

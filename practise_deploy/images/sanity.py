@@ -13,7 +13,7 @@ from practise_backends.interfaces import Progress
 from practise_deploy.errors import InputError
 from practise_deploy.images.labels import NUMERIC_ORDER_NOTE, TEXT_ORDER
 from practise_deploy.images.tiny_set import Images, TinySet
-from practise_deploy.network.activations import batches
+from practise_deploy.network.graph.activations import batches
 from practise_deploy.planning.loss import above_chance, paired_difference
 from practise_deploy.tasks.answers import answers_of
 from practise_deploy.terms import CLASSES, Task

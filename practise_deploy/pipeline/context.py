@@ -32,12 +32,12 @@ from practise_deploy.images.packed import samples_of
 from practise_deploy.images.reading import Listings
 from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.load import load_network
-from practise_deploy.network.loaded import Network
-from practise_deploy.network.onnx_graph import as_deployed, with_splices
+from practise_deploy.network.graph.onnx_graph import as_deployed, with_splices
+from practise_deploy.network.loading.load import load_network
+from practise_deploy.network.loading.loaded import Network
 from practise_deploy.network.onnx_import.file import check_batch
 from practise_deploy.network.onnx_import.replacement import cuttable
+from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.planning.gate import Criteria
 from practise_deploy.refit.recover import recover
 from practise_deploy.run import Run, Screen, digest
@@ -103,7 +103,7 @@ class ExportForm:
 
 @dataclass(frozen=True)
 class CuttableModel:
-    """The network as it is deployed, exported once, with the cuts of its blocks named in it (see `network.onnx_graph`)."""
+    """The network as it is deployed, exported once, with the cuts of its blocks named in it (see `network.graph.onnx_graph`)."""
 
     network: Network
     blocks: tuple[Block, ...]

@@ -24,9 +24,9 @@ import practise_backends
 import practise_deploy
 from practise_backends.interfaces import MeasurementSetup
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
-from practise_deploy.network.loaded import Network
-from practise_deploy.network.structure import fingerprint as sha256_of
-from practise_deploy.network.structure import structure_of
+from practise_deploy.network.graph.structure import fingerprint as sha256_of
+from practise_deploy.network.graph.structure import structure_of
+from practise_deploy.network.loading.loaded import Network
 from practise_deploy.pipeline.context import CuttableModel, Deployment
 from practise_deploy.run import arrays_digest, digest
 from practise_deploy.terms import Student

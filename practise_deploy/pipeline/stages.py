@@ -31,9 +31,9 @@ from practise_deploy.deployment.rehearse import rehearse
 from practise_deploy.deployment.verify import Runner, Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
-from practise_deploy.network.loaded import Network
+from practise_deploy.network.graph.surgery import drop_blocks, load_weights
+from practise_deploy.network.loading.loaded import Network
 from practise_deploy.network.onnx_import.replacement import replacement
-from practise_deploy.network.surgery import drop_blocks, load_weights
 from practise_deploy.outcome import DeployedModel, ExportedModel, Frontier, Rehearsal, Throughputs, Verification
 from practise_deploy.pipeline.context import BlockBench, Deployment, ExportForm, Recovery, named
 from practise_deploy.planning.choose import Measure, choose_blocks

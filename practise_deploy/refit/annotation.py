@@ -14,7 +14,7 @@ from torch import fx, nn
 from torchvision.models.maxvit import SwapAxes, WindowDepartition, WindowPartition
 from torchvision.ops.misc import Permute
 
-from practise_deploy.network.operators import (
+from practise_deploy.network.graph.operators import (
     asks_size,
     is_difference,
     is_idle,
@@ -24,7 +24,7 @@ from practise_deploy.network.operators import (
     module_of,
     shape_of,
 )
-from practise_deploy.network.scalings import product_of, scaled_by_number
+from practise_deploy.network.graph.scalings import product_of, scaled_by_number
 from practise_deploy.refit.affine import Affine
 
 _RESHAPES = {"reshape", "view", "unsqueeze"}

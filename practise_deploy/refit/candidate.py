@@ -13,10 +13,10 @@ from torch import Tensor, fx
 
 from practise_deploy.compute import autocast
 from practise_deploy.images.calibration import CalibrationProblem, End
-from practise_deploy.network.activations import compute, downstream, node_by_name, nodes_to_compute
-from practise_deploy.network.execution import Env
-from practise_deploy.network.outputs import outputs_of
-from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.network.graph.activations import compute, downstream, node_by_name, nodes_to_compute
+from practise_deploy.network.graph.execution import Env
+from practise_deploy.network.graph.outputs import outputs_of
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, Errors, joined
 from practise_deploy.refit.elimination import survivors, winner_of
 from practise_deploy.refit.normal_equations import NormalEquations

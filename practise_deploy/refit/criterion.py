@@ -16,10 +16,10 @@ from practise_backends.terms import Interval
 from practise_deploy.compute import autocast
 from practise_deploy.errors import InputError
 from practise_deploy.images.calibration import End
-from practise_deploy.network.activations import compute, node_by_name, nodes_to_compute
-from practise_deploy.network.execution import Env
-from practise_deploy.network.heads import mask_of
-from practise_deploy.network.outputs import outputs_of
+from practise_deploy.network.graph.activations import compute, node_by_name, nodes_to_compute
+from practise_deploy.network.graph.execution import Env
+from practise_deploy.network.graph.heads import mask_of
+from practise_deploy.network.graph.outputs import outputs_of
 from practise_deploy.tasks.answers import answers_of
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.network.execution import execute
-from practise_deploy.network.operators import shape_of
+from practise_deploy.network.graph.execution import execute
+from practise_deploy.network.graph.operators import shape_of
 from practise_deploy.refit.affine import Places, vectors_at
 from practise_deploy.refit.annotation import AnnotatedGraph, Role
 

@@ -10,9 +10,9 @@ from torch import Tensor, fx
 
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, compute, input_of, node_by_name, nodes_to_compute
-from practise_deploy.network.execution import Env
-from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.network.graph.activations import batches, compute, input_of, node_by_name, nodes_to_compute
+from practise_deploy.network.graph.execution import Env
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, Errors, end_of, errors_of
 from practise_deploy.refit.points import points_of
 from practise_deploy.refit.prefix_cache import before, live, moved, until_cut

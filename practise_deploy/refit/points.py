@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from torch import fx, nn
 
-from practise_deploy.network.activations import node_by_name, nodes_to_compute
-from practise_deploy.network.operators import module_of, shape_of
-from practise_deploy.network.surgery import feature_in, keeps_its_value, splices
+from practise_deploy.network.graph.activations import node_by_name, nodes_to_compute
+from practise_deploy.network.graph.operators import module_of, shape_of
+from practise_deploy.network.graph.surgery import feature_in, keeps_its_value, splices
 from practise_deploy.refit.annotation import AnnotatedGraph, Role
 from practise_deploy.refit.writers import (
     ReconstructionPoint,

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx
 
-from practise_deploy.network.activations import compute, nodes_to_compute
-from practise_deploy.network.execution import Env
-from practise_deploy.network.heads import ends_of
-from practise_deploy.network.operators import shape_of
+from practise_deploy.network.graph.activations import compute, nodes_to_compute
+from practise_deploy.network.graph.execution import Env
+from practise_deploy.network.graph.heads import ends_of
+from practise_deploy.network.graph.operators import shape_of
 from practise_deploy.refit.writers import ReconstructionPoint
 
 ROOM = 1 << 28

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from practise_deploy.network.execution import Env
+from practise_deploy.network.graph.execution import Env
 from practise_deploy.refit.normal_equations import NormalEquations
 from practise_deploy.refit.replay import changed
 from practise_deploy.refit.rows import Sampler, rows_for

@@ -18,7 +18,7 @@ import torch
 from practise_backends.interfaces import Progress
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.surgery import weights_of
+from practise_deploy.network.graph.surgery import weights_of
 from practise_deploy.planning.sets import Verified
 from practise_deploy.refit.criterion import Errors, joined
 from practise_deploy.refit.elimination import comparable, eliminate, paired_error, winner_of

@@ -19,9 +19,9 @@ from practise_backends.interfaces import Progress
 from practise_deploy.compute import autocast
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, compute, input_of, node_by_name, nodes_to_compute
-from practise_deploy.network.execution import Env
-from practise_deploy.network.outputs import outputs_of
+from practise_deploy.network.graph.activations import batches, compute, input_of, node_by_name, nodes_to_compute
+from practise_deploy.network.graph.execution import Env
+from practise_deploy.network.graph.outputs import outputs_of
 from practise_deploy.refit.candidate import Candidate, candidate_for
 from practise_deploy.refit.criterion import Ends, end_of, errors_of, interactions_of, joined, mean_interval, not_finite
 from practise_deploy.refit.normal_equations import NormalEquations

@@ -7,8 +7,8 @@ from torch import Tensor, fx
 
 from practise_deploy.compute import autocast
 from practise_deploy.images.calibration import End
-from practise_deploy.network.activations import downstream, node_by_name
-from practise_deploy.network.execution import Env
+from practise_deploy.network.graph.activations import downstream, node_by_name
+from practise_deploy.network.graph.execution import Env
 from practise_deploy.refit.affine import applied
 from practise_deploy.refit.criterion import Ends, end_of
 from practise_deploy.refit.writers import ReconstructionPoint

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.network.execution import Env
-from practise_deploy.network.operators import shape_of
-from practise_deploy.network.packing import mask_of
+from practise_deploy.network.graph.execution import Env
+from practise_deploy.network.graph.operators import shape_of
+from practise_deploy.network.graph.packing import mask_of
 from practise_deploy.refit.affine import Places, patches_of
 from practise_deploy.refit.writers import ReconstructionPoint
 from practise_deploy.terms import Preprocessing

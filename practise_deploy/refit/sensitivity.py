@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx
 
-from practise_deploy.network.activations import compute, node_by_name, nodes_to_compute
-from practise_deploy.network.execution import Env
+from practise_deploy.network.graph.activations import compute, node_by_name, nodes_to_compute
+from practise_deploy.network.graph.execution import Env
 
 
 def sensitivities(

@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, fx, nn
 
-from practise_deploy.network.activations import input_of, nodes_to_compute
-from practise_deploy.network.operators import shape_of
+from practise_deploy.network.graph.activations import input_of, nodes_to_compute
+from practise_deploy.network.graph.operators import shape_of
 from practise_deploy.refit.affine import Affine, channel_axis
 from practise_deploy.refit.annotation import AnnotatedGraph, Role, Scale
 from practise_deploy.refit.layout import Layout, Rearrangement, followed

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.sources import function_of_file
+from practise_deploy.network.loading.sources import function_of_file
 from practise_deploy.terms import Task
 
 Floats = npt.NDArray[np.float64]

@@ -22,9 +22,16 @@ from practise_backends.interfaces import Progress
 from practise_deploy.compute import autocast
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, compute, downstream, forward, node_by_name, nodes_to_compute
-from practise_deploy.network.execution import Env
-from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.network.graph.activations import (
+    batches,
+    compute,
+    downstream,
+    forward,
+    node_by_name,
+    nodes_to_compute,
+)
+from practise_deploy.network.graph.execution import Env
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in
 from practise_deploy.refit.criterion import Ends, errors_of, mean_interval, not_finite
 from practise_deploy.terms import Block, Recoverabilities, Recoverability
 from practise_deploy.training.adaptors import Adaptor, absorb_adaptors, insert_adaptors

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from practise_deploy.network.activations import node_by_name
-from practise_deploy.network.operators import is_unmodified, module_of, shape_of
+from practise_deploy.network.graph.activations import node_by_name
+from practise_deploy.network.graph.operators import is_unmodified, module_of, shape_of
 from practise_deploy.refit.annotation import AnnotatedGraph, Role
 from practise_deploy.refit.writers import before_activation, readers_of, writer_of
 from practise_deploy.training.pointwise import Pointwise, multiply_before, multiply_behind, put_behind, take_out

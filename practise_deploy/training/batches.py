@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from practise_deploy.images.tiny_set import FitImages, augmenter, normalise
-from practise_deploy.network.packing import mask_place
+from practise_deploy.network.graph.packing import mask_place
 from practise_deploy.terms import InputSpec
 from practise_deploy.training.schedule import Schedule
 
@@ -89,7 +89,7 @@ def are_tokens(inputs: Sequence[InputSpec]) -> bool:
 def mixed_tokens(rows: Tensor, inputs: Sequence[InputSpec]) -> Tensor:
     """Give every text tokens of another one: a stretch of them, or scattered ones, with even odds; all inputs alike.
 
-    Shapes: rows [n, 1, 1, numbers], packed (`network.packing`).
+    Shapes: rows [n, 1, 1, numbers], packed (`network.graph.packing`).
     """
     count, positions = len(rows), inputs[0].shape[0]
     place = mask_place(inputs)

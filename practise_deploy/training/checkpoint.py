@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.optim.swa_utils import AveragedModel
 
 from practise_backends.terms import Arrays
-from practise_deploy.network.surgery import load_weights, weights_of
+from practise_deploy.network.graph.surgery import load_weights, weights_of
 from practise_deploy.run import read_arrays, write_arrays
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, fx
 from torch.nn.functional import mse_loss
 
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import batches, downstream, forward, node_by_name, nodes_to_compute
-from practise_deploy.network.heads import mask_of
-from practise_deploy.network.surgery import feature_in, splices
+from practise_deploy.network.graph.activations import batches, downstream, forward, node_by_name, nodes_to_compute
+from practise_deploy.network.graph.heads import mask_of
+from practise_deploy.network.graph.surgery import feature_in, splices
 from practise_deploy.terms import Block
 from practise_deploy.training.schedule import Schedule
 

@@ -13,8 +13,8 @@ from torch import fx
 from practise_backends.interfaces import Progress
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import node_by_name, nodes_to_compute
-from practise_deploy.network.surgery import drop_blocks, load_weights, weights_of
+from practise_deploy.network.graph.activations import node_by_name, nodes_to_compute
+from practise_deploy.network.graph.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.settings import RecoveryRecipe
 from practise_deploy.terms import Block, Student
 from practise_deploy.training.batches import augmented_views

@@ -18,7 +18,7 @@ from practise_backends.interfaces import Progress
 from practise_deploy.compute import autocast, seeded
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.surgery import load_weights, weights_of
+from practise_deploy.network.graph.surgery import load_weights, weights_of
 from practise_deploy.run import UNREADABLE
 from practise_deploy.training.batches import BatchSampler
 from practise_deploy.training.checkpoint import TrainingLog, TrainingState, moving_average

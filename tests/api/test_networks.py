@@ -17,8 +17,8 @@ import practise_deploy as pd
 from api.quick import SETTINGS as QUICK
 from networks import tiny_resnet
 from pipeline.scripted import ScriptedOrt, device, ms_by_products
-from practise_deploy.network.load import load_network, network_of
-from practise_deploy.network.loaded import Network
+from practise_deploy.network.loading.load import load_network, network_of
+from practise_deploy.network.loading.loaded import Network
 from practise_deploy.settings import Settings
 from samples.encoders import Encoder, tokens
 

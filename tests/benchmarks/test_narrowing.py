@@ -10,7 +10,7 @@ import torch
 
 import networks
 from practise_backends.terms import Interval
-from practise_deploy.network.activations import forward, node_by_name
+from practise_deploy.network.graph.activations import forward, node_by_name
 from samples.lessons import RESNET, images, opened
 
 pytest.importorskip("torch_pruning", reason="filter pruning needs the extra 'bench'")

@@ -18,7 +18,7 @@ from benchmarks.reproduce.tiny.listing import listed
 from benchmarks.reproduce.tiny.provenance import commit
 from benchmarks.reproduce.tiny.shelf import Shelf, packed, unpacked
 from benchmarks.tables.tiny import point_table, room
-from practise_deploy.network.trace import trace
+from practise_deploy.network.tracing.trace import trace
 
 UNIT = Unit(network="resnet20", reduction=22, images=50, method="random", seed=0, steps=10)
 

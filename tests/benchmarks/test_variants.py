@@ -12,8 +12,8 @@ from benchmarks.reproduce.ablation import rows_of
 from benchmarks.reproduce.variants import without_next
 from networks import tiny_resnet
 from practise_deploy.images.calibration import CalibrationProblem
-from practise_deploy.network.activations import forward, node_by_name
-from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
+from practise_deploy.network.graph.activations import forward, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in, load_weights
 from samples.lessons import RESNET, images, opened
 
 

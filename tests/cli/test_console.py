@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from practise_deploy.cli.console import Console
-from practise_deploy.network.inputs import wrapper
+from practise_deploy.network.tracing.inputs import wrapper
 from practise_deploy.outcome import Answer
 from samples import plans, releases
 

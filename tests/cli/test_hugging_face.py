@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from practise_deploy.network.hugging_face import _positions
+from practise_deploy.network.loading.hugging_face import _positions
 from samples.encoders import bert_folder
 
 pytest.importorskip("transformers", reason='needs transformers: pip install "practise-deploy[transformers]"')

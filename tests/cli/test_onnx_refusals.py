@@ -17,7 +17,7 @@ from torch import fx
 from cli.test_bad_input import Cli, Job, refused
 from networks import tiny_resnet
 from practise_deploy.errors import InputError
-from practise_deploy.network import onnx_graph
+from practise_deploy.network.graph import onnx_graph
 from practise_deploy.network.onnx_import import translate as translation
 from practise_deploy.network.onnx_import.nodes import attributes_of
 from practise_deploy.network.onnx_import.translator import Translator

@@ -24,9 +24,9 @@ from practise_deploy.deployment.block_latency import (
     measure_reductions,
     variants_of,
 )
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.onnx_graph import with_splices, without_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.onnx_graph import with_splices, without_blocks
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.terms import Block
 
 SHAPE = (1, 3, 16, 16)

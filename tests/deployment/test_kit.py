@@ -31,9 +31,9 @@ from practise_deploy.deployment.kit_readme import kit_readme
 from practise_deploy.deployment.target import measuring_of
 from practise_deploy.deployment.wheel import device_wheel
 from practise_deploy.errors import InputError
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.onnx_graph import with_splices
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.onnx_graph import with_splices
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.settings import read_settings
 
 SHAPE = (1, 3, 16, 16)

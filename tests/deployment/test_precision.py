@@ -16,9 +16,9 @@ from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions
 from practise_deploy.deployment.precision import in_precision, to_fp16, to_int8
 from practise_deploy.errors import InputError
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.onnx_graph import as_deployed, to_onnx, with_splices, without_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.onnx_graph import as_deployed, to_onnx, with_splices, without_blocks
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.terms import Block
 from samples.lessons import MOBILENET, RESNET, images
 

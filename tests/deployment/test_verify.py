@@ -19,7 +19,7 @@ from practise_deploy.deployment.verify import (
     verify,
 )
 from practise_deploy.images.tiny_set import HeldOutImages
-from practise_deploy.network.trace import trace
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.planning.loss import paired_difference
 from practise_deploy.terms import Preprocessing, Task
 

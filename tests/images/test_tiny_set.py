@@ -10,7 +10,7 @@ from PIL import Image
 
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import load_images
-from practise_deploy.network.load import load_network
+from practise_deploy.network.loading.load import load_network
 from practise_deploy.settings import Settings
 from samples.pictures import GREY, RGB, facts, numbered, numbers, settings
 

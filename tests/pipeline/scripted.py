@@ -28,7 +28,7 @@ from practise_backends.runtimes.tensorrt.engine_file import EngineArtifact, read
 from practise_backends.terms import Artifact, Conditions, Tensors
 from practise_deploy.deployment import target as deployment
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network import onnx_graph
+from practise_deploy.network.graph import onnx_graph
 from practise_deploy.pipeline import stages
 from practise_deploy.pipeline.build import Build
 from practise_deploy.pipeline.context import BuildContext

@@ -11,8 +11,8 @@ import torch
 
 from networks import tiny_resnet
 from practise_deploy.images.tiny_set import load_images
-from practise_deploy.network.load import load_network
-from practise_deploy.network.trace import trace
+from practise_deploy.network.loading.load import load_network
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.pipeline import fingerprint as fingerprints
 from practise_deploy.pipeline.fingerprint import code, fingerprint
 from practise_deploy.settings import Settings

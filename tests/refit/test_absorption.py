@@ -10,11 +10,11 @@ from torch import Tensor, fx, nn
 from torchvision.ops.misc import Permute
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.activations import forward, node_by_name
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.operators import module_of
-from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import forward, node_by_name
+from practise_deploy.network.graph.operators import module_of
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.refit.affine import patches_of
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.normal_equations import NormalEquations

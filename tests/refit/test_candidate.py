@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_transformer
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import (
+from practise_deploy.network.graph.activations import (
     batches,
     compute,
     find_feature,
@@ -20,8 +20,8 @@ from practise_deploy.network.activations import (
     node_by_name,
     nodes_to_compute,
 )
-from practise_deploy.network.blocks import droppable
-from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in
+from practise_deploy.network.units.blocks import droppable
 from practise_deploy.refit import recoverability
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.candidate import SOLVERS, Candidate

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.graph.surgery import drop_blocks
 from practise_deploy.refit.points import points_of
 from samples.lessons import RESNET, LinearBlock, Silent, held_out_error, images, opened, recover, refitted
 

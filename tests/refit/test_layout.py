@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from torchvision.models.maxvit import SwapAxes, WindowDepartition, WindowPartition
 
 from networks import tiny_swin
-from practise_deploy.network.activations import forward, node_by_name
-from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import forward, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.refit.affine import applied
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import point_at_cut, points_of

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from networks import tiny_convnext, tiny_swin, tiny_transformer
 from practise_deploy.images.calibration import CalibrationProblem
-from practise_deploy.network.activations import forward, node_by_name
-from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import forward, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.criterion import joined
 from practise_deploy.refit.partial_student import PartialStudent

@@ -7,9 +7,9 @@ from torch.nn.utils import parametrizations
 from torchvision.ops.misc import Permute
 
 from networks import tiny_convnext, tiny_transformer
-from practise_deploy.network.activations import node_by_name
-from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import cuts_without_point, point_at_cut, points_of
 from practise_deploy.refit.writers import writer_of, writers_into

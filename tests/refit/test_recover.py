@@ -12,7 +12,7 @@ from practise_deploy.embedded import digits
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.reading import read_npz
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.surgery import drop_blocks, load_weights
+from practise_deploy.network.graph.surgery import drop_blocks, load_weights
 from practise_deploy.planning.loss import paired_difference
 from practise_deploy.refit import recover as sequence
 from practise_deploy.refit.criterion import Errors

@@ -11,8 +11,8 @@ from torch import Tensor
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import forward, node_by_name
-from practise_deploy.network.blocks import droppable
+from practise_deploy.network.graph.activations import forward, node_by_name
+from practise_deploy.network.units.blocks import droppable
 from practise_deploy.refit import recoverability
 from practise_deploy.refit.candidate import SOLVERS
 from practise_deploy.refit.criterion import Ends, errors_of, interactions_of, mean_interval

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.activations import forward, node_by_name
-from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.graph.activations import forward, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks
 from practise_deploy.refit.points import points_of
 from samples.lessons import MOBILENET, RESNET, LinearStream, images, opened, refitted
 

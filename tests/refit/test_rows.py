@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from networks import tiny_resnet
-from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.refit import rows
 from practise_deploy.refit.affine import patches_of, vectors_at
 from practise_deploy.refit.annotation import AnnotatedGraph

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from practise_deploy.network.activations import node_by_name
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import node_by_name
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.writers import writer_of
 from samples.scales import MAP, TOKENS, Gain, Scaled, last_value, writer_at_the_end

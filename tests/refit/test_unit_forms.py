@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from practise_deploy.network.activations import forward, node_by_name
-from practise_deploy.network.surgery import drop_blocks, splices
+from practise_deploy.network.graph.activations import forward, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks, splices
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import first_point, points_of
 from practise_deploy.refit.replay import changed

@@ -8,7 +8,7 @@ import pytest
 from networks import tiny_mobilenet
 from planning.test_interactions import judged, table
 from practise_deploy.images.calibration import CalibrationProblem
-from practise_deploy.network.blocks import droppable
+from practise_deploy.network.units.blocks import droppable
 from practise_deploy.planning.interactions import candidates_of
 from practise_deploy.refit import whole_recovery
 from practise_deploy.refit.recover import verified_without

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_resnet
-from practise_deploy.network.activations import compute, forward, input_of, node_by_name, nodes_to_compute
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import compute, forward, input_of, node_by_name, nodes_to_compute
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.refit.affine import patches_of, vectors_at
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.rows import Sampler, rows_for, values_for

@@ -9,10 +9,10 @@ from torch.fx.experimental.optimization import fuse
 from torchvision.models import resnet18
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.activations import find_feature, node_by_name
-from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import find_feature, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.points import point_at_cut, points_of
 from practise_deploy.refit.writers import readers_of, writer_of, writers_into

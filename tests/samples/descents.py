@@ -6,10 +6,10 @@ from functools import cache
 import torch
 
 from networks import tiny_resnet
-from practise_deploy.network.activations import find_feature
-from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.surgery import drop_blocks, weights_of
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import find_feature
+from practise_deploy.network.graph.surgery import drop_blocks, weights_of
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.training.distillation import Distillation, distillation_of, find_hints
 from practise_deploy.training.mimic import mimic
 from practise_deploy.training.schedule import Schedule

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from practise_deploy.network.onnx_graph import quiet
+from practise_deploy.network.graph.onnx_graph import quiet
 
 LENGTH, WORDS = 12, 40
 

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import nn
 
-from practise_deploy.network.onnx_graph import quiet
+from practise_deploy.network.graph.onnx_graph import quiet
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import find_feature, forward, node_by_name
-from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.surgery import drop_blocks, feature_in, load_weights
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import find_feature, forward, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in, load_weights
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.refit import recover as sequence
 from practise_deploy.refit import recoverability
 from practise_deploy.refit.partial_student import PartialStudent

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from practise_deploy.network.trace import trace
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.refit.annotation import AnnotatedGraph
 from practise_deploy.refit.writers import writer_of
 

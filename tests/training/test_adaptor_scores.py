@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from networks import tiny_mobilenet, tiny_resnet
 from practise_deploy.images.calibration import CalibrationProblem
-from practise_deploy.network.activations import node_by_name
-from practise_deploy.network.blocks import droppable
-from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.graph.activations import node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.units.blocks import droppable
 from practise_deploy.run import Silent
 from practise_deploy.training.adaptor_scores import measure_by_adaptors
 from practise_deploy.training.adaptors import absorb_adaptors, insert_adaptors

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet18, resnet50
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.activations import node_by_name
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.training.adaptors import absorb_adaptors, insert_adaptors
 
 RESNET, MOBILENET = (1, 3, 16, 16), (1, 3, 32, 32)

@@ -13,9 +13,9 @@ from torch.utils import backend_registration
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_swin
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import find_feature
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import find_feature
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.refit.recover import recover, verified_without
 from practise_deploy.refit.recoverability import measure_recoverability
 from practise_deploy.run import Silent

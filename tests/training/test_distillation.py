@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from networks import tiny_resnet
-from practise_deploy.network.activations import find_feature, forward, node_by_name
-from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.surgery import drop_blocks, feature_in
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import find_feature, forward, node_by_name
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.training.distillation import Distillation, distillation_of, find_hints
 from practise_deploy.training.schedule import Schedule
 from samples.lessons import features_of

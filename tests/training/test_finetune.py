@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from practise_deploy.images.calibration import CalibrationProblem
-from practise_deploy.network.activations import find_feature
-from practise_deploy.network.surgery import weights_of
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.activations import find_feature
+from practise_deploy.network.graph.surgery import weights_of
+from practise_deploy.network.tracing.trace import trace
 from practise_deploy.terms import Student
 from practise_deploy.training import finetune as finetuning
 from practise_deploy.training.batches import augmented_views

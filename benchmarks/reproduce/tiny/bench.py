@@ -23,7 +23,7 @@ from practise_backends.terms import Conditions, Interval, LatencyTable, Stopping
 from practise_deploy.deployment.block_latency import measure_block_latency, measure_reductions
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.latency_table import read_table
-from practise_deploy.network.onnx_graph import with_splices
+from practise_deploy.network.graph.onnx_graph import with_splices
 from practise_deploy.run import Silent, digest, to_json, write_atomically
 
 from .grid import MET_AT

@@ -10,7 +10,7 @@ import torch
 from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.graph.surgery import drop_blocks
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.run import Silent
 from practise_deploy.training.adaptor_scores import measure_by_adaptors

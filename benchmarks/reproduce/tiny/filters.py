@@ -15,7 +15,7 @@ import torch
 import torch_pruning as tp
 from torch import fx, nn
 
-from practise_deploy.network.trace import annotate_shapes
+from practise_deploy.network.tracing.trace import annotate_shapes
 
 
 def inner_convolutions(network: fx.GraphModule, pattern: str) -> list[str]:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from practise_deploy.compute import autocast
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.activations import forward, node_by_name
+from practise_deploy.network.graph.activations import forward, node_by_name
 from practise_deploy.training.batches import BatchSampler
 from practise_deploy.training.schedule import RATE_DIVISOR, Schedule
 

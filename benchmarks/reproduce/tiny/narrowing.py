@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Interval, LatencyTable, StoppingRule
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.surgery import drop_blocks
+from practise_deploy.network.graph.surgery import drop_blocks
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.terms import Block
 from practise_deploy.training.distillation import Distillation

@@ -11,7 +11,7 @@ from practise_backends.terms import Interval, LatencyTable
 from practise_deploy.compute import exact
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.surgery import drop_blocks, load_weights
+from practise_deploy.network.graph.surgery import drop_blocks, load_weights
 from practise_deploy.planning.sets import Verified, choose_set
 from practise_deploy.refit.recover import recover, verified_without
 from practise_deploy.refit.recoverability import measure_recoverability

@@ -12,7 +12,7 @@ from typing import Any
 
 from practise_deploy.compute import exact
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in
 from practise_deploy.run import write_atomically
 from practise_deploy.settings import Settings
 from practise_deploy.training.finetune import schedule_for

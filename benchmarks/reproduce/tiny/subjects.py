@@ -16,10 +16,10 @@ from torch import Tensor, fx
 from practise_deploy.errors import InputError
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages, image_size_of, load_images
-from practise_deploy.network.activations import batches, forward, logits_of, node_by_name
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.load import load_network
-from practise_deploy.network.loaded import Network
+from practise_deploy.network.graph.activations import batches, forward, logits_of, node_by_name
+from practise_deploy.network.loading.load import load_network
+from practise_deploy.network.loading.loaded import Network
+from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Student
 from practise_deploy.training.distillation import Distillation, distillation_of, find_hints

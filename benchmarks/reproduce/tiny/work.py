@@ -14,7 +14,7 @@ from torch import fx
 from practise_deploy.compute import exact
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.surgery import drop_blocks, feature_in
+from practise_deploy.network.graph.surgery import drop_blocks, feature_in
 from practise_deploy.planning.choose import predicted_percent
 from practise_deploy.settings import Settings
 from practise_deploy.training.finetune import schedule_for

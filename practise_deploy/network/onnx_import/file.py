@@ -13,7 +13,7 @@ from onnx import AttributeProto, TensorProto
 from practise_backends.errors import lacks_memory
 from practise_backends.files import why_no_file
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.onnx_graph import check_size
+from practise_deploy.network.graph.onnx_graph import check_size
 
 _STANDARD = ("", "ai.onnx")
 _QUANTISED = {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.onnx_graph import captured
+from practise_deploy.network.graph.onnx_graph import captured
 from practise_deploy.network.onnx_import.known import Array, Shape
 
 _MASKING = 1e4

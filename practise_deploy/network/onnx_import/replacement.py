@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from practise_backends.terms import Arrays
-from practise_deploy.network.onnx_graph import CUT, captured
+from practise_deploy.network.graph.onnx_graph import CUT, captured
 from practise_deploy.network.onnx_import.file import images_of, nodes_in
 from practise_deploy.network.onnx_import.nodes import Operand
 from practise_deploy.network.onnx_import.translate import Translation

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, fx
 
 from practise_deploy.errors import InputError
+from practise_deploy.network.graph.packing import parts, unpack, unpacked
 from practise_deploy.network.onnx_import import arithmetic, layers, rearranging, resampling
 from practise_deploy.network.onnx_import.file import OnnxFile, readable
 from practise_deploy.network.onnx_import.known import BATCHES, Untranslatable
 from practise_deploy.network.onnx_import.library import by_library
 from practise_deploy.network.onnx_import.nodes import Operand, reads_of
 from practise_deploy.network.onnx_import.translator import VALUE, Translator
-from practise_deploy.network.packing import parts, unpack, unpacked
 from practise_deploy.terms import InputSpec
 
 OPERATIONS = {
@@ -66,7 +66,7 @@ class Translation:
 def translate(file: OnnxFile, shape: tuple[int, ...], inputs: Sequence[InputSpec] = ()) -> Translation:
     """The network of a file.
 
-    inputs: of a file that takes no images, whose samples come packed (`network.packing`).
+    inputs: of a file that takes no images, whose samples come packed (`network.graph.packing`).
     Shapes: shape (channels, height, width) of the images. It takes [n, channels, height, width] whatever the file's layout.
     Raises: InputError, which names the node that has no counterpart.
     """

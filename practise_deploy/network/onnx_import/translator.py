@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from practise_backends.errors import Refusal, lacks_memory
-from practise_deploy.network.execution import Env, execute
+from practise_deploy.network.graph.execution import Env, execute
+from practise_deploy.network.graph.operators import FILE_NAME
 from practise_deploy.network.onnx_import.known import BATCHES, Array, KnownValues, Shape, Untranslatable
 from practise_deploy.network.onnx_import.nodes import (
     Operand,
@@ -32,7 +33,6 @@ from practise_deploy.network.onnx_import.nodes import (
     untranslatable,
     unused,
 )
-from practise_deploy.network.operators import FILE_NAME
 
 VALUE = "onnx value"
 """The key in a node's meta of the name of the file's value that it is."""

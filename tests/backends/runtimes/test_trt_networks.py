@@ -14,10 +14,10 @@ from torch import fx
 from practise_backends.runtimes.tensorrt import TensorRtOptions, TensorRtRtxBackend
 from practise_backends.terms import Conditions
 from practise_deploy.deployment.precision import in_precision
-from practise_deploy.network.blocks import droppable, find_blocks
-from practise_deploy.network.onnx_graph import to_onnx
-from practise_deploy.network.surgery import drop_blocks
-from practise_deploy.network.trace import trace
+from practise_deploy.network.graph.onnx_graph import to_onnx
+from practise_deploy.network.graph.surgery import drop_blocks
+from practise_deploy.network.tracing.trace import trace
+from practise_deploy.network.units.blocks import droppable, find_blocks
 
 pytest.importorskip("tensorrt_rtx", reason="the extra trt-rtx is not installed")
 

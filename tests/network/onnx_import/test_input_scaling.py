@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from practise_deploy.images.tiny_set import normalise
-from practise_deploy.network.load import load_network
+from practise_deploy.network.loading.load import load_network
 from practise_deploy.network.onnx_import.file import described
 from practise_deploy.network.onnx_import.input_scaling import stated_input
 from practise_deploy.settings import Settings

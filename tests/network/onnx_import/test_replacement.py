@@ -15,15 +15,15 @@ from torch import fx, nn
 
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_swin, tiny_transformer
 from practise_deploy.images.calibration import CalibrationProblem
-from practise_deploy.network.activations import find_feature
-from practise_deploy.network.blocks import find_blocks
-from practise_deploy.network.load import load_network
-from practise_deploy.network.onnx_graph import without_blocks
+from practise_deploy.network.graph.activations import find_feature
+from practise_deploy.network.graph.onnx_graph import without_blocks
+from practise_deploy.network.graph.surgery import drop_blocks, load_weights, weights_of
+from practise_deploy.network.loading.load import load_network
 from practise_deploy.network.onnx_import.file import read_onnx
 from practise_deploy.network.onnx_import.replacement import cuttable, replacement
 from practise_deploy.network.onnx_import.translate import Translation, translate
-from practise_deploy.network.surgery import drop_blocks, load_weights, weights_of
-from practise_deploy.network.trace import annotate_shapes
+from practise_deploy.network.tracing.trace import annotate_shapes
+from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.refit.recover import recover
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block

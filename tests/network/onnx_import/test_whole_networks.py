@@ -14,9 +14,9 @@ import torchvision
 from torch import nn
 
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_swin, tiny_transformer
-from practise_deploy.network.blocks import find_blocks
 from practise_deploy.network.onnx_import.comparison import check_translation
-from practise_deploy.network.trace import annotate_shapes, trace
+from practise_deploy.network.tracing.trace import annotate_shapes, trace
+from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.terms import Block
 from samples.exporting import Export
 from samples.onnx_files import computed, in_torch, noise, translated

@@ -1,0 +1,1 @@
+"""Graphs: their operations, values and outputs, and what is changed in them."""

@@ -1,0 +1,1 @@
+"""Residual units, and why some cannot be dropped."""
