@@ -295,7 +295,7 @@ class RecoveryRecipe(_Part):
     iterations: int | None = Field(
         None,
         ge=0,
-        description="finetuning steps (default: 2000 in recipe paper; in recipe refit 300, or 100 for inputs over 64 pixels)",
+        description="finetuning steps (default: 2000 in recipe paper; in recipe refit 300, or 100 for images over 64 pixels)",
     )
     batch_size: int = Field(64, ge=2, description="images a finetuning step")
     learning_rate: float | None = Field(
@@ -304,7 +304,7 @@ class RecoveryRecipe(_Part):
     compute: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch computes (planning, finetuning)")
     compute_precision: Literal["fp32", "bf16"] | None = Field(
         None,
-        description="precision of finetuning steps (default: bf16 for inputs over 64 pixels where the processor has it)",
+        description="precision of finetuning steps (default: bf16 for texts, and for images over 64 pixels, where the processor has it)",
     )
 
 

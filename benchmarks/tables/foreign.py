@@ -48,7 +48,7 @@ def _row(each: dict[str, Any], build: dict[str, Any]) -> str:
     fitted = f"{each['fitted_on']} {each['images']}"
     asked = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in build["asked"].items())
     if "refused" in build:
-        return f"| {each['network']} | {fitted} | `{asked}` | none | refused | {build['refused']} | |"
+        return f"| {each['network']} | {fitted} | `{asked}` | none | {build['refused'].partition(';')[0]} | | |"
     speedup, same = build["speedup"], build["agreement_percent"]
     return (
         f"| {each['network']} | {fitted} | `{asked}` | {len(build['dropped'])} of {each['blocks']} "

@@ -370,8 +370,9 @@ class BuildContext:
     @property
     def finetuning(self) -> Schedule:
         """How the student is finetuned."""
-        schedule = schedule_for(self.settings, self.network.input_shape[-1], self.training_precision)
         inputs = self.network.summary.preprocessing.inputs
+        side = 0 if are_tokens(inputs) else self.network.input_shape[-1]
+        schedule = schedule_for(self.settings, side, self.training_precision)
         return replace(schedule, mix=0.0) if inputs and not are_tokens(inputs) else schedule
 
     @property

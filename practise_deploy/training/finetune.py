@@ -47,7 +47,7 @@ _WORSE_NOTES = {
 
 
 def schedule_for(recipe: RecoveryRecipe, side: int, dtype: torch.dtype) -> Schedule:
-    """The paper's own schedule, or the default for tiny sets. side: of the input, in pixels."""
+    """The paper's own schedule, or the default for tiny sets. side: of images, in pixels; 0 of texts, whose mixtures do not run out."""
     schedule = PAPER if recipe.recipe == "paper" else TINY if side <= 64 else replace(TINY, steps=100)
     return replace(
         schedule,
