@@ -28,7 +28,7 @@ class Residual(nn.Module):
         self.meeting = meeting
         self.f, self.g = _branch(width), _branch(width)
         self.norm, self.drop, self.depth = nn.GroupNorm(2, width), nn.Dropout(0.3), StochasticDepth(0.2, "row")
-        self.skipped, self.times = Skipped(), Times(0.6)
+        self.skipped, self.times, self.project = Skipped(), Times(0.6), nn.Conv2d(3 * width, width, 1)
         self.gain, self.weight = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.tensor([0.4, 0.9]))
         self.gamma = nn.Parameter(torch.empty(width, 1, 1).uniform_(0.5, 1.5))
         self.register_buffer("constant", torch.tensor([0.5]))
@@ -95,6 +95,18 @@ def _side_by_side_first(u: Residual, x: Tensor) -> Tensor:
     return u.f(n) + u.g(n) + x
 
 
+def _c2f(u: Residual, x: Tensor) -> Tensor:
+    """As YOLOv8 has it: every unit's result is read by the next one and by what joins all of them."""
+    y = x + u.f(x)
+    return u.project(torch.cat([x, y, y + u.g(y)], 1))
+
+
+def _c3(u: Residual, x: Tensor) -> Tensor:
+    """As YOLOv5 has it: units one after another beside a path that goes around them."""
+    y = x + u.f(x)
+    return u.project(torch.cat([y + u.g(y), x.relu(), x], 1))
+
+
 ONE: dict[str, Meeting] = {
     "sum": lambda u, x: x + u.f(x),
     "factor": lambda u, x: x + 0.1 * u.f(x),
@@ -150,6 +162,8 @@ TWO: dict[str, Meeting] = {
     "scaled partial sum": lambda u, x: 0.5 * (x + u.f(x)) + u.g(x),
     "shared norm": _side_by_side,
     "shared norm, skip last": _side_by_side_first,
+    "C2f": _c2f,
+    "C3": _c3,
     "one after another": lambda u, x: (y := x + u.f(x)) + u.g(y),
 }
 """Forms with two branches, and so two units."""

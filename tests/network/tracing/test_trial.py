@@ -115,7 +115,9 @@ def test_what_the_remedy_says_to_write_runs(network, rest, tmp_path):
     code = error.value.snippet
     assert ("..." in code) == bool(rest)
     file = tmp_path / "wrapped_networks.py"
-    file.write_text(code.replace("...", rest) + f"\nfrom network.tracing.test_trial import {network.__name__} as FUNCTION\n")
+    file.write_text(
+        code.replace("...", rest) + f"\nfrom network.tracing.test_trial import {network.__name__} as FUNCTION\n"
+    )
     loaded = load_network(Settings(network=f"{file}:wrapped", input_size=8))
     assert loaded.traced(torch.ones(2, *SHAPE[1:])).shape == (2, 4)
 
