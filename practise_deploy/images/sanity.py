@@ -9,11 +9,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from practise_backends.errors import lacks_memory
 from practise_backends.interfaces import Progress
-from practise_deploy.errors import InputError
+from practise_deploy.errors import InputError, first_line
 from practise_deploy.images.labels import NUMERIC_ORDER_NOTE, TEXT_ORDER
 from practise_deploy.images.tiny_set import Images, TinySet
 from practise_deploy.network.graph.activations import batches
+from practise_deploy.network.graph.packing import parts
 from practise_deploy.planning.loss import above_chance, paired_difference
 from practise_deploy.tasks.answers import answers_of
 from practise_deploy.terms import CLASSES, Task
@@ -31,8 +33,10 @@ ImagesT = TypeVar("ImagesT", bound=Images)
 def with_checked_labels(tiny: TinySet, original: Original, task: Task = CLASSES) -> TinySet:
     """The images with labels in the order of the original's outputs, as its answers suggest, and with notes on what looks wrong.
 
-    Raises: InputError where the original puts out NaN or infinity.
+    Raises: InputError where the original does not run on the samples, or puts out NaN or infinity.
     """
+    for images in (tiny.fit, tiny.held_out):
+        _check_extremes(images, original)
     notes = list(tiny.summary.notes)
     sources = (tiny.fit, tiny.held_out)[: len(tiny.text_orders)]
     orders = [
@@ -118,6 +122,32 @@ def _scores(images: Images, original: Original, task: Task) -> Tensor | None:
             answered.append(answers_of(task, outputs) if task.has_accuracy else None)
     scores = [each for each in answered if each is not None]
     return torch.cat(scores) if scores else None
+
+
+def _check_extremes(images: Images, original: Original) -> None:
+    """Run the original on the samples with the largest and the smallest of its whole numbers: what takes these takes all between.
+
+    Raises: InputError: token numbers that it does not know, for example.
+    """
+    inputs, rows = images.preprocessing.inputs, images.pixels.flatten(1)
+    whole = [rows[:, part] for spec, part in zip(inputs, parts(inputs), strict=True) if spec.dtype != "float32"]
+    if not whole or not len(images):
+        return
+    extremes = [place for each in whole for place in (each.amax(1).argmax(), each.amin(1).argmin())]
+    try:
+        with torch.inference_mode():
+            original(images.batch(torch.stack(extremes)))
+    except (IndexError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
+        ranges = ", ".join(
+            f"{spec.name} {int(each.min())} to {int(each.max())}"
+            for spec, each in zip((spec for spec in inputs if spec.dtype != "float32"), whole, strict=True)
+        )
+        raise InputError(
+            f"the network does not run on the samples ({ranges}): {first_line(error)}",
+            remedy="give numbers that it takes: token numbers from 0, below the size of its vocabulary",
+        ) from None
 
 
 def _check_finite(outputs: tuple[Tensor, ...], images: int) -> None:

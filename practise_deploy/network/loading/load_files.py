@@ -64,7 +64,8 @@ def load_by_name(
     try:
         return _translated_network(described(Path(origin.name), model), source, None, samples, origin)
     except InputError as error:
-        error.remedy = EXPORT
+        if "FILE.py" in error.remedy:  # that is what was given
+            error.remedy = EXPORT
         raise
 
 

@@ -39,7 +39,10 @@ class NamedInputs:
 
 
 def named_inputs(module: nn.Module, samples: Samples) -> NamedInputs | None:
-    """How a module takes the arrays of the samples; None where it takes images, or what the samples do not hold."""
+    """How a module takes the arrays of the samples; None where it takes images, or nothing that they hold.
+
+    Raises: InputError where they hold a part of what it needs.
+    """
     shapes = {name: shape for name, shape in samples.shapes.items() if name != _LABELS}
     parameters = inspect.signature(module.forward).parameters.values()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -47,6 +50,12 @@ def named_inputs(module: nn.Module, samples: Samples) -> NamedInputs | None:
     names = tuple(p.name for p in named if p.name in shapes)
     if names and set(needed) <= shapes.keys():
         return None if len(names) == 1 and _is_of_images(names[0], shapes[names[0]]) else NamedInputs(names)
+    if names and _IMAGES not in names:
+        missing = [name for name in needed if name not in shapes]
+        raise InputError(
+            f"the network's forward needs {', '.join(needed)}, and --data has no {' and no '.join(missing)}; it has {', '.join(shapes)}",
+            remedy="give --data an .npz with an array for each of them, by these names, samples along the first axis",
+        )
     if len(needed) == 1 and shapes and _IMAGES not in shapes and _takes_mapping(module, samples, tuple(shapes)):
         return NamedInputs(tuple(shapes), as_mapping=True)
     return None

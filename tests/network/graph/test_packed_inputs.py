@@ -12,6 +12,7 @@ import torch
 from practise_deploy.errors import InputError
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.packed import samples_of
+from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import TinySet, load_images
 from practise_deploy.network.graph.activations import forward
 from practise_deploy.network.graph.heads import feature_of
@@ -167,3 +168,15 @@ def test_hints_of_finetuning_leave_padding_out(tmp_path: Path):
     padding = mask_of(packed, network.summary.preprocessing) <= 0
     other[:, :LENGTH][padding] = WORDS - 1 - other[:, :LENGTH][padding]  # other words in the padding
     assert torch.allclose(pair.loss(packed, schedule), pair.loss(other[:, None, None], schedule), rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [WORDS, -WORDS - 1])
+def test_tokens_that_the_network_does_not_know_are_refused_wherever_they_stand(file: Path, tmp_path: Path, wrong: int):
+    arrays = tokens(300)
+    arrays["input_ids"][217, 1] = wrong
+    network, images = opened(file, arrays, tmp_path)
+    with pytest.raises(
+        InputError, match=r"does not run on the samples \(input_ids -?\d+ to \d+, attention_mask 0 to 1\)"
+    ) as error:
+        with_checked_labels(images, network.traced, network.summary.task)
+    assert "below the size of its vocabulary" in error.value.remedy

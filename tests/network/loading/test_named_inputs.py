@@ -107,7 +107,7 @@ def test_images_beside_numbers_are_two_inputs(tmp_path: Path):
     ("module", "arrays", "wanted"),
     [
         (Encoder(), TOKENS, NamedInputs(("input_ids", "attention_mask"))),
-        (Encoder(), {"input_ids": TOKENS["input_ids"]}, None),
+        (Encoder(), {"other": TOKENS["input_ids"]}, None),
         (Images(), {"images": np.zeros((4, 8, 8, 3), np.uint8)}, None),
         (Two(), {"images": np.zeros((4, 8, 8, 3), np.uint8)}, None),
         (nn.Linear(4, 2), {"input": np.zeros((4, 4), np.float32)}, NamedInputs(("input",))),
@@ -124,6 +124,21 @@ def test_arrays_that_a_module_does_not_run_on_are_refused_by_their_shapes(tmp_pa
     with pytest.raises(InputError, match=r"does not run on input_ids \[2, 5\], attention_mask \[2, 7\]") as error:
         loaded(Encoder(), tmp_path, input_ids=np.zeros((9, 5), int), attention_mask=np.ones((9, 7), int))
     assert "by its parameters' names" in error.value.remedy
+
+
+def test_arrays_that_are_a_part_of_what_a_module_needs_are_refused_by_what_is_missing(tmp_path: Path):
+    with pytest.raises(
+        InputError, match=r"needs input_ids, attention_mask, and --data has no attention_mask; it has input_ids"
+    ):
+        loaded(Encoder(), tmp_path, input_ids=TOKENS["input_ids"])
+
+
+def test_settings_of_images_are_refused_with_their_own_remedy(tmp_path: Path):
+    np.savez(tmp_path / "samples.npz", **TOKENS)
+    settings = Settings(network="python:Encoder", data=tmp_path / "samples.npz", mean=(0.5,), std=(0.5,))
+    with pytest.raises(InputError, match="takes no images, so --mean, --std cannot be heeded") as error:
+        network_of(Encoder().eval(), settings, samples=samples_of(settings))
+    assert error.value.remedy == "leave --mean, --std out"
 
 
 def test_module_that_cannot_be_exported_says_so(tmp_path: Path):
