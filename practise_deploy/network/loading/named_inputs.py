@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from practise_deploy.network.graph.onnx_graph import quiet
 from practise_deploy.network.graph.outputs import flattened
 from practise_deploy.network.graph.packing import packed
 from practise_deploy.network.loading.samples import Samples
+from practise_deploy.network.onnx_import.nodes import KINDS, SCOPES
 from practise_deploy.terms import InputSpec
 
 MASK = "attention_mask"
@@ -25,6 +27,8 @@ _LABELS, _IMAGES = "labels", "images"
 _OF_IMAGES = 3
 """The axes of an image; an array of one such input alone is one of images."""
 _TRIED = 2
+_WRAPPED = "network"
+"""What the wrappers here and in `hugging_face` call the network in them."""
 _TRANSFORMERS = "transformers."
 EXPORT = "export it yourself, and give FILE.onnx with the same arrays; a text encoder on disk can be given as hf:FOLDER"
 """The remedy where a module cannot be exported, or its export cannot be read."""
@@ -129,7 +133,20 @@ def exported(module: nn.Module, arrays: Mapping[str, Tensor], outputs: Sequence[
                 remedy=EXPORT,
             ) from None
     assert program is not None
-    return program.model_proto
+    return _named_without_wrapper(program.model_proto)
+
+
+def _named_without_wrapper(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, with modules named as in the user's network, not as in what is around it here."""
+    for node in model.graph.node:
+        entries = {entry.key: entry for entry in node.metadata_props}
+        if SCOPES not in entries or KINDS not in entries:
+            continue
+        scopes, kinds = (ast.literal_eval(entries[key].value) for key in (SCOPES, KINDS))
+        if len(scopes) > 2 and scopes[1] == _WRAPPED:
+            inner = [scope.removeprefix(f"{_WRAPPED}.") for scope in scopes[2:]]
+            entries[SCOPES].value, entries[KINDS].value = repr(["", *inner]), repr(kinds[1:])
+    return model
 
 
 def with_additive_mask(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from practise_deploy.network.onnx_import.known import Array, Shape
 
 _MASKING = 1e4
 """Constants as large as this mask values out; they are no weights."""
-_SCOPES, _KINDS = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
+SCOPES, KINDS = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 """Keys of the metadata in which torch's exporter keeps the modules that a node was in, and their classes."""
 Readers = dict[str, list[onnx.NodeProto]]
 
@@ -99,7 +99,7 @@ def scope_of(node: onnx.NodeProto) -> dict[str, tuple[str, str]]:
     """The modules that a node was in, in the form of torch's tracers: as its exporter's metadata say, else by the node's own name."""
     metadata = {entry.key: entry.value for entry in node.metadata_props}
     try:
-        scopes, kinds = (ast.literal_eval(metadata[key]) for key in (_SCOPES, _KINDS))
+        scopes, kinds = (ast.literal_eval(metadata[key]) for key in (SCOPES, KINDS))
         modules = list(zip(scopes, kinds, strict=True))[1:-1]
         return {path: (path, str(kind).rpartition(".")[2]) for path, kind in modules if path}
     except (KeyError, ValueError, SyntaxError, TypeError):

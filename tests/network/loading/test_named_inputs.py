@@ -19,7 +19,7 @@ from practise_deploy.network.loading.samples import Samples
 from practise_deploy.network.units.blocks import find_blocks
 from practise_deploy.settings import Settings
 from practise_deploy.terms import TaskKind
-from samples.encoders import Encoder, tokens
+from samples.encoders import WORDS, Encoder, tokens
 
 TOKENS = tokens(40)
 TENSORS = {name: torch.from_numpy(array) for name, array in TOKENS.items()}
@@ -91,6 +91,37 @@ def test_dictionary_of_arrays_is_given_as_one_and_outputs_keep_their_names(tmp_p
     wanted = module(TENSORS)
     for found, name in zip(outputs(network, TENSORS), wanted, strict=True):
         assert torch.allclose(found, wanted[name], atol=1e-5)
+
+
+class Nested(nn.Module):
+    """Units in modules of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, 8)
+        self.layers = nn.ModuleList(Unit() for _ in range(2))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.words(tokens)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x.mean(1))
+
+
+class Unit(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x).relu()
+
+
+def test_blocks_have_the_names_of_the_modules(tmp_path: Path):
+    network = loaded(Nested(), tmp_path, tokens=TOKENS["input_ids"])
+    blocks = find_blocks(network.traced, network.input_shape)
+    assert [(block.name, block.kind) for block in blocks] == [("layers.0", "Unit"), ("layers.1", "Unit")]
 
 
 def test_images_beside_numbers_are_two_inputs(tmp_path: Path):
