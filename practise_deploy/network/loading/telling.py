@@ -88,7 +88,7 @@ def _told(
     kind = _kind(sides, last, metadata, shape)
     if kind is TaskKind.CLASSIFICATION and _OF_EMBEDDINGS.search(name.lower()):
         kind, what = TaskKind.EMBEDDING, f"the output is called '{name}'"
-    if kind is TaskKind.REGRESSION and len(sides) == 2:
+    if kind is TaskKind.REGRESSION and len(sides) == 2 and not last:
         what += "; where these are boxes or classes of positions, give --task detection or sequence"
     return Task(kind=kind, scores=scores, reason=what)
 
