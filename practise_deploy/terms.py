@@ -39,7 +39,7 @@ class Task:
 
     output: the number of the output that is judged, among those of `names`; detection and a metric look at all. shapes: of every output,
     for one image. metric: the user's, as FILE.py:FUNCTION. reason: how the kind was told, as the end of a sentence; empty where it was
-    given. metric_sha256: of the metric's file.
+    given. metric_sha256: of the metric's file. sample: what one is called, image, text or sample.
     """
 
     kind: TaskKind = TaskKind.CLASSIFICATION
@@ -50,6 +50,7 @@ class Task:
     metric: str = ""
     metric_sha256: str = ""
     reason: str = ""
+    sample: str = "image"
 
     @property
     def has_accuracy(self) -> bool:
@@ -222,7 +223,7 @@ class Attempt:
 class Loss:
     """What was lost against the original, in points of the task's measure, on images that took no part in the fit.
 
-    kind: the task's. Of classifiers the points are of top-1; of all others they are of agreement with the original.
+    kind, sample: the task's. Of classifiers the points are of top-1; of all others they are of agreement with the original.
     estimated: there are no labels, and the loss of accuracy is estimated from the original's own probabilities.
     agreement_percent: of classifiers the share of images with the original's answer; else the mean agreement over the images.
     above_chance: whether the original is right significantly more often than chance, by the labels; otherwise there is no accuracy
@@ -235,6 +236,7 @@ class Loss:
     images: int
     above_chance: bool = True
     kind: TaskKind = TaskKind.CLASSIFICATION
+    sample: str = "image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

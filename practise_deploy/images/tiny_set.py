@@ -216,7 +216,8 @@ def load_images(settings: ImageSource, network: NetworkSummary, listings: Listin
     listing = _listed(settings.data, listings, network.preprocessing)
     notes = list(listing.notes)
     labels = labels_of(listing, settings, network, notes)
-    fit_indices, held_out_indices = _random_split(len(listing), settings)
+    sample = network.task.sample
+    fit_indices, held_out_indices = _random_split(len(listing), settings, sample)
     skipped: list[str] = []
     read = Reader(network.preprocessing, settings.skip_bad_images, skipped)
     fit_images = FitImages(*read(listing, labels, fit_indices), network.preprocessing)
@@ -228,7 +229,7 @@ def load_images(settings: ImageSource, network: NetworkSummary, listings: Listin
     held_out = HeldOutImages(*read(test, test_labels, test_indices), network.preprocessing)
     if len(listing) - len(held_out_indices) > len(fit_indices):
         notes.append(
-            f"{len(fit_indices)} of {len(listing) - len(held_out_indices)} images are used to fit (--fit-images)"
+            f"{len(fit_indices)} of {len(listing) - len(held_out_indices)} {sample}s are used to fit (--fit-images)"
         )
     notes += [note for images in (fit_images, held_out) if (note := _raw_pixels_note(images))]
     notes += _dtype_notes(fit_images, held_out)
@@ -238,7 +239,7 @@ def load_images(settings: ImageSource, network: NetworkSummary, listings: Listin
     return replace(tiny_set, text_orders=tuple(in_text_order(source, settings, network) for source in sources))
 
 
-def _random_split(count: int, settings: ImageSource) -> tuple[list[int], list[int]]:
+def _random_split(count: int, settings: ImageSource, sample: str) -> tuple[list[int], list[int]]:
     """Indices of the images to fit and of those held out for verification, drawn at random.
 
     Raises: InputError.
@@ -248,9 +249,9 @@ def _random_split(count: int, settings: ImageSource) -> tuple[list[int], list[in
     fit = list(shuffled[len(held_out) :])[: settings.fit_images]
     if len(fit) < MIN_IMAGES:
         raise InputError(
-            f"{settings.data} gives {len(fit)} images to fit ({len(held_out)} more are held out for verification); "
+            f"{settings.data} gives {len(fit)} {sample}s to fit ({len(held_out)} more are held out for verification); "
             f"at least {MIN_IMAGES} are needed to tell a good recovery from a memorised one",
-            remedy="add images; 50 to 500 are a good number",
+            remedy=f"add {sample}s; 50 to 500 are a good number",
         )
     return sorted(fit), sorted(held_out)
 

@@ -225,7 +225,9 @@ def rehearse_original(
     """
     conditions, file = deployment.conditions, work.folder / original.path
     with ExitStack() as held:
-        progress = held.enter_context(work.screen("Running the original on a few images, as it is deployed"))
+        progress = held.enter_context(
+            work.screen(f"Running the original on a few {network.summary.task.sample}s, as it is deployed")
+        )
         summary = network.summary
         forms = {"teacher": torch_runner(network.traced), "ONNX": _onnx_form(file, conditions, summary)}
         if deployment.runs_here:
@@ -264,7 +266,7 @@ def verify_release(
             precision=conditions.precision,
             original=_onnx_form(folder / files.original.path, conditions, summary) if lowered else None,
         )
-        progress = held.enter_context(work.screen("Verifying on held-out images"))
+        progress = held.enter_context(work.screen(f"Verifying on held-out {summary.task.sample}s"))
         held.enter_context(exact(conditions.seed))
         return verify(forms, held_out_images, progress, pruned.network.summary.task)
 

@@ -132,10 +132,10 @@ def _loss_reason(loss: Loss | None, answer: Answer, max_drop: float) -> str:
     if answer is not Answer.NOT_PROVEN:
         return lost
     if not loss.above_chance:
-        return f"{nothing_to_lose(loss.kind)} on {loss.images:,} held-out images, so no loss can be measured"
+        return f"{nothing_to_lose(loss.kind)} on {loss.images:,} held-out {loss.sample}s, so no loss can be measured"
     needed = images_to_settle(loss, max_drop)
-    enough = f"; about {needed:,} such images would settle it" if needed else ""
-    return f"{lost}, on {loss.images:,} held-out images{enough}"
+    enough = f"; about {needed:,} such {loss.sample}s would settle it" if needed else ""
+    return f"{lost}, on {loss.images:,} held-out {loss.sample}s{enough}"
 
 
 def _passes(point: FrontierPoint, demands: Criteria) -> bool:

@@ -85,7 +85,7 @@ def _before_finetuning(plan: Plan) -> str:
     if loss is None:
         return ""
     how = ", estimated without labels," if loss.estimated else ""
-    return f"before finetuning: {lost_points(loss.points, loss.kind)}{how} on {loss.images:,} images that the judged fits did not see"
+    return f"before finetuning: {lost_points(loss.points, loss.kind)}{how} on {loss.images:,} {loss.sample}s that the judged fits did not see"
 
 
 def _default(constraint: Criterion) -> str:
@@ -149,7 +149,7 @@ def _accuracy(verification: Verification, *, in_doubt: bool) -> str:
     if loss is None:
         return "no loss can be measured, since the output is not what the task is about (see --task)"
     images, accuracies = (
-        f"{loss.images:,} held-out images",
+        f"{loss.images:,} held-out {loss.sample}s",
         [accuracy.percent.estimate for accuracy in verification.accuracy.values()],
     )
     summary = f"top-1 {accuracies[0]:.1f}% → {accuracies[-1]:.1f}%" if accuracies else (

@@ -150,7 +150,7 @@ def _cost(candidate: Considered) -> str:
     how = "estimated without labels, " if loss.estimated else ""
     return (
         f"{saved.estimate:.1f}% less latency ({', '.join(candidate.dropped)}) costs {points.estimate:.1f} points of {'accuracy' if is_of_accuracy(loss.kind) else 'agreement'} "
-        f"[{points.low:.1f}, {points.high:.1f}] after recovery in closed form ({how}on {loss.images:,} images that the fit did not see)"
+        f"[{points.low:.1f}, {points.high:.1f}] after recovery in closed form ({how}on {loss.images:,} {loss.sample}s that the fit did not see)"
     )
 
 

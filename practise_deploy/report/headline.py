@@ -94,7 +94,7 @@ def _dropped(release: Release) -> Figure:
 
 
 def _images(release: Release) -> str:
-    return f"on {plural(release.verification.images, 'held-out image')}"
+    return f"on {plural(release.verification.images, f'held-out {release.network.task.sample}')}"
 
 
 def _lost(release: Release) -> str:

@@ -37,7 +37,7 @@ def network_rows(network: NetworkSummary) -> Rows:
         ("Weights", network.weights),
         ("sha256", network.sha256),
         ("Parameters", count(network.parameters)),
-        ("MACs", f"{count(network.macs)} per image"),
+        ("MACs", f"{count(network.macs)} per {network.task.sample}"),
         ("Judged as", network.task.kind.value + (f" by {network.task.metric}" if network.task.metric else "")),
         ("Classes", classes),
         ("Features compared at", network.feature),
@@ -183,7 +183,7 @@ def _loss_before_finetuning(plan: Plan) -> Rows:
     if loss is None:
         return ()
     same = agreement_text(loss.kind, interval(loss.agreement_percent, "%"))
-    same += f" {'of' if is_of_accuracy(loss.kind) else 'on'} {plural(loss.images, 'image')} not used in the fit"
+    same += f" {'of' if is_of_accuracy(loss.kind) else 'on'} {plural(loss.images, loss.sample)} not used in the fit"
     return ((f"{loss_title(loss.kind)} before finetuning", f"{points_lost(loss)}; {same}"),)
 
 

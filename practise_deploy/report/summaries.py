@@ -29,7 +29,7 @@ def inspection(blocks: Sequence[Block], network: NetworkSummary) -> Section:
     droppable = sum(block.droppable for block in blocks)
     rows = (
         ("Parameters", count(network.parameters)),
-        ("MACs", f"{count(network.macs)} per image"),
+        ("MACs", f"{count(network.macs)} per {network.task.sample}"),
         ("Weights", network.weights),
         *preprocessing_rows(network.preprocessing),
         ("Blocks", f"{len(blocks)}, of which {droppable} can be dropped"),

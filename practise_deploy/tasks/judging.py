@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ def loss_of(task: Task, original: Answers, other: Answers, labels: npt.NDArray[n
     share that is taken over images, pixels, characters or boxes. Shapes: answers [n, numbers], labels [n].
     """
     if task.kind in _SCORED:
-        return loss_of_classes(original, other, labels)
+        return replace(loss_of_classes(original, other, labels), sample=task.sample)
     agreement = agreement_of(task, original, other)
     return Loss(
         points=Interval(
@@ -66,6 +67,7 @@ def loss_of(task: Task, original: Answers, other: Answers, labels: npt.NDArray[n
         images=len(original),
         above_chance=task.kind is not TaskKind.DETECTION or has_boxes(original.astype(np.float64)),
         kind=task.kind,
+        sample=task.sample,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import fx
@@ -102,7 +102,8 @@ def prepared_task(
 
     inputs: of a network that takes no images.
     """
-    task = told_task(traced, source.task, metadata, shape)
+    sample = "image" if not inputs else "text" if any(spec.is_mask for spec in inputs) else "sample"
+    task = replace(told_task(traced, source.task, metadata, shape), sample=sample)
     before = len(traced.graph.nodes)
     join_heads(traced, inputs)
     if len(traced.graph.nodes) > before:
