@@ -29,7 +29,9 @@ def test_encoder_is_built_from_sentences_and_takes_the_tokenizers_arrays(tmp_pat
     assert any("the mean of the tokens' states, of length 1" in note for note in notes)
     assert any("of 16 tokens, the longest text" in note for note in notes)
     report = (tmp_path / "run" / "report.md").read_text()
-    assert "Mean cosine" in report and "10 held-out texts" in report and "held-out images" not in release.verdict.sentence
+    assert (
+        "Mean cosine" in report and "10 held-out texts" in report and "held-out images" not in release.verdict.sentence
+    )
     session = onnxruntime.InferenceSession(str(tmp_path / "run" / "model.onnx"), providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_inputs()] == ["input_ids", "token_type_ids", "attention_mask"]
     assert session.get_outputs()[0].shape[1:] == [16]

@@ -9,15 +9,14 @@ import torch
 from torch import fx
 
 from practise_backends.terms import Arrays
-from practise_deploy.network.graph.operators import is_sum
-from practise_deploy.network.graph.scalings import scaled_by_number
+from practise_deploy.network.graph.operators import is_computed
 from practise_deploy.terms import Block
 
 _KEPT = "also read as what it was"
 
 
 def keeps_its_value(node: fx.Node) -> bool:
-    """Whether a value, which replaces a partial sum of branches, is read by another branch too: it should stay what it was."""
+    """Whether a value, which replaces a dropped block's exit, is also read as what it was: by another branch, a concatenation or an output."""
     return bool(node.meta.get(_KEPT))
 
 
@@ -30,31 +29,21 @@ def drop_blocks(teacher: fx.GraphModule, dropped: Sequence[Block], *, share_weig
     by_name = {node.name: node for node in student.graph.nodes}
     order = list(by_name)
     replacement: dict[str, fx.Node] = {}
-    joined: list[tuple[fx.Node, set[fx.Node]]] = []
+    read: list[tuple[fx.Node, set[fx.Node]]] = []
     for block in sorted(dropped, key=lambda b: order.index(b.exit)):
         entry, exit_ = replacement.get(block.entry, by_name[block.entry]), by_name[block.exit]
-        if entry in exit_.all_input_nodes and _is_joined(student, exit_):
-            joined.append((entry, entry.users.keys() - exit_.users.keys()))
+        readers = {user for user in entry.users if user.op == "output" or is_computed(user)}  # not those of its shape
+        read.append((entry, readers - {exit_}))
         exit_.replace_all_uses_with(entry)
         replacement[block.exit] = entry
     student.graph.eliminate_dead_code()
-    for entry, readers in joined:
-        entry.meta[_KEPT] = not readers.isdisjoint(student.graph.nodes)
+    alive = set(student.graph.nodes)
+    for entry, readers in read:
+        entry.meta[_KEPT] = keeps_its_value(entry) or not readers.isdisjoint(alive)
     if not share_weights:
         student.delete_all_unused_submodules()
     student.recompile()
     return student
-
-
-def _is_joined(network: fx.GraphModule, value: fx.Node) -> bool:
-    """Whether a value, or a multiple of it, is just the term of another sum."""
-    while len(value.users) == 1:
-        (value,) = value.users
-        if is_sum(value):
-            return True
-        if scaled_by_number(network, value) is None:
-            return False
-    return False
 
 
 def _share_modules(network: fx.GraphModule) -> fx.GraphModule:
