@@ -130,20 +130,18 @@ def _check_extremes(images: Images, original: Original) -> None:
     Raises: InputError: token numbers that it does not know, for example.
     """
     inputs, rows = images.preprocessing.inputs, images.pixels.flatten(1)
-    whole = [rows[:, part] for spec, part in zip(inputs, parts(inputs), strict=True) if spec.dtype != "float32"]
+    places = zip(inputs, parts(inputs), strict=True)
+    whole = {spec.name: rows[:, part] for spec, part in places if spec.dtype != "float32"}
     if not whole or not len(images):
         return
-    extremes = [place for each in whole for place in (each.amax(1).argmax(), each.amin(1).argmin())]
+    extremes = [place for each in whole.values() for place in (each.amax(1).argmax(), each.amin(1).argmin())]
     try:
         with torch.inference_mode():
             original(images.batch(torch.stack(extremes)))
     except (IndexError, RuntimeError) as error:
         if lacks_memory(error):
             raise
-        ranges = ", ".join(
-            f"{spec.name} {int(each.min())} to {int(each.max())}"
-            for spec, each in zip((spec for spec in inputs if spec.dtype != "float32"), whole, strict=True)
-        )
+        ranges = ", ".join(f"{name} {int(each.min())} to {int(each.max())}" for name, each in whole.items())
         raise InputError(
             f"the network does not run on the samples ({ranges}): {first_line(error)}",
             remedy="give numbers that it takes: token numbers from 0, below the size of its vocabulary",

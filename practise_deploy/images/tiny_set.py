@@ -174,17 +174,15 @@ def image_size_of(settings: ImageSource, listings: Listings = _NO_LISTINGS) -> t
 
 
 def _listed(place: Path, listings: Listings, preprocessing: Preprocessing | None = None) -> Listing:
-    is_packed = preprocessing is not None and preprocessing.inputs
-    if place in listings:
-        listing = listings[place]
-        if preprocessing is not None and bool(is_packed) != bool(listing.arrays):
-            raise _of_other_kind(listing, preprocessing)
-        return (
-            packed_arrays(listing.source, listing.arrays, preprocessing)
-            if preprocessing is not None and is_packed
-            else listing
-        )
-    return list_packed(place, preprocessing) if preprocessing is not None and is_packed else list_images(place)
+    inputs = () if preprocessing is None else preprocessing.inputs
+    if place not in listings:
+        return list_packed(place, preprocessing) if preprocessing is not None and inputs else list_images(place)
+    listing = listings[place]
+    if preprocessing is None:
+        return listing
+    if bool(inputs) != bool(listing.arrays):
+        raise _of_other_kind(listing, preprocessing)
+    return packed_arrays(listing.source, listing.arrays, preprocessing) if inputs else listing
 
 
 def _of_other_kind(listing: Listing, preprocessing: Preprocessing) -> InputError:

@@ -17,7 +17,7 @@ from practise_deploy.network.graph.outputs import NAMES, flatten_outputs, output
 from practise_deploy.network.graph.structure import structure_of
 from practise_deploy.network.loading.hugging_face import DEFAULT_LENGTH, exported_encoder, load_encoder, longest_of
 from practise_deploy.network.loading.loaded import Network, Origin, prepared_task, summary_of
-from practise_deploy.network.loading.named_inputs import EXPORT, NamedInputs, exported_by_name
+from practise_deploy.network.loading.named_inputs import EXPORT, NamedInputs, check_export, exported_by_name
 from practise_deploy.network.loading.preprocessing import preprocessing_of
 from practise_deploy.network.loading.samples import Samples, packed_input
 from practise_deploy.network.onnx_import.comparison import check_translation
@@ -62,11 +62,15 @@ def load_by_name(
     note = f"exported to ONNX as it takes {', '.join(inputs.names)}, which is what is planned, cut and shipped"
     origin = replace(origin, notes=(*origin.notes, note))
     try:
-        return _translated_network(described(Path(origin.name), model), source, None, samples, origin)
+        network = _translated_network(described(Path(origin.name), model), source, None, samples, origin)
     except InputError as error:
         if "FILE.py" in error.remedy:  # that is what was given
             error.remedy = EXPORT
         raise
+    specs = network.summary.preprocessing.inputs
+    with about(origin.name):
+        check_export(module, inputs, network.traced, sample_of(2, network.input_shape[1:], specs), specs)
+    return network
 
 
 def _translated_network(

@@ -16,7 +16,7 @@ from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.network.graph.onnx_graph import quiet
 from practise_deploy.network.graph.outputs import flattened
-from practise_deploy.network.graph.packing import packed
+from practise_deploy.network.graph.packing import packed, unpacked
 from practise_deploy.network.loading.samples import Samples
 from practise_deploy.network.onnx_import.nodes import KINDS, SCOPES
 from practise_deploy.terms import InputSpec
@@ -27,6 +27,7 @@ _LABELS, _IMAGES = "labels", "images"
 _OF_IMAGES = 3
 """The axes of an image; an array of one such input alone is one of images."""
 _TRIED = 2
+_TOLERANCE = 1e-3
 _WRAPPED = "network"
 """What the wrappers here and in `hugging_face` call the network in them."""
 _TRANSFORMERS = "transformers."
@@ -81,7 +82,7 @@ def _takes_mapping(module: nn.Module, samples: Samples, names: tuple[str, ...]) 
 
 
 def _zeros(samples: Samples, name: str) -> Tensor:
-    """An input of nothing but zeros, of the type that the samples have. Shapes: [samples, ...]."""
+    """An input of nothing but zeros: float32, bool or int64, by what the samples hold. Shapes: [samples, ...]."""
     kind = samples.dtypes[name]
     dtype = torch.float32 if kind.startswith("float") else torch.bool if kind == "bool" else torch.int64
     return torch.zeros((_TRIED, *samples.shapes[name]), dtype=dtype)
@@ -149,6 +150,26 @@ def _named_without_wrapper(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def check_export(
+    module: nn.Module, inputs: NamedInputs, exported_network: nn.Module, rows: Tensor, specs: Sequence[InputSpec]
+) -> None:
+    """Hold what was exported against the module itself, as its user calls it. Shapes: rows [n, 1, 1, numbers], packed noise.
+
+    Raises: InputError where they differ.
+    """
+    arrays = {name: torch.from_numpy(array) for name, array in unpacked(rows.numpy(), specs).items()}
+    with torch.no_grad():
+        wanted = flattened(module(arrays) if inputs.as_mapping else module(**arrays)).values()
+        found = flattened(exported_network(rows)).values()
+    for original, other in zip(wanted, found, strict=True):
+        scale = float(original.float().abs().max().clamp_min(1e-6))
+        if not torch.allclose(original.float(), other.float(), rtol=_TOLERANCE, atol=_TOLERANCE * scale):
+            raise InputError(
+                f"what is exported of the network differs from it by up to {float((original.float() - other.float()).abs().max()):.3g}",
+                remedy=EXPORT,
+            )
+
+
 def with_additive_mask(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The padding mask as what is added to the attention scores, so that nothing in the graph depends on where padding is.
 
@@ -188,7 +209,7 @@ class OfNamedInputs(nn.Module):
         """Its outputs, as the graph returns them. Shapes: [n, ...] each."""
         names = [spec.name for spec in self.inputs]
         given = dict(zip(names, arrays, strict=False)) | by_name
-        if len(arrays) > len(names) or given.keys() != set(names):
+        if len(arrays) + len(by_name) != len(names) or given.keys() != set(names):
             raise InputError(
                 f"the network takes {', '.join(names)}; {', '.join(given) or 'nothing'} was given",
                 remedy="give each of them once, in order or by name",

@@ -172,6 +172,17 @@ def test_settings_of_images_are_refused_with_their_own_remedy(tmp_path: Path):
     assert error.value.remedy == "leave --mean, --std out"
 
 
+def test_export_that_is_something_else_is_refused(tmp_path: Path):
+    class Hides(Encoder):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            x = super().forward(input_ids, attention_mask)
+            return x.flip(1) if torch.compiler.is_exporting() else x
+
+    with pytest.raises(InputError, match="what is exported of the network differs from it by up to") as error:
+        loaded(Hides(), tmp_path, **TOKENS)
+    assert "FILE.onnx" in error.value.remedy
+
+
 def test_module_that_cannot_be_exported_says_so(tmp_path: Path):
     class Decides(Encoder):
         def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
