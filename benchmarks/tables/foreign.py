@@ -32,7 +32,7 @@ def foreign() -> str:
         for each in found
         if each.get("savings_percent")
     ]
-    made = ", ".join(sorted({each["commit"] for each in found}))
+    made = ", ".join(sorted({build.get("commit", each["commit"]) for each in found for build in each["builds"]}))
     return "\n".join(
         [
             *rows,
