@@ -34,7 +34,7 @@ def deaf(*arguments: object) -> subprocess.CompletedProcess[str]:
         os.close(writing)
 
 
-@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("more", [(), pytest.param(("--json",), marks=pytest.mark.slow)])
 def test_exit_code_stays(more: tuple[str, ...], tmp_path: Path):
     done = deaf("inspect", "digits", "--out", tmp_path / "run", *more)
     assert done.returncode == 0 and "Error" not in done.stderr
@@ -56,21 +56,21 @@ def spoken(stdout: str, *arguments: object, **more: str) -> subprocess.Completed
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("more", [(), pytest.param(("--json",), marks=pytest.mark.slow)])
 def test_closed_stdout_is_one_that_nobody_reads(more: tuple[str, ...], tmp_path: Path):
     done = spoken(">&-", "inspect", "digits", "--out", tmp_path / "run", *more)
     assert done.returncode == 0 and "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("more", [(), pytest.param(("--json",), marks=pytest.mark.slow)])
 def test_full_stdout_is_an_error_of_the_environment(more: tuple[str, ...], tmp_path: Path):
     done = spoken(">/dev/full", "inspect", "digits", "--out", tmp_path / "run", *more)
     assert done.returncode == 3 and "cannot write the result to stdout" in done.stderr
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
 def test_letters_that_stdout_lacks_are_replaced(encoding: str, tmp_path: Path):
     """Tables have letters that neither of them has."""
     done = spoken("", "inspect", "digits", "--out", tmp_path / "run", PYTHONIOENCODING=encoding)
@@ -79,7 +79,7 @@ def test_letters_that_stdout_lacks_are_replaced(encoding: str, tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
-@pytest.mark.parametrize("name", ["TERM", "HUP"])
+@pytest.mark.parametrize("name", ["TERM", pytest.param("HUP", marks=pytest.mark.slow)])
 def test_being_told_to_end_is_an_interrupt(name: str, tmp_path: Path):
     script = ON_A_SCRIPTED_DEVICE.replace(
         "with device():", f"import os, signal\nfrom practise_deploy.pipeline import build\nsignal.signal(signal.SIG{name}, signal.SIG_DFL)\n"

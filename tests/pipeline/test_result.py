@@ -256,7 +256,7 @@ def test_default_network_end_to_end_on_this_processor(
         "--batch-size",
         "16",
         "--measure-budget-s",
-        "10",
+        "4",
     ]
     monkeypatch.setattr("sys.argv", ["practise-deploy", "build", *options, "--out", str(tmp_path / "run")])
     monkeypatch.setattr(

@@ -66,10 +66,11 @@ def test_other_iterations_leave_measurements_and_plan_alone(copied: Copy, given:
             {"latency", "plan", "verify", "bench", "throughput", "frontier"},
             {"recoverability", "recover", "finetune", "export"},
         ),
-        (
+        pytest.param(
             {"seed": 1},
             {"latency", "recoverability", "plan", "recover", "finetune", "frontier", "bench"},
             {"export-original"},
+            marks=pytest.mark.slow,
         ),
         ({"sessions": 3}, {"plan", "bench"}, {"latency", "recoverability", "export-original"}),
         ({"min_speedup": 1.1}, set(), ALL),

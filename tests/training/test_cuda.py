@@ -89,6 +89,7 @@ def test_the_papers_adaptors_are_trained_on_the_gpu(gpu):
     assert found[1].of[0].mse.estimate == pytest.approx(found[0].of[0].mse.estimate, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind_on_the_way_to_another_device():
     """The tests that are marked `gpu`, in a process of their own, on a device beside the CPU."""
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from practise_backends.fake import FakeEngine, Script, ScriptedClock, drifting, noisy, scripted, steady
 from practise_backends.results.compare import verdict_of
@@ -87,6 +88,7 @@ def false_verdicts(make: Callable[[int], Drift]) -> tuple[float, float]:
     )
 
 
+@pytest.mark.slow
 def test_linear_drift_fools_sequential_timing_but_not_paired_rounds() -> None:
     paired, sequential = false_verdicts(linear)
     assert paired <= 0.06

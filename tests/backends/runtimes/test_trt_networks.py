@@ -69,9 +69,11 @@ def convolved(nodes: Any) -> set[str]:
     return {name for name in nodes if "Conv" in name and "Linear" not in name}
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["static", "dynamic"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet-lite0"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("mobilenet_v2", marks=pytest.mark.slow), "efficientnet-lite0"]
+)
 def test_dropped_blocks_are_gone_from_the_engine_and_nothing_was_added(
     name: str, precision: str, dynamic: bool, tmp_path: Path
 ) -> None:
