@@ -88,3 +88,11 @@ def test_networks_that_write_text_are_refused(cli: Cli, folder: Path, tmp_path: 
     (writer / "config.json").write_text(json.dumps(config), encoding="utf-8")
     said = cli("inspect", f"hf:{writer}")
     assert said.code == 2 and "GPT2LMHeadModel, which writes text" in said.err
+
+
+def test_export_that_is_something_else_than_the_librarys_own_call_is_refused(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("practise_deploy.network.loading.named_inputs._MASKED", 0.0)  # padding is attended to
+    said = cli("inspect", f"hf:{folder}")
+    assert said.code == 2 and "what is exported of the network differs from it by up to" in said.err

@@ -54,6 +54,10 @@ class Encoder:
     longest: int
     task: str | None = None
 
+    def as_the_library_calls_it(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Its output with the padding mask as the tokenizer gives it. Shapes: arrays [n, length] each."""
+        return self.module(*(arrays[name] for name in self.inputs), additive_mask=False)
+
 
 def load_encoder(folder: Path, *, tokenizer_only: bool = False) -> Encoder:
     """The encoder of a folder with config.json, weights and a tokenizer.
@@ -144,9 +148,10 @@ class Scored(nn.Module):
         super().__init__()
         self.network, self.inputs = network, inputs
 
-    def forward(self, *tokens: Tensor) -> Tensor:
+    def forward(self, *tokens: Tensor, additive_mask: bool = True) -> Tensor:
         """Shapes: tokens [n, length] each -> [n, classes]."""
-        return self.network(**with_additive_mask(dict(zip(self.inputs, tokens, strict=True)))).logits
+        arrays = dict(zip(self.inputs, tokens, strict=True))
+        return self.network(**with_additive_mask(arrays) if additive_mask else arrays).logits
 
 
 class Pooled(nn.Module):
@@ -156,10 +161,11 @@ class Pooled(nn.Module):
         super().__init__()
         self.network, self.inputs, self.pooling, self.normalised = network, inputs, pooling, normalised
 
-    def forward(self, *tokens: Tensor) -> Tensor:
+    def forward(self, *tokens: Tensor, additive_mask: bool = True) -> Tensor:
         """Shapes: tokens [n, length] each -> [n, width]."""
-        states = self.network(**with_additive_mask(dict(zip(self.inputs, tokens, strict=True))))[0]
-        counts = dict(zip(self.inputs, tokens, strict=True))[MASK].unsqueeze(-1).to(states.dtype)
+        arrays = dict(zip(self.inputs, tokens, strict=True))
+        states = self.network(**with_additive_mask(arrays) if additive_mask else arrays)[0]
+        counts = arrays[MASK].unsqueeze(-1).to(states.dtype)
         vector = (
             states[:, 0] if self.pooling == "cls" else (states * counts).sum(1) / counts.sum(1).clamp_min(_LEAST_COUNT)
         )

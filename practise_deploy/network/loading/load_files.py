@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from practise_backends.errors import about, lacks_memory
 from practise_backends.files import why_no_file
@@ -67,9 +70,14 @@ def load_by_name(
         if "FILE.py" in error.remedy:  # that is what was given
             error.remedy = EXPORT
         raise
+    return _held_against(partial(inputs.call, module), network, origin.name)
+
+
+def _held_against(call: Callable[[dict[str, Tensor]], Any], network: Network, name: str | Path) -> Network:
+    """The network, once it computes on noise what the module does that it was exported from."""
     specs = network.summary.preprocessing.inputs
-    with about(origin.name):
-        check_export(module, inputs, network.traced, sample_of(2, network.input_shape[1:], specs), specs)
+    with about(name):
+        check_export(call, network.traced, sample_of(2, network.input_shape[1:], specs), specs)
     return network
 
 
@@ -126,7 +134,8 @@ def load_encoder_folder(folder: Path, source: NetworkSource, samples: Samples) -
     )  # fmt: skip
     notes = (*encoder.notes, f"planned, measured and shipped for texts of {length} tokens, {told}")
     source = source.model_copy(update={"task": source.task or encoder.task})
-    return load_onnx(described(folder, model), source, None, Samples(tokenizer=str(folder)), notes)
+    network = load_onnx(described(folder, model), source, None, Samples(tokenizer=str(folder)), notes)
+    return _held_against(encoder.as_the_library_calls_it, network, folder)
 
 
 def _image_input(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,10 @@ class NamedInputs:
 
     names: tuple[str, ...]
     as_mapping: bool = False
+
+    def call(self, module: nn.Module, arrays: dict[str, Tensor]) -> Any:
+        """What the module gives for the arrays."""
+        return module(arrays) if self.as_mapping else module(**arrays)
 
 
 def named_inputs(module: nn.Module, samples: Samples) -> NamedInputs | None:
@@ -151,7 +155,7 @@ def _named_without_wrapper(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def check_export(
-    module: nn.Module, inputs: NamedInputs, exported_network: nn.Module, rows: Tensor, specs: Sequence[InputSpec]
+    call: Callable[[dict[str, Tensor]], Any], exported_network: nn.Module, rows: Tensor, specs: Sequence[InputSpec]
 ) -> None:
     """Hold what was exported against the module itself, as its user calls it. Shapes: rows [n, 1, 1, numbers], packed noise.
 
@@ -159,7 +163,7 @@ def check_export(
     """
     arrays = {name: torch.from_numpy(array) for name, array in unpacked(rows.numpy(), specs).items()}
     with torch.no_grad():
-        wanted = flattened(module(arrays) if inputs.as_mapping else module(**arrays)).values()
+        wanted = flattened(call(arrays)).values()
         found = flattened(exported_network(rows)).values()
     for original, other in zip(wanted, found, strict=True):
         scale = float(original.float().abs().max().clamp_min(1e-6))
@@ -193,7 +197,7 @@ class _Positional(nn.Module):
         by_name = dict(zip(self.inputs.names, arrays, strict=True))
         if type(self.network).__module__.startswith(_TRANSFORMERS):
             by_name = with_additive_mask(by_name)
-        outputs = flattened(self.network(by_name) if self.inputs.as_mapping else self.network(**by_name))
+        outputs = flattened(self.inputs.call(self.network, by_name))
         self.outputs = list(outputs)
         return tuple(outputs.values())
 
