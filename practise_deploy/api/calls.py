@@ -35,12 +35,13 @@ def _listing(settings: Mapping[str, str]) -> Callable[[_Function], _Function]:
 
 
 @_listing(SETTINGS)
-def inspect(network: Network, *, progress: bool = True, **settings: Any) -> Inspection:
+def inspect(network: Network, images: Any = None, *, progress: bool = True, **settings: Any) -> Inspection:
     """Find the network's residual blocks, and why some cannot be dropped. Nothing is measured or written.
 
     network: a torch.nn.Module, which stays as it is, or a name or path as on the command line.
+    images: for their size, or for the names and shapes of the inputs of a network that takes no images.
     """
-    request = Request(network=network, keywords=settings, progress=progress)
+    request = Request(network=network, images=images, keywords=settings, progress=progress)
     with session(request, no_device, structure_only=True) as running:
         context = running.build.context
         running.tell(context.network.summary.notes)
@@ -49,7 +50,7 @@ def inspect(network: Network, *, progress: bool = True, **settings: Any) -> Insp
 
 @_listing(SETTINGS)
 def measure_latency(network: Network, images: Any = None, *, progress: bool = True, **settings: Any) -> LatencyTable:
-    """Measure what every block costs on the device. images: their size counts alone.
+    """Measure what every block costs on the device. images: as in `inspect`.
 
     network: as in `inspect`. Raises: Refusal.
     """

@@ -161,6 +161,7 @@ def test_object_of_python_is_refused_by_name():
 def test_module_of_several_inputs_is_built_from_arrays_by_name(tmp_path: Path):
     torch.manual_seed(0)
     module, arrays = Encoder().eval(), tokens(40)
+    assert sum(block.droppable for block in pd.inspect(module, arrays, progress=False).blocks) == 4
     with device(ScriptedOrt(ms_by_products)):
         release = pd.build(module, arrays, out=tmp_path / "run", progress=False, **QUICK)
     tensors = {name: torch.from_numpy(array) for name, array in tokens(5, seed=3).items()}

@@ -94,5 +94,6 @@ def test_export_that_is_something_else_than_the_librarys_own_call_is_refused(
     cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("practise_deploy.network.loading.named_inputs._MASKED", 0.0)  # padding is attended to
+    monkeypatch.setattr("practise_deploy.network.loading.hugging_face.takes_additive_mask", lambda *_: True)
     said = cli("inspect", f"hf:{folder}")
     assert said.code == 2 and "what is exported of the network differs from it by up to" in said.err

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from practise_backends.errors import EnvironmentProblem, lacks_memory
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.loading.named_inputs import MASK, exported, with_additive_mask
+from practise_deploy.network.loading.named_inputs import MASK, exported, takes_additive_mask, with_additive_mask
 
 PREFIX = "hf:"
 DEFAULT_LENGTH = 128
@@ -47,7 +47,7 @@ class Encoder:
     """A text encoder: its tokenizer, its module, which takes the tokenizer's arrays in this order, what its output is called, and its task where its class says that."""
 
     tokenizer: Any
-    module: nn.Module
+    module: OfTokens
     inputs: tuple[str, ...]
     output: str
     notes: tuple[str, ...]
@@ -56,7 +56,8 @@ class Encoder:
 
     def as_the_library_calls_it(self, arrays: Mapping[str, Tensor]) -> Tensor:
         """Its output with the padding mask as the tokenizer gives it. Shapes: arrays [n, length] each."""
-        return self.module(*(arrays[name] for name in self.inputs), additive_mask=False)
+        found = self.module.network(**{name: arrays[name] for name in self.inputs})
+        return self.module.output(found, arrays)
 
 
 def load_encoder(folder: Path, *, tokenizer_only: bool = False) -> Encoder:
@@ -138,33 +139,48 @@ def exported_encoder(encoder: Encoder, length: int) -> onnx.ModelProto:
     """
     sample = tokens_of(encoder, ["one text", "and another one"], length)
     arrays = {name: torch.from_numpy(sample[name]) for name in encoder.inputs}
+    encoder.module.additive = takes_additive_mask(lambda given: encoder.module.network(**given), arrays)
     return exported(encoder.module, arrays, [encoder.output])
 
 
-class Scored(nn.Module):
-    """An encoder that gives scores of classes."""
+class OfTokens(nn.Module):
+    """A network of the package transformers that takes the tokenizer's arrays in order.
+
+    additive: whether the mask is handed to it as what is added to the attention scores.
+    """
 
     def __init__(self, network: nn.Module, inputs: tuple[str, ...]) -> None:
         super().__init__()
-        self.network, self.inputs = network, inputs
+        self.network, self.inputs, self.additive = network, inputs, False
 
-    def forward(self, *tokens: Tensor, additive_mask: bool = True) -> Tensor:
-        """Shapes: tokens [n, length] each -> [n, classes]."""
+    def forward(self, *tokens: Tensor) -> Tensor:
+        """Shapes: tokens [n, length] each -> what `output` gives."""
         arrays = dict(zip(self.inputs, tokens, strict=True))
-        return self.network(**with_additive_mask(arrays) if additive_mask else arrays).logits
+        return self.output(self.network(**with_additive_mask(arrays) if self.additive else arrays), arrays)
+
+    def output(self, found: Any, arrays: Mapping[str, Tensor]) -> Tensor:
+        """What is shipped of what the network gives."""
+        raise NotImplementedError
 
 
-class Pooled(nn.Module):
+class Scored(OfTokens):
+    """A network that gives scores of classes."""
+
+    def output(self, found: Any, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Shapes: [n, classes], or [n, length, classes]."""
+        return found.logits
+
+
+class Pooled(OfTokens):
     """An encoder with what sentence-transformers puts behind it: one vector for each text."""
 
     def __init__(self, network: nn.Module, inputs: tuple[str, ...], pooling: str, normalised: bool) -> None:
-        super().__init__()
-        self.network, self.inputs, self.pooling, self.normalised = network, inputs, pooling, normalised
+        super().__init__(network, inputs)
+        self.pooling, self.normalised = pooling, normalised
 
-    def forward(self, *tokens: Tensor, additive_mask: bool = True) -> Tensor:
-        """Shapes: tokens [n, length] each -> [n, width]."""
-        arrays = dict(zip(self.inputs, tokens, strict=True))
-        states = self.network(**with_additive_mask(arrays) if additive_mask else arrays)[0]
+    def output(self, found: Any, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Shapes: [n, width]."""
+        states = found[0]
         counts = arrays[MASK].unsqueeze(-1).to(states.dtype)
         vector = (
             states[:, 0] if self.pooling == "cls" else (states * counts).sum(1) / counts.sum(1).clamp_min(_LEAST_COUNT)

@@ -6,6 +6,7 @@ import ast
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import onnx
@@ -110,7 +111,10 @@ def exported_by_name(module: nn.Module, inputs: NamedInputs, samples: Samples) -
             f"the network does not run on {what}: {first_line(error)}",
             remedy="give the arrays that its forward takes, by its parameters' names, samples along the first axis",
         ) from None
-    return exported(positional, dict(zip(inputs.names, arrays, strict=True)), positional.outputs)
+    by_name = dict(zip(inputs.names, arrays, strict=True))
+    if type(module).__module__.startswith(_TRANSFORMERS):
+        positional.additive = takes_additive_mask(partial(inputs.call, module), by_name)
+    return exported(positional, by_name, positional.outputs)
 
 
 def exported(module: nn.Module, arrays: Mapping[str, Tensor], outputs: Sequence[str]) -> onnx.ModelProto:
@@ -166,8 +170,7 @@ def check_export(
         wanted = flattened(call(arrays)).values()
         found = flattened(exported_network(rows)).values()
     for original, other in zip(wanted, found, strict=True):
-        scale = float(original.float().abs().max().clamp_min(1e-6))
-        if not torch.allclose(original.float(), other.float(), rtol=_TOLERANCE, atol=_TOLERANCE * scale):
+        if not _is_the_same(original, other):
             raise InputError(
                 f"what is exported of the network differs from it by up to {float((original.float() - other.float()).abs().max()):.3g}",
                 remedy=EXPORT,
@@ -185,17 +188,43 @@ def with_additive_mask(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return prepared
 
 
+def takes_additive_mask(call: Callable[[dict[str, Tensor]], Any], arrays: Mapping[str, Tensor]) -> bool:
+    """Whether an encoder computes with `with_additive_mask` what it does with the tokenizer's own mask; DeBERTa does not.
+
+    Shapes: arrays [n, length] each; here the last token alone is padding, so that the mask says something.
+    """
+    masked = dict(arrays)
+    if MASK in masked:
+        masked[MASK] = torch.ones_like(masked[MASK])
+        masked[MASK][..., -1] = 0
+    try:
+        with torch.no_grad():
+            plain, additive = (flattened(call(each)).values() for each in (masked, with_additive_mask(masked)))
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        return False
+    return all(_is_the_same(*pair) for pair in zip(plain, additive, strict=True))
+
+
+def _is_the_same(original: Tensor, other: Tensor) -> bool:
+    original, other = original.float(), other.float()
+    scale = float(original.abs().max().clamp_min(1e-6))
+    return torch.allclose(original, other, rtol=_TOLERANCE, atol=_TOLERANCE * scale)
+
+
 class _Positional(nn.Module):
     """A module that takes arrays by name, taking them in order; its outputs' names are known once it ran."""
 
     def __init__(self, network: nn.Module, inputs: NamedInputs) -> None:
         super().__init__()
         self.network, self.inputs, self.outputs = network, inputs, list[str]()
+        self.additive = False
 
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
         """Shapes: [n, ...] each."""
         by_name = dict(zip(self.inputs.names, arrays, strict=True))
-        if type(self.network).__module__.startswith(_TRANSFORMERS):
+        if self.additive:
             by_name = with_additive_mask(by_name)
         outputs = flattened(self.inputs.call(self.network, by_name))
         self.outputs = list(outputs)

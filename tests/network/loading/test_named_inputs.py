@@ -199,3 +199,16 @@ def test_network_of_named_inputs_names_what_it_takes(tmp_path: Path, given):
     network = loaded(Encoder(), tmp_path, **TOKENS)
     with pytest.raises(InputError, match="the network takes input_ids, attention_mask;"):
         outputs(network, given)
+
+
+@pytest.mark.parametrize(
+    "kind", ["DebertaV2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("Roberta", "ModernBert"))]
+)
+def test_encoders_of_the_library_are_taken_as_they_take_the_mask(tmp_path: Path, kind: str):
+    """BERT's kind also takes it as what is added to the attention scores, DeBERTa only as the tokenizer gives it."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    special = {f"{name}_token_id": 0 for name in ("pad", "bos", "eos", "cls", "sep")}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=WORDS, max_position_embeddings=32, **sizes, **special)
+    network = loaded(getattr(transformers, f"{kind}Model")(config).eval(), tmp_path, **TOKENS)
+    assert sum(block.droppable for block in find_blocks(network.traced, network.input_shape)) == 4
