@@ -48,7 +48,9 @@ def _row(each: dict[str, Any], build: dict[str, Any]) -> str:
     fitted = f"{each['fitted_on']} {each['images']}"
     asked = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in build["asked"].items())
     if "refused" in build:
-        return f"| {each['network']} | {fitted} | `{asked}` | none | {build['refused'].partition(';')[0]} | | |"
+        parts = build["refused"].split("; ")
+        why = "; ".join([parts[0], *(part for part in parts[1:] if part.startswith("even "))])
+        return f"| {each['network']} | {fitted} | `{asked}` | none | {why} | | |"
     speedup, same = build["speedup"], build["agreement_percent"]
     return (
         f"| {each['network']} | {fitted} | `{asked}` | {len(build['dropped'])} of {each['blocks']} "
