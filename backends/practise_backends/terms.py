@@ -276,16 +276,26 @@ class EngineFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fp32Original:
+    """The original in fp32, in the same rounds as two networks of less precision. speedup: its latency over the new network's."""
+
+    engine: EngineFigures
+    speedup: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison(Measurement):
     """Two networks in paired rounds; speedup = latency of the first over latency of the second.
 
     verdict: faster, slower or cannot tell. aa_ratio: half of the first network's sessions against the other half.
+    fp32: None where both are of fp32 themselves, or where the original's file in fp32 was not given.
     """
 
     speedup: Interval
     verdict: str
     sessions: int
     engines: tuple[EngineFigures, ...]
+    fp32: Fp32Original | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,6 +160,12 @@ class Release(Shown):
         return self.record.speedup
 
     @property
+    def speedup_over_fp32(self) -> Interval | None:
+        """The same over the original in fp32, measured in the same rounds; None where `speedup` is that, or where nothing was measured."""
+        fp32 = self.record.bench.fp32 if self.record.bench else None
+        return None if fp32 is None else fp32.speedup
+
+    @property
     def agreement(self) -> Interval | None:
         """Percentage of held-out images to which the deployed network gives the original's answer; None for no classifier."""
         link = teacher_link(self.record.verification)

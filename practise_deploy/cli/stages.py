@@ -142,7 +142,7 @@ def _any_droppable(build: Build) -> int:
     return 0 if build.context.candidates else 2
 
 
-BENCH = ("bench", "bench-again-1", "bench-again-2")
+BENCH = ("export-fp32", "bench", "bench-again-1", "bench-again-2")
 STEPS = (
     "rehearse",
     "latency",
@@ -153,10 +153,11 @@ STEPS = (
     "recover",
     "finetune",
     "export-original",
+    "export-fp32",
     "export",
     "compile",
     "verify",
-    *BENCH,
+    *BENCH[1:],
     "throughput",
     "frontier",
 )

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_type_hints
 
+from practise_backends.choices import Precision
 from practise_backends.errors import Disturbed, EnvironmentProblem
 from practise_backends.terms import Comparison, LatencyTable, Throughput
 from practise_deploy.deployment.compile import precision_problems
@@ -36,7 +37,7 @@ from practise_deploy.pipeline.context import BlockBench, BuildContext, named
 from practise_deploy.pipeline.fingerprint import code, fingerprint
 from practise_deploy.pipeline.kit import kit_of, kit_place
 from practise_deploy.pipeline.results import write_results
-from practise_deploy.pipeline.stages import MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
+from practise_deploy.pipeline.stages import FP32_MODEL, MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
 from practise_deploy.planning.choose import count_reaching, too_disturbed
 from practise_deploy.planning.gate import evaluate_gate
 from practise_deploy.planning.remeasuring import MAX_REMEASUREMENTS, is_undecided, last_of, longer, required_speedups
@@ -123,6 +124,15 @@ class Build:
         context = self.context
         original = Pruned(network=context.network)
         return self._step("export-original", stages.export, original, context.released_form, ORIGINAL_MODEL)
+
+    @cached_property
+    def original_fp32(self) -> ExportedModel | None:
+        """original-fp32.onnx, which an original of less precision is measured beside; None where the original is of fp32 itself."""
+        context = self.context
+        if context.settings.precision == Precision.FP32:
+            return None
+        form = replace(context.released_form, precision=Precision.FP32, calibration=None)
+        return self._step("export-fp32", stages.export, Pruned(network=context.network), form, FP32_MODEL)
 
     @cached_property
     def rehearsal(self) -> Rehearsal:
@@ -257,7 +267,8 @@ class Build:
                 if done:
                     setup, name = longer(setup, done[-1]), f"bench-again-{len(done)}"
                 again = f"{title}, for longer" if done else title
-                done.append(self._step(name, stages.compare_models, self._files, context.deployment, setup, again))
+                files = replace(self._files, fp32=self.original_fp32)
+                done.append(self._step(name, stages.compare_models, files, context.deployment, setup, again))
         except Disturbed as error:
             if not done:
                 raise

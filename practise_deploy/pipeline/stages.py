@@ -51,6 +51,7 @@ from practise_deploy.training.schedule import Schedule
 
 MODEL = "model.onnx"
 ORIGINAL_MODEL = "original.onnx"
+FP32_MODEL = "original-fp32.onnx"
 THROUGHPUT_RULE = StoppingRule(budget_s=6.0, warmup_s=0.5, min_rounds=10, half_width_percent=1.0, sessions=1)
 
 Blocks = tuple[Block, ...]
@@ -76,11 +77,12 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """What is deployed: the original, the new model, and what the device runs of it."""
+    """What is deployed: the original, the new model, and what the device runs of it. fp32: the original, where both are of less precision."""
 
     original: ExportedModel
     model: ExportedModel
     compiled: DeployedModel | None = None
+    fp32: ExportedModel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +278,8 @@ def compare_models(
 ) -> Comparison:
     """How much faster is the new model? Both in the same rounds."""
     with work.screen(title) as progress:
-        return compare(work.folder / files.original.path, work.folder / files.model.path, setup, progress)
+        fp32 = None if files.fp32 is None else work.folder / files.fp32.path
+        return compare(work.folder / files.original.path, work.folder / files.model.path, setup, progress, fp32=fp32)
 
 
 def measure_both(

@@ -133,6 +133,11 @@ def _speed(plan: Plan, bench: Comparison | None) -> str:
     precision = bench.conditions.precision
     original = "the original" if precision == Precision.FP32 else f"the original in {precision}"
     sentence = f"{ratio.estimate:.2f} times as fast as {original} ({100 * ratio.confidence:g}% interval {ratio.low:.2f} to {ratio.high:.2f})"
+    if bench.fp32 is not None:
+        over = bench.fp32.speedup
+        sentence += (
+            f" and {over.estimate:.2f} times as fast as the original in fp32 ({over.low:.2f} to {over.high:.2f})"
+        )
     if plan.measured_percent is not None:
         return sentence
     return f"{_prediction(plan)}, not measured there; on {bench.device.name} {sentence}"

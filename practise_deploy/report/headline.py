@@ -78,6 +78,8 @@ def speed(release: Release) -> Figure:
     less = f"{number(100 * (1 - 1 / speedup.estimate))}% less time per run" if speedup.estimate > 0 else ""
     precision = release.compiled.precision
     over = "" if precision == Precision.FP32 else f", over the original in {precision}"
+    fp32 = release.bench.fp32 if release.bench else None
+    over += f"; {times(fp32.speedup)} over the original in fp32" if fp32 else ""
     return Figure(title="Speed-up", text=times(speedup), detail=f"{less}{over}; {rounds(release.measured_on)}")
 
 

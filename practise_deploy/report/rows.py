@@ -116,8 +116,10 @@ def comparison_rows(measurement: Comparison | Benchmark) -> Rows:
         if speedup
         else ()
     )
+    fp32 = measurement.fp32 if isinstance(measurement, Comparison) else None
     return (
         *won,
+        *((("Speed-up over the original in fp32", times(fp32.speedup)),) if fp32 else ()),
         ("Device", measurement.device.name or missing("it has no name")),
         ("Backend", measurement.backend),
         ("Sessions", f"{measurement.sessions} of each network"),

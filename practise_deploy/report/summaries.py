@@ -12,6 +12,7 @@ from practise_backends.terms import Comparison, LatencyTable
 from practise_deploy.outcome import Release
 from practise_deploy.report import measurements, tables
 from practise_deploy.report.demands import demands
+from practise_deploy.report.formatting import times
 from practise_deploy.report.headline import latency_change, latency_title, quality, speed
 from practise_deploy.report.rows import (
     comparison_rows,
@@ -71,12 +72,24 @@ def comparison(measurement: Comparison | Benchmark) -> Section:
     )
 
 
+def _over_fp32(built: Release) -> tuple[tuple[str, str], ...]:
+    """The speed-up over the original in fp32, where that in the same precision is another."""
+    fp32 = built.bench.fp32 if built.bench else None
+    precision = built.compiled.precision
+    return (
+        ()
+        if fp32 is None
+        else (("Over the original in fp32", f"{times(fp32.speedup)}; the line above is over it in {precision}"),)
+    )
+
+
 def release(built: Release, folder: Path) -> Section:
     """The result of a build: speed-up, loss, and files."""
     kept, won = quality(built), speed(built)
     level = confidence(built.speedup or built.plan.predicted_percent)
     rows = (
         (won.title, f"{won.text}, {level} interval"),
+        *_over_fp32(built),
         (latency_title(built), latency_change(built)),
         ("Rounds", rounds(built.measured_on)),
         (kept.title, f"{kept.text} ({kept.detail})" if kept.detail else kept.text),

@@ -21,6 +21,7 @@ from practise_deploy.pipeline.build import Build
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.pipeline.results import read_release
 from practise_deploy.report import render_html
+from practise_deploy.report.summaries import release
 from practise_deploy.run import Run, file_digest
 from practise_deploy.settings import read_settings
 
@@ -46,6 +47,12 @@ def test_int8_is_shipped_proved_and_measured_as_integers(int8: Release, tmp_path
     assert (int8.compiled.precision, int8.compiled.precision_share, int8.compiled.path) == ("int8", 1.0, "model.onnx")
     assert int8.latency.conditions.precision == "int8"
     assert int8.speedup and int8.speedup.estimate == pytest.approx((0.5 + 0.05 * 21) / (0.5 + 0.05 * 17), rel=1e-6)
+    assert int8.bench and int8.bench.fp32 and int8.bench.fp32.engine.precision == "fp32"
+    over_fp32 = (0.5 + 0.1 * 21) / (0.5 + 0.05 * 17)
+    assert int8.bench.fp32.speedup.estimate == pytest.approx(over_fp32, rel=1e-6)
+    assert f"{over_fp32:.2f} times as fast as the original in fp32" in int8.verdict.sentence
+    assert any(title == "Over the original in fp32" for title, _ in release(int8, tmp_path).rows)
+    assert "over the original in fp32" in render_html(int8)
     assert [link.after for link in int8.verification.links] == ["student", "ONNX", "engine", "engine"]
     assert int8.verification.links[1].relative_rms > 1e-3  # rounding to integers is a loss, and told
     assert "int8 in 100% of the arithmetic layers" in render_html(int8)

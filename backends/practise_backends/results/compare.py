@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from practise_backends.choices import Precision
 from practise_backends.errors import MeasureError
 from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.results.breakdown import launch_notes, parts_of
@@ -16,9 +17,10 @@ from practise_backends.results.footprint import Footprint, cold_start, file_mb
 from practise_backends.rounds.estimates import LatencyEstimates, estimate_latencies
 from practise_backends.rounds.intervals import ORIGINAL, percentile_of, raw_samples, samples_ms
 from practise_backends.rounds.sessions import Candidate, measure, opened
-from practise_backends.terms import Artifact, Comparison, EngineFigures, Interval, Timings
+from practise_backends.terms import Artifact, Comparison, EngineFigures, Fp32Original, Interval, Timings
 
 NEW = "new"
+FP32 = "original in fp32"
 
 
 def compare(
@@ -28,28 +30,49 @@ def compare(
     progress: Progress | None = None,
     *,
     footprint: bool = True,
+    fp32: Path | None = None,
 ) -> Comparison:
     """How many times as fast `after` is as `before`.
 
     Each is opened `stopping_rule.sessions` times; the interval covers rounds and sessions (see `estimates`).
     footprint: also start each in fresh processes, for cold start and memory (where its backend has such).
+    fp32: the original in fp32, measured in the same rounds, where the two are of less precision.
     Raises: CompileError, MeasureError.
     """
-    engines, estimates = measure_engines({ORIGINAL: before, NEW: after}, setup, progress, footprint=footprint)
-    speedup = estimates.speedup(NEW)
-    return Comparison(**engines, speedup=speedup, verdict=verdict_of(speedup))
+    files = {ORIGINAL: before, NEW: after} | ({FP32: fp32} if fp32 else {})
+    fields, estimates = measure_engines(
+        files, setup, progress, footprint=footprint, precisions={FP32: Precision.FP32}
+    )
+    speedup, engines = estimates.speedup(NEW), fields.pop("engines")
+    return Comparison(
+        **fields,
+        engines=engines[:2],
+        speedup=speedup,
+        verdict=verdict_of(speedup),
+        fp32=Fp32Original(engine=engines[2], speedup=estimates.speedup(NEW, over=FP32)) if fp32 else None,
+    )
 
 
 def measure_engines(
-    files: Mapping[str, Path], setup: MeasurementSetup, progress: Progress | None, *, footprint: bool
+    files: Mapping[str, Path],
+    setup: MeasurementSetup,
+    progress: Progress | None,
+    *,
+    footprint: bool,
+    precisions: Mapping[str, Precision] | None = None,
 ) -> tuple[dict[str, Any], LatencyEstimates]:
     """Paired rounds of one network or several, the original first: the fields of `Measurement`, and sessions and engines.
+
+    precisions: by name, where they are not that of the setup.
 
     Raises: CompileError, MeasureError.
     """
     rule = setup.stopping_rule
     keys = dict(zip(files, (ORIGINAL, *list(files)[1:]), strict=True))
-    candidates = {keys[name]: Candidate(model=path, sessions=rule.sessions) for name, path in files.items()}
+    candidates = {
+        keys[name]: Candidate(model=path, sessions=rule.sessions, precision=(precisions or {}).get(name))
+        for name, path in files.items()
+    }
     with opened(candidates, setup, progress) as networks:
         timings = measure(networks, setup, progress)
         parts = {

@@ -44,7 +44,7 @@ class Table:
 def engines(measurement: Comparison | Benchmark, *, files: bool = False) -> Table:
     """The figures of the engines, one column each. files: and where they lie."""
     figures, unit, alone = (
-        measurement.engines,
+        (*measurement.engines, *_in_fp32(measurement)),
         milliseconds(measurement.timed_by),
         measurement.speedup is None,
     )
@@ -71,6 +71,12 @@ def engines(measurement: Comparison | Benchmark, *, files: bool = False) -> Tabl
         note="Discarded rounds do not count. p50 is the latency in the median round; the other percentiles are of single runs. Brackets "
         "hold the interval." + ("" if alone else _PAIRED),
     )
+
+
+def _in_fp32(measurement: Comparison | Benchmark) -> tuple[EngineFigures, ...]:
+    """The original in fp32, where it ran in the same rounds."""
+    fp32 = measurement.fp32 if isinstance(measurement, Comparison) else None
+    return () if fp32 is None else (fp32.engine,)
 
 
 def throughput(points: Sequence[Throughput]) -> Table:

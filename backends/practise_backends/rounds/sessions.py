@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.measure import Instruments, measure_rounds
 from practise_backends.runtimes.catalog import artifact_of
 from practise_backends.runtimes.external_data import size_of
-from practise_backends.terms import Artifact, Timings
+from practise_backends.terms import Artifact, Conditions, Timings
 
 _MEMORY_SHARE = 0.5
 _MOST_OF_IT = 0.9
@@ -37,10 +37,19 @@ _FEWEST = {ORIGINAL: 2}  # or there is no noise floor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A network to be measured, and how many sessions of it."""
+    """A network to be measured, and how many sessions of it. precision: where it is not that of the conditions."""
 
     model: bytes | Path
     sessions: int
+    precision: Precision | None = None
+
+    def conditions(self, setup: MeasurementSetup) -> Conditions:
+        """What it runs under."""
+        return (
+            setup.conditions
+            if self.precision is None
+            else replace(setup.conditions, precision=self.precision)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +100,7 @@ def opened(
             _show(progress, count, len(order), "loading")
             built, session = builds[name], len(loading.engines[name])
             with _about(candidates[name]):
-                engine = setup.backend.open(built[session % len(built)], setup.conditions)
+                engine = setup.backend.open(built[session % len(built)], candidates[name].conditions(setup))
                 loading.engines[name].append(engine)
                 engine.run(select_feeds(engine.inputs, feeds, name))
         warned = dict.fromkeys(
@@ -141,7 +150,11 @@ def _compiled(
         _show(progress, count, len(todo), "compiling")
         with _about(candidates[name]):
             artifact = artifact_of(
-                setup.backend, candidates[name].model, setup.conditions, build=build, shapes=setup.shapes
+                setup.backend,
+                candidates[name].model,
+                candidates[name].conditions(setup),
+                build=build,
+                shapes=setup.shapes,
             )
             builds[name].append(artifact)
     return builds

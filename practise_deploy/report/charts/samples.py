@@ -46,7 +46,10 @@ def samples_of(comparison: Comparison) -> Samples | None:
     if rounds_ms.ndim != 2 or not engines or rounds_ms.shape[1] != len(engines):
         return None
     valid = np.asarray(np.isfinite(rounds_ms).all(axis=1))
-    return Samples(rounds_ms=rounds_ms, engines=engines, valid=valid) if valid.any() else None
+    both = {engine.name for engine in comparison.engines}
+    drawn = [column for column, name in enumerate(engines) if name in both]
+    names = tuple(engines[column] for column in drawn)
+    return Samples(rounds_ms=rounds_ms[:, drawn], engines=names, valid=valid) if valid.any() and drawn else None
 
 
 def tone_of(index: int) -> str:
