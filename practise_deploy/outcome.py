@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
+from practise_backends.choices import Precision
 from practise_backends.terms import Comparison, Interval, LatencyTable, Measurement, Throughput
 from practise_deploy.settings import Recipe
 from practise_deploy.terms import (
@@ -203,6 +205,43 @@ class Criterion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeverPoint:
+    """The network without some blocks, in one precision, recovered in closed form.
+
+    speedup: over the original in fp32, in the same rounds as all other points. loss, agreement_percent: against it too, on images that
+    neither the fit nor the final proof sees. on_front: no other point is as fast and as good.
+    """
+
+    dropped: tuple[str, ...]
+    precision: Precision
+    speedup: Interval
+    agreement_percent: Interval | None
+    loss: Loss | None
+    on_front: bool = False
+
+    @property
+    def lost(self) -> float:
+        """Points lost, as estimated; infinite where no loss can be measured, so that such a point is never taken for a good one."""
+        return math.inf if self.loss is None else self.loss.points.estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levers:
+    """Dropped blocks and precision, measured together against the original in fp32, which is the first point.
+
+    images, fit_images: that the points were judged by, and fitted on. refused: what could not be made, as sentences. rounds, notes: of the measurement.
+    """
+
+    schema: int = SCHEMA
+    points: tuple[LeverPoint, ...]
+    images: int
+    fit_images: int
+    rounds: int
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
     """All demands, and the nearest set of blocks that passes them where the release does not.
 
@@ -240,6 +279,7 @@ class Release:
 
     bench, speedup: None where the engine was built ahead for a device that is not at hand.
     gate: None where --max-drop was waived and no --min-speedup asked.
+    levers: what the precision and the blocks were chosen by, with --precision auto; the speedup is over the original in fp32 then.
     """
 
     schema: int = SCHEMA
@@ -263,6 +303,7 @@ class Release:
     verdict: Verdict
     seconds: dict[str, float]
     command: str
+    levers: Levers | None = None
 
     @property
     def measured_on(self) -> Measurement:

@@ -46,6 +46,8 @@ def cores() -> int:
 _LONGEST = 1 << 20
 """Characters of a settings file."""
 TARGETS = ("reduce", "target_ms", "drop")
+AUTO = "auto"
+"""The precision that is chosen together with the blocks."""
 
 
 def flag_of(name: str) -> str:
@@ -171,8 +173,9 @@ class DeploymentTarget(_Part):
         "ort",
         description="where the network will run: ort (ONNX Runtime, CPU), trt (TensorRT), trt-rtx (TensorRT for RTX)",
     )
-    precision: Precision = Field(
-        Precision.FP32, description="precision of the deployed network (ort: fp32, int8; trt and trt-rtx: all three)"
+    precision: Precision | Literal["auto"] = Field(
+        Precision.FP32,
+        description="precision of the deployed network (ort: fp32, int8; trt and trt-rtx: all three); auto: chosen with the blocks",
     )
     min_precision_share: float = Field(
         90.0,
@@ -196,6 +199,14 @@ class DeploymentTarget(_Part):
     latency_table: Path | None = Field(
         None, description="plan with a latency table that was measured before, maybe on another device"
     )
+
+    @property
+    def one_precision(self) -> Precision:
+        """The precision. Raises: InputError where it is still to be chosen."""
+        if self.precision != AUTO:
+            return Precision(self.precision)
+        message = "--precision auto is for build and frontier, which choose the precision"
+        raise InputError(message, remedy=f"give one of {', '.join(Precision)}")
 
     @property
     def throughput_points(self) -> tuple[list[int], list[int]]:
@@ -312,6 +323,18 @@ class Settings(RecoveryRecipe, Goal, DeploymentTarget, ImageSource, NetworkSourc
     """All that a build depends on besides the contents of the files it names. A stage takes the part that it reads."""
 
     out: Path | None = Field(None, description="run folder (default: runs/NETWORK)")
+
+    @model_validator(mode="after")
+    def _nothing_against_auto(self) -> Settings:
+        against = [flag_of(name) for name in (*TARGETS, "latency_table") if getattr(self, name) is not None]
+        against += ["--best-within-drop"] * self.best_within_drop + ["--recipe paper"] * (self.recipe == "paper")
+        if self.precision == AUTO and against:
+            raise ValueError(
+                f"{against[0]} does not go with --precision auto, which goes by --max-drop or --min-speedup"
+            )
+        if self.precision == AUTO and self.max_drop == "none" and self.min_speedup is None:
+            raise ValueError("--precision auto needs --max-drop as points, or --min-speedup, to know when to stop")
+        return self
 
     @property
     def run_folder(self) -> Path:

@@ -294,6 +294,7 @@ class Plan:
     selection_frequency, set_frequency: the share of the resamples of images and savings that drop each candidate, and that choose
     exactly this set; empty and None for recipe paper, which ranks blocks and considers no sets.
     within_drop: why a smaller set than requested is dropped; None if it is not.
+    over_fp32: the blocks were chosen together with the precision (--precision auto), so what counts is the speed-up over the original in fp32.
     notes: what else decided, as sentences.
     """
 
@@ -314,6 +315,7 @@ class Plan:
     set_frequency: float | None = None
     considered: tuple[Considered, ...] = ()
     within_drop: WithinDrop | None = None
+    over_fp32: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -72,6 +72,7 @@ def plan(network: Network, images: Any = None, *, progress: bool = True, **setti
         build = running.build
         build.check(device=build.context.settings.latency_table is None)
         with running.recorded():
+            build = build.chosen
             return shown(Plan, build.reached_plan, recoverability=build.recoverability.of)
 
 
@@ -91,6 +92,7 @@ def build(network: Network, images: Any = None, *, progress: bool = True, **sett
         made = running.build
         made.check()
         with running.recorded():
+            made = made.chosen
             return Release(record=made.release, folder=made.context.run.folder, _pruned=made.pruned)
 
 

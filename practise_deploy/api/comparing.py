@@ -103,7 +103,7 @@ class Exporter:
             network = network_of(module, settings)
             form = ExportForm(
                 input_shape=(settings.batch, *network.input_shape[1:]),
-                precision=settings.precision,
+                precision=settings.one_precision,
                 symmetric_int8=reads_symmetric_int8(settings),
             )
             file = self.folder / f"{parameter}-{network.summary.name}.onnx"

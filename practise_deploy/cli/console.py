@@ -15,13 +15,14 @@ from practise_backends.results.tables import Table, scenarios, throughput
 from practise_backends.terminal import clean, one_line
 from practise_backends.terms import Comparison, LatencyTable, Scenario, Throughput
 from practise_deploy.deployment.kit import WrittenKit
-from practise_deploy.outcome import ExportedModel, Release, Verification
+from practise_deploy.outcome import ExportedModel, Levers, Release, Verification
 from practise_deploy.progress import ProgressDisplay, rich_console
 from practise_deploy.report import summaries, tables
+from practise_deploy.report.levers import levers_section
 from practise_deploy.report.rows import Rows, exported_rows, student_rows, verification_rows
 from practise_deploy.report.section import Section
 from practise_deploy.report.table_diff import diff_rows, diff_table
-from practise_deploy.terms import Block, NetworkSummary, Plan, Recoverability, Student
+from practise_deploy.terms import Block, NetworkSummary, Plan, Recoverability, Student, Task
 
 if TYPE_CHECKING:
     import rich.console
@@ -74,6 +75,10 @@ class Console(ProgressDisplay):
     def show_plan(self, plan: Plan, recoverability: Sequence[Recoverability]) -> None:
         """Which blocks are dropped, and why the others are kept."""
         self._section(summaries.plan(plan, recoverability))
+
+    def show_levers(self, measured: Levers, task: Task, max_drop: float | None) -> None:
+        """Dropped blocks and precision measured together."""
+        self._section(levers_section(measured, task, max_drop))
 
     def show_student(self, student: Student, title: str) -> None:
         """How the pruned network recovered."""

@@ -64,6 +64,7 @@ def _emit(stage: Stage, build: Build, console: Console, common: dict[str, Any]) 
     from practise_deploy.pipeline.session import notes_of
 
     with contextlib.redirect_stdout(sys.stderr):
+        build = build.chosen if stage.chooses else build
         result = stage.result(build)
     for note in notes_of(build):
         console.note(f"note: {note}")

@@ -48,7 +48,8 @@ class Stage:
     needs: checks the inputs before anything is measured or written.
     over_files: the command for a file or a finished run instead of a network; None if it has none.
     keep: handles the result by the further flags. further: flags of this command only.
-    of_a_run: a run folder may be named for its network. in_run: the result goes into the run folder.
+    of_a_run: a run folder may be named for its network. in_run: the result goes into the run folder. chooses: with --precision auto
+    it is of the build that was chosen.
     """
 
     name: str
@@ -65,3 +66,4 @@ class Stage:
     further: tuple[Parameter, ...] = ()
     of_a_run: bool = False
     in_run: bool = True
+    chooses: bool = False

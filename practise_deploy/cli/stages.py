@@ -120,6 +120,11 @@ def _show_bench(console: Console, build: Build) -> None:
     console.show_comparison(build.bench)
 
 
+def _show_levers(console: Console, build: Build) -> None:
+    context = build.context
+    console.show_levers(build.measured_levers, context.network.summary.task, context.settings.most_points_lost)
+
+
 def _planned(build: Build) -> None:
     """Check what planning and finetuning need; a latency table may replace the device."""
     build.check(device=build.context.settings.latency_table is None)
@@ -144,6 +149,7 @@ def _any_droppable(build: Build) -> int:
 
 BENCH = ("export-fp32", "bench", "bench-again-1", "bench-again-2")
 STEPS = (
+    "levers",
     "rehearse",
     "latency",
     "recoverability",
@@ -171,22 +177,24 @@ STAGES = (
           needs=lambda b: (b.context.backend, b.context.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), PLANNING, lambda b: 0 if b.reached_plan else 1,
-          preflight=require_device_or_table, needs=_planned),
+          preflight=require_device_or_table, needs=_planned, chooses=True),
+    Stage("frontier", "Measure dropped blocks and precision together, against the original in fp32.", lambda b: b.measured_levers,
+          _show_levers, ("levers",)),
     Stage("kit", "Write a folder that measures what every block costs on a device without this tool.", lambda b: b.kit,
           lambda c, b: c.show_kit(b.kit), preflight=require_backend, needs=lambda b: (b.kit_place, b.context.candidates),
           structure_only=True, further=(kits.PLACE,), of_a_run=True, in_run=False),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
           _show_students, ("recover", "finetune"), preflight=require_device_or_table,
-          needs=_planned),
+          needs=_planned, chooses=True),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.exported,
           lambda c, b: c.show_exported(b.exported), ("export-original", "export"),
-          preflight=require_device_or_table, needs=lambda b: _planned(b) if b.context.network.trainable else None),
+          preflight=require_device_or_table, needs=lambda b: _planned(b) if b.context.network.trainable else None, chooses=True),
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
-          lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4),
+          lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4, chooses=True),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,
-          _show_bench, BENCH, needs=_runs, over_files=files.BENCH),
+          _show_bench, BENCH, needs=_runs, over_files=files.BENCH, chooses=True),
     Stage("build", "The whole job: measure, plan, recover, export, verify, bench, report.", lambda b: b.release,
-          lambda c, b: c.show_release(b.release, b.context.run.folder), STEPS, lambda b: b.release.verdict.exit_code),
+          lambda c, b: c.show_release(b.release, b.context.run.folder), STEPS, lambda b: b.release.verdict.exit_code, chooses=True),
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from practise_backends.choices import Precision
 from practise_backends.errors import EnvironmentProblem
 from practise_backends.interfaces import Backend
 from practise_backends.options import Measuring, flags_of
@@ -11,7 +12,7 @@ from practise_backends.runtimes import catalog
 from practise_backends.runtimes.catalog import RunMode, backend_class, load_backend
 from practise_backends.terms import Conditions
 from practise_deploy.errors import InputError
-from practise_deploy.settings import DeploymentTarget
+from practise_deploy.settings import AUTO, DeploymentTarget
 
 _NO_TABLE_REMEDY = (
     "make a kit with `practise-deploy kit`, run `practise-measure kit/` on such a device, "
@@ -66,7 +67,8 @@ def check_supported(target: DeploymentTarget) -> None:
 
 
 def _requested(target: DeploymentTarget) -> RunMode:
-    return RunMode(precision=target.precision, clock=target.clock, cuda_graph=target.cuda_graph)
+    precision = Precision.FP32 if target.precision == AUTO else target.one_precision
+    return RunMode(precision=precision, clock=target.clock, cuda_graph=target.cuda_graph)
 
 
 def conditions_of(target: DeploymentTarget, backend: Backend | None) -> Conditions:
@@ -75,7 +77,7 @@ def conditions_of(target: DeploymentTarget, backend: Backend | None) -> Conditio
     return Conditions(
         batch=target.batch,
         threads=target.threads,
-        precision=target.precision,
+        precision=target.one_precision,
         clock=clock,
         cuda_graph=target.cuda_graph,
         seed=target.seed,

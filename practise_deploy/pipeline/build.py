@@ -26,6 +26,8 @@ from practise_deploy.outcome import (
     ExportedModel,
     Frontier,
     GateResult,
+    LeverPoint,
+    Levers,
     Rehearsal,
     Release,
     Verdict,
@@ -36,14 +38,24 @@ from practise_deploy.pipeline.checks import check_inputs, check_reached
 from practise_deploy.pipeline.context import BlockBench, BuildContext, named
 from practise_deploy.pipeline.fingerprint import code, fingerprint
 from practise_deploy.pipeline.kit import kit_of, kit_place
+from practise_deploy.pipeline.levers import measure_levers
 from practise_deploy.pipeline.results import write_results
 from practise_deploy.pipeline.stages import FP32_MODEL, MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
 from practise_deploy.planning.choose import count_reaching, too_disturbed
 from practise_deploy.planning.gate import evaluate_gate
-from practise_deploy.planning.remeasuring import MAX_REMEASUREMENTS, is_undecided, last_of, longer, required_speedups
+from practise_deploy.planning.levers import choose_point, growing_sets, no_point
+from practise_deploy.planning.remeasuring import (
+    MAX_REMEASUREMENTS,
+    counted,
+    is_undecided,
+    last_of,
+    longer,
+    required_speedups,
+)
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.planning.verdict import judge
 from practise_deploy.run import Record, to_json
+from practise_deploy.settings import AUTO
 from practise_deploy.terms import Plan, Recoverabilities, Student, WithinDrop
 
 _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
@@ -69,14 +81,21 @@ class Build:
     bench, throughput       the new network against the original, in paired rounds
     frontier                what fewer and more dropped blocks would have given
     gate, verdict           was the promise kept?
+
+    With --precision auto `chosen` is another build, of the point that is taken of all `measured_levers`.
+    levers, lever: of that other build, what was measured and what was taken.
     """
 
     context: BuildContext
     kit_folder: Path | None = None
+    levers: Levers | None = None
+    lever: LeverPoint | None = None
 
     @cached_property
     def release(self) -> Release:
         """Drop the blocks whose loss is cheapest to recover per millisecond saved; deploy the rest, and prove it."""
+        if self.chosen is not self:
+            return self.chosen.release
         self.check()
         require(self.rehearsal)
         release = Release(
@@ -96,10 +115,11 @@ class Build:
             throughput=self.throughput,
             frontier=self.frontier,
             gate=self.gate,
-            speedup=None if self.bench is None else self.bench.speedup,
+            speedup=None if self.bench is None else counted(self.plan, self.bench),
             verdict=self.verdict,
             seconds=dict(self.context.run.seconds),
             command=self.context.command,
+            levers=self.levers,
         )
         write_results(self.context.run, release, self.context.settings, self.context.images)
         return release
@@ -115,6 +135,39 @@ class Build:
         require(context.backend if device else context.local_backend or self.latency)
         if context.settings.latency_table is not None:
             require(self.latency)
+
+    # Which precision, and which blocks with it?
+
+    @cached_property
+    def measured_levers(self) -> Levers:
+        """Growing sets of dropped blocks in every precision; the sets are looked for in the least one."""
+        context = self.context
+        self.check()
+        require(context.calibration)
+        base = context.in_precision(Precision.FP32)
+        ranking = Build(context.in_precision(context.precisions[-1]))
+        require(Build(base).rehearsal)
+        sets = growing_sets(ranking.latency, ranking.recoverability)
+        forms = tuple(context.in_precision(precision).released_form for precision in context.precisions)
+        levers = self._step("levers", measure_levers, base.recovery, base.block_bench, sets, forms)
+        context.run.write("levers.json", to_json(levers))
+        return levers
+
+    @cached_property
+    def chosen(self) -> Build:
+        """This build, or with --precision auto that of the point that is taken.
+
+        Raises: TargetOutOfReach where no point meets the demands.
+        """
+        settings = self.context.settings
+        if settings.precision != AUTO:
+            return self
+        levers = self.measured_levers
+        demands = {"max_drop": settings.most_points_lost, "min_speedup": settings.min_speedup}
+        lever = choose_point(levers.points, **demands)
+        if lever is None:
+            raise no_point(levers.points, **demands)
+        return Build(self.context.in_precision(lever.precision), self.kit_folder, levers, lever)
 
     # Does the original compute on the device what it should?
 
@@ -178,6 +231,12 @@ class Build:
         """The set of least error that meets the target."""
         require(self.rehearsal)
         context = self.context
+        if self.lever is not None:
+            bench = self.context.block_bench if self.lever.dropped else None
+            plan = self._step("plan", stages.plan_lever, self.lever.dropped, self.latency, self.recoverability, bench)
+            context.run.write("latency.json", to_json(self.latency))
+            context.run.write("plan.json", to_json(plan))
+            return plan
         plan = self._step(
             "plan",
             stages.choose,
@@ -196,7 +255,7 @@ class Build:
         """What can be had within --max-drop, where the set that meets the target cannot be recovered so far."""
         context, plan, points = self.context, self.unreduced_plan, self.context.settings.most_points_lost
         hopeless = self.disturbed is not None and not context.settings.best_within_drop
-        if points is None or context.is_paper or not plan.dropped or hopeless:
+        if points is None or context.is_paper or not plan.dropped or hopeless or self.lever is not None:
             return None
         allowed = Allowance(points=points, finetuned=context.settings.iterations != 0)
         inputs = (self.latency, self.recoverability, plan, context.recovery, allowed)
@@ -225,6 +284,8 @@ class Build:
     def finetuned(self) -> Student:
         """The student after feature mimicking."""
         context = self.context
+        if not self.recovered.dropped:
+            return self.recovered
         inputs = (context.calibration, context.blocks, self.recovered, context.finetuning)
         return self._step("finetune", stages.finetune_student, *inputs)
 
@@ -263,7 +324,7 @@ class Build:
         thresholds, setup = required_speedups(self.plan, context.settings.min_speedup), context.setup
         title, name, done = "Measuring the new model against the original", "bench", list[Comparison]()
         try:
-            while not done or (is_undecided(done[-1], thresholds) and len(done) <= MAX_REMEASUREMENTS):
+            while not done or (self._is_undecided(done[-1], thresholds) and len(done) <= MAX_REMEASUREMENTS):
                 if done:
                     setup, name = longer(setup, done[-1]), f"bench-again-{len(done)}"
                 again = f"{title}, for longer" if done else title
@@ -292,7 +353,8 @@ class Build:
         context = self.context
         if self.bench is None:  # what its neighbours save could be measured there alone
             return _NO_FRONTIER
-        frontier, sets = _NO_FRONTIER, self._neighbours if context.settings.frontier else []
+        wanted = context.settings.frontier and self.lever is None
+        frontier, sets = _NO_FRONTIER, self._neighbours if wanted else []
         if sets:
             inputs = (context.recovery, context.block_bench, sets, self.plan.dropped, context.images.held_out)
             frontier = self._step("frontier", stages.judge_sets, *inputs)
@@ -340,13 +402,17 @@ class Build:
         Raises: TargetOutOfReach where it does not, or costs more accuracy than is allowed; EnvironmentProblem where the device is too
         disturbed to tell.
         """
-        check_reached(self.plan, self.within_drop, self.disturbed, self.context.settings)
+        if self.lever is None:
+            check_reached(self.plan, self.within_drop, self.disturbed, self.context.settings)
         return self.plan
 
     @cached_property
     def disturbed(self) -> EnvironmentProblem | None:
         """Why the noise of the device, and not the network, is what misses the target; None where it is not."""
         return too_disturbed(self.unreduced_plan, self.latency)
+
+    def _is_undecided(self, comparison: Comparison, thresholds: tuple[float, ...]) -> bool:
+        return is_undecided(counted(self.plan, comparison), thresholds)
 
     @property
     def _block_bench(self) -> BlockBench | None:

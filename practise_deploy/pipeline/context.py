@@ -155,6 +155,9 @@ class Recovery:
             return drop_only(self.calibration, dropped) if self.paper else recover(self.calibration, dropped, progress)
 
 
+_OF_ANY_PRECISION = ("network", "blocks", "images", "calibration", "backend", "local_backend")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
     """One run folder and what its settings name; each property is computed when it is first asked for.
@@ -169,6 +172,18 @@ class BuildContext:
     loaded_backend: Backend | None = None
     loaded_network: Network | None = None
     listings: Listings = field(default_factory=dict)
+
+    def in_precision(self, precision: Precision) -> BuildContext:
+        """The same in one precision, with all that was computed already and does not depend on it."""
+        context = replace(self, settings=self.settings.model_copy(update={"precision": precision}))
+        vars(context).update({name: value for name, value in vars(self).items() if name in _OF_ANY_PRECISION})
+        return context
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What the backend runs networks in, fp32 first."""
+        offered = self.backend.capabilities.precisions
+        return (Precision.FP32, *(each for each in offered if each != Precision.FP32))
 
     @property
     def screen(self) -> Screen:
@@ -309,7 +324,7 @@ class BuildContext:
         """How the network is written as ONNX to be measured."""
         return ExportForm(
             input_shape=(self.settings.batch, *self.network.input_shape[1:]),
-            precision=self.settings.precision,
+            precision=self.settings.one_precision,
             symmetric_int8=reads_symmetric_int8(self.settings),
         )
 
@@ -396,5 +411,5 @@ class BuildContext:
             min_speedup=self.settings.min_speedup,
             max_drop=self.settings.most_points_lost,
             by_default=self.settings.max_drop is None,
-            precision=self.settings.precision,
+            precision=self.settings.one_precision,
         )

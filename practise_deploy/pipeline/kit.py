@@ -41,7 +41,7 @@ def _blank(context: BuildContext) -> Kit:
         network=settings.network,
         structure_sha256=context.structure_sha256,
         input_shape=context.deployed_shape,
-        precision=settings.precision,
+        precision=settings.one_precision,
         weights=context.network.summary.weights,
         asked=_without_folders(measuring_of(settings)),
         cuts=cuts,

@@ -31,12 +31,12 @@ from practise_deploy.deployment.rehearse import rehearse
 from practise_deploy.deployment.verify import Runner, Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
-from practise_deploy.network.graph.surgery import drop_blocks, load_weights
+from practise_deploy.network.graph.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.network.loading.loaded import Network
 from practise_deploy.network.onnx_import.replacement import replacement
 from practise_deploy.outcome import DeployedModel, ExportedModel, Frontier, Rehearsal, Throughputs, Verification
 from practise_deploy.pipeline.context import BlockBench, Deployment, ExportForm, Recovery, named
-from practise_deploy.planning.choose import Measure, choose_blocks
+from practise_deploy.planning.choose import Measure, choose_blocks, plan_for
 from practise_deploy.planning.sets import Verified, Verify, choose_set
 from practise_deploy.planning.within_drop import LEAST_LEFT, find_within, reduced_plan
 from practise_deploy.refit.recover import verified_without
@@ -133,6 +133,17 @@ def choose(
     return choose_set(latency, recoverability, budget, measure, _verifying(recovery, work))
 
 
+def plan_lever(
+    dropped: tuple[str, ...],
+    latency: LatencyTable,
+    recoverability: Recoverabilities,
+    bench: BlockBench | None,
+    work: Workspace,
+) -> Plan:
+    """The plan of blocks that were chosen together with the precision, measured. bench: None where there are none."""
+    return plan_for(dropped, latency, recoverability.of, _measuring(bench, work))
+
+
 def find_prospect(
     latency: LatencyTable,
     recoverability: Recoverabilities,
@@ -181,6 +192,18 @@ def _measuring(bench: BlockBench | None, work: Workspace) -> Measure | None:
 
 def recover_student(recovery: Recovery, dropped: Blocks, work: Workspace) -> Student:
     """The pruned network after the closed-form refit (recipe paper: after the plain drop)."""
+    if not dropped:
+        weights = weights_of(recovery.calibration.teacher)
+        return Student(
+            dropped=(),
+            method="nothing dropped",
+            mse_before=0.0,
+            mse=0.0,
+            steps=0,
+            seconds=0.0,
+            notes=(),
+            weights=weights,
+        )
     title = "Dropping the blocks" if recovery.paper else "Refitting the network in closed form"
     return recovery.without(dropped, work.screen, title)
 

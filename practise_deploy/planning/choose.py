@@ -223,6 +223,22 @@ def empty_plan(latency: LatencyTable, recoverability: Sequence[Recoverability], 
     return replace(plan, kept=kept_blocks(latency, recoverability, plan, {}))
 
 
+def plan_for(
+    blocks: tuple[str, ...], latency: LatencyTable, recoverability: Sequence[Recoverability], measure: Measure | None
+) -> Plan:
+    """The plan of blocks that were chosen together with the precision; there may be none."""
+    none = Interval(estimate=0.0, low=0.0, high=0.0, confidence=latency.baseline_ms.confidence)
+    unchanged = Attempt(dropped=(), predicted_percent=none, measured_percent=none, met=True)
+    attempt = try_blocks(blocks, latency, None, measure) if blocks else unchanged
+    plan = plan_of(latency, Budget(drop=len(blocks)), scores_of(latency, recoverability), (attempt,))
+    kept = kept_blocks(latency, recoverability, plan, {})
+    reasons = tuple(
+        replace(each, reason="not of the set that was chosen with the precision") if each.block in plan.scores else each
+        for each in kept
+    )
+    return replace(plan, kept=reasons, over_fp32=True)
+
+
 def _target_text(plan: Plan) -> str:
     target_ms = plan.budget.target_ms
     return f"{target_ms:g} ms" if target_ms else f"{plan.target_percent:.1f}% less latency"

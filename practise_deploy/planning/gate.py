@@ -15,7 +15,7 @@ from practise_backends.terms import Comparison, Interval
 from practise_deploy.outcome import Answer, Criterion, Frontier, FrontierPoint, GateResult, Verification
 from practise_deploy.planning.loss import images_to_settle
 from practise_deploy.planning.measures import nothing_to_lose, points_of
-from practise_deploy.planning.remeasuring import UNDECIDED, speed_answer, speedup_for
+from practise_deploy.planning.remeasuring import UNDECIDED, counted, speed_answer, speedup_for
 from practise_deploy.terms import Loss, Plan, TaskKind
 
 _RECOVERY_TEXT = {
@@ -80,7 +80,7 @@ def _speed(demands: Criteria, plan: Plan, bench: Comparison | None) -> tuple[Cri
         return (
             Criterion(name="min_speedup", required=min_speedup, measured=None, answer=Answer.NOT_PROVEN, reason=reason),
         )
-    speedup = bench.speedup
+    speedup = counted(plan, bench)
     answer = speed_answer(speedup, min_speedup)
     reason = f"measured {speedup.estimate:.3f}, lower bound {speedup.low:.3f}, required {min_speedup:g}"
     reason += f"; {UNDECIDED}" if answer is Answer.NOT_PROVEN else ""

@@ -42,9 +42,14 @@ def required_speedups(plan: Plan, min_speedup: float | None) -> tuple[float, ...
     return (FASTER, *target, *(() if min_speedup is None else (min_speedup,)))
 
 
-def is_undecided(comparison: Comparison, thresholds: Sequence[float]) -> bool:
+def counted(plan: Plan, comparison: Comparison) -> Interval:
+    """The speed-up that the release is held to: over the original in the same precision, or in fp32 (`Plan.over_fp32`)."""
+    return comparison.fp32.speedup if plan.over_fp32 and comparison.fp32 else comparison.speedup
+
+
+def is_undecided(speedup: Interval, thresholds: Sequence[float]) -> bool:
     """Whether the measurement leaves one of the thresholds undecided."""
-    return any(speed_answer(comparison.speedup, threshold) is Answer.NOT_PROVEN for threshold in thresholds)
+    return any(speed_answer(speedup, threshold) is Answer.NOT_PROVEN for threshold in thresholds)
 
 
 def longer(setup: MeasurementSetup, comparison: Comparison) -> MeasurementSetup:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from practise_backends.choices import Precision
-from practise_backends.terms import Comparison
+from practise_backends.terms import Comparison, Interval
 from practise_deploy.outcome import Answer, Criterion, GateResult, Verdict, Verification
 from practise_deploy.planning.gate import lost_points
 from practise_deploy.planning.measures import agreement_text, is_of_accuracy, nothing_to_lose
-from practise_deploy.planning.remeasuring import FASTER, UNDECIDED, speed_answer, speedup_for
+from practise_deploy.planning.remeasuring import FASTER, UNDECIDED, counted, speed_answer, speedup_for
 from practise_deploy.settings import flag_of
 from practise_deploy.terms import Plan
 
@@ -94,7 +94,7 @@ def _default(constraint: Criterion) -> str:
 
 def _measured(plan: Plan, bench: Comparison) -> tuple[Answer, list[str]]:
     """Whether the release is measurably faster, by the target if there is one, and why not."""
-    ratio, target = bench.speedup, plan.target_percent
+    ratio, target = counted(plan, bench), plan.target_percent
     required = FASTER if target is None else max(FASTER, speedup_for(target))
     answer = speed_answer(ratio, required)
     if answer is Answer.KEPT:
@@ -129,18 +129,23 @@ def _reduction(ratio: float) -> float:
 def _speed(plan: Plan, bench: Comparison | None) -> str:
     if bench is None:
         return f"{_prediction(plan)}; the engine was built ahead and has not run"
-    ratio = bench.speedup
-    precision = bench.conditions.precision
-    original = "the original" if precision == Precision.FP32 else f"the original in {precision}"
-    sentence = f"{ratio.estimate:.2f} times as fast as {original} ({100 * ratio.confidence:g}% interval {ratio.low:.2f} to {ratio.high:.2f})"
-    if bench.fp32 is not None:
-        over = bench.fp32.speedup
-        sentence += (
-            f" and {over.estimate:.2f} times as fast as the original in fp32 ({over.low:.2f} to {over.high:.2f})"
-        )
+    precision, fp32 = bench.conditions.precision, bench.fp32
+    level = f"{100 * bench.speedup.confidence:g}% interval "
+    if fp32 is None:
+        original = "the original" if precision == Precision.FP32 else f"the original in {precision}"
+        sentence = _times(bench.speedup, original, level)
+    elif plan.over_fp32:
+        alone = _times(bench.speedup, f"the original in {precision}") if plan.dropped else f"all of it by {precision}"
+        sentence = f"{_times(fp32.speedup, 'the original in fp32', level)}, {alone}"
+    else:
+        sentence = f"{_times(bench.speedup, f'the original in {precision}', level)} and {_times(fp32.speedup, 'the original in fp32')}"
     if plan.measured_percent is not None:
         return sentence
     return f"{_prediction(plan)}, not measured there; on {bench.device.name} {sentence}"
+
+
+def _times(ratio: Interval, original: str, level: str = "") -> str:
+    return f"{ratio.estimate:.2f} times as fast as {original} ({level}{ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _prediction(plan: Plan) -> str:

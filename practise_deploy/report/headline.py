@@ -76,10 +76,13 @@ def speed(release: Release) -> Figure:
             title="Less latency, predicted", text=predicted, detail=f"from the table of {release.plan.device}"
         )
     less = f"{number(100 * (1 - 1 / speedup.estimate))}% less time per run" if speedup.estimate > 0 else ""
-    precision = release.compiled.precision
+    precision, bench = release.compiled.precision, release.bench
     over = "" if precision == Precision.FP32 else f", over the original in {precision}"
-    fp32 = release.bench.fp32 if release.bench else None
-    over += f"; {times(fp32.speedup)} over the original in fp32" if fp32 else ""
+    if bench is not None and bench.fp32 is not None:
+        other = f"{times(bench.fp32.speedup)} over the original in fp32"
+        if release.plan.over_fp32:
+            over, other = ", over the original in fp32", f"{times(bench.speedup)} over it in {precision}"
+        over += f"; {other}"
     return Figure(title="Speed-up", text=times(speedup), detail=f"{less}{over}; {rounds(release.measured_on)}")
 
 

@@ -16,6 +16,7 @@ from practise_deploy.report.charts.rounds import rounds, rounds_table
 from practise_deploy.report.charts.saving_vs_error import absent, saving_vs_error
 from practise_deploy.report.charts.shares import shares
 from practise_deploy.report.demands import alternatives, demands, outcome
+from practise_deploy.report.levers import levers_section
 from practise_deploy.report.rows import (
     comparison_rows,
     compiled_rows,
@@ -54,6 +55,7 @@ def sections(release: Release) -> tuple[Section, ...]:
     """All sections, in reading order."""
     return (
         *_gate(release),
+        *_levers(release),
         _blocks(release),
         _plan(release),
         *_frontier(release),
@@ -76,6 +78,18 @@ def _gate(release: Release) -> tuple[Section, ...]:
         return ()
     requirements = (demands(gate),) if gate.constraints else ()
     return (Section(name="gate", title="The gate", intro=outcome(gate), tables=requirements, notes=alternatives(gate)),)
+
+
+def _levers(release: Release) -> tuple[Section, ...]:
+    if release.levers is None:
+        return ()
+    taken = next(
+        point
+        for point in release.levers.points
+        if (point.dropped, point.precision) == (release.plan.dropped, release.compiled.precision)
+    )
+    limits = [] if release.gate is None else [c.required for c in release.gate.constraints if c.name == "max_drop"]
+    return (levers_section(release.levers, release.network.task, limits[0] if limits else None, taken),)
 
 
 def _blocks(release: Release) -> Section:

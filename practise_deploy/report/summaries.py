@@ -73,9 +73,13 @@ def comparison(measurement: Comparison | Benchmark) -> Section:
 
 
 def _over_fp32(built: Release) -> tuple[tuple[str, str], ...]:
-    """The speed-up over the original in fp32, where that in the same precision is another."""
+    """The speed-up over the original in fp32, where that in the same precision is another, or the other way round."""
     fp32 = built.bench.fp32 if built.bench else None
     precision = built.compiled.precision
+    if fp32 is not None and built.bench is not None and built.plan.over_fp32:
+        return (
+            (f"Over the original in {precision}", f"{times(built.bench.speedup)}; the line above is over it in fp32"),
+        )
     return (
         ()
         if fp32 is None

@@ -115,8 +115,8 @@ def test_less_than_was_asked_breaks_the_promise(copied: Copy, given: dict[str, A
 def disturbed_until(budget_s: float) -> Callable[..., Comparison]:
     """Comparisons that are too wide to decide by until they may take so long."""
 
-    def compared(before: Path, after: Path, stand: MeasurementSetup, progress: Progress) -> Comparison:
-        found, narrow = compare(before, after, stand, progress), stand.stopping_rule.budget_s >= budget_s
+    def compared(before: Path, after: Path, stand: MeasurementSetup, progress: Progress, **how: Any) -> Comparison:
+        found, narrow = compare(before, after, stand, progress, **how), stand.stopping_rule.budget_s >= budget_s
         ends = (1.25, 1.40) if narrow else (1.05, 1.70)
         return replace(found, speedup=replace(found.speedup, low=ends[0], high=ends[1]))
 
@@ -146,7 +146,7 @@ def test_final_measurement_that_cannot_decide_goes_on_before_the_promise_is_call
 def test_further_measurement_that_the_device_does_not_let_end_loses_nothing(
     copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    def compared(before: Path, after: Path, stand: MeasurementSetup, progress: Progress) -> Comparison:
+    def compared(before: Path, after: Path, stand: MeasurementSetup, progress: Progress, **how: Any) -> Comparison:
         if stand.stopping_rule.budget_s > 0.3:
             raise Disturbed("7 valid rounds of 84 cannot carry an interval", remedy="find what disturbs it")
         return disturbed_until(1e9)(before, after, stand, progress)

@@ -39,7 +39,7 @@ def test_release_is_held_against_being_faster_the_target_and_the_demand():
     ],
 )
 def test_undecided_is_what_was_asked_within_the_interval(low: float, high: float, undecided: bool):
-    assert is_undecided(found(low, (low + high) / 2, high), (FASTER, 1.25)) is undecided
+    assert is_undecided(found(low, (low + high) / 2, high).speedup, (FASTER, 1.25)) is undecided
 
 
 def wide(session_percent: float, discarded: int = 0) -> Comparison:

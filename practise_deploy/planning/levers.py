@@ -1,0 +1,110 @@
+"""Every lever against the original in fp32: which points are on the front, and which one is taken. Pure arithmetic.
+
+A point is a set of dropped blocks in one precision. It is dominated where another is at least as fast and loses no more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from practise_backends.choices import Precision
+from practise_backends.terms import LatencyTable
+from practise_deploy.errors import TargetOutOfReach
+from practise_deploy.outcome import LeverPoint
+from practise_deploy.planning.choose import predicted_percent
+from practise_deploy.planning.interactions import Blocks, best_sets, candidates_of
+from practise_deploy.terms import Budget, Recoverabilities
+
+STEPS = 10
+"""How many reductions sets are looked for at."""
+FURTHEST = 0.75
+"""The largest of them, as a share of what all blocks together save; beyond it no network was recovered."""
+
+
+def growing_sets(latency: LatencyTable, recoverability: Recoverabilities) -> tuple[Blocks, ...]:
+    """Sets of least predicted error for growing reductions, by ascending saving; the empty one first."""
+    candidates = candidates_of(latency, recoverability)
+    if not candidates.names:
+        return ((),)
+    full = FURTHEST * predicted_percent(candidates.names, latency).low
+    budgets = [Budget(drop=1), *(Budget(reduce_percent=full * step / STEPS) for step in range(1, STEPS + 1))]
+    found = {blocks for budget in budgets for blocks in best_sets(candidates, budget, 1)}
+    saved = {blocks: predicted_percent(blocks, latency).estimate for blocks in found}
+    return ((), *sorted(found, key=lambda blocks: (saved[blocks], len(blocks), blocks)))
+
+
+def with_front(points: Sequence[LeverPoint]) -> tuple[LeverPoint, ...]:
+    """The points, those on the front marked as such."""
+    return tuple(replace(point, on_front=not any(_dominates(other, point) for other in points)) for point in points)
+
+
+def _dominates(first: LeverPoint, second: LeverPoint) -> bool:
+    """Whether the first is as fast and as good, and better in one of the two."""
+    ahead = (first.speedup.estimate - second.speedup.estimate, second.lost - first.lost)
+    return min(ahead) >= 0 and max(ahead) > 0
+
+
+def choose_point(
+    points: Sequence[LeverPoint], *, max_drop: float | None, min_speedup: float | None
+) -> LeverPoint | None:
+    """The point to build: of those that reach a required speed-up the one of least loss, else the fastest within the allowed loss.
+
+    A required speed-up is reached at the lower bound with half an interval to spare, for the final measurement. None where no point qualifies,
+    or where it would be the original as it is.
+    """
+    if min_speedup is not None:
+        reaching = [point for point in points if _sure_speedup(point) >= min_speedup]
+        return min(reaching, key=lambda point: (point.lost, -point.speedup.estimate), default=None)
+    within = [point for point in points if max_drop is None or point.lost <= max_drop]
+    best = max(within, key=lambda point: (point.speedup.estimate, -point.lost), default=None)
+    return None if best is None or is_original(best) else best
+
+
+def _sure_speedup(point: LeverPoint) -> float:
+    return point.speedup.low - (point.speedup.high - point.speedup.low) / 2
+
+
+def no_point(points: Sequence[LeverPoint], *, max_drop: float | None, min_speedup: float | None) -> TargetOutOfReach:
+    """The error where no point meets the demands, with the nearest."""
+    if min_speedup is not None:
+        fastest = max(points, key=_sure_speedup)
+        return TargetOutOfReach(
+            f"no set of blocks in any precision is {min_speedup:g} times as fast as the original in fp32: the fastest, {described(fastest)}",
+            remedy=f"ask for at most --min-speedup {math.floor(100 * _sure_speedup(fastest)) / 100:g}",
+        )
+    others = [point for point in points if not is_original(point) and math.isfinite(point.lost)]
+    nearest = min(others, key=lambda point: point.lost, default=None)
+    return TargetOutOfReach(
+        f"no set of blocks in any precision is faster than the original in fp32 within --max-drop {max_drop:g}"
+        + (f": least is lost by {described(nearest)}" if nearest else ""),
+        remedy="allow more with --max-drop, or give more images",
+    )
+
+
+def described(point: LeverPoint) -> str:
+    """A point in words."""
+    blocks = f"{len(point.dropped)} blocks fewer" if point.dropped else "all blocks"
+    lost = f", loses {point.lost:.1f} points" if math.isfinite(point.lost) else ""
+    return f"{blocks} in {point.precision}, is {point.speedup.estimate:.2f} times as fast{lost}"
+
+
+def is_original(point: LeverPoint) -> bool:
+    """Whether no lever was pulled."""
+    return not point.dropped and point.precision == Precision.FP32
+
+
+def alone(points: Sequence[LeverPoint], max_drop: float | None) -> dict[str, LeverPoint | None]:
+    """What each lever alone gives within the allowed loss: the fastest such point, or None."""
+    kinds = {
+        "dropped blocks alone": [p for p in points if p.dropped and p.precision == Precision.FP32],
+        "precision alone": [p for p in points if not p.dropped and p.precision != Precision.FP32],
+        "both": [p for p in points if p.dropped and p.precision != Precision.FP32],
+    }
+    return {
+        kind: max(
+            (p for p in held if max_drop is None or p.lost <= max_drop), key=lambda p: p.speedup.estimate, default=None
+        )
+        for kind, held in kinds.items()
+    }

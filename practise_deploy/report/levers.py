@@ -1,0 +1,67 @@
+"""Dropped blocks and precision measured together, as a section."""
+
+from __future__ import annotations
+
+from practise_backends.results.formatting import interval, listed, plural
+from practise_backends.results.tables import Table
+from practise_deploy.outcome import LeverPoint, Levers
+from practise_deploy.planning.levers import alone, is_original
+from practise_deploy.planning.measures import agreement_title, loss_title
+from practise_deploy.report.charts.levers import levers as picture
+from practise_deploy.report.formatting import lost_or_gained, points_lost, times
+from practise_deploy.report.section import Section
+from practise_deploy.terms import Task
+
+_INTRO = (
+    "Growing sets of blocks, recovered in closed form, in every precision of the device, all in the same rounds. What is lost was judged on images that "
+    "neither the fit nor the final proof sees."
+)
+
+
+def levers_section(measured: Levers, task: Task, max_drop: float | None, chosen: LeverPoint | None = None) -> Section:
+    """All points, and what each lever gives alone. max_drop: the loss that is allowed, None for any. chosen: what was built."""
+    chart = picture(measured, task.kind)
+    return Section(
+        name="levers",
+        title="Blocks and precision together",
+        intro=_INTRO,
+        charts=() if chart is None else (chart,),
+        tables=(_table(measured, task, chosen),),
+        notes=(*_alone(measured, max_drop), *measured.refused, *measured.notes),
+    )
+
+
+def _table(measured: Levers, task: Task, chosen: LeverPoint | None) -> Table:
+    points = sorted(measured.points, key=lambda point: point.speedup.estimate)
+    return Table(
+        title="Every point against the original in fp32",
+        head=("Precision", "Dropped", "Speed-up", agreement_title(task.kind), loss_title(task.kind), "Front", "Blocks"),
+        rows=tuple(
+            (
+                str(point.precision),
+                plural(len(point.dropped), "block"),
+                times(point.speedup),
+                interval(point.agreement_percent, "%", absent="no answers to the task"),
+                points_lost(point.loss),
+                "yes" if point.on_front else "",
+                listed(point.dropped),
+            )
+            for point in points
+        ),
+        left=(0, 1, 5, 6),
+        strong=tuple(number for number, point in enumerate(points) if point == chosen),
+        note=f"{plural(measured.rounds, 'round')}; fitted on {plural(measured.fit_images, task.sample)}, judged on {measured.images:,}. On the front no other "
+        "point is as fast and loses as little." + (" The coloured row was built." if chosen else ""),
+    )
+
+
+def _alone(measured: Levers, max_drop: float | None) -> tuple[str, ...]:
+    """What each lever gives within the allowed loss."""
+    within = "" if max_drop is None else f" within {max_drop:g} points"
+    found = alone([point for point in measured.points if not is_original(point)], max_drop)
+    return tuple(
+        f"{kind.capitalize()}{within}: nothing."
+        if point is None
+        else f"{kind.capitalize()}{within}: {times(point.speedup)}, {lost_or_gained(point.loss)}."
+        for kind, point in found.items()
+    )
