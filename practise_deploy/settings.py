@@ -46,8 +46,7 @@ def cores() -> int:
 _LONGEST = 1 << 20
 """Characters of a settings file."""
 TARGETS = ("reduce", "target_ms", "drop")
-AUTO = "auto"
-"""The precision that is chosen together with the blocks."""
+AUTO = "auto"  # a precision that is chosen together with the blocks
 
 
 def flag_of(name: str) -> str:
