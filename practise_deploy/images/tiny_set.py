@@ -71,6 +71,9 @@ class Images:
         return digest.hexdigest()
 
 
+_MOST_TO_CHOOSE_BY = 400
+
+
 @dataclass(frozen=True, slots=True)
 class FitImages(Images):
     """Images to fit, score and finetune with; nothing is fitted to their labels, which only measure lost accuracy.
@@ -112,11 +115,10 @@ class FitImages(Images):
         return [(self.subset(indices[~torch.isin(indices, fold)]), self.subset(fold)) for fold in folds]
 
     def choice_split(self, seed: int) -> tuple[FitImages, FitImages]:
-        """Two thirds to fit (at most `cross_validate_below`), and of the rest up to twice `validation_size` to choose by, in random order."""
+        """Two thirds to fit (at most `cross_validate_below`), and the rest (at most 400) to choose by, in random order."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        judged_count = min(max(2, len(self) // 3), 2 * self.validation_size)
-        fit_count = min(len(self) - judged_count, self.cross_validate_below)
-        return self.subset(order[-fit_count:].sort().values), self.subset(order[:judged_count])
+        fit_count = min(len(self) - max(2, len(self) // 3), self.cross_validate_below)
+        return self.subset(order[:fit_count].sort().values), self.subset(order[fit_count:][:_MOST_TO_CHOOSE_BY])
 
     def comparison_folds(self, seed: int) -> list[tuple[FitImages, FitImages]]:
         """(fit, validation) pairs whose fits take at most as many images as a fold of `cross_validate_below` does.
