@@ -68,6 +68,8 @@ def run(name: str, arguments: list[str], data: Path) -> dict[str, object]:
         "recovered": {key: release["recovered"][key] for key in ("method", "mse_before", "mse")},
         "finetuned": {key: release["finetuned"][key] for key in ("method", "mse_before", "mse", "history")},
         "frontier": release["frontier"],
+        "levers": release["levers"],
+        "fp32": release["bench"]["fp32"] and release["bench"]["fp32"]["speedup"],
         "verification": release["verification"],
         "images": {key: release["images"][key] for key in ("fit", "held_out")},
         "verdict": release["verdict"],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from .shared import ABSENT, points, read
+from .shared import ABSENT, RESULTS, points, read
 
 
 def precision() -> str:
@@ -20,6 +21,47 @@ def precision() -> str:
         for form, latency in one["latency_ms"].items():
             rows.append(_form(name, form, latency, one))
     return "\n".join(rows)
+
+
+def frontier() -> str:
+    """What blocks and precision give alone and together, and what was built."""
+    found = [json.loads(file.read_text()) for file in sorted((RESULTS / "frontier").glob("*.json"))]
+    if not found:
+        return ABSENT
+    rows = [
+        "| network | images to fit | points | point | times as fast as the original in fp32 (95% interval) | lost, points, estimated |",
+        "|---|---|---|---|---|---|",
+        *(row for each in found for row in _points(each)),
+        "",
+        "| network | built | over the original in fp32 | over it in the same precision | top-1 | lost, points | verdict | wall time |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_released(each) for each in found),
+    ]
+    return "\n".join(rows)
+
+
+def _points(found: dict[str, Any]) -> list[str]:
+    """The points on the front."""
+    front = [point for point in found["levers"]["points"] if point["on_front"] and point["speedup"]["estimate"] != 1]
+    head = f"| {found['name']} | {found['images']['fit']} | {len(found['levers']['points'])}"
+    return [
+        f"{head} | {len(point['dropped'])} blocks dropped, {point['precision']} | {_ratio(point['speedup'])} | {points(point['loss']['points'])} |"
+        for point in sorted(front, key=lambda point: point["speedup"]["estimate"])
+    ]
+
+
+def _released(found: dict[str, Any]) -> str:
+    accuracy, same = found["verification"]["accuracy"], found["engines"]
+    before, after = (each["p50_ms"]["estimate"] for each in same)
+    top1 = " → ".join(f"{accuracy[form]['percent']['estimate']:.1f}%" for form in ("teacher", "engine"))
+    return (
+        f"| {found['name']} | {len(found['plan']['dropped'])} blocks dropped, {found['conditions']['precision']} | {_ratio(found['speedup'])} "
+        f"| {before / after:.2f} | {top1} | {points(found['verification']['loss']['points'])} | {found['verdict']['answer']} | {found['wall_s'] / 60:.1f} min |"
+    )
+
+
+def _ratio(ratio: dict[str, float]) -> str:
+    return f"{ratio['estimate']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
 
 
 def _form(name: str, form: str, latency: dict[str, float], one: dict[str, Any]) -> str:
