@@ -54,7 +54,9 @@ def latency_change(release: Release) -> str:
     """Latency before and after, in the median round of the bench."""
     if release.bench is None:
         return missing(NOT_RUN)
-    figures = release.bench.engines
+    figures, fp32 = release.bench.engines, release.bench.fp32
+    if release.plan.over_fp32 and fp32 is not None:
+        figures = (fp32.engine, *figures[1:])
     if len(figures) < 2:
         return missing("the bench holds no pair of engines")
     ends = (interval(engine.p50_ms, " ms", absent="too few samples") for engine in (figures[0], figures[-1]))

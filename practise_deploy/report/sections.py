@@ -42,6 +42,7 @@ _JUDGED_ON = {
 }
 _RANKED = "Blocks were dropped in the order of their scores until the target was met"
 _SEARCHED = "Of the sets that save enough at the lower bound, those with the least predicted error were recovered and verified; the best was taken"
+_WITH_PRECISION = "The blocks were chosen together with the precision (see above)"
 _HOW_MEASURED = {
     True: ", and measured as a whole.",
     False: ", by the table alone, as its device is not available here.",
@@ -118,7 +119,7 @@ def _plan(release: Release) -> Section:
     return Section(
         name="plan",
         title="The plan, predicted and measured",
-        intro=(_SEARCHED if release.plan.considered else _RANKED)
+        intro=(_WITH_PRECISION if release.plan.over_fp32 else _SEARCHED if release.plan.considered else _RANKED)
         + _HOW_MEASURED[release.plan.measured_percent is not None],
         charts=_drawn(shares(release), predicted(release)),
         rows=plan_rows(release.plan),

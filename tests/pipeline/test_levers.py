@@ -75,6 +75,9 @@ def test_release_tells_every_lever(built: Build):
     release = read_release(built.context.run.folder)
     page = render_html(release)
     assert "Blocks and precision together" in page and "Precision alone" in page and "Dropped blocks alone" in page
+    assert "chosen together with the precision" in page
+    (latencies,) = [text for title, text in summary_of(release, Path()).rows if title.startswith("Latency")]
+    assert latencies.startswith("2.600 ms")  # of the original in fp32
     assert any("Over the original in int8" in title for title, _ in summary_of(release, Path()).rows)
     assert release.levers == built.measured_levers
 

@@ -7,7 +7,7 @@ import math
 from practise_backends.choices import Precision
 from practise_backends.results.formatting import plural
 from practise_deploy.outcome import LeverPoint, Levers
-from practise_deploy.planning.measures import loss_title
+from practise_deploy.planning.measures import is_of_accuracy
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
 from practise_deploy.report.formatting import lost_or_gained, times
@@ -25,6 +25,7 @@ def levers(measured: Levers, kind: TaskKind) -> Chart | None:
     x_low, x_high = spanned([1.0, *(end for mark in marks for end in mark.x_bar or ())])
     y_low, y_high = spanned([0.0, *(mark.y for mark in marks)])
     front = sorted((point.speedup.estimate, -point.lost) for point in points if point.on_front)
+    what = "accuracy" if is_of_accuracy(kind) else "agreement"
     present = dict.fromkeys(point.precision for point in points)
     keys = (
         *(Key(tone=_LOOKS[each][0], shape=_LOOKS[each][1], text=f"in {each}") for each in present),
@@ -35,7 +36,7 @@ def levers(measured: Levers, kind: TaskKind) -> Chart | None:
         title="Speed-up against what is lost",
         description="Speed-up over the original in fp32 against what is lost, one point per set of blocks and precision; the table holds the numbers",
         x=Axis(title="times as fast as the original in fp32 (right is better)", low=x_low, high=x_high, unit="×"),
-        y=Axis(title=f"{loss_title(kind).lower()}, points, turned over (high is better)", low=y_low, high=y_high),
+        y=Axis(title=f"change of {what}, points (high is better)", low=y_low, high=y_high),
         marks=marks,
         curves=(Curve(points=tuple(front), tone="new", kind="line"),),
         keys=keys,
