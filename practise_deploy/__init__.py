@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from practise_backends.errors import BackendError, EnvironmentProblem, Refusal
-    from practise_deploy.api.calls import build, compare, inspect, measure_latency, plan
-    from practise_deploy.api.results import Comparison, Inspection, LatencyTable, Plan, Release
+    from practise_deploy.api.calls import build, compare, frontier, inspect, measure_latency, plan
+    from practise_deploy.api.results import Comparison, Frontier, Inspection, LatencyTable, Plan, Release
     from practise_deploy.errors import InputError, NoDroppableBlock, PromiseBroken, TargetOutOfReach, VerificationFailed
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "BackendError",
     "Comparison",
     "EnvironmentProblem",
+    "Frontier",
     "InputError",
     "Inspection",
     "LatencyTable",
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "build",
     "compare",
+    "frontier",
     "inspect",
     "measure_latency",
     "plan",
@@ -45,8 +47,8 @@ __all__ = [
 _API = "practise_deploy.api"
 _PLACES = {
     "practise_backends.errors": ("BackendError", "EnvironmentProblem", "Refusal"),
-    f"{_API}.calls": ("build", "compare", "inspect", "measure_latency", "plan"),
-    f"{_API}.results": ("Comparison", "Inspection", "LatencyTable", "Plan", "Release"),
+    f"{_API}.calls": ("build", "compare", "frontier", "inspect", "measure_latency", "plan"),
+    f"{_API}.results": ("Comparison", "Frontier", "Inspection", "LatencyTable", "Plan", "Release"),
     "practise_deploy.errors": (
         "InputError",
         "NoDroppableBlock",

@@ -13,7 +13,7 @@ from torch import nn
 from practise_backends.cli.commands import compare_files
 from practise_backends.files import temporary_folder
 from practise_deploy.api.comparing import OF_COMPARISON, Exporter, check_about_modules, options_of, settings_of_modules
-from practise_deploy.api.results import Comparison, Inspection, LatencyTable, Plan, Release, shown
+from practise_deploy.api.results import Comparison, Frontier, Inspection, LatencyTable, Plan, Release, shown
 from practise_deploy.api.session import Request, no_device, process_wide, session
 from practise_deploy.api.words import SETTINGS, in_python
 from practise_deploy.deployment.target import backend_or_table
@@ -74,6 +74,25 @@ def plan(network: Network, images: Any = None, *, progress: bool = True, **setti
         with running.recorded():
             build = build.chosen
             return shown(Plan, build.reached_plan, recoverability=build.recoverability.of)
+
+
+@_listing(SETTINGS)
+def frontier(network: Network, images: Any = None, *, progress: bool = True, **settings: Any) -> Frontier:
+    """Measure growing sets of dropped blocks in every precision, all in the same rounds, against the original in fp32.
+
+    network, images: as in `build`, whose precision="auto" builds one of the points. Raises: Refusal.
+    """
+    request = Request(network=network, images=images, keywords=settings, progress=progress)
+    with session(request) as running:
+        made = running.build
+        made.check()
+        with running.recorded():
+            return shown(
+                Frontier,
+                made.measured_levers,
+                network=made.context.network.summary,
+                max_drop=made.context.settings.most_points_lost,
+            )
 
 
 @_listing(SETTINGS)

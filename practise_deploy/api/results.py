@@ -19,8 +19,10 @@ from practise_deploy import outcome, terms
 from practise_deploy.api.words import in_python
 from practise_deploy.network.loading.named_inputs import OfNamedInputs
 from practise_deploy.pipeline.stages import Pruned
+from practise_deploy.planning.levers import choose_point, described
 from practise_deploy.report import summaries, templates
 from practise_deploy.report.formatting import times
+from practise_deploy.report.levers import levers_section
 from practise_deploy.report.rows import target
 from practise_deploy.report.section import Section
 from practise_deploy.report.tables import ELSEWHERE, teacher_link
@@ -107,6 +109,25 @@ class Plan(Shown, terms.Plan):
     @property
     def _section(self) -> Section:
         return summaries.plan(self, self.recoverability)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Frontier(Shown, outcome.Levers):
+    """Dropped blocks and precision measured together, against the original in fp32. max_drop: the loss that is allowed, None for any."""
+
+    network: NetworkSummary
+    max_drop: float | None
+
+    @property
+    def _line(self) -> str:
+        taken = choose_point(self.points, max_drop=self.max_drop, min_speedup=None)
+        within = "" if self.max_drop is None else f" within {self.max_drop:g} points"
+        best = "nothing is faster" if taken is None else described(taken)
+        return f"{self.network.name}: {plural(len(self.points), 'point')}; the fastest{within}: {best}"
+
+    @property
+    def _section(self) -> Section:
+        return levers_section(self, self.network.task, self.max_drop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

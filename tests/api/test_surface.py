@@ -17,7 +17,7 @@ from practise_deploy.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-FUNCTIONS = ("build", "compare", "inspect", "measure_latency", "plan")
+FUNCTIONS = ("build", "compare", "frontier", "inspect", "measure_latency", "plan")
 
 
 def run(code: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.scripted import device, make_build, write_inputs
+from practise_deploy.api.results import Frontier, shown
 from practise_deploy.errors import InputError, TargetOutOfReach
 from practise_deploy.outcome import Release
 from practise_deploy.pipeline.build import Build
@@ -134,3 +135,10 @@ def test_settings_that_do_not_go_with_it_are_refused(tmp_path: Path, given: dict
 def test_stages_of_one_precision_ask_for_it(tmp_path: Path, given: dict[str, Any]):
     with device(), pytest.raises(InputError, match="--precision auto is for build and frontier"):
         _ = make_build(tmp_path / "run", **given).latency
+
+
+def test_frontier_shows_itself(built: Build):
+    measured = shown(Frontier, built.measured_levers, network=built.context.network.summary, max_drop=2.0)
+    assert f"{len(measured.points)} points; the fastest within 2 points: " in repr(measured)
+    html = measured._repr_html_()
+    assert "Every point against the original in fp32" in html and "Precision alone within 2 points" in html
