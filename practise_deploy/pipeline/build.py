@@ -38,7 +38,7 @@ from practise_deploy.pipeline.checks import check_inputs, check_reached
 from practise_deploy.pipeline.context import BlockBench, BuildContext, named
 from practise_deploy.pipeline.fingerprint import code, fingerprint
 from practise_deploy.pipeline.kit import kit_of, kit_place
-from practise_deploy.pipeline.levers import measure_levers
+from practise_deploy.pipeline.levers import measure_levers, without_part
 from practise_deploy.pipeline.results import write_results
 from practise_deploy.pipeline.stages import FP32_MODEL, MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
 from practise_deploy.planning.choose import count_reaching, too_disturbed
@@ -55,21 +55,10 @@ from practise_deploy.planning.remeasuring import (
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.planning.verdict import judge
 from practise_deploy.run import Record, to_json
-from practise_deploy.settings import AUTO, TARGETS, Settings, flag_of
+from practise_deploy.settings import AUTO
 from practise_deploy.terms import Plan, Recoverabilities, Student, WithinDrop
 
 _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
-
-
-def _without_part(settings: Settings) -> list[str]:
-    """Notes on what was asked of one precision, where all are measured."""
-    asked = [flag_of(name) for name in TARGETS if getattr(settings, name) is not None]
-    asked += [] if settings.precision in (AUTO, Precision.FP32) else ["--precision"]
-    return (
-        [f"{' and '.join(asked)}: of no part here, where every precision and growing sets of blocks are measured"]
-        if asked
-        else []
-    )
 
 
 def require(*_: object) -> None:
@@ -161,7 +150,7 @@ class Build:
         sets = growing_sets(ranking.latency, ranking.recoverability)
         forms = tuple(context.in_precision(precision).released_form for precision in context.precisions)
         levers = self._step("levers", measure_levers, base.recovery, base.block_bench, sets, forms)
-        levers = replace(levers, notes=(*levers.notes, *_without_part(context.settings)))
+        levers = replace(levers, notes=(*levers.notes, *without_part(context.settings)))
         context.run.write("levers.json", to_json(levers))
         return levers
 

@@ -34,6 +34,7 @@ from practise_deploy.pipeline.context import BlockBench, ExportForm, Recovery, n
 from practise_deploy.pipeline.stages import Pruned
 from practise_deploy.planning.levers import with_front
 from practise_deploy.run import Workspace
+from practise_deploy.settings import AUTO, TARGETS, Settings, flag_of
 
 SESSIONS = 2
 """How often each point is opened: there are many of them."""
@@ -163,3 +164,14 @@ def _judged(made: dict[str, _Made], bench: BlockBench, images: FitImages, work: 
         progress = held.enter_context(work.screen(f"Judging {len(made)} networks on the same {summary.task.sample}s"))
         held.enter_context(exact(deployment.conditions.seed))
         return look_at(runners, [("", name) for name in made], images, progress, summary.task)
+
+
+def without_part(settings: Settings) -> list[str]:
+    """Notes on what was asked of one precision, where all are measured."""
+    asked = [flag_of(name) for name in TARGETS if getattr(settings, name) is not None]
+    asked += [] if settings.precision in (AUTO, Precision.FP32) else ["--precision"]
+    return (
+        [f"{' and '.join(asked)}: of no part here, where every precision and growing sets of blocks are measured"]
+        if asked
+        else []
+    )

@@ -12,9 +12,11 @@ from practise_deploy.api.results import Frontier, shown
 from practise_deploy.errors import InputError, TargetOutOfReach
 from practise_deploy.outcome import Release
 from practise_deploy.pipeline.build import Build
+from practise_deploy.pipeline.levers import without_part
 from practise_deploy.pipeline.results import read_release
 from practise_deploy.report import render_html
 from practise_deploy.report.summaries import release as summary_of
+from practise_deploy.settings import read_settings
 
 CONVOLUTIONS = 21  # of the original; every block has two, and takes 0.1 ms of each in fp32 and 0.05 ms in int8
 
@@ -142,3 +144,10 @@ def test_frontier_shows_itself(built: Build):
     assert f"{len(measured.points)} points; the fastest within 2 points: " in repr(measured)
     html = measured._repr_html_()
     assert "Every point against the original in fp32" in html and "Precision alone within 2 points" in html
+
+
+def test_target_of_one_precision_is_said_to_play_no_part():
+    settings = read_settings({"network": "digits", "reduce": 20, "precision": "int8"})
+    (note,) = without_part(settings)
+    assert note.startswith("--reduce and --precision: of no part here")
+    assert not without_part(read_settings({"network": "digits"}))
