@@ -115,23 +115,11 @@ def test_file_is_built_and_put_where_the_original_was(cli: Cli, digits: Path, da
     assert len(kit.cuts) == 7 and {network.graph.input[0].name for network in networks} == {INPUT}
 
 
-def test_file_is_built_in_int8(cli: Cli, digits: Path, data: Path):
-    built = cli(
-        "build",
-        digits,
-        "--data",
-        data,
-        "--drop",
-        1,
-        "--max-drop",
-        "none",
-        "--precision",
-        "int8",
-        "--out",
-        "run",
-        *QUICK,
-    )
+def test_file_is_built_in_the_precision_that_is_chosen(cli: Cli, digits: Path, data: Path):
+    given = ("--data", data, "--precision", "auto", "--min-speedup", 1.8, "--max-drop", "none", "--out", "run")
+    built = cli("build", digits, *given, *QUICK)
     assert built.code == 0, built.err
+    assert "times as fast as the original in fp32" in built.out
     model = onnx.load("run/model.onnx")
     assert [value.name for value in (*model.graph.input, *model.graph.output)] == [INPUT, OUTPUT]
     assert "QuantizeLinear" in {node.op_type for node in model.graph.node}

@@ -49,4 +49,8 @@ def test_encoder_file_is_built_from_arrays_in_int8_too(tmp_path: Path):
     given = {"network": str(file), "data": tmp_path / "tokens.npz", "drop": 1, "max_drop": "none", "iterations": 1}
     with device(ScriptedOrt(ms_by_products)):
         release = make_build(tmp_path / "run", **given, frontier=False, precision="int8").release
+        levers = make_build(tmp_path / "run", **given).measured_levers
     assert release.compiled.precision == "int8" and release.verification.original is not None
+    assert {point.precision for point in levers.points} == {"fp32", "int8"}
+    assert all(point.loss and point.loss.kind is TaskKind.EMBEDDING for point in levers.points)
+    assert levers.notes[-1].startswith("--drop: of no part here")
