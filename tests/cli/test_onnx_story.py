@@ -127,6 +127,7 @@ def test_file_is_built_in_the_precision_that_is_chosen(cli: Cli, digits: Path, d
     assert (scores(Path("run/model.onnx"), pixels).argmax(1) == labels).mean() > 0.8
 
 
+@pytest.mark.slow
 def test_file_for_channels_last_is_built(cli: Cli, digits: Path, data: Path, tmp_path: Path):
     path = tmp_path / "last.onnx"
     path.write_bytes(in_nhwc(onnx.load(digits)).SerializeToString())

@@ -124,6 +124,7 @@ def test_run_folder_that_is_none_is_refused_rather_than_built(cli: Cli, tmp_path
     assert said.code == 2 and "no run in" in said.err and not (tmp_path / "typo").exists()
 
 
+@pytest.mark.slow
 def test_fresh_build_computes_every_stage_again(cli: Cli, job: Job, tmp_path: Path):
     command = ("build", *job, "--drop", 1, "--out", tmp_path / "run", "--explain")
     cli(*command)

@@ -80,6 +80,7 @@ def test_share_below_the_stated_one_breaks_the_promise_and_names_the_layers(
     assert (again.verdict.answer, again.verdict.exit_code) == (Answer.NOT_PROVEN, 0)
 
 
+@pytest.mark.slow
 def test_neighbours_that_were_measured_in_one_precision_are_not_kept_for_another(tmp_path: Path, given: dict[str, Any]):
     points = []
     for precision in ("fp32", "int8"):

@@ -95,6 +95,7 @@ def test_linear_drift_fools_sequential_timing_but_not_paired_rounds() -> None:
     assert sequential >= 0.9
 
 
+@pytest.mark.slow
 def test_a_wandering_speed_fools_sequential_timing_but_not_paired_rounds() -> None:
     paired, sequential = false_verdicts(random_walk)
     assert paired <= 0.06
