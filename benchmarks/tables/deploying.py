@@ -45,7 +45,7 @@ def _points(found: dict[str, Any]) -> list[str]:
     front = [point for point in found["levers"]["points"] if point["on_front"] and point["speedup"]["estimate"] != 1]
     head = f"| {found['name']} | {found['images']['fit']} | {len(found['levers']['points'])}"
     return [
-        f"{head} | {len(point['dropped'])} blocks dropped, {point['precision']} | {_ratio(point['speedup'])} | {points(point['loss']['points'])} |"
+        f"{head} | {_blocks(point['dropped'])} dropped, {point['precision']} | {_ratio(point['speedup'])} | {points(point['loss']['points'])} |"
         for point in sorted(front, key=lambda point: point["speedup"]["estimate"])
     ]
 
@@ -55,9 +55,13 @@ def _released(found: dict[str, Any]) -> str:
     before, after = (each["p50_ms"]["estimate"] for each in same)
     top1 = " → ".join(f"{accuracy[form]['percent']['estimate']:.1f}%" for form in ("teacher", "engine"))
     return (
-        f"| {found['name']} | {len(found['plan']['dropped'])} blocks dropped, {found['conditions']['precision']} | {_ratio(found['speedup'])} "
+        f"| {found['name']} | {_blocks(found['plan']['dropped'])} dropped, {found['conditions']['precision']} | {_ratio(found['speedup'])} "
         f"| {before / after:.2f} | {top1} | {points(found['verification']['loss']['points'])} | {found['verdict']['answer']} | {found['wall_s'] / 60:.1f} min |"
     )
+
+
+def _blocks(dropped: list[str]) -> str:
+    return f"{len(dropped)} block{'' if len(dropped) == 1 else 's'}"
 
 
 def _ratio(ratio: dict[str, float]) -> str:

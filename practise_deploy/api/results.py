@@ -121,7 +121,9 @@ class Frontier(Shown, outcome.Levers):
     @property
     def _line(self) -> str:
         taken = choose_point(self.points, max_drop=self.max_drop, min_speedup=None)
-        within = "" if self.max_drop is None else f" within {self.max_drop:g} points"
+        within = (
+            "" if self.max_drop is None else f" within {self.max_drop:g} {'point' if self.max_drop == 1 else 'points'}"
+        )
         best = "nothing is faster" if taken is None else described(taken)
         return f"{self.network.name}: {plural(len(self.points), 'point')}; the fastest{within}: {best}"
 

@@ -43,7 +43,7 @@ from practise_deploy.pipeline.results import write_results
 from practise_deploy.pipeline.stages import FP32_MODEL, MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
 from practise_deploy.planning.choose import count_reaching, too_disturbed
 from practise_deploy.planning.gate import evaluate_gate
-from practise_deploy.planning.levers import choose_point, growing_sets, no_point
+from practise_deploy.planning.levers import advice, choose_point, growing_sets, no_point
 from practise_deploy.planning.remeasuring import (
     MAX_REMEASUREMENTS,
     counted,
@@ -364,7 +364,10 @@ class Build:
     @property
     def gate(self) -> GateResult | None:
         """The demands on the release; None where there are none."""
-        return evaluate_gate(self.context.demands, self.plan, self.bench, self.verification, self.frontier)
+        gate = evaluate_gate(self.context.demands, self.plan, self.bench, self.verification, self.frontier)
+        if gate is None or self.levers is None or self.lever is None or not gate.advice:
+            return gate
+        return replace(gate, advice=advice(self.levers.points, self.lever))
 
     @property
     def verdict(self) -> Verdict:

@@ -85,9 +85,28 @@ def no_point(points: Sequence[LeverPoint], *, max_drop: float | None, min_speedu
 
 def described(point: LeverPoint) -> str:
     """A point in words."""
-    blocks = f"{len(point.dropped)} blocks fewer" if point.dropped else "all blocks"
+    count = len(point.dropped)
+    blocks = f"{count} {'block' if count == 1 else 'blocks'} fewer" if count else "all blocks"
     lost = f", loses {point.lost:.1f} points" if math.isfinite(point.lost) else ""
     return f"{blocks} in {point.precision}, is {point.speedup.estimate:.2f} times as fast{lost}"
+
+
+def advice(points: Sequence[LeverPoint], taken: LeverPoint) -> str:
+    """What to build where the taken point misses a demand: the fastest of the slower ones that drops fewer blocks or was estimated to lose less."""
+    slower = [
+        point
+        for point in points
+        if point.speedup.estimate < taken.speedup.estimate
+        and (len(point.dropped) < len(taken.dropped) or point.lost < taken.lost)
+        and not is_original(point)
+    ]
+    best = max(slower, key=lambda point: point.speedup.estimate, default=None)
+    if best is None:
+        return "no slower point was measured: allow more with --max-drop, or give more labelled images, which narrow the interval"
+    asked = f"--precision {best.precision} --drop {len(best.dropped)}" if best.dropped else (
+        f"--precision auto --max-drop none --min-speedup {math.floor(100 * _sure_speedup(best)) / 100:g}"
+    )  # fmt: skip
+    return f"the next slower point, {described(best)} by the estimate before finetuning: {asked}"
 
 
 def is_original(point: LeverPoint) -> bool:

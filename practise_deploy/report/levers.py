@@ -57,7 +57,7 @@ def _table(measured: Levers, task: Task, chosen: LeverPoint | None) -> Table:
 
 def _alone(measured: Levers, max_drop: float | None) -> tuple[str, ...]:
     """What each lever gives within the allowed loss."""
-    within = "" if max_drop is None else f" within {max_drop:g} points"
+    within = "" if max_drop is None else f" within {max_drop:g} {'point' if max_drop == 1 else 'points'}"
     found = alone([point for point in measured.points if not is_original(point)], max_drop)
     return tuple(
         f"{kind.capitalize()}{within}: nothing."
