@@ -194,7 +194,7 @@ def check_size(model: onnx.ModelProto, what: str) -> None:
 def _spell_out_attention(traced: fx.GraphModule) -> None:
     """Attention with a mask as products and a softmax: the exporter's own decomposition of it has other strides than torch's, and then fails."""
     for node in traced.graph.nodes:
-        masked = len(node.args) > 3 or node.kwargs.get("attn_mask") is not None
+        masked = (node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")) is not None
         plain = not (node.kwargs.get("is_causal") or node.kwargs.get("enable_gqa") or len(node.args) > 5)
         if node.target is nn.functional.scaled_dot_product_attention and masked and plain:
             node.target = _attention

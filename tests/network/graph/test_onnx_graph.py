@@ -195,8 +195,10 @@ def test_block_at_the_very_input_or_output_can_go(gone):
     assert Exported(trace(Bare().eval(), shape)[0], shape).gap(gone) < 1e-5
 
 
-@pytest.mark.parametrize("boolean", [False, True])
-def test_attention_with_a_mask_is_exported_as_it_is_computed(boolean: bool):
+@pytest.mark.parametrize("kind", ["added", "boolean", "none by place"])
+def test_attention_with_a_mask_is_exported_as_it_is_computed(kind: str):
+    """torch's own MultiheadAttention, and with it torchvision's ViT, gives a mask of None by its place."""
+
     class Attends(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -204,10 +206,12 @@ def test_attention_with_a_mask_is_exported_as_it_is_computed(boolean: bool):
 
         def forward(self, x: Tensor) -> Tensor:
             q, k, v = self.qkv(x.flatten(2).transpose(1, 2)).reshape(-1, 16, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
-            mask = self.mask > 0 if boolean else self.mask
-            return (
-                nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(-1, 16, 8)
-            )
+            if kind == "none by place":
+                states = nn.functional.scaled_dot_product_attention(q, k, v, None)
+            else:
+                mask = self.mask > 0 if kind == "boolean" else self.mask
+                states = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            return states.transpose(1, 2).reshape(-1, 16, 8)
 
     traced, _ = trace(Attends().eval(), (1, 8, 4, 4))
     x = torch.randn(1, 8, 4, 4)
