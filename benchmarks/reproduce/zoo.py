@@ -172,7 +172,7 @@ def _difference(network: fx.GraphModule, model: bytes, x: Tensor) -> float:
         result = network(x)
     wanted = [each.numpy() for each in (result if isinstance(result, tuple) else (result,))]
     return max(
-        float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-6)) for a, b in zip(wanted, computed, strict=True)
+        float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-30)) for a, b in zip(wanted, computed, strict=True)
     )
 
 
