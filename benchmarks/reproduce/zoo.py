@@ -83,8 +83,10 @@ def _send(name: str, result: Connection) -> None:
     except AssertionError as error:
         found["ended"] = f"failed: {error}"
     except BaseException as error:
-        ended = "killed: no memory within the limit" if lacks_memory(error) else "traceback"
-        found |= {"ended": ended, "traceback": traceback.format_exc(limit=-4).replace(f"{ROOT}/", "")}
+        if lacks_memory(error):
+            found["ended"] = "killed: no memory within the limit"
+        else:
+            found |= {"ended": "traceback", "traceback": traceback.format_exc(limit=-4).replace(f"{ROOT}/", "")}
     result.send(found | {"seconds": round(time.monotonic() - began, 1)})
 
 
