@@ -17,6 +17,7 @@ from practise_deploy.api.results import Comparison, Frontier, Inspection, Latenc
 from practise_deploy.api.session import Request, no_device, process_wide, session
 from practise_deploy.api.words import SETTINGS, in_python
 from practise_deploy.deployment.target import backend_or_table
+from practise_deploy.pipeline.checks import check_levers
 from practise_deploy.progress import ProgressDisplay
 
 Network = nn.Module | str | os.PathLike[str]
@@ -85,6 +86,7 @@ def frontier(network: Network, images: Any = None, *, progress: bool = True, **s
     request = Request(network=network, images=images, keywords=settings, progress=progress)
     with session(request) as running:
         made = running.build
+        check_levers(made.context)
         made.check()
         with running.recorded():
             return shown(

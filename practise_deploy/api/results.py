@@ -21,7 +21,7 @@ from practise_deploy.network.loading.named_inputs import OfNamedInputs
 from practise_deploy.pipeline.stages import Pruned
 from practise_deploy.planning.levers import choose_point, described
 from practise_deploy.report import summaries, templates
-from practise_deploy.report.formatting import times
+from practise_deploy.report.formatting import count_of_points, times
 from practise_deploy.report.levers import levers_section
 from practise_deploy.report.rows import target
 from practise_deploy.report.section import Section
@@ -121,9 +121,7 @@ class Frontier(Shown, outcome.Levers):
     @property
     def _line(self) -> str:
         taken = choose_point(self.points, max_drop=self.max_drop, min_speedup=None)
-        within = (
-            "" if self.max_drop is None else f" within {self.max_drop:g} {'point' if self.max_drop == 1 else 'points'}"
-        )
+        within = "" if self.max_drop is None else f" within {count_of_points(self.max_drop)}"
         best = "nothing is faster" if taken is None else described(taken)
         return f"{self.network.name}: {plural(len(self.points), 'point')}; the fastest{within}: {best}"
 

@@ -143,6 +143,14 @@ def _runs(build: Build) -> None:
     build.check()
 
 
+def _measurable_together(build: Build) -> None:
+    """The same, and that the recipe looks for sets of blocks."""
+    from practise_deploy.pipeline.checks import check_levers
+
+    check_levers(build.context)
+    _runs(build)
+
+
 def _any_droppable(build: Build) -> int:
     return 0 if build.context.candidates else 2
 
@@ -159,11 +167,10 @@ STEPS = (
     "recover",
     "finetune",
     "export-original",
-    "export-fp32",
     "export",
     "compile",
     "verify",
-    *BENCH[1:],
+    *BENCH,
     "throughput",
     "frontier",
 )
@@ -179,7 +186,7 @@ STAGES = (
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), PLANNING, lambda b: 0 if b.reached_plan else 1,
           preflight=require_device_or_table, needs=_planned, chooses=True),
     Stage("frontier", "Measure dropped blocks and precision together, against the original in fp32.", lambda b: b.measured_levers,
-          _show_levers, ("levers",)),
+          _show_levers, ("levers",), needs=_measurable_together),
     Stage("kit", "Write a folder that measures what every block costs on a device without this tool.", lambda b: b.kit,
           lambda c, b: c.show_kit(b.kit), preflight=require_backend, needs=lambda b: (b.kit_place, b.context.candidates),
           structure_only=True, further=(kits.PLACE,), of_a_run=True, in_run=False),

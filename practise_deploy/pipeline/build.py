@@ -34,7 +34,7 @@ from practise_deploy.outcome import (
     Verification,
 )
 from practise_deploy.pipeline import stages
-from practise_deploy.pipeline.checks import check_inputs, check_reached
+from practise_deploy.pipeline.checks import check_inputs, check_levers, check_reached
 from practise_deploy.pipeline.context import BlockBench, BuildContext, named
 from practise_deploy.pipeline.fingerprint import code, fingerprint
 from practise_deploy.pipeline.kit import kit_of, kit_place
@@ -142,6 +142,7 @@ class Build:
     def measured_levers(self) -> Levers:
         """Growing sets of dropped blocks in every precision; the sets are looked for in the least one."""
         context = self.context
+        check_levers(context)
         self.check()
         require(context.calibration)
         base = context.in_precision(Precision.FP32)

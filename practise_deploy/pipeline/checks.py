@@ -39,6 +39,18 @@ def check_inputs(context: BuildContext) -> None:
         _check_judgeable(context, settings.max_drop)
 
 
+def check_levers(context: BuildContext) -> None:
+    """Refuse a recipe that has no sets of blocks to measure in several precisions.
+
+    Raises: InputError.
+    """
+    if context.is_paper:
+        raise InputError(
+            "--recipe paper ranks blocks and looks for no sets of them, so there is nothing to measure together",
+            remedy="leave --recipe paper out",
+        )
+
+
 def _check_on_images(context: BuildContext) -> None:
     """Refuse an ONNX file that is something else in torch, and a metric of the user's that does not work."""
     network, images = context.network, context.images.fit.subsample(_LOOKED_AT, context.settings.seed)

@@ -9,7 +9,7 @@ from practise_backends.results.tables import Table
 from practise_backends.terms import Interval
 from practise_deploy.outcome import Answer, Criterion, FrontierPoint, GateResult
 from practise_deploy.planning.measures import loss_title
-from practise_deploy.report.formatting import lost_or_gained, times
+from practise_deploy.report.formatting import count_of_points, lost_or_gained, times
 
 FormatRequirement = Callable[[float], str]
 FormatFigure = Callable[[Interval], str]
@@ -18,7 +18,7 @@ _FORMATS: dict[str, tuple[str, FormatRequirement, FormatFigure]] = {  # constrai
     "min_speedup": ("Speed-up", lambda ratio: f"at least {ratio:g}×", times),
     "max_drop": (
         "Accuracy lost",
-        lambda points: f"at most {points:g} {'point' if points == 1 else 'points'}",
+        lambda points: f"at most {count_of_points(points)}",
         lambda loss: interval(loss, " points"),
     ),
 }

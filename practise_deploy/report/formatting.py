@@ -12,6 +12,11 @@ from practise_deploy.terms import Loss
 NOT_RUN = "the engine was built ahead and has not run"
 
 
+def count_of_points(points: float) -> str:
+    """A number of points, `1 point`, `2.5 points`."""
+    return f"{points:g} {'point' if points == 1 else 'points'}"
+
+
 def points_lost(loss: Loss | None, *, absent: str = "no answers to the task") -> str:
     """A loss with its interval, and whether it is an estimate."""
     if loss is None:

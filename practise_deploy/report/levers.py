@@ -8,7 +8,7 @@ from practise_deploy.outcome import LeverPoint, Levers
 from practise_deploy.planning.levers import alone, is_original
 from practise_deploy.planning.measures import agreement_title, loss_title
 from practise_deploy.report.charts.levers import levers as picture
-from practise_deploy.report.formatting import lost_or_gained, points_lost, times
+from practise_deploy.report.formatting import count_of_points, lost_or_gained, points_lost, times
 from practise_deploy.report.section import Section
 from practise_deploy.terms import Task
 
@@ -57,7 +57,7 @@ def _table(measured: Levers, task: Task, chosen: LeverPoint | None) -> Table:
 
 def _alone(measured: Levers, max_drop: float | None) -> tuple[str, ...]:
     """What each lever gives within the allowed loss."""
-    within = "" if max_drop is None else f" within {max_drop:g} {'point' if max_drop == 1 else 'points'}"
+    within = "" if max_drop is None else f" within {count_of_points(max_drop)}"
     found = alone([point for point in measured.points if not is_original(point)], max_drop)
     return tuple(
         f"{kind.capitalize()}{within}: nothing."

@@ -142,6 +142,12 @@ def test_settings_that_do_not_go_with_it_are_refused(tmp_path: Path, given: dict
         make_build(tmp_path / "run", **given, **more)
 
 
+def test_recipe_that_looks_for_no_sets_has_no_frontier(tmp_path: Path, given: dict[str, Any]):
+    build = make_build(tmp_path / "run", **{**given, "precision": "fp32"}, recipe="paper")
+    with device(), pytest.raises(InputError, match="looks for no sets"):
+        _ = build.measured_levers
+
+
 def test_stages_of_one_precision_ask_for_it(tmp_path: Path, given: dict[str, Any]):
     with device(), pytest.raises(InputError, match="--precision auto is for build and frontier"):
         _ = make_build(tmp_path / "run", **given).latency

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def exported_encoder(encoder: Encoder, length: int) -> onnx.ModelProto:
     return exported(encoder.module, arrays, [encoder.output])
 
 
-class OfTokens(nn.Module):
+class OfTokens(nn.Module, ABC):
     """A network of the package transformers that takes the tokenizer's arrays in order.
 
     additive: whether the mask is handed to it as what is added to the attention scores.
@@ -158,9 +159,9 @@ class OfTokens(nn.Module):
         arrays = dict(zip(self.inputs, tokens, strict=True))
         return self.output(self.network(**with_additive_mask(arrays) if self.additive else arrays), arrays)
 
+    @abstractmethod
     def output(self, found: Any, arrays: Mapping[str, Tensor]) -> Tensor:
         """What is shipped of what the network gives."""
-        raise NotImplementedError
 
 
 class Scored(OfTokens):

@@ -202,7 +202,8 @@ def test_network_of_named_inputs_names_what_it_takes(tmp_path: Path, given):
 
 
 @pytest.mark.parametrize(
-    "kind", ["DebertaV2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("Roberta", "ModernBert"))]
+    "kind",
+    ["DebertaV2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("Bert", "Roberta", "MPNet", "ModernBert"))],
 )
 def test_encoders_of_the_library_are_taken_as_they_take_the_mask(tmp_path: Path, kind: str):
     """BERT's kind also takes it as what is added to the attention scores, DeBERTa only as the tokenizer gives it."""
