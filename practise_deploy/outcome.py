@@ -69,9 +69,9 @@ class Converted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """teacher -> student -> ONNX -> engine on held-out images, then teacher -> engine directly.
+    """teacher -> student -> ONNX -> engine on some held-out images, then teacher -> engine directly on all of them.
 
-    The chain ends with ONNX where the engine cannot run here. faithful: the links behind the student hold.
+    The chain ends with ONNX where the engine cannot run here. faithful: the links behind the student hold. accuracy: of both ends.
     original: None in float32, where there is nothing to convert. loss: from the original to the last form; None where the task has no
     answers. neighbours_percent: of embeddings, the share of every image's five nearest others that stay; None where there are too few.
     """
@@ -226,10 +226,20 @@ class LeverPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltPoint:
+    """A point that was recovered from all images, finetuned, and judged on the held-out images. loss: there, as the engine computes it."""
+
+    dropped: tuple[str, ...]
+    precision: Precision
+    loss: Loss | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Levers:
     """Dropped blocks and precision, measured together against the original in fp32, which is the first point.
 
     images, fit_images: that the points were judged by, and fitted on. refused: what could not be made, as sentences. rounds, notes: of the measurement.
+    built: in this order, until one was within the allowed loss.
     """
 
     schema: int = SCHEMA
@@ -239,6 +249,7 @@ class Levers:
     rounds: int
     refused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    built: tuple[BuiltPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

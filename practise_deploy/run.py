@@ -197,13 +197,16 @@ class Run:
         finally:
             lock.release()
 
-    def step(self, name: str, result: type[Record], key: Key, compute: Callable[[Workspace], Record]) -> Record:
-        """The step's kept result, or a newly computed one, kept.
+    def step(
+        self, name: str, result: type[Record], key: Key, compute: Callable[[Workspace], Record], variant: str = ""
+    ) -> Record:
+        """The step's kept result, or a newly computed one, kept. variant: of a step that is computed for several builds in one folder.
 
         Where the result stands for files (`WithFiles`) and one is lost or changed, it is computed again. A long step may keep what it has
         so far in the workspace's `partial`, which is of this key alone and gone once the step is done.
         """
-        reason = self._why_compute(name, key)
+        fresh, name = name in self.fresh, name + variant
+        reason = "a fresh one was asked for" if fresh else self._why_compute(name, key)
         if not reason:
             kept = self._load(name, result)
             reason = "its kept result cannot be read" if kept is None else self._lost(self.folder, _files_of(kept))
@@ -235,8 +238,6 @@ class Run:
         return f"{_listed(lost)} {'is' if len(lost) == 1 else 'are'} missing or changed" if lost else ""
 
     def _why_compute(self, name: str, key: Key) -> str:
-        if name in self.fresh:
-            return "a fresh one was asked for"
         note = self._note(name)
         if not note:
             return "there is no earlier result"

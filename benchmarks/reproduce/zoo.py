@@ -137,7 +137,6 @@ def _refitted(network: Network, dropped: Block) -> fx.GraphModule:
         feature=network.summary.feature,
         images=images,
         task=network.summary.task,
-        single_split=True,
     )
     with torch.no_grad():
         partial = PartialStudent(problem, [dropped], images, None, to_compare=True)

@@ -73,7 +73,7 @@ def plan(network: Network, images: Any = None, *, progress: bool = True, **setti
         build = running.build
         build.check(device=build.context.settings.latency_table is None)
         with running.recorded():
-            build = build.chosen
+            build = build.planned
             return shown(Plan, build.reached_plan, recoverability=build.recoverability.of)
 
 

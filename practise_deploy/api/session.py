@@ -26,7 +26,7 @@ from practise_deploy.images.reading import Listing
 from practise_deploy.images.tiny_set import image_size_of
 from practise_deploy.network.loading.load import network_of
 from practise_deploy.network.loading.wrappers import name_of
-from practise_deploy.pipeline.build import Build
+from practise_deploy.pipeline.auto import AutoBuild
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.pipeline.session import notes_of, recording
 from practise_deploy.progress import ProgressDisplay
@@ -55,7 +55,7 @@ _ONE_AT_A_TIME = threading.RLock()
 class Session:
     """A build, and where its notes and progress are shown."""
 
-    build: Build
+    build: AutoBuild
     display: ProgressDisplay
 
     @contextmanager
@@ -169,4 +169,4 @@ def session(request: Request, preflight: Preflight = this_device, *, structure_o
             loaded_network=loaded,
             listings=listings,
         )
-        yield Session(build=Build(context), display=display)
+        yield Session(build=AutoBuild(context), display=display)

@@ -19,7 +19,7 @@ from practise_deploy.settings import EMBEDDED, SETTINGS_FILE, Settings, read_set
 
 if TYPE_CHECKING:
     from practise_deploy.cli.console import Console
-    from practise_deploy.pipeline.build import Build
+    from practise_deploy.pipeline.auto import AutoBuild
 
 
 def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Arguments) -> int:
@@ -32,7 +32,7 @@ def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Argument
         common, overrides = kits.with_run_folder(common, overrides)
     settings = _settings(stage.name, common["network"], common["config"], overrides, console.note)
     backend = stage.preflight(settings, console.note)
-    from practise_deploy.pipeline.build import Build
+    from practise_deploy.pipeline.auto import AutoBuild
     from practise_deploy.pipeline.context import BuildContext
     from practise_deploy.pipeline.session import recording
     from practise_deploy.run import Run
@@ -47,7 +47,7 @@ def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Argument
         structure_only=stage.structure_only,
         loaded_backend=backend,
     )
-    build = Build(context, extra.get(kits.PLACE.name))
+    build = AutoBuild(context, extra.get(kits.PLACE.name))
     with contextlib.redirect_stdout(sys.stderr):  # a user's file or a download may print, but stdout is for the result
         stage.needs(build)
         for note in build.context.network.summary.notes:
@@ -60,11 +60,11 @@ def run_stage(stage: Stage, common: Arguments, flags: Arguments, extra: Argument
         return _emit(stage, build, console, common)
 
 
-def _emit(stage: Stage, build: Build, console: Console, common: dict[str, Any]) -> int:
+def _emit(stage: Stage, build: AutoBuild, console: Console, common: dict[str, Any]) -> int:
     from practise_deploy.pipeline.session import notes_of
 
     with contextlib.redirect_stdout(sys.stderr):
-        build = build.chosen if stage.chooses else build
+        build = stage.of(build)
         result = stage.result(build)
     for note in notes_of(build):
         console.note(f"note: {note}")

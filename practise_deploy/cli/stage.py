@@ -13,7 +13,7 @@ from practise_deploy.settings import Settings
 if TYPE_CHECKING:
     from practise_backends.interfaces import Backend
     from practise_deploy.cli.console import Console
-    from practise_deploy.pipeline.build import Build
+    from practise_deploy.pipeline.auto import AutoBuild
 
 Tell = Callable[[str], None]
 
@@ -48,22 +48,22 @@ class Stage:
     needs: checks the inputs before anything is measured or written.
     over_files: the command for a file or a finished run instead of a network; None if it has none.
     keep: handles the result by the further flags. further: flags of this command only.
-    of_a_run: a run folder may be named for its network. in_run: the result goes into the run folder. chooses: with --precision auto
-    it is of the build that was chosen.
+    of_a_run: a run folder may be named for its network. in_run: the result goes into the run folder. of: the build that it
+    is of, where --precision auto makes several.
     """
 
     name: str
     help: str
-    result: Callable[[Build], object]
-    show: Callable[[Console, Build], None]
+    result: Callable[[AutoBuild], object]
+    show: Callable[[Console, AutoBuild], None]
     steps: tuple[str, ...] = ()
-    code: Callable[[Build], int] = lambda _: 0
+    code: Callable[[AutoBuild], int] = lambda _: 0
     preflight: Callable[[Settings, Tell], Backend | None] = require_device
-    needs: Callable[[Build], object] = lambda build: build.check()
+    needs: Callable[[AutoBuild], object] = lambda build: build.check()
     structure_only: bool = False
     over_files: OverFiles | None = None
-    keep: Callable[[Build, Arguments], None] = lambda build, extra: None
+    keep: Callable[[AutoBuild, Arguments], None] = lambda build, extra: None
     further: tuple[Parameter, ...] = ()
     of_a_run: bool = False
     in_run: bool = True
-    chooses: bool = False
+    of: Callable[[AutoBuild], AutoBuild] = lambda build: build

@@ -18,7 +18,7 @@ from practise_deploy.settings import Settings, flag_of, panel_of
 
 if TYPE_CHECKING:
     from practise_deploy.cli.console import Console
-    from practise_deploy.pipeline.build import Build
+    from practise_deploy.pipeline.auto import AutoBuild
 
 NETWORK = "FILE.onnx, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, hf:FOLDER, FILE.pt2, efficientnet-lite0, digits; or nothing: what --out holds, else digits"
 
@@ -102,7 +102,7 @@ def _choices(annotation: Any) -> list[str]:
     return [word for part in parts for word in _choices(part)]
 
 
-def _inspection(build: Build) -> dict[str, Any]:
+def _inspection(build: AutoBuild) -> dict[str, Any]:
     from practise_deploy.run import as_document
 
     kept = ("name", "kind", "shape", "parameters", "macs", "latency_class", "droppable", "reason")
@@ -110,27 +110,31 @@ def _inspection(build: Build) -> dict[str, Any]:
     return {"schema": 1, "network": as_document(build.context.network.summary), "blocks": rows}
 
 
-def _show_students(console: Console, build: Build) -> None:
+def _show_students(console: Console, build: AutoBuild) -> None:
     console.show_student(build.recovered, "Refit")
     console.show_student(build.finetuned, "Finetuned")
 
 
-def _show_bench(console: Console, build: Build) -> None:
+def _show_bench(console: Console, build: AutoBuild) -> None:
     assert build.bench is not None  # `_runs` saw to that
     console.show_comparison(build.bench)
 
 
-def _show_levers(console: Console, build: Build) -> None:
+def _show_levers(console: Console, build: AutoBuild) -> None:
     context = build.context
     console.show_levers(build.measured_levers, context.network.summary.task, context.settings.most_points_lost)
 
 
-def _planned(build: Build) -> None:
+def _chosen(build: AutoBuild) -> AutoBuild:
+    return build.chosen
+
+
+def _planned(build: AutoBuild) -> None:
     """Check what planning and finetuning need; a latency table may replace the device."""
     build.check(device=build.context.settings.latency_table is None)
 
 
-def _runs(build: Build) -> None:
+def _runs(build: AutoBuild) -> None:
     """Check that the engine runs on this machine."""
     from practise_deploy.deployment.target import target_archs
 
@@ -143,7 +147,7 @@ def _runs(build: Build) -> None:
     build.check()
 
 
-def _measurable_together(build: Build) -> None:
+def _measurable_together(build: AutoBuild) -> None:
     """The same, and that the recipe looks for sets of blocks."""
     from practise_deploy.pipeline.checks import check_levers
 
@@ -151,7 +155,7 @@ def _measurable_together(build: Build) -> None:
     _runs(build)
 
 
-def _any_droppable(build: Build) -> int:
+def _any_droppable(build: AutoBuild) -> int:
     return 0 if build.context.candidates else 2
 
 
@@ -184,7 +188,7 @@ STAGES = (
           needs=lambda b: (b.context.backend, b.context.candidates), structure_only=True, over_files=tables.DIFF, keep=tables.keep),
     Stage("plan", "Choose the blocks to drop.", lambda b: b.plan,
           lambda c, b: c.show_plan(b.plan, b.recoverability.of), PLANNING, lambda b: 0 if b.reached_plan else 1,
-          preflight=require_device_or_table, needs=_planned, chooses=True),
+          preflight=require_device_or_table, needs=_planned, of=lambda b: b.planned),
     Stage("frontier", "Measure dropped blocks and precision together, against the original in fp32.", lambda b: b.measured_levers,
           _show_levers, ("levers",), needs=_measurable_together),
     Stage("kit", "Write a folder that measures what every block costs on a device without this tool.", lambda b: b.kit,
@@ -192,16 +196,16 @@ STAGES = (
           structure_only=True, further=(kits.PLACE,), of_a_run=True, in_run=False),
     Stage("finetune", "Drop the blocks, refit, and mimic the original's features.", lambda b: b.finetuned,
           _show_students, ("recover", "finetune"), preflight=require_device_or_table,
-          needs=_planned, chooses=True),
+          needs=_planned, of=_chosen),
     Stage("export", "Write the finetuned network as ONNX.", lambda b: b.exported,
           lambda c, b: c.show_exported(b.exported), ("export-original", "export"),
-          preflight=require_device_or_table, needs=lambda b: _planned(b) if b.context.network.trainable else None, chooses=True),
+          preflight=require_device_or_table, needs=lambda b: _planned(b) if b.context.network.trainable else None, of=_chosen),
     Stage("verify", "Compare teacher, student, ONNX and engine on held-out images.", lambda b: b.verification,
-          lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4, chooses=True),
+          lambda c, b: c.show_verification(b.verification), ("verify",), lambda b: 0 if b.verification.faithful else 4, of=_chosen),
     Stage("bench", "Measure the new model against the original.", lambda b: b.bench,
-          _show_bench, BENCH, needs=_runs, over_files=files.BENCH, chooses=True),
+          _show_bench, BENCH, needs=_runs, over_files=files.BENCH, of=_chosen),
     Stage("build", "The whole job: measure, plan, recover, export, verify, bench, report.", lambda b: b.release,
-          lambda c, b: c.show_release(b.release, b.context.run.folder), STEPS, lambda b: b.release.verdict.exit_code, chooses=True),
+          lambda c, b: c.show_release(b.release, b.context.run.folder), STEPS, lambda b: b.release.verdict.exit_code, of=_chosen),
 )  # fmt: skip
 
 

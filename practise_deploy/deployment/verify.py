@@ -21,7 +21,7 @@ from practise_deploy.network.graph.packing import mask_of, unpacked
 from practise_deploy.outcome import Accuracy, Converted, OutputDiff, Verification
 from practise_deploy.planning.loss import percent
 from practise_deploy.tasks.answers import answers_of
-from practise_deploy.tasks.judging import agreement_of, loss_of, neighbours_kept
+from practise_deploy.tasks.judging import agreement_of, loss_of, losses_of, neighbours_kept
 from practise_deploy.terms import CLASSES, Loss, Preprocessing, Task, TaskKind
 
 Outputs = tuple[npt.NDArray[np.float32], ...]
@@ -29,6 +29,8 @@ Outputs = tuple[npt.NDArray[np.float32], ...]
 Answers = npt.NDArray[np.floating]
 Runner = Callable[[Tensor], Outputs]
 
+MOST_ALONG_THE_CHAIN = 256
+"""How many images show that two forms compute the same."""
 _BATCH = 32
 _ORIGINAL = "original"
 
@@ -127,29 +129,38 @@ def feeds_of(images: Tensor, name: str, preprocessing: Preprocessing | None) -> 
     return {name: np.ascontiguousarray(turned.contiguous().numpy())}
 
 
-def verify(runners: Runners, images: HeldOutImages, progress: Progress, task: Task = CLASSES) -> Verification:
-    """Compare each runner with the previous one; those after the student must agree within the tolerances."""
+def verify(
+    runners: Runners, images: HeldOutImages, progress: Progress, task: Task = CLASSES, seed: int = 0
+) -> Verification:
+    """Compare each runner with the previous one; those after the student must agree within the tolerances.
+
+    Accuracy and loss are of all images; forms in between are compared on a random sample of them, `MOST_ALONG_THE_CHAIN` at most.
+    """
     named = runners.named()
     names = list(named)
-    pairs = [*pairwise(names), (names[0], names[-1])]
-    if runners.original is not None:
-        named[_ORIGINAL] = runners.original
-        pairs.append((names[0], _ORIGINAL))
-    looked_at = look_at(named, pairs, images, progress, task)
-    links = looked_at.links[: len(names)]
-    checked = zip(links[1:-1], tolerances(runners.precision), strict=False)  # without an engine there is one link less
+    sample = images.subsample(MOST_ALONG_THE_CHAIN, seed)
+    links = look_at(named, [*pairwise(names)], sample, progress, task).links
+    checked = zip(links[1:], tolerances(runners.precision), strict=False)  # without an engine there is one link less
     problems = tuple(problem for link, tolerance in checked for problem in problems_of(link, tolerance))
+    ends = {name: named[name] for name in (names[0], names[-1])}
+    pairs = [(names[0], names[-1])]
+    if runners.original is not None:
+        ends[_ORIGINAL] = runners.original
+        pairs.append((names[0], _ORIGINAL))
+    looked_at = look_at(ends, pairs, images, progress, task)
+    if not problems and not np.isfinite(looked_at.links[0].max_abs):  # on an image that the sample lacks
+        problems = (_no_numbers(looked_at.links[0]),)
     truth = None if images.labels is None or not task.has_accuracy else images.labels.numpy()
     answers = looked_at.answers
     return Verification(
-        links=links,
-        accuracy={name: accuracy(answers[name], truth) for name in names if name in answers and truth is not None},
-        loss=looked_at.loss(names[0], names[-1], truth),
+        links=(*links, looked_at.links[0]),
+        accuracy={name: accuracy(answers[name], truth) for name in pairs[0] if name in answers and truth is not None},
+        loss=looked_at.loss(*pairs[0], truth),
         images=len(images),
         faithful=not problems,
         problems=problems,
         original=None if runners.original is None else _converted(looked_at, names[0], truth),
-        neighbours_percent=looked_at.neighbours_percent(names[0], names[-1]),
+        neighbours_percent=looked_at.neighbours_percent(*pairs[0]),
     )
 
 
@@ -166,6 +177,12 @@ class LookedAt:
         if before not in self.answers:
             return None
         return loss_of(self.task, self.answers[before], self.answers[after], truth)
+
+    def losses(self, before: str, after: Sequence[str], truth: npt.NDArray[np.int64] | None) -> list[Loss | None]:
+        """The same from one to several, where there are few images (`tasks.judging.losses_of`)."""
+        if before not in self.answers:
+            return [None for _ in after]
+        return [*losses_of(self.task, self.answers[before], [self.answers[name] for name in after], truth)]
 
     def neighbours_percent(self, before: str, after: str) -> float | None:
         """Of embeddings, the share of nearest neighbours that stay (`tasks.judging.neighbours_kept`)."""
@@ -276,7 +293,7 @@ def problems_of(link: OutputDiff, allowed: Tolerance) -> Sequence[str]:
     """Sentences on every tolerance that the comparison exceeds."""
     problems = []
     if not np.isfinite(link.max_abs):
-        problems.append(f"{link.before} -> {link.after}: outputs that are no numbers")
+        problems.append(_no_numbers(link))
     if not link.relative_rms <= allowed.relative_rms:
         problems.append(
             f"{link.before} -> {link.after}: outputs differ by {link.relative_rms:.2g} of their size (rms), "
@@ -292,3 +309,7 @@ def problems_of(link: OutputDiff, allowed: Tolerance) -> Sequence[str]:
             f"at least {allowed.agreement_percent:g}% is required"
         )
     return problems
+
+
+def _no_numbers(link: OutputDiff) -> str:
+    return f"{link.before} -> {link.after}: outputs that are no numbers"

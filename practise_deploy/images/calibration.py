@@ -29,7 +29,6 @@ class CalibrationProblem:
     """A traced teacher, the name of its pre-pooling feature map, the images to fit, the task, and the random seed.
 
     comparison_dtype: the precision in which candidates are compared; sums and solutions are never below fp32.
-    single_split: fit on one split only, and return the student that was validated, without a fit to all images.
     """
 
     teacher: fx.GraphModule
@@ -37,7 +36,6 @@ class CalibrationProblem:
     images: FitImages
     seed: int = 0
     comparison_dtype: torch.dtype = torch.float32
-    single_split: bool = False
     task: Task = CLASSES
 
     @property
@@ -59,7 +57,7 @@ class CalibrationProblem:
     @property
     def folds(self) -> list[tuple[FitImages, FitImages]]:
         """(fit, validation) pairs to recover by."""
-        return [self.images.split(self.seed)] if self.single_split else self.images.folds(self.seed)
+        return self.images.folds(self.seed)
 
     @property
     def comparison_folds(self) -> list[tuple[FitImages, FitImages]]:
@@ -76,9 +74,7 @@ class CalibrationProblem:
     @property
     def subsampled(self) -> CalibrationProblem:
         """The same for a quick estimate, with so many images at most as are cross-validated."""
-        return replace(
-            self, images=self.images.subsample(self.images.cross_validate_below, self.seed), single_split=True
-        )
+        return replace(self, images=self.images.subsample(self.images.cross_validate_below, self.seed))
 
     @property
     def batch_size(self) -> int:

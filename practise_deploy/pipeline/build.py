@@ -22,6 +22,7 @@ from practise_deploy.deployment.kit import WrittenKit
 from practise_deploy.deployment.latency_table import check_table, read_table
 from practise_deploy.deployment.rehearse import check_space
 from practise_deploy.outcome import (
+    BuiltPoint,
     DeployedModel,
     ExportedModel,
     Frontier,
@@ -34,16 +35,15 @@ from practise_deploy.outcome import (
     Verification,
 )
 from practise_deploy.pipeline import stages
-from practise_deploy.pipeline.checks import check_inputs, check_levers, check_reached
+from practise_deploy.pipeline.checks import check_inputs, check_reached
 from practise_deploy.pipeline.context import BlockBench, BuildContext, named
 from practise_deploy.pipeline.fingerprint import code, fingerprint
 from practise_deploy.pipeline.kit import kit_of, kit_place
-from practise_deploy.pipeline.levers import measure_levers, without_part
 from practise_deploy.pipeline.results import write_results
 from practise_deploy.pipeline.stages import FP32_MODEL, MODEL, ORIGINAL_MODEL, Allowance, Files, Pruned
 from practise_deploy.planning.choose import count_reaching, too_disturbed
 from practise_deploy.planning.gate import evaluate_gate
-from practise_deploy.planning.levers import advice, choose_point, growing_sets, no_point
+from practise_deploy.planning.levers import advice
 from practise_deploy.planning.remeasuring import (
     MAX_REMEASUREMENTS,
     counted,
@@ -55,10 +55,10 @@ from practise_deploy.planning.remeasuring import (
 from practise_deploy.planning.sets import neighbouring_sets
 from practise_deploy.planning.verdict import judge
 from practise_deploy.run import Record, to_json
-from practise_deploy.settings import AUTO
 from practise_deploy.terms import Plan, Recoverabilities, Student, WithinDrop
 
 _NO_FRONTIER = Frontier(points=(), fit_images=0, images=0)
+_OF_THE_ORIGINAL = {"export-original", "export-fp32", "rehearse", "latency", "recoverability"}
 
 
 def require(*_: object) -> None:
@@ -82,20 +82,19 @@ class Build:
     frontier                what fewer and more dropped blocks would have given
     gate, verdict           was the promise kept?
 
-    With --precision auto `chosen` is another build, of the point that is taken of all `measured_levers`.
-    levers, lever: of that other build, what was measured and what was taken.
+    levers, lever: where the precision was chosen too (see `auto.py`), what was measured and what was taken. number: of points that were
+    built before it; its steps are kept beside theirs.
     """
 
     context: BuildContext
     kit_folder: Path | None = None
     levers: Levers | None = None
     lever: LeverPoint | None = None
+    number: int | None = None
 
     @cached_property
     def release(self) -> Release:
         """Drop the blocks whose loss is cheapest to recover per millisecond saved; deploy the rest, and prove it."""
-        if self.chosen is not self:
-            return self.chosen.release
         self.check()
         require(self.rehearsal)
         release = Release(
@@ -136,40 +135,11 @@ class Build:
         if context.settings.latency_table is not None:
             require(self.latency)
 
-    # Which precision, and which blocks with it?
-
-    @cached_property
-    def measured_levers(self) -> Levers:
-        """Growing sets of dropped blocks in every precision; the sets are looked for in the least one."""
-        context = self.context
-        check_levers(context)
-        self.check()
-        require(context.calibration)
-        base = context.in_precision(Precision.FP32)
-        ranking = Build(context.in_precision(context.precisions[-1]))
-        require(Build(base).rehearsal)
-        sets = growing_sets(ranking.latency, ranking.recoverability)
-        forms = tuple(context.in_precision(precision).released_form for precision in context.precisions)
-        levers = self._step("levers", measure_levers, base.recovery, base.block_bench, sets, forms)
-        levers = replace(levers, notes=(*levers.notes, *without_part(context.settings)))
-        context.run.write("levers.json", to_json(levers))
-        return levers
-
-    @cached_property
-    def chosen(self) -> Build:
-        """This build, or with --precision auto that of the point that is taken.
-
-        Raises: TargetOutOfReach where no point meets the demands.
-        """
-        settings = self.context.settings
-        if settings.precision != AUTO:
-            return self
-        levers = self.measured_levers
-        demands = {"max_drop": settings.most_points_lost, "min_speedup": settings.min_speedup}
-        lever = choose_point(levers.points, **demands)
-        if lever is None:
-            raise no_point(levers.points, **demands)
-        return Build(self.context.in_precision(lever.precision), self.kit_folder, levers, lever)
+    @property
+    def built_point(self) -> BuiltPoint:
+        """This build's point, as judged on the held-out images."""
+        assert self.lever is not None
+        return BuiltPoint(dropped=self.lever.dropped, precision=self.lever.precision, loss=self.verification.loss)
 
     # Does the original compute on the device what it should?
 
@@ -398,7 +368,14 @@ class Build:
         names = list(inspect.signature(stage).parameters)[:-1]
         key = {parameter.replace("_", " "): fingerprint(value) for parameter, value in zip(names, inputs, strict=True)}
         result = get_type_hints(stage)["return"]
-        return self.context.run.step(name, result, code() | key, lambda work: stage(*inputs, work))
+        return self.context.run.step(name, result, code() | key, lambda work: stage(*inputs, work), self._variant(name))
+
+    def _variant(self, name: str) -> str:
+        """What sets a step of one of several builds apart: its precision, and what drops other blocks by its number."""
+        if self.number is None:
+            return ""
+        again = f"-{self.number + 1}" if self.number and name not in _OF_THE_ORIGINAL else ""
+        return f"-{self.context.settings.one_precision}{again}"
 
     @property
     def reached_plan(self) -> Plan:
@@ -428,7 +405,7 @@ class Build:
     def pruned(self) -> Pruned:
         """The new network, as torch computes it."""
         dropped = named(self.context.blocks, self.plan.dropped)
-        return Pruned(network=self.context.network, dropped=dropped, student=self.finetuned)
+        return Pruned(network=self.context.network, dropped=dropped, weights=self.finetuned.weights)
 
     @property
     def _files(self) -> Files:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor
 
 from practise_backends.choices import Precision
 from practise_backends.errors import EnvironmentProblem, about
 from practise_backends.interfaces import Backend, Engine, MeasurementSetup
 from practise_backends.results.table import RANKING_SHARE
 from practise_backends.runtimes.catalog import artifact_of
-from practise_backends.terms import Conditions, Interval, StoppingRule
+from practise_backends.terms import Arrays, Conditions, Interval, StoppingRule
 from practise_deploy.compute import exact, pick_device, pick_precision
 from practise_deploy.deployment.block_latency import measure_reduction, measure_reductions
 from practise_deploy.deployment.latency_table import TableRequirements
@@ -33,13 +34,14 @@ from practise_deploy.images.reading import Listings
 from practise_deploy.images.sanity import with_checked_labels
 from practise_deploy.images.tiny_set import FitImages, TinySet, image_size_of, load_images
 from practise_deploy.network.graph.onnx_graph import as_deployed, with_splices
+from practise_deploy.network.graph.surgery import drop_blocks, weights_of
 from practise_deploy.network.loading.load import load_network
 from practise_deploy.network.loading.loaded import Network
 from practise_deploy.network.onnx_import.file import check_batch
 from practise_deploy.network.onnx_import.replacement import cuttable
 from practise_deploy.network.units.blocks import droppable, find_blocks
 from practise_deploy.planning.gate import Criteria
-from practise_deploy.refit.recover import recover
+from practise_deploy.refit.recover import recover, refitted_without
 from practise_deploy.run import Run, Screen, digest
 from practise_deploy.settings import Settings
 from practise_deploy.terms import Block, Budget, Student
@@ -154,6 +156,13 @@ class Recovery:
         with screen(title) as progress, exact(self.calibration.seed):
             return drop_only(self.calibration, dropped) if self.paper else recover(self.calibration, dropped, progress)
 
+    def compared_without(self, dropped: Sequence[Block], screen: Screen, title: str) -> Arrays:
+        """The weights of the same, recovered as far as many sets of blocks are compared by."""
+        if self.paper:
+            return weights_of(drop_blocks(self.calibration.teacher, dropped))
+        with screen(title) as progress, exact(self.calibration.seed):
+            return refitted_without(self.calibration, dropped, progress)
+
 
 _OF_ANY_PRECISION = ("network", "blocks", "images", "calibration", "backend", "local_backend")
 
@@ -234,6 +243,11 @@ class BuildContext:
             if not self.network.trainable:
                 return images
             return with_checked_labels(images, self.network.traced, self.network.summary.task)
+
+    @property
+    def fit_labels(self) -> Tensor | None:
+        """Labels of the images to fit, by which nothing is fitted; None where the task has no accuracy or the images have none. Shape: [n]."""
+        return self.images.fit.labels if self.network.summary.task.has_accuracy else None
 
     @cached_property
     def calibration(self) -> CalibrationProblem:

@@ -62,6 +62,8 @@ def _of_sequence(values: tuple[object, ...] | list[object]) -> Any:
 
 @fingerprint.register
 def _of_mapping(values: Mapping) -> Any:  # type: ignore[type-arg]
+    if values and all(isinstance(value, np.ndarray) for value in values.values()):
+        return arrays_digest(dict(values))
     return {str(name): fingerprint(value) for name, value in values.items()}
 
 
@@ -75,6 +77,11 @@ def _of_name(value: object) -> str:
 @fingerprint.register
 def _of_array(array: np.ndarray) -> str:
     return arrays_digest({"": array})
+
+
+@fingerprint.register
+def _of_tensor(tensor: torch.Tensor) -> str:
+    return arrays_digest({"": tensor.numpy()})
 
 
 @fingerprint.register

@@ -1,8 +1,7 @@
 """Every lever in one session: growing sets of dropped blocks in every precision, against the original in fp32.
 
 Students are recovered in closed form on some of the fit images, and judged on the rest, so that the held-out images, which prove
-the release, take no part in the choice. The loss of accuracy is estimated from the original's probabilities, whether there are labels or not:
-what an answer that changed would have cost varies far less than whether it was right.
+the release, take no part in the choice.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor
 
 from practise_backends.choices import Precision
 from practise_backends.errors import about
@@ -52,30 +52,37 @@ class _Made:
 
 
 def measure_levers(
-    recovery: Recovery, bench: BlockBench, sets: tuple[Blocks, ...], forms: tuple[ExportForm, ...], work: Workspace
+    recovery: Recovery,
+    bench: BlockBench,
+    sets: tuple[Blocks, ...],
+    forms: tuple[ExportForm, ...],
+    fit_labels: Tensor | None,
+    work: Workspace,
 ) -> Levers:
     """Every set in every precision: recovered, exported, measured in the same rounds, and judged on the same images.
 
     sets: the empty one first. bench: in fp32. forms: one for each precision, fp32 first; ranges of int8 come from the images of this fit.
+    fit_labels: of the images of the recovery, None where there are none to judge by.
     Raises: InputError where the original cannot be exported; CompileError, MeasureError.
     """
     network = bench.model.network
     fit, judged = recovery.calibration.images.choice_split(recovery.calibration.seed)
-    recovery = replace(recovery, calibration=replace(recovery.calibration, images=fit, single_split=True))
+    recovery = replace(recovery, calibration=replace(recovery.calibration, images=fit))
     judged = judged.to(torch.device("cpu"))
     with temporary_folder() as folder:
         made, refused = _files(recovery, network, sets, _fitted_on(forms, fit), folder, work)
         speedups, rounds, notes = _speedups(made, bench.setup, work)
         found = _judged(made, bench, judged, work)
+    losses = found.losses("", [*made], None if fit_labels is None or judged.labels is None else judged.labels.numpy())
     points = (
         LeverPoint(
             dropped=point.dropped,
             precision=point.precision,
             speedup=speedups[name],
-            agreement_percent=found.links[number].agreement_percent,
-            loss=found.loss("", name, None),  # by labels, each answer of so few images would weigh a point
+            agreement_percent=link.agreement_percent,
+            loss=loss,
         )
-        for number, (name, point) in enumerate(made.items())
+        for (name, point), link, loss in zip(made.items(), found.links, losses, strict=True)
     )
     return Levers(
         points=with_front(tuple(points)),
@@ -105,8 +112,9 @@ def _files(
     made, refused = dict[str, _Made](), list[str]()
     for number, names in enumerate(sets):
         dropped = named(recovery.blocks, names)
-        student = recovery.without(dropped, work.screen, f"Recovering without {', '.join(names)}") if dropped else None
-        pruned = Pruned(network=network, dropped=dropped, student=student)
+        title = f"Recovering without {', '.join(names)}"
+        weights = recovery.compared_without(dropped, work.screen, title) if dropped else None
+        pruned = Pruned(network=network, dropped=dropped, weights=weights)
         title = f"Exporting without {', '.join(names)}" if names else "Exporting the original"
         with work.screen(f"{title} in {', '.join(form.precision for form in forms)}"), about(network.summary.name):
             model = _in_float(pruned, forms[0])
@@ -126,7 +134,7 @@ def _in_float(pruned: Pruned, form: ExportForm) -> onnx.ModelProto:
     translation = pruned.network.translation
     if translation is None:
         return to_onnx(pruned.graph, form.input_shape, dynamic_batch=form.dynamic_batch)
-    return replacement(translation, pruned.dropped, {} if pruned.student is None else pruned.student.weights)
+    return replacement(translation, pruned.dropped, pruned.weights or {})
 
 
 def _name(names: Blocks, precision: Precision) -> str:

@@ -20,7 +20,7 @@ from practise_backends.results.compare import NEW, compare
 from practise_backends.results.throughput import measure_throughput
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.runtimes.ort import OrtBackend
-from practise_backends.terms import Comparison, Conditions, Interval, LatencyTable, StoppingRule
+from practise_backends.terms import Arrays, Comparison, Conditions, Interval, LatencyTable, StoppingRule
 from practise_deploy.compute import exact
 from practise_deploy.deployment.batching import with_any_batch
 from practise_deploy.deployment.block_latency import measure_block_latency
@@ -59,19 +59,19 @@ Blocks = tuple[Block, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """The network without some blocks: their weights, where they are not the network's own."""
+    """The network without some blocks. weights: of what is left, None where they are the network's own."""
 
     network: Network
     dropped: Blocks = ()
-    student: Student | None = None
+    weights: Arrays | None = None
 
     @property
     def graph(self) -> fx.GraphModule:
         """It, in eval mode; the network itself where nothing was dropped."""
-        if self.student is None:
+        if self.weights is None:
             return self.network.traced
         graph = drop_blocks(self.network.traced, self.dropped)
-        load_weights(graph, self.student.weights)
+        load_weights(graph, self.weights)
         return graph.eval()
 
 
@@ -229,8 +229,7 @@ def export(pruned: Pruned, form: ExportForm, name: str, work: Workspace) -> Expo
     translation = pruned.network.translation
     with work.screen(f"Exporting {name}"), about(pruned.network.summary.name):
         if translation is not None:
-            weights = {} if pruned.student is None else pruned.student.weights
-            model = form.lowered(replacement(translation, pruned.dropped, weights))
+            model = form.lowered(replacement(translation, pruned.dropped, pruned.weights or {}))
             return write_onnx(model, work.folder / name, dynamic_batch=translation.file.batch is None)
         return export_onnx(
             pruned.graph,
@@ -293,7 +292,7 @@ def verify_release(
         )
         progress = held.enter_context(work.screen(f"Verifying on held-out {summary.task.sample}s"))
         held.enter_context(exact(conditions.seed))
-        return verify(forms, held_out_images, progress, pruned.network.summary.task)
+        return verify(forms, held_out_images, progress, summary.task, conditions.seed)
 
 
 def compare_models(
@@ -335,8 +334,8 @@ def judge_sets(
     neighbours = []
     for names, reduction in zip(sets, bench.reductions(sets, work.screen), strict=True):
         blocks = named(recovery.blocks, names)
-        student = recovery.without(blocks, work.screen, f"Recovering without {', '.join(names)}")
-        form = torch_runner(Pruned(network=network, dropped=blocks, student=student).graph)
+        weights = recovery.compared_without(blocks, work.screen, f"Recovering without {', '.join(names)}")
+        form = torch_runner(Pruned(network=network, dropped=blocks, weights=weights).graph)
         how = "none" if recovery.paper else "closed form"
         neighbours.append(Neighbour(dropped=names, recovery=how, reduction_percent=reduction, form=form))
     with work.screen("Judging neighbouring sets of blocks") as progress, exact(calibration.seed):

@@ -1,6 +1,8 @@
-"""Every lever against the original in fp32: which points are on the front, and which one is taken. Pure arithmetic.
+"""Every lever against the original in fp32: which points are on the front, and which ones are built. Pure arithmetic.
 
 A point is a set of dropped blocks in one precision. It is dominated where another is at least as fast and loses no more.
+What finetuning wins back differs from network to network, and is known once a point was built: the first one counts on the most that
+was ever measured, and where it loses too much, a slower one counts on what was won back there.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ from dataclasses import replace
 from practise_backends.choices import Precision
 from practise_backends.terms import LatencyTable
 from practise_deploy.errors import TargetOutOfReach
-from practise_deploy.outcome import LeverPoint
+from practise_deploy.outcome import Answer, BuiltPoint, LeverPoint
 from practise_deploy.planning.choose import predicted_percent
+from practise_deploy.planning.gate import answer_of
 from practise_deploy.planning.interactions import Blocks, best_sets, candidates_of
 from practise_deploy.terms import Budget, Recoverabilities
 
+MOST_BUILT = 3
+"""How many points are built at most."""
 STEPS = 10
 """How many reductions sets are looked for at."""
 FURTHEST = 0.75
@@ -47,19 +52,79 @@ def _dominates(first: LeverPoint, second: LeverPoint) -> bool:
 
 
 def choose_point(
-    points: Sequence[LeverPoint], *, max_drop: float | None, min_speedup: float | None
+    points: Sequence[LeverPoint], *, max_drop: float | None, min_speedup: float | None, left: float = 1.0
 ) -> LeverPoint | None:
     """The point to build: of those that reach a required speed-up the one of least loss, else the fastest within the allowed loss.
 
-    A required speed-up is reached at the lower bound with half an interval to spare, for the final measurement. None where no point qualifies,
-    or where it would be the original as it is.
+    A required speed-up is reached at the lower bound with half an interval to spare, for the final measurement. left: the share of the loss that
+    is expected after finetuning. None where no point qualifies, or where it would be the original as it is.
     """
     if min_speedup is not None:
         reaching = [point for point in points if _sure_speedup(point) >= min_speedup]
         return min(reaching, key=lambda point: (point.lost, -point.speedup.estimate), default=None)
-    within = [point for point in points if max_drop is None or point.lost <= max_drop]
+    within = [point for point in points if max_drop is None or left * point.lost <= max_drop]
     best = max(within, key=lambda point: (point.speedup.estimate, -point.lost), default=None)
     return None if best is None or is_original(best) else best
+
+
+def next_point(
+    points: Sequence[LeverPoint], built: Sequence[BuiltPoint], max_drop: float, *, to_prove: bool
+) -> LeverPoint | None:
+    """The next point to build: the fastest of the slower ones that the last one lets expect to be within the allowed loss.
+
+    to_prove: the interval must be within it too. None where the last one answers, where no slower point promises to, or after MOST_BUILT.
+    """
+    last = built[-1]
+    answer = answer_of(last.loss, max_drop)
+    if last.loss is None or answer is Answer.KEPT or len(built) == MOST_BUILT:
+        return None
+    if answer is Answer.NOT_PROVEN and not (to_prove and last.loss.above_chance):
+        return None
+    taken, final = point_of(points, last), last.loss.points
+    slower = [point for point in points if point.speedup.estimate < taken.speedup.estimate and not is_original(point)]
+    share = {point: _share(point, taken, points) for point in slower}
+    beside = (final.high - final.estimate) if to_prove else 0.0
+    expected = {point: max(0.0, final.estimate) * share[point] for point in slower}
+    provable = [p for p in slower if expected[p] + beside * math.sqrt(share[p]) <= max_drop]
+    within = [p for p in slower if expected[p] <= max_drop] if answer is Answer.BROKEN else []
+    return max(provable or within, key=lambda point: point.speedup.estimate, default=None)
+
+
+def _share(point: LeverPoint, taken: LeverPoint, points: Sequence[LeverPoint]) -> float:
+    """The share of a built point's loss that a slower one is expected to have.
+
+    Losses grow faster than the time that dropped blocks save, so that the share of that is a bound where too few images changed their
+    answer to tell more.
+    """
+    saved = _saved_by_blocks(taken, points)
+    by_time = min(1.0, max(0.0, _saved_by_blocks(point, points)) / saved) if saved > 0 else 1.0
+    return min(by_time, max(0.0, point.lost) / taken.lost) if taken.lost > 0 else by_time
+
+
+def _saved_by_blocks(point: LeverPoint, points: Sequence[LeverPoint]) -> float:
+    """The share of the time, in the point's own precision, that its dropped blocks save."""
+    whole = next((p for p in points if p.precision == point.precision and not p.dropped), None)
+    return 0.0 if whole is None else 1 - whole.speedup.estimate / point.speedup.estimate
+
+
+def point_of(points: Sequence[LeverPoint], built: BuiltPoint) -> LeverPoint:
+    """The point that was built."""
+    return next(p for p in points if (p.dropped, p.precision) == (built.dropped, built.precision))
+
+
+def best_built(points: Sequence[LeverPoint], built: Sequence[BuiltPoint], max_drop: float | None) -> int:
+    """Which of the built points is released: one that is within the allowed loss, else the fastest that may be, else the one that loses least."""
+    if max_drop is None:
+        return 0
+
+    def worth(number: int) -> tuple[int, float]:
+        loss = built[number].loss
+        answer = answer_of(loss, max_drop)
+        if answer is Answer.BROKEN and loss is not None:
+            return 0, -loss.points.estimate
+        return (1 if answer is Answer.NOT_PROVEN else 2), point_of(points, built[number]).speedup.estimate
+
+    return max(range(len(built)), key=worth)
 
 
 def _sure_speedup(point: LeverPoint) -> float:

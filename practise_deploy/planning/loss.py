@@ -11,7 +11,8 @@ and the interval's upper bound takes a sharper one (benchmarks/reproduce/losses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ Labels = npt.NDArray[np.integer]
 CONFIDENCE = 0.95
 WORTH, SHARPEST_WORTH = (0.65, 0.25), (0.69, 0.28)
 """The accuracy a + b c at a mean confidence c: a fit through the studied networks, and their upper envelope."""
+RATIOS = (0.1, 2.0)
+"""Bounds of the ratio of loss by labels to loss by the original's probabilities: a few labels may say that nothing costs anything."""
 NO_ANSWER = -1
 _HALVINGS = 60
 _COLDEST, _HOTTEST = 0.02, 50.0
@@ -45,6 +48,27 @@ def loss_of(original: Logits, student: Logits, labels: Labels | None = None) -> 
         images=len(original),
         above_chance=informative,
     )
+
+
+def losses_of(original: Logits, students: Sequence[Logits], labels: Labels) -> list[Loss]:
+    """The losses of several students, by labels, where there are few images: each answer would weigh more than the students differ.
+
+    A ratio estimate (Cochran, Sampling Techniques, 3rd ed., chapter 6): what the original's probabilities say of each student, times the one
+    ratio of loss by labels to loss by probabilities over all of them. The intervals are of the labels alone.
+    Shapes: logits [images, classes] each, labels [images].
+    """
+    losses = [loss_of(original, student, labels) for student in students]
+    likely, _ = temperatures(original)
+    estimates = [100 * estimated_share(original, student, likely) for student in students]
+    total = sum(estimates)
+    low, high = RATIOS
+    ratio = min(max(sum(loss.points.estimate for loss in losses) / total, low), high) if total > 0 else 1.0
+    return [
+        replace(
+            loss, points=replace(loss.points, estimate=min(max(ratio * estimate, loss.points.low), loss.points.high))
+        )
+        for loss, estimate in zip(losses, estimates, strict=True)
+    ]
 
 
 def above_chance(correct: int, images: int, classes: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from practise_backends.results.formatting import interval, listed, plural
 from practise_backends.results.tables import Table
 from practise_deploy.outcome import LeverPoint, Levers
-from practise_deploy.planning.levers import alone, is_original
+from practise_deploy.planning.levers import alone, is_original, point_of
 from practise_deploy.planning.measures import agreement_title, loss_title
 from practise_deploy.report.charts.levers import levers as picture
 from practise_deploy.report.formatting import count_of_points, lost_or_gained, points_lost, times
@@ -26,7 +26,7 @@ def levers_section(measured: Levers, task: Task, max_drop: float | None, chosen:
         title="Blocks and precision together",
         intro=_INTRO,
         charts=() if chart is None else (chart,),
-        tables=(_table(measured, task, chosen),),
+        tables=(_table(measured, task, chosen), *_built(measured, task)),
         notes=(*_alone(measured, max_drop), *measured.refused, *measured.notes),
     )
 
@@ -52,6 +52,37 @@ def _table(measured: Levers, task: Task, chosen: LeverPoint | None) -> Table:
         strong=tuple(number for number, point in enumerate(points) if point == chosen),
         note=f"{plural(measured.rounds, 'round')}; fitted on {plural(measured.fit_images, task.sample)}, judged on {measured.images:,}. On the front no other "
         "point is as fast and loses as little." + (" The coloured row was built." if chosen else ""),
+    )
+
+
+def _built(measured: Levers, task: Task) -> tuple[Table, ...]:
+    """The points that were built whole."""
+    if not measured.built:
+        return ()
+    points = [point_of(measured.points, built) for built in measured.built]
+    narrow = (
+        ""
+        if len(points) == 1
+        else " All of them were judged on the same images until one was within the allowed loss, so the interval of that one is a little too narrow."
+    )
+    return (
+        Table(
+            title="Points that were built",
+            head=("Precision", "Dropped", "Speed-up", "Before finetuning", "Released form", "Blocks"),
+            rows=tuple(
+                (
+                    str(point.precision),
+                    plural(len(point.dropped), "block"),
+                    times(point.speedup),
+                    points_lost(point.loss),
+                    points_lost(built.loss),
+                    listed(point.dropped),
+                )
+                for point, built in zip(points, measured.built, strict=True)
+            ),
+            left=(0, 1, 5),
+            note=f"{loss_title(task.kind)}: before finetuning on the images above, of the released form on the held-out ones.{narrow}",
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from practise_backends.terms import Interval
 from practise_deploy.planning.loss import loss_of as loss_of_classes
+from practise_deploy.planning.loss import losses_of as losses_of_classes
 from practise_deploy.planning.loss import mean_of_shares, percent
 from practise_deploy.tasks.detection import has_boxes, matched
 from practise_deploy.tasks.metric import scored
@@ -69,6 +70,15 @@ def loss_of(task: Task, original: Answers, other: Answers, labels: npt.NDArray[n
         kind=task.kind,
         sample=task.sample,
     )
+
+
+def losses_of(
+    task: Task, original: Answers, others: Sequence[Answers], labels: npt.NDArray[np.integer] | None
+) -> list[Loss]:
+    """What several networks lost on the same few images. Shapes: answers [n, numbers] each, labels [n]."""
+    if labels is None or task.kind not in _SCORED:
+        return [loss_of(task, original, other) for other in others]
+    return [replace(loss, sample=task.sample) for loss in losses_of_classes(original, others, labels)]
 
 
 def _same_class(original: Floats, other: Floats) -> Floats:

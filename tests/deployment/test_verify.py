@@ -1,5 +1,7 @@
 """Do all forms of the network compute the same? Known arrays, and a real network with a broken weight."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions, TensorSpec
+from practise_deploy.deployment import verify as verification
 from practise_deploy.deployment.export import export_onnx
 from practise_deploy.deployment.verify import (
     Runners,
@@ -212,16 +215,44 @@ def test_student_may_differ_from_its_teacher(chain):
     assert found.links[-1].agreement_percent.estimate < 50
 
 
-def test_labels_give_the_accuracy_of_every_form(chain):
+def test_labels_give_the_accuracy_of_both_ends(chain):
     traced, _ = chain
     images = held_out(20)
     truth = torch_runner(traced)(images.batch(slice(0, 20)))[0].argmax(1)
     truth[:5] = (truth[:5] + 1) % 5
     found = verify(forms(chain), held_out(20, truth.tolist()), Silent())
-    assert list(found.accuracy) == ["teacher", "student", "ONNX", "engine"]
+    assert list(found.accuracy) == ["teacher", "engine"]
     assert {each.correct for each in found.accuracy.values()} == {15}
     assert found.loss is not None and found.loss.points == paired_difference(0, 0, 20)
     assert (found.loss.estimated, found.loss.images, found.loss.agreement_percent.estimate) == (False, 20, 100.0)
+
+
+def test_many_images_judge_the_ends_and_some_of_them_the_forms_between(chain, monkeypatch):
+    monkeypatch.setattr(verification, "MOST_ALONG_THE_CHAIN", 6)
+    found = verify(forms(chain), held_out(20), Silent())
+    assert [(link.before, link.after, link.images) for link in found.links] == [
+        ("teacher", "student", 6),
+        ("student", "ONNX", 6),
+        ("ONNX", "engine", 6),
+        ("teacher", "engine", 20),
+    ]
+    assert found.faithful and found.images == 20
+
+
+def test_output_that_is_no_number_is_found_on_any_image(chain, monkeypatch):
+    """The engine fails on one image, which is not among those that the forms between are compared on."""
+    monkeypatch.setattr(verification, "MOST_ALONG_THE_CHAIN", 6)
+    images, sound = held_out(20), forms(chain)
+    seen = images.subsample(6, 0).pixels
+    (spoiled,) = [n for n in range(20) if not any(torch.equal(images.pixels[n], each) for each in seen)][:1]
+    bad = images.batch(slice(spoiled, spoiled + 1))[0]
+
+    def failing(x):
+        (output,) = sound.engine(x)
+        return (np.where([[torch.equal(each, bad)] for each in x], np.nan, output),)
+
+    found = verify(replace(sound, engine=failing), images, Silent())
+    assert found.problems == ("teacher -> engine: outputs that are no numbers",) and not found.faithful
 
 
 def test_loss_is_of_the_last_form_against_the_teacher(chain):

@@ -30,7 +30,7 @@ from practise_deploy.deployment import target as deployment
 from practise_deploy.images.tiny_set import FitImages
 from practise_deploy.network.graph import onnx_graph
 from practise_deploy.pipeline import stages
-from practise_deploy.pipeline.build import Build
+from practise_deploy.pipeline.auto import AutoBuild
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.run import Run, Screen, arrays_digest, digest, nobody_looks
 from practise_deploy.settings import read_settings
@@ -193,7 +193,7 @@ def one_split() -> Iterator[None]:
 
 def make_build(
     out: Path, *, screen: Screen = nobody_looks, tell: Callable[[str], None] = lambda _: None, **given: Any
-) -> Build:
+) -> AutoBuild:
     """A build of the tiny network; `given` are settings."""
     run = Run(out, tell=tell, screen=screen)
-    return Build(BuildContext(settings=read_settings({**FAST, **given, "out": out}), run=run, command="a test"))
+    return AutoBuild(BuildContext(settings=read_settings({**FAST, **given, "out": out}), run=run, command="a test"))

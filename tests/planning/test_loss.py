@@ -15,6 +15,7 @@ from practise_deploy.planning.loss import (
     estimated_share,
     images_to_settle,
     loss_of,
+    losses_of,
     mean_of_shares,
     measured_points,
     paired_difference,
@@ -393,3 +394,49 @@ def test_loss_says_whether_the_original_knows_the_labels(knows: bool):
     labels = answers if knows else np.random.default_rng(1).permutation(answers)
     assert loss_of(teacher, student, labels).above_chance == knows
     assert loss_of(teacher, student).above_chance  # there is no label to tell it by
+
+
+# Of several students on the same few images.
+
+
+def students(generator: np.random.Generator, images: int, worth: float) -> tuple[Floats, list[Floats], Ints]:
+    """An original, students that change more and more of its answers, and labels: of changed answers this share more were right than are."""
+    original = generator.normal(size=(images, 4)) * 3
+    labels = original.argmax(1)
+    found = []
+    for share in (0.1, 0.2, 0.4):
+        logits = original.copy()
+        changed = np.arange(images) < share * images
+        logits[changed] = np.roll(logits[changed], 1, axis=1)
+        found.append(logits)
+    wrong = generator.random(images) > worth  # neither is right
+    return original, found, np.where(wrong, (labels + 2) % 4, labels)
+
+
+@pytest.mark.parametrize("worth", [0.3, 0.8])
+def test_one_ratio_of_labels_to_probabilities_scales_every_estimate(worth: float):
+    original, found, labels = students(np.random.default_rng(0), 400, worth)
+    losses = losses_of(original, found, labels)
+    measured = [loss_of(original, each, labels).points for each in found]
+    estimated = [estimated_points(original, each).estimate for each in found]
+    ratio = sum(each.estimate for each in measured) / sum(estimated)
+    assert [each.points.estimate for each in losses] == pytest.approx([ratio * each for each in estimated])
+    assert [ends(each.points) for each in losses] == [ends(each) for each in measured]
+    assert not any(each.estimated for each in losses)
+
+
+def test_ratio_estimates_vary_less_than_labels_do():
+    """Of many draws of images: the first student's losses, by labels alone and by the ratio over all."""
+    alone, together = [], []
+    for seed in range(200):
+        original, found, labels = students(np.random.default_rng(seed), 60, 0.6)
+        alone.append(loss_of(original, found[0], labels).points.estimate)
+        together.append(losses_of(original, found, labels)[0].points.estimate)
+    assert np.std(together) < 0.8 * np.std(alone)
+    assert np.mean(together) == pytest.approx(np.mean(alone), abs=0.5)
+
+
+def test_labels_that_say_that_nothing_is_lost_do_not_make_every_student_free():
+    original, found, labels = students(np.random.default_rng(0), 400, 0.0)
+    first, _, last = losses_of(original, found, labels)
+    assert 0 <= first.points.estimate < last.points.estimate

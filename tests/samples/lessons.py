@@ -68,9 +68,8 @@ def measure_recoverability(teacher, feature, blocks, data, seed, progress):
     return recoverability.measure_recoverability(calibration, blocks, progress).of
 
 
-def recover(teacher, feature, dropped, data, seed, progress, *, quick=False):
-    """quick: the student that is given is the one that was judged."""
-    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=data, seed=seed, single_split=quick)
+def recover(teacher, feature, dropped, data, seed, progress):
+    calibration = CalibrationProblem(teacher=teacher, feature=feature, images=data, seed=seed)
     return sequence.recover(calibration, dropped, progress)
 
 

@@ -51,7 +51,7 @@ def test_what_a_unit_did_is_learned_by_the_layers_that_are_left(name: str) -> No
     block = droppable_of(list(blocks.values()))[1]
     points = points_of(drop_blocks(teacher, [block]), teacher, [block], feature)
     assert points and all(writer.layer.weight.ndim == 2 for point in points for writer in point.writers)
-    student = recover(teacher, feature, [block], images(20, SHAPE), 0, Silent(), quick=True)
+    student = recover(teacher, feature, [block], images(20, SHAPE), 0, Silent())
     assert student.mse < student.mse_before
 
 
