@@ -6,13 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn.functional import mse_loss
 
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.graph.activations import batches, downstream, forward, node_by_name, nodes_to_compute
+from practise_deploy.network.graph.activations import (
+    batches,
+    compute,
+    downstream,
+    forward,
+    input_of,
+    node_by_name,
+    nodes_to_compute,
+    values_of,
+)
+from practise_deploy.network.graph.execution import Env
 from practise_deploy.network.graph.heads import mask_of
+from practise_deploy.network.graph.operators import is_computed
 from practise_deploy.network.graph.surgery import feature_in, splices
+from practise_deploy.refit.prefix_cache import until_cut
 from practise_deploy.terms import Block
 from practise_deploy.training.schedule import Schedule
 
@@ -24,6 +36,7 @@ class Distillation:
     """A student, its teacher, the values that should match, and the device.
 
     hints: pairs of further values (the student's, the teacher's) before the features, as `find_hints` gives them.
+    shared: values that both have, as `shared_values` gives them.
     """
 
     student: fx.GraphModule
@@ -32,6 +45,7 @@ class Distillation:
     teacher_feature: str
     device: torch.device = _CPU
     hints: tuple[tuple[str, str], ...] = ()
+    shared: tuple[str, ...] = ()
     feature_cache: dict[tuple[int, int], tuple[FitImages, list[Tensor]]] = field(default_factory=dict, repr=False)
 
     def error(self, images: FitImages, batch_size: int) -> float:
@@ -62,15 +76,24 @@ class Distillation:
         matches = [(self.student_feature, self.teacher_feature), *(self.hints if schedule.hints else ())]
         goals, mask = [node_by_name(self.teacher, name) for _, name in matches], mask_of(self.teacher)
         with torch.no_grad():
-            targets = forward(self.teacher, x, goals if mask is None else [*goals, mask])
+            known = self._known(x, schedule)
+            targets = values_of(self.teacher, known, goals if mask is None else [*goals, mask])
         counts = None if mask is None else targets[-1] > 0
-        outputs = forward(self.student, x, [node_by_name(self.student, name) for name, _ in matches])
+        outputs = values_of(self.student, known, [node_by_name(self.student, name) for name, _ in matches])
         loss = (relative_error if schedule.scaled else _squared_error)(outputs[0], targets[0])
         if schedule.hints and self.hints:
             pairs = zip(outputs[1:], targets[1 : len(goals)], strict=True)
             errors = [relative_error(_counted(output, counts), _counted(target, counts)) for output, target in pairs]
             loss = loss + schedule.hints * torch.stack(errors).mean()
         return loss
+
+    def _known(self, x: Tensor, schedule: Schedule) -> Env:
+        """What is computed once for both networks: the images, and where the layers up to the first cut stay, what these give."""
+        start = {input_of(self.teacher).name: x}
+        if not schedule.behind_the_cut:
+            return start
+        nodes = [node_by_name(self.teacher, name) for name in self.shared]
+        return start | compute(self.teacher, nodes_to_compute(nodes, start), start, frozenset(self.shared))
 
 
 def distillation_of(
@@ -83,7 +106,43 @@ def distillation_of(
     device: torch.device = _CPU,
 ) -> Distillation:
     """The distillation into a student without these blocks. feature: the teacher's. hints: those that `find_hints` gives."""
-    return Distillation(student, teacher, feature_in(student, feature, dropped), feature, device, hints)
+    own = feature_in(student, feature, dropped)
+    return Distillation(student, teacher, own, feature, device, hints, shared_values(student, own, dropped))
+
+
+def shared_values(student: fx.GraphModule, feature: str, dropped: Sequence[Block]) -> tuple[str, ...]:
+    """The values up to the first cut that the rest of the network reads: those of the teacher, as long as no layer up to there is trained.
+
+    None where the features lie there, or where such a layer is used again behind the cut. feature: the student's.
+    """
+    nodes = list(student.graph.nodes)
+    front = until_cut(student, nodes, (block.entry for block in dropped))
+    behind = nodes[len(front) :]
+    if feature in {node.name for node in front} or _owned(student, front) & _owned(student, behind):
+        return ()
+    return tuple(node.name for node in front if is_computed(node) and not set(front).issuperset(node.users))
+
+
+def trained_parameters(student: fx.GraphModule, feature: str, shared: Sequence[str]) -> list[nn.Parameter]:
+    """The parameters that the feature map depends on, of modules or read directly: all but the classifier's. shared: up to there none is."""
+    nodes = nodes_to_compute([node_by_name(student, feature)], shared)
+    by_id = {id(p): p for node in nodes for p in _parameters(student, node)}
+    return list(by_id.values())
+
+
+def _owned(network: fx.GraphModule, nodes: Sequence[fx.Node]) -> set[int]:
+    """Which parameters these nodes use."""
+    return {id(parameter) for node in nodes for parameter in _parameters(network, node)}
+
+
+def _parameters(network: fx.GraphModule, node: fx.Node) -> list[nn.Parameter]:
+    """The parameters that a node uses, of its module or read directly."""
+    if node.op == "call_module":
+        return [*network.get_submodule(str(node.target)).parameters()]
+    if node.op != "get_attr":
+        return []
+    held = dict(network.named_parameters(remove_duplicate=False)).get(str(node.target))
+    return [] if held is None else [held]
 
 
 def relative_error(output: Tensor, target: Tensor) -> Tensor:

@@ -8,18 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import fx
 
 from practise_backends.interfaces import Progress
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.graph.activations import node_by_name, nodes_to_compute
 from practise_deploy.network.graph.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.settings import RecoveryRecipe
 from practise_deploy.terms import Block, Student
 from practise_deploy.training.batches import augmented_views
 from practise_deploy.training.checkpoint import TrainingLog
-from practise_deploy.training.distillation import Distillation, distillation_of
+from practise_deploy.training.distillation import Distillation, distillation_of, trained_parameters
 from practise_deploy.training.mimic import mimic
 from practise_deploy.training.schedule import Schedule
 
@@ -36,6 +34,7 @@ TINY = Schedule(
     ema_decay=0.99,
     keep_start=True,
     restart_ratio=1.25,
+    behind_the_cut=True,
 )
 """The default; benchmarks/reproduce/ablation.py changes one part of it at a time, docs/tiny-sets.md has the table."""
 
@@ -88,7 +87,8 @@ def finetune(
     began = time.monotonic()
     distillation.student.to(distillation.device).requires_grad_(True)
     distillation.teacher.to(distillation.device).requires_grad_(False)
-    parameters = _feature_parameters(distillation.student, distillation.student_feature)
+    shared = distillation.shared if schedule.behind_the_cut else ()
+    parameters = trained_parameters(distillation.student, distillation.student_feature, shared)
     validation = augmented_views(images.subsample(images.validation_size, schedule.seed), schedule)
     is_augmented = images.preprocessing.augment != "none" or schedule.mix
     validated_on = f"{'random views of ' if is_augmented else ''}{len(validation)} images that were learned from"
@@ -120,23 +120,13 @@ def _validation_note(validation: FitImages) -> str:
     return f"{len(validation)} validation images"
 
 
-def _feature_parameters(student: fx.GraphModule, feature: str) -> list[torch.nn.Parameter]:
-    """The parameters that the feature map depends on, of modules or read directly: all but the classifier's."""
-    nodes = nodes_to_compute([node_by_name(student, feature)], set())
-    module_parameters = [
-        p for n in nodes if n.op == "call_module" for p in student.get_submodule(str(n.target)).parameters()
-    ]
-    by_name = dict(student.named_parameters(remove_duplicate=False))
-    direct_parameters = [by_name[str(n.target)] for n in nodes if n.op == "get_attr" and n.target in by_name]
-    return list({id(parameter): parameter for parameter in (*module_parameters, *direct_parameters)}.values())
-
-
 def _method(schedule: Schedule, distillation: Distillation, log: TrainingLog) -> str:
     norms = {"trained": "trained", "frozen": "frozen statistics"}
     parts = [
         f"feature mimicking, {schedule.steps} steps of {schedule.batch_size}",
         f"{'SGD' if schedule.optimiser == 'sgd' else 'AdamW'}, rate {schedule.rate_limit(log.restarts):g}",
         f"BatchNorm {norms[schedule.norms]}",
+        "all behind the first cut" if schedule.behind_the_cut and distillation.shared else "",
         f"{100 * schedule.mix:.0f}% of batches mixed" if schedule.mix else "",
         f"hints at block outputs x{schedule.hints:g}" if schedule.hints and distillation.hints else "",
         f"moving average of the weights ({schedule.ema_decay:g})" if schedule.ema_decay else "",

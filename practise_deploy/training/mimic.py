@@ -47,16 +47,16 @@ def mimic(
     state = _new_state(distillation, parameters, schedule)
     log = _start(distillation, state, validation, schedule, partial)
     sampler = BatchSampler(fit, schedule)
-    interval = max(1, schedule.steps // 10)
+    first, judged = _steps_to_judge(schedule.steps)
     saved_at = time.monotonic()
     while log.step < schedule.steps:
         _step(distillation, state.optimiser, sampler(log.step).to(distillation.device), schedule, log)
         log.step += 1
         if state.average is not None:
             state.average.update_parameters(distillation.student)
-        if log.step % interval == 0 or log.step == schedule.steps:
+        if log.step in judged:
             _validate(distillation, state, validation, schedule, log)
-        if log.step == interval * math.ceil(_FIRST_STEPS / interval) and _diverges(log, schedule):
+        if log.step == first and _diverges(log, schedule):
             load_weights(distillation.student, start_weights)
             state, log = _new_state(distillation, parameters, schedule), _restarted_log(log, schedule)
         progress.advance(log.step, schedule.steps, f"error {log.history[-1][1]:.4g} at step {log.history[-1][0]}")
@@ -67,6 +67,13 @@ def mimic(
         distillation.student.load_state_dict(state.evaluated.state_dict())
     distillation.student.eval()
     return log
+
+
+def _steps_to_judge(steps: int) -> tuple[int, set[int]]:
+    """The step that shows whether the rate is too high, a tenth of all, and all that are judged: it, every fifth part, and the last one."""
+    tenth, fifth = max(1, steps // 10), max(1, steps // 5)
+    first = tenth * math.ceil(_FIRST_STEPS / tenth)
+    return first, {first, *range(fifth, steps + 1, fifth), steps}
 
 
 def _new_state(distillation: Distillation, parameters: Sequence[nn.Parameter], schedule: Schedule) -> TrainingState:

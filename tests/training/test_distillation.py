@@ -1,5 +1,7 @@
 """A student beside its teacher: which of their values stand for each other, and how far they are apart."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,13 @@ from practise_deploy.network.graph.activations import find_feature, forward, nod
 from practise_deploy.network.graph.surgery import drop_blocks, feature_in
 from practise_deploy.network.tracing.trace import trace
 from practise_deploy.network.units.blocks import find_blocks
-from practise_deploy.training.distillation import Distillation, distillation_of, find_hints
+from practise_deploy.training.distillation import (
+    Distillation,
+    distillation_of,
+    find_hints,
+    shared_values,
+    trained_parameters,
+)
 from practise_deploy.training.schedule import Schedule
 from samples.lessons import features_of
 
@@ -86,6 +94,39 @@ def test_plain_loss_is_the_papers_squared_error(teacher, blocks):
     )
     wanted, found = features_of(pair, x)
     torch.testing.assert_close(pair.loss(x, Schedule(steps=1)), (wanted - found).square().mean())
+
+
+def test_layers_up_to_the_first_cut_are_the_teachers_and_stay(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer2.1", "layer3.1")
+    feature, x = find_feature(teacher).name, torch.randn(4, *SHAPE[1:])
+    pair = distillation_of(student, teacher, feature, dropped, hints=find_hints(student, blocks, dropped, feature))
+    assert pair.shared == (dropped[0].entry,)
+    trained = {id(p) for p in trained_parameters(student, pair.student_feature, pair.shared)}
+    names = {name.rpartition(".")[0] for name, p in student.named_parameters() if id(p) in trained}
+    fronts = ("layer1", "layer2.0", "fc", "conv1", "bn1")
+    assert names and not any(name.startswith(fronts) for name in names)
+    everything = trained_parameters(student, pair.student_feature, ())
+    assert len(everything) > len(trained)
+    behind = Schedule(steps=1, scaled=True, hints=3.0, behind_the_cut=True)
+    torch.testing.assert_close(pair.loss(x, behind), pair.loss(x, replace(behind, behind_the_cut=False)))
+    pair.loss(x, behind).backward()
+    with_gradients = {id(p) for p in student.parameters() if p.grad is not None}
+    assert with_gradients == trained
+    student.zero_grad(set_to_none=True)
+
+
+def test_nothing_is_shared_where_a_layer_is_used_on_both_sides_of_the_cut():
+    network = Nesting().eval()
+    network.units[2].inner = network.units[0].inner
+    traced, _ = trace(network, SHAPE)
+    gone = [block for block in find_blocks(traced, SHAPE) if block.name == "units.1"]
+    student = drop_blocks(traced, gone)
+    assert shared_values(student, feature_in(student, find_feature(traced).name, gone), gone) == ()
+
+
+def test_nothing_is_shared_where_the_last_block_goes(teacher, blocks):
+    student, dropped = without(teacher, blocks, "layer3.2")
+    assert shared_values(student, dropped[0].entry, dropped) == ()
 
 
 class Nested(nn.Module):

@@ -14,7 +14,7 @@ from practise_deploy.network.tracing.trace import trace
 from practise_deploy.terms import Student
 from practise_deploy.training import finetune as finetuning
 from practise_deploy.training.batches import augmented_views
-from practise_deploy.training.distillation import Distillation
+from practise_deploy.training.distillation import Distillation, trained_parameters
 from practise_deploy.training.mimic import mimic
 from practise_deploy.training.schedule import Schedule
 from samples.descents import SHORT, original, same, small_pair
@@ -48,7 +48,7 @@ def test_parameters_that_are_read_by_themselves_learn_too():
             return self.fc(self.pool(self.conv(x) * self.scale).flatten(1) * self.behind)
 
     traced, _ = trace(Scaled().eval(), (1, 3, 8, 8))
-    reached = finetuning._feature_parameters(traced, find_feature(traced).name)
+    reached = trained_parameters(traced, find_feature(traced).name, ())
     by_name = {name for name, each in traced.named_parameters() if any(each is other for other in reached)}
     assert by_name == {"scale", "conv.weight", "conv.bias"}
 

@@ -75,9 +75,13 @@ def forward(traced: fx.GraphModule, images: Tensor, targets: Sequence[fx.Node]) 
 
     Shapes: images [n, channels, height, width].
     """
-    start = input_of(traced)
+    return values_of(traced, {input_of(traced).name: images}, targets)
+
+
+def values_of(traced: fx.GraphModule, known: Env, targets: Sequence[fx.Node]) -> tuple[Tensor, ...]:
+    """The targets' values from any that are known."""
     keep = frozenset(node.name for node in targets)
-    values = compute(traced, nodes_to_compute(targets, {start.name}), {start.name: images}, keep | {start.name})
+    values = compute(traced, nodes_to_compute(targets, known), known, keep | known.keys())
     return tuple(values[node.name] for node in targets)
 
 

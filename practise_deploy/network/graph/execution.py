@@ -32,6 +32,8 @@ def execute(traced: nn.Module, node: fx.Node, env: Env) -> Tensor:
     kwargs = fx.node.map_arg(node.kwargs, lambda n: env[n.name])
     module = module_of(traced, node)
     if module is not None:
+        if _is_exactly(module, nn.Conv2d) and args:
+            return _convolved(module, args[0], module.weight, module.bias)  # type: ignore[arg-type]
         return module(*args, **kwargs)
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
@@ -93,4 +95,16 @@ def _conv_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tenso
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean if convolution.bias is None else convolution.bias - norm.running_mean
     shift = shift * scale if norm.bias is None else torch.addcmul(norm.bias, shift, scale)
-    return convolution._conv_forward(x, convolution.weight * scale.view(-1, 1, 1, 1), shift)
+    return _convolved(convolution, x, convolution.weight * scale.view(-1, 1, 1, 1), shift)
+
+
+def _convolved(convolution: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution with these weights; in fp32 where it is depthwise and differentiated on a CPU, as most gradients take far longer in bf16.
+
+    Shapes: x [n, in channels, height, width] -> [n, out channels, height, width].
+    """
+    depthwise = 1 < convolution.groups == convolution.in_channels
+    if not (depthwise and x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):
+        return convolution._conv_forward(x, weight, bias)
+    with torch.autocast("cpu", enabled=False):
+        return convolution._conv_forward(x.float(), weight, bias)

@@ -115,3 +115,28 @@ def test_a_layer_with_a_hook_is_executed_alone():
     found = compute(traced, nodes, env, frozenset([nodes[-1].name]))
     same(found[nodes[-1].name], traced(env[input_of(traced).name]))
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_depthwise_convolution_that_is_differentiated_computes_in_fp32(norm):
+    """Also with bf16 asked for; others, and all where nothing is differentiated, do as they are asked."""
+    layers = [
+        nn.Conv2d(3, 8, 1),
+        nn.Conv2d(8, 8, 3, groups=8),
+        *([nn.BatchNorm2d(8)] if norm else []),
+        nn.Conv2d(8, 4, 1),
+    ]
+    traced, _ = trace(nn.Sequential(*layers).eval(), (1, 3, 8, 8))
+    x = torch.randn(2, 3, 8, 8)
+    everything = list(traced.graph.nodes)[1:-1]
+    names = [node.name for node in everything]
+    kept = [name for name in names if not (norm and name == names[1])]
+
+    def kinds(*, learning: bool) -> list[torch.dtype]:
+        with torch.set_grad_enabled(learning), torch.autocast("cpu", dtype=torch.bfloat16):
+            values = compute(traced, everything, {input_of(traced).name: x}, frozenset(kept))
+        return [values[name].dtype for name in kept]
+
+    half, full = torch.bfloat16, torch.float32
+    assert kinds(learning=True) == [half, full, half]
+    assert kinds(learning=False) == [half, half, half]
