@@ -16,7 +16,8 @@ from practise_backends.choices import Precision
 from practise_backends.interfaces import Progress
 from practise_backends.terms import Interval
 from practise_deploy.images.tiny_set import HeldOutImages, Images
-from practise_deploy.network.graph.activations import batches
+from practise_deploy.network.graph.activations import batches, forward
+from practise_deploy.network.graph.outputs import outputs_of
 from practise_deploy.network.graph.packing import mask_of, unpacked
 from practise_deploy.outcome import Accuracy, Converted, OutputDiff, Verification
 from practise_deploy.planning.loss import percent
@@ -78,12 +79,11 @@ def tolerances(precision: Precision) -> tuple[Tolerance, Tolerance]:
 
 
 def torch_runner(network: fx.GraphModule) -> Runner:
-    """Run a network in torch, in fp32. Shapes: images [n, channels, height, width] -> outputs [n, ...]."""
+    """Run a network in torch, in fp32, layers fused. Shapes: images [n, channels, height, width] -> outputs [n, ...]."""
 
     def compute(images: Tensor) -> Outputs:
         with torch.inference_mode():
-            result = network(images)
-        return tuple(_as_array(each.numpy()) for each in (result if isinstance(result, tuple) else (result,)))
+            return tuple(_as_array(each.numpy()) for each in forward(network, images, outputs_of(network)))
 
     return compute
 

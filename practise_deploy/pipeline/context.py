@@ -49,6 +49,20 @@ from practise_deploy.training.batches import are_tokens
 from practise_deploy.training.finetune import drop_only, schedule_for
 from practise_deploy.training.schedule import Schedule
 
+COMPARED_SESSIONS, COMPARED_HALF_WIDTH = 2, 0.5
+"""How often each of many sets of blocks is opened, and how well its latency is known in the end, in percent of the original's."""
+
+
+def to_compare(setup: MeasurementSetup) -> MeasurementSetup:
+    """How many networks are measured in the same rounds, to see which of them are faster."""
+    rule = replace(
+        setup.stopping_rule,
+        sessions=min(setup.stopping_rule.sessions, COMPARED_SESSIONS),
+        relative_half_width=RANKING_SHARE,
+        half_width_percent=COMPARED_HALF_WIDTH,
+    )
+    return replace(setup, stopping_rule=rule)
+
 
 def named(blocks: Sequence[Block], names: Sequence[str]) -> tuple[Block, ...]:
     """Blocks by name, in the network's order."""
@@ -139,7 +153,7 @@ class BlockBench:
         """The same for several sets, all in the same rounds."""
         with screen("Measuring neighbouring sets of blocks") as progress:
             return measure_reductions(
-                self.model.proto, [named(self.model.blocks, names) for names in sets], self.setup, progress
+                self.model.proto, [named(self.model.blocks, names) for names in sets], to_compare(self.setup), progress
             )
 
 

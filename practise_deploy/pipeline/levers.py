@@ -30,14 +30,11 @@ from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.network.loading.loaded import Network
 from practise_deploy.network.onnx_import.replacement import replacement
 from practise_deploy.outcome import LeverPoint, Levers
-from practise_deploy.pipeline.context import BlockBench, ExportForm, Recovery, named
+from practise_deploy.pipeline.context import BlockBench, ExportForm, Recovery, named, to_compare
 from practise_deploy.pipeline.stages import Pruned
 from practise_deploy.planning.levers import with_front
 from practise_deploy.run import Workspace
 from practise_deploy.settings import AUTO, TARGETS, Settings, flag_of
-
-SESSIONS = 2
-"""How often each point is opened: there are many of them."""
 
 Blocks = tuple[str, ...]
 
@@ -147,11 +144,10 @@ def _speedups(
     made: dict[str, _Made], setup: MeasurementSetup, work: Workspace
 ) -> tuple[dict[str, Interval], int, tuple[str, ...]]:
     """How many times as fast as the original every point is, in the same rounds; their number, and notes."""
-    rule = replace(setup.stopping_rule, sessions=SESSIONS)
     with work.screen(f"Measuring {len(made)} networks in the same rounds") as progress:
         fields, estimates = measure_engines(
             {name: point.file for name, point in made.items()},
-            replace(setup, stopping_rule=rule),
+            to_compare(setup),
             progress,
             footprint=False,
             precisions={name: point.precision for name, point in made.items()},

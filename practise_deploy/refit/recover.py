@@ -34,6 +34,8 @@ from practise_deploy.terms import Block, RefitChoice, Student
 BEST_EACH = "each with its best solver"
 ONE_RIDGE = "refit, ridge 0.3"
 STRATEGIES = (BEST_EACH, ONE_RIDGE)
+NEARLY_ALL = 0.85
+"""A student that was fitted on so large a share of the images is not fitted again on all of them, which takes as long."""
 
 
 def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress: Progress) -> Student:
@@ -42,7 +44,7 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
     Point by point with the solver of least held-out error, or with one ridge at every point (what follows a cut can make
     good what looks worse at the cut itself): whichever ends with less error. The errors are of images that the judged
     students did not see: a validation split, or where there are few, by k-fold cross-validation. The student that is
-    given takes their choices and is fitted on all images.
+    given takes their choices and is fitted on all images; it is the judged one where that was fitted on nearly all of them (`NEARLY_ALL`).
     """
     began = time.monotonic()
     folds = calibration.folds
@@ -52,14 +54,15 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
         outcomes = _outcomes(start, first, progress)
         by_strategy = {outcome.strategy: outcome.errors for outcome in outcomes}
         best = min(outcomes, key=lambda outcome: comparable(outcome.errors))
-        del start  # and with it all that it keeps of its images
-        steps = len(by_strategy)
-        progress.advance(steps, steps + 1, "fitting all images")
-        partial = _fitted(calibration, dropped, best.choices)
-    choices, last = best.choices, best.errors
+        choices, last, strategy = best.choices, best.errors, best.strategy
+        partial = best.judged if len(folds[0][0]) >= NEARLY_ALL * len(calibration.images) else None
+        del start, outcomes, best  # and with them all that they keep of their images
+        if partial is None:
+            progress.advance(len(by_strategy), len(by_strategy) + 1, "fitting all images")
+            partial = _fitted(calibration, dropped, choices)
     return Student(
         dropped=tuple(block.name for block in dropped),
-        method=_described(choices, best.strategy),
+        method=_described(choices, strategy),
         mse_before=float(first.features.mean()),
         mse=float(last.features.mean()),
         steps=0,
@@ -78,11 +81,12 @@ def recover(calibration: CalibrationProblem, dropped: Sequence[Block], progress:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How a strategy ended."""
+    """How a strategy ended. judged: its student, where a single one was judged."""
 
     strategy: str
     choices: list[RefitChoice]
     errors: Errors
+    judged: PartialStudent | None
 
 
 def _outcomes(start: _Judged, first: Errors, progress: Progress) -> list[_Outcome]:
@@ -95,7 +99,9 @@ def _outcomes(start: _Judged, first: Errors, progress: Progress) -> list[_Outcom
             progress.advance(number + done / max(1, count), len(strategies) + 1, strategy)
 
         students = start if strategy == strategies[-1] else start.branched()
-        outcomes.append(_Outcome(strategy, *students.settled(strategy, first, tell)))
+        choices, errors = students.settled(strategy, first, tell)
+        judged = students.partials[0] if len(students.partials) == 1 else None
+        outcomes.append(_Outcome(strategy, choices, errors, judged))
     return outcomes
 
 
