@@ -26,7 +26,7 @@ def with_any_batch(path: Path, folder: Path) -> Path:
     """
     model = onnx.load(path)
     inputs = images_of(model)
-    if all(dimension.dim_value == 0 for value in inputs for dimension in value.type.tensor_type.shape.dim[:1]):
+    if all(dimension.dim_value <= 0 for value in inputs for dimension in value.type.tensor_type.shape.dim[:1]):
         return path
     _free_reshapes(model.graph, inputs)
     for value in (*inputs, *model.graph.output):

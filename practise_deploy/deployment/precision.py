@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.version_converter
 
 from practise_backends.choices import Precision
 from practise_backends.errors import lacks_memory
@@ -26,6 +27,7 @@ from practise_deploy.network.graph.onnx_graph import quiet
 from practise_deploy.network.onnx_import.file import images_of
 
 SYMMETRIC = ("Conv", "Gemm", "Add")
+_SCALES_BY_CHANNEL = 13
 _IN_FLOAT = ("InstanceNormalization", "GroupNormalization")
 _CALIBRATED = 256  # images at most, since each is a run of the whole network
 
@@ -61,7 +63,7 @@ def to_int8(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool
     """
     try:
         with quiet():
-            return _quantised(model, images, symmetric=symmetric)
+            return _quantised(_of_recent_opset(model), images, symmetric=symmetric)
     except Exception as error:  # whatever an operator makes it raise
         if lacks_memory(error):
             raise
@@ -92,6 +94,12 @@ def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: b
             extra_options=_symmetric() if symmetric else {"QDQKeepRemovableActivations": True},
         )
         return onnx.load(quantised)
+
+
+def _of_recent_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network in an opset whose integers may have a scale for each channel; an older file's operators are converted by onnx."""
+    (opset,) = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
+    return model if opset >= _SCALES_BY_CHANNEL else onnx.version_converter.convert_version(model, _SCALES_BY_CHANNEL)
 
 
 def _operators(model: onnx.ModelProto) -> list[str] | None:
@@ -134,8 +142,8 @@ def _noise(model: onnx.ModelProto) -> Iterator[Feeds]:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """An input's shape, with a dynamic batch as 1."""
-    return tuple(dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim)
+    """An input's shape, with a dynamic batch as 1; some exporters write -1 for it."""
+    return tuple(max(1, dimension.dim_value) for dimension in value.type.tensor_type.shape.dim)
 
 
 def _reader(feeds: Iterator[Feeds]) -> Any:

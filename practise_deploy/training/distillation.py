@@ -20,7 +20,7 @@ from practise_deploy.network.graph.activations import (
     nodes_to_compute,
     values_of,
 )
-from practise_deploy.network.graph.execution import Env
+from practise_deploy.network.graph.execution import Env, execute
 from practise_deploy.network.graph.heads import mask_of
 from practise_deploy.network.graph.operators import is_computed
 from practise_deploy.network.graph.surgery import feature_in, splices
@@ -107,20 +107,35 @@ def distillation_of(
 ) -> Distillation:
     """The distillation into a student without these blocks. feature: the teacher's. hints: those that `find_hints` gives."""
     own = feature_in(student, feature, dropped)
-    return Distillation(student, teacher, own, feature, device, hints, shared_values(student, own, dropped))
+    return Distillation(student, teacher, own, feature, device, hints, shared_values(student, teacher, own, dropped))
 
 
-def shared_values(student: fx.GraphModule, feature: str, dropped: Sequence[Block]) -> tuple[str, ...]:
-    """The values up to the first cut that the rest of the network reads: those of the teacher, as long as no layer up to there is trained.
+def shared_values(
+    student: fx.GraphModule, teacher: fx.GraphModule, feature: str, dropped: Sequence[Block]
+) -> tuple[str, ...]:
+    """The values that the rest of the student reads of what it has in common with its teacher, as long as no layer up to there is trained.
 
-    None where the features lie there, or where such a layer is used again behind the cut. feature: the student's.
+    That ends at the first cut, and before the first layer with other weights than the teacher's: a refit changes the last writer before a
+    cut too. None where the features lie there, or where such a layer is used again later. feature: the student's.
     """
     nodes = list(student.graph.nodes)
     front = until_cut(student, nodes, (block.entry for block in dropped))
-    behind = nodes[len(front) :]
-    if feature in {node.name for node in front} or _owned(student, front) & _owned(student, behind):
+    changed = (number for number, node in enumerate(front) if not _is_the_same(student, teacher, node))
+    front = front[: next(changed, len(front))]
+    later = nodes[len(front) :]
+    if feature in {node.name for node in front} or _owned(student, front) & _owned(student, later):
         return ()
     return tuple(node.name for node in front if is_computed(node) and not set(front).issuperset(node.users))
+
+
+def _is_the_same(student: fx.GraphModule, teacher: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether what a node reads of its own network, a module or a tensor, is the same in both."""
+    if node.op == "call_module":
+        one, other = (network.get_submodule(str(node.target)).state_dict() for network in (student, teacher))
+        return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    if node.op != "get_attr":
+        return True
+    return torch.equal(*(execute(network, node, {}) for network in (student, teacher)))
 
 
 def trained_parameters(student: fx.GraphModule, feature: str, shared: Sequence[str]) -> list[nn.Parameter]:

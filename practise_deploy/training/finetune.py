@@ -126,7 +126,7 @@ def _method(schedule: Schedule, distillation: Distillation, log: TrainingLog) ->
         f"feature mimicking, {schedule.steps} steps of {schedule.batch_size}",
         f"{'SGD' if schedule.optimiser == 'sgd' else 'AdamW'}, rate {schedule.rate_limit(log.restarts):g}",
         f"BatchNorm {norms[schedule.norms]}",
-        "all behind the first cut" if schedule.behind_the_cut and distillation.shared else "",
+        "layers before the first change kept" if schedule.behind_the_cut and distillation.shared else "",
         f"{100 * schedule.mix:.0f}% of batches mixed" if schedule.mix else "",
         f"hints at block outputs x{schedule.hints:g}" if schedule.hints and distillation.hints else "",
         f"moving average of the weights ({schedule.ema_decay:g})" if schedule.ema_decay else "",

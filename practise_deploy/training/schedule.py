@@ -26,7 +26,7 @@ class Schedule:
     restart_ratio: where the first tenth of the steps (8 at least) leaves more error than this times the start's, training restarts with a
     quarter of the rate, up to MAX_RESTARTS times; 0 never does. The right rate depends on the network: 0.002 suits CIFAR's ResNets, and
     moves networks of depthwise convolutions further from their teacher than the rest of the schedule can repair.
-    behind_the_cut: what lies up to the first cut stays as it is, and is computed once for both networks.
+    behind_the_cut: what lies before the first layer that differs from the teacher's stays as it is, and is computed once for both networks.
     """
 
     steps: int

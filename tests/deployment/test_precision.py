@@ -130,6 +130,20 @@ def test_integers_of_onnx_runtime_multiply_unsigned_activations(name: str):
     assert kinds == {TensorProto.UINT8}
 
 
+def test_file_of_an_old_opset_is_converted_with_a_free_batch_of_minus_one(tmp_path):
+    """Scales by channel exist since opset 13; some exporters write -1 for a free dimension."""
+    network, shape = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval(), (1, 3, 16, 16)
+    path = tmp_path / "old.onnx"
+    torch.onnx.export(network, (torch.zeros(shape),), str(path), dynamo=False, opset_version=11, input_names=["x"])
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    quantised = to_int8(model, images(8, shape), symmetric=False)
+    assert [each.version for each in quantised.opset_import if not each.domain] == [13]
+    found = OrtBackend().compile(quantised.SerializeToString(), Conditions(precision="int8"))
+    assert (found.precision_share, dict(found.others)) == (1.0, {})
+
+
 def test_norms_that_the_quantiser_fails_on_stay_in_float():
     norm = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
     shape = (1, 3, 16, 16)

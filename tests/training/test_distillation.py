@@ -115,18 +115,32 @@ def test_layers_up_to_the_first_cut_are_the_teachers_and_stay(teacher, blocks):
     student.zero_grad(set_to_none=True)
 
 
+def test_layer_that_was_refitted_before_the_cut_is_not_the_teachers(teacher, blocks):
+    """The loss is then that of the whole student all the same."""
+    student, dropped = without(teacher, blocks, "layer2.1")
+    feature, x = find_feature(teacher).name, torch.randn(4, *SHAPE[1:])
+    with torch.no_grad():
+        student.get_submodule("layer2.0.bn2").weight.mul_(1.5)  # the last writer before the cut
+    pair = distillation_of(student, teacher, feature, dropped, hints=find_hints(student, blocks, dropped, feature))
+    assert pair.shared and dropped[0].entry not in pair.shared
+    trained = {id(p) for p in trained_parameters(student, pair.student_feature, pair.shared)}
+    assert id(student.get_submodule("layer2.0.bn2").weight) in trained
+    behind = Schedule(steps=1, scaled=True, hints=3.0, behind_the_cut=True)
+    torch.testing.assert_close(pair.loss(x, behind), pair.loss(x, replace(behind, behind_the_cut=False)))
+
+
 def test_nothing_is_shared_where_a_layer_is_used_on_both_sides_of_the_cut():
     network = Nesting().eval()
     network.units[2].inner = network.units[0].inner
     traced, _ = trace(network, SHAPE)
     gone = [block for block in find_blocks(traced, SHAPE) if block.name == "units.1"]
     student = drop_blocks(traced, gone)
-    assert shared_values(student, feature_in(student, find_feature(traced).name, gone), gone) == ()
+    assert shared_values(student, traced, feature_in(student, find_feature(traced).name, gone), gone) == ()
 
 
 def test_nothing_is_shared_where_the_last_block_goes(teacher, blocks):
     student, dropped = without(teacher, blocks, "layer3.2")
-    assert shared_values(student, dropped[0].entry, dropped) == ()
+    assert shared_values(student, teacher, dropped[0].entry, dropped) == ()
 
 
 class Nested(nn.Module):
