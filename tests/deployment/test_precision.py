@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
