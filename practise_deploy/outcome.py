@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from practise_backends.choices import Precision
@@ -89,7 +89,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedModel:
-    """A file that was exported, with its hash."""
+    """A file that was exported, with its hash. in_float: how many operators of which kind an int8 network keeps in float."""
 
     schema: int = SCHEMA
     path: str
@@ -98,6 +98,7 @@ class ExportedModel:
     opset: int
     nodes: int
     dynamic_batch: bool
+    in_float: dict[str, int] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, str]:

@@ -15,9 +15,10 @@ from practise_backends.options import CompareOptions, flags_of
 from practise_deploy.api.results import Release
 from practise_deploy.api.session import Keywords, network_name
 from practise_deploy.api.words import described
-from practise_deploy.deployment.export import export_onnx
+from practise_deploy.deployment.export import write_onnx
 from practise_deploy.deployment.target import reads_symmetric_int8
 from practise_deploy.errors import InputError
+from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.network.loading.load import network_of
 from practise_deploy.pipeline.context import ExportForm
 from practise_deploy.pipeline.results import network_file
@@ -107,7 +108,7 @@ class Exporter:
                 symmetric_int8=reads_symmetric_int8(settings),
             )
             file = self.folder / f"{parameter}-{network.summary.name}.onnx"
-            export_onnx(network.traced, form.input_shape, file, dynamic_batch=False, finish=form.lowered)
+            write_onnx(form.lowered(to_onnx(network.traced, form.input_shape)), file, dynamic_batch=False)
         shape = "x".join(map(str, form.input_shape))
         self.notes.append(f"{parameter}: {network.summary.name} was exported to ONNX for this, for inputs of {shape}")
         self.notes.extend(f"{parameter}: {note}" for note in network.summary.notes)

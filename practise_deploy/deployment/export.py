@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -16,25 +16,19 @@ from practise_deploy.run import write_atomically
 
 
 def export_onnx(
-    network: fx.GraphModule,
-    input_shape: Sequence[int],
-    path: Path,
-    *,
-    dynamic_batch: bool,
-    finish: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model,
+    network: fx.GraphModule, input_shape: Sequence[int], path: Path, *, dynamic_batch: bool
 ) -> ExportedModel:
     """Write the network as ONNX, checked, atomically.
 
-    finish: a last transformation, such as another precision.
     Shapes: input_shape (batch, channels, height, width). Raises: InputError where it cannot be exported.
     """
-    return write_onnx(
-        finish(to_onnx(network, input_shape, dynamic_batch=dynamic_batch)), path, dynamic_batch=dynamic_batch
-    )
+    return write_onnx(to_onnx(network, input_shape, dynamic_batch=dynamic_batch), path, dynamic_batch=dynamic_batch)
 
 
-def write_onnx(model: onnx.ModelProto, path: Path, *, dynamic_batch: bool) -> ExportedModel:
-    """Write a network, checked, atomically.
+def write_onnx(
+    model: onnx.ModelProto, path: Path, *, dynamic_batch: bool, in_float: Mapping[str, int] | None = None
+) -> ExportedModel:
+    """Write a network, checked, atomically. in_float: how many operators of which kind an int8 network keeps in float.
 
     Raises: InputError where it is no valid ONNX.
     """
@@ -54,4 +48,5 @@ def write_onnx(model: onnx.ModelProto, path: Path, *, dynamic_batch: bool) -> Ex
         opset=max(opset.version for opset in model.opset_import if not opset.domain),
         nodes=len(model.graph.node),
         dynamic_batch=dynamic_batch,
+        in_float=dict(in_float or {}),
     )

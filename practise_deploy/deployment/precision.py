@@ -19,6 +19,7 @@ import onnx.version_converter
 from practise_backends.choices import Precision
 from practise_backends.errors import lacks_memory
 from practise_backends.files import temporary_folder
+from practise_deploy.deployment.float_operators import kept_in_float
 from practise_deploy.deployment.verify import feeds_of, filled
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.images.tiny_set import FitImages
@@ -56,7 +57,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool) -> onnx.ModelProto:
-    """The network with int8 weights and activations; ranges are the least and largest values over the images.
+    """The network with int8 weights and activations, but for what `float_operators` names; ranges are the least and largest values over the images.
 
     Shapes: model's input (batch, channels, height, width), a dynamic batch is fed one image at a time.
     Raises: InputError where ONNX Runtime's quantiser cannot take it.
@@ -79,8 +80,9 @@ def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: b
 
     with temporary_folder() as folder:
         original, shaped, quantised = (folder / f"{name}.onnx" for name in ("plain", "shaped", "quantised"))
-        onnx.save(model, original)
+        onnx.save(_with_names(model), original)
         quant_pre_process(original, shaped, skip_optimization=True, skip_symbolic_shape=True)
+        in_float = kept_in_float(onnx.load(shaped).graph)
         quantize_static(
             shaped,
             quantised,
@@ -90,10 +92,25 @@ def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: b
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=[node.name for node in in_float],
             op_types_to_quantize=list(SYMMETRIC) if symmetric else _operators(model),
             extra_options=_symmetric() if symmetric else {"QDQKeepRemovableActivations": True},
         )
         return onnx.load(quantised)
+
+
+def _with_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with a name for every operator, its own or that of its first output: the quantiser knows them by it."""
+    taken = {node.name for node in model.graph.node}
+    if "" not in taken and len(taken) == len(model.graph.node):
+        return model
+    named, seen = onnx.ModelProto(), set[str]()
+    named.CopyFrom(model)
+    for node in named.graph.node:
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type} of {node.output[0]}"
+        seen.add(node.name)
+    return named
 
 
 def _of_recent_opset(model: onnx.ModelProto) -> onnx.ModelProto:

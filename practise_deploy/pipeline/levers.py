@@ -26,12 +26,10 @@ from practise_deploy.compute import exact
 from practise_deploy.deployment.verify import LookedAt, Runner, engine_runner, look_at, torch_runner
 from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import FitImages
-from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.network.loading.loaded import Network
-from practise_deploy.network.onnx_import.replacement import replacement
 from practise_deploy.outcome import LeverPoint, Levers
 from practise_deploy.pipeline.context import BlockBench, ExportForm, Recovery, named, to_compare
-from practise_deploy.pipeline.stages import Pruned
+from practise_deploy.pipeline.stages import Pruned, as_onnx
 from practise_deploy.planning.levers import with_front
 from practise_deploy.run import Workspace
 from practise_deploy.settings import AUTO, TARGETS, Settings, flag_of
@@ -114,7 +112,7 @@ def _files(
         pruned = Pruned(network=network, dropped=dropped, weights=weights)
         title = f"Exporting without {', '.join(names)}" if names else "Exporting the original"
         with work.screen(f"{title} in {', '.join(form.precision for form in forms)}"), about(network.summary.name):
-            model = _in_float(pruned, forms[0])
+            model = as_onnx(pruned, forms[0])
             for form in forms:
                 file = folder / f"{number}-{form.precision}.onnx"
                 try:
@@ -124,14 +122,6 @@ def _files(
                     continue
                 made[_name(names, form.precision)] = _Made(names, form.precision, file)
     return made, refused
-
-
-def _in_float(pruned: Pruned, form: ExportForm) -> onnx.ModelProto:
-    """The network as ONNX in fp32, or the user's own file without the blocks."""
-    translation = pruned.network.translation
-    if translation is None:
-        return to_onnx(pruned.graph, form.input_shape, dynamic_batch=form.dynamic_batch)
-    return replacement(translation, pruned.dropped, pruned.weights or {})
 
 
 def _name(names: Blocks, precision: Precision) -> str:

@@ -5,10 +5,12 @@ The last argument is the workspace, on which no result depends. `build.py` has t
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
 import torch
 from torch import fx
 
@@ -25,12 +27,14 @@ from practise_deploy.compute import exact
 from practise_deploy.deployment.batching import with_any_batch
 from practise_deploy.deployment.block_latency import measure_block_latency
 from practise_deploy.deployment.compile import compile_network
-from practise_deploy.deployment.export import export_onnx, write_onnx
+from practise_deploy.deployment.export import write_onnx
+from practise_deploy.deployment.float_operators import kept_in_float
 from practise_deploy.deployment.frontier import Neighbour, evaluation_sample, judge_neighbours
 from practise_deploy.deployment.rehearse import rehearse
 from practise_deploy.deployment.verify import Runner, Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.images.tiny_set import FitImages, HeldOutImages
+from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.network.graph.surgery import drop_blocks, load_weights, weights_of
 from practise_deploy.network.loading.loaded import Network
 from practise_deploy.network.onnx_import.replacement import replacement
@@ -228,16 +232,22 @@ def export(pruned: Pruned, form: ExportForm, name: str, work: Workspace) -> Expo
     """The network as ONNX, or the user's own file without the blocks. name: of the file."""
     translation = pruned.network.translation
     with work.screen(f"Exporting {name}"), about(pruned.network.summary.name):
-        if translation is not None:
-            model = form.lowered(replacement(translation, pruned.dropped, pruned.weights or {}))
-            return write_onnx(model, work.folder / name, dynamic_batch=translation.file.batch is None)
-        return export_onnx(
-            pruned.graph,
-            form.input_shape,
+        model = as_onnx(pruned, form)
+        kept = kept_in_float(model.graph) if form.precision == Precision.INT8 else []
+        return write_onnx(
+            form.lowered(model),
             work.folder / name,
-            dynamic_batch=form.dynamic_batch,
-            finish=form.lowered,
+            dynamic_batch=form.dynamic_batch if translation is None else translation.file.batch is None,
+            in_float=Counter(node.op_type for node in kept),
         )
+
+
+def as_onnx(pruned: Pruned, form: ExportForm) -> onnx.ModelProto:
+    """The network in fp32, or the user's own file without the blocks."""
+    translation = pruned.network.translation
+    if translation is None:
+        return to_onnx(pruned.graph, form.input_shape, dynamic_batch=form.dynamic_batch)
+    return replacement(translation, pruned.dropped, pruned.weights or {})
 
 
 def rehearse_original(

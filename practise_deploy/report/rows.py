@@ -249,6 +249,11 @@ def exported_rows(model: ExportedModel) -> Rows:
         ("Opset", str(model.opset)),
         ("Nodes", f"{model.nodes:,}"),
         ("Batch", "dynamic" if model.dynamic_batch else "fixed"),
+        *(
+            (("Operators in float", listed([f"{count} {kind}" for kind, count in model.in_float.items()])),)
+            if model.in_float
+            else ()
+        ),
     )
 
 

@@ -20,9 +20,9 @@ from practise_backends.fake import FakeEngine, steady
 from practise_backends.interfaces import MeasurementSetup, Progress
 from practise_backends.results.compare import compare
 from practise_backends.terms import Artifact, Comparison, Conditions, Device, Interval
-from practise_deploy.deployment.export import export_onnx
 from practise_deploy.errors import InputError, TargetOutOfReach, VerificationFailed
 from practise_deploy.images.calibration import CalibrationProblem
+from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.outcome import Answer
 from practise_deploy.pipeline import stages
 from practise_deploy.planning.sets import Verified
@@ -175,15 +175,16 @@ def test_final_measurement_that_never_decides_ends_as_not_proven(
     assert "its interval does not tell" in release.verdict.reasons[0]
 
 
-def test_wrongly_exported_network_is_exit_4(copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
-    def export_wrongly(network: torch.fx.GraphModule, shape: Any, path: Path, **how: Any) -> Any:
-        wrong = copy.deepcopy(network)
-        if path.name == stages.MODEL:
-            with torch.no_grad():
-                wrong.get_submodule("fc").weight.neg_()
-        return export_onnx(wrong, shape, path, **how)
+def exported_wrongly(network: torch.fx.GraphModule, shape: Any, **how: Any) -> Any:
+    """Another classifier."""
+    wrong = copy.deepcopy(network)
+    with torch.no_grad():
+        wrong.get_submodule("fc").weight.neg_()
+    return to_onnx(wrong, shape, **how)
 
-    monkeypatch.setattr(stages, "export_onnx", export_wrongly)
+
+def test_wrongly_exported_network_is_exit_4(copied: Copy, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stages, "to_onnx", exported_wrongly)
     folder = copied()
     (folder / "model.onnx").unlink()
     with device():
@@ -330,13 +331,7 @@ def test_device_that_computes_the_original_wrongly_is_exit_4_before_anything_is_
 def test_original_that_is_exported_wrongly_is_exit_4_before_anything_is_planned(
     tmp_path: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    def export_wrongly(network: torch.fx.GraphModule, shape: Any, path: Path, **how: Any) -> Any:
-        wrong = copy.deepcopy(network)
-        with torch.no_grad():
-            wrong.get_submodule("fc").weight.neg_()
-        return export_onnx(wrong, shape, path, **how)
-
-    monkeypatch.setattr(stages, "export_onnx", export_wrongly)
+    monkeypatch.setattr(stages, "to_onnx", exported_wrongly)
     build = make_build(tmp_path / "run", **given)
     with device(), pytest.raises(VerificationFailed, match="teacher -> ONNX"):
         assert build.plan

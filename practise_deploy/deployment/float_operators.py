@@ -1,0 +1,80 @@
+"""Which operators of an int8 network stay in float, because 256 levels cannot hold what they give.
+
+- A softmax, and what is added to its scores or scales them: a mask of -1e38 beside scores leaves one level for all of these.
+- A layer norm, and the sum that it reads: the streams of transformers hold a few values that are a hundred times the others
+  (Bondarenko et al., Understanding and Overcoming the Challenges of Efficient Transformer Quantization, EMNLP 2021).
+- What follows the last layers with weights, up to the outputs: boxes in pixels are put beside probabilities there.
+
+None of them multiplies by weights, so they cost little time in float (docs/precision.md has what was measured).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import onnx
+
+_WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm")
+_NORM = "LayerNormalization"
+
+
+def kept_in_float(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The operators that stay in float, in the graph's order."""
+    network = _Graph(graph)
+    ends = network.behind_the_last_layers()
+    return [
+        node for node in graph.node if _is_of_softmax(network, node) or _is_of_norm(network, node) or id(node) in ends
+    ]
+
+
+def _is_of_softmax(network: _Graph, node: onnx.NodeProto) -> bool:
+    reads_no_products = node.op_type != "MatMul" and not network.has_weights(node)
+    return node.op_type == "Softmax" or (reads_no_products and "Softmax" in network.readers(node))
+
+
+def _is_of_norm(network: _Graph, node: onnx.NodeProto) -> bool:
+    return node.op_type == _NORM or (node.op_type == "Add" and _NORM in network.readers(node))
+
+
+class _Graph:
+    """A graph by its values: who makes them, who reads them, and which are constants."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._outputs = [value.name for value in graph.output]
+        self._maker = {name: node for node in graph.node for name in node.output if name}
+        self._constants = {tensor.name for tensor in graph.initializer}
+        self._constants |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+        self._readers = defaultdict[str, set[str]](set)
+        for node in graph.node:
+            for name in node.input:
+                self._readers[name].add(node.op_type)
+
+    def readers(self, node: onnx.NodeProto) -> set[str]:
+        """The kinds of operators that read what a node gives."""
+        return set[str]().union(*(self._readers[name] for name in node.output))
+
+    def has_weights(self, node: onnx.NodeProto) -> bool:
+        """Whether it multiplies by constants, as a layer does."""
+        return node.op_type in _WITH_WEIGHTS or (node.op_type == "MatMul" and bool(self._constants & {*node.input}))
+
+    def behind_the_last_layers(self) -> set[int]:
+        """The ids of the nodes from the outputs back to the nearest layers with weights, and to sums that such a layer writes into."""
+        todo, found = list(self._outputs), dict[int, onnx.NodeProto]()
+        while todo:
+            node = self._maker.get(todo.pop())
+            if node is None or id(node) in found or self.has_weights(node):
+                continue
+            found[id(node)] = node
+            todo += [] if self._is_residual(node) else node.input
+        return {*found}
+
+    def _is_residual(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "Add" and not self._constants & {*node.input} and any(map(self._is_of_layer, node.input))
+
+    def _is_of_layer(self, value: str) -> bool:
+        """Whether a layer with weights gives a value, its bias included."""
+        node = self._maker.get(value)
+        if node is None or self.has_weights(node):
+            return node is not None
+        varying = [name for name in node.input if name not in self._constants]
+        return node.op_type == "Add" and len(varying) == 1 and self._is_of_layer(varying[0])
