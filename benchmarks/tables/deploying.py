@@ -23,6 +23,28 @@ def precision() -> str:
     return "\n".join(rows)
 
 
+def float_operators() -> str:
+    """What int8 loses and gains with and without the operators that it keeps in float."""
+    found = read("float_operators.json")
+    if found is None:
+        return ABSENT
+    rows = [
+        "| network | judged by | form | times as fast as fp32 (95% interval) | lost, points | kept in float |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, one in found["networks"].items():
+        for form, ratio in one["speedup"].items():
+            kept = ", ".join(f"{count} {kind}" for kind, count in one["kept_in_float"].items() if kind in _NAMED)
+            rows.append(
+                f"| {name} | {one['task']} | {form} | {_ratio(ratio)} | {points(one['lost'][form]['points'])} | {kept if form == 'int8' else ''} |"
+            )
+    return "\n".join(rows)
+
+
+_NAMED = {"Softmax", "LayerNormalization", "Add", "Mul", "Sigmoid", "Concat"}
+"""Others only rearrange values."""
+
+
 def frontier() -> str:
     """What blocks and precision give alone and together, and what was built."""
     found = [json.loads(file.read_text()) for file in sorted((RESULTS / "frontier").glob("*.json"))]
@@ -33,8 +55,8 @@ def frontier() -> str:
         "|---|---|---|---|---|---|",
         *(row for each in found for row in _points(each)),
         "",
-        "| network | built | over the original in fp32 | over it in the same precision | top-1 | lost, points | verdict | wall time |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network | built | points built | over the original in fp32 | over it in the same precision | top-1 | lost, points | verdict | wall time |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(_released(each) for each in found),
     ]
     return "\n".join(rows)
@@ -55,7 +77,7 @@ def _released(found: dict[str, Any]) -> str:
     before, after = (each["p50_ms"]["estimate"] for each in same)
     top1 = " → ".join(f"{accuracy[form]['percent']['estimate']:.1f}%" for form in ("teacher", "engine"))
     return (
-        f"| {found['name']} | {_blocks(found['plan']['dropped'])} dropped, {found['conditions']['precision']} | {_ratio(found['speedup'])} "
+        f"| {found['name']} | {_blocks(found['plan']['dropped'])} dropped, {found['conditions']['precision']} | {len(found['levers'].get('built', [0]))} | {_ratio(found['speedup'])} "
         f"| {before / after:.2f} | {top1} | {points(found['verification']['loss']['points'])} | {found['verdict']['answer']} | {found['wall_s'] / 60:.1f} min |"
     )
 

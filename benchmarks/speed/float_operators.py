@@ -1,0 +1,120 @@
+"""What the operators are worth that int8 keeps in float: other people's files in float32, in int8 throughout, and as they are shipped.
+
+    python benchmarks/speed/float_operators.py [--wheels FOLDER] [--only NAME ...] [--data ../shared/data]
+
+The files and images are those of benchmarks/reproduce/foreign.py. All three forms run in the same rounds, and are judged on 100 held-out images or
+sentences by what the task is about. Writes benchmarks/results/float_operators.json, network by network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import onnx
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "reproduce")]
+
+from foreign import FILES, SOURCES, Foreign, file_of
+from precision import speeds
+from tiny.provenance import commit
+from tiny.subjects import DATA, ROOT, folder_of
+
+from practise_backends.choices import Precision
+from practise_backends.rounds.intervals import ORIGINAL
+from practise_backends.runtimes.ort import OrtBackend
+from practise_backends.terms import Conditions
+from practise_deploy.deployment.float_operators import kept_in_float
+from practise_deploy.deployment.precision import to_int8
+from practise_deploy.deployment.verify import engine_runner, look_at
+from practise_deploy.pipeline.context import BuildContext
+from practise_deploy.pipeline.stages import Pruned, as_onnx
+from practise_deploy.run import Run, Silent
+from practise_deploy.settings import read_settings
+
+RESULTS = ROOT / "benchmarks" / "results" / "float_operators.json"
+HELD_OUT = 100
+THROUGHOUT, SHIPPED = "int8 throughout", "int8"
+
+
+def context_of(foreign: Foreign, wheels: Path, data: Path, place: Path) -> BuildContext:
+    """The file with its images, in one thread."""
+    (place / "images").mkdir()
+    SOURCES[foreign.images](foreign.fitted_on + HELD_OUT, data, place / "images")
+    file, is_text = file_of(foreign, wheels, place), foreign.images == "sentences"
+    given = {
+        "network": f"hf:{file}" if is_text else str(file), "fit_images": foreign.fitted_on, "threads": 1,
+        "data": place / "images" / "sentences.txt" if is_text else place / "images", "out": place / "run",
+        "held_out_percent": 100 * HELD_OUT / (foreign.fitted_on + HELD_OUT),
+    }  # fmt: skip
+    settings = read_settings(given | foreign.settings)
+    return BuildContext(settings=settings, run=Run(settings.run_folder))
+
+
+def measured(foreign: Foreign, wheels: Path, data: Path) -> dict[str, Any]:
+    """One network."""
+    with TemporaryDirectory() as folder:
+        place = Path(folder)
+        context = context_of(foreign, wheels, data, place)
+        model = as_onnx(Pruned(network=context.network), context.in_precision(Precision.FP32).released_form)
+        with patch("practise_deploy.deployment.precision.kept_in_float", lambda graph: []):
+            throughout = to_int8(model, context.images.fit, symmetric=False)
+        forms = {ORIGINAL: model, THROUGHOUT: throughout, SHIPPED: to_int8(model, context.images.fit, symmetric=False)}
+        files = {name: place / f"{number}.onnx" for number, name in enumerate(forms)}
+        for name, form in forms.items():
+            onnx.save(form, files[name])
+        return {
+            "commit": commit(),
+            "task": context.network.summary.task.kind.value,
+            "kept_in_float": Counter(node.op_type for node in kept_in_float(model.graph)),
+            "lost": losses(context, files),
+            **speeds(files),
+        }
+
+
+def losses(context: BuildContext, files: dict[str, Path]) -> dict[str, Any]:
+    """What each form of less precision lost on the held-out images against the one in float32."""
+    summary, at = context.network.summary, Conditions(threads=1)
+    with ExitStack() as held:
+        runners = {}
+        for name, file in files.items():
+            backend = OrtBackend()
+            engine = held.enter_context(closing(backend.open(backend.compile(file, at), at)))
+            runners[name] = engine_runner(engine, 1, summary.preprocessing, summary.task.names)
+        pairs = [(ORIGINAL, name) for name in files if name != ORIGINAL]
+        found = look_at(runners, pairs, context.images.held_out, Silent(), summary.task)
+    lost = {name: found.loss(ORIGINAL, name, None) for _, name in pairs}
+    return {name: None if loss is None else asdict(loss) for name, loss in lost.items()}
+
+
+def main() -> None:
+    """Measure what was named, and keep the rest of the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wheels", type=Path, default=Path("wheels"))
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--data", type=Path, default=DATA)
+    asked = parser.parse_args()
+    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"schema": 1, "networks": {}}
+    found["device"] = {"name": OrtBackend().device().name, "versions": OrtBackend().device().versions}
+    seen = set[str]()
+    for foreign in FILES:
+        name = foreign.name.partition(" without ")[0]
+        if name in seen or (asked.only and name not in asked.only):
+            continue
+        seen.add(name)
+        found["networks"][name] = measured(foreign, asked.wheels, folder_of(asked.data))
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        print(name, json.dumps(found["networks"][name]["speedup"]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
