@@ -51,7 +51,7 @@ def _table(measured: Levers, task: Task, chosen: LeverPoint | None) -> Table:
         left=(0, 1, 5, 6),
         strong=tuple(number for number, point in enumerate(points) if point == chosen),
         note=f"{plural(measured.rounds, 'round')}; fitted on {plural(measured.fit_images, task.sample)}, judged on {measured.images:,}. On the front no other "
-        "point is as fast and loses as little." + (" The coloured row was built." if chosen else ""),
+        "point is as fast and loses as little." + (" The coloured row was released." if chosen else ""),
     )
 
 
@@ -91,8 +91,8 @@ def _alone(measured: Levers, max_drop: float | None) -> tuple[str, ...]:
     within = "" if max_drop is None else f" within {count_of_points(max_drop)}"
     found = alone([point for point in measured.points if not is_original(point)], max_drop)
     return tuple(
-        f"{kind.capitalize()}{within}: nothing."
+        f"{kind.capitalize()}{within}, before finetuning: nothing."
         if point is None
-        else f"{kind.capitalize()}{within}: {times(point.speedup)}, {lost_or_gained(point.loss)}."
+        else f"{kind.capitalize()}{within}, before finetuning: {times(point.speedup)}, {lost_or_gained(point.loss)}."
         for kind, point in found.items()
     )
