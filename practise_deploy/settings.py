@@ -191,7 +191,7 @@ class DeploymentTarget(_Part):
         False, description="keep the rounds in which a quota or heat stopped the processor, where the device lives so"
     )
     clock: ClockKind | None = Field(
-        None, description="what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end)"
+        None, description="what is timed (default: on a GPU gpu_compute, else end_to_end; ort: also wall or cpu)"
     )
     cuda_graph: bool = Field(False, description="run through a CUDA graph (trt, trt-rtx)")
     backend_options: dict[str, Any] = Field(default_factory=dict, description="the backend's own options, by name")

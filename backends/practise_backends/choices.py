@@ -24,7 +24,13 @@ class Precision(_Word):
 
 
 class ClockKind(_Word):
-    """What is timed: the GPU's own work, or a whole run as the caller sees it, transfers included."""
+    """What is timed: the GPU's own work, or a whole run as the caller sees it, transfers included.
+
+    WALL and CPU: of a whole run the wall-clock time or the CPU time of the computing thread, whatever else disturbs; END_TO_END takes
+    the second where other processes interrupt many runs.
+    """
 
     GPU_COMPUTE = "gpu_compute"
     END_TO_END = "end_to_end"
+    WALL = "wall"
+    CPU = "cpu"

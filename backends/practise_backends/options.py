@@ -84,7 +84,7 @@ _PRECISION = _flag(
     "|".join(Precision),
 )
 _CLOCK = _flag(
-    "what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end)",
+    "what is timed (default: gpu_compute on a GPU, transfers left out; else end_to_end); ort: wall or cpu fix which of its two clocks counts",
     one_of(ClockKind),
     "|".join(ClockKind),
 )

@@ -21,8 +21,8 @@ from unittest.mock import patch
 
 import onnx
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "reproduce")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from foreign import FILES, SOURCES, Foreign, file_of
 from precision import speeds

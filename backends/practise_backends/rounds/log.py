@@ -40,6 +40,7 @@ class RoundLog:
 
     names: tuple[str, ...]
     medians: Row
+    asked: str = ""
     walls: list[Row] = field(default_factory=list)
     cpus: list[Row] = field(default_factory=list)
     interrupted: int = 0
@@ -54,8 +55,8 @@ class RoundLog:
 
     @property
     def clock(self) -> str:
-        """By which clock the samples are: WALL or CPU."""
-        return CPU if self.interrupted_share > _OFTEN else WALL
+        """By which clock the samples are, WALL or CPU: the one that was asked for, or else by how often runs were interrupted."""
+        return self.asked or (CPU if self.interrupted_share > _OFTEN else WALL)
 
     @property
     def rows(self) -> list[Row]:

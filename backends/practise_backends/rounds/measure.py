@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from practise_backends.choices import ClockKind
 from practise_backends.errors import MeasureError
 from practise_backends.interfaces import Clock, Engine, Monitor, Progress
 from practise_backends.machine.environment import SystemMonitor
@@ -29,7 +30,7 @@ from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.rounds.log import RoundLog, Row
 from practise_backends.rounds.stopping import Stopper
 from practise_backends.rounds.warm_up import Runner, Sample, warm_up
-from practise_backends.terms import CPU, Conditions, Environment, StoppingRule, Tensors, Timings
+from practise_backends.terms import CPU, WALL, Conditions, Environment, StoppingRule, Tensors, Timings
 
 __all__ = ["ORIGINAL", "Instruments", "SystemClock", "measure_rounds"]
 
@@ -40,6 +41,7 @@ _LOOK_S = 0.1
 _DRAWN = 64
 _FINE = time.get_clock_info("thread_time").resolution < 1e-5
 _BUSY = 1.5
+_ASKED = {ClockKind.WALL: WALL, ClockKind.CPU: CPU}
 
 
 class SystemClock:
@@ -83,7 +85,7 @@ def measure_rounds(
     warm-up.
     Raises: MeasureError where a feed is missing, a time is not positive, or the stopping rule contradicts itself.
     """
-    _check(engines, rule)
+    _check(engines, rule, conditions.clock)
     instruments = instruments or Instruments()
     clock, monitor = instruments.clock, instruments.monitor or SystemMonitor()
     started = clock.now_s()
@@ -93,7 +95,7 @@ def measure_rounds(
     with _no_garbage_collection():
         warmed_up = warm_up(runners, rule, clock)
         warmup_s = clock.now_s() - started
-        log = RoundLog(names=names, medians=warmed_up.medians)
+        log = RoundLog(names=names, medians=warmed_up.medians, asked=_ASKED.get(conditions.clock, ""))
         stopper = Stopper(names=names, rule=rule, clock=clock, started=started)
         loops, priming_ms = _inner_loops(warmed_up.medians), list[float]()
         looped = _looped_runners(runners, loops)
@@ -123,8 +125,16 @@ def measure_rounds(
     )
 
 
-def _check(engines: Mapping[str, Sequence[Engine]], rule: StoppingRule) -> None:
+def _check(engines: Mapping[str, Sequence[Engine]], rule: StoppingRule, clock: ClockKind) -> None:
     """Refuse what cannot be measured."""
+    elsewhere = [name for name, opened in engines.items() if not all(e.computes_in_caller for e in opened)]
+    if clock == ClockKind.CPU and (elsewhere or not _FINE):
+        reason = (
+            f"{elsewhere[0]} does not compute in the calling thread alone"
+            if elsewhere
+            else "the system counts it in coarse steps"
+        )
+        raise MeasureError(f"CPU time cannot be told: {reason}", remedy="use --threads 1, or --clock wall")
     if not any(engines.values()):
         raise MeasureError(f"there is no engine to measure in {dict(engines)}", remedy="open at least one")
     if not 1 <= rule.min_rounds <= rule.max_rounds:
@@ -154,6 +164,10 @@ def _clock_notes(
     log: RoundLog, engines: Mapping[str, Sequence[Engine]], environment: Environment
 ) -> tuple[str, ...]:
     """That the samples are CPU times, and why; or that they should be and cannot."""
+    if log.asked:
+        return (
+            f"clock: {log.clock}, as was asked; other processes interrupted {100 * log.interrupted_share:.0f}% of the runs",
+        )
     if log.clock == CPU:
         return (
             f"clock: CPU time, since other processes interrupted {100 * log.interrupted_share:.0f}% of the runs: all "

@@ -34,6 +34,7 @@ from practise_backends.terms import Artifact, Conditions, Device, Tensors, Tenso
 
 PROVIDERS = ("CPUExecutionProvider",)
 PRECISIONS = (Precision.FP32, Precision.INT8)
+CLOCKS = (ClockKind.END_TO_END, ClockKind.WALL, ClockKind.CPU)
 _ELEMENTS = {"float": "float32", "double": "float64"}
 _FATAL_ONLY = 4
 _THREADS_A_PROCESSOR = 4
@@ -46,7 +47,7 @@ class OrtBackend:
     """
 
     name = "ort"
-    capabilities = Capabilities(precisions=PRECISIONS, unsigned_int8=True, cold_start=True)
+    capabilities = Capabilities(precisions=PRECISIONS, clocks=CLOCKS, unsigned_int8=True, cold_start=True)
 
     def __init__(self) -> None:
         self._runtime = import_onnxruntime()
@@ -167,15 +168,20 @@ def _refuse_unsupported(conditions: Conditions) -> None:
             f"backend 'ort' cannot run with precision '{conditions.precision}': it would compute in float32 on the CPU",
             remedy=f"use one of: {', '.join(PRECISIONS)}",
         )
-    settings = {
-        "clock": (conditions.clock, ClockKind.END_TO_END),
-        "cuda_graph": (conditions.cuda_graph, False),
-    }
-    for name, (requested, supported) in settings.items():
-        if requested != supported:
-            raise CompileError(
-                f"backend 'ort' cannot run with {name} {requested!r}", remedy=f"use {name} {supported!r}"
-            )
+    if conditions.clock not in CLOCKS:
+        raise CompileError(
+            f"backend 'ort' cannot be timed by '{conditions.clock}'",
+            remedy=f"use one of: {', '.join(CLOCKS)}",
+        )
+    if conditions.cuda_graph:
+        raise CompileError(
+            "backend 'ort' cannot run with --cuda-graph: it computes on the CPU", remedy="leave it out"
+        )
+    if conditions.clock == ClockKind.CPU and conditions.threads > 1:
+        raise CompileError(
+            f"the CPU time of an engine with {conditions.threads} threads cannot be told",
+            remedy="use --threads 1, or --clock wall",
+        )
     most = _THREADS_A_PROCESSOR * (os.cpu_count() or 1)
     if not 1 <= conditions.threads <= most:
         raise CompileError(

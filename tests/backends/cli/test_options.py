@@ -11,6 +11,7 @@ from practise_backends.cli.commands import file_setup
 from practise_backends.loadgen.settings import SCENARIOS as LOADGEN_SCENARIOS
 from practise_backends.options import SCENARIOS, BenchOptions, CompareOptions, Options, flags_of
 from practise_backends.runtimes import catalog
+from practise_backends.runtimes.ort import CLOCKS as ORT_CLOCKS
 from practise_backends.runtimes.tensorrt import TensorRtBackend, TensorRtOptions
 from practise_backends.runtimes.tensorrt.backend import CLOCKS, PRECISIONS
 from practise_backends.runtimes.tensorrt.cuda import PACKAGES
@@ -43,7 +44,7 @@ def test_options_reach_the_backend_and_the_conditions(monkeypatch: pytest.Monkey
 
 def test_words_of_the_flags_are_those_of_the_packages() -> None:
     words = {flag.name: flag.metavar.split("|") for flag in (*flags_of(Options), *FLAGS)}
-    assert words["cuda"] == list(PACKAGES) and words["clock"] == list(CLOCKS)
+    assert words["cuda"] == list(PACKAGES) and words["clock"] == [*CLOCKS, *ORT_CLOCKS[1:]]
     assert {flag.name: flag.default for flag in FLAGS} == {
         flag.name: getattr(TensorRtOptions(), flag.name) for flag in FLAGS
     }

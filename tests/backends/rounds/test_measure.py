@@ -9,6 +9,7 @@ import os
 import numpy as np
 import pytest
 
+from practise_backends.choices import ClockKind
 from practise_backends.errors import Disturbed, MeasureError
 from practise_backends.fake import (
     BusyCore,
@@ -320,20 +321,22 @@ def test_contradicting_patience_is_refused() -> None:
         measure_rounds({}, {}, Conditions(), PATIENCE)
 
 
-def beside_others(wait_ms: float, *, in_caller: bool = True, load: float = 0.0) -> Timings:
+def beside_others(
+    wait_ms: float, *, in_caller: bool = True, load: float = 0.0, clock: ClockKind = ClockKind.END_TO_END
+) -> Timings:
     """A network of 20 ms and one that takes 5% less, on a core where every 9 ms other processes have their turn."""
-    clock, core = ScriptedClock(), BusyCore(slice_ms=9.0, wait_ms=wait_ms)
+    scripted_clock, core = ScriptedClock(), BusyCore(slice_ms=9.0, wait_ms=wait_ms)
 
     def opened(ms: float, seed: int) -> FakeEngine:
-        return FakeEngine(core.shared(noisy(steady(ms), 0.3, seed)), clock, computes_in_caller=in_caller)
+        return FakeEngine(core.shared(noisy(steady(ms), 0.3, seed)), scripted_clock, computes_in_caller=in_caller)
 
     engines = {ORIGINAL: [opened(20.0, 1), opened(20.0, 2)], "other": [opened(19.0, 3), opened(19.0, 4)]}
     stopping_rule = dataclasses.replace(PATIENCE, min_rounds=400, max_rounds=400)
-    instruments = scripted(clock, core=core)
+    instruments = scripted(scripted_clock, core=core)
     if load:
-        environment = dataclasses.replace(ScriptedMonitor(clock).environment(), load=(load, load))
+        environment = dataclasses.replace(ScriptedMonitor(scripted_clock).environment(), load=(load, load))
         instruments = dataclasses.replace(instruments, monitor=Constant(environment))
-    return measure_rounds(engines, {}, Conditions(), stopping_rule, instruments=instruments)
+    return measure_rounds(engines, {}, Conditions(clock=clock), stopping_rule, instruments=instruments)
 
 
 @dataclasses.dataclass
@@ -364,6 +367,23 @@ def test_alone_on_its_core_the_wall_clock_counts_and_agrees_with_the_cpu_time() 
     assert np.array_equal(timings.rounds_ms, timings.raw_ms)
     assert timings.raw_ms == pytest.approx(timings.cpu_ms)
     assert not timings.notes
+
+
+@pytest.mark.parametrize(("clock", "counts"), [(ClockKind.WALL, WALL), (ClockKind.CPU, CPU)])
+def test_clock_that_was_asked_for_counts_whatever_disturbs(clock: ClockKind, counts: str) -> None:
+    for wait_ms in (27.0, 0.0):
+        timings = beside_others(wait_ms, clock=clock)
+        of_clock = timings.cpu_ms if counts == CPU else timings.raw_ms
+        kept = ~np.isnan(timings.rounds_ms)
+        assert of_clock is not None and np.array_equal(timings.rounds_ms[kept], of_clock[kept])
+        assert timings.timed_by == counts
+        assert any(note.startswith(f"clock: {counts}, as was asked") for note in timings.notes)
+
+
+def test_cpu_time_of_other_threads_is_refused() -> None:
+    with pytest.raises(MeasureError, match="does not compute in the calling thread alone") as found:
+        beside_others(0.0, in_caller=False, clock=ClockKind.CPU)
+    assert "--clock wall" in found.value.remedy
 
 
 def test_where_engines_have_threads_of_their_own_a_busy_machine_is_told() -> None:
