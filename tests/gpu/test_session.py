@@ -33,6 +33,7 @@ def written(folder: Path, name: str) -> Any:
     return json.loads((folder / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_rest_is_done_and_what_is_not_has_its_reason(tmp_path: Path) -> None:
     words = "--images 16 --steps 2 --paper-steps 1"
     ended = session(tmp_path, "learning-tiny", "tests", "events", "rtx", LEARNING=words)
