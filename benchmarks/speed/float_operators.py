@@ -77,7 +77,7 @@ def measured(foreign: Foreign, wheels: Path, data: Path) -> dict[str, Any]:
             "task": context.network.summary.task.kind.value,
             "kept_in_float": Counter(node.op_type for node in kept_in_float(model.graph)),
             "lost": losses(context, files),
-            **speeds(files),
+            **speeds(files, context.open_shapes),
         }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,12 +55,13 @@ def context_of(name: str, data: Path, folder: Path) -> BuildContext:
     return BuildContext(settings=settings, run=Run(folder))
 
 
-def speeds(files: dict[str, Path]) -> dict[str, Any]:
-    """All networks in the same rounds."""
+def speeds(files: dict[str, Path], shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Any]:
+    """All networks in the same rounds. shapes: of inputs that the files leave open."""
     at = MeasurementSetup(
         backend=OrtBackend(),
         conditions=Conditions(threads=THREADS),
         stopping_rule=StoppingRule(budget_s=SECONDS, sessions=SESSIONS, keep_throttled=True),
+        shapes=shapes or {},
     )
     with opened({name: Candidate(model=file, sessions=SESSIONS) for name, file in files.items()}, at) as found:
         timings = measure(found, at)
