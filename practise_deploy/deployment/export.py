@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
-from torch import fx
 
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.outcome import ExportedModel
 from practise_deploy.run import write_atomically
-
-
-def export_onnx(
-    network: fx.GraphModule, input_shape: Sequence[int], path: Path, *, dynamic_batch: bool
-) -> ExportedModel:
-    """Write the network as ONNX, checked, atomically.
-
-    Shapes: input_shape (batch, channels, height, width). Raises: InputError where it cannot be exported.
-    """
-    return write_onnx(to_onnx(network, input_shape, dynamic_batch=dynamic_batch), path, dynamic_batch=dynamic_batch)
 
 
 def write_onnx(

@@ -73,7 +73,9 @@ class AutoBuild(Build):
             builds.append(self._at(lever, levers, len(builds)))
             built.append(builds[-1].built_point)
         best = builds[best_built(levers.points, built, limit)]
-        return replace(best, levers=replace(levers, built=tuple(built)))
+        released = replace(best, levers=replace(levers, built=tuple(built)))
+        vars(released).update(vars(best) | {"levers": released.levers})  # all that was computed already
+        return released
 
     def _beside(self, precision: Precision) -> AutoBuild:
         """Another build in one precision, whose steps are kept beside those of the others."""

@@ -1,8 +1,8 @@
 """Every lever against the original in fp32: which points are on the front, and which ones are built. Pure arithmetic.
 
 A point is a set of dropped blocks in one precision. It is dominated where another is at least as fast and loses no more.
-What finetuning wins back differs from network to network, and is known once a point was built: the first one counts on the most that
-was ever measured, and where it loses too much, a slower one counts on what was won back there.
+What finetuning wins back differs from network to network, and is known once a point was built. The first one assumes the least remaining
+loss that the planner ever does (`within_drop.LEAST_LEFT`); if it loses too much, the next one is chosen by the loss that was measured.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import nn
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions, TensorSpec
 from practise_deploy.deployment import verify as verification
-from practise_deploy.deployment.export import export_onnx
+from practise_deploy.deployment.export import write_onnx
 from practise_deploy.deployment.verify import (
     Runners,
     accuracy,
@@ -22,6 +22,7 @@ from practise_deploy.deployment.verify import (
     verify,
 )
 from practise_deploy.images.tiny_set import HeldOutImages
+from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.network.tracing.trace import trace
 from practise_deploy.planning.loss import paired_difference
 from practise_deploy.terms import Preprocessing, Task
@@ -136,7 +137,7 @@ def chain(tmp_path_factory):
     )  # fmt: skip
     traced, _ = trace(network.eval(), SHAPE)
     path = tmp_path_factory.mktemp("verify") / "model.onnx"
-    export_onnx(traced, (2, 3, 8, 8), path, dynamic_batch=False)
+    write_onnx(to_onnx(traced, (2, 3, 8, 8)), path, dynamic_batch=False)
     return traced, path
 
 

@@ -144,6 +144,7 @@ def test_slower_point_is_built_where_the_first_one_loses_too_much(tmp_path: Path
     ]
     assert release.speedup and release.speedup.estimate < fastest.lever.speedup.estimate  # type: ignore[union-attr]
     assert "a little too narrow" in render_html(read_release(run))
+    assert first.context.run.decisions["finetune-int8-2"].startswith("computed")  # and not asked for again
     steps = {file.name for file in (run / "steps").glob("*.json")}
     assert {"finetune-int8.json", "finetune-int8-2.json", "latency-int8.json"} <= steps
 

@@ -36,6 +36,7 @@ class RoundLog:
     """Rounds in the order in which they ran. medians: the running medians, milliseconds by column.
 
     walls, cpus: every round by either clock; cpus are NaN where an engine cannot tell. interrupted: how many runs were.
+    asked: the clock that counts whatever disturbs; empty where the interruptions decide.
     """
 
     names: tuple[str, ...]

@@ -21,9 +21,9 @@ from practise_backends.rounds.sessions import Candidate, measure, opened
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions, Interval, LatencyTable, StoppingRule
 from practise_deploy.deployment.block_latency import measure_block_latency, measure_reductions
-from practise_deploy.deployment.export import export_onnx
+from practise_deploy.deployment.export import write_onnx
 from practise_deploy.deployment.latency_table import read_table
-from practise_deploy.network.graph.onnx_graph import with_splices
+from practise_deploy.network.graph.onnx_graph import to_onnx, with_splices
 from practise_deploy.run import Silent, digest, to_json, write_atomically
 
 from .grid import MET_AT
@@ -77,7 +77,7 @@ def reductions_of(
         files = {}
         for name, network in {ORIGINAL: subject.teacher.cpu(), **networks}.items():
             files[name] = Path(folder) / f"{len(files)}.onnx"
-            export_onnx(network, subject.network.input_shape, files[name], dynamic_batch=False)
+            write_onnx(to_onnx(network, subject.network.input_shape), files[name], dynamic_batch=False)
         candidates = {name: Candidate(model=path, sessions=stopping_rule.sessions) for name, path in files.items()}
         with opened(candidates, bench) as found:
             levels = estimate_latencies(measure(found, bench, Silent()), stopping_rule.confidence)
