@@ -18,16 +18,15 @@ from practise_deploy.terms import (
     Plan,
     Recoverability,
     Student,
-    TaskKind,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Correct answers with their Wilson interval, in percent."""
+    """How right answers are by labels, in percent with its interval. correct: how many are; None where they can be right in part."""
 
     percent: Interval
-    correct: int
+    correct: int | None
     images: int
 
 
@@ -187,7 +186,7 @@ class Criterion:
 
     name: min_speedup or max_drop. required: in the unit of the name (a ratio; points). measured: None where it is unknown.
     by_default: nobody asked for it; where it is not proven, that is said and nothing fails. estimated: what was found is an
-    estimate, made without labels.
+    estimate, made without labels. of_accuracy: points are of accuracy, else of agreement.
     """
 
     name: str
@@ -197,7 +196,7 @@ class Criterion:
     reason: str
     by_default: bool = False
     estimated: bool = False
-    kind: TaskKind = TaskKind.CLASSIFICATION
+    of_accuracy: bool = True
 
     @property
     def fails(self) -> bool:

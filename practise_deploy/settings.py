@@ -228,7 +228,7 @@ class Goal(_Part):
     max_drop: float | Literal["none"] | None = Field(
         None,
         description="gate: at most this loss, in points of top-1 (default: 2; none waives it); without labels it is estimated; of networks that are no "
-        "classifiers in points of agreement with the original",
+        "classifiers in points of what is right by labels, without any in points of agreement with the original",
     )
     best_within_drop: bool = Field(
         False, description="where the target costs more accuracy than --max-drop, save as much latency as it allows"

@@ -26,6 +26,10 @@ class TaskKind(str, Enum):
     CUSTOM = "custom"
 
 
+OF_CLASSES = (TaskKind.CLASSIFICATION, TaskKind.BINARY)
+"""Those whose answers are right or wrong as a whole."""
+
+
 class Scores(str, Enum):
     """What scores are."""
 
@@ -54,8 +58,8 @@ class Task:
 
     @property
     def has_accuracy(self) -> bool:
-        """Whether labels can say how often the network is right."""
-        return self.kind in (TaskKind.CLASSIFICATION, TaskKind.BINARY)
+        """Whether an answer is right or wrong as a whole."""
+        return self.kind in OF_CLASSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +227,8 @@ class Attempt:
 class Loss:
     """What was lost against the original, in points of the task's measure, on images that took no part in the fit.
 
-    kind, sample: the task's. Of classifiers the points are of top-1; of all others they are of agreement with the original.
+    kind, sample: the task's. by_labels: of a task without classes, the points are of how right the answers are, by labels. Of classifiers
+    they are always of top-1; of all others without labels they are of agreement with the original.
     estimated: there are no labels, and the loss of accuracy is estimated from the original's own probabilities.
     agreement_percent: of classifiers the share of images with the original's answer; else the mean agreement over the images.
     above_chance: whether the original is right significantly more often than chance, by the labels; otherwise there is no accuracy
@@ -236,7 +241,13 @@ class Loss:
     images: int
     above_chance: bool = True
     kind: TaskKind = TaskKind.CLASSIFICATION
+    by_labels: bool = False
     sample: str = "image"
+
+    @property
+    def of_accuracy(self) -> bool:
+        """Whether the points are of accuracy; else they are of agreement."""
+        return self.by_labels or self.kind in OF_CLASSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from practise_backends.interfaces import Progress
 from practise_deploy.errors import InputError, first_line
-from practise_deploy.images.reading import Listing, channels_first, list_arrays
+from practise_deploy.images.reading import Listing, channels_first, labelled, list_arrays
 from practise_deploy.settings import OF_PYTHON
 
 MOST_READ = 1000
@@ -29,7 +29,7 @@ _REMEDY = (
     "give uint8[n, height, width, channels] or uint8[n, channels, height, width], "
     "or float32[n, channels, height, width], normalised"
 )
-_LABELS_REMEDY = "give a whole number for each image, the number of the network's output, or the images alone"
+_LABELS_REMEDY = "give a whole number for each image, the number of the network's output (of networks that are no classifiers an array of what they should put out), or the images alone"
 _ITEM_REMEDY = "give images or pairs of image and label: [(row['image'], row['label']) for row in rows], for example"
 
 Sample = tuple[Any, Any]
@@ -232,25 +232,31 @@ def _of_samples(samples: list[Sample], parameter: str) -> Listing:
     images = [image if isinstance(image, Image.Image) else _array(image) for image, _ in samples]
     arrays = [image for image in images if isinstance(image, np.ndarray)]
     if len(arrays) == len(images) and len({array.shape for array in arrays}) == 1:
-        return _of_array(np.stack(arrays), None if labels is None else np.array(labels), parameter)
-    pictures = tuple(_picture(image, index, parameter) for index, image in enumerate(images))
-    return Listing(files=pictures, classes=None if labels is None else tuple(labels))
+        return _of_array(np.stack(arrays), labels, parameter)
+    listing = Listing(files=tuple(_picture(image, index, parameter) for index, image in enumerate(images)))
+    return listing if labels is None else labelled(listing, labels)
 
 
-def _labels(labels: list[Any], parameter: str) -> list[int] | None:
-    """Whole numbers, for all images or for none."""
+def _labels(labels: list[Any], parameter: str) -> np.ndarray | None:
+    """Numbers for all images, or for none. Shapes: [n, ...]."""
     if all(label is None for label in labels):
         return None
-    return [_label(label, index, parameter) for index, label in enumerate(labels)]
+    numbers = [_label(label, index, parameter) for index, label in enumerate(labels)]
+    if len({each.shape for each in numbers}) > 1:
+        shapes = sorted({str(list(each.shape)) for each in numbers})
+        raise InputError(f"{parameter}: the labels are of shapes {' and '.join(shapes)}", remedy=_LABELS_REMEDY)
+    return np.stack(numbers)
 
 
-def _label(label: Any, index: int, parameter: str) -> int:
-    if isinstance(label, (int, np.integer, np.ndarray, Tensor)):
-        number = _array(label)
-        if number.size == 1 and number.dtype.kind in "ui":
-            return int(number.reshape(()))
+def _label(label: Any, index: int, parameter: str) -> np.ndarray:
+    """A number, or an array of several."""
+    if isinstance(label, Image.Image) or _is_numeric(label):
+        numbers = _array(label)
+        if numbers.dtype.kind in "uifb":
+            return numbers.reshape(()) if numbers.size == 1 else numbers
     raise InputError(
-        f"{parameter}: the label of image {index} is {_kind(label)}, not one whole number", remedy=_LABELS_REMEDY
+        f"{parameter}: the label of image {index} is {_kind(label)}, not a number or an array of numbers",
+        remedy=_LABELS_REMEDY,
     )
 
 

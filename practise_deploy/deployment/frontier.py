@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from practise_backends.interfaces import Progress
 from practise_backends.terms import Comparison, Interval
-from practise_deploy.deployment.verify import Runner, accuracy, look_at
+from practise_deploy.deployment.verify import Runner, look_at
 from practise_deploy.images.tiny_set import HeldOutImages
 from practise_deploy.outcome import FrontierPoint, Verification
+from practise_deploy.tasks.judging import accuracy_of
 from practise_deploy.terms import CLASSES, Plan, Task
 
 NEAR = 2
@@ -56,14 +57,14 @@ def judge_neighbours(
     names = [str(index) for index in range(len(neighbours))]
     runners = {"": teacher, **{name: neighbour.form for name, neighbour in zip(names, neighbours, strict=True)}}
     looked_at = look_at(runners, [("", name) for name in names], images, progress, task)
-    truth = None if images.labels is None or not task.has_accuracy else images.labels.numpy()
+    truth = None if images.labels is None else images.labels.numpy()
     answers, links = looked_at.answers, looked_at.links
     return tuple(
         FrontierPoint(
             dropped=neighbour.dropped,
             recovery=neighbour.recovery,
             reduction_percent=neighbour.reduction_percent,
-            accuracy=accuracy(answers[name], truth) if name in answers and truth is not None else None,
+            accuracy=accuracy_of(task, answers[name], truth) if name in answers and truth is not None else None,
             agreement_percent=link.agreement_percent,
             loss=looked_at.loss("", name, truth),
             chosen=set(neighbour.dropped) == set(chosen),

@@ -19,10 +19,9 @@ from practise_deploy.images.tiny_set import HeldOutImages, Images
 from practise_deploy.network.graph.activations import batches, forward
 from practise_deploy.network.graph.outputs import outputs_of
 from practise_deploy.network.graph.packing import mask_of, unpacked
-from practise_deploy.outcome import Accuracy, Converted, OutputDiff, Verification
-from practise_deploy.planning.loss import percent
+from practise_deploy.outcome import Converted, OutputDiff, Verification
 from practise_deploy.tasks.answers import answers_of
-from practise_deploy.tasks.judging import agreement_of, loss_of, losses_of, neighbours_kept
+from practise_deploy.tasks.judging import Labels, accuracy_of, agreement_of, loss_of, losses_of, neighbours_kept
 from practise_deploy.terms import CLASSES, Loss, Preprocessing, Task, TaskKind
 
 Outputs = tuple[npt.NDArray[np.float32], ...]
@@ -150,11 +149,13 @@ def verify(
     looked_at = look_at(ends, pairs, images, progress, task)
     if not problems and not np.isfinite(looked_at.links[0].max_abs):  # on an image that the sample lacks
         problems = (_no_numbers(looked_at.links[0]),)
-    truth = None if images.labels is None or not task.has_accuracy else images.labels.numpy()
+    truth = None if images.labels is None else images.labels.numpy()
     answers = looked_at.answers
     return Verification(
         links=(*links, looked_at.links[0]),
-        accuracy={name: accuracy(answers[name], truth) for name in pairs[0] if name in answers and truth is not None},
+        accuracy={
+            name: accuracy_of(task, answers[name], truth) for name in pairs[0] if name in answers and truth is not None
+        },
         loss=looked_at.loss(*pairs[0], truth),
         images=len(images),
         faithful=not problems,
@@ -172,13 +173,13 @@ class LookedAt:
     links: tuple[OutputDiff, ...]
     answers: dict[str, Answers]
 
-    def loss(self, before: str, after: str, truth: npt.NDArray[np.int64] | None) -> Loss | None:
+    def loss(self, before: str, after: str, truth: Labels | None) -> Loss | None:
         """What is lost from one to another; None where there are no answers. Shapes: truth [images]."""
         if before not in self.answers:
             return None
         return loss_of(self.task, self.answers[before], self.answers[after], truth)
 
-    def losses(self, before: str, after: Sequence[str], truth: npt.NDArray[np.int64] | None) -> list[Loss | None]:
+    def losses(self, before: str, after: Sequence[str], truth: Labels | None) -> list[Loss | None]:
         """The same from one to several, where there are few images (`tasks.judging.losses_of`)."""
         if before not in self.answers:
             return [None for _ in after]
@@ -273,20 +274,14 @@ def compare(before: str, after: str, first: Outputs, second: Outputs, task: Task
     return difference.between(before, after, _agreement(task, known, before, after))
 
 
-def _converted(looked_at: LookedAt, teacher: str, truth: npt.NDArray[np.int64] | None) -> Converted:
+def _converted(looked_at: LookedAt, teacher: str, truth: Labels | None) -> Converted:
     """What the precision alone costs the original. Shapes: truth [images]."""
     answers = looked_at.answers.get(_ORIGINAL)
     return Converted(
         link=looked_at.links[-1],
-        accuracy=None if truth is None or answers is None else accuracy(answers, truth),
+        accuracy=None if truth is None or answers is None else accuracy_of(looked_at.task, answers, truth),
         loss=looked_at.loss(teacher, _ORIGINAL, truth),
     )
-
-
-def accuracy(logits: Answers, truth: npt.NDArray[np.int64]) -> Accuracy:
-    """Top-1. Shapes: logits [n, classes], truth [n]."""
-    correct = int((logits.argmax(1) == truth).sum())
-    return Accuracy(percent=percent(correct, len(truth)), correct=correct, images=len(truth))
 
 
 def problems_of(link: OutputDiff, allowed: Tolerance) -> Sequence[str]:

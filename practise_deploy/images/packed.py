@@ -10,7 +10,7 @@ import numpy as np
 
 from practise_backends.files import read_text, why_no_file
 from practise_deploy.errors import InputError, reason
-from practise_deploy.images.reading import Listing, Listings
+from practise_deploy.images.reading import Listing, Listings, labelled
 from practise_deploy.network.graph.packing import LARGEST, pack
 from practise_deploy.network.loading.hugging_face import load_encoder, tokens_of
 from practise_deploy.network.loading.samples import Samples
@@ -76,15 +76,11 @@ def packed_arrays(place: str, arrays: Mapping[str, np.ndarray], preprocessing: P
     if len(counts) > 1:
         raise InputError(f"the arrays in {place} are of {' and '.join(map(str, sorted(counts)))} samples", remedy=_NPZ)
     labels = arrays.get("labels")
-    usable = labels is not None and labels.ndim == 1 and labels.dtype.kind in "ui" and {len(labels)} == counts
+    usable = labels is not None and labels.ndim > 0 and labels.dtype.kind in "uifb" and {len(labels)} == counts
     unread = sorted(arrays.keys() - {spec.name for spec in preprocessing.inputs} - ({"labels"} if usable else set()))
     notes = (f"{place}: {', '.join(unread)}: no input of the network, and not read",) if unread else ()
-    return Listing(
-        source=place,
-        array=pack(arrays, preprocessing.inputs),
-        classes=tuple(int(label) for label in labels) if usable and labels is not None else None,
-        notes=notes,
-    )
+    listing = Listing(source=place, array=pack(arrays, preprocessing.inputs), notes=notes)
+    return labelled(listing, labels) if usable and labels is not None else listing
 
 
 def _lines(path: Path) -> tuple[list[str], int]:

@@ -27,7 +27,7 @@ _MAX_SUFFIXES = 5
 _MAX_QUOTED = 200
 _LIST_REMEDY = "write one image a line, in UTF-8; lines that begin with # are passed over"
 _NPZ_REMEDY = "write one with numpy.savez(path, images=..., labels=...); labels may be left out"
-_LABELS_REMEDY = "write as many labels as images, each the number of the image's output, or leave them out"
+_LABELS_REMEDY = "write as many labels as images, numbers or arrays of them, or leave them out"
 MODES = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
@@ -39,7 +39,7 @@ MODES = {
 class Listing:
     """Images before decoding: files or an array, with class names or numbers where there are any.
 
-    files: or images that are open already. arrays: of a network that takes no images, by its inputs, not packed yet. source: the path that they are listed from. by_folder: the classes are names of folders. notes: what was left out, and why.
+    files: or images that are open already. arrays: of a network that takes no images, by its inputs, not packed yet. source: the path that they are listed from. by_folder: the classes are names of folders. targets: labels that are no classes, [n, ...]. notes: what was left out, and why.
     """
 
     source: str = ""
@@ -48,6 +48,7 @@ class Listing:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     classes: tuple[str | int, ...] | None = None
     by_folder: bool = False
+    targets: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -206,14 +207,23 @@ def list_arrays(images: np.ndarray, labels: np.ndarray | None, place: str, remed
             "or float32[n, channels, height, width]",
             remedy=remedies[0],
         )
-    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "ui"):
+    if labels is None:
+        return Listing(array=images)
+    if not labels.ndim or labels.dtype.kind not in "uifb":
         raise InputError(
-            f"{place}'labels' is {labels.dtype}{list(labels.shape)}; expected one whole number for each image",
+            f"{place}'labels' is {labels.dtype}{list(labels.shape)}; expected numbers for each image",
             remedy=remedies[1],
         )
-    if labels is not None and len(labels) != len(images):
+    if len(labels) != len(images):
         raise InputError(f"{place}{len(images)} images but {len(labels)} labels", remedy=remedies[1])
-    return Listing(array=images, classes=None if labels is None else tuple(int(label) for label in labels))
+    return labelled(Listing(array=images), labels)
+
+
+def labelled(listing: Listing, labels: np.ndarray) -> Listing:
+    """With one whole number for each image as its class, or with other labels as targets. Shapes: labels [n, ...]."""
+    if labels.ndim == 1 and labels.dtype.kind in "ui":
+        return replace(listing, classes=tuple(int(label) for label in labels))
+    return replace(listing, targets=labels)
 
 
 class Reader:
@@ -227,9 +237,9 @@ class Reader:
         self.crop = v2.CenterCrop(preprocessing.size)
 
     def __call__(
-        self, listing: Listing, labels: list[int] | None, indices: Sequence[int] | range
+        self, listing: Listing, labels: np.ndarray | None, indices: Sequence[int] | range
     ) -> tuple[Tensor, Tensor | None]:
-        """Shapes: (pixels [n, channels, height, width], labels [n] or None)."""
+        """Shapes: labels [listed, ...] or None -> (pixels [n, channels, height, width], labels [n, ...] or None)."""
         shape = (len(indices), self.preprocessing.channels, *self.preprocessing.size)
         is_float = listing.array is not None and listing.array.dtype.kind == "f"
         pixels = torch.empty(shape, dtype=torch.float32 if is_float else torch.uint8)
@@ -243,7 +253,7 @@ class Reader:
             if image is not None:
                 pixels[len(read)] = image
                 read.append(index)
-        targets = None if labels is None else torch.tensor([labels[index] for index in read], dtype=torch.int64)
+        targets = None if labels is None else torch.from_numpy(labels[read])
         return pixels if len(read) == len(indices) else pixels[: len(read)].clone(), targets
 
     def _read_file(self, file: Path | Image.Image, place: str) -> Tensor | None:

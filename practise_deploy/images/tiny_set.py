@@ -19,7 +19,7 @@ from practise_deploy.images.labels import in_text_order, labels_of
 from practise_deploy.images.packed import list_packed, packed_arrays, samples_of
 from practise_deploy.images.reading import MODES, Listing, Listings, Reader, channels_first, list_images, read_npz
 from practise_deploy.settings import EMBEDDED, ImageSource
-from practise_deploy.terms import DatasetSummary, NetworkSummary, Preprocessing
+from practise_deploy.terms import DatasetSummary, NetworkSummary, Preprocessing, Task
 
 MIN_IMAGES = 8
 _MAX_NORMALISED = 16.0
@@ -38,7 +38,7 @@ class Images:
     """Decoded once, kept as bytes.
 
     Shapes: pixels uint8[n, channels, height, width], or float32 of the same shape where they came normalised;
-    labels int64[n] or None.
+    labels int64[n] of classes, float64[n, numbers] of other true answers (`tasks.truth`), or None.
     """
 
     pixels: Tensor
@@ -219,7 +219,7 @@ def load_images(settings: ImageSource, network: NetworkSummary, listings: Listin
                 f"{network.name} is given no images: the tiny set is missing (--data)",
                 remedy="give a folder, a list file or an .npz with --data",
             )
-        return _embedded(settings, network.preprocessing)
+        return _embedded(settings, network.preprocessing, network.task)
     listing = _listed(settings.data, listings, network.preprocessing)
     notes = list(listing.notes)
     labels = labels_of(listing, settings, network, notes)
@@ -317,7 +317,7 @@ def _tiny_set(
     return TinySet(fit, held_out, summary)
 
 
-def _embedded(settings: ImageSource, preprocessing: Preprocessing) -> TinySet:
+def _embedded(settings: ImageSource, preprocessing: Preprocessing, task: Task) -> TinySet:
     unused = [f"--{name}" for name in ("eval", "classes") if getattr(settings, name) is not None]
     if unused:
         raise InputError(
@@ -332,12 +332,12 @@ def _embedded(settings: ImageSource, preprocessing: Preprocessing) -> TinySet:
             remedy="leave --input-size out, or give images with --data",
         )
     pixels = torch.from_numpy(arrays["fit_images"])[:, None][: settings.fit_images]
-    fit = FitImages(pixels, torch.from_numpy(arrays["fit_labels"]).long()[: settings.fit_images], preprocessing)
-    held_out = HeldOutImages(
-        torch.from_numpy(arrays["held_out_images"])[:, None],
-        torch.from_numpy(arrays["held_out_labels"]).long(),
-        preprocessing,
-    )
+    labels = [
+        torch.from_numpy(arrays[name]).long() if task.has_accuracy else None
+        for name in ("fit_labels", "held_out_labels")
+    ]
+    fit = FitImages(pixels, None if labels[0] is None else labels[0][: len(pixels)], preprocessing)
+    held_out = HeldOutImages(torch.from_numpy(arrays["held_out_images"])[:, None], labels[1], preprocessing)
     return _tiny_set(fit, held_out, "embedded digits", (), ())
 
 

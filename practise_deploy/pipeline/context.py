@@ -260,8 +260,8 @@ class BuildContext:
 
     @property
     def fit_labels(self) -> Tensor | None:
-        """Labels of the images to fit, by which nothing is fitted; None where the task has no accuracy or the images have none. Shape: [n]."""
-        return self.images.fit.labels if self.network.summary.task.has_accuracy else None
+        """Labels of the images to fit, by which nothing is fitted; None where there are none that the task takes. Shapes: [n, ...]."""
+        return self.images.fit.labels
 
     @cached_property
     def calibration(self) -> CalibrationProblem:

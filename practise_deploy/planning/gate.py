@@ -16,7 +16,7 @@ from practise_deploy.outcome import Answer, Criterion, Frontier, FrontierPoint, 
 from practise_deploy.planning.loss import images_to_settle
 from practise_deploy.planning.measures import nothing_to_lose, points_of
 from practise_deploy.planning.remeasuring import UNDECIDED, counted, speed_answer, speedup_for
-from practise_deploy.terms import Loss, Plan, TaskKind
+from practise_deploy.terms import Loss, Plan
 
 _RECOVERY_TEXT = {
     "none": " before any recovery",
@@ -101,7 +101,7 @@ def _quality(demands: Criteria, loss: Loss | None) -> tuple[Criterion, ...]:
             reason=_loss_reason(loss, answer, max_drop),
             by_default=demands.by_default,
             estimated=loss is not None and loss.estimated,
-            kind=TaskKind.CLASSIFICATION if loss is None else loss.kind,
+            of_accuracy=loss is None or loss.of_accuracy,
         ),
     )
 
@@ -115,12 +115,12 @@ def answer_of(loss: Loss | None, demand_points: float) -> Answer:
     return Answer.BROKEN if loss.points.estimate > demand_points else Answer.NOT_PROVEN
 
 
-def lost_points(points: Interval, kind: TaskKind = TaskKind.CLASSIFICATION) -> str:
+def lost_points(points: Interval, *, of_accuracy: bool = True) -> str:
     """A loss and its interval as text; a negative loss is a gain."""
     low, estimate, high = (round(end, 1) + 0.0 for end in (points.low, points.estimate, points.high))  # never -0.0
     if estimate < 0:
-        return f"{-estimate:.1f} {points_of(kind)} gained [{-high + 0.0:.1f}, {-low + 0.0:.1f}]"
-    return f"{estimate:.1f} {points_of(kind)} lost [{low:.1f}, {high:.1f}]"
+        return f"{-estimate:.1f} {points_of(of_accuracy=of_accuracy)} gained [{-high + 0.0:.1f}, {-low + 0.0:.1f}]"
+    return f"{estimate:.1f} {points_of(of_accuracy=of_accuracy)} lost [{low:.1f}, {high:.1f}]"
 
 
 def _loss_reason(loss: Loss | None, answer: Answer, max_drop: float) -> str:
@@ -128,7 +128,7 @@ def _loss_reason(loss: Loss | None, answer: Answer, max_drop: float) -> str:
         return "the output is not what the task is about, so no loss can be measured (see --task)"
     points = loss.points
     how = " (estimated without labels)" if loss.estimated else ""
-    lost = f"{lost_points(points, loss.kind)}{how}, at most {max_drop:g} allowed"
+    lost = f"{lost_points(points, of_accuracy=loss.of_accuracy)}{how}, at most {max_drop:g} allowed"
     if answer is not Answer.NOT_PROVEN:
         return lost
     if not loss.above_chance:
@@ -167,7 +167,7 @@ def _advice(demands: Criteria, nearest: FrontierPoint | None, plan: Plan, fronti
         )
     speedup = speedup_of(nearest.reduction_percent)
     lost = "" if nearest.loss is None else (
-        f", {nearest.loss.points.estimate:.2f} {points_of(nearest.loss.kind)} lost, at most {nearest.loss.points.high:.2f}"
+        f", {nearest.loss.points.estimate:.2f} {points_of(of_accuracy=nearest.loss.of_accuracy)} lost, at most {nearest.loss.points.high:.2f}"
     )  # fmt: skip
     how = _RECOVERY_TEXT[nearest.recovery]
     how += "" if demands.precision == Precision.FP32 else f" (judged in fp32, the release in {demands.precision})"

@@ -190,6 +190,24 @@ def mean_of_shares(shares: Floats) -> Interval:
     )
 
 
+def mean_difference(differences: Floats) -> Interval:
+    """The mean of differences between -1 and 1, many of them 0, in percent with its interval. Shapes: differences [images].
+
+    The intervals of what was lost and of what was gained, joined by their correlation: MOVER (Zou and Donner, Construction of confidence
+    limits about effect measures, Statistics in Medicine 2008).
+    """
+    lost, gained = mean_of_shares(differences.clip(0)), mean_of_shares((-differences).clip(0))
+    both = lost.estimate * gained.estimate > 0
+    correlation = float(np.corrcoef(differences.clip(0), (-differences).clip(0))[0, 1]) if both else 0.0
+    ends = (
+        (lost.estimate - lost.low, gained.high - gained.estimate),
+        (lost.high - lost.estimate, gained.estimate - gained.low),
+    )
+    below, above = (math.sqrt(a * a + b * b - 2 * correlation * a * b) for a, b in ends)
+    estimate = lost.estimate - gained.estimate
+    return _in_percent(Interval(estimate=estimate, low=estimate - below, high=estimate + above, confidence=CONFIDENCE))
+
+
 def _answers_probabilities(original: Logits, student: Logits, temperature: float) -> tuple[Floats, Floats]:
     """The original's probabilities of its answer and the student's, both 0 where they agree. Shapes: [images, classes] -> [images]."""
     shares = _probabilities(original, temperature)

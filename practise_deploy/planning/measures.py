@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from practise_deploy.terms import TaskKind
 
-_CLASSES = (TaskKind.CLASSIFICATION, TaskKind.BINARY)
 _AGREEMENT = {
     TaskKind.MULTI_LABEL: "the original's answer for {} of labels",
     TaskKind.REGRESSION: "{} of the variance of the original's values explained",
@@ -14,6 +13,12 @@ _AGREEMENT = {
     TaskKind.CTC: "{} of the original's characters",
     TaskKind.DETECTION: "{} of boxes matched with the original's",
     TaskKind.CUSTOM: "{} by the metric",
+}
+_RIGHT = {
+    TaskKind.MULTI_LABEL: "Labels right",
+    TaskKind.REGRESSION: "Variance of the labels explained",
+    TaskKind.SEGMENTATION: "Pixels right",
+    TaskKind.SEQUENCE: "Positions right",
 }
 _TITLE = {
     TaskKind.MULTI_LABEL: "Same labels",
@@ -27,11 +32,6 @@ _TITLE = {
 }
 
 
-def is_of_accuracy(kind: TaskKind) -> bool:
-    """Whether points lost are of accuracy; else they are of agreement."""
-    return kind in _CLASSES
-
-
 def agreement_text(kind: TaskKind, share: str) -> str:
     """An agreement in words. share: in percent, with its unit."""
     return _AGREEMENT.get(kind, "the original's answer on {}").format(share)
@@ -42,14 +42,24 @@ def agreement_title(kind: TaskKind) -> str:
     return _TITLE.get(kind, "Same top-1 class")
 
 
-def loss_title(kind: TaskKind) -> str:
+def accuracy_title(kind: TaskKind) -> str:
+    """The head of a column of accuracies, by labels."""
+    return _RIGHT.get(kind, "Top-1 accuracy")
+
+
+def accuracy_name(kind: TaskKind) -> str:
+    """What an accuracy is called before its figure."""
+    return _RIGHT.get(kind, "top-1").lower()
+
+
+def loss_title(*, of_accuracy: bool) -> str:
     """The head of a column of losses."""
-    return "Accuracy lost" if is_of_accuracy(kind) else "Agreement lost"
+    return "Accuracy lost" if of_accuracy else "Agreement lost"
 
 
-def points_of(kind: TaskKind) -> str:
+def points_of(*, of_accuracy: bool) -> str:
     """What a loss is counted in."""
-    return "points" if is_of_accuracy(kind) else "points of agreement"
+    return "points" if of_accuracy else "points of agreement"
 
 
 def nothing_to_lose(kind: TaskKind) -> str:

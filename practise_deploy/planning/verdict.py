@@ -8,10 +8,10 @@ from practise_backends.choices import Precision
 from practise_backends.terms import Comparison, Interval
 from practise_deploy.outcome import Answer, Criterion, GateResult, Verdict, Verification
 from practise_deploy.planning.gate import lost_points
-from practise_deploy.planning.measures import agreement_text, is_of_accuracy, nothing_to_lose
+from practise_deploy.planning.measures import accuracy_name, agreement_text, nothing_to_lose
 from practise_deploy.planning.remeasuring import FASTER, UNDECIDED, counted, speed_answer, speedup_for
 from practise_deploy.settings import flag_of
-from practise_deploy.terms import Plan
+from practise_deploy.terms import OF_CLASSES, Plan
 
 
 def judge(
@@ -85,7 +85,7 @@ def _before_finetuning(plan: Plan) -> str:
     if loss is None:
         return ""
     how = ", estimated without labels," if loss.estimated else ""
-    return f"before finetuning: {lost_points(loss.points, loss.kind)}{how} on {loss.images:,} {loss.sample}s that the judged fits did not see"
+    return f"before finetuning: {lost_points(loss.points, of_accuracy=loss.of_accuracy)}{how} on {loss.images:,} {loss.sample}s that the judged fits did not see"
 
 
 def _default(constraint: Criterion) -> str:
@@ -162,13 +162,13 @@ def _accuracy(verification: Verification, *, in_doubt: bool) -> str:
         f"{loss.images:,} held-out {loss.sample}s",
         [accuracy.percent.estimate for accuracy in verification.accuracy.values()],
     )
-    summary = f"top-1 {accuracies[0]:.1f}% → {accuracies[-1]:.1f}%" if accuracies else (
+    summary = f"{accuracy_name(loss.kind)} {accuracies[0]:.1f}% → {accuracies[-1]:.1f}%" if accuracies else (
         f"{'estimated without labels, ' if loss.estimated else ''}{agreement_text(loss.kind, f'{loss.agreement_percent.estimate:.1f}%')}"
     )  # fmt: skip
     if in_doubt and not loss.above_chance:
         return f"{nothing_to_lose(loss.kind)} ({summary} on {images})"
     if in_doubt:
-        lost, _, _ = lost_points(loss.points, loss.kind).partition(" [")
+        lost, _, _ = lost_points(loss.points, of_accuracy=loss.of_accuracy).partition(" [")
         return f"{lost} ({summary}) on {images}, where a loss of up to {loss.points.high:.1f} points cannot be excluded"
-    of = "of" if is_of_accuracy(loss.kind) and not accuracies else "on"
-    return f"{lost_points(loss.points, loss.kind)} ({summary} {of} {images})"
+    of = "of" if loss.kind in OF_CLASSES and not accuracies else "on"
+    return f"{lost_points(loss.points, of_accuracy=loss.of_accuracy)} ({summary} {of} {images})"

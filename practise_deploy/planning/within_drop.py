@@ -14,7 +14,6 @@ from practise_backends.terms import LatencyTable
 from practise_deploy.errors import TargetOutOfReach
 from practise_deploy.planning.choose import Measure, kept_blocks, out_of_reach, predicted_percent, try_blocks
 from practise_deploy.planning.interactions import Blocks, Candidates, best_sets, candidates_of
-from practise_deploy.planning.measures import is_of_accuracy
 from practise_deploy.planning.sets import Verified, Verify
 from practise_deploy.planning.stability import mean_error
 from practise_deploy.terms import Budget, Considered, Loss, Plan, Recoverabilities, WithinDrop
@@ -149,7 +148,7 @@ def _cost(candidate: Considered) -> str:
     points = loss.points
     how = "estimated without labels, " if loss.estimated else ""
     return (
-        f"{saved.estimate:.1f}% less latency ({', '.join(candidate.dropped)}) costs {points.estimate:.1f} points of {'accuracy' if is_of_accuracy(loss.kind) else 'agreement'} "
+        f"{saved.estimate:.1f}% less latency ({', '.join(candidate.dropped)}) costs {points.estimate:.1f} points of {'accuracy' if loss.of_accuracy else 'agreement'} "
         f"[{points.low:.1f}, {points.high:.1f}] after recovery in closed form ({how}on {loss.images:,} {loss.sample}s that the fit did not see)"
     )
 

@@ -116,7 +116,7 @@ def verified_without(calibration: CalibrationProblem, dropped: Sequence[Block], 
     teacher, student = (each.cpu().numpy() for each in (errors.teacher_answers, errors.student_answers))
     if not teacher.shape[1]:
         return Verified(by_image, None)
-    labels = calibration.comparison_labels if calibration.task.has_accuracy else None
+    labels = calibration.comparison_labels
     return Verified(by_image, loss_of(calibration.task, teacher, student, None if labels is None else labels.numpy()))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from practise_backends.results.formatting import interval, number
 from practise_deploy.outcome import OutputDiff, Release
-from practise_deploy.planning.measures import agreement_title
+from practise_deploy.planning.measures import accuracy_name, agreement_title
 from practise_deploy.report.rows import precision
 from practise_deploy.terms import TaskKind
 
@@ -66,5 +66,5 @@ def _compared(link: OutputDiff, kind: TaskKind) -> tuple[str, ...]:
 
 def _details(name: str, release: Release) -> tuple[str, ...]:
     accuracy = release.verification.accuracy.get(name)
-    details = (f"top-1 {number(accuracy.percent.estimate)}%",) if accuracy else ()
+    details = (f"{accuracy_name(release.network.task.kind)} {number(accuracy.percent.estimate)}%",) if accuracy else ()
     return (*details, precision(release.compiled)) if name == "engine" else details

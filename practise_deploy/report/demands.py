@@ -57,7 +57,7 @@ def alternatives(gate: GateResult) -> tuple[str, ...]:
 
 def _row(constraint: Criterion) -> tuple[str, ...]:
     title, format_requirement, format_figure = _format_of(constraint.name)
-    title = title if constraint.name != "max_drop" else loss_title(constraint.kind)
+    title = title if constraint.name != "max_drop" else loss_title(of_accuracy=constraint.of_accuracy)
     figure = format_figure(constraint.measured) if constraint.measured else missing("unknown")
     figure += ", estimated" if constraint.estimated else ""
     by_default = ", the default" if constraint.by_default else ""

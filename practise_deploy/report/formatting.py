@@ -21,7 +21,7 @@ def points_lost(loss: Loss | None, *, absent: str = "no answers to the task") ->
     """A loss with its interval, and whether it is an estimate."""
     if loss is None:
         return missing(absent)
-    return f"{interval(loss.points, f' {points_of(loss.kind)}')}{', estimated' if loss.estimated else ''}"
+    return f"{interval(loss.points, f' {points_of(of_accuracy=loss.of_accuracy)}')}{', estimated' if loss.estimated else ''}"
 
 
 def lost_or_gained(loss: Loss | None) -> str:

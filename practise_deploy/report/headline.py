@@ -8,7 +8,7 @@ from practise_backends.choices import Precision
 from practise_backends.results.formatting import conditions, interval, listed, missing, number, plural, rounds
 from practise_backends.terms import WALL
 from practise_deploy.outcome import Release
-from practise_deploy.planning.measures import agreement_text, loss_title
+from practise_deploy.planning.measures import accuracy_title, agreement_text, loss_title
 from practise_deploy.report import tables
 from practise_deploy.report.formatting import NOT_RUN, lost_or_gained, times
 
@@ -34,14 +34,16 @@ def quality(release: Release) -> Figure:
     if change:
         before, after = (interval(accuracy.percent, "%") for accuracy in change)
         return Figure(
-            title="Top-1 accuracy", text=f"{before} → {after}", detail=f"{_images(release)}; {_lost(release)}"
+            title=accuracy_title(release.network.task.kind),
+            text=f"{before} → {after}",
+            detail=f"{_images(release)}; {_lost(release)}",
         )
     if verification.loss is None:
         text = missing("no answers to the task")
         return Figure(title="Accuracy lost", text=text, detail=_images(release))
     loss = verification.loss
     agreement = agreement_text(loss.kind, interval(loss.agreement_percent, "%"))
-    title, unlabelled = loss_title(loss.kind), ", no labels" if loss.estimated else ""
+    title, unlabelled = loss_title(of_accuracy=loss.of_accuracy), ", no labels" if loss.estimated else ""
     text = interval(loss.points, " points")
     return Figure(
         title=f"{title}, estimated" if loss.estimated else title,

@@ -20,13 +20,13 @@ _INTRO = (
 
 def levers_section(measured: Levers, task: Task, max_drop: float | None, chosen: LeverPoint | None = None) -> Section:
     """All points, and what each lever gives alone. max_drop: the loss that is allowed, None for any. chosen: what was built."""
-    chart = picture(measured, task.kind)
+    chart = picture(measured)
     return Section(
         name="levers",
         title="Blocks and precision together",
         intro=_INTRO,
         charts=() if chart is None else (chart,),
-        tables=(_table(measured, task, chosen), *_built(measured, task)),
+        tables=(_table(measured, task, chosen), *_built(measured)),
         notes=(*_alone(measured, max_drop), *measured.refused, *measured.notes),
     )
 
@@ -35,7 +35,7 @@ def _table(measured: Levers, task: Task, chosen: LeverPoint | None) -> Table:
     points = sorted(measured.points, key=lambda point: point.speedup.estimate)
     return Table(
         title="Every point against the original in fp32",
-        head=("Precision", "Dropped", "Speed-up", agreement_title(task.kind), loss_title(task.kind), "Front", "Blocks"),
+        head=("Precision", "Dropped", "Speed-up", agreement_title(task.kind), _lost(measured), "Front", "Blocks"),
         rows=tuple(
             (
                 str(point.precision),
@@ -55,7 +55,11 @@ def _table(measured: Levers, task: Task, chosen: LeverPoint | None) -> Table:
     )
 
 
-def _built(measured: Levers, task: Task) -> tuple[Table, ...]:
+def _lost(measured: Levers) -> str:
+    return loss_title(of_accuracy=all(point.loss.of_accuracy for point in measured.points if point.loss))
+
+
+def _built(measured: Levers) -> tuple[Table, ...]:
     """The points that were built whole."""
     if not measured.built:
         return ()
@@ -81,7 +85,7 @@ def _built(measured: Levers, task: Task) -> tuple[Table, ...]:
                 for point, built in zip(points, measured.built, strict=True)
             ),
             left=(0, 1, 5),
-            note=f"{loss_title(task.kind)}: before finetuning on the images above, of the released form on the held-out ones.{narrow}",
+            note=f"{_lost(measured)}: before finetuning on the images above, of the released form on the held-out ones.{narrow}",
         ),
     )
 

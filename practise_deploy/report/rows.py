@@ -21,10 +21,10 @@ from practise_backends.results.tables import milliseconds
 from practise_backends.terminal import duration
 from practise_backends.terms import Comparison, Device, LatencyTable, Measurement
 from practise_deploy.outcome import Converted, DeployedModel, ExportedModel, Verification
-from practise_deploy.planning.measures import agreement_text, agreement_title, is_of_accuracy, loss_title
+from practise_deploy.planning.measures import accuracy_name, agreement_text, agreement_title, loss_title
 from practise_deploy.report.formatting import lost_or_gained, points_lost, times
 from practise_deploy.report.tables import ELSEWHERE
-from practise_deploy.terms import DatasetSummary, NetworkSummary, Plan, Preprocessing, Student, TaskKind
+from practise_deploy.terms import OF_CLASSES, DatasetSummary, NetworkSummary, Plan, Preprocessing, Student, TaskKind
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -185,8 +185,8 @@ def _loss_before_finetuning(plan: Plan) -> Rows:
     if loss is None:
         return ()
     same = agreement_text(loss.kind, interval(loss.agreement_percent, "%"))
-    same += f" {'of' if is_of_accuracy(loss.kind) else 'on'} {plural(loss.images, loss.sample)} not used in the fit"
-    return ((f"{loss_title(loss.kind)} before finetuning", f"{points_lost(loss)}; {same}"),)
+    same += f" {'of' if loss.kind in OF_CLASSES else 'on'} {plural(loss.images, loss.sample)} not used in the fit"
+    return ((f"{loss_title(of_accuracy=loss.of_accuracy)} before finetuning", f"{points_lost(loss)}; {same}"),)
 
 
 def _stability(plan: Plan) -> Rows:
@@ -218,7 +218,7 @@ def verification_rows(verification: Verification) -> Rows:
     return (
         ("Shipped network is faithful to the student", "yes" if verification.faithful else "no"),
         ("Held-out images", f"{verification.images:,}"),
-        (loss_title(kind), points_lost(loss)),
+        (loss_title(of_accuracy=loss is None or loss.of_accuracy), points_lost(loss)),
         *(((f"{agreement_title(kind)}, with the original", interval(loss.agreement_percent, "%")),) if loss else ()),
         *((("Nearest neighbours kept, of 5", f"{number(neighbours)}%"),) if neighbours is not None else ()),
         *converted_rows(verification.original),
@@ -229,14 +229,15 @@ def converted_rows(converted: Converted | None) -> Rows:
     """What the precision alone costs the original."""
     if converted is None:
         return ()
+    kind = TaskKind.CLASSIFICATION if converted.loss is None else converted.loss.kind
     same, away = converted.link.agreement_percent, number(100 * converted.link.relative_rms)
     text = (
-        f"{agreement_title(converted.loss.kind).lower() if converted.loss else 'agreement'} with fp32: {interval(same, '%')}"
+        f"{agreement_title(kind).lower() if converted.loss else 'agreement'} with fp32: {interval(same, '%')}"
         if same
         else f"outputs {away}% away from those in fp32 (rms)"
     )
     if converted.accuracy is not None:
-        text = f"top-1 {interval(converted.accuracy.percent, '%')}, {lost_or_gained(converted.loss)}; {text}"
+        text = f"{accuracy_name(kind)} {interval(converted.accuracy.percent, '%')}, {lost_or_gained(converted.loss)}; {text}"
     return (("The original in this precision", text),)
 
 

@@ -9,9 +9,9 @@ from practise_backends.results.formatting import ABSENT, count, interval, listed
 from practise_backends.results.tables import Table, saved
 from practise_backends.terms import LatencyTable
 from practise_deploy.outcome import Accuracy, DeployedModel, OutputDiff, Verification
-from practise_deploy.planning.measures import agreement_title, loss_title
+from practise_deploy.planning.measures import accuracy_title, agreement_title, loss_title
 from practise_deploy.report.formatting import points_lost
-from practise_deploy.terms import Block, Plan, Recoverability, RefitChoice, Student, TaskKind
+from practise_deploy.terms import OF_CLASSES, Block, Plan, Recoverability, RefitChoice, Student, TaskKind
 
 ELSEWHERE = "the device of the table is not available here"
 _SETS = (
@@ -84,8 +84,8 @@ def considered(plan: Plan) -> Table:
         )
         for candidate in plan.considered
     )
-    kinds = [candidate.loss.kind for candidate in plan.considered if candidate.loss]
-    lost = loss_title(kinds[0] if kinds else TaskKind.CLASSIFICATION)
+    losses = [candidate.loss for candidate in plan.considered if candidate.loss]
+    lost = loss_title(of_accuracy=not losses or losses[0].of_accuracy)
     head = (
         "Set",
         "Predicted error",
@@ -187,13 +187,25 @@ def refit_points(student: Student) -> Table | None:
 
 
 def accuracies(verification: Verification) -> Table:
-    """Top-1 accuracy of each runner of the network."""
+    """Accuracy of each runner of the network, by labels."""
+    kind = TaskKind.CLASSIFICATION if verification.loss is None else verification.loss.kind
+    wholly = kind in OF_CLASSES
     rows = tuple(
-        (name, interval(accuracy.percent, "%"), f"{accuracy.correct:,}", f"{accuracy.images:,}")
+        (
+            name,
+            interval(accuracy.percent, "%"),
+            *((f"{accuracy.correct:,}",) if accuracy.correct is not None else ()),
+            f"{accuracy.images:,}",
+        )
         for name, accuracy in verification.accuracy.items()
     )
-    head = ("Network", "Top-1 accuracy", "Correct", "Images")
-    return Table(title="Accuracy", head=head, rows=rows, note="Brackets hold the Wilson interval.")
+    head = ("Network", accuracy_title(kind), *(("Correct",) if wholly else ()), "Images")
+    return Table(
+        title="Accuracy",
+        head=head,
+        rows=rows,
+        note="Brackets hold the Wilson interval." if wholly else "By the labels.",
+    )
 
 
 def other_layers(compiled: DeployedModel) -> Table | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from practise_deploy.tasks.detection import boxes_of
 from practise_deploy.terms import Scores, Task, TaskKind
 
+ArrayT = TypeVar("ArrayT", Tensor, np.ndarray)
 _MOST_NUMBERS = 1 << 16
 """Of an image; larger outputs are looked at in places, evenly spread."""
 _SMALLEST = 1e-12
@@ -30,7 +33,7 @@ def answers_of(task: Task, outputs: Sequence[Tensor], mask: Tensor | None = None
         return answers
     padding = mask <= 0
     if answers.shape != mask.shape:
-        padding = _thinned(padding.unsqueeze(2).expand(output.shape).flatten(1))
+        padding = thinned(padding.unsqueeze(2).expand(output.shape).flatten(1))
     return answers.masked_fill(padding, math.nan)
 
 
@@ -53,7 +56,7 @@ def _binary(output: Tensor, scores: Scores) -> Tensor | None:
 
 def _labels(output: Tensor, scores: Scores) -> Tensor:
     """A logit for every label."""
-    return _thinned(_logits(output, scores).reshape(len(output), -1))
+    return thinned(_logits(output, scores).reshape(len(output), -1))
 
 
 def _logits(output: Tensor, scores: Scores) -> Tensor:
@@ -67,8 +70,8 @@ def _pixels(output: Tensor, scores: Scores) -> Tensor | None:
     if output.ndim != 4:
         return None
     if output.shape[1] > 1:
-        return _thinned(output.argmax(1).flatten(1).float())
-    return _thinned((output > (0.5 if scores is Scores.PROBABILITIES else 0.0)).flatten(1).float())
+        return thinned(output.argmax(1).flatten(1).float())
+    return thinned((output > (0.5 if scores is Scores.PROBABILITIES else 0.0)).flatten(1).float())
 
 
 def _positions(output: Tensor, scores: Scores) -> Tensor | None:
@@ -77,14 +80,14 @@ def _positions(output: Tensor, scores: Scores) -> Tensor | None:
 
 
 def _values(output: Tensor, scores: Scores) -> Tensor:
-    return _thinned(output.reshape(len(output), -1))
+    return thinned(output.reshape(len(output), -1))
 
 
 def _everything(outputs: Sequence[Tensor]) -> Tensor:
     return torch.cat([output.float().reshape(len(output), -1) for output in outputs], 1)
 
 
-def _thinned(flat: Tensor) -> Tensor:
+def thinned(flat: ArrayT) -> ArrayT:
     """At most `_MOST_NUMBERS` of an image, evenly spread by a step that no width divides. Shapes: [n, numbers]."""
     step = -(-flat.shape[1] // _MOST_NUMBERS)
     return flat[:, :: step + (step > 1 and step % 2 == 0)]

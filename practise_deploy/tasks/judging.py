@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from practise_backends.terms import Interval
+from practise_deploy.outcome import Accuracy
 from practise_deploy.planning.loss import loss_of as loss_of_classes
 from practise_deploy.planning.loss import losses_of as losses_of_classes
-from practise_deploy.planning.loss import mean_of_shares, percent
+from practise_deploy.planning.loss import mean_difference, mean_of_shares, percent
 from practise_deploy.tasks.detection import has_boxes, matched
 from practise_deploy.tasks.metric import scored
 from practise_deploy.terms import Loss, Task, TaskKind
 
 Answers = npt.NDArray[np.floating]
+Labels = npt.NDArray[Any]
+"""int64[n] of classes, or true answers."""
 Floats = npt.NDArray[np.float64]
 _BLANK = 0
 """The class that separates characters in CTC's outputs."""
@@ -47,11 +51,12 @@ def agreement_of(task: Task, original: Answers, other: Answers) -> Interval:
     )
 
 
-def loss_of(task: Task, original: Answers, other: Answers, labels: npt.NDArray[np.integer] | None = None) -> Loss:
+def loss_of(task: Task, original: Answers, other: Answers, labels: Labels | None = None) -> Loss:
     """What is lost on images that the fit did not use.
 
-    Of classifiers it is of accuracy (`planning.loss`). Of all others it is what does not agree: a network cannot have lost more of a
-    share that is taken over images, pixels, characters or boxes. Shapes: answers [n, numbers], labels [n].
+    Of classifiers it is of accuracy (`planning.loss`). Of all others it is of how right the answers are, by labels; without any it is
+    what does not agree: a network cannot have lost more of a share that is taken over images, pixels, characters or boxes.
+    Shapes: answers [n, numbers], labels [n], or [n, numbers] (`tasks.truth`).
     """
     if task.kind in _SCORED:
         return replace(loss_of_classes(original, other, labels), sample=task.sample)
@@ -62,22 +67,31 @@ def loss_of(task: Task, original: Answers, other: Answers, labels: npt.NDArray[n
             low=100 - agreement.high,
             high=100 - agreement.low,
             confidence=agreement.confidence,
-        ),
+        )
+        if labels is None
+        else mean_difference(shares_of(task, labels, original) - shares_of(task, labels, other)),
         estimated=False,
         agreement_percent=agreement,
         images=len(original),
         above_chance=task.kind is not TaskKind.DETECTION or has_boxes(original.astype(np.float64)),
         kind=task.kind,
+        by_labels=labels is not None,
         sample=task.sample,
     )
 
 
-def losses_of(
-    task: Task, original: Answers, others: Sequence[Answers], labels: npt.NDArray[np.integer] | None
-) -> list[Loss]:
-    """What several networks lost on the same few images. Shapes: answers [n, numbers] each, labels [n]."""
+def accuracy_of(task: Task, answers: Answers, labels: Labels) -> Accuracy:
+    """How right answers are, by labels. Shapes: answers [n, numbers], labels [n], or [n, numbers] (`tasks.truth`)."""
+    if task.kind not in _SCORED:
+        return Accuracy(percent=agreement_of(task, labels, answers), correct=None, images=len(labels))
+    correct = int((answers.argmax(1) == labels).sum())
+    return Accuracy(percent=percent(correct, len(labels)), correct=correct, images=len(labels))
+
+
+def losses_of(task: Task, original: Answers, others: Sequence[Answers], labels: Labels | None) -> list[Loss]:
+    """What several networks lost on the same few images. Shapes: answers [n, numbers] each, labels as in `loss_of`."""
     if labels is None or task.kind not in _SCORED:
-        return [loss_of(task, original, other) for other in others]
+        return [loss_of(task, original, other, labels) for other in others]
     return [replace(loss, sample=task.sample) for loss in losses_of_classes(original, others, labels)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import TinySet, image_size_of, load_images
 from practise_deploy.run import Silent
 from practise_deploy.settings import Settings
+from practise_deploy.terms import Task, TaskKind
 from samples.pictures import facts
 
 LABELS = np.arange(40) % 2
@@ -88,6 +90,19 @@ def test_every_form_gives_what_the_npz_gives(form: str, pixels: np.ndarray, tmp_
     file = tmp_path / "images.npz"
     np.savez(file, images=pixels, labels=LABELS)
     assert digests(tiny_set(FORMS[form](pixels))) == digests(load_images(Settings(network="x", data=file), facts()))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_of_labels_come_in_every_form(form: str, pixels: np.ndarray, tmp_path: Path, monkeypatch):
+    many = np.stack([LABELS % 2, LABELS % 3 == 0, LABELS > 4], 1).astype(np.float32)
+    monkeypatch.setitem(globals(), "LABELS", many)
+    file = tmp_path / "images.npz"
+    np.savez(file, images=pixels, labels=many)
+    network = replace(facts(outputs=None), task=Task(kind=TaskKind.MULTI_LABEL, shapes=((3,),)))
+    place = place_of(pixels, "images")
+    tiny = load_images(Settings(network="x", data=place), network, {place: read(FORMS[form](pixels))})
+    assert digests(tiny) == digests(load_images(Settings(network="x", data=file), network))
+    assert tiny.held_out.labels.shape[1:] == (3,)
 
 
 def test_images_without_labels_have_none(pixels: np.ndarray):
@@ -175,7 +190,7 @@ def test_data_set_that_augments_is_told(pixels: np.ndarray):
     [
         (np.zeros((9, 8, 8, 3), np.int64), r"images: 'images' is int64\[9, 8, 8, 3\]", "float32"),
         (np.zeros((9, 8)), r"'images' is float64\[9, 8\]", "uint8"),
-        ((np.zeros((9, 8, 8), np.uint8), np.zeros(9)), "'labels' is float64", "whole number"),
+        ((np.zeros((9, 8, 8), np.uint8), np.array(["cat"] * 9)), "'labels' is <U3", "whole number"),
         ((np.zeros((9, 8, 8), np.uint8), np.zeros(8, int)), "9 images but 8 labels", "whole number"),
         (([np.zeros((8, 8), np.uint8)] * 3, [1]), "3 images but 1 labels", "whole number"),
         ([], "images holds no images", "50 to 500"),
@@ -185,7 +200,7 @@ def test_data_set_that_augments_is_told(pixels: np.ndarray):
         ([{"image": 1}], "gives an object of type dict, not an image", "row"),
         ([(np.zeros((8, 8)), 1, 2)], "gives an object of type tuple of 3", "row"),
         ([(np.zeros((8, 8)), "cat")], "the label of image 0 is an object of type str", "whole number"),
-        ([(np.zeros((8, 8)), np.zeros((8, 8)))], "the label of image 0 is an object of type ndarray", "alone"),
+        ([(np.zeros((8, 8)), np.zeros(n)) for n in (2, 3)], "the labels are of shapes .2. and .3.", "alone"),
         ([np.zeros((3, 8, 8)), np.zeros((3, 9, 9))], "image 0 is float64.*of different shapes", "one shape"),
         ([(np.zeros((4, 3, 8, 8)), [0, 1])], "a batch of 4 images has 2 labels", "whole number"),
     ],

@@ -15,7 +15,6 @@ from practise_deploy.deployment import verify as verification
 from practise_deploy.deployment.export import write_onnx
 from practise_deploy.deployment.verify import (
     Runners,
-    accuracy,
     compare,
     engine_runner,
     torch_runner,
@@ -25,7 +24,8 @@ from practise_deploy.images.tiny_set import HeldOutImages
 from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.network.tracing.trace import trace
 from practise_deploy.planning.loss import paired_difference
-from practise_deploy.terms import Preprocessing, Task
+from practise_deploy.tasks.judging import accuracy_of
+from practise_deploy.terms import CLASSES, Preprocessing, Task
 
 SHAPE = (1, 3, 8, 8)
 
@@ -89,7 +89,7 @@ def test_feature_maps_are_compared_as_vectors():
 
 def test_accuracy_counts_correct_answers():
     logits = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]], np.float32)
-    found = accuracy(logits, np.array([0, 1, 2, 2]))
+    found = accuracy_of(CLASSES, logits, np.array([0, 1, 2, 2]))
     assert (found.correct, found.images, found.percent.estimate) == (3, 4, 75.0)
 
 

@@ -53,7 +53,7 @@ def test_floats_of_an_npz_are_taken_as_normalised_already(tmp_path: Path):
         ),
         (
             {"images": np.zeros((12, 16, 16), np.uint8), "labels": np.array(["cat"] * 12)},
-            "one whole number for each image",
+            "expected numbers for each image",
         ),
     ],
 )

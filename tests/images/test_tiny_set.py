@@ -12,6 +12,7 @@ from practise_deploy.errors import InputError
 from practise_deploy.images.tiny_set import load_images
 from practise_deploy.network.loading.load import load_network
 from practise_deploy.settings import Settings
+from practise_deploy.terms import NetworkSummary, Task, TaskKind
 from samples.pictures import GREY, RGB, facts, numbered, numbers, settings
 
 torch.set_num_threads(1)  # images this small are slower on two
@@ -322,3 +323,50 @@ def test_list_with_a_byte_order_mark_is_read(tmp_path: Path):
     numbered(tmp_path, 12)
     (tmp_path / "list.txt").write_text("".join(f"{n:02d}.png\n" for n in range(12)), encoding="utf-8-sig")
     assert len(load_images(settings(tmp_path / "list.txt"), facts()).fit) == 8
+
+
+def judged_as(kind: TaskKind, *shape: int) -> NetworkSummary:
+    return replace(facts(outputs=None), task=Task(kind=kind, shapes=(shape,)))
+
+
+def test_labels_of_other_tasks_go_with_their_images(tmp_path: Path):
+    pixels = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((16, 16, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.stack([np.arange(40) * 0.5, -np.arange(40)], 1))
+    tiny = load_images(settings(tmp_path / "a.npz"), judged_as(TaskKind.REGRESSION, 2))
+    for part in (tiny.fit, tiny.held_out):
+        assert part.labels.dtype == torch.float64
+        assert part.labels[:, 0].tolist() == [value * 0.5 for value in part.pixels[:, 0, 0, 0].tolist()]
+    assert tiny.summary.labelled and not tiny.summary.notes
+
+
+def test_numbers_in_a_list_file_are_values(tmp_path: Path):
+    numbered(tmp_path / "im", 16)
+    files = sorted((tmp_path / "im").iterdir())
+    (tmp_path / "list.txt").write_text("\n".join(f"im/{file.name}\t{n / 8}" for n, file in enumerate(files)))
+    tiny = load_images(settings(tmp_path / "list.txt"), judged_as(TaskKind.REGRESSION, 1))
+    assert tiny.fit.labels[:, 0].tolist() == [n / 8 for n in numbers(tiny.fit)]
+
+
+def test_labels_of_pixels_are_refused_where_the_images_are_resized(tmp_path: Path):
+    labels = np.zeros((20, 16, 16), int)
+    for side in (16, 20):
+        np.savez(tmp_path / f"{side}.npz", images=np.zeros((20, side, side, 3), np.uint8), labels=labels)
+    network = judged_as(TaskKind.SEGMENTATION, 3, 16, 16)
+    with pytest.raises(InputError, match="labels of their pixels are not"):
+        load_images(settings(tmp_path / "20.npz"), network)
+    with pytest.raises(InputError, match="to fit"):  # twenty black images are one; the labels were taken
+        load_images(settings(tmp_path / "16.npz"), network)
+
+
+def test_labels_of_a_classifier_are_one_number_each(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((20, 16, 16, 3), np.uint8), labels=np.zeros((20, 10)))
+    with pytest.raises(InputError, match=r"float64\[20, 10\]; expected one whole number") as error:
+        load_images(settings(tmp_path / "a.npz"), facts())
+    assert "--task" in error.value.remedy
+
+
+def test_names_of_classes_are_refused_for_what_is_no_classifier(tmp_path: Path):
+    numbered(tmp_path / "d" / "cat", 8), numbered(tmp_path / "d" / "ant", 8)
+    (tmp_path / "names.txt").write_text("cat\nant\n")
+    with pytest.raises(InputError, match="judged as embedding"):
+        load_images(settings(tmp_path / "d", classes=tmp_path / "names.txt"), judged_as(TaskKind.EMBEDDING, 8))

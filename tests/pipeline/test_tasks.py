@@ -81,6 +81,23 @@ def test_maps_are_judged_pixel_by_pixel_and_the_page_says_so(tmp_path: Path):
     assert "Same pixels" in page and "Agreement lost" in page and "of pixels" in release.verdict.sentence
 
 
+def test_labels_of_pixels_say_how_many_are_right_before_and_after(tmp_path: Path):
+    asked = given(tmp_path, "segments", frontier=True)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=pixels, labels=rng.integers(0, 4, (40, 16, 16)))
+    with device():
+        release = make_build(tmp_path / "run", **asked).release
+    loss, accuracy = release.verification.loss, release.verification.accuracy
+    assert loss is not None and loss.of_accuracy and not loss.estimated
+    before, after = accuracy["teacher"].percent.estimate, accuracy["engine"].percent.estimate
+    assert loss.points.estimate == pytest.approx(before - after) and 10 < before < 40  # a quarter by chance
+    assert all(point.accuracy for point in release.frontier.points) and release.plan.chosen.loss.of_accuracy
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Pixels right" in page and "Accuracy lost" in page and "Agreement lost" not in page
+    assert "pixels right" in release.verdict.sentence and "top-1" not in page.lower()
+
+
 def test_metric_of_the_users_own_judges_and_is_tried_before_anything_is_measured(tmp_path: Path):
     (tmp_path / "own.py").write_text(
         "import numpy as np\ndef near(a, b):\n    return (np.abs(a - b).mean((1, 2, 3)) < 10).astype(float)\ndef broken(a, b):\n    return a.missing\n"

@@ -10,7 +10,7 @@ from practise_backends.results.formatting import interval, listed, missing, plur
 from practise_backends.results.tables import Table
 from practise_backends.terms import Interval
 from practise_deploy.outcome import FrontierPoint, Release
-from practise_deploy.planning.measures import agreement_title, is_of_accuracy, loss_title
+from practise_deploy.planning.measures import accuracy_title, agreement_title, loss_title
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
 from practise_deploy.report.formatting import lost_or_gained, points_lost
@@ -51,8 +51,17 @@ def frontier_table(release: Release) -> Table:
     points = [point for point in evaluated.points if point.dropped]
     labelled = any(point.accuracy for point in points)
     kind = release.network.task.kind
-    accuracy_head = ("Top-1 accuracy",) if labelled else ()
-    head = ("Dropped", "Recovery", "Reduction", agreement_title(kind), *accuracy_head, loss_title(kind), "Blocks")
+    accuracy_head = (accuracy_title(kind),) if labelled else ()
+    of_accuracy = all(point.loss.of_accuracy for point in points if point.loss)
+    head = (
+        "Dropped",
+        "Recovery",
+        "Reduction",
+        agreement_title(kind),
+        *accuracy_head,
+        loss_title(of_accuracy=of_accuracy),
+        "Blocks",
+    )
     return Table(
         title="The chosen set and its neighbours",
         head=head,
@@ -68,7 +77,7 @@ def _loss_note(points: Sequence[FrontierPoint]) -> str:
     losses = [point.loss for point in points if point.loss]
     if not losses:
         return ""
-    if not is_of_accuracy(losses[0].kind):
+    if not losses[0].of_accuracy:
         return " Agreement lost is what does not agree with the original."
     estimated = any(loss.estimated for loss in losses)
     return " Accuracy lost is estimated without labels." if estimated else " Accuracy lost is paired by image."
@@ -109,7 +118,7 @@ def _gain(point: FrontierPoint) -> str:
 
 
 def _measure(release: Release) -> str:
-    return "top-1 accuracy" if _labelled(release) else "agreement with the original"
+    return accuracy_title(release.network.task.kind).lower() if _labelled(release) else "agreement with the original"
 
 
 def _labelled(release: Release) -> bool:

@@ -7,16 +7,14 @@ import math
 from practise_backends.choices import Precision
 from practise_backends.results.formatting import plural
 from practise_deploy.outcome import LeverPoint, Levers
-from practise_deploy.planning.measures import is_of_accuracy
 from practise_deploy.report.charts.axes import Axis, spanned
 from practise_deploy.report.charts.chart import Chart, Curve, Key, Mark
 from practise_deploy.report.formatting import lost_or_gained, times
-from practise_deploy.terms import TaskKind
 
 _LOOKS = {Precision.FP32: ("soft", "ring"), Precision.FP16: ("old", "diamond"), Precision.INT8: ("new", "dot")}
 
 
-def levers(measured: Levers, kind: TaskKind) -> Chart | None:
+def levers(measured: Levers) -> Chart | None:
     """One mark for each point, and a line along the front; None where no loss could be measured."""
     points = [point for point in measured.points if math.isfinite(point.lost)]
     if not points:
@@ -25,7 +23,7 @@ def levers(measured: Levers, kind: TaskKind) -> Chart | None:
     x_low, x_high = spanned([1.0, *(end for mark in marks for end in mark.x_bar or ())])
     y_low, y_high = spanned([0.0, *(mark.y for mark in marks)])
     front = sorted((point.speedup.estimate, -point.lost) for point in points if point.on_front)
-    what = "accuracy" if is_of_accuracy(kind) else "agreement"
+    what = "accuracy" if all(point.loss.of_accuracy for point in points if point.loss) else "agreement"
     present = dict.fromkeys(point.precision for point in points)
     keys = (
         *(Key(tone=_LOOKS[each][0], shape=_LOOKS[each][1], text=f"in {each}") for each in present),
