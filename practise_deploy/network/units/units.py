@@ -52,17 +52,19 @@ def _shared(
 ) -> set[fx.Node]:
     """Values within a unit that others read too and that stay with them.
 
-    They do not depend on its input, as positional angles, or, where the sum has a skip, are computed from it without weights, as masks,
-    or are read by other branches of the same sum.
+    They do not depend on its input, as positional angles, or are computed from it without weights, as masks or a rectifier that several
+    branches share, or, where the sum has a skip, are read by other branches of the same sum.
     """
     shared, end = set[fx.Node](), flow.end_of(addition)
     weighted = _weighted(traced, inside)
     for node in reversed(traced.graph.nodes):
         if node not in inside or node is addition or not (outside := readers(node) - (inside - shared)):
             continue
-        if skip is None:
+        if node not in weighted:
+            stays = True
+        elif skip is None:
             stays = node not in flow.dominator
-        elif node not in weighted or not flow.precedes(skip.base, node):
+        elif not flow.precedes(skip.base, node):
             stays = True
         else:
             stays = end is not addition and all(flow.precedes(user, end) for user in outside)

@@ -193,6 +193,34 @@ def test_what_a_unit_makes_of_its_input_for_others_keeps_it():
     assert second.droppable
 
 
+class Cells(nn.Module):
+    """Two sums without a skip; one rectifier is shared by both, as an exporter writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.layers = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        active = torch.relu(x)
+        a, b, c, d = (layer(each) for layer, each in zip(self.layers, [active, x, active, x], strict=True))
+        return torch.cat([a + b, c + d], 1).mean((2, 3))
+
+
+def test_rectifier_that_other_branches_read_stays_with_them():
+    network = Cells().eval()
+    traced, _ = trace(network, (1, 3, 8, 8))
+    first, second = find_blocks(traced, (1, 3, 8, 8))
+    assert first.droppable and second.droppable
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        x = network.stem(images)
+        kept = network.layers[2](torch.relu(x)) + network.layers[3](x)
+        without = drop_blocks(traced, [first])(images)
+        torch.testing.assert_close(without, torch.cat([x, kept], 1).mean((2, 3)))
+
+
 class EndsInAUnit(nn.Module):
     """Nothing stands behind its last sum, which is what a student is compared by."""
 
