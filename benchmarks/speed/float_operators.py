@@ -2,7 +2,7 @@
 
     python benchmarks/speed/float_operators.py [--wheels FOLDER] [--only NAME ...] [--data ../shared/data]
 
-The files and images are those of benchmarks/reproduce/foreign.py. All three forms run in the same rounds, and are judged on 100 held-out images or
+The files and images are those of benchmarks/reproduce/foreign.py; of transformers with random weights only the speed is measured. All three forms run in the same rounds, and are judged on 100 held-out images or
 sentences by what the task is about. Writes benchmarks/results/float_operators.json, network by network.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import onnx
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -33,16 +33,19 @@ from practise_backends.choices import Precision
 from practise_backends.rounds.intervals import ORIGINAL
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions
-from practise_deploy.deployment.float_operators import kept_in_float
-from practise_deploy.deployment.precision import to_int8
+from practise_deploy.deployment.precision import operators_in_float, to_int8
 from practise_deploy.deployment.verify import engine_runner, look_at
+from practise_deploy.images.tiny_set import FitImages
+from practise_deploy.network.graph.onnx_graph import to_onnx
+from practise_deploy.network.loading.load import load_network
 from practise_deploy.pipeline.context import BuildContext
 from practise_deploy.pipeline.stages import Pruned, as_onnx
 from practise_deploy.run import Run, Silent
-from practise_deploy.settings import read_settings
+from practise_deploy.settings import Settings, read_settings
 
 RESULTS = ROOT / "benchmarks" / "results" / "float_operators.json"
 HELD_OUT = 100
+RANDOM = ("timm:vit_tiny_patch16_224", "torchvision:swin_t", "timm:mixer_s16_224", "timm:mobilevit_xxs")
 THROUGHOUT, SHIPPED = "int8 throughout", "int8"
 
 
@@ -66,19 +69,46 @@ def measured(foreign: Foreign, wheels: Path, data: Path) -> dict[str, Any]:
         place = Path(folder)
         context = context_of(foreign, wheels, data, place)
         model = as_onnx(Pruned(network=context.network), context.in_precision(Precision.FP32).released_form)
-        with patch("practise_deploy.deployment.precision.kept_in_float", lambda graph: []):
-            throughout = to_int8(model, context.images.fit, symmetric=False)
-        forms = {ORIGINAL: model, THROUGHOUT: throughout, SHIPPED: to_int8(model, context.images.fit, symmetric=False)}
-        files = {name: place / f"{number}.onnx" for number, name in enumerate(forms)}
-        for name, form in forms.items():
-            onnx.save(form, files[name])
+        files = forms_of(model, context.images.fit, place)
         return {
             "commit": commit(),
             "task": context.network.summary.task.kind.value,
-            "kept_in_float": Counter(node.op_type for node in kept_in_float(model.graph)),
+            "kept_in_float": operators_in_float(model, symmetric=False),
             "lost": losses(context, files),
             **speeds(files, context.open_shapes),
         }
+
+
+def random(name: str) -> dict[str, Any]:
+    """A network of random weights, of which only the speed means anything."""
+    torch.manual_seed(0)
+    network = load_network(Settings(network=name), structure_only=True)
+    model = to_onnx(network.traced, (1, *network.input_shape[1:]))
+    with TemporaryDirectory() as folder:
+        files = forms_of(model, None, Path(folder))
+        return {
+            "commit": commit(),
+            "task": "random weights",
+            "kept_in_float": operators_in_float(model, symmetric=False),
+            "lost": {},
+            **speeds(files),
+        }
+
+
+def forms_of(model: onnx.ModelProto, images: FitImages | None, place: Path) -> dict[str, Path]:
+    """The three forms as files."""
+    module = "practise_deploy.deployment.precision"
+    with (
+        patch(f"{module}.kept_in_float", lambda graph: []),
+        patch(f"{module}.with_products_for_integers", lambda model: model),
+        patch.dict(f"{module}.FLOAT_PRODUCTS", OpTypesToExcludeOutputQuantization=[]),
+    ):
+        throughout = to_int8(model, images, symmetric=False)
+    forms = {ORIGINAL: model, THROUGHOUT: throughout, SHIPPED: to_int8(model, images, symmetric=False)}
+    files = {name: place / f"{number}.onnx" for number, name in enumerate(forms)}
+    for name, form in forms.items():
+        onnx.save(form, files[name])
+    return files
 
 
 def losses(context: BuildContext, files: dict[str, Path]) -> dict[str, Any]:
@@ -111,9 +141,17 @@ def main() -> None:
         if name in seen or (asked.only and name not in asked.only):
             continue
         seen.add(name)
-        found["networks"][name] = measured(foreign, asked.wheels, folder_of(asked.data))
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        print(name, json.dumps(found["networks"][name]["speedup"]), flush=True)
+        keep(found, name, measured(foreign, asked.wheels, folder_of(asked.data)))
+    for name in RANDOM:
+        if not asked.only or name in asked.only:
+            keep(found, name, random(name))
+
+
+def keep(found: dict[str, Any], name: str, row: dict[str, Any]) -> None:
+    """Written after every network."""
+    found["networks"][name] = row
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(name, json.dumps(row["speedup"]), flush=True)
 
 
 if __name__ == "__main__":

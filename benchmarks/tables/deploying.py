@@ -36,7 +36,7 @@ def float_operators() -> str:
         for form, ratio in one["speedup"].items():
             kept = ", ".join(f"{count} {kind}" for kind, count in one["kept_in_float"].items() if kind in _NAMED)
             rows.append(
-                f"| {name} | {one['task']} | {form} | {_ratio(ratio)} | {points(one['lost'][form]['points'])} | {kept if form == 'int8' else ''} |"
+                f"| {name} | {one['task']} | {form} | {_ratio(ratio)} | {points(one['lost'][form]['points']) if one['lost'] else ''} | {kept if form == 'int8' else ''} |"
             )
     return "\n".join(rows)
 

@@ -4,6 +4,8 @@
 - A layer norm, and the sum that it reads: the streams of transformers hold a few values that are a hundred times the others
   (Bondarenko et al., Understanding and Overcoming the Challenges of Efficient Transformer Quantization, EMNLP 2021).
 - What follows the last layers with weights, up to the outputs: boxes in pixels are put beside probabilities there.
+- What lies between values in float: the products of matrices are summed in 32 bits and given in float, and a bias, an activation or a sum of such
+  values rounds nothing before the next product does.
 
 None of them multiplies by weights, so they cost little time in float (docs/precision.md has what was measured).
 """
@@ -15,6 +17,9 @@ from collections import defaultdict
 import onnx
 
 _WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm")
+GIVE_FLOAT = ("MatMul", "Gemm")
+"""Layers whose integer products are given in float; convolutions give integers to the next one."""
+_LAYERS = (*_WITH_WEIGHTS, "MatMul")
 _NORM = "LayerNormalization"
 
 
@@ -22,9 +27,19 @@ def kept_in_float(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """The operators that stay in float, in the graph's order."""
     network = _Graph(graph)
     ends = network.behind_the_last_layers()
-    return [
-        node for node in graph.node if _is_of_softmax(network, node) or _is_of_norm(network, node) or id(node) in ends
-    ]
+    kept, in_float = list[onnx.NodeProto](), set[str]()
+    for node in graph.node:
+        if (
+            _is_of_softmax(network, node)
+            or _is_of_norm(network, node)
+            or id(node) in ends
+            or network.reads_only(in_float, node)
+        ):
+            kept.append(node)
+            in_float |= {*node.output}
+        elif node.op_type in GIVE_FLOAT:
+            in_float |= {*node.output}
+    return kept
 
 
 def _is_of_softmax(network: _Graph, node: onnx.NodeProto) -> bool:
@@ -56,6 +71,11 @@ class _Graph:
     def has_weights(self, node: onnx.NodeProto) -> bool:
         """Whether it multiplies by constants, as a layer does."""
         return node.op_type in _WITH_WEIGHTS or (node.op_type == "MatMul" and bool(self._constants & {*node.input}))
+
+    def reads_only(self, values: set[str], node: onnx.NodeProto) -> bool:
+        """Whether it is no layer, and all that varies of what it reads is among these values."""
+        varying = {name for name in node.input if name} - self._constants
+        return bool(varying) and varying <= values and node.op_type not in _LAYERS
 
     def behind_the_last_layers(self) -> set[int]:
         """The ids of the nodes from the outputs back to the nearest layers with weights, and to sums that such a layer writes into."""

@@ -5,7 +5,6 @@ The last argument is the workspace, on which no result depends. `build.py` has t
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +27,8 @@ from practise_deploy.deployment.batching import with_any_batch
 from practise_deploy.deployment.block_latency import measure_block_latency
 from practise_deploy.deployment.compile import compile_network
 from practise_deploy.deployment.export import write_onnx
-from practise_deploy.deployment.float_operators import kept_in_float
 from practise_deploy.deployment.frontier import Neighbour, evaluation_sample, judge_neighbours
+from practise_deploy.deployment.precision import operators_in_float
 from practise_deploy.deployment.rehearse import rehearse
 from practise_deploy.deployment.verify import Runner, Runners, engine_runner, torch_runner, verify
 from practise_deploy.images.calibration import CalibrationProblem
@@ -233,12 +232,12 @@ def export(pruned: Pruned, form: ExportForm, name: str, work: Workspace) -> Expo
     translation = pruned.network.translation
     with work.screen(f"Exporting {name}"), about(pruned.network.summary.name):
         model = as_onnx(pruned, form)
-        kept = kept_in_float(model.graph) if form.precision == Precision.INT8 else []
+        kept = operators_in_float(model, symmetric=form.symmetric_int8) if form.precision == Precision.INT8 else {}
         return write_onnx(
             form.lowered(model),
             work.folder / name,
             dynamic_batch=form.dynamic_batch if translation is None else translation.file.batch is None,
-            in_float=Counter(node.op_type for node in kept),
+            in_float=kept,
         )
 
 
