@@ -100,7 +100,7 @@ def forms_of(model: onnx.ModelProto, images: FitImages | None, place: Path) -> d
     module = "practise_deploy.deployment.precision"
     with (
         patch(f"{module}.kept_in_float", lambda graph: []),
-        patch(f"{module}.with_products_for_integers", lambda model: model),
+        patch(f"{module}.for_integers", lambda model: model),
         patch.dict(f"{module}.FLOAT_PRODUCTS", OpTypesToExcludeOutputQuantization=[]),
     ):
         throughout = to_int8(model, images, symmetric=False)

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.shape_inference
 import onnx.version_converter
-from onnx import numpy_helper
 
 from practise_backends.choices import Precision
 from practise_backends.errors import lacks_memory
 from practise_backends.files import temporary_folder
 from practise_deploy.deployment.float_operators import GIVE_FLOAT, kept_in_float
+from practise_deploy.deployment.integer_forms import for_integers
 from practise_deploy.deployment.verify import feeds_of, filled
 from practise_deploy.errors import InputError, first_line
 from practise_deploy.images.tiny_set import FitImages
@@ -72,7 +71,7 @@ def to_int8(model: onnx.ModelProto, images: FitImages | None, *, symmetric: bool
     try:
         with quiet():
             recent = _of_recent_opset(model)
-            return _quantised(recent if symmetric else with_products_for_integers(recent), images, symmetric=symmetric)
+            return _quantised(recent if symmetric else for_integers(recent), images, symmetric=symmetric)
     except Exception as error:  # whatever an operator makes it raise
         if lacks_memory(error):
             raise
@@ -109,7 +108,7 @@ def _quantised(model: onnx.ModelProto, images: FitImages | None, *, symmetric: b
 
 def operators_in_float(model: onnx.ModelProto, *, symmetric: bool) -> Counter[str]:
     """How many operators of which kind `to_int8` keeps in float."""
-    graph = model.graph if symmetric else with_products_for_integers(_of_recent_opset(model)).graph
+    graph = model.graph if symmetric else for_integers(_of_recent_opset(model)).graph
     return Counter(node.op_type for node in kept_in_float(graph))
 
 
@@ -125,39 +124,6 @@ def _with_names(model: onnx.ModelProto) -> onnx.ModelProto:
             node.name = f"{node.op_type} of {node.output[0]}"
         seen.add(node.name)
     return named
-
-
-def with_products_for_integers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with its products of matrices in the forms that ONNX Runtime multiplies in integers and gives in float; no number changes.
-
-    It joins a product of fixed shape with a bias of [n] to one operator, for whose integers it has no kernel with a bias in float: it would multiply in
-    float32. So a bias behind a product of more than two axes becomes [1, 1, n], which stays apart, and a product of two axes with its bias becomes a
-    Gemm, whose bias becomes integers.
-    """
-    changed = onnx.shape_inference.infer_shapes(model)
-    graph = changed.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    products = {node.output[0]: node for node in graph.node if node.op_type == "MatMul"}
-    axes = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
-    readers = Counter(name for node in graph.node for name in node.input)
-    readers.update(value.name for value in graph.output)
-    for node in [node for node in graph.node if node.op_type == "Add" and len(node.input) == 2]:
-        product, bias = sorted(node.input, key=lambda name: name not in products)
-        if product not in products or bias not in constants or len(constants[bias].dims) != 1 or product not in axes:
-            continue
-        if axes[product] > 2:
-            row = numpy_helper.from_array(numpy_helper.to_array(constants[bias])[None, None], f"{bias}, apart")
-            if row.name not in constants:
-                constants[row.name] = graph.initializer.add()
-                constants[row.name].CopyFrom(row)
-            node.input[:] = [product, row.name]
-        elif axes[product] == 2 and products[product].input[1] in constants and readers[product] == 1:
-            node.op_type, node.input[:] = "Gemm", [*products[product].input, bias]
-            graph.node.remove(products[product])
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-        graph.initializer.remove(tensor)
-    return changed
 
 
 def _of_recent_opset(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,10 +6,8 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from networks import tiny_mobilenet, tiny_resnet
@@ -17,7 +15,7 @@ from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.terms import Conditions
 from practise_deploy.deployment import precision
 from practise_deploy.deployment.float_operators import kept_in_float
-from practise_deploy.deployment.precision import to_int8, with_products_for_integers
+from practise_deploy.deployment.precision import to_int8
 from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.network.tracing.trace import trace
 from samples.lessons import MOBILENET, RESNET, images
@@ -126,65 +124,3 @@ def test_operators_without_a_name_of_their_own_are_kept_too():
     assert not read & {
         name for node in quantised.graph.node if node.op_type == "DequantizeLinear" for name in node.output
     }
-
-
-class Perceptron(nn.Module):
-    """Products of fixed shape, with values a hundred times the others between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.wide, self.narrow = nn.LayerNorm(8), nn.Linear(8, 64), nn.Linear(64, 8)
-        self.shared = nn.Linear(8, 8)
-        self.shared.bias = self.narrow.bias
-        with torch.no_grad():
-            self.narrow.weight[0] *= 100
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = x.reshape(x.shape[0], 24, 8)
-        for _ in range(2):
-            tokens = self.norm(tokens + self.narrow(torch.relu(self.wide(tokens))))
-        return self.shared(tokens).mean(1)
-
-
-def test_products_of_fixed_shape_are_integers_and_are_given_in_float(tmp_path):
-    torch.manual_seed(0)
-    model = exported(Perceptron())
-    assert "[24" not in str(model.graph.input) and sum(node.op_type == "MatMul" for node in model.graph.node) == 5
-    quantised = to_int8(model, images(16, SHAPE), symmetric=False)
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    onnxruntime.InferenceSession(quantised.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    optimised = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    assert optimised["MatMulIntegerToFloat"] == 5 and not optimised["MatMul"] + optimised["Gemm"]
-
-
-def test_products_for_integers_change_no_number_and_leave_shared_ones_where_they_are():
-    model = exported(Perceptron())
-    apart = with_products_for_integers(model)
-    onnx.checker.check_model(apart, full_check=True)
-    x = torch.randn(SHAPE).numpy()
-    first, second = (
-        onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(
-            None, {"input": x}
-        )[0]
-        for each in (model, apart)
-    )
-    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
-    assert any(tensor.dims == [1, 1, 64] for tensor in apart.graph.initializer)
-
-
-def test_product_of_two_axes_becomes_a_layer_with_its_bias():
-    weight, bias = np.eye(4, 3, dtype=np.float32), np.arange(3, dtype=np.float32)
-    model = helper.make_model(
-        helper.make_graph(
-            [helper.make_node("MatMul", ["input", "w"], ["p"]), helper.make_node("Add", ["b", "p"], ["logits"])],
-            "g",
-            [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, [1, 4])],
-            [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 3])],
-            [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
-        ),
-        opset_imports=[helper.make_opsetid("", 20)],
-    )
-    (node,) = with_products_for_integers(model).graph.node
-    assert (node.op_type, list(node.input), list(node.output)) == ("Gemm", ["input", "w", "b"], ["logits"])
-    assert model.graph.node[0].op_type == "MatMul"

@@ -18,9 +18,12 @@ from torch import Tensor, fx, nn
 
 from practise_backends.errors import lacks_memory
 from practise_deploy.errors import InputError
+from practise_deploy.network.graph.operators import shape_of
 from practise_deploy.network.graph.outputs import names_of, outputs_of
 from practise_deploy.terms import Block
 
+_ATTENDED = 4
+"""The axes of queries: images, heads, places and width."""
 CUT = "value:"
 """What the names of the values begin with that blocks are cut at."""
 MOST_BYTES = 2**31
@@ -192,20 +195,29 @@ def check_size(model: onnx.ModelProto, what: str) -> None:
 
 
 def _spell_out_attention(traced: fx.GraphModule) -> None:
-    """Attention with a mask as products and a softmax: the exporter's own decomposition of it has other strides than torch's, and then fails."""
+    """Attention as products and a softmax where the exporter fails on it: with a mask its own decomposition has other strides than torch's, and
+    it takes four axes alone.
+    """
     for node in traced.graph.nodes:
         masked = (node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")) is not None
         plain = not (node.kwargs.get("is_causal") or node.kwargs.get("enable_gqa") or len(node.args) > 5)
-        if node.target is nn.functional.scaled_dot_product_attention and masked and plain:
+        if node.target is nn.functional.scaled_dot_product_attention and plain and (masked or _axes(node) != _ATTENDED):
             node.target = _attention
     traced.recompile()
+
+
+def _axes(attention: fx.Node) -> int | None:
+    """How many axes the queries have."""
+    query = attention.args[0] if attention.args else attention.kwargs["query"]
+    shape = shape_of(query) if isinstance(query, fx.Node) else None
+    return None if shape is None else len(shape)
 
 
 def _attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Tensor,
+    attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     scale: float | None = None,
     **_: Any,
@@ -215,6 +227,8 @@ def _attention(
     Shapes: query [..., queries, width], key and value [..., keys, width], attn_mask broadcast to [..., queries, keys], added or boolean.
     """
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if attn_mask is None:
+        return scores.softmax(-1) @ value
     scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
     return scores.softmax(-1) @ value
 

@@ -2,11 +2,13 @@
 
 import warnings
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
+from practise_deploy.network.graph.onnx_graph import to_onnx
 from practise_deploy.network.graph.surgery import drop_blocks
 from practise_deploy.network.tracing.trace import trace
 from practise_deploy.refit.points import cuts_without_point, points_of
@@ -198,3 +200,23 @@ def test_cuts_behind_attention_are_refitted_by_its_output_projection(make):
     assert str(first.writers[0].operator.target).endswith("out_proj")
     recovered = recover(teacher, feature, gone, images(20, IMAGE), 0, Silent())
     assert recovered.mse < 0.9 * recovered.mse_before
+
+
+class Windows(nn.Module):
+    """Attention within windows, which have an axis of their own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x.reshape(x.shape[0], 2, 1, -1, x.shape[-1])
+        return nn.functional.scaled_dot_product_attention(windows, windows * 2, windows).mean((1, 2, 3))
+
+
+def test_attention_of_more_axes_is_exported():
+    shape = (1, 3, 8, 8)
+    traced, _ = trace(Windows().eval(), shape)
+    x = torch.randn(shape)
+    session = onnxruntime.InferenceSession(
+        to_onnx(traced, shape).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    torch.testing.assert_close(
+        torch.from_numpy(session.run(None, {"input": x.numpy()})[0]), traced(x), rtol=1e-4, atol=1e-5
+    )
