@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tables.accuracy import losses, predicted_sets, promises, too_much
 from tables.builds import builds
-from tables.deploying import engines, float_operators, frontier, precision
+from tables.deploying import engines, float_operators, frontier, precision, ranges
 from tables.foreign import foreign, zoo
 from tables.measuring import instrument, noise
 from tables.networks import inspect_all
@@ -35,7 +35,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "small_networks": small_networks,
         "sureness": sureness,
     },
-    "docs/precision.md": {"precision": precision, "frontier": frontier, "float-operators": float_operators},
+    "docs/precision.md": {"precision": precision, "frontier": frontier, "float-operators": float_operators, "ranges": ranges},
     "docs/reliability.md": {"mutations": mutations},
     "docs/tensorrt.md": {"engines": engines},
     "docs/tiny-sets.md": {"tiny_sets": tiny_sets, "ablation": ablation},

@@ -41,6 +41,19 @@ def float_operators() -> str:
     return "\n".join(rows)
 
 
+def ranges() -> str:
+    """What int8 loses by how its ranges are chosen."""
+    found = read("ranges.json")
+    if found is None:
+        return ABSENT
+    methods = list(next(iter(found["networks"].values()))["lost"])
+    rows = [f"| network | judged by | {' | '.join(methods)} |", f"|---|---|{'---|' * len(methods)}"]
+    for name, one in found["networks"].items():
+        lost = " | ".join(points(one["lost"][method]["points"]) for method in methods)
+        rows.append(f"| {name} | {one['task']} | {lost} |")
+    return "\n".join(rows)
+
+
 _NAMED = {"Softmax", "LayerNormalization", "Add", "Mul", "Sigmoid", "Concat"}
 """Others only rearrange values."""
 

@@ -34,6 +34,7 @@ TINY = Schedule(
     ema_decay=0.99,
     keep_start=True,
     restart_ratio=1.25,
+    early_end=True,
     behind_the_cut=True,
 )
 """The default; benchmarks/reproduce/ablation.py changes one part of it at a time, docs/tiny-sets.md has the table."""
@@ -51,6 +52,7 @@ def schedule_for(recipe: RecoveryRecipe, side: int, dtype: torch.dtype) -> Sched
     return replace(
         schedule,
         steps=schedule.steps if recipe.iterations is None else recipe.iterations,
+        early_end=schedule.early_end and recipe.iterations is None,
         learning_rate=recipe.learning_rate or schedule.learning_rate,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
@@ -123,7 +125,7 @@ def _validation_note(validation: FitImages) -> str:
 def _method(schedule: Schedule, distillation: Distillation, log: TrainingLog) -> str:
     norms = {"trained": "trained", "frozen": "frozen statistics"}
     parts = [
-        f"feature mimicking, {schedule.steps} steps of {schedule.batch_size}",
+        f"feature mimicking, {log.step} steps of {schedule.batch_size}",
         f"{'SGD' if schedule.optimiser == 'sgd' else 'AdamW'}, rate {schedule.rate_limit(log.restarts):g}",
         f"BatchNorm {norms[schedule.norms]}",
         "layers before the first change kept" if schedule.behind_the_cut and distillation.shared else "",

@@ -47,7 +47,7 @@ def mimic(
     state = _new_state(distillation, parameters, schedule)
     log = _start(distillation, state, validation, schedule, partial)
     sampler = BatchSampler(fit, schedule)
-    first, judged = _steps_to_judge(schedule.steps)
+    first, fifth, judged = _steps_to_judge(schedule.steps)
     saved_at = time.monotonic()
     while log.step < schedule.steps:
         _step(distillation, state.optimiser, sampler(log.step).to(distillation.device), schedule, log)
@@ -59,6 +59,8 @@ def mimic(
         if log.step == first and _diverges(log, schedule):
             load_weights(distillation.student, start_weights)
             state, log = _new_state(distillation, parameters, schedule), _restarted_log(log, schedule)
+        elif log.step == fifth and _ends_early(log, schedule):
+            break
         progress.advance(log.step, schedule.steps, f"error {log.history[-1][1]:.4g} at step {log.history[-1][0]}")
         if partial is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
             state.save(log, partial)
@@ -69,11 +71,11 @@ def mimic(
     return log
 
 
-def _steps_to_judge(steps: int) -> tuple[int, set[int]]:
-    """The step that shows whether the rate is too high, a tenth of all, and all that are judged: it, every fifth part, and the last one."""
+def _steps_to_judge(steps: int) -> tuple[int, int, set[int]]:
+    """The step that shows whether the rate is too high, a tenth of all; the first fifth; and all that are judged: these, every further fifth, and the last one."""
     tenth, fifth = max(1, steps // 10), max(1, steps // 5)
     first = tenth * math.ceil(_FIRST_STEPS / tenth)
-    return first, {first, *range(fifth, steps + 1, fifth), steps}
+    return first, fifth, {first, *range(fifth, steps + 1, fifth), steps}
 
 
 def _new_state(distillation: Distillation, parameters: Sequence[nn.Parameter], schedule: Schedule) -> TrainingState:
@@ -86,6 +88,18 @@ def _diverges(log: TrainingLog, schedule: Schedule) -> bool:
     """Whether the first steps raise the error so much that training restarts at a lower rate."""
     (_, before), (_, after) = log.history[0], log.history[-1]
     return bool(schedule.restart_ratio) and log.restarts < MAX_RESTARTS and not after <= schedule.restart_ratio * before
+
+
+def _ends_early(log: TrainingLog, schedule: Schedule) -> bool:
+    """Whether the first fifth of the steps has not lowered the error, so that the others are left out; a note says so."""
+    (_, before), (_, after) = log.history[0], log.history[-1]
+    ends = schedule.early_end and log.step < schedule.steps and not after < before
+    if ends:
+        log.notes = (
+            *log.notes,
+            f"finetuning ended after {log.step} of {schedule.steps} steps: they had not lowered the error ({before:.4g} before, {after:.4g} then)",
+        )
+    return ends
 
 
 def _restarted_log(log: TrainingLog, schedule: Schedule) -> TrainingLog:

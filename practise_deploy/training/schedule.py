@@ -26,6 +26,7 @@ class Schedule:
     restart_ratio: where the first tenth of the steps (8 at least) leaves more error than this times the start's, training restarts with a
     quarter of the rate, up to MAX_RESTARTS times; 0 never does. The right rate depends on the network: 0.002 suits CIFAR's ResNets, and
     moves networks of depthwise convolutions further from their teacher than the rest of the schedule can repair.
+    early_end: where the first fifth of the steps leaves no less error than the start's, the others are left out.
     behind_the_cut: what lies before the first layer that differs from the teacher's stays as it is, and is computed once for both networks.
     """
 
@@ -44,6 +45,7 @@ class Schedule:
     ema_decay: float = 0.0
     keep_start: bool = False
     restart_ratio: float = 0.0
+    early_end: bool = False
     behind_the_cut: bool = False
     seed: int = 0
     dtype: torch.dtype = torch.float32

@@ -134,6 +134,20 @@ def test_rate_that_brings_nearer_is_kept():
     assert descend(schedule)[1].history == descend(replace(schedule, restart_ratio=0.0))[1].history
 
 
+def test_descent_that_has_lowered_nothing_after_a_fifth_ends_and_says_so():
+    upwards = replace(RETREATING, steps=50, restart_ratio=0.0, early_end=True)
+    _, course, _ = descend(upwards)
+    (note,) = course.notes
+    assert course.step == 10 and note.startswith("finetuning ended after 10 of 50 steps")
+    _, whole, _ = descend(replace(upwards, learning_rate=1e-4))
+    assert whole.step == 50 and not whole.notes and whole.history[-1][1] < whole.history[0][1]
+
+
+def test_asked_for_steps_are_all_done():
+    assert schedule_for(RecoveryRecipe(), 32, torch.float32).early_end
+    assert not schedule_for(RecoveryRecipe(iterations=300), 32, torch.float32).early_end
+
+
 def test_retreats_end():
     _, course, _ = descend(replace(RETREATING, learning_rate=1e6, keep_start=True))
     assert course.restarts == MAX_RESTARTS and course.step == 24
