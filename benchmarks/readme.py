@@ -35,7 +35,12 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "small_networks": small_networks,
         "sureness": sureness,
     },
-    "docs/precision.md": {"precision": precision, "frontier": frontier, "float-operators": float_operators, "ranges": ranges},
+    "docs/precision.md": {
+        "precision": precision,
+        "frontier": frontier,
+        "float-operators": float_operators,
+        "ranges": ranges,
+    },
     "docs/reliability.md": {"mutations": mutations},
     "docs/tensorrt.md": {"engines": engines},
     "docs/tiny-sets.md": {"tiny_sets": tiny_sets, "ablation": ablation},

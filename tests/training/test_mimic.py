@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from practise_deploy.network.graph.activations import forward, node_by_name
+from practise_deploy.settings import RecoveryRecipe
 from practise_deploy.training.distillation import relative_error
+from practise_deploy.training.finetune import schedule_for
 from practise_deploy.training.schedule import MAX_RESTARTS, RATE_DIVISOR, Schedule
 from samples.descents import SHORT, descend, original, same, small_pair
 from samples.lessons import features_of, photos
