@@ -12,7 +12,7 @@ from tables.accuracy import losses, predicted_sets, promises, too_much
 from tables.builds import builds
 from tables.deploying import engines, float_operators, frontier, precision, ranges
 from tables.foreign import foreign, zoo
-from tables.measuring import instrument, noise
+from tables.measuring import busy, instrument, noise
 from tables.networks import inspect_all
 from tables.planning import choice, linear_streams, planning, single_blocks, sites, small_networks, sureness
 from tables.reliability import mutations
@@ -22,7 +22,7 @@ from tables.tiny import ablation, tiny_sets
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"builds": builds},
     "docs/accuracy.md": {"losses": losses, "promises": promises, "too_much": too_much},
-    "docs/measuring.md": {"noise": noise, "instrument": instrument},
+    "docs/measuring.md": {"noise": noise, "busy": busy, "instrument": instrument},
     "docs/networks.md": {"inspect_all": inspect_all, "zoo": zoo},
     "docs/onnx.md": {"foreign": foreign},
     "docs/planning.md": {

@@ -231,8 +231,8 @@ class Loss:
     they are always of top-1; of all others without labels they are of agreement with the original.
     estimated: there are no labels, and the loss of accuracy is estimated from the original's own probabilities.
     agreement_percent: of classifiers the share of images with the original's answer; else the mean agreement over the images.
-    above_chance: whether the original is right significantly more often than chance, by the labels; otherwise there is no accuracy
-    to lose.
+    above_chance: whether the original is right significantly more often than chance, or than one constant answer, by the labels; otherwise
+    there is no accuracy to lose.
     """
 
     points: Interval

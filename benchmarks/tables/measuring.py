@@ -29,6 +29,25 @@ def noise() -> str:
     return "\n".join(rows)
 
 
+def busy() -> str:
+    """One file against itself, and the savings of blocks, beside several busy processes."""
+    found = read("busy.json")
+    if found is None:
+        return ABSENT
+    rows = [
+        "| busy processes | a file against itself: within 0.5% | its interval covers 1 | largest error | clock | blocks of MobileNetV2 whose saving is above zero |",
+        "|---|---|---|---|---|---|",
+    ]
+    for count, one in found["hogs"].items():
+        of, saved = len(one["against_itself"]), one["savings"]
+        clocks = ", ".join(sorted({row["clock"] for row in one["against_itself"]} | {saved["clock"]}))
+        rows.append(
+            f"| {count} | {one['within_half_a_percent']} of {of} | {one['covers_1']} of {of} | {one['worst_percent']:.2f}% | {clocks} "
+            f"| {saved['above_zero']} of {len(saved['reduction_percent'])} |"
+        )
+    return "\n".join(rows)
+
+
 def instrument() -> str:
     """What the instrument itself costs."""
     found = read("instrument.json")

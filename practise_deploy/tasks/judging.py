@@ -16,6 +16,7 @@ from practise_deploy.planning.loss import losses_of as losses_of_classes
 from practise_deploy.planning.loss import mean_difference, mean_of_shares, percent
 from practise_deploy.tasks.detection import has_boxes, matched
 from practise_deploy.tasks.metric import scored
+from practise_deploy.tasks.truth import best_constant
 from practise_deploy.terms import Loss, Task, TaskKind
 
 Answers = npt.NDArray[np.floating]
@@ -73,11 +74,19 @@ def loss_of(task: Task, original: Answers, other: Answers, labels: Labels | None
         estimated=False,
         agreement_percent=agreement,
         images=len(original),
-        above_chance=task.kind is not TaskKind.DETECTION or has_boxes(original.astype(np.float64)),
+        above_chance=_knows_anything(task, original, labels),
         kind=task.kind,
         by_labels=labels is not None,
         sample=task.sample,
     )
+
+
+def _knows_anything(task: Task, original: Answers, labels: Labels | None) -> bool:
+    """Whether there is anything to lose: boxes, or, by labels, more right answers than one and the same answer to everything gives."""
+    if labels is None:
+        return task.kind is not TaskKind.DETECTION or has_boxes(original.astype(np.float64))
+    constant = np.repeat(best_constant(task, labels), len(labels), 0)
+    return mean_difference(shares_of(task, labels, original) - shares_of(task, labels, constant)).low > 0
 
 
 def accuracy_of(task: Task, answers: Answers, labels: Labels) -> Accuracy:

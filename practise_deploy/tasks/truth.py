@@ -40,6 +40,18 @@ def truth_of(task: Task, labels: npt.NDArray[np.generic]) -> Floats:
     return thinned(_TRUTHS[task.kind](task, values))
 
 
+def best_constant(task: Task, truth: Floats) -> Floats:
+    """The answer that is right most often if it is given to every sample: what a network must surpass that knows anything.
+
+    Shapes: truth [n, numbers] -> [1, numbers].
+    """
+    counts = ~np.isnan(truth)
+    if task.kind in (TaskKind.SEGMENTATION, TaskKind.SEQUENCE):
+        values, frequencies = np.unique(truth[counts], return_counts=True)
+        return np.full((1, truth.shape[1]), values[frequencies.argmax()] if len(values) else 0.0)
+    return np.asarray(np.where(counts, truth, 0.0).sum(0, keepdims=True) / np.maximum(counts.sum(0), 1))
+
+
 def _shape_of(task: Task) -> tuple[int, ...]:
     shape = task.shapes[task.output]
     if task.kind is TaskKind.SEGMENTATION:

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from practise_deploy.errors import InputError
+from practise_deploy.outcome import Answer
 from practise_deploy.terms import TaskKind
 
 from .scripted import device, make_build
@@ -95,6 +96,7 @@ def test_labels_of_pixels_say_how_many_are_right_before_and_after(tmp_path: Path
     assert all(point.accuracy for point in release.frontier.points) and release.plan.chosen.loss.of_accuracy
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Pixels right" in page and "Accuracy lost" in page and "Agreement lost" not in page
+    assert release.verdict.answer is Answer.NOT_PROVEN and "indistinguishable from chance" in release.verdict.sentence
     assert "pixels right" in release.verdict.sentence and "top-1" not in page.lower()
 
 

@@ -8,7 +8,7 @@ import pytest
 from practise_deploy.errors import InputError
 from practise_deploy.planning.loss import mean_difference
 from practise_deploy.tasks.judging import accuracy_of, loss_of, shares_of
-from practise_deploy.tasks.truth import takes_labels, truth_of
+from practise_deploy.tasks.truth import best_constant, takes_labels, truth_of
 from practise_deploy.terms import Task, TaskKind
 
 RNG = np.random.default_rng(0)
@@ -75,6 +75,21 @@ def test_what_changes_and_is_no_less_right_loses_nothing_by_labels():
     assert loss.of_accuracy and not agreement.of_accuracy and agreement.points.estimate == pytest.approx(25)
     found = accuracy_of(LABELS, other, truth)
     assert (found.percent.estimate, found.correct) == (pytest.approx(87.5), None)
+
+
+@pytest.mark.parametrize(
+    ("what", "labels"),
+    [
+        (LABELS, RNG.integers(0, 2, (60, 4)) * [1, 1, 0, 1]),
+        (MAPS, RNG.choice(3, (60, 2, 2), p=[0.8, 0.1, 0.1])),
+        (VALUES, RNG.normal(size=(60, 2)) + 5),
+    ],
+)
+def test_network_that_gives_one_answer_to_everything_has_nothing_to_lose(what, labels):
+    truth = truth_of(what, labels)
+    constant = np.repeat(best_constant(what, truth), len(truth), 0)
+    assert not loss_of(what, constant, constant, truth).above_chance
+    assert loss_of(what, truth, constant, truth).above_chance
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.0), (0.1, 0.03), (0.3, 0.3)])
