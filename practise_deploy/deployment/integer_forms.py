@@ -19,9 +19,10 @@ Opsets = Sequence[onnx.OperatorSetIdProto]
 def for_integers(model: onnx.ModelProto) -> onnx.ModelProto:
     """The network with padding in its convolutions, and products of matrices that have integer kernels."""
     changed = onnx.shape_inference.infer_shapes(model)
+    before = _readers(changed.graph)
     _pad_in_convolutions(changed.graph, changed.opset_import)
     _split_or_join_biases(changed.graph)
-    _remove_unread(changed.graph)
+    _remove_unread(changed.graph, before)
     return changed
 
 
@@ -112,12 +113,12 @@ def _readers(graph: onnx.GraphProto) -> Counter[str]:
     return readers
 
 
-def _remove_unread(graph: onnx.GraphProto) -> None:
-    """Nodes and constants that nothing reads any more."""
+def _remove_unread(graph: onnx.GraphProto, before: Counter[str]) -> None:
+    """Nodes and constants that nothing reads any more; what nothing read before stays, since it may name the ends of a block."""
     readers = _readers(graph)
     for node in reversed(list(graph.node)):
-        if not any(readers[name] for name in node.output):
+        if any(before[name] for name in node.output) and not any(readers[name] for name in node.output):
             readers.subtract([*node.input, *captured(node)])
             graph.node.remove(node)
-    for tensor in [tensor for tensor in graph.initializer if not readers[tensor.name]]:
+    for tensor in [tensor for tensor in graph.initializer if before[tensor.name] and not readers[tensor.name]]:
         graph.initializer.remove(tensor)

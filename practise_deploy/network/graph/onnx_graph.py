@@ -75,6 +75,9 @@ def without_blocks(model: onnx.ModelProto, dropped: Sequence[Block]) -> onnx.Mod
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"
     }  # one value, two names
     cuts = {_resolve(CUT + block.exit, aliases): _resolve(CUT + block.entry, aliases) for block in dropped}
+    known = {name for node in model.graph.node for name in node.output} | {value.name for value in model.graph.input}
+    if lost := {*cuts, *cuts.values()} - known:
+        raise AssertionError(f"the network has no value {min(lost)}, at which a block begins or ends")
     replacement = {old: _resolve(new, cuts) for old, new in cuts.items()}
     replacement |= {alias: replacement[of] for alias in aliases if (of := _resolve(alias, aliases)) in replacement}
     nodes = []

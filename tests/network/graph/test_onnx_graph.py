@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks import tiny_mobilenet, tiny_resnet
-from practise_deploy.network.graph.onnx_graph import externalise_weights, to_onnx, with_splices, without_blocks
+from practise_backends.choices import Precision
+from practise_deploy.deployment.precision import in_precision
+from practise_deploy.network.graph.onnx_graph import (
+    as_deployed,
+    externalise_weights,
+    to_onnx,
+    with_splices,
+    without_blocks,
+)
 from practise_deploy.network.graph.surgery import drop_blocks
 from practise_deploy.network.loading.load import load_network
 from practise_deploy.network.tracing.trace import trace
@@ -235,3 +243,27 @@ except BaseException as error:
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.stdout == "True\n", ended.stderr
+
+
+def test_network_whose_blocks_have_lost_their_ends_is_not_measured_whole(exported):
+    it = exported("resnet")
+    model = onnx.ModelProto()
+    model.CopyFrom(as_deployed(it.model))
+    ends = [node for node in model.graph.node if node.output[0].startswith("value:")]
+    assert ends, "the ends of the blocks are named by nodes that nothing reads"
+    for node in ends:
+        model.graph.node.remove(node)
+    with pytest.raises(AssertionError, match="has no value value:"):
+        without_blocks(model, list(it.blocks.values()))
+
+
+@pytest.mark.parametrize(
+    ("precision", "symmetric"), [(Precision.FP16, False), (Precision.INT8, False), (Precision.INT8, True)]
+)
+@pytest.mark.parametrize("name", ["resnet", "mobilenet"])
+def test_blocks_are_dropped_from_a_network_in_fewer_bits(exported, name, precision, symmetric):
+    it = exported(name)
+    lowered = in_precision(as_deployed(it.model), precision, None, symmetric=symmetric)
+    for dropped in ([], list(it.blocks.values())[:1], list(it.blocks.values())):
+        counts = [operators(without_blocks(each, dropped)).count("Conv") for each in (it.model, lowered)]
+        assert counts[0] == counts[1]

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 
 from networks import tiny_convnext, tiny_mobilenet, tiny_resnet, tiny_swin, tiny_transformer
+from practise_backends.choices import Precision
+from practise_deploy.deployment.precision import in_precision
 from practise_deploy.images.calibration import CalibrationProblem
 from practise_deploy.network.graph.activations import find_feature
 from practise_deploy.network.graph.onnx_graph import without_blocks
@@ -198,6 +200,25 @@ def test_every_set_can_be_cut_to_be_measured(tmp_path: Path):
             agree(cut, case.student(dropped), case.pixels())
             assert [value.name for value in cut.graph.output] == ["scores"]
             assert [dim.dim_value for dim in cut.graph.input[0].type.tensor_type.shape.dim] == [*case.shape]
+
+
+@pytest.mark.parametrize(
+    ("precision", "symmetric"), [(Precision.FP16, False), (Precision.INT8, False), (Precision.INT8, True)]
+)
+def test_every_set_can_be_cut_in_fewer_bits(precision: Precision, symmetric: bool, tmp_path: Path):
+    for name, way in (("resnet", Export(False, 13)), ("transformer", Export(True, 18))):
+        case = exported(name, way, tmp_path)
+        model = cuttable(case.translation, case.blocks, case.shape)
+        lowered = in_precision(model, precision, None, symmetric=symmetric)
+        counts = [
+            [layers_of(without_blocks(each, dropped)) for dropped in ((), case.blocks[:1], case.blocks)]
+            for each in (model, lowered)
+        ]
+        assert counts[0] == counts[1] and counts[0][0] > counts[0][1] > counts[0][2]
+
+
+def layers_of(model: onnx.ModelProto) -> int:
+    return sum(node.op_type in ("Conv", "MatMul", "Gemm") for node in model.graph.node)
 
 
 # Files that are written in other ways
