@@ -10,12 +10,12 @@ import pytest
 from torch import nn
 
 from networks import tiny_resnet
-from pipeline.scripted import ScriptedOrt, device, one_split, one_thread
+from pipeline.scripted import ScriptedOrt, device, few_replicates, one_split, one_thread
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
-    with one_thread(), one_split(), device(), pytest.MonkeyPatch.context() as patch:
+    with one_thread(), one_split(), few_replicates(), device(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("practise_backends.runtimes.catalog.load_backend", lambda name, options=None: ScriptedOrt())
         yield
 

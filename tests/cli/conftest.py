@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.scripted import ScriptedOrt, exported_once, one_split, one_thread, write_inputs
+from pipeline.scripted import ScriptedOrt, exported_once, few_replicates, one_split, one_thread, write_inputs
 from practise_deploy.cli import main
 
 
@@ -33,7 +33,7 @@ Command = Callable[..., Said]
 
 @pytest.fixture(scope="package", autouse=True)
 def _quick() -> Iterator[None]:
-    with one_thread(), one_split(), exported_once():
+    with one_thread(), one_split(), few_replicates(), exported_once():
         yield
 
 

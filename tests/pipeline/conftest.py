@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.scripted import device, make_build, one_split, one_thread, write_inputs
+from pipeline.scripted import device, few_replicates, make_build, one_split, one_thread, write_inputs
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _quick() -> Iterator[None]:
-    with one_thread(), one_split():
+    with one_thread(), one_split(), few_replicates():
         yield
 
 

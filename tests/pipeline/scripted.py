@@ -21,6 +21,7 @@ import torch
 
 from practise_backends.fake import FakeBackend, FakeEngine, steady
 from practise_backends.interfaces import Engine
+from practise_backends.rounds import estimates
 from practise_backends.runtimes.onnx_file import content_of
 from practise_backends.runtimes.ort import OrtBackend
 from practise_backends.runtimes.tensorrt import TensorRtBackend
@@ -181,6 +182,15 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(1)
         yield
     torch.set_num_threads(before)
+
+
+@contextmanager
+def few_replicates() -> Iterator[None]:
+    """Intervals from a hundred resamples: a scripted device has no noise for more, and they take half of a build's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimates, "_MIN_REPLICATES", 100)
+        patch.setattr(estimates, "_WORK", 0)
+        yield
 
 
 @contextmanager
