@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tables.accuracy import losses, predicted_sets, promises, too_much
 from tables.builds import builds
-from tables.deploying import engines, float_operators, frontier, precision, ranges
+from tables.deploying import engines, float_operators, frontier, peers, precision, ranges
 from tables.foreign import foreign, zoo
 from tables.measuring import busy, instrument, noise
 from tables.networks import inspect_all
@@ -39,6 +39,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "precision": precision,
         "frontier": frontier,
         "float-operators": float_operators,
+        "peers": peers,
         "ranges": ranges,
     },
     "docs/reliability.md": {"mutations": mutations},

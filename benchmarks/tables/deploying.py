@@ -54,6 +54,23 @@ def ranges() -> str:
     return "\n".join(rows)
 
 
+def peers() -> str:
+    """What other tools make of the same networks and images."""
+    found = read("peers.json")
+    if found is None:
+        return ABSENT
+    rows = [
+        "| network | images to fit | made by | times as fast as the original in fp32 (95% interval) | top-1 | lost, points |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, one in found["networks"].items():
+        for label, ratio in one["speedup"].items():
+            top1 = f"{one['accuracy'][label]['percent']['estimate']:.1f}%"
+            lost = points(one["lost"][label]["points"])
+            rows.append(f"| {name} | {one['fit_images']} | {label} | {_ratio(ratio)} | {top1} | {lost} |")
+    return "\n".join(rows)
+
+
 _NAMED = {"Softmax", "LayerNormalization", "Add", "Mul", "Sigmoid", "Concat"}
 """Others only rearrange values."""
 
